@@ -1,0 +1,1 @@
+"""What drives the kiosk: light daemon, capture daemon, calibration, self-test."""

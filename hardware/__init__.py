@@ -1,0 +1,1 @@
+"""What the kiosk is: board profiles, Frame and Capture, wiring, and its simulation."""

@@ -1,0 +1,105 @@
+"""The `dermakiosk` command: a table of groups, each loaded from its own room when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import structlog
+
+# command -> (module, attribute, one line for --help); nothing is imported before it is needed.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("kiosk_app.demo.cli", "demo", "The whole system on simulated hardware."),
+    "scan": ("kiosk_app.scan_cli", "scan", "One capture with analysis, no network."),
+    "serve": ("kiosk_app.serve_cli", "serve", "The kiosk's pages, on loopback."),
+    "shred": ("kiosk_app.serve_cli", "shred", "Destroy everything kept of one scan."),
+    "analyse": ("models.cli", "analyse", "Measure pictures: faces, captures."),
+    "models": ("models.cli", "models", "List, verify and fetch the networks."),
+    "board": ("hardware.cli", "board", "Check a board profile."),
+    "lightd": ("firmware.cli", "lightd", "The light daemon."),
+    "captured": ("firmware.cli", "captured", "The capture daemon."),
+    "sync": ("sync.kiosk.cli", "sync", "The kiosk's outbox and its agent."),
+    "clinic": ("sync.clinic.cli", "clinic", "The clinic's ingest, opener and pages."),
+    "provision": ("provisioning.cli", "provision", "Authority, enrolment, broker."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are named in a table and imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+def _face_finder() -> Callable[..., Any]:
+    """The callable that finds a face and its landmarks; lower rooms are handed it, they never import it."""
+    return importlib.import_module("models.analysis.face").find_face  # type: ignore[no-any-return]
+
+
+def configure_logging(debug: bool) -> None:
+    """One JSON line an event on stderr: time in UTC, level, event and its fields. No patient is in them."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug events.")
+@click.version_option(package_name="dermakiosk", prog_name="dermakiosk")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """A skin-scan kiosk: cameras and lights, measurements, sealed results for the clinic.
+
+    Decision support, never a diagnosis.
+    """
+    ctx.obj = {"debug": debug, "face_finder": _face_finder}
+    configure_logging(debug)
+
+
+def main() -> None:
+    """Run the command; an error is one plain line on stderr, and the exit status says whose fault it was."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.UsageError as error:
+        where = f" ('{error.ctx.command_path} --help' explains.)" if error.ctx else ""
+        click.echo(f"Error: {error.format_message()}{where}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: everything ends in one line here
+        if debug:
+            raise
+        status = getattr(error, "exit_status", 1)
+        text = str(error) or type(error).__name__
+        if not hasattr(error, "exit_status"):
+            text = f"{type(error).__name__}: {text} (run 'dermakiosk --debug …' for the details)"
+        click.echo(f"Error: {text}", err=True)
+        sys.exit(status)

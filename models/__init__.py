@@ -1,0 +1,1 @@
+"""What sees: engines, manifest, networks, and every measurement made on a Capture."""

@@ -1,0 +1,1 @@
+"""Every measurement made on a Capture."""

@@ -1,0 +1,1 @@
+"""How a bare board becomes a trusted kiosk and stops being one."""

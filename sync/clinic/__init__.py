@@ -1,0 +1,1 @@
+"""The clinic end of the wire: ingest, opener, records, pages."""

@@ -1,0 +1,1 @@
+"""The kiosk end of the wire: outbox and agent."""
