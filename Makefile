@@ -1,0 +1,33 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up what is missing first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+dk := .venv/bin/dermakiosk
+
+.PHONY: help setup setup-test demo test lint bench clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: ## Debian packages, .venv, face networks
+	@provisioning/setup.sh run
+
+setup-test:
+	@provisioning/setup.sh test
+
+demo: setup ## the whole system on simulated hardware, until Ctrl-C
+	@exec $(dk) demo --state build/demo
+
+test: setup-test ## every test that CI runs
+	@mkdir -p build
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
+	@.venv/bin/pytest
+
+lint: setup ## style, types and the import rule only
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
+
+bench: setup ## seconds and memory of a scan, each beside its reference
+	@mkdir -p build
+	@.venv/bin/python -m tests.bench
+
+clean: ## remove what was built (not the downloads)
+	rm -rf build *.egg-info

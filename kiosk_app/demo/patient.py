@@ -1,0 +1,121 @@
+"""A patient without a browser: walks the kiosk's pages by their primary forms, as a person would tap them."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from html.parser import HTMLParser
+from typing import Any
+
+WALK_SECONDS = 180.0
+PAGE_SECONDS = 30.0
+
+
+class ScanRefused(Exception):
+    """The kiosk would not measure this picture; the message is the sentence that the patient reads."""
+
+    exit_status = 2
+
+
+class JourneyBroken(RuntimeError):
+    """A page did not lead on; the message says which."""
+
+    exit_status = 1
+
+
+class Page(HTMLParser):
+    """What a walk needs of a page: its name, its data attributes, the primary form and what it says."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.body: dict[str, str | None] = {}
+        self.action: str | None = None
+        self.fields: dict[str, str] = {}
+        self.sentence = ""
+        self._in_form = False
+        self._in_sentence = False
+        self.feed(html)
+        self.sentence = " ".join(self.sentence.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag == "body":
+            self.body = attributes
+        elif tag == "form" and "data-primary" in attributes:
+            self._in_form, self.action = True, attributes.get("action") or ""
+        elif self._in_form and tag in ("input", "button") and attributes.get("name"):
+            kind = attributes.get("type")
+            if kind in ("radio", "checkbox") and "data-default" not in attributes:
+                return
+            self.fields.setdefault(str(attributes["name"]), attributes.get("value") or "on")
+        if "data-sentence" in attributes:
+            self._in_sentence = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._in_form = False
+        elif tag == "p":
+            self._in_sentence = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_sentence:
+            self.sentence += data
+
+    @property
+    def name(self) -> str:
+        return self.body.get("data-page") or ""
+
+
+class Patient:
+    """One visit to the kiosk at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        jar = http.cookiejar.CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+
+    def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
+        data = urllib.parse.urlencode(fields).encode() if fields is not None else None
+        request = urllib.request.Request(urllib.parse.urljoin(self._url, path), data)
+        try:
+            with self._opener.open(request, timeout=PAGE_SECONDS) as response:
+                return str(response.read().decode())
+        except urllib.error.HTTPError as error:
+            page = Page(error.read().decode(errors="replace"))
+            raise JourneyBroken(f"The kiosk answered {error.code} to {path}: {page.sentence}") from error
+        except OSError as error:
+            raise JourneyBroken(f"The kiosk does not answer on {path}: {error}.") from error
+
+    def walk(self) -> list[str]:
+        """Walk from the first page to the last; the names of the pages met.
+
+        Raises ScanRefused where the kiosk would not measure, JourneyBroken where a page leads nowhere.
+        """
+        deadline = time.monotonic() + WALK_SECONDS
+        page, names = Page(self._open("/")), []
+        while True:
+            names.append(page.name)
+            if page.name == "done":
+                return names
+            if time.monotonic() > deadline:
+                raise JourneyBroken(f"The journey did not end within {WALK_SECONDS:.0f} s: {names}.")
+            if page.name == "scan":
+                page = Page(self._open(self._wait_for_scan(deadline)))
+            elif page.action is None:
+                raise JourneyBroken(f"The page '{page.name}' has no way on: {page.sentence}")
+            else:
+                page = Page(self._open(page.action, page.fields))
+
+    def _wait_for_scan(self, deadline: float) -> str:
+        while time.monotonic() < deadline:
+            progress: dict[str, Any] = json.loads(self._open("/scan/progress"))
+            if progress.get("refused"):
+                raise ScanRefused(progress["sentence"])
+            if progress.get("next"):
+                return str(progress["next"])
+            time.sleep(0.2)
+        raise JourneyBroken("The scan did not end in time.")

@@ -1,0 +1,155 @@
+"""A supervisor that starts parts as separate processes, and stops all of them when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+START_SECONDS = 60.0
+STOP_SECONDS = 8.0
+
+
+class PartFailed(RuntimeError):
+    """A part died or did not become ready; the message says which, and what it said last."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process: its name, its command line, and the question whether it is ready."""
+
+    name: str
+    argv: Sequence[str]
+    ready: Callable[[Path], bool]
+
+
+def logged_ready(log_file: Path) -> bool:
+    """True once the part has logged its event `ready`."""
+    return b'"event": "ready"' in log_file.read_bytes()
+
+
+def accepts(port: int) -> Callable[[Path], bool]:
+    """A readiness question: does something accept connections on this loopback port?"""
+
+    def ready(_: Path) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            return False
+        return True
+
+    return ready
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Supervisor:
+    """Starts parts in the order given, watches them, and stops them in reverse order."""
+
+    def __init__(self, log_folder: Path) -> None:
+        log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._log_folder = log_folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, part: Part) -> None:
+        """Start `part` and wait until it is ready. Raises PartFailed."""
+        log_file = self._log_folder / f"{part.name}.log"
+        with log_file.open("wb") as output:
+            # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session
+            # keeps a Ctrl-C in the terminal for us alone, so that the stop is an orderly one.
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *part.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._running[part.name] = process
+        deadline = time.monotonic() + START_SECONDS
+        while not part.ready(log_file):
+            if process.poll() is not None:
+                raise PartFailed(self._epitaph(part.name, process.returncode))
+            if time.monotonic() > deadline:
+                raise PartFailed(f"{part.name} was not ready after {START_SECONDS:.0f} s; see {log_file}.")
+            time.sleep(0.05)
+        log.info("started", part=part.name, pid=process.pid)
+
+    def pid(self, name: str) -> int:
+        """The process id of a started part."""
+        return self._running[name].pid
+
+    def kill(self, name: str) -> None:
+        """End one part at once, as a crash would (SIGKILL)."""
+        process = self._running.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(STOP_SECONDS)
+
+    def check(self) -> None:
+        """Raises PartFailed if any part has died."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise PartFailed(self._epitaph(name, process.returncode))
+
+    def peak_rss_mb(self) -> dict[str, float]:
+        """The largest resident memory of each running part so far, in MB (VmHWM of /proc)."""
+        peaks = {}
+        for name, process in self._running.items():
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+            peaks[name] = round(kib / 1024, 1)
+        return peaks
+
+    def stop(self) -> None:
+        """Stop every part, the last started first: SIGTERM, and SIGKILL to what has not gone in time."""
+        for name, process in reversed(self._running.items()):
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.warning("killed", part=name)
+            # Whatever the part left in its process group goes with it.
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait(STOP_SECONDS)
+        self._running.clear()
+
+    def _epitaph(self, name: str, status: int) -> str:
+        log_file = self._log_folder / f"{name}.log"
+        lines = log_file.read_text(errors="replace").strip().splitlines()
+        last = lines[-1][:300] if lines else "it said nothing"
+        return f"{name} ended with status {status}, so everything was stopped; its last word was: {last}"
+
+
+def dermakiosk(*arguments: object) -> list[str]:
+    """The command line that runs this installation's own `dermakiosk` with `arguments`."""
+    return [str(Path(sys.executable).with_name("dermakiosk")), *map(str, arguments)]
+
+
+def run_step(*arguments: object) -> str:
+    """Run one `dermakiosk` command to its end; its stdout. Raises PartFailed with its sentence."""
+    command = dermakiosk(*arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise PartFailed(f"'{' '.join(map(str, arguments[:2]))}' failed: {said[-1] if said else 'no word'}")
+    return done.stdout

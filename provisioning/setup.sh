@@ -1,0 +1,66 @@
+#!/bin/bash
+# Installs what the checkout needs: Debian packages, the virtual environment .venv, the face networks.
+# Usage: provisioning/setup.sh run|test   ("test" adds a browser and a database server)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-run}
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'Error: %s\n' "$*" >&2; exit 1; }
+
+# Each Debian package beside a path that it brings; only what is missing gets installed.
+packages=(
+  "mosquitto /usr/sbin/mosquitto"
+  "util-linux /usr/bin/setpriv"
+)
+[ "$what" = test ] && packages+=(
+  "chromium /usr/bin/chromium"
+  "chromium-driver /usr/bin/chromedriver"
+  "fonts-noto-core /usr/share/fonts/truetype/noto/NotoSans-Regular.ttf"
+  "postgresql /usr/bin/pg_createcluster"
+)
+
+apt_install() {
+  local root=()
+  command -v apt-get >/dev/null || fail "$* must be installed, and this is not Debian: install them by hand, then run make again."
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || fail "$* must be installed, and there is no sudo: ask an administrator to run 'apt-get install $*', then run make again."
+    root=(sudo)
+  fi
+  say "Installing Debian packages: $*"
+  "${root[@]}" apt-get -qq update || fail "apt-get update failed: check the network, then run make again."
+  # RUNLEVEL=1 keeps Debian from starting the new services: we start our own, in our own folders.
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -y --no-install-recommends install "$@" >/dev/null ||
+    fail "apt-get could not install $*: run 'apt-get install $*' to see why, then run make again."
+}
+
+missing=()
+for entry in "${packages[@]}"; do
+  read -r package path <<<"$entry"
+  [ -e "$path" ] || missing+=("$package")
+done
+
+python=
+for candidate in python3.11 python3 python3.13 python3.12 python3.10; do
+  path=$(command -v "$candidate") || continue
+  if "$path" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then python=$path; break; fi
+done
+if [ -z "$python" ]; then missing+=(python3 python3-venv); python=/usr/bin/python3
+elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3-venv); fi
+[ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+  fail "$python cannot make virtual environments: install the venv package that belongs to it, then run make again."
+
+# The environment is rebuilt when its recipe changes: the requirements or the interpreter.
+recipe=$({ cat setup.cfg pyproject.toml; "$python" -VV; pwd; } | sha256sum | cut -d' ' -f1)
+if [ "$(cat .venv/recipe 2>/dev/null)" != "$recipe" ]; then
+  say "Making the virtual environment .venv with $("$python" -V) (a few minutes the first time)"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[demo,test]' ||
+    fail "pip could not install the Python packages: the lines above say which; check the network, then run make again."
+  echo "$recipe" >.venv/recipe
+fi
+.venv/bin/pybabel -q compile -d kiosk_app/translations 2>/dev/null ||
+  fail "the translations in kiosk_app/translations could not be compiled: run '.venv/bin/pybabel compile -d kiosk_app/translations' to see why."
+.venv/bin/dermakiosk models fetch
+say "Set up: .venv/bin/dermakiosk is ready."
