@@ -67,7 +67,9 @@ def configure_logging(debug: bool) -> None:
     )
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug events.")
 @click.version_option(package_name="dermakiosk", prog_name="dermakiosk")
 @click.pass_context
@@ -94,7 +96,8 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the outermost boundary: everything ends in one line here
+    except Exception as error:
+        # The outermost boundary: whatever was not foreseen ends here, in one line.
         if debug:
             raise
         status = getattr(error, "exit_status", 1)

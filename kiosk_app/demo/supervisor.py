@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -126,10 +127,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 log.warning("killed", part=name)
             # Whatever the part left in its process group goes with it.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait(STOP_SECONDS)
         self._running.clear()
 

@@ -1,0 +1,104 @@
+"""The parts of a whole system on one machine: what is made before they start, and how each is started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .supervisor import Part, accepts, dermakiosk, free_port, logged_ready, run_step
+
+BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
+ACCOUNT = "demo"
+
+
+@dataclass(frozen=True)
+class System:
+    """Folders and ports of one whole system; everything it writes lies under `root`."""
+
+    root: Path
+    kiosk_port: int
+    clinic_port: int
+    broker_port: int
+
+    @property
+    def kiosk(self) -> Path:
+        return self.root / "kiosk"
+
+    @property
+    def clinic(self) -> Path:
+        return self.root / "clinic"
+
+    @property
+    def broker(self) -> Path:
+        return self.root / "broker"
+
+    @property
+    def kiosk_url(self) -> str:
+        return f"http://127.0.0.1:{self.kiosk_port}/"
+
+    @property
+    def clinic_url(self) -> str:
+        return f"http://127.0.0.1:{self.clinic_port}/"
+
+
+def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> tuple[System, str | None]:
+    """The system under `root`, provisioned if it is new; with the new clinic account's password, once.
+
+    A port of 0 means any free one. The broker keeps the port that its certificates and the kiosk know.
+    """
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker = root / "system.json"
+    known = json.loads(marker.read_text()) if marker.exists() else None
+    system = System(
+        root=root.resolve(),
+        kiosk_port=kiosk_port or free_port(),
+        clinic_port=clinic_port or free_port(),
+        broker_port=known["broker_port"] if known else free_port(),
+    )
+    password = None if known else _provision(system)
+    marker.write_text(json.dumps({"broker_port": system.broker_port}))
+    return system, password
+
+
+def _provision(system: System) -> str:
+    """A clinic authority, a broker, the clinic's roles, one enrolled kiosk, one account; its password."""
+    authority = system.root / "authority"
+    run_step("provision", "authority", "--state", authority)
+    port = ("--port", system.broker_port)
+    run_step("provision", "broker", "--state", authority, "--out", system.broker, *port)
+    for role, folder in (("ingest-1", "ingest"), ("auditor", "auditor")):
+        run_step("provision", "role", role, "--state", authority, "--out", system.clinic / folder)
+    run_step("provision", "opener", "--state", authority, "--out", system.clinic / "opener")
+    run_step(
+        *("provision", "enrol", "--state", authority, "--kiosk", system.kiosk, "--board", BOARD),
+        *("--broker-host", "127.0.0.1", "--broker-port", system.broker_port),
+    )
+    run_step("clinic", "migrate", "--state", system.clinic)
+    for kiosk in sorted((authority / "kiosks").glob("*.json")):
+        run_step("clinic", "register-kiosk", kiosk, "--state", system.clinic)
+    return run_step("clinic", "add-account", ACCOUNT, "--state", system.clinic).split()[-1]
+
+
+def parts(system: System, portrait: Path | None) -> list[Part]:
+    """Every process of the system, in the order in which they start."""
+    kiosk, clinic = ("--state", system.kiosk), ("--state", system.clinic)
+    board = ("--board", BOARD)
+    picture = ("--portrait", portrait) if portrait else ()
+    mosquitto = ["/usr/sbin/mosquitto", "-c", str(system.broker / "mosquitto.conf")]
+    port = ("--port", system.kiosk_port)
+    return [
+        Part("broker", mosquitto, accepts(system.broker_port)),
+        Part("tap", dermakiosk("clinic", "tap", *clinic, "--out", system.root / "wire"), logged_ready),
+        Part("ingest", dermakiosk("clinic", "ingest", *clinic), logged_ready),
+        Part(
+            "opener",
+            dermakiosk("clinic", "open", *clinic, "--export", system.root / "opened"),
+            logged_ready,
+        ),
+        Part("clinic", dermakiosk("clinic", "serve", *clinic, "--port", system.clinic_port), logged_ready),
+        Part("lightd", dermakiosk("lightd", *board, *kiosk), logged_ready),
+        Part("captured", dermakiosk("captured", *board, *kiosk, *picture), logged_ready),
+        Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
+        Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
+    ]
