@@ -1,0 +1,111 @@
+"""The broker's folder: mosquitto's configuration, its access list, its certificate."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+from . import files
+
+MAX_PACKET_BYTES = 256 * 1024
+
+# Mosquitto takes the name of a client from its certificate (%u), and makes the client id equal to it. A kiosk
+# has its own branch; the first two lines hold for every client, and no role's name is a kiosk's id.
+# Mosquitto 2.0 checks a subscription when a message is delivered, not when it is made: SUBACK says "granted"
+# to a client that will never get a message.
+ACCESS_LIST = """\
+pattern write clinic/v1/%u/up/#
+pattern read clinic/v1/%u/down/#
+"""
+INGEST_ACCESS = """\
+
+user {name}
+topic read clinic/v1/+/up/#
+topic write clinic/v1/+/down/receipt
+"""
+AUDITOR_ACCESS = """\
+
+user auditor
+topic read clinic/#
+"""
+
+CONFIGURATION = """\
+# The clinic's broker: MQTT 5 over TLS 1.3, every client with a certificate of the clinic's authority.
+per_listener_settings false
+user {user}
+
+listener {port} {address}
+tls_version tlsv1.3
+cafile {folder}/ca.crt
+certfile {folder}/server.crt
+keyfile {folder}/server.key
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+max_connections {connections}
+
+allow_anonymous false
+acl_file {folder}/acl
+
+# What a client that stays away can make the broker hold is bounded in number, size and time. Nothing is lost
+# by it: a kiosk keeps what has no receipt and sends it again.
+max_packet_size {packet}
+max_inflight_messages 500
+max_queued_messages 2000
+max_queued_bytes 67108864
+persistent_client_expiration 7d
+queue_qos0_messages false
+
+persistence true
+persistence_location {folder}/data/
+autosave_interval 30
+
+set_tcp_nodelay true
+sys_interval 10
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+log_timestamp_format %Y-%m-%dT%H:%M:%S%z
+connection_messages true
+"""
+
+
+def access_list(ingest_workers: int) -> str:
+    """The access list for kiosks, for `ingest-1` to `ingest-N` and for the auditor."""
+    workers = (INGEST_ACCESS.format(name=f"ingest-{number}") for number in range(1, ingest_workers + 1))
+    return ACCESS_LIST + "".join(workers) + AUDITOR_ACCESS
+
+
+def write_broker(
+    folder: Path,
+    *,
+    port: int,
+    root: bytes,
+    certificate: bytes,
+    key: bytes,
+    address: str = "127.0.0.1",
+    ingest_workers: int = 4,
+    max_connections: int = 1000,
+) -> Path:
+    """Write the broker's folder, and return its mosquitto.conf; what the broker has stored stays.
+
+    `root` is the clinic's root certificate, `certificate` the server's chain, leaf first; all PEM.
+    """
+    folder = files.make_folder(folder).resolve()
+    files.make_folder(folder / "data")
+    files.write(folder / "server.key", key, files.PRIVATE)
+    files.write(folder / "server.crt", certificate, files.PUBLIC)
+    files.write(folder / "ca.crt", root, files.PUBLIC)
+    # Mosquitto drops from root to this user; the broker runs as whoever owns its folder.
+    configuration = CONFIGURATION.format(
+        folder=folder,
+        port=port,
+        address=address,
+        user=getpass.getuser(),
+        connections=max_connections,
+        packet=MAX_PACKET_BYTES,
+    )
+    files.write(folder / "acl", access_list(ingest_workers), files.PRIVATE)
+    files.write(folder / "mosquitto.conf", configuration, files.PRIVATE)
+    return folder / "mosquitto.conf"

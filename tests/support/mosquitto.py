@@ -1,0 +1,123 @@
+"""A real broker for tests: authority, roles, kiosks, and mosquitto on a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+from provisioning.authority import Authority
+from provisioning.enrol import enrol
+
+START_SECONDS = 15.0
+STOP_SECONDS = 10.0
+
+
+class Broker:
+    """A mosquitto with its authority, all below one folder laid out like a system's state.
+
+    `folder/authority`, `folder/broker`, `folder/clinic/{ingest,auditor}`; kiosks where `enrol` puts them.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority.create(folder / "authority", "Test clinic")
+        self.port = free_port()
+        self.configuration = self.authority.make_broker(folder / "broker", self.port)
+        self.ingest = self.role("ingest-1", folder / "clinic" / "ingest")
+        self.auditor = self.role("auditor", folder / "clinic" / "auditor")
+        self.log = folder / "broker" / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def role(self, name: str, out: Path) -> Path:
+        """The folder `out` with tls.key, tls.crt and ca.crt of the role `name`."""
+        self.authority.make_role(name, out)
+        return out
+
+    def enrol(self, kiosk: Path, board: str = "simulated") -> UUID:
+        """Enrol a kiosk whose state is the folder `kiosk` (its TLS files are in `kiosk/sync`)."""
+        return enrol(self.authority, kiosk, board=board, host=self.host, port=self.port)
+
+    def start(self) -> None:
+        """Start mosquitto, and return when it accepts connections."""
+        assert self._process is None, "the broker is running already"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["/usr/sbin/mosquitto", "-c", str(self.configuration)], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"mosquitto exited {self._process.returncode}:\n{self.log.read_text()}")
+            try:
+                socket.create_connection((self.host, self.port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop mosquitto cleanly: it writes its store. Nothing happens if it is not running."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill mosquitto with -9: it writes nothing."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop cleanly, then start on the same port with the same store."""
+        self.stop()
+        self.start()
+
+    def save(self) -> None:
+        """Tell mosquitto to write its store now."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGUSR1)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
+            raise
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def tls_context(folder: Path) -> ssl.SSLContext:
+    """A client context of TLS 1.3 from a folder with tls.key, tls.crt and ca.crt (a role's, `KIOSK/sync`)."""
+    context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+@contextmanager
+def running_broker(folder: Path) -> Iterator[Broker]:
+    """A running broker in `folder`; it is gone when the block ends, its files stay."""
+    broker = Broker(folder)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
