@@ -1,0 +1,149 @@
+"""The application's client of the capture daemon: preview pictures, then one Capture, as memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware.channel import Channel, ChannelError, ChannelTimeout, close_all
+from firmware.memory import adopt
+from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.capture import Capture
+
+__all__ = ["CaptureClient", "CaptureFault", "ConsentStamp", "Preview", "UvAllowance", "GUIDANCE"]
+
+PROTOCOL = 1
+# What the preview says to the person in front of the camera; `hold_still` means that all is well.
+GUIDANCE = (
+    "no_face",
+    "two_faces",
+    "too_far",
+    "too_near",
+    "move_left",
+    "move_right",
+    "move_up",
+    "move_down",
+    "turn_to_front",
+    "too_dark",
+    "hold_still",
+)
+
+
+class CaptureFault(Exception):
+    """The capture daemon could not do it. `code` names why, str() is a sentence.
+
+    Codes: unavailable, busy, camera_frozen, light_fault, no_consent, deadline, moved, too_dark.
+    """
+
+    exit_status = 1
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the camera sees now: H×W×3 RGB uint8 (sRGB), not mirrored.
+
+    `guidance` is one of GUIDANCE; left and right are the patient's own. `face_box` is (x0, y0, x1, y1) in
+    0…1 of the picture, or None.
+    """
+
+    picture: npt.NDArray[np.uint8]
+    guidance: str
+    face_box: tuple[float, float, float, float] | None
+
+
+class CaptureClient:
+    """Talks to the capture daemon at `socket_path`; every call ends within `timeout` seconds.
+
+    Each call makes its own connection, so a daemon that was restarted is simply used again, and calls may
+    come from several threads. Hanging up is how a call is given up: the daemon then puts the lights off.
+    """
+
+    def __init__(self, socket_path: Path, timeout: float = 30.0) -> None:
+        self._path = Path(socket_path)
+        self._timeout = timeout
+
+    def preview(self, session: str, consent: ConsentStamp) -> Preview:
+        """One preview picture with guidance. The white light stays lit, dimly, until `end` or 3 s of silence.
+
+        Raises CaptureFault.
+        """
+        answer, memory = self._ask({"do": "preview", "session": session, "consent": consent.to_dict()}, None)
+        try:
+            picture = np.frombuffer(memory, np.uint8).reshape(answer["shape"])
+            box = answer["face_box"]
+            return Preview(picture, str(answer["guidance"]), None if box is None else (*map(float, box),))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CaptureFault("unavailable", f"The camera's answer is not understood: {error}.") from error
+
+    def capture(
+        self,
+        session: str,
+        consent: ConsentStamp,
+        uv: UvAllowance | None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Capture:
+        """The whole sequence; a Capture whose pixels are views into read-only memory.
+
+        `on_progress(light, done, of)` is called as each light begins and with ("done", of, of) at the end.
+        Without `uv`, or where the light daemon refuses it, the Capture is whole and `missing` says why there
+        is no "uv365". Raises CaptureFault.
+        """
+        request = {
+            "do": "capture",
+            "session": session,
+            "consent": consent.to_dict(),
+            "uv": uv.to_dict() if uv else None,
+        }
+        _, memory = self._ask(request, on_progress)
+        try:
+            return Capture.from_bytes(memory)
+        except ValueError as error:
+            raise CaptureFault("unavailable", f"The camera's pictures are not understood: {error}") from error
+
+    def end(self, session: str) -> None:
+        """The session is over: the preview light goes off now. Raises CaptureFault."""
+        self._ask({"do": "end", "session": session}, None)
+
+    def status(self) -> dict[str, Any]:
+        """Facts for staff: board, simulated, camera, state, session open, last fault. Raises CaptureFault."""
+        answer, _ = self._ask({"do": "status"}, None)
+        return {key: value for key, value in answer.items() if key not in ("v", "ok")}
+
+    def _ask(
+        self, request: dict[str, Any], on_progress: Callable[[str, int, int], None] | None
+    ) -> tuple[dict[str, Any], memoryview]:
+        deadline = time.monotonic() + self._timeout
+        try:
+            with Channel.connect(self._path, min(self._timeout, 5.0)) as channel:
+                channel.send({"v": PROTOCOL, **request})
+                while True:
+                    answer, fds = channel.receive(deadline - time.monotonic())
+                    if "progress" not in answer:
+                        break
+                    close_all(fds)
+                    if on_progress:
+                        light, done, of = answer["progress"]
+                        on_progress(str(light), int(done), int(of))
+                if answer.get("ok") is not True:
+                    close_all(fds)
+                    raise CaptureFault(
+                        str(answer.get("code", "unavailable")), str(answer.get("sentence", ""))
+                    )
+                close_all(fds[1:])
+                return answer, adopt(fds[0]) if fds else memoryview(b"")
+        except ChannelTimeout as error:
+            raise CaptureFault(
+                "deadline", f"The camera gave no answer within {self._timeout:g} s; it was given up."
+            ) from error
+        except ChannelError as error:
+            raise CaptureFault("unavailable", f"The camera cannot be reached. {error}") from error

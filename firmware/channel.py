@@ -1,0 +1,194 @@
+"""Channel: JSON messages, with file descriptors beside them, over a Unix socket of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+MAX_MESSAGE = 64 * 1024
+_MAX_FDS = 4
+_PATH_LIMIT = 107
+_CREDENTIALS = struct.Struct("3i")
+
+
+class ChannelError(Exception):
+    """The other side cannot be reached, went away, or said something that is not a message."""
+
+    exit_status = 1
+
+
+class ChannelClosed(ChannelError):
+    """The other side hung up."""
+
+
+class ChannelTimeout(ChannelError):
+    """No message came before the deadline."""
+
+
+class Channel:
+    """One connection. SOCK_SEQPACKET keeps message borders, so a message arrives whole or not at all."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    @classmethod
+    def connect(cls, path: Path, timeout: float) -> Channel:
+        """A Channel to the daemon that listens at `path`. Raises ChannelError."""
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connected.settimeout(timeout)
+        try:
+            connected.connect(str(path))
+        except OSError as error:
+            connected.close()
+            raise ChannelError(f"Nothing answers at {path}: {error.strerror or error}.") from error
+        return cls(connected)
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float = 5.0) -> None:
+        """Send `message`; the other side gets its own copies of `fds`. Raises ChannelError."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        if len(data) > MAX_MESSAGE:
+            raise ChannelError(f"A message of {len(data)} bytes is over the bound of {MAX_MESSAGE}.")
+        self._socket.settimeout(timeout)
+        try:
+            socket.send_fds(self._socket, [data], list(fds))
+        except TimeoutError as error:
+            raise ChannelTimeout(f"The other side took no message for {timeout:g} s.") from error
+        except OSError as error:
+            raise ChannelClosed(f"The other side hung up: {error.strerror or error}.") from error
+
+    def receive(self, timeout: float) -> tuple[dict[str, Any], list[int]]:
+        """The next message with the file descriptors that came along, which the caller closes.
+
+        Raises ChannelTimeout, ChannelClosed or ChannelError.
+        """
+        self._socket.settimeout(max(timeout, 0.001))
+        try:
+            data, fds, flags, _ = socket.recv_fds(
+                self._socket, MAX_MESSAGE + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+            )
+        except TimeoutError as error:
+            raise ChannelTimeout(f"No answer for {timeout:.1f} s.") from error
+        except OSError as error:
+            raise ChannelClosed(f"The other side hung up: {error.strerror or error}.") from error
+        try:
+            if not data:
+                raise ChannelClosed("The other side hung up.")
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ChannelError("A message came over the bound and was cut off.")
+            message = json.loads(data)
+            if not isinstance(message, dict):
+                raise ChannelError("A message came that is no JSON object.")
+        except (ValueError, RecursionError) as error:
+            close_all(fds)
+            raise ChannelError("A message came that is no JSON.") from error
+        except ChannelError:
+            close_all(fds)
+            raise
+        return message, list(fds)
+
+    def peer_gone(self) -> bool:
+        """Whether the other side has hung up; costs nothing and takes nothing off the line."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+        for _, events in poller.poll(0):
+            if events & (select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)):
+                return True
+        return False
+
+    def peer_uid(self) -> int:
+        """The user id of the process at the other side, by the kernel's word."""
+        size = _CREDENTIALS.size
+        _, uid, _ = _CREDENTIALS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        return int(uid)
+
+
+class Listener:
+    """The daemon's end: a socket at `path` that only our own user and `peers` (user ids) may talk to."""
+
+    def __init__(self, path: Path, peers: Collection[int] = ()) -> None:
+        if len(os.fsencode(path)) > _PATH_LIMIT:
+            raise ChannelError(
+                f"{path} is too long for a socket ({_PATH_LIMIT} bytes): use a shorter --state."
+            )
+        self.path = path
+        self._allowed = {os.getuid(), *peers}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        _remove_stale(path)
+        old = os.umask(0o177 if not peers else 0o111)
+        try:
+            self._socket.bind(str(path))
+        finally:
+            os.umask(old)
+        self._socket.listen(16)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def accept(self, timeout: float) -> Channel | None:
+        """The next permitted peer, or None when nobody came in time or a stranger was turned away."""
+        self._socket.settimeout(max(timeout, 0.001))
+        try:
+            connected, _ = self._socket.accept()
+        except TimeoutError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
+                time.sleep(0.01)
+                return None
+            raise
+        channel = Channel(connected)
+        if channel.peer_uid() not in self._allowed:
+            channel.close()
+            return None
+        return channel
+
+    def close(self) -> None:
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close file descriptors that came with a message nobody wants."""
+    for fd in fds:
+        os.close(fd)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket a dead daemon left at `path`; raise ChannelError if a live one answers there."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    probe.settimeout(1.0)
+    try:
+        probe.connect(str(path))
+    except FileNotFoundError:
+        return
+    except OSError:
+        path.unlink()
+    else:
+        raise ChannelError(f"Another daemon already serves {path}: stop it first.")
+    finally:
+        probe.close()
