@@ -1,0 +1,120 @@
+"""The vault's key-encryption keys: generations in one private file, the newest of which wraps every scan's key."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+
+from kiosk_app.private_files import locked, make_folder, replace_file
+
+KEY_BYTES = 32
+
+
+class KeyringError(Exception):
+    """The vault's key file cannot be used; the message says why and what to do."""
+
+    exit_status = 1
+
+
+class KeyGone(KeyringError):
+    """A data key was wrapped under a generation that has been destroyed."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    generations: dict[int, bytes]
+    reference_key: bytes
+
+    @property
+    def newest(self) -> int:
+        return max(self.generations)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(
+            {
+                "format": 1,
+                "generations": {str(number): key.hex() for number, key in self.generations.items()},
+                "reference_key": self.reference_key.hex(),
+            }
+        ).encode()
+
+
+class Keyring:
+    """The generations of the key-encryption key (KEK) in the file `path`, which is made when missing.
+
+    A wrapped data key (DEK) is the generation's number in four bytes, then AES-KW (RFC 3394). The file is
+    read anew at each use, so that a key destroyed by another process is gone here too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_folder(path.parent)
+        with self.lock():
+            if not path.exists():
+                self._write(_Contents({1: os.urandom(KEY_BYTES)}, os.urandom(KEY_BYTES)))
+
+    def lock(self, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Hold this around anything that pairs the key file with rows wrapped under it."""
+        return locked(self.path.with_suffix(".lock"), shared=shared)
+
+    def _read(self) -> _Contents:
+        try:
+            data = json.loads(self.path.read_bytes())
+            generations = {int(number): bytes.fromhex(key) for number, key in data["generations"].items()}
+            contents = _Contents(generations, bytes.fromhex(data["reference_key"]))
+        except FileNotFoundError as error:
+            raise KeyringError(
+                f"The vault's key file {self.path} is missing: what the vault holds cannot be read. "
+                "Restore the file, or give the kiosk a new state folder."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KeyringError(f"The vault's key file {self.path} is damaged. Restore it.") from error
+        if not generations or any(len(key) != KEY_BYTES for key in generations.values()):
+            raise KeyringError(f"The vault's key file {self.path} holds no usable key. Restore it.")
+        return contents
+
+    def _write(self, contents: _Contents) -> None:
+        replace_file(self.path, contents.to_bytes(), wipe_old=True)
+
+    def generations(self) -> list[int]:
+        """The numbers of the generations that exist, oldest first; more than one only during a shred."""
+        return sorted(self._read().generations)
+
+    def wrap(self, dek: bytes) -> bytes:
+        """`dek` wrapped under the newest generation."""
+        contents = self._read()
+        return contents.newest.to_bytes(4, "big") + aes_key_wrap(contents.generations[contents.newest], dek)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """The data key in `wrapped`. Raises KeyGone when its generation was destroyed."""
+        generation = int.from_bytes(wrapped[:4], "big")
+        kek = self._read().generations.get(generation)
+        if kek is None:
+            raise KeyGone("This scan's key has been destroyed: nothing of the scan can be read any more.")
+        try:
+            return aes_key_unwrap(kek, wrapped[4:])
+        except InvalidUnwrap as error:
+            raise KeyringError("A scan's key in the local records is damaged. Restore the records.") from error
+
+    def begin_generation(self) -> None:
+        """Add a new generation beside the old ones; wrap() uses it from now on."""
+        contents = self._read()
+        added = {contents.newest + 1: os.urandom(KEY_BYTES)}
+        self._write(_Contents(contents.generations | added, contents.reference_key))
+
+    def destroy_old(self) -> None:
+        """Destroy every generation but the newest: what is wrapped under them is gone for good."""
+        contents = self._read()
+        if len(contents.generations) > 1:
+            newest = {contents.newest: contents.generations[contents.newest]}
+            self._write(_Contents(newest, contents.reference_key))
+
+    def hash_reference(self, reference: str) -> bytes:
+        """HMAC-SHA-256 of a patient reference: finds a patient's scans without naming the patient."""
+        return hmac.digest(self._read().reference_key, reference.encode(), "sha256")

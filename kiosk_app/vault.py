@@ -1,0 +1,199 @@
+"""The vault: what a scan keeps on this kiosk, encrypted item by item under the scan's own key."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+
+from hardware.capture import Capture, Frame
+from kiosk_app.private_files import make_folder, sync_folder
+
+FORMAT = 1
+CHUNK = 1 << 20
+_ITEM = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+_MEBIBYTE = 1 << 20
+
+
+class VaultError(Exception):
+    """The vault could not keep or give back an item; nothing half-written is left."""
+
+    exit_status = 1
+
+
+class VaultFull(VaultError):
+    """There is no room left on the disk for this scan."""
+
+
+def _context(scan: UUID, item: str) -> bytes:
+    """What a ciphertext is bound to: it opens for this scan, this item and this format only."""
+    return b"dermakiosk vault %d\0%s\0%s" % (FORMAT, scan.bytes, item.encode())
+
+
+def new_key() -> bytes:
+    """A fresh data key for one scan (256 bits)."""
+    return Cobblestone256Encryptor.generate_key()
+
+
+def _chunks(data: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(data).cast("B")
+    return (view[start : start + CHUNK] for start in range(0, len(view), CHUNK))
+
+
+def encrypt(scan: UUID, item: str, dek: bytes, data: bytes | memoryview) -> Iterator[bytes]:
+    """The ciphertext of one item, piece by piece: one Cobblestone-256 stream."""
+    encryptor = Cobblestone256Encryptor(dek, _context(scan, item))
+    for chunk in _chunks(data):
+        yield encryptor.update(chunk)
+    yield encryptor.finalize()
+
+
+def decrypt(scan: UUID, item: str, dek: bytes, data: bytes) -> bytes:
+    """The item in the ciphertext `data`. Raises VaultError when it is damaged or belongs elsewhere."""
+    decryptor = Cobblestone256Decryptor(dek, _context(scan, item))
+    try:
+        pieces = [decryptor.update(chunk) for chunk in _chunks(data)]
+        pieces.append(decryptor.finalize())
+    except (InvalidTag, ValueError) as error:
+        raise VaultError(f"'{item}' in the vault is damaged or was moved: it cannot be opened.") from error
+    return b"".join(pieces)
+
+
+class Vault:
+    """Items in `folder`/<scan>/<item>.cob. Names and sizes can be seen; nothing else can without the key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+
+    def _scan_folder(self, scan: UUID) -> Path:
+        return self.folder / str(scan)
+
+    def free_mb(self) -> int:
+        """Room left for the vault, in MiB."""
+        stats = os.statvfs(self.folder)
+        return stats.f_bavail * stats.f_frsize // _MEBIBYTE
+
+    def put_all(self, scan: UUID, dek: bytes, items: dict[str, bytes | memoryview]) -> int:
+        """Keep the first items of a scan, all or none of them; the size on disk in bytes.
+
+        Raises VaultFull without leaving anything behind when the disk is full.
+        """
+        partial = self.folder / f".{scan}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            make_folder(partial)
+            size = sum(self._write(partial, scan, dek, item, data) for item, data in items.items())
+            sync_folder(partial)
+            os.rename(partial, self._scan_folder(scan))
+            sync_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise _explain(error) from error
+        return size
+
+    def add(self, scan: UUID, dek: bytes, item: str, data: bytes | memoryview) -> int:
+        """Keep one more item of a scan that the vault already holds; the size on disk in bytes."""
+        folder = self._scan_folder(scan)
+        partial = folder / f".{item}.partial"
+        try:
+            size = self._write(folder, scan, dek, item, data, partial.name)
+            os.replace(partial, folder / f"{item}.cob")
+            sync_folder(folder)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _explain(error) from error
+        return size
+
+    def _write(
+        self,
+        folder: Path,
+        scan: UUID,
+        dek: bytes,
+        item: str,
+        data: bytes | memoryview,
+        name: str | None = None,
+    ) -> int:
+        if not _ITEM.match(item):
+            raise ValueError(f"'{item}' cannot name an item of the vault.")
+        handle = os.open(folder / (name or f"{item}.cob"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb") as file:
+            size = sum(file.write(piece) for piece in encrypt(scan, item, dek, data))
+            file.flush()
+            os.fsync(file.fileno())
+        return size
+
+    def get(self, scan: UUID, dek: bytes, item: str) -> bytes:
+        """One item in the clear, in memory. Raises VaultError."""
+        try:
+            data = (self._scan_folder(scan) / f"{item}.cob").read_bytes()
+        except FileNotFoundError as error:
+            raise VaultError(f"The vault holds no '{item}' of this scan.") from error
+        return decrypt(scan, item, dek, data)
+
+    def items(self, scan: UUID) -> list[str]:
+        """The names of the items that the vault holds of a scan."""
+        return sorted(path.stem for path in self._scan_folder(scan).glob("*.cob"))
+
+    def destroy(self, scan: UUID) -> list[str]:
+        """Delete every item of a scan and say which; their key is destroyed by Records.shred."""
+        gone = self.items(scan)
+        shutil.rmtree(self._scan_folder(scan), ignore_errors=True)
+        shutil.rmtree(self.folder / f".{scan}.partial", ignore_errors=True)
+        sync_folder(self.folder)
+        return gone
+
+    def sweep(self, known: set[UUID]) -> int:
+        """Delete what a crash left half-written, and scans that the records do not know; how many."""
+        strays = [path for path in self.folder.iterdir() if path.name not in {str(scan) for scan in known}]
+        for path in strays:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("*/.*.partial"):
+            path.unlink(missing_ok=True)
+        return len(strays)
+
+    def put_capture(self, scan: UUID, dek: bytes, capture: Capture) -> int:
+        """Keep a Capture: one stream for each frame, one for what describes them; the size on disk."""
+        frames = [
+            frame.header() | {"shape": list(frame.pixels.shape), "dtype": frame.pixels.dtype.name}
+            for frame in capture.frames
+        ]
+        header = {
+            "board": capture.board,
+            "calibration": capture.calibration,
+            "mm_per_px": capture.mm_per_px,
+            "simulated": capture.simulated,
+            "missing": dict(capture.missing),
+            "frames": frames,
+        }
+        items: dict[str, bytes | memoryview] = {"capture": json.dumps(header).encode()}
+        for frame in capture.frames:
+            items[f"frame.{frame.light}"] = np.ascontiguousarray(frame.pixels).data.cast("B")
+        return self.put_all(scan, dek, items)
+
+    def get_capture(self, scan: UUID, dek: bytes) -> Capture:
+        """The Capture of a scan, in memory."""
+        header = json.loads(self.get(scan, dek, "capture"))
+        frames = []
+        for entry in header.pop("frames"):
+            shape, dtype = entry.pop("shape"), np.dtype(entry.pop("dtype"))
+            pixels = np.frombuffer(self.get(scan, dek, f"frame.{entry['light']}"), dtype).reshape(shape)
+            frames.append(Frame(pixels=pixels, **entry))
+        return Capture(frames=tuple(frames), **header)
+
+
+def _explain(error: OSError) -> VaultError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VaultFull(
+            "The kiosk's storage is full, so this scan was not kept. Ask staff to shred scans that are no "
+            "longer needed, or to enlarge the storage."
+        )
+    return VaultError(f"The kiosk's storage did not accept the scan ({error.strerror}), so it was not kept.")
