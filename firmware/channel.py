@@ -136,8 +136,8 @@ class Listener:
             )
         self.path = path
         self._allowed = {os.getuid(), *peers}
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _remove_stale(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         old = os.umask(0o177 if not peers else 0o111)
         try:
             self._socket.bind(str(path))
@@ -186,7 +186,7 @@ def _remove_stale(path: Path) -> None:
         probe.connect(str(path))
     except FileNotFoundError:
         return
-    except OSError:
+    except ConnectionRefusedError:
         path.unlink()
     else:
         raise ChannelError(f"Another daemon already serves {path}: stop it first.")

@@ -46,6 +46,7 @@ def adopt(fd: int) -> memoryview:
         size = os.fstat(fd).st_size
         if size == 0:
             return memoryview(b"")
-        return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ))
+        # Private: before Linux 6.7 sealed memory refuses a shared mapping, even a read-only one.
+        return memoryview(mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ))
     finally:
         os.close(fd)
