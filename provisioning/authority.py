@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from cryptography import x509
@@ -16,7 +19,7 @@ from . import certificates, files
 from .broker import write_broker
 
 ROLE = re.compile(r"ingest-[1-9][0-9]?|auditor")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class AuthorityRefused(Exception):
@@ -71,26 +74,55 @@ class Authority:
         )
         return cls(folder, clinic, root, issuing)
 
-    def make_broker(self, out: Path, port: int, hosts: tuple[str, ...] = ()) -> Path:
-        """Write a broker's folder with a new server certificate, and return its mosquitto.conf."""
+    @property
+    def broker(self) -> dict[str, Any]:
+        """Where the clinic's broker is: `host`, `port`, and `share`, the group that its workers share.
+
+        Mosquitto lets every client join every group, and what a client may not read is then lost to the
+        group. So the group's name is a secret of the workers.
+        """
+        path = self.folder / "broker.json"
+        if not path.exists():
+            raise AuthorityRefused(
+                "The clinic has no broker yet: make one with 'dermakiosk provision broker' first."
+            )
+        address: dict[str, Any] = json.loads(path.read_text())
+        return address
+
+    def make_broker(
+        self, out: Path, port: int, hosts: Sequence[str] = LOOPBACK, listen: str = "127.0.0.1"
+    ) -> Path:
+        """Write a broker's folder with a new server certificate, and return its mosquitto.conf.
+
+        The first of `hosts` is the name by which clients are told to reach it.
+        """
         key = certificates.generate_tls_key()
-        server = certificates.make_server(
-            key.public_key(), hosts or LOOPBACK, self._issuing_key(), self.issuing
-        )
-        return write_broker(
+        server = certificates.make_server(key.public_key(), hosts, self._issuing_key(), self.issuing)
+        configuration = write_broker(
             out,
             port=port,
+            address=listen,
             root=certificates.pem(self.root),
             certificate=certificates.pem(server, self.issuing),
             key=certificates.private_pem(key),
         )
+        known = self.folder / "broker.json"
+        share = self.broker["share"] if known.exists() else f"ingest-{secrets.token_hex(16)}"
+        address = {"host": hosts[0], "port": port, "share": share}
+        files.write(known, json.dumps(address) + "\n", files.PRIVATE)
+        return configuration
 
     def make_role(self, name: str, out: Path) -> None:
-        """Write the TLS key and certificate of one of the clinic's own clients of the broker into `out`."""
+        """Write the keys and the certificate of one of the clinic's own clients of the broker into `out`.
+
+        `out` is a folder in the clinic's state; `broker.json`, which all its processes share, goes beside it.
+        """
         if not ROLE.fullmatch(name):
             raise AuthorityRefused(f"'{name}' is no role: choose ingest-1, ingest-2, … or auditor.")
+        address = self.broker
         key = certificates.generate_tls_key()
         files.make_folder(out)
+        files.write(out.resolve().parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
         files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE)
         self._write_client(key.public_key(), name, out)
 

@@ -23,7 +23,8 @@ STOP_SECONDS = 10.0
 class Broker:
     """A mosquitto with its authority, all below one folder laid out like a system's state.
 
-    `folder/authority`, `folder/broker`, `folder/clinic/{ingest,auditor}`; kiosks where `enrol` puts them.
+    `folder/authority`, `folder/broker`, `folder/clinic` with `broker.json`, `ingest/` and `auditor/`; kiosks
+    where `enrol` puts them. `address` is what `broker.json` holds: host, port, and the workers' share group.
     """
 
     host = "127.0.0.1"
@@ -33,6 +34,7 @@ class Broker:
         self.authority = Authority.create(folder / "authority", "Test clinic")
         self.port = free_port()
         self.configuration = self.authority.make_broker(folder / "broker", self.port)
+        self.address = self.authority.broker
         self.ingest = self.role("ingest-1", folder / "clinic" / "ingest")
         self.auditor = self.role("auditor", folder / "clinic" / "auditor")
         self.log = folder / "broker" / "log"

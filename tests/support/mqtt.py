@@ -1,0 +1,124 @@
+"""An MQTT 5 client for tests that waits for each answer of the broker and returns it."""
+
+from __future__ import annotations
+
+import queue
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.support.mosquitto import Broker, tls_context
+
+WAIT_SECONDS = 10.0
+SILENCE_SECONDS = 0.5
+
+
+class MqttClient:
+    """A connected client; its answers come back as numbers (reason codes) and its messages in order."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        context: ssl.SSLContext | Path,
+        *,
+        client_id: str = "",
+        session_expiry: int = 0,
+        clean_start: bool = True,
+        will: str | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.messages: queue.Queue[mqtt.MQTTMessage] = queue.Queue()
+        self._answers: queue.Queue[tuple[str, Any]] = queue.Queue()
+        client = self._client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2,
+            protocol=mqtt.MQTTv5,
+            client_id=client_id,
+            reconnect_on_failure=False,
+        )
+        client.tls_set_context(tls_context(context) if isinstance(context, Path) else context)
+        client.on_connect = lambda c, u, flags, code, p: self._answers.put(
+            ("connect", (code.value, flags.session_present))
+        )
+        client.on_disconnect = lambda c, u, flags, code, p: self._answers.put(("disconnect", code.value))
+        client.on_publish = lambda c, u, mid, code, p: self._answers.put(("publish", code.value))
+        client.on_subscribe = lambda c, u, mid, codes, p: self._answers.put(("subscribe", codes[0].value))
+        client.on_message = lambda c, u, message: self.messages.put(message)
+        if will:
+            client.will_set(will, b"gone", qos=1)
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = session_expiry
+        client.connect(broker.host, port or broker.port, clean_start=clean_start, properties=properties)
+        client.loop_start()
+        code, self.session_present = self._answer("connect")
+        assert code == 0, f"the broker refused the connection with {code:#x}"
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._client.is_connected())
+
+    @property
+    def tls_version(self) -> str | None:
+        sock = self._client.socket()
+        return sock.version() if isinstance(sock, ssl.SSLSocket) else None
+
+    def publish(self, topic: str, payload: bytes = b"x", retain: bool = False) -> int:
+        """The reason code of the PUBACK."""
+        self._client.publish(topic, payload, qos=1, retain=retain)
+        return int(self._answer("publish"))
+
+    def subscribe(self, topic: str) -> int:
+        """The reason code of the SUBACK."""
+        self._client.subscribe(topic, qos=1)
+        return int(self._answer("subscribe"))
+
+    def message(self) -> tuple[str, bytes]:
+        """Topic and payload of the next message."""
+        received = self.messages.get(timeout=WAIT_SECONDS)
+        return received.topic, bytes(received.payload)
+
+    def hears_nothing(self) -> bool:
+        """Whether no message comes. What must come has to be awaited elsewhere before."""
+        try:
+            self.messages.get(timeout=SILENCE_SECONDS)
+        except queue.Empty:
+            return True
+        return False
+
+    def wait_until_disconnected(self) -> None:
+        self._answer("disconnect")
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def drop(self) -> None:
+        """Lose the connection without a word, as a kiosk does that loses power."""
+        sock = self._client.socket()
+        if sock is not None:
+            sock.shutdown(2)
+        self._client.loop_stop()
+
+    def _answer(self, kind: str) -> Any:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            name, value = self._answers.get(timeout=max(0.01, deadline - time.monotonic()))
+            if name == kind:
+                return value
+            if name == "disconnect":
+                raise ConnectionError(f"the broker closed the connection with {value}")
+
+
+@contextmanager
+def connected(broker: Broker, context: ssl.SSLContext | Path, **options: Any) -> Iterator[MqttClient]:
+    client = MqttClient(broker, context, **options)
+    try:
+        yield client
+    finally:
+        client.close()
