@@ -1,0 +1,132 @@
+"""The messages that a kiosk seals for its clinic."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .findings import Findings
+
+Reference = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
+
+
+class UnknownSchema(ValueError):
+    """A message of a type or version that this software does not know: keep it for one that does."""
+
+    exit_status = 2
+
+
+class InvalidMessage(ValueError):
+    """A message that does not follow its own schema. Neither it nor its cause quotes the message."""
+
+    exit_status = 2
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,
+    )
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+
+
+class Consent(BaseModel):
+    """What the patient agreed to: which text, in which language, when."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text_version: Annotated[str, Field(min_length=1, max_length=64)]
+    language: Language
+    at: AwareDatetime
+
+
+class Result(_Message):
+    """The findings of one scan. `supersedes` is the id of the message that this one replaces."""
+
+    KIND: ClassVar[str] = "result"
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["result"] = "result"
+    # pydantic reserves the plain name; on the wire the key is "schema".
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    scan: UUID
+    patient_reference: Reference | None
+    captured_at: AwareDatetime
+    board: Annotated[str, Field(min_length=1, max_length=64)]
+    simulated: bool
+    consent: Consent
+    findings: Findings
+    supersedes: UUID | None = None
+
+    @model_validator(mode="after")
+    def _findings_are_of_this_scan(self) -> Result:
+        if self.findings.scan != self.scan:
+            raise ValueError("the findings are of another scan")
+        return self
+
+
+class Withdraw(_Message):
+    """A scan whose result was sent has been deleted at the kiosk; the clinic marks its record."""
+
+    KIND: ClassVar[str] = "withdraw"
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["withdraw"] = "withdraw"
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    scan: UUID
+    at: AwareDatetime
+    reason: Literal["patient", "staff"]
+
+
+class ReminderDue(_Message):
+    """A follow-up has come due: the clinic, which knows the person, reminds them."""
+
+    KIND: ClassVar[str] = "reminder"
+    VERSION: ClassVar[int] = 1
+
+    kind: Literal["reminder"] = "reminder"
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    reminder: UUID
+    patient_reference: Reference
+    rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
+    due_on: date
+    scan: UUID | None = None
+
+
+Message = Result | Withdraw | ReminderDue
+_SCHEMAS: dict[tuple[str, int], type[_Message]] = {
+    (model.KIND, model.VERSION): model for model in (Result, Withdraw, ReminderDue)
+}
+
+
+def dump_message(message: Message) -> bytes:
+    """The message as JSON."""
+    return message.model_dump_json().encode()
+
+
+def parse_message(kind: str, schema_version: int, data: bytes) -> Message:
+    """The message that `data` (JSON) holds. Raises UnknownSchema, or InvalidMessage."""
+    model: Any = _SCHEMAS.get((kind, schema_version))
+    if model is None:
+        raise UnknownSchema(f"A message '{kind}' of schema {schema_version} is not known to this software.")
+    try:
+        message: Message = model.model_validate_json(data)
+    except ValidationError as error:
+        # Pydantic's own error quotes values, and it must not end in a log: only where, never what.
+        places = ", ".join(
+            sorted({".".join(map(str, e["loc"])) for e in error.errors(include_input=False)})[:8]
+        )
+        raise InvalidMessage(
+            f"A message '{kind}' does not follow its schema, at: {places or 'all of it'}."
+        ) from None
+    return message
