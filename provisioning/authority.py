@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from sync.wire import keys as wire_keys
+from sync.wire.clinic_keys import ClinicKeys
 
 from . import certificates, files
-from .broker import write_broker
+from .broker import AUDITOR, INGEST_WORKERS, write_broker
 
-ROLE = re.compile(r"ingest-[1-9][0-9]?|auditor")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -30,7 +31,10 @@ class AuthorityRefused(Exception):
 
 @dataclass(frozen=True)
 class Authority:
-    """A clinic authority in its folder. Its root key may be taken off to another medium between uses."""
+    """A clinic authority in its folder.
+
+    `root.key` may be kept on another medium; it is needed when the clinic's key set changes.
+    """
 
     folder: Path
     clinic: str
@@ -46,13 +50,13 @@ class Authority:
             raise AuthorityRefused(f"{folder} already holds an authority: choose another folder.")
         files.make_folder(folder)
         files.make_folder(folder / "kiosks")
-        root_key = ed25519.Ed25519PrivateKey.generate()
+        root_key, manifest_key = wire_keys.generate_signing_key(), wire_keys.generate_signing_key()
         issuing_key = certificates.generate_tls_key()
         root = certificates.make_root(root_key, clinic)
         issuing = certificates.make_issuing(issuing_key, clinic, root_key, root)
-        manifest_key = ed25519.Ed25519PrivateKey.generate()
-        for name, key in (("root", root_key), ("issuing", issuing_key), ("manifest", manifest_key)):
-            files.write(folder / f"{name}.key", certificates.private_pem(key), files.PRIVATE)
+        files.write(folder / "root.key", wire_keys.dump_signing_key(root_key), files.PRIVATE)
+        files.write(folder / "manifest.key", wire_keys.dump_signing_key(manifest_key), files.PRIVATE)
+        files.write(folder / "issuing.key", certificates.private_pem(issuing_key), files.PRIVATE)
         files.write(folder / "root.crt", certificates.pem(root), files.PUBLIC)
         files.write(folder / "issuing.crt", certificates.pem(issuing), files.PUBLIC)
         # Written last: an authority with this file is complete.
@@ -116,33 +120,122 @@ class Authority:
         """Write the keys and the certificate of one of the clinic's own clients of the broker into `out`.
 
         `out` is a folder in the clinic's state; `broker.json`, which all its processes share, goes beside it.
+        A second time, the TLS key and its certificate are new and an ingest worker's receipt key stays.
         """
-        if not ROLE.fullmatch(name):
-            raise AuthorityRefused(f"'{name}' is no role: choose ingest-1, ingest-2, … or auditor.")
+        if name not in (*INGEST_WORKERS, AUDITOR):
+            raise AuthorityRefused(
+                f"'{name}' is no role: choose {INGEST_WORKERS[0]} to {INGEST_WORKERS[-1]}, or {AUDITOR}."
+            )
+        if (out / "tls.crt").exists() and (holder := certificates.holder(out / "tls.crt")) != name:
+            raise AuthorityRefused(f"{out} belongs to {holder}: choose another folder for {name}.")
         address = self.broker
-        key = certificates.generate_tls_key()
         files.make_folder(out)
+        if name in INGEST_WORKERS:
+            self._list_receipt_key(out / "receipt.key")
+        key = certificates.generate_tls_key()
+        certificate = certificates.make_client(key.public_key(), name, self._issuing_key(), self.issuing)
         files.write(out.resolve().parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
+        files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC)
         files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE)
-        self._write_client(key.public_key(), name, out)
+        files.write(out / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
+
+    def make_opener(self, out: Path) -> Path:
+        """Write a new opening key into `out`, list its public half, and return the file.
+
+        A key that is there and not listed yet is listed; a listed one is never replaced.
+        """
+        path = files.make_folder(out) / "opening.key"
+        if not path.exists():
+            self._private("root")
+            key_file = wire_keys.dump_opening_keys([wire_keys.generate_opening_key()])
+            files.write(path, key_file, files.PRIVATE)
+        public = wire_keys.load_opening_keys(path.read_bytes())[-1].public
+        listed = {"suite": public.suite, "public": public.public.hex()}
+        if not self._list_key("opening", listed):
+            raise AuthorityRefused(f"{path} is the clinic's opening key already: keep it.")
+        return path
+
+    def signed_keys(self) -> bytes:
+        """The clinic's key set as the root signed it; it is checked before it is given to anybody."""
+        path = self.folder / "clinic-keys.cose"
+        if not path.exists():
+            raise AuthorityRefused(
+                "The clinic has no opening key or no receipt key yet: run 'dermakiosk provision opener' "
+                "and 'dermakiosk provision role ingest-1' first."
+            )
+        data = path.read_bytes()
+        ClinicKeys.verify(data, self.root_public)
+        return data
+
+    @property
+    def root_public(self) -> Ed25519PublicKey:
+        """The public half of the clinic's root key."""
+        key = self.root.public_key()
+        if not isinstance(key, Ed25519PublicKey):
+            raise AuthorityRefused(f"{self.folder / 'root.crt'} is not one of ours: restore it.")
+        return key
 
     def certify(self, request: bytes, kiosk: UUID) -> x509.Certificate:
         """A client certificate for the key in a signing request (DER); the name is the kiosk's id."""
         key = certificates.requested_key(request)
         return certificates.make_client(key, str(kiosk), self._issuing_key(), self.issuing)
 
-    def _write_client(self, key: ec.EllipticCurvePublicKey, name: str, out: Path) -> None:
-        certificate = certificates.make_client(key, name, self._issuing_key(), self.issuing)
-        files.write(out / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
-        files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC)
+    def register(self, entry: dict[str, Any]) -> None:
+        """Keep the entry of an enrolled kiosk."""
+        path = self.folder / "kiosks" / f"{entry['kiosk']}.json"
+        files.write(path, json.dumps(entry, indent=2) + "\n", files.PUBLIC)
+
+    def kiosks(self) -> list[dict[str, Any]]:
+        """The entries of the enrolled kiosks, in the order of their enrolment."""
+        entries = [json.loads(path.read_text()) for path in (self.folder / "kiosks").glob("*.json")]
+        return sorted(entries, key=lambda entry: (entry["enrolled_at"], entry["kiosk"]))
+
+    def _list_receipt_key(self, path: Path) -> None:
+        if not path.exists():
+            self._private("root")
+            key_file = wire_keys.dump_signing_key(wire_keys.generate_signing_key())
+            files.write(path, key_file, files.PRIVATE)
+        self._list_key("receipt", wire_keys.public_bytes(wire_keys.load_signing_key(path.read_bytes())).hex())
+
+    def _list_key(self, purpose: str, key: Any) -> bool:
+        """List a public key as the newest of its purpose, in a new version of the set; False if it was."""
+        state = self.folder / "clinic-keys.json"
+        with files.locked(self.folder):
+            listed: dict[str, Any] = {"version": 0, "opening": [], "receipt": []}
+            if state.exists():
+                listed = json.loads(state.read_text())
+            new = key not in listed[purpose]
+            if new:
+                self._private("root")
+                listed[purpose].append(key)
+                listed["version"] += 1
+                files.write(state, json.dumps(listed, indent=2) + "\n", files.PUBLIC)
+            if listed["opening"] and listed["receipt"]:
+                self._sign(listed)
+            return new
+
+    def _sign(self, listed: dict[str, Any]) -> None:
+        """Sign what is listed, unless this version is signed already."""
+        path = self.folder / "clinic-keys.cose"
+        if (
+            path.exists()
+            and ClinicKeys.verify(path.read_bytes(), self.root_public).version == listed["version"]
+        ):
+            return
+        opening = (
+            wire_keys.OpeningPublicKey(item["suite"], bytes.fromhex(item["public"]))
+            for item in listed["opening"]
+        )
+        receipt = map(bytes.fromhex, listed["receipt"])
+        key_set = ClinicKeys(listed["version"], datetime.now(timezone.utc), tuple(opening), tuple(receipt))
+        signed = key_set.sign(wire_keys.load_signing_key(self._private("root")))
+        files.write(path, signed, files.PUBLIC)
 
     def _issuing_key(self) -> certificates.TlsKey:
-        key = self._key("issuing")
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return key
+        return certificates.load_private(self._private("issuing"))
 
-    def _key(self, name: str) -> object:
+    def _private(self, name: str) -> bytes:
         path = self.folder / f"{name}.key"
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: bring the medium that holds the {name} key.")
-        return serialization.load_pem_private_key(path.read_bytes(), None)
+        return path.read_bytes()

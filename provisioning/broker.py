@@ -8,6 +8,8 @@ from pathlib import Path
 from . import files
 
 MAX_PACKET_BYTES = 256 * 1024
+INGEST_WORKERS = tuple(f"ingest-{number}" for number in range(1, 9))
+AUDITOR = "auditor"
 
 # Mosquitto takes the name of a client from its certificate (%u), and makes the client id equal to it. A kiosk
 # has its own branch; the first two lines hold for every client, and no role's name is a kiosk's id.
@@ -25,7 +27,7 @@ topic write clinic/v1/+/down/receipt
 """
 AUDITOR_ACCESS = """\
 
-user auditor
+user {name}
 topic read clinic/#
 """
 
@@ -71,10 +73,10 @@ connection_messages true
 """
 
 
-def access_list(ingest_workers: int) -> str:
-    """The access list for kiosks, for `ingest-1` to `ingest-N` and for the auditor."""
-    workers = (INGEST_ACCESS.format(name=f"ingest-{number}") for number in range(1, ingest_workers + 1))
-    return ACCESS_LIST + "".join(workers) + AUDITOR_ACCESS
+def access_list() -> str:
+    """The access list for kiosks, the ingest workers and the auditor."""
+    workers = (INGEST_ACCESS.format(name=name) for name in INGEST_WORKERS)
+    return "".join([ACCESS_LIST, *workers, AUDITOR_ACCESS.format(name=AUDITOR)])
 
 
 def write_broker(
@@ -85,7 +87,6 @@ def write_broker(
     certificate: bytes,
     key: bytes,
     address: str = "127.0.0.1",
-    ingest_workers: int = 4,
     max_connections: int = 1000,
 ) -> Path:
     """Write the broker's folder, and return its mosquitto.conf; what the broker has stored stays.
@@ -106,6 +107,6 @@ def write_broker(
         connections=max_connections,
         packet=MAX_PACKET_BYTES,
     )
-    files.write(folder / "acl", access_list(ingest_workers), files.PRIVATE)
+    files.write(folder / "acl", access_list(), files.PRIVATE)
     files.write(folder / "mosquitto.conf", configuration, files.PRIVATE)
     return folder / "mosquitto.conf"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -15,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 RootKey = ed25519.Ed25519PrivateKey
 # Issuing and TLS keys are P-256, which TPM 2.0 and secure elements can hold; they have no Ed25519.
 TlsKey = ec.EllipticCurvePrivateKey
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 ROOT_LIFE = timedelta(days=3653)
 # Rotated yearly, so that no leaf outlives it.
@@ -34,11 +36,31 @@ def generate_tls_key() -> TlsKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def private_pem(key: RootKey | TlsKey) -> bytes:
+def private_pem(key: TlsKey) -> bytes:
     """The key as unencrypted PKCS #8; its protection is the file's mode and where the file is."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def load_private(data: bytes) -> TlsKey:
+    """The key in `private_pem`'s text."""
+    try:
+        key = serialization.load_pem_private_key(data, None)
+    except (ValueError, TypeError) as error:
+        raise CertificateRefused("This is not a private key in PKCS #8: restore it.") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CertificateRefused("This key file does not hold a P-256 key: restore it.")
+    return key
+
+
+def holder(path: Path) -> str:
+    """The common name in the first certificate of a PEM file."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise CertificateRefused(f"{path} is no certificate: remove or restore it.") from error
+    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
 def pem(*certificates: x509.Certificate) -> bytes:
@@ -100,18 +122,18 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def _builder(
-    issuer: x509.Name, subject: x509.Name, key: RootKey | object, life: timedelta
+    issuer: x509.Name, subject: x509.Name, key: PublicKey, life: timedelta
 ) -> x509.CertificateBuilder:
     now = datetime.now(timezone.utc)
     return (
         x509.CertificateBuilder()
         .issuer_name(issuer)
         .subject_name(subject)
-        .public_key(key)  # type: ignore[arg-type]
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + life)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)  # type: ignore[arg-type]
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PRIVATE = 0o600
 PUBLIC = 0o644
+
+
+class FolderBusy(Exception):
+    """Another process is changing a folder."""
+
+    exit_status = 1
 
 
 def make_folder(path: Path) -> Path:
@@ -31,6 +40,19 @@ def write(path: Path, data: bytes | str, mode: int) -> None:
         os.unlink(name)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process that changes `folder`, as far as others ask too; raises FolderBusy."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise FolderBusy(f"Another command is changing {folder}: run this one again after it.") from error
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(path: Path) -> None:

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import hardware
 from provisioning.authority import Authority
 from provisioning.enrol import enrol
 
+BOARD = Path(hardware.__file__).parent / "boards" / "simulated.toml"
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
 
@@ -23,8 +25,9 @@ STOP_SECONDS = 10.0
 class Broker:
     """A mosquitto with its authority, all below one folder laid out like a system's state.
 
-    `folder/authority`, `folder/broker`, `folder/clinic` with `broker.json`, `ingest/` and `auditor/`; kiosks
-    where `enrol` puts them. `address` is what `broker.json` holds: host, port, and the workers' share group.
+    `folder/authority`, `folder/broker`, and `folder/clinic` with `broker.json`, `ingest/`, `auditor/` and
+    `opener/`; kiosks are where `enrol` puts them. `address` is what `broker.json` holds: host, port, and the
+    workers' share group.
     """
 
     host = "127.0.0.1"
@@ -37,17 +40,22 @@ class Broker:
         self.address = self.authority.broker
         self.ingest = self.role("ingest-1", folder / "clinic" / "ingest")
         self.auditor = self.role("auditor", folder / "clinic" / "auditor")
+        self.opener = folder / "clinic" / "opener"
+        self.authority.make_opener(self.opener)
         self.log = folder / "broker" / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def role(self, name: str, out: Path) -> Path:
-        """The folder `out` with tls.key, tls.crt and ca.crt of the role `name`."""
+        """The folder `out` with tls.key, tls.crt and ca.crt (a worker: receipt.key) of the role `name`."""
         self.authority.make_role(name, out)
         return out
 
-    def enrol(self, kiosk: Path, board: str = "simulated") -> UUID:
-        """Enrol a kiosk whose state is the folder `kiosk` (its TLS files are in `kiosk/sync`)."""
-        return enrol(self.authority, kiosk, board=board, host=self.host, port=self.port)
+    def enrol(self, kiosk: Path, board: Path = BOARD) -> UUID:
+        """Enrol a kiosk whose state is the folder `kiosk` (its TLS files are in `kiosk/sync`).
+
+        What the clinic registers of it is `authority/kiosks/<id>.json`.
+        """
+        return UUID(enrol(self.authority, kiosk, board=board)["kiosk"])
 
     def start(self) -> None:
         """Start mosquitto, and return when it accepts connections."""

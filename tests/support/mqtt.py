@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -37,7 +39,7 @@ class MqttClient:
         self.messages: queue.Queue[mqtt.MQTTMessage] = queue.Queue()
         self._answers: queue.Queue[tuple[str, Any]] = queue.Queue()
         client = self._client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             protocol=mqtt.MQTTv5,
             client_id=client_id,
             reconnect_on_failure=False,
@@ -101,8 +103,8 @@ class MqttClient:
     def drop(self) -> None:
         """Lose the connection without a word, as a kiosk does that loses power."""
         sock = self._client.socket()
-        if sock is not None:
-            sock.shutdown(2)
+        assert isinstance(sock, ssl.SSLSocket)
+        sock.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
 
     def _answer(self, kind: str) -> Any:

@@ -1,0 +1,135 @@
+"""The `provision` command: how kiosks come to belong to a clinic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from provisioning.authority import LOOPBACK, Authority
+from provisioning.enrol import enrol as enrol_kiosk
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+PORT = click.IntRange(1, 65_535)
+
+state_option = click.option(
+    "--state", type=FOLDER, envvar="DERMAKIOSK_STATE", required=True, help="The authority's folder."
+)
+json_option = click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    type=click.File("w", lazy=True),
+    help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
+)
+
+
+@click.group()
+def provision() -> None:
+    """Make a clinic authority, a broker, the clinic's roles; enrol kiosks.
+
+    The order: authority, broker, one role for each ingest worker, opener, then kiosks. A kiosk learns the
+    clinic's keys when it is enrolled.
+    """
+
+
+@provision.command()
+@state_option
+@click.option("--clinic", default="Clinic", show_default=True, help="The clinic's name, in certificates.")
+def authority(state: Path, clinic: str) -> None:
+    """Make a new clinic authority: its root, issuing and manifest keys."""
+    made = Authority.create(state, clinic)
+    click.echo(
+        f"Made the authority of {made.clinic} in {state}. Keep {state / 'root.key'} on another medium."
+    )
+
+
+@provision.command()
+@state_option
+@click.option("--out", type=FOLDER, required=True, help="The broker's folder.")
+@click.option("--port", type=PORT, default=8883, show_default=True, help="The port it listens on.")
+@click.option("--listen", default="127.0.0.1", show_default=True, help="The address it listens on.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="A name or address for its certificate; the first is what clients are told (default: loopback).",
+)
+def broker(state: Path, out: Path, port: int, listen: str, hosts: Sequence[str]) -> None:
+    """Write mosquitto's configuration, access list and certificate; a second time, a new certificate."""
+    configuration = Authority.load(state).make_broker(out, port, hosts or LOOPBACK, listen)
+    click.echo(f"The broker starts with: mosquitto -c {configuration}")
+
+
+@provision.command()
+@click.argument("name")
+@state_option
+@click.option("--out", type=FOLDER, required=True, help="The role's folder, inside the clinic's state.")
+def role(name: str, state: Path, out: Path) -> None:
+    """Give the role NAME (ingest-1, ingest-2, … or auditor) its keys and its certificate.
+
+    An ingest worker also gets the key that signs its receipts. broker.json goes beside OUT.
+    """
+    Authority.load(state).make_role(name, out)
+    click.echo(f"{out} is now the folder of {name}.")
+
+
+@provision.command()
+@state_option
+@click.option("--out", type=FOLDER, required=True, help="The opener's folder, inside the clinic's state.")
+def opener(state: Path, out: Path) -> None:
+    """Make the key that opens results; only its public half goes to the kiosks."""
+    path = Authority.load(state).make_opener(out)
+    click.echo(f"Made {path}: whoever has it can read results, and without it nobody can. Keep a copy safe.")
+
+
+@provision.command()
+@state_option
+@click.option("--kiosk", type=FOLDER, required=True, help="The kiosk's state.")
+@click.option(
+    "--board",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The kiosk's board profile.",
+)
+@click.option("--name", default="kiosk", show_default=True, help="What people call it, or where it stands.")
+@click.option("--broker-host", help="Where the kiosk finds the broker (default: what the authority knows).")
+@click.option("--broker-port", type=PORT, help="The broker's port (default: what the authority knows).")
+@json_option
+def enrol(
+    state: Path,
+    kiosk: Path,
+    board: Path,
+    name: str,
+    broker_host: str | None,
+    broker_port: int | None,
+    json_file: Any,
+) -> None:
+    """Let a kiosk make its keys, certify them, and tell it the clinic's keys."""
+    entry = enrol_kiosk(
+        Authority.load(state), kiosk, board=board, name=name, host=broker_host, port=broker_port
+    )
+    _show([entry], json_file)
+
+
+@provision.command(name="list")
+@state_option
+@json_option
+def list_kiosks(state: Path, json_file: Any) -> None:
+    """List the enrolled kiosks."""
+    _show(Authority.load(state).kiosks(), json_file)
+
+
+def _show(entries: Iterable[dict[str, Any]], json_file: Any) -> None:
+    if json_file is not None:
+        for entry in entries:
+            click.echo(json.dumps(entry), file=json_file)
+        return
+    click.echo(f"{'kiosk':<36}  {'name':<20}  {'board':<16}  {'enrolled':<10}  certificate until")
+    for entry in entries:
+        row = f"{entry['kiosk']}  {entry['name']:<20}  {entry['board']:<16}  {entry['enrolled_at'][:10]}"
+        click.echo(f"{row}  {entry['certificate_until'][:10]}")
