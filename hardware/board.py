@@ -45,7 +45,7 @@ class Mode(_Strict):
 
 
 class CameraProfile(_Strict):
-    """The camera: driver, modes, and what its numbers mean (linear counts of `bits`, black at `black_level`)."""
+    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`)."""
 
     driver: Literal["simulated", "picamera2", "v4l2"]
     still: Mode
@@ -131,7 +131,7 @@ class Board(_Strict):
 
     @property
     def calibration(self) -> str:
-        """The id of the calibration that is applied: nominal constants, until this kiosk has been measured."""
+        """The id of the calibration applied: nominal constants, until this kiosk has been measured."""
         return f"nominal-{self.name}"
 
     @model_validator(mode="after")

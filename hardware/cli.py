@@ -32,5 +32,5 @@ def check(file: Path) -> None:
     click.echo(f"{'light':<10}{'pin':>4}{'nm':>6}{'W/m²':>8}  calibrated")
     for name, light in profile.lights.items():
         irradiance = "" if light.irradiance_w_m2 is None else f"{light.irradiance_w_m2:g}"
-        row = f"{name:<10}{light.pin:>4}{light.wavelength_nm or '':>6}{irradiance:>8}  {light.calibrated_on or ''}"
-        click.echo(row.rstrip())
+        row = f"{name:<10}{light.pin:>4}{light.wavelength_nm or '':>6}{irradiance:>8}"
+        click.echo(f"{row}  {light.calibrated_on or ''}".rstrip())

@@ -1,0 +1,195 @@
+"""The dose ledger: every UV pulse is written here, durably, before it is fired."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hardware.board import Limits
+
+DAY_S = 86_400.0
+# A wall clock that reads earlier than this has not been set: 2025-01-01 UTC.
+EARLIEST_CREDIBLE = 1_735_689_600.0
+# Clocks are slewed by small steps; more than this backwards means that the time is not known.
+_SLEW_S = 2.0
+
+
+class DoseRefused(Exception):
+    """The ledger does not allow the pulse. `code` names why."""
+
+    exit_status = 1
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set."""
+
+    wall: float
+    since_boot: float
+    boot: str
+
+    @classmethod
+    def now(cls) -> Moment:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return cls(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot)
+
+
+@dataclass(frozen=True)
+class Dose:
+    """UV at the eye plane, in J/m², given to a patient in a session."""
+
+    reference: str
+    session: str
+    j_m2: float
+
+
+class Ledger(Protocol):
+    """What the light core needs of a ledger."""
+
+    def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:
+        """Write one pulse, or raise DoseRefused; when this returns the record survives a power cut."""
+
+    def own_up(self, dose: Dose, at: Moment) -> None:
+        """Write a dose that was given beyond what was charged, limits or no limits. Raises DoseRefused."""
+
+    def latch(self, fault: str, at: Moment) -> None:
+        """Keep `fault` over restarts. Raises DoseRefused when it cannot be written."""
+
+    def latched(self) -> str | None:
+        """The latched fault, if any. Raises DoseRefused when it cannot be read."""
+
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS pulses (
+    id INTEGER PRIMARY KEY, reference BLOB NOT NULL, session BLOB NOT NULL,
+    wall REAL NOT NULL, boot TEXT NOT NULL, since_boot REAL NOT NULL, dose_j_m2 REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS pulses_by_reference ON pulses (reference);
+CREATE INDEX IF NOT EXISTS pulses_by_session ON pulses (session);
+CREATE TABLE IF NOT EXISTS faults (
+    id INTEGER PRIMARY KEY, wall REAL NOT NULL, fault TEXT NOT NULL, cleared_by TEXT);
+"""
+
+
+class DoseLedger:
+    """The ledger in SQLite at `path`. References and sessions are kept as HMACs, under a key made here.
+
+    Every method fails closed: whatever goes wrong with the file, the disk or the clock is a DoseRefused.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = str(path)
+        self._database: sqlite3.Connection | None = None
+        self._key = b""
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:
+        """See Ledger.charge. Raises DoseRefused: clock_unknown, dose_limit, pulse_limit, ledger_failed."""
+        if not at.wall >= EARLIEST_CREDIBLE:
+            raise DoseRefused("clock_unknown", "The time is not known, so there is no UV.")
+        with self._transaction() as database:
+            newest = database.execute("SELECT max(wall) FROM pulses").fetchone()[0]
+            if newest is not None and at.wall < newest - _SLEW_S:
+                raise DoseRefused("clock_unknown", "The clock ran backwards, so there is no UV.")
+            pulses, in_scan = database.execute(
+                "SELECT count(*), coalesce(sum(dose_j_m2), 0) FROM pulses WHERE session = ?",
+                (self._hmac(b"session", dose.session),),
+            ).fetchone()
+            # Within one boot a jump of the wall clock cannot make a pulse look older than it is.
+            in_day = database.execute(
+                "SELECT coalesce(sum(dose_j_m2), 0) FROM pulses"
+                " WHERE reference = ? AND (wall > ? OR (boot = ? AND since_boot > ?))",
+                (self._hmac(b"reference", dose.reference), at.wall - DAY_S, at.boot, at.since_boot - DAY_S),
+            ).fetchone()[0]
+            if pulses >= limits.uv_pulses_per_scan:
+                raise DoseRefused("pulse_limit", f"This scan has had its {pulses} UV pulses.")
+            if not in_scan + dose.j_m2 <= limits.uv_dose_per_scan_j_m2:
+                raise DoseRefused("dose_limit", "This scan has had all the UV that one scan may have.")
+            if not in_day + elsewhere_j_m2 + dose.j_m2 <= limits.uv_dose_per_day_j_m2:
+                raise DoseRefused("dose_limit", "This patient has had all the UV of 24 hours.")
+            self._insert(database, dose, at)
+
+    def own_up(self, dose: Dose, at: Moment) -> None:
+        """See Ledger.own_up."""
+        with self._transaction() as database:
+            self._insert(database, dose, at)
+
+    def latch(self, fault: str, at: Moment) -> None:
+        """See Ledger.latch."""
+        with self._transaction() as database:
+            database.execute("INSERT INTO faults (wall, fault) VALUES (?, ?)", (at.wall, fault))
+
+    def latched(self) -> str | None:
+        """See Ledger.latched."""
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT fault FROM faults WHERE cleared_by IS NULL ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def _insert(self, database: sqlite3.Connection, dose: Dose, at: Moment) -> None:
+        who, scan = self._hmac(b"reference", dose.reference), self._hmac(b"session", dose.session)
+        database.execute(
+            "INSERT INTO pulses (reference, session, wall, boot, since_boot, dose_j_m2)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (who, scan, at.wall, at.boot, at.since_boot, dose.j_m2),
+        )
+
+    def _hmac(self, kind: bytes, text: str) -> bytes:
+        return hmac.digest(self._key, kind + b"\0" + text.encode(), hashlib.sha256)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if self._database is None:
+                self._database = self._open()
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise DoseRefused(
+                "ledger_failed", f"The dose ledger failed ({error}), so there is no UV."
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._path != ":memory:":
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        database = sqlite3.connect(self._path, timeout=0.5, isolation_level=None)
+        try:
+            # EXTRA also syncs the folder when the journal goes, so a commit outlives a power cut.
+            database.execute("PRAGMA synchronous = EXTRA")
+            database.executescript(_TABLES)
+            row = database.execute("SELECT key FROM secret").fetchone()
+            if row is None:
+                if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
+                    raise sqlite3.DatabaseError("its key is gone")
+                row = (secrets.token_bytes(32),)
+                database.execute("INSERT INTO secret (key) VALUES (?)", row)
+            self._key = bytes(row[0])
+        except BaseException:
+            database.close()
+            raise
+        return database

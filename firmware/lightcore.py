@@ -1,0 +1,347 @@
+"""The light core: the rules of light safety, free of sockets, pins and clocks.
+
+Everything that touches the world is handed in, so that tests can drive years of faults in seconds. Whoever
+runs a LightCore calls `tick` at the latest when `next_tick_s` has passed, and before every request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from firmware.doses import Dose, DoseRefused, Ledger, Moment
+from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.board import Board, Light
+
+# A pulse is charged, and bounded, as if it ended this much late; ending later still latches a fault.
+OVERRUN_S = 0.05
+_WATCH_S = 0.01
+
+
+class LightRefused(Exception):
+    """The light core says no. `code` names why; `retry_s` is set where waiting that long helps."""
+
+    exit_status = 1
+
+    def __init__(self, code: str, sentence: str, retry_s: float | None = None) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.retry_s = retry_s
+
+
+class Pins(Protocol):
+    """The light pins. `set` raises OSError when it fails; `all_low` tries every pin first."""
+
+    def set(self, light: str, level: float) -> None: ...
+
+    def all_low(self) -> None: ...
+
+
+class Senses(Protocol):
+    """What the daemon reads by itself, trusting no one. Each raises OSError when it cannot be read."""
+
+    def shroud_closed(self) -> tuple[bool, bool]: ...
+
+    def lamp_temperature_c(self) -> float: ...
+
+    def uv_seen(self) -> bool: ...
+
+
+@dataclass
+class Lease:
+    """One client's right to the lights for one session, kept alive by heartbeats."""
+
+    client: int
+    session: str
+    consent: ConsentStamp
+    uv: UvAllowance | None
+    beat_at: float
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """A UV pulse under way, in monotonic seconds."""
+
+    light: str
+    begun_at: float
+    ends_at: float
+    irradiance_w_m2: float
+    charged: Dose
+
+
+class LightCore:
+    """Who may light what, for how long. `monotonic` gives seconds; `moment` gives both clocks for the ledger.
+
+    `on_fault(fault)` is called when a fault latches.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        pins: Pins,
+        senses: Senses,
+        ledger: Ledger,
+        monotonic: Callable[[], float],
+        moment: Callable[[], Moment] = Moment.now,
+        on_fault: Callable[[str], None] = lambda fault: None,
+    ) -> None:
+        self._lights: Mapping[str, Light] = board.lights
+        self._simulated = board.simulated
+        self._limits = board.limits
+        self._pins, self._senses, self._ledger = pins, senses, ledger
+        self._monotonic, self._moment, self._on_fault = monotonic, moment, on_fault
+        self._lease: Lease | None = None
+        self._pulse: Pulse | None = None
+        self._lit: tuple[str, float] | None = None
+        self._last_rise = -math.inf
+        self._check_dark_at: float | None = None
+        self._stopped = False
+        self._fault: str | None = None
+        try:
+            self._fault = ledger.latched()
+        except DoseRefused as refused:
+            # Without a ledger there is no UV; white light needs none.
+            on_fault(refused.code)
+        self._all_low()
+
+    def lease(self, client: int, session: str, consent: ConsentStamp, uv: UvAllowance | None) -> None:
+        """Give the lights to `client` for `session`, or renew its lease with a new UV allowance."""
+        self.tick()
+        self._refuse_if_faulty()
+        if self._lease is not None and self._lease.client != client:
+            raise LightRefused("busy", "Another client holds the lights.", self._limits.lease_silence_s)
+        if not session:
+            raise LightRefused("no_consent", "The lease names no session.")
+        self._all_low()
+        self._lease = Lease(client, session, consent, uv, self._monotonic())
+
+    def beat(self, client: int) -> None:
+        """The client is alive and watches."""
+        self.tick()
+        self._held_by(client).beat_at = self._monotonic()
+
+    def on(self, client: int, light: str, level: float) -> float:
+        """Light `light` alone at `level` in 0…1; returns when (monotonic seconds)."""
+        self.tick()
+        self._refuse_if_faulty()
+        lease = self._held_by(client)
+        profile = self._known(light)
+        if profile.is_uv:
+            raise LightRefused("uv_needs_pulse", "UV is lit in pulses only.")
+        if not 0.0 < level <= 1.0:
+            raise LightRefused("bad_level", f"A level is above 0 up to 1; {level} is not.")
+        level = level if profile.pwm_hz else 1.0
+        if self._lit is None or self._lit[0] != light or level > self._lit[1]:
+            self._refuse_flashing()
+            self._last_rise = self._monotonic()
+        if self._lit is not None and self._lit[0] != light:
+            self._all_low()
+        lease.beat_at = self._monotonic()
+        return self._raise_pin(light, level)
+
+    def pulse(self, client: int, light: str, seconds: float) -> float:
+        """One UV pulse of at most `seconds`; returns when it began. Its whole dose is charged before it."""
+        self.tick()
+        self._refuse_if_faulty()
+        lease = self._held_by(client)
+        profile = self._known(light)
+        if self._pulse is not None or self._check_dark_at is not None:
+            raise LightRefused("too_soon", "A UV pulse has only just been.", self._limits.light_after_off_s)
+        if not profile.is_uv:
+            raise LightRefused("not_uv", f"{light} is not a UV light.")
+        if not 0.0 < seconds <= self._limits.uv_pulse_s - OVERRUN_S:
+            longest = self._limits.uv_pulse_s - OVERRUN_S
+            raise LightRefused("pulse_too_long", f"A UV pulse lasts at most {longest:g} s.")
+        allowance = self._allowed(lease)
+        irradiance = self._irradiance(profile)
+        self._all_low()
+        self._refuse_flashing()
+        self._refuse_open_interlock()
+        dose = Dose(allowance.patient_reference, lease.session, irradiance * (seconds + OVERRUN_S))
+        try:
+            self._ledger.charge(dose, allowance.dose_elsewhere_j_m2, self._limits, self._moment())
+        except DoseRefused as refused:
+            raise LightRefused(refused.code, str(refused)) from refused
+        # The ledger may have taken its time: look again, then fire.
+        self._allowed(lease)
+        self._refuse_open_interlock()
+        begun = self._last_rise = lease.beat_at = self._monotonic()
+        self._pulse = Pulse(light, begun, begun + seconds, irradiance, dose)
+        self._raise_pin(light, 1.0)
+        return begun
+
+    def off(self, client: int) -> None:
+        """All lights off. Any client may ask; darkness needs no lease."""
+        del client
+        self._all_low()
+        self.tick()
+
+    def release(self, client: int) -> None:
+        """The client gives its lease back, or hung up: all lights off."""
+        if self._lease is not None and self._lease.client == client:
+            self._lease = None
+            self._all_low()
+        self.tick()
+
+    def stop(self) -> None:
+        """All lights off, for good."""
+        self._stopped = True
+        self._lease = None
+        self._all_low()
+
+    def tick(self) -> None:
+        """Put out what may not be lit any longer."""
+        now = self._monotonic()
+        if self._pulse is not None and (now >= self._pulse.ends_at or not self._uv_may_go_on(now)):
+            self._all_low()
+        if self._lease is not None and now - self._lease.beat_at > self._limits.lease_silence_s:
+            self._lease = None
+            self._all_low()
+        if self._check_dark_at is not None and now >= self._check_dark_at and self._pulse is None:
+            self._check_dark_at = None
+            if self._sees_uv():
+                self._latch("light_after_off")
+
+    def next_tick_s(self) -> float:
+        """In how many seconds `tick` is due at the latest."""
+        if self._pulse is not None:
+            return max(0.0, min(self._pulse.ends_at - self._monotonic(), _WATCH_S))
+        if self._check_dark_at is not None:
+            return max(0.0, min(self._check_dark_at - self._monotonic(), _WATCH_S))
+        return 0.05 if self._lease is not None else 0.5
+
+    def status(self) -> dict[str, Any]:
+        """What is lit, who leads, what is latched; no patient in it."""
+        return {
+            "leased": self._lease is not None,
+            "lit": dict([self._lit]) if self._lit else {},
+            "pulse": self._pulse is not None,
+            "fault": self._fault,
+        }
+
+    def _held_by(self, client: int) -> Lease:
+        if self._lease is None or self._lease.client != client:
+            raise LightRefused("no_lease", "This client holds no lease on the lights.")
+        return self._lease
+
+    def _known(self, light: str) -> Light:
+        if light not in self._lights:
+            raise LightRefused("unknown_light", f"This board has no light named {light!r}.")
+        return self._lights[light]
+
+    def _refuse_if_faulty(self) -> None:
+        if self._stopped:
+            raise LightRefused("stopped", "The light daemon is stopping.")
+        if self._fault is not None:
+            raise LightRefused("fault", f"The lights are locked by a fault ({self._fault}): call staff.")
+
+    def _refuse_flashing(self) -> None:
+        wait = self._last_rise + 1.0 / self._limits.flashes_per_s - self._monotonic()
+        if wait > 0:
+            raise LightRefused("too_soon", "Lights may not flash faster than that.", wait)
+
+    def _allowed(self, lease: Lease) -> UvAllowance:
+        uv = lease.uv
+        if uv is None:
+            raise LightRefused("not_allowed", "This session has no UV.")
+        if not uv.patient_reference:
+            raise LightRefused("no_reference", "Without a patient reference there is no UV.")
+        if not uv.screened:
+            raise LightRefused("not_screened", "The UV questions were not all answered with a clear no.")
+        age = self._moment().wall - uv.eyes_closed_confirmed_at
+        if not -1.0 <= age <= self._limits.eye_protection_s:
+            raise LightRefused("eyes_not_confirmed", "Eye protection was not confirmed just now.")
+        return uv
+
+    def _irradiance(self, light: Light) -> float:
+        """Irradiance at the eye plane in W/m², from a measurement that is still good."""
+        irradiance, measured = light.irradiance_w_m2, light.calibrated_on
+        if irradiance is None or measured is None:
+            raise LightRefused("not_calibrated", "The irradiance of this lamp is not known.")
+        if irradiance > self._limits.uv_lockout_w_m2:
+            raise LightRefused("too_bright", "The lamp is brighter than the lock-out: no UV.")
+        if measured == "simulated":
+            if not self._simulated:
+                raise LightRefused("not_calibrated", "The irradiance of this lamp was never measured.")
+            return irradiance
+        today = datetime.fromtimestamp(self._moment().wall, timezone.utc).date()
+        if not 0 <= (today - measured).days <= self._limits.uv_calibration_days:
+            raise LightRefused("not_calibrated", "The irradiance of this lamp was measured too long ago.")
+        return irradiance
+
+    def _open_interlock(self) -> str | None:
+        try:
+            if self._senses.shroud_closed() != (True, True):
+                return "shroud_open"
+            # Written so that a reading that is not a number counts as too hot.
+            if not self._senses.lamp_temperature_c() < self._limits.lamp_temperature_c:
+                return "lamp_hot"
+        except OSError:
+            return "sense_failed"
+        return None
+
+    def _refuse_open_interlock(self) -> None:
+        interlock = self._open_interlock()
+        if interlock is not None:
+            raise LightRefused(interlock, f"An interlock is open ({interlock}): no UV.")
+        if self._sees_uv():
+            self._latch("light_after_off")
+            self._refuse_if_faulty()
+
+    def _uv_may_go_on(self, now: float) -> bool:
+        lease = self._lease
+        if lease is None or now - lease.beat_at > self._limits.heartbeat_s:
+            return False
+        return self._open_interlock() is None
+
+    def _sees_uv(self) -> bool:
+        try:
+            return self._senses.uv_seen()
+        except OSError:
+            return True
+
+    def _raise_pin(self, light: str, level: float) -> float:
+        self._lit = (light, level)
+        try:
+            self._pins.set(light, level)
+        except OSError as error:
+            self._latch("pin_failed")
+            raise LightRefused("fault", f"The pin of {light} failed ({error}): call staff.") from error
+        return self._monotonic()
+
+    def _all_low(self) -> None:
+        pulse, self._pulse = self._pulse, None
+        self._lit = None
+        try:
+            self._pins.all_low()
+        except OSError:
+            self._latch("pin_failed")
+        if pulse is not None:
+            now = self._monotonic()
+            self._check_dark_at = now + self._limits.light_after_off_s
+            if now > pulse.ends_at + OVERRUN_S:
+                self._record_overrun(pulse, now)
+
+    def _record_overrun(self, pulse: Pulse, now: float) -> None:
+        """This process was held up with UV on: own up to the dose, and let no one light anything again."""
+        excess = pulse.irradiance_w_m2 * (now - pulse.ends_at - OVERRUN_S)
+        try:
+            self._ledger.own_up(replace(pulse.charged, j_m2=excess), self._moment())
+        except DoseRefused as refused:
+            self._on_fault(refused.code)
+        self._latch("uv_overran")
+
+    def _latch(self, fault: str) -> None:
+        if self._fault is not None:
+            return
+        self._fault = fault
+        self._all_low()
+        try:
+            self._ledger.latch(fault, self._moment())
+        except DoseRefused as refused:
+            # The fault stays latched in memory, and a ledger that cannot be written allows no UV.
+            self._on_fault(refused.code)
+        self._on_fault(fault)

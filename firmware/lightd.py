@@ -1,0 +1,193 @@
+"""The light daemon: the only process that owns the light pins."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from firmware.channel import Channel, ChannelError, Listener, close_all
+from firmware.doses import DoseLedger
+from firmware.lightcore import LightCore, LightRefused
+from firmware.pins import open_light_hardware
+from firmware.stamps import ConsentStamp, StampError, UvAllowance
+from hardware.board import Board
+
+PROTOCOL = 1
+_MAX_CLIENTS = 8
+
+log = structlog.get_logger()
+
+
+class LightDaemonError(Exception):
+    """The light daemon cannot start; the message says why."""
+
+    exit_status = 1
+
+
+class LightDaemon:
+    """Serves the light protocol at `state/run/light.sock` until told to stop.
+
+    One thread, one loop: each turn handles at most one message per client, then lets the core put out what
+    may not be lit. Whatever ends the loop, the lights go out first.
+    """
+
+    def __init__(self, board: Board, state: Path, peers: Collection[int] = ()) -> None:
+        light, run = state / "light", state / "run"
+        for folder in (light, run):
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self._owner = _own(light / "owner.lock")
+        self._hardware = open_light_hardware(board, run)
+        self._ledger = DoseLedger(light / "doses.sqlite")
+        self._log_later: list[tuple[str, dict[str, Any]]] = []
+        self._core = LightCore(
+            board,
+            self._hardware.pins,
+            self._hardware.senses,
+            self._ledger,
+            time.monotonic,
+            on_fault=lambda fault: self._note("fault", fault=fault),
+        )
+        self._listener = Listener(run / "light.sock", peers)
+        self._clients: dict[int, Channel] = {}
+        self._next_client = 1
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; then all lights are off. Call from the main thread."""
+        wake_reader, wake_writer = socket.socketpair()
+        wake_writer.setblocking(False)
+        signal.set_wakeup_fd(wake_writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(wake_reader, selectors.EVENT_READ, None)
+                selector.register(self._listener, selectors.EVENT_READ, 0)
+                log.info("ready", daemon="lightd")
+                while not self._stopping:
+                    self._turn(selector)
+        finally:
+            self._core.stop()
+            signal.set_wakeup_fd(-1)
+            wake_reader.close()
+            wake_writer.close()
+            self._close()
+        log.info("stopped", daemon="lightd")
+
+    def _stop(self, *_: Any) -> None:
+        self._stopping = True
+
+    def _turn(self, selector: selectors.BaseSelector) -> None:
+        for key, _ in selector.select(self._core.next_tick_s()):
+            if key.data == 0:
+                self._welcome(selector)
+            elif key.data is not None and not self._serve(key.data):
+                selector.unregister(self._clients[key.data])
+                self._clients.pop(key.data).close()
+            self._core.tick()
+        self._core.tick()
+        self._hardware.mark_alive()
+        # Whoever reads our log may be slow; with UV on we do not wait for anyone.
+        if self._log_later and not self._core.status()["pulse"]:
+            for event, fields in self._log_later:
+                log.info(event, **fields)
+            self._log_later.clear()
+
+    def _note(self, event: str, **fields: Any) -> None:
+        self._log_later.append((event, fields))
+
+    def _welcome(self, selector: selectors.BaseSelector) -> None:
+        channel = self._listener.accept(0.001)
+        if channel is None:
+            return
+        if len(self._clients) >= _MAX_CLIENTS:
+            channel.close()
+            return
+        self._clients[self._next_client] = channel
+        selector.register(channel, selectors.EVENT_READ, self._next_client)
+        self._next_client += 1
+
+    def _serve(self, client: int) -> bool:
+        """Answer one message of `client`; False when it has to go, its lights are off then."""
+        channel = self._clients[client]
+        try:
+            request, fds = channel.receive(0.001)
+            close_all(fds)
+            channel.send(self._answer(client, request), timeout=0.0)
+        except ChannelError:
+            self._core.release(client)
+            return False
+        return True
+
+    def _answer(self, client: int, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if request.get("v") != PROTOCOL:
+                raise LightRefused("bad_request", f"This daemon speaks version {PROTOCOL} of its protocol.")
+            return {"v": PROTOCOL, "ok": True, **self._do(client, request)}
+        except (KeyError, TypeError, ValueError, StampError) as error:
+            code, sentence, retry = "bad_request", f"The request is not understood: {error}.", None
+        except LightRefused as refused:
+            code, sentence, retry = refused.code, str(refused), refused.retry_s
+            if code not in ("too_soon", "busy"):
+                self._note("refused", code=code)
+        return {"v": PROTOCOL, "ok": False, "code": code, "sentence": sentence, "retry_s": retry}
+
+    def _do(self, client: int, request: dict[str, Any]) -> dict[str, Any]:
+        what = request.get("do")
+        if what == "lease":
+            uv = request.get("uv")
+            self._core.lease(
+                client,
+                str(request["session"]),
+                ConsentStamp.from_dict(request.get("consent")),
+                None if uv is None else UvAllowance.from_dict(uv),
+            )
+        elif what == "on":
+            at = self._core.on(client, str(request["light"]), float(request["level"]))
+            return {"at_ns": round(at * 1e9)}
+        elif what == "pulse":
+            light, seconds = str(request["light"]), float(request["seconds"])
+            at = self._core.pulse(client, light, seconds)
+            self._note("pulse", light=light, seconds=seconds)
+            return {"at_ns": round(at * 1e9)}
+        elif what == "off":
+            self._core.off(client)
+        elif what == "beat":
+            self._core.beat(client)
+        elif what == "release":
+            self._core.release(client)
+        elif what == "status":
+            return self._core.status()
+        else:
+            raise LightRefused("bad_request", f"{what!r} is not something this daemon does.")
+        return {}
+
+    def _close(self) -> None:
+        for channel in self._clients.values():
+            channel.close()
+        self._listener.close()
+        self._hardware.close()
+        self._ledger.close()
+        os.close(self._owner)
+
+
+def _own(path: Path) -> int:
+    """A lock that makes this process the pins' only owner, for as long as it lives."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise LightDaemonError(
+            f"Another light daemon already owns the pins ({path}): stop it first."
+        ) from error
+    return fd

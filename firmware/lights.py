@@ -1,0 +1,108 @@
+"""The client of the light daemon, for the capture daemon."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from firmware.channel import Channel, ChannelError
+from firmware.stamps import ConsentStamp, UvAllowance
+
+PROTOCOL = 1
+
+
+class LightsFault(Exception):
+    """The lights did not do as asked. `code` is the light daemon's, or "unavailable"."""
+
+    exit_status = 1
+
+    def __init__(self, code: str, sentence: str, retry_s: float | None = None) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.retry_s = retry_s
+
+
+class Lights:
+    """One connection to the light daemon at `path`; may be used from several threads.
+
+    When a call fails in the line itself the connection is dropped, and the daemon, seeing that, puts
+    everything out.
+    """
+
+    def __init__(self, path: Path, timeout: float = 2.0) -> None:
+        self._path, self._timeout = path, timeout
+        self._lock = threading.Lock()
+        self._channel: Channel | None = None
+
+    def lease(self, session: str, consent: ConsentStamp, uv: UvAllowance | None = None) -> None:
+        """Take the lights for `session`; all of them are off after this. Raises LightsFault."""
+        self._ask(
+            do="lease", session=session, consent=consent.to_dict(), uv=None if uv is None else uv.to_dict()
+        )
+
+    def on(self, light: str, level: float = 1.0) -> int:
+        """Light `light` alone; returns when, in monotonic ns. Waits where it would flash too fast."""
+        return self._lit(do="on", light=light, level=level)
+
+    def pulse(self, light: str, seconds: float) -> int:
+        """A UV pulse; returns when it began, in monotonic ns. Beat every 100 ms to keep it."""
+        return self._lit(do="pulse", light=light, seconds=seconds)
+
+    def beat(self) -> None:
+        self._ask(do="beat")
+
+    def off(self) -> None:
+        """All lights off. If that cannot be said, hang up: that puts them off, too."""
+        try:
+            self._ask(do="off")
+        except LightsFault:
+            self.close()
+            raise
+
+    def release(self) -> None:
+        """Give the lease back; all lights are off. A broken line gives it back as well."""
+        try:
+            self._ask(do="release")
+        except LightsFault:
+            self.close()
+
+    def status(self) -> dict[str, Any]:
+        """What is lit, whether leased, which fault. Raises LightsFault."""
+        answer = self._ask(do="status")
+        return {key: value for key, value in answer.items() if key not in ("v", "ok")}
+
+    def close(self) -> None:
+        with self._lock:
+            self._hang_up()
+
+    def _lit(self, **request: Any) -> int:
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return int(self._ask(**request)["at_ns"])
+            except LightsFault as fault:
+                wait = fault.retry_s
+                if fault.code != "too_soon" or wait is None or time.monotonic() + wait > deadline:
+                    raise
+                time.sleep(wait)
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            try:
+                if self._channel is None:
+                    self._channel = Channel.connect(self._path, self._timeout)
+                self._channel.send({"v": PROTOCOL, **request}, timeout=self._timeout)
+                answer, _ = self._channel.receive(self._timeout)
+            except ChannelError as error:
+                self._hang_up()
+                raise LightsFault("unavailable", f"The light daemon cannot be reached. {error}") from error
+        if answer.get("ok") is not True:
+            raise LightsFault(str(answer.get("code")), str(answer.get("sentence")), answer.get("retry_s"))
+        return answer
+
+    def _hang_up(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None

@@ -1,0 +1,97 @@
+"""The light pins of a board, through gpiozero and the pin factory that the board names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpiozero import DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
+
+from firmware.lightcore import Senses
+from hardware.board import Board
+
+
+class DriverMissing(Exception):
+    """The board names a driver that this kiosk does not have; nothing is put in its place."""
+
+    exit_status = 2
+
+
+class LightPins:
+    """Every light pin of `board`, low until told otherwise. Only the light daemon makes one."""
+
+    def __init__(self, board: Board, factory: Any) -> None:
+        self._devices: dict[str, Any] = {}
+        for name, light in board.lights.items():
+            if light.pwm_hz is None:
+                self._devices[name] = DigitalOutputDevice(light.pin, pin_factory=factory)
+            else:
+                self._devices[name] = PWMOutputDevice(light.pin, frequency=light.pwm_hz, pin_factory=factory)
+
+    def set(self, light: str, level: float) -> None:
+        """`light` at `level` in 0…1. Raises OSError."""
+        try:
+            self._devices[light].value = level
+        except GPIOZeroError as error:
+            raise OSError(f"{light}: {error}") from error
+
+    def all_low(self) -> None:
+        """Every pin low; each is tried, then the first failure is raised as OSError."""
+        first: Exception | None = None
+        for device in self._devices.values():
+            try:
+                device.off()
+            except (GPIOZeroError, OSError) as error:
+                first = first or error
+        if first is not None:
+            raise OSError(f"A light pin does not go low: {first}") from first
+
+    def close(self) -> None:
+        for device in self._devices.values():
+            device.close()
+
+
+class LightHardware:
+    """Pins and senses of one board, opened together and closed together.
+
+    `mark_alive` is called a few times a second by the daemon's loop.
+    """
+
+    def __init__(
+        self,
+        pins: LightPins,
+        senses: Senses,
+        mark_alive: Callable[[], None],
+        close: Callable[[], None],
+    ) -> None:
+        self.pins, self.senses, self.mark_alive = pins, senses, mark_alive
+        self._close = close
+
+    def close(self) -> None:
+        self.pins.close()
+        self._close()
+
+
+def open_light_hardware(board: Board, run: Path) -> LightHardware:
+    """The pins and senses that `board` names; `run` is the folder for sockets. Raises DriverMissing."""
+    if board.pin_factory != "mock":
+        raise DriverMissing(
+            f"pin_factory = '{board.pin_factory}' in board '{board.name}' has no driver in this version:"
+            " use a board with pin_factory = 'mock'."
+        )
+    from hardware.simulated.pin_factory import PageFactory
+    from hardware.simulated.pins import PinPage
+    from hardware.simulated.senses import SimulatedSenses
+
+    path = run / "pins.page"
+    page = PinPage(path, list(board.lights))
+    factory = PageFactory(page, {light.pin: name for name, light in board.lights.items()})
+    pins = LightPins(board, factory)
+    senses = SimulatedSenses(board, path)
+
+    def close() -> None:
+        senses.close()
+        factory.close()
+
+    return LightHardware(pins, senses, page.alive, close)

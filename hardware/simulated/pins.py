@@ -1,0 +1,231 @@
+"""The pin page: shared memory in which mock pins publish their timed states, as a lamp would shine.
+
+One process writes, any number read; there is no other path between the simulated pins and what the
+simulated camera sees. The file starts with 64-bit words (magic, number of transitions, time of the writer's
+last sign of life, length of the channel names), then the names, then one (since, level) pair per channel,
+then a ring of (time, channel, level) transitions. The number of transitions is written last, so a reader
+that finds it not yet a whole ring ahead has read whole entries. The writer holds a lock on the file; once
+that is gone the writer is dead and every pin is low, as the pull-downs on the gates would make it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+_MAGIC = int.from_bytes(b"DKPINS1\n", "little")
+_COUNT, _ALIVE, _NAMES = 1, 2, 3
+_NAMES_AT = 256
+_SLOTS_AT = 1024 // 8
+_RING_AT = 4096 // 8
+_RING = 4096
+_SIZE = 4096 + _RING * 24
+_LEVEL_SCALE = 1_000_000
+
+
+class PinPageError(OSError):
+    """The pin page is missing or is not one: no light daemon has run here."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One change of one channel: at `at_ns` (monotonic) it went to `level` in 0…1."""
+
+    at_ns: int
+    channel: str
+    level: float
+
+
+class PinPage:
+    """The writer's side, for the process that owns the pins. A new page replaces an older one at `path`."""
+
+    def __init__(self, path: Path, channels: Sequence[str]) -> None:
+        names = json.dumps(list(channels)).encode()
+        if len(names) > 1024 - _NAMES_AT or len(channels) * 16 > 4096 - 1024:
+            raise PinPageError(f"{len(channels)} channels do not fit on a pin page.")
+        self._index = {name: i for i, name in enumerate(channels)}
+        fd, temporary = tempfile.mkstemp(prefix=".pins", dir=path.parent)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.ftruncate(fd, _SIZE)
+            self._map = mmap.mmap(fd, _SIZE)
+            self._map[_NAMES_AT : _NAMES_AT + len(names)] = names
+            self._words = memoryview(self._map).cast("Q")
+            self._words[_NAMES] = len(names)
+            self._words[_ALIVE] = time.monotonic_ns()
+            self._words[0] = _MAGIC
+            os.replace(temporary, path)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        self._fd = fd
+
+    def write(self, channel: str, level: float) -> None:
+        """`channel` is at `level` from now on."""
+        index, now = self._index[channel], time.monotonic_ns()
+        count = self._words[_COUNT]
+        scaled = round(level * _LEVEL_SCALE)
+        entry = _RING_AT + count % _RING * 3
+        self._words[entry] = now
+        self._words[entry + 1] = index
+        self._words[entry + 2] = scaled
+        self._words[_SLOTS_AT + index * 2] = now
+        self._words[_SLOTS_AT + index * 2 + 1] = scaled
+        self._words[_ALIVE] = now
+        self._words[_COUNT] = count + 1
+
+    def alive(self) -> None:
+        """Say that the writer still holds the pins; called a few times a second."""
+        self._words[_ALIVE] = time.monotonic_ns()
+
+    def close(self) -> None:
+        """Let go of the pins: from now on they read low."""
+        if self._fd >= 0:
+            self._words[_ALIVE] = time.monotonic_ns()
+            self._words.release()
+            self._map.close()
+            os.close(self._fd)
+            self._fd = -1
+
+
+class PinReader:
+    """The reader's side. `one_shot_s` names the channels that the lamp's own circuit cuts off, and when.
+
+    `dead` channels never shine; `stuck` channels do not go out once they were lit.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        one_shot_s: Mapping[str, float] | None = None,
+        dead: Sequence[str] = (),
+        stuck: Sequence[str] = (),
+    ) -> None:
+        self._path = path
+        self._one_shot = dict(one_shot_s or {})
+        self._dead, self._stuck = frozenset(dead), frozenset(stuck)
+        self._fd = -1
+        self._inode = 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._map.close()
+            os.close(self._fd)
+            self._fd = -1
+
+    def channels(self) -> list[str]:
+        """The names on the page. Raises PinPageError when there is no page."""
+        self._open()
+        return list(self._names)
+
+    def history(self) -> list[Transition]:
+        """Every transition still in the ring, oldest first; a dead writer's pins end low."""
+        self._open()
+        rows, _ = self._rows()
+        found = [Transition(int(t), self._names[int(c)], int(v) / _LEVEL_SCALE) for t, c, v in rows]
+        end = self._writer_end_ns()
+        if end is not None:
+            last = {item.channel: item for item in found}
+            found += [Transition(end, name, 0.0) for name, item in last.items() if item.level > 0]
+        return found
+
+    def levels(self, start_ns: int, end_ns: int) -> dict[str, float]:
+        """The mean level of each channel's light between two monotonic times, 0 where it was dark."""
+        try:
+            self._open()
+        except PinPageError:
+            return {}
+        rows, slots = self._rows()
+        dead_at = self._writer_end_ns()
+        result = {}
+        for index, name in enumerate(self._names):
+            own = [(int(t), int(v) / _LEVEL_SCALE) for t, c, v in rows if int(c) == index]
+            if not own and slots[index][0]:
+                own = [(slots[index][0], slots[index][1] / _LEVEL_SCALE)]
+            lit = 0.0
+            for begin, finish, level in self._intervals(name, own, dead_at):
+                lit += level * max(0, min(finish, end_ns) - max(begin, start_ns))
+            result[name] = lit / max(1, end_ns - start_ns)
+        return result
+
+    def _intervals(
+        self, name: str, changes: list[tuple[int, float]], dead_at: int | None
+    ) -> list[tuple[int, int, float]]:
+        """When `name` really shone: (from, to, level), after one-shot, faults and the writer's death."""
+        if name in self._dead:
+            return []
+        if name in self._stuck:
+            changes = [change for change in changes if change[1] > 0][:1]
+        forever = 2**63
+        one_shot = int(self._one_shot.get(name, 0.0) * 1e9)
+        intervals = []
+        triggered = 0
+        before = 0.0
+        for i, (at, level) in enumerate(changes):
+            if before == 0.0:
+                triggered = at
+            before = level
+            finish = changes[i + 1][0] if i + 1 < len(changes) else forever
+            if one_shot:
+                finish = min(finish, triggered + one_shot)
+            if dead_at is not None and name not in self._stuck:
+                finish = min(finish, dead_at)
+            if level > 0 and finish > at:
+                intervals.append((at, finish, level))
+        return intervals
+
+    def _open(self) -> None:
+        try:
+            inode = self._path.stat().st_ino
+        except FileNotFoundError as error:
+            raise PinPageError(f"There is no pin page at {self._path}: start the light daemon.") from error
+        if self._fd >= 0 and inode == self._inode:
+            return
+        self.close()
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(fd, _SIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+            words = self._words()
+            if int(words[0]) != _MAGIC:
+                raise PinPageError(f"{self._path} is not a pin page.")
+            names = self._map[_NAMES_AT : _NAMES_AT + int(words[_NAMES])]
+            self._names: list[str] = json.loads(names)
+        except (ValueError, PinPageError) as error:
+            os.close(fd)
+            raise PinPageError(f"{self._path} is not a pin page.") from error
+        self._fd, self._inode = fd, os.fstat(fd).st_ino
+
+    def _words(self) -> np.ndarray:
+        return np.frombuffer(self._map[: _RING_AT * 8], np.uint64)
+
+    def _rows(self) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """The ring's whole entries, oldest first, with the (since, level) slot of each channel."""
+        copy = np.frombuffer(self._map[:], np.uint64)
+        before = int(copy[_COUNT])
+        after = int(np.frombuffer(self._map[:64], np.uint64)[_COUNT])
+        first = max(0, after - _RING + 1)
+        order = np.arange(first, before) % _RING
+        rows = copy[_RING_AT : _RING_AT + _RING * 3].reshape(_RING, 3)[order]
+        slots = copy[_SLOTS_AT : _SLOTS_AT + 2 * len(self._names)].reshape(-1, 2)
+        return rows, [(int(since), int(level)) for since, level in slots]
+
+    def _writer_end_ns(self) -> int | None:
+        """When the writer died, at the latest sign of life; None while it holds its lock."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return int(np.frombuffer(self._map[:64], np.uint64)[_ALIVE])
