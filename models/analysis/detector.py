@@ -15,6 +15,8 @@ from models.runtime import network
 WORK_LONG_SIDE = 1536
 MIN_SCORE = 0.5
 SAME_FACE_OVERLAP = 0.3
+# A face of this share of the long side needs no closer look; beside smaller ones there may be others.
+LARGE_SHARE = 0.15
 # Grey that BlazeFace takes for "nothing here" after scaling to −1…1.
 _PAD = (127.0, 127.0, 127.0)
 _STRIDES = {"face-detection-short": ((8, 2), (16, 6)), "face-detection-full": ((4, 1),)}
@@ -35,8 +37,8 @@ class Detection:
 def detect(picture: np.ndarray, engine: str) -> list[Detection]:
     """The faces in `picture` (H×W×3 uint8 RGB), best first.
 
-    Two looks at the whole picture come first. Only if they find nothing do closer looks follow: with a margin
-    (a face that fills the picture), tilted by 30 degrees either way, then tiles (small faces).
+    Two looks at the whole picture come first. Only if they find no large face do others follow: with a margin
+    (a face that fills the picture), tilted by 30 degrees either way, then at tiles (small faces).
     """
     scale = min(1.0, WORK_LONG_SIDE / max(picture.shape[:2]))
     small = picture
@@ -48,7 +50,7 @@ def detect(picture: np.ndarray, engine: str) -> list[Detection]:
     for stage in _stages(small.shape[1], small.shape[0]):
         for name, window, angle in stage:
             found += _look(small, name, window, angle, engine)
-        if found:
+        if any(d.box[2] - d.box[0] > LARGE_SHARE * max(small.shape[:2]) for d in found):
             break
     return [detection.scaled(1.0 / scale) for detection in _suppress(found)]
 

@@ -27,7 +27,7 @@ SECOND_FACE_SHARE = 0.4
 class Face:
     """One face.
 
-    `box` is (x0, y0, x1, y1) in pixels, inside the picture; `landmarks` is 468×3 float64: x and y in pixels of
+    `box` is (x0, y0, x1, y1) in pixels, inside the picture; `landmarks` is 468×3 float64: x, y in pixels of
     the upright picture (they may lie outside it), z in the same unit, smaller is nearer to the camera.
     `score` is the detector's, `presence` the landmark network's, both 0…1.
     """
@@ -89,7 +89,7 @@ def _landmarks(picture: np.ndarray, detection: Detection, engine: str) -> Face |
     if presence < MIN_PRESENCE:
         return None
     centre, side = _upright_square(points)
-    points, presence = _run(picture, *centre, 1.5 * side, points[list(EYE_CORNERS), :2], engine)
+    points, presence = _run(picture, centre[0], centre[1], 1.5 * side, points[list(EYE_CORNERS), :2], engine)
     height, width = picture.shape[:2]
     box = np.concatenate([points[:, :2].min(0), points[:, :2].max(0)])
     box = np.clip(box, 0, [width, height, width, height])

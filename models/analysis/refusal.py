@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 SENTENCES = {
-    "no_face": "There is no face in this picture. Look straight into the camera, with the whole face in view.",
+    "no_face": "No face can be seen in this picture. Look straight into the camera, with the whole face in view.",
     "two_faces": "There is more than one face in this picture. One person at a time, please.",
     "too_dark": "The picture is too dark to measure. Check that the light is on, and take it again.",
     "too_blurred": "The picture is too blurred to measure. Hold still, and take it again.",
     "not_a_picture": "This is not a picture that can be read. Use a whole JPEG, PNG, TIFF, WebP or BMP file.",
     "too_big": "This picture is too big. At most 64 million pixels can be read: make it smaller.",
-    "too_small": "The face is too small in this picture to measure. Come closer, or use a larger picture.",
+    "too_small": "The face in this picture is too small to measure. Come closer, or use a larger picture.",
 }
 
 

@@ -1,0 +1,1 @@
+"""How the shipped numbers and networks were made."""
