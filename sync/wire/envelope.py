@@ -144,13 +144,7 @@ def verify(
     `find_key(kiosk, kid)` gives the public result-signing key that is registered for that kiosk under that
     id, or None. `kiosk` is the one that the topic names. Raises EnvelopeError.
     """
-    if len(data) > MAX_ENVELOPE:
-        raise EnvelopeError("too_big", f"The envelope has {len(data)} bytes; {MAX_ENVELOPE} are permitted.")
-    try:
-        parsed = cose.parse(data, TYPE)
-        header = _read_header(parsed.header)
-    except cose.CoseError as error:
-        raise EnvelopeError("malformed", f"The envelope is not one of ours: {error}") from error
+    parsed, header = _parse(data)
     if kiosk is not None and header.kiosk != kiosk:
         raise EnvelopeError("wrong_kiosk", "The envelope is another kiosk's than the topic it came on.")
     key = find_key(header.kiosk, header.signer)
@@ -161,6 +155,11 @@ def verify(
     except cose.CoseError as error:
         raise EnvelopeError("bad_signature", "The envelope's signature is not good.") from error
     return Verified(header, parsed.payload, parsed.protected, hashlib.sha256(data).digest())
+
+
+def read_header(data: bytes) -> Header:
+    """What an envelope says of itself, without checking who signed it. Raises EnvelopeError."""
+    return _parse(data)[1]
 
 
 def open_envelope(verified: Verified, opening_keys: Iterable[OpeningKey]) -> Message:
@@ -178,6 +177,16 @@ def open_envelope(verified: Verified, opening_keys: Iterable[OpeningKey]) -> Mes
         raise EnvelopeError("unknown_schema", str(error)) from error
     except InvalidMessage as error:
         raise EnvelopeError("invalid_message", str(error)) from error
+
+
+def _parse(data: bytes) -> tuple[cose.Sign1, Header]:
+    if len(data) > MAX_ENVELOPE:
+        raise EnvelopeError("too_big", f"The envelope has {len(data)} bytes; {MAX_ENVELOPE} are permitted.")
+    try:
+        parsed = cose.parse(data, TYPE)
+        return parsed, _read_header(parsed.header)
+    except cose.CoseError as error:
+        raise EnvelopeError("malformed", f"The envelope is not one of ours: {error}") from error
 
 
 def _pad(text: bytes) -> bytes:

@@ -33,6 +33,11 @@ def up(kiosk: UUID, kind: UpKind) -> str:
     return _topic(str(kiosk), "up", kind)
 
 
+def up_kind(message_kind: str) -> UpKind:
+    """The kind of topic that a message travels on: results, and what is said of them later, stay in order."""
+    return "reminder" if message_kind == "reminder" else "result"
+
+
 def down(kiosk: UUID, kind: DownKind) -> str:
     """Where a kiosk is spoken to."""
     return _topic(str(kiosk), "down", kind)

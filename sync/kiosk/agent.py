@@ -1,0 +1,304 @@
+"""The sync agent: carries sealed envelopes from the outbox to the clinic's broker."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from sync.wire import topics
+from sync.wire.receipt import Receipt, ReceiptError
+from sync.wire.statement import StatementError
+from sync.wire.status import Status
+
+from .identity import Identity, KeySet, NotEnrolled, load_status_key, tls_context
+from .link import DIAL_SECONDS, WINDOW, Link, Received
+from .outbox import REFUSE_FILL, WARN_FILL, Outbox, OutboxError
+from .schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
+
+log = structlog.get_logger()
+
+HEARTBEAT_SECONDS = 60.0
+CONNECT_SECONDS = DIAL_SECONDS + 5.0
+GOODBYE_SECONDS = 0.7
+TICK_SECONDS = 1.0
+# PUBACK reason codes: taken; taken, but nobody is there who would get it. From 0x80 on it is a refusal.
+SUCCESS = 0x00
+NO_SUBSCRIBER = 0x10
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the agent waits; the defaults are what the wire asks for, tests take shorter ones."""
+
+    resend_first: float = FIRST_SECONDS
+    resend_longest: float = LONGEST_SECONDS
+    reconnect_first: float = 1.0
+    reconnect_longest: float = 60.0
+    heartbeat: float = HEARTBEAT_SECONDS
+
+
+class Agent:
+    """One kiosk's agent. `run` owns every change; other threads only `wake` it or ask for `status`."""
+
+    def __init__(self, state: Path, outbox: Outbox, pace: Pace | None = None) -> None:
+        """Raises NotEnrolled where the kiosk's state lacks what enrolment writes."""
+        pace = pace or Pace()
+        self._state = state
+        self._identity = Identity.load(state)
+        self._keys = KeySet(state)
+        self._status_key = load_status_key(state)
+        tls_context(state)
+        self._outbox = outbox
+        self._pace = pace
+        self._schedule = Schedule(Backoff(pace.resend_first, pace.resend_longest))
+        self._redial = Backoff(pace.reconnect_first, pace.reconnect_longest)
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._started_at = _now()
+        self._link: Link | None = None
+        self._online = False
+        self._failures = 0
+        self._dial_at = 0.0
+        self._dialled_at = 0.0
+        self._heartbeat_at = 0.0
+        self._in_flight: dict[int, UUID] = {}
+        self._last_refusal: str | None = None
+        self._filling = False
+        self._changed = True
+
+    @property
+    def kiosk(self) -> UUID:
+        return self._identity.kiosk
+
+    def wake(self) -> None:
+        """Something has been put into the outbox or taken out of it; from any thread."""
+        self._events.put(self._note_change)
+
+    def run(self, stop: threading.Event) -> None:
+        """Carry until `stop` is set (`wake` then makes it noticed at once)."""
+        while not stop.is_set():
+            try:
+                self._tick(time.monotonic())
+                self._wait()
+            except OutboxError as error:
+                # What was being done is done again after the next connection: nothing was acknowledged.
+                log.error("outbox", problem=str(error))
+                self._give_up("the outbox cannot be written")
+        self._say_goodbye()
+
+    def status(self) -> dict[str, Any]:
+        """What `dermakiosk sync status` shows; counts only. From any thread."""
+        counts = self._outbox.counts()
+        broker = self._identity.broker
+        return {
+            "running": True,
+            "kiosk": str(self.kiosk),
+            "connected": self._online,
+            "broker": f"{broker.host}:{broker.port}",
+            "waiting": counts.waiting,
+            "sent": counts.sent,
+            "reseal": counts.reseal,
+            "quarantined": counts.quarantined,
+            "bytes": counts.bytes,
+            "capacity": counts.capacity,
+            "fill": round(counts.fill, 4),
+            "warn": counts.fill >= WARN_FILL,
+            "accepting": counts.fill < REFUSE_FILL,
+            "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
+            "last_refusal": self._last_refusal,
+            "clinic_keys": self._keys.current.version,
+        }
+
+    def _tick(self, now: float) -> None:
+        if self._link is None:
+            if now >= self._dial_at:
+                self._dial(now)
+            return
+        if not self._online:
+            if now - self._dialled_at > CONNECT_SECONDS:
+                self._give_up("the broker did not answer in time")
+            return
+        if self._changed:
+            self._changed = False
+            self._schedule.follow(self._outbox.unreceipted(), now)
+        for message_id in self._schedule.due(now, WINDOW - len(self._in_flight)):
+            self._send(message_id, now)
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + self._pace.heartbeat
+            self._beat(online=True)
+
+    def _wait(self) -> None:
+        """Wait for an event, or for the next thing to do, and handle all events that are there."""
+        now = time.monotonic()
+        at = [now + TICK_SECONDS]
+        if self._link is None:
+            at.append(self._dial_at)
+        elif self._online and len(self._in_flight) < WINDOW:
+            at.append(self._schedule.next_at() or at[0])
+        try:
+            event = self._events.get(timeout=max(0.0, min(at) - now))
+            while True:
+                event()
+                event = self._events.get_nowait()
+        except queue.Empty:
+            return
+
+    def _dial(self, now: float) -> None:
+        self._dialled_at = now
+        try:
+            context = tls_context(self._state)
+        except NotEnrolled as error:
+            # A certificate may be renewed at this very moment; it is read again at the next attempt.
+            log.error("tls_files", problem=str(error))
+            self._put_off_dialling(now)
+            return
+        broker = self._identity.broker
+        self._link = Link(
+            self.kiosk,
+            (broker.host, broker.port),
+            context,
+            self._status(online=False),
+            self,
+            self._events.put,
+        )
+
+    def _give_up(self, reason: str) -> None:
+        if self._link is None:
+            self._put_off_dialling(time.monotonic())
+        else:
+            self._link.drop()
+            self.lost(self._link, reason)
+
+    def _put_off_dialling(self, now: float) -> None:
+        self._failures += 1
+        self._dial_at = now + self._redial.delay(self._failures)
+
+    def connected(self, link: Link) -> None:
+        if link is not self._link:
+            return
+        log.info("connected", broker=f"{self._identity.broker.host}:{self._identity.broker.port}")
+        self._online = True
+        self._failures = 0
+        self._heartbeat_at = 0.0
+        self._changed = True
+
+    def lost(self, link: Link, reason: str) -> None:
+        if link is not self._link:
+            return
+        now = time.monotonic()
+        self._link = None
+        if self._online or self._failures == 0:
+            log.warning("disconnected", reason=reason)
+        self._online = False
+        for message_id in self._in_flight.values():
+            self._schedule.not_taken(message_id, now)
+        self._in_flight.clear()
+        self._put_off_dialling(now)
+
+    def published(self, link: Link, number: int, reason_code: int) -> None:
+        """The broker has answered. Success is not delivery: the message stays until its receipt."""
+        if link is not self._link:
+            return
+        message_id = self._in_flight.pop(number, None)
+        if message_id is None:
+            return
+        if reason_code == SUCCESS:
+            self._last_refusal = None
+            return
+        refusal = "no_subscriber" if reason_code == NO_SUBSCRIBER else f"refused_{reason_code:#04x}"
+        if refusal != self._last_refusal:
+            log.warning("not_taken", reason=refusal)
+        self._last_refusal = refusal
+
+    def received(self, link: Link, message: Received) -> None:
+        try:
+            kind = topics.parse(message.topic).kind
+        except topics.TopicError:
+            kind = "unknown"
+        if kind == "receipt":
+            self._take_receipt(message.payload)
+        else:
+            log.info("not_for_the_agent", kind=kind)
+        # Only now: an agent that dies before has the broker send it again.
+        message.acknowledge()
+
+    def _take_receipt(self, payload: bytes) -> None:
+        try:
+            self._keys.reload()
+        except StatementError as error:
+            log.error("clinic_keys", problem=str(error))
+        try:
+            receipt = Receipt.verify(payload, self._keys.receipt_key)
+        except ReceiptError as error:
+            log.error("receipt_refused", problem=str(error))
+            return
+        if receipt.kiosk != self.kiosk:
+            log.error("receipt_refused", problem="It is another kiosk's.")
+            return
+        outcome = self._outbox.accept_receipt(receipt)
+        if outcome == "mismatch":
+            log.error("receipt_mismatch", message=str(receipt.message_id))
+            return
+        self._schedule.done(receipt.message_id)
+        log.info("receipt", message=str(receipt.message_id), status=receipt.status, outcome=outcome)
+
+    def _note_change(self) -> None:
+        self._changed = True
+        fill = self._outbox.counts().fill
+        if (fill >= WARN_FILL) != self._filling:
+            self._filling = not self._filling
+            log.warning("outbox_fill", fill=round(fill, 2), accepting=fill < REFUSE_FILL)
+
+    def _send(self, message_id: UUID, now: float) -> None:
+        assert self._link is not None
+        waiting = self._outbox.take_to_send(message_id)
+        if waiting is None:
+            self._schedule.done(message_id)
+            return
+        kind = topics.up_kind(waiting.kind)
+        number = self._link.publish(topics.up(self.kiosk, kind), waiting.envelope)
+        if number is not None:
+            self._in_flight[number] = message_id
+        self._schedule.sent(message_id, now)
+
+    def _beat(self, online: bool) -> None:
+        if self._link is not None:
+            self._link.publish(topics.up(self.kiosk, "status"), self._status(online), retain=True)
+
+    def _status(self, online: bool) -> bytes:
+        counts = self._outbox.counts()
+        return Status(
+            kiosk=self.kiosk,
+            at=_now(),
+            started_at=self._started_at,
+            online=online,
+            software=importlib.metadata.version("dermakiosk"),
+            clinic_keys=self._keys.current.version,
+            waiting=counts.waiting,
+            sent=counts.sent,
+            quarantined=counts.quarantined,
+            reseal=counts.reseal,
+            fill=round(counts.fill, 4),
+        ).sign(self._status_key)
+
+    def _say_goodbye(self) -> None:
+        """A last, signed word that the kiosk is off, if the broker takes it soon."""
+        link = self._link
+        if link is None:
+            return
+        if self._online:
+            self._beat(online=False)
+        link.close(GOODBYE_SECONDS)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,162 @@
+"""The `sync` commands: the agent, what waits in its outbox."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from .agent import Agent, Pace
+from .client import OutboxClient, OutboxUnavailable
+from .outbox import DEFAULT_CAPACITY, REFUSE_FILL, WARN_FILL, Outbox, read_counts
+from .schedule import FIRST_SECONDS
+from .server import serving
+
+log = structlog.get_logger()
+
+MEGABYTE = 1024 * 1024
+
+state_option = click.option(
+    "--state",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="DERMAKIOSK_STATE",
+    required=True,
+    help="The kiosk's state (or DERMAKIOSK_STATE).",
+)
+
+
+class AgentRuns(RuntimeError):
+    """Another agent works on this state."""
+
+    exit_status = 2
+
+
+class NoOutbox(RuntimeError):
+    """There is no outbox to tell about."""
+
+    exit_status = 2
+
+
+@click.group()
+def sync() -> None:
+    """The kiosk's outbox and the agent that carries it to the clinic.
+
+    The outbox holds sealed envelopes only, and lets one go on the clinic's signed receipt.
+    """
+
+
+@sync.command()
+@state_option
+@click.option(
+    "--app-user",
+    type=click.IntRange(min=0),
+    metavar="UID",
+    help="The user that the kiosk application runs as (default: the agent's own).",
+)
+@click.option(
+    "--resend-first",
+    type=click.FloatRange(min=0.05),
+    default=FIRST_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="Send again when no receipt has come for so long; doubles each time, up to 15 minutes.",
+)
+@click.option(
+    "--capacity-mb",
+    type=click.IntRange(min=1),
+    default=DEFAULT_CAPACITY // MEGABYTE,
+    show_default=True,
+    help="How much the outbox holds. Nothing is dropped to make room.",
+)
+def run(state: Path, app_user: int | None, resend_first: float, capacity_mb: int) -> None:
+    """Run the agent until it gets SIGTERM or Ctrl-C."""
+    stop = threading.Event()
+    with _only_agent(state / "sync" / "lock"):
+        outbox = Outbox(state / "sync" / "outbox.sqlite", capacity_mb * MEGABYTE)
+        with contextlib.closing(outbox):
+            agent = Agent(state, outbox, Pace(resend_first=resend_first))
+
+            def end(*_: object) -> None:
+                stop.set()
+                agent.wake()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, end)
+            users = frozenset({os.geteuid() if app_user is None else app_user})
+            with serving(state / "run" / "outbox.sock", outbox, agent, users):
+                log.info("ready", kiosk=str(agent.kiosk))
+                agent.run(stop)
+    log.info("stopped")
+
+
+@sync.command()
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def status(state: Path, as_json: bool) -> None:
+    """What waits, when the clinic's last receipt came, whether the broker is connected."""
+    try:
+        facts = OutboxClient(state / "run" / "outbox.sock").status()
+    except OutboxUnavailable:
+        facts = _facts_from_disk(state / "sync" / "outbox.sqlite")
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
+
+
+def _facts_from_disk(path: Path) -> dict[str, Any]:
+    """The counts while no agent runs."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            counts = read_counts(db, DEFAULT_CAPACITY)
+    except sqlite3.Error as error:
+        raise NoOutbox(
+            f"There is no outbox in {path.parent}, and no agent answers: start 'dermakiosk sync run'."
+        ) from error
+    return {
+        "running": False,
+        "connected": False,
+        "waiting": counts.waiting,
+        "sent": counts.sent,
+        "reseal": counts.reseal,
+        "quarantined": counts.quarantined,
+        "bytes": counts.bytes,
+        "warn": counts.fill >= WARN_FILL,
+        "accepting": counts.fill < REFUSE_FILL,
+        "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
+    }
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+@contextlib.contextmanager
+def _only_agent(path: Path) -> Iterator[None]:
+    """Hold the lock that makes this the only agent on its state; the kernel lets go when the process dies."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NoOutbox(f"{path.parent} cannot be used ({error.strerror}): enrol this kiosk.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AgentRuns(f"Another agent runs on {path.parent}: stop it first.") from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""The outbox as the kiosk application sees it: a socket to the sync agent."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from .socket_frames import receive_frame, send_frame
+
+
+class OutboxUnavailable(RuntimeError):
+    """The outbox has not taken a message, or cannot be asked: keep it, and try again later."""
+
+    exit_status = 1
+
+
+class OutboxRefused(OutboxUnavailable):
+    """The agent answered, and refused; `code` is `full`, `storage`, `conflict` or `bad_request`.
+
+    After the first two the same message can be accepted later, after the others never.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class OutboxClient:
+    """Asks the agent behind `socket_path`; each call is a connection of its own, with a deadline."""
+
+    def __init__(self, socket_path: Path, timeout: float = 5.0) -> None:
+        self._path = socket_path
+        self._timeout = timeout
+
+    def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
+        """Hand an envelope over; on return the outbox has it on its disk.
+
+        The same envelope can be handed over again: it is kept, and sent, once. `kind` is the kind of the message
+        in the envelope. Raises OutboxUnavailable.
+        """
+        self._ask({"do": "submit", "id": message_id.bytes, "kind": kind, "envelope": envelope})
+
+    def state(self, message_id: UUID) -> str:
+        """`waiting` (has never left), `sent` (may have left; no receipt yet), what the clinic's receipt said
+        (`stored`, `quarantined`, `reseal`), `discarded`, or `unknown`.
+        """
+        return str(self._ask({"do": "state", "id": message_id.bytes})["state"])
+
+    def discard(self, message_id: UUID) -> str:
+        """Take an envelope out, and return the state it was in.
+
+        Only after `waiting` or `unknown` the clinic never sees it; after any other it may have it.
+        """
+        return str(self._ask({"do": "discard", "id": message_id.bytes})["state"])
+
+    def status(self) -> dict[str, Any]:
+        """Counts, fill and connection, as `dermakiosk sync status --json` shows them."""
+        status: dict[str, Any] = self._ask({"do": "status"})["status"]
+        return status
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        deadline = time.monotonic() + self._timeout
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(self._timeout)
+                connection.connect(str(self._path))
+                send_frame(connection, question, deadline)
+                answer = receive_frame(connection, deadline)
+        except OSError as error:
+            raise OutboxUnavailable(
+                f"The outbox does not answer on {self._path} ({error}): is 'dermakiosk sync run' running?"
+            ) from error
+        if "refused" in answer:
+            raise OutboxRefused(str(answer["refused"]), str(answer.get("sentence", "The outbox refused.")))
+        return answer

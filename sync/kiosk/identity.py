@@ -1,0 +1,109 @@
+"""The kiosk's identity as the sync agent knows it: public facts, its own TLS files, its status key."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
+from sync.wire.statement import StatementError
+
+
+class NotEnrolled(RuntimeError):
+    """A file that enrolment writes is missing or damaged."""
+
+    exit_status = 2
+
+
+class _BrokerAddress(BaseModel):
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+
+
+class Identity(BaseModel):
+    """What `identity.json` says of this kiosk, as far as the agent needs it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kiosk: UUID
+    broker: _BrokerAddress
+
+    @classmethod
+    def load(cls, state: Path) -> Identity:
+        path = state / "identity.json"
+        try:
+            return cls.model_validate_json(_read(path))
+        except ValidationError as error:
+            raise NotEnrolled(f"{path} is damaged: enrol this kiosk anew.") from error
+
+
+def load_status_key(state: Path) -> Ed25519PrivateKey:
+    """The key that signs heartbeats and nothing else."""
+    path = state / "sync" / "status.key"
+    try:
+        return load_signing_key(_read(path))
+    except KeyRefused as error:
+        raise NotEnrolled(f"{path}: {error}") from error
+
+
+def tls_context(state: Path) -> ssl.SSLContext:
+    """TLS 1.3 with the kiosk's certificate, to a server whose certificate the clinic's authority made."""
+    folder = state / "sync"
+    try:
+        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    except OSError as error:
+        raise NotEnrolled(f"The TLS files in {folder} cannot be read ({error}): enrol this kiosk.") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+class KeySet:
+    """The clinic's key set as it lies in the kiosk's state; a newer one is taken up while running."""
+
+    def __init__(self, state: Path) -> None:
+        """Raises NotEnrolled where there is no key set that the clinic's root signed."""
+        self._path = state / "clinic-keys.cose"
+        root_path = state / "clinic-root.pub"
+        try:
+            self._root = load_public_key(bytes.fromhex(_read(root_path).decode()))
+            self._seen = self._stamp()
+            self.current = ClinicKeys.verify(_read(self._path), self._root)
+        except (KeyRefused, ValueError, OSError) as error:
+            raise NotEnrolled(
+                f"{self._path} or {root_path} is damaged ({error}): enrol this kiosk."
+            ) from error
+
+    def reload(self) -> None:
+        """Take up the file if it has changed and is newer; raises StatementError if it is not to be believed.
+
+        A file that is refused is not read again until it changes; the set in use stays.
+        """
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return
+            data = self._path.read_bytes()
+        except OSError as error:
+            raise StatementError(f"{self._path} cannot be read ({error}).") from error
+        self._seen = stamp
+        self.current = ClinicKeys.verify(data, self._root, newer_than=self.current.version)
+
+    def receipt_key(self, kid: bytes) -> Ed25519PublicKey | None:
+        return self.current.receipt_key(kid)
+
+    def _stamp(self) -> tuple[int, int, int]:
+        found = self._path.stat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotEnrolled(f"{path} cannot be read ({error.strerror}): enrol this kiosk.") from error

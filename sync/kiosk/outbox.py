@@ -1,0 +1,307 @@
+"""The outbox: sealed envelopes, kept on disk until the clinic's signed word lets them go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from sync.wire.receipt import Receipt
+
+# waiting: has never left. sent: may have left. The rest is what the clinic said, or that it was discarded.
+State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
+Outcome = Literal["accepted", "unknown", "mismatch"]
+
+DEFAULT_CAPACITY = 64 * 1024 * 1024
+WARN_FILL, REFUSE_FILL = 0.80, 0.95
+HISTORY_ROWS = 10_000
+QUARANTINE_ROWS = 100
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE envelopes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id BLOB NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    envelope BLOB NOT NULL,
+    sha256 BLOB NOT NULL,
+    put_at TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'reseal'))
+) STRICT;
+CREATE TABLE quarantine (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id BLOB NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    envelope BLOB NOT NULL
+) STRICT;
+CREATE TABLE history (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id BLOB NOT NULL UNIQUE,
+    sha256 BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('stored', 'quarantined', 'discarded')),
+    at TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+class OutboxError(RuntimeError):
+    """The outbox cannot keep what it is given; `code` says why in one word for programs."""
+
+    exit_status = 1
+
+    def __init__(self, code: Literal["full", "conflict", "storage"], sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One envelope that has no receipt yet."""
+
+    message_id: UUID
+    kind: str
+    envelope: bytes
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How full the outbox is. `fill` is the part of its capacity that is used."""
+
+    waiting: int
+    sent: int
+    reseal: int
+    quarantined: int
+    bytes: int
+    capacity: int
+    last_receipt_at: datetime | None
+
+    @property
+    def fill(self) -> float:
+        return self.bytes / self.capacity
+
+
+class Outbox:
+    """The outbox in one SQLite file. Safe to use from several threads, by one process at a time.
+
+    Nothing is ever evicted to make room; only a receipt, or the owner's own `discard`, takes an envelope out.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        capacity: int = DEFAULT_CAPACITY,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        """Open the outbox, or make it (mode 0600). Raises OutboxError where the file is no outbox."""
+        self.capacity = capacity
+        self._now = now
+        self._lock = threading.Lock()
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise OutboxError(
+                "storage",
+                f"{path} cannot be read as an outbox ({error}): move it aside, its results stay sealed.",
+            ) from error
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"its schema is {version}, this software knows {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def put(self, message_id: UUID, kind: str, envelope: bytes) -> None:
+        """Keep an envelope; on return it is on the disk. The same one a second time changes nothing.
+
+        Raises OutboxError: `full`, `conflict` (this id was given to other bytes), or `storage`.
+        """
+        digest = sha256(envelope).digest()
+        with self._transaction() as db:
+            known = self._known_digest(db, message_id)
+            if known == digest:
+                return
+            if known is not None:
+                raise OutboxError("conflict", f"The message id {message_id} was used for another envelope.")
+            (used,) = db.execute("SELECT coalesce(sum(length(envelope)), 0) FROM envelopes").fetchone()
+            if used + len(envelope) > self.capacity:
+                raise OutboxError(
+                    "full", "The outbox is full: bring the connection to the clinic back; nothing is lost."
+                )
+            db.execute(
+                "INSERT INTO envelopes (message_id, kind, envelope, sha256, put_at, state)"
+                " VALUES (?, ?, ?, ?, ?, 'waiting')",
+                (message_id.bytes, kind, envelope, digest, self._now().isoformat()),
+            )
+
+    def unreceipted(self) -> list[UUID]:
+        """The ids of what has to be sent, or sent again, in the order in which it was put."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT message_id FROM envelopes WHERE state IN ('waiting', 'sent') ORDER BY number"
+            ).fetchall()
+        return [UUID(bytes=row[0]) for row in rows]
+
+    def take_to_send(self, message_id: UUID) -> Waiting | None:
+        """The envelope, marked as `sent` *before* it leaves; None if it need not be sent any more."""
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT kind, envelope, state FROM envelopes WHERE message_id = ? AND state != 'reseal'",
+                (message_id.bytes,),
+            ).fetchone()
+            if row is None:
+                return None
+            if row[2] == "waiting":
+                db.execute("UPDATE envelopes SET state = 'sent' WHERE message_id = ?", (message_id.bytes,))
+        return Waiting(message_id, row[0], row[1])
+
+    def accept_receipt(self, receipt: Receipt) -> Outcome:
+        """Do what a verified receipt says. `mismatch`: it is about other bytes, and nothing changes."""
+        key = receipt.message_id.bytes
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT sha256, kind, envelope FROM envelopes WHERE message_id = ?", (key,)
+            ).fetchone()
+            if row is None:
+                return self._accept_late(db, receipt)
+            digest, kind, envelope = row
+            if digest != receipt.sha256:
+                return "mismatch"
+            if receipt.status == "reseal":
+                db.execute("UPDATE envelopes SET state = 'reseal' WHERE message_id = ?", (key,))
+                return "accepted"
+            state: State = "quarantined" if receipt.status == "quarantined" else "stored"
+            if state == "quarantined":
+                db.execute(
+                    "INSERT INTO quarantine (message_id, kind, envelope) VALUES (?, ?, ?)",
+                    (key, kind, envelope),
+                )
+                _keep_newest(db, "quarantine", QUARANTINE_ROWS)
+            db.execute("DELETE FROM envelopes WHERE message_id = ?", (key,))
+            self._remember(db, receipt.message_id, digest, state)
+        return "accepted"
+
+    def _accept_late(self, db: sqlite3.Connection, receipt: Receipt) -> Outcome:
+        """A receipt for what has left already: only a quarantined message can still become stored."""
+        key = receipt.message_id.bytes
+        row = db.execute("SELECT sha256, state FROM history WHERE message_id = ?", (key,)).fetchone()
+        if row is None:
+            return "unknown"
+        if row[0] != receipt.sha256:
+            return "mismatch"
+        if row[1] == "quarantined" and receipt.status in ("stored", "duplicate"):
+            db.execute("UPDATE history SET state = 'stored' WHERE message_id = ?", (key,))
+            db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
+        return "accepted"
+
+    def discard(self, message_id: UUID) -> State:
+        """Take an envelope out at its owner's wish, and return the state that it was in.
+
+        Only after `waiting` is it certain that the clinic never sees it.
+        """
+        key = message_id.bytes
+        with self._transaction() as db:
+            before = self._state(db, message_id)
+            row = db.execute("SELECT sha256 FROM envelopes WHERE message_id = ?", (key,)).fetchone()
+            if row is not None:
+                db.execute("DELETE FROM envelopes WHERE message_id = ?", (key,))
+                self._remember(db, message_id, row[0], "discarded")
+            db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
+        return before
+
+    def state(self, message_id: UUID) -> State:
+        """What is known of a message; `unknown` too for what was finished very long ago."""
+        with self._reading() as db:
+            return self._state(db, message_id)
+
+    def counts(self) -> Counts:
+        with self._reading() as db:
+            return read_counts(db, self.capacity)
+
+    def _state(self, db: sqlite3.Connection, message_id: UUID) -> State:
+        for table in ("envelopes", "history"):
+            row = db.execute(
+                f"SELECT state FROM {table} WHERE message_id = ?", (message_id.bytes,)
+            ).fetchone()
+            if row is not None:
+                state: State = row[0]
+                return state
+        return "unknown"
+
+    def _known_digest(self, db: sqlite3.Connection, message_id: UUID) -> bytes | None:
+        for table in ("envelopes", "history"):
+            row = db.execute(
+                f"SELECT sha256 FROM {table} WHERE message_id = ?", (message_id.bytes,)
+            ).fetchone()
+            if row is not None:
+                return bytes(row[0])
+        return None
+
+    def _remember(self, db: sqlite3.Connection, message_id: UUID, digest: bytes, state: State) -> None:
+        db.execute(
+            "INSERT INTO history (message_id, sha256, state, at) VALUES (?, ?, ?, ?)",
+            (message_id.bytes, digest, state, self._now().isoformat()),
+        )
+        _keep_newest(db, "history", HISTORY_ROWS)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable change: on the disk when the block ends, or not made at all."""
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled it back already.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise OutboxError("storage", f"The outbox's disk does not take it ({error}).") from error
+
+
+def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
+    """The counts of an open outbox."""
+    by_state = dict(db.execute("SELECT state, count(*) FROM envelopes GROUP BY state").fetchall())
+    (used,) = db.execute("SELECT coalesce(sum(length(envelope)), 0) FROM envelopes").fetchone()
+    (quarantined,) = db.execute("SELECT count(*) FROM quarantine").fetchone()
+    (last,) = db.execute("SELECT max(at) FROM history WHERE state != 'discarded'").fetchone()
+    return Counts(
+        waiting=by_state.get("waiting", 0),
+        sent=by_state.get("sent", 0),
+        reseal=by_state.get("reseal", 0),
+        quarantined=quarantined,
+        bytes=used,
+        capacity=capacity,
+        last_receipt_at=datetime.fromisoformat(last) if last else None,
+    )
+
+
+def _keep_newest(db: sqlite3.Connection, table: str, rows: int) -> None:
+    db.execute(f"DELETE FROM {table} WHERE number <= (SELECT max(number) FROM {table}) - ?", (rows,))

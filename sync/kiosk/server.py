@@ -1,0 +1,147 @@
+"""The outbox's local socket: takes sealed envelopes from the kiosk application."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from sync.wire import topics
+from sync.wire.envelope import EnvelopeError, read_header
+
+from .agent import Agent
+from .outbox import Outbox, OutboxError
+from .socket_frames import peer_uid, receive_frame, send_frame
+
+log = structlog.get_logger()
+
+REQUEST_SECONDS = 5.0
+# sockaddr_un.sun_path has 108 bytes, the last of them zero.
+MAX_PATH_BYTES = 107
+
+
+class SocketRefused(RuntimeError):
+    """The socket cannot be made where it is wanted."""
+
+    exit_status = 2
+
+
+class BadRequest(ValueError):
+    """A question that the application's own code never asks."""
+
+
+class OutboxServer(socketserver.ThreadingUnixStreamServer):
+    """Answers one question a connection, to processes of `users` only."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+
+    def __init__(self, path: Path, outbox: Outbox, agent: Agent, users: frozenset[int]) -> None:
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
+            raise SocketRefused(
+                f"The socket's path {path} is longer than {MAX_PATH_BYTES} bytes: choose a shorter --state."
+            )
+        self.outbox = outbox
+        self.agent = agent
+        self._users = users
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The agent holds the lock on its state: a socket that is still there is a dead one's.
+        path.unlink(missing_ok=True)
+        try:
+            super().__init__(str(path), _Question)
+        except OSError as error:
+            raise SocketRefused(f"The socket {path} cannot be made: {error}.") from error
+        # Who may speak is decided by the kernel's word about the peer; the mode only opens the door to it.
+        path.chmod(0o600 if users == {os.geteuid()} else 0o666)
+
+    def verify_request(self, request: Any, client_address: object) -> bool:
+        uid = peer_uid(request)
+        if uid not in self._users:
+            log.warning("peer_refused", uid=uid)
+            return False
+        return True
+
+
+class _Question(socketserver.BaseRequestHandler):
+    """One question, answered."""
+
+    server: OutboxServer
+    request: socket.socket
+
+    def handle(self) -> None:
+        deadline = time.monotonic() + REQUEST_SECONDS
+        try:
+            answer = self._answer(receive_frame(self.request, deadline))
+            send_frame(self.request, answer, deadline)
+        except OSError as error:
+            log.warning("socket", problem=str(error))
+
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "submit": self._submit,
+            "state": lambda q: {"state": self.server.outbox.state(_message_id(q))},
+            "discard": self._discard,
+            "status": lambda q: {"status": self.server.agent.status()},
+        }
+        try:
+            answer = answers.get(str(question.get("do")))
+            if answer is None:
+                raise BadRequest("The outbox does not know this question.")
+            return answer(question)
+        except OutboxError as error:
+            return {"refused": error.code, "sentence": str(error)}
+        except BadRequest as error:
+            return {"refused": "bad_request", "sentence": str(error)}
+
+    def _submit(self, question: dict[str, Any]) -> dict[str, Any]:
+        message_id, kind, envelope = _message_id(question), question.get("kind"), question.get("envelope")
+        if not isinstance(kind, str) or not isinstance(envelope, bytes):
+            raise BadRequest("An envelope and its kind are missing.")
+        try:
+            header = read_header(envelope)
+        except EnvelopeError as error:
+            # Nothing that is not sealed leaves this kiosk.
+            raise BadRequest(f"This is not an envelope: {error}") from error
+        if (header.kiosk, header.message_id) != (self.server.agent.kiosk, message_id):
+            raise BadRequest("The envelope is another kiosk's or another message's.")
+        if kind not in (header.type, topics.up_kind(header.type)):
+            raise BadRequest(f"The envelope holds a '{header.type}', not a '{kind}'.")
+        self.server.outbox.put(message_id, header.type, envelope)
+        self.server.agent.wake()
+        return {"state": "waiting"}
+
+    def _discard(self, question: dict[str, Any]) -> dict[str, Any]:
+        before = self.server.outbox.discard(_message_id(question))
+        self.server.agent.wake()
+        return {"state": before}
+
+
+@contextlib.contextmanager
+def serving(path: Path, outbox: Outbox, agent: Agent, users: frozenset[int]) -> Iterator[None]:
+    """The socket at `path`, answered by threads for as long as the block lasts."""
+    server = OutboxServer(path, outbox, agent, users)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="outbox-socket", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        path.unlink(missing_ok=True)
+
+
+def _message_id(question: dict[str, Any]) -> UUID:
+    value = question.get("id")
+    if not isinstance(value, bytes) or len(value) != 16:
+        raise BadRequest("The message id is missing.")
+    return UUID(bytes=value)
