@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -112,7 +112,7 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
         parsed = x509.load_der_x509_csr(request)
         possessed = parsed.is_signature_valid
         key = parsed.public_key()
-    except (ValueError, InvalidSignature) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateRefused(f"The signing request cannot be read ({error}): make a new one.") from error
     if not possessed:
         raise CertificateRefused("The signing request is not signed with its own key: make a new one.")

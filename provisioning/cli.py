@@ -126,8 +126,7 @@ def list_kiosks(state: Path, json_file: Any) -> None:
 
 def _show(entries: Iterable[dict[str, Any]], json_file: Any) -> None:
     if json_file is not None:
-        for entry in entries:
-            click.echo(json.dumps(entry), file=json_file)
+        json_file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
         return
     click.echo(f"{'kiosk':<36}  {'name':<20}  {'board':<16}  {'enrolled':<10}  certificate until")
     for entry in entries:

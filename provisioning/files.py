@@ -20,8 +20,9 @@ class FolderBusy(Exception):
 
 
 def make_folder(path: Path) -> Path:
-    """The folder `path`, made with mode 0700 if it is new."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The folder `path`; it, or any above it, is made with mode 0700 if it is new."""
+    for folder in (*reversed(path.parents), path):
+        folder.mkdir(mode=0o700, exist_ok=True)
     return path
 
 

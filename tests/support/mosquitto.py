@@ -11,51 +11,38 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import hardware
 from provisioning.authority import Authority
 from provisioning.enrol import enrol
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 BOARD = Path(hardware.__file__).parent / "boards" / "simulated.toml"
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
 
 
-class Broker:
-    """A mosquitto with its authority, all below one folder laid out like a system's state.
-
-    `folder/authority`, `folder/broker`, and `folder/clinic` with `broker.json`, `ingest/`, `auditor/` and
-    `opener/`; kiosks are where `enrol` puts them. `address` is what `broker.json` holds: host, port, and the
-    workers' share group.
-    """
+class Mosquitto:
+    """A mosquitto process on a loopback port; `with` starts and stops it."""
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority = Authority.create(folder / "authority", "Test clinic")
-        self.port = free_port()
-        self.configuration = self.authority.make_broker(folder / "broker", self.port)
-        self.address = self.authority.broker
-        self.ingest = self.role("ingest-1", folder / "clinic" / "ingest")
-        self.auditor = self.role("auditor", folder / "clinic" / "auditor")
-        self.opener = folder / "clinic" / "opener"
-        self.authority.make_opener(self.opener)
-        self.log = folder / "broker" / "log"
+    def __init__(self, configuration: Path, port: int) -> None:
+        self.configuration = configuration
+        self.port = port
+        self.log = configuration.with_name("log")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def role(self, name: str, out: Path) -> Path:
-        """The folder `out` with tls.key, tls.crt and ca.crt (a worker: receipt.key) of the role `name`."""
-        self.authority.make_role(name, out)
-        return out
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-    def enrol(self, kiosk: Path, board: Path = BOARD) -> UUID:
-        """Enrol a kiosk whose state is the folder `kiosk` (its TLS files are in `kiosk/sync`).
-
-        What the clinic registers of it is `authority/kiosks/<id>.json`.
-        """
-        return UUID(enrol(self.authority, kiosk, board=board)["kiosk"])
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Start mosquitto, and return when it accepts connections."""
@@ -65,16 +52,11 @@ class Broker:
                 ["/usr/sbin/mosquitto", "-c", str(self.configuration)], stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"mosquitto exited {self._process.returncode}:\n{self.log.read_text()}")
-            try:
-                socket.create_connection((self.host, self.port), timeout=1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        while not self._accepts():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"mosquitto did not start:\n{self.log.read_text()}")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop mosquitto cleanly: it writes its store. Nothing happens if it is not running."""
@@ -94,6 +76,13 @@ class Broker:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGUSR1)
 
+    def _accepts(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -105,6 +94,38 @@ class Broker:
             process.kill()
             process.wait(STOP_SECONDS)
             raise
+
+
+class Broker(Mosquitto):
+    """A mosquitto with its authority, all below one folder laid out like a system's state.
+
+    `folder/authority`, `folder/broker`, and `folder/clinic` with `broker.json`, `ingest/`, `auditor/` and
+    `opener/`; kiosks are where `enrol` puts them. `address` is what `broker.json` holds: host, port, and the
+    workers' share group.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority.create(folder / "authority", "Test clinic")
+        port = free_port()
+        super().__init__(self.authority.make_broker(folder / "broker", port), port)
+        self.address = self.authority.broker
+        self.ingest = self.role("ingest-1", folder / "clinic" / "ingest")
+        self.auditor = self.role("auditor", folder / "clinic" / "auditor")
+        self.opener = folder / "clinic" / "opener"
+        self.authority.make_opener(self.opener)
+
+    def role(self, name: str, out: Path) -> Path:
+        """The folder `out` with tls.key, tls.crt and ca.crt (a worker: receipt.key) of the role `name`."""
+        self.authority.make_role(name, out)
+        return out
+
+    def enrol(self, kiosk: Path, board: Path = BOARD) -> UUID:
+        """Enrol a kiosk whose state is the folder `kiosk` (its TLS files are in `kiosk/sync`).
+
+        What the clinic registers of it is `authority/kiosks/<id>.json`.
+        """
+        return UUID(enrol(self.authority, kiosk, board=board)["kiosk"])
 
 
 def free_port() -> int:
@@ -125,9 +146,5 @@ def tls_context(folder: Path) -> ssl.SSLContext:
 @contextmanager
 def running_broker(folder: Path) -> Iterator[Broker]:
     """A running broker in `folder`; it is gone when the block ends, its files stay."""
-    broker = Broker(folder)
-    broker.start()
-    try:
+    with Broker(folder) as broker:
         yield broker
-    finally:
-        broker.stop()

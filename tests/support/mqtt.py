@@ -16,25 +16,27 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.support.mosquitto import Broker, tls_context
+from tests.support.mosquitto import Mosquitto, tls_context
 
 WAIT_SECONDS = 10.0
 SILENCE_SECONDS = 0.5
 
 
 class MqttClient:
-    """A connected client; its answers come back as numbers (reason codes) and its messages in order."""
+    """A connected client; its answers come back as numbers (reason codes) and its messages in order.
+
+    `context` may be a folder with tls.key, tls.crt and ca.crt.
+    """
 
     def __init__(
         self,
-        broker: Broker,
+        broker: Mosquitto,
         context: ssl.SSLContext | Path,
         *,
         client_id: str = "",
         session_expiry: int = 0,
         clean_start: bool = True,
         will: str | None = None,
-        port: int | None = None,
     ) -> None:
         self.messages: queue.Queue[mqtt.MQTTMessage] = queue.Queue()
         self._answers: queue.Queue[tuple[str, Any]] = queue.Queue()
@@ -56,7 +58,7 @@ class MqttClient:
             client.will_set(will, b"gone", qos=1)
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = session_expiry
-        client.connect(broker.host, port or broker.port, clean_start=clean_start, properties=properties)
+        client.connect(broker.host, broker.port, clean_start=clean_start, properties=properties)
         client.loop_start()
         code, self.session_present = self._answer("connect")
         assert code == 0, f"the broker refused the connection with {code:#x}"
@@ -118,7 +120,7 @@ class MqttClient:
 
 
 @contextmanager
-def connected(broker: Broker, context: ssl.SSLContext | Path, **options: Any) -> Iterator[MqttClient]:
+def connected(broker: Mosquitto, context: ssl.SSLContext | Path, **options: Any) -> Iterator[MqttClient]:
     client = MqttClient(broker, context, **options)
     try:
         yield client

@@ -1,0 +1,259 @@
+"""The authority: what it vouches for, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from provisioning import certificates, files
+from provisioning.authority import Authority, AuthorityRefused
+from provisioning.broker import AUDITOR, INGEST_WORKERS
+from sync.wire import keys as wire_keys
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.statement import StatementError
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    made = Authority.create(tmp_path / "authority", "Practice Dr. Müller")
+    made.make_broker(tmp_path / "broker", 18883)
+    return made
+
+
+def key_set(authority: Authority) -> ClinicKeys:
+    return ClinicKeys.verify(authority.signed_keys(), authority.root_public)
+
+
+def test_an_authority_is_never_overwritten(authority: Authority) -> None:
+    before = (authority.folder / "root.key").read_bytes()
+    with pytest.raises(AuthorityRefused, match="choose another folder"):
+        Authority.create(authority.folder, "Another")
+    assert (authority.folder / "root.key").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 65, "two\nlines"])
+def test_a_clinic_without_a_proper_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AuthorityRefused, match="1 to 64"):
+        Authority.create(tmp_path / "authority", name)
+    assert not (tmp_path / "authority").exists()
+
+
+def test_a_folder_without_an_authority_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(AuthorityRefused, match="dermakiosk provision authority"):
+        Authority.load(tmp_path)
+
+
+def test_every_private_file_is_private(authority: Authority, tmp_path: Path) -> None:
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    authority.make_opener(tmp_path / "clinic" / "opener")
+    private = [path for path in tmp_path.rglob("*") if path.suffix == ".key" or b"PRIVATE" in content(path)]
+    assert {path.name for path in private} == {
+        *("root.key", "issuing.key", "manifest.key", "server.key", "tls.key", "receipt.key", "opening.key")
+    }
+    assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
+    assert {path.parent.stat().st_mode & 0o777 for path in private} == {0o700}
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+@pytest.mark.parametrize("purpose, chain", [("sslserver", "server.crt"), ("sslclient", "tls.crt")])
+def test_openssl_accepts_every_chain_in_strict_mode(
+    authority: Authority, tmp_path: Path, purpose: str, chain: str
+) -> None:
+    authority.make_role(AUDITOR, tmp_path / "broker")
+    root, leaf = authority.folder / "root.crt", tmp_path / "broker" / chain
+    options = f"-x509_strict -purpose {purpose} -CAfile {root} -untrusted {leaf} {leaf}"
+    done = subprocess.run(["openssl", "verify", *options.split()], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_certificate_lives_360_days_and_no_longer_than_its_issuer(authority: Authority) -> None:
+    request = certificates.make_request(certificates.generate_tls_key())
+    certificate = authority.certify(request, uuid4())
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert life.days == 360
+    assert certificate.not_valid_after_utc < authority.issuing.not_valid_after_utc
+    assert authority.issuing.not_valid_after_utc < authority.root.not_valid_after_utc
+
+
+def test_the_authority_gives_the_name_whatever_the_request_says(authority: Authority) -> None:
+    key = certificates.generate_tls_key()
+    wish = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, AUDITOR)])
+    request = x509.CertificateSigningRequestBuilder(wish).sign(key, hashes.SHA256())
+    kiosk = uuid4()
+    certificate = authority.certify(request.public_bytes(serialization.Encoding.DER), kiosk)
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    assert [name.value for name in names] == [str(kiosk)]
+
+
+def test_a_request_that_is_damaged_is_refused(authority: Authority) -> None:
+    request = bytearray(certificates.make_request(certificates.generate_tls_key()))
+    signed = x509.load_der_x509_csr(bytes(request)).tbs_certrequest_bytes
+    start = request.index(signed)
+    for position in range(start, start + len(signed)):
+        request[position] ^= 1
+        with pytest.raises(certificates.CertificateRefused):
+            authority.certify(bytes(request), uuid4())
+        request[position] ^= 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())],
+    ids=["RSA", "P-384"],
+)
+def test_only_p256_keys_are_certified(
+    authority: Authority, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+) -> None:
+    request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256())
+    with pytest.raises(certificates.CertificateRefused, match="P-256"):
+        authority.certify(request.public_bytes(serialization.Encoding.DER), uuid4())
+
+
+def test_there_is_no_key_set_before_there_is_an_opening_and_a_receipt_key(
+    authority: Authority, tmp_path: Path
+) -> None:
+    for role in ("ingest-1", AUDITOR):
+        authority.make_role(role, tmp_path / "clinic" / role)
+        with pytest.raises(AuthorityRefused, match="provision opener"):
+            authority.signed_keys()
+    authority.make_opener(tmp_path / "clinic" / "opener")
+    assert key_set(authority).version == 2
+
+
+def test_what_is_sealed_to_the_key_set_opens_with_the_openers_file(
+    authority: Authority, tmp_path: Path
+) -> None:
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    path = authority.make_opener(tmp_path / "clinic" / "opener")
+    (opening,) = wire_keys.load_opening_keys(path.read_bytes())
+    sealed = key_set(authority).seal_to.seal(b"result", b"header")
+    assert opening.open(sealed, b"header") == b"result"
+    assert opening.suite == "X-Wing"
+
+
+def test_every_worker_has_a_receipt_key_of_its_own(authority: Authority, tmp_path: Path) -> None:
+    authority.make_opener(tmp_path / "clinic" / "opener")
+    kids = set()
+    for number, name in enumerate(INGEST_WORKERS[:3], start=2):
+        authority.make_role(name, tmp_path / "clinic" / name)
+        key = wire_keys.load_signing_key((tmp_path / "clinic" / name / "receipt.key").read_bytes())
+        kids.add(wire_keys.signing_kid(key))
+        assert key_set(authority).version == number
+    assert all(key_set(authority).receipt_key(kid) for kid in kids)
+    assert len(kids) == 3
+
+
+def test_a_role_made_again_gets_a_new_certificate_but_keeps_its_receipt_key(
+    authority: Authority, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clinic" / "ingest"
+    authority.make_opener(tmp_path / "clinic" / "opener")
+    authority.make_role("ingest-1", folder)
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    authority.make_role("ingest-1", folder)
+    second = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in first if first[name] != second[name]} == {"tls.key", "tls.crt"}
+    assert key_set(authority).version == 2
+
+
+def test_a_role_does_not_take_anothers_folder(authority: Authority, tmp_path: Path) -> None:
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    with pytest.raises(AuthorityRefused, match="belongs to ingest-1"):
+        authority.make_role(AUDITOR, tmp_path / "clinic" / "ingest")
+
+
+@pytest.mark.parametrize("name", ["ingest", "ingest-0", "ingest-9", "root", "+", "../x", str(uuid4())])
+def test_only_the_clinics_roles_get_a_certificate(authority: Authority, tmp_path: Path, name: str) -> None:
+    with pytest.raises(AuthorityRefused, match="is no role"):
+        authority.make_role(name, tmp_path / "clinic" / "role")
+    assert not (tmp_path / "clinic").exists()
+
+
+def test_an_opening_key_is_never_replaced(authority: Authority, tmp_path: Path) -> None:
+    path = authority.make_opener(tmp_path / "opener")
+    before = path.read_bytes()
+    with pytest.raises(AuthorityRefused, match="keep it"):
+        authority.make_opener(tmp_path / "opener")
+    assert path.read_bytes() == before
+
+
+def test_an_opening_key_that_a_crash_left_unlisted_is_listed(authority: Authority, tmp_path: Path) -> None:
+    folder = files.make_folder(tmp_path / "opener")
+    left = wire_keys.generate_opening_key()
+    files.write(folder / "opening.key", wire_keys.dump_opening_keys([left]), files.PRIVATE)
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    authority.make_opener(folder)
+    assert key_set(authority).seal_to.kid == left.kid
+
+
+def test_a_version_that_a_crash_left_unsigned_is_signed(authority: Authority, tmp_path: Path) -> None:
+    authority.make_opener(tmp_path / "opener")
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    (authority.folder / "clinic-keys.cose").unlink()
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    assert key_set(authority).version == 2
+
+
+def test_the_key_set_does_not_change_while_the_root_key_is_away(authority: Authority, tmp_path: Path) -> None:
+    authority.make_opener(tmp_path / "opener")
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    before = authority.signed_keys()
+    shutil.move(authority.folder / "root.key", tmp_path / "medium")
+    with pytest.raises(AuthorityRefused, match="bring the medium"):
+        authority.make_role("ingest-2", tmp_path / "clinic" / "ingest-2")
+    with pytest.raises(AuthorityRefused, match="bring the medium"):
+        authority.make_opener(tmp_path / "second")
+    assert authority.signed_keys() == before
+    assert not list((tmp_path / "second").iterdir())
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+
+
+def test_a_key_set_of_another_clinic_is_refused(authority: Authority, tmp_path: Path) -> None:
+    other = Authority.create(tmp_path / "other", "Another clinic")
+    other.make_broker(tmp_path / "other-broker", 18884)
+    other.make_opener(tmp_path / "other-opener")
+    other.make_role("ingest-1", tmp_path / "other-clinic" / "ingest")
+    shutil.copy(other.folder / "clinic-keys.cose", authority.folder / "clinic-keys.cose")
+    with pytest.raises(StatementError):
+        authority.signed_keys()
+
+
+def test_two_commands_do_not_change_the_key_set_at_once(authority: Authority, tmp_path: Path) -> None:
+    with files.locked(authority.folder), pytest.raises(files.FolderBusy, match="again"):
+        authority.make_opener(tmp_path / "opener")
+    authority.make_opener(tmp_path / "opener-2")
+
+
+def test_a_new_broker_certificate_keeps_the_workers_group(authority: Authority, tmp_path: Path) -> None:
+    before = authority.broker
+    certificate = (tmp_path / "broker" / "server.crt").read_bytes()
+    authority.make_broker(tmp_path / "broker", 18885, hosts=("broker.clinic.test",))
+    assert authority.broker == {"host": "broker.clinic.test", "port": 18885, "share": before["share"]}
+    assert (tmp_path / "broker" / "server.crt").read_bytes() != certificate
+
+
+def test_a_role_tells_the_clinic_where_the_broker_is(authority: Authority, tmp_path: Path) -> None:
+    authority.make_role(AUDITOR, tmp_path / "clinic" / "auditor")
+    path = tmp_path / "clinic" / "broker.json"
+    assert json.loads(path.read_text()) == authority.broker
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    target = tmp_path / "facts.json"
+    files.write(target, "old", files.PUBLIC)
+    with pytest.raises(TypeError):
+        files.write(target, object(), files.PUBLIC)  # type: ignore[arg-type]
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["facts.json"]

@@ -1,0 +1,89 @@
+"""The `provision` command as a script calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mosquitto import BOARD, Mosquitto, free_port
+from tests.support.mqtt import connected
+
+COMMAND = Path(sys.executable).with_name("dermakiosk")
+
+
+def provision(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "provision", *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+
+
+def succeeds(*arguments: object) -> str:
+    done = provision(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def refuses(sentence: str, *arguments: object) -> None:
+    done = provision(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1, "one plain line"
+
+
+def test_a_clinic_is_made_from_nothing_by_five_commands(tmp_path: Path) -> None:
+    authority, clinic, kiosk = tmp_path / "authority", tmp_path / "clinic", tmp_path / "kiosk"
+    port, state = free_port(), ("--state", authority)
+    succeeds("authority", *state, "--clinic", "Practice Dr. Müller")
+    succeeds("broker", *state, "--out", tmp_path / "broker", "--port", port)
+    succeeds("role", "ingest-1", *state, "--out", clinic / "ingest")
+    succeeds("opener", *state, "--out", clinic / "opener")
+    enrolled = json.loads(succeeds("enrol", *state, "--kiosk", kiosk, "--board", BOARD, "--json"))
+    succeeds("enrol", *state, "--kiosk", tmp_path / "second", "--board", BOARD, "--name", "Hall")
+
+    entries = [json.loads(line) for line in succeeds("list", *state, "--json", "-").splitlines()]
+    assert enrolled in entries
+    assert sorted(entry["name"] for entry in entries) == ["Hall", "kiosk"]
+    table = succeeds("list", *state)
+    assert enrolled["kiosk"] in table
+    assert "Hall" in table
+
+    topic = f"clinic/v1/{enrolled['kiosk']}/up/result"
+    with (
+        Mosquitto(tmp_path / "broker" / "mosquitto.conf", port) as broker,
+        connected(broker, clinic / "ingest") as ingest,
+        connected(broker, kiosk / "sync") as client,
+    ):
+        ingest.subscribe("clinic/v1/+/up/result")
+        assert client.publish(topic, b"sealed") == 0
+        assert ingest.message() == (topic, b"sealed")
+
+
+def test_json_lines_go_to_a_file(tmp_path: Path) -> None:
+    succeeds("authority", "--state", tmp_path / "authority")
+    assert succeeds("list", "--state", tmp_path / "authority", "--json", tmp_path / "kiosks.json") == ""
+    assert (tmp_path / "kiosks.json").read_text() == ""
+
+
+def test_the_wrong_order_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    state = ("--state", tmp_path / "authority")
+    refuses("dermakiosk provision authority", "broker", *state, "--out", tmp_path / "broker")
+    succeeds("authority", *state)
+    refuses("dermakiosk provision broker", "role", "ingest-1", *state, "--out", tmp_path / "ingest")
+    refuses("dermakiosk provision opener", "enrol", *state, "--kiosk", tmp_path / "kiosk", "--board", BOARD)
+    assert not (tmp_path / "kiosk").exists()
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "mqtt"])
+def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
+    refuses("--port", "broker", "--state", tmp_path, "--out", tmp_path, "--port", port)
+
+
+def test_every_command_explains_itself() -> None:
+    for command in ("authority", "broker", "role", "opener", "enrol", "list"):
+        assert "Usage: dermakiosk provision" in succeeds(command, "--help")
