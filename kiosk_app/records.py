@@ -220,7 +220,7 @@ class Records:
                 merged = _merge(json.loads(row["figures"]), figures)
                 db.execute("UPDATE scans SET figures = ? WHERE id = ?", (json.dumps(merged), str(scan)))
 
-    def keep_findings(self, scan: UUID, findings: dict[str, Any], **figures: Any) -> None:
+    def keep_findings(self, scan: UUID, findings: dict[str, Any], /, **figures: Any) -> None:
         """Keep the Findings of a captured scan, encrypted: the scan is analysed."""
         ciphertext = _seal(scan, "findings", self.dek(scan), findings)
         with self._transaction() as db:
@@ -285,6 +285,11 @@ class Records:
     def message_of(self, scan: UUID, kind: str = "result") -> Message | None:
         """The living message of this kind about a scan."""
         return next((m for m in self.messages() if (m.scan, m.kind) == (scan, kind) and m.state != RESEAL), None)
+
+    def superseded(self, scan: UUID) -> UUID | None:
+        """The last message of a scan that the clinic asked to have sealed again."""
+        resealed = [m.id for m in self.messages(RESEAL) if m.scan == scan]
+        return resealed[-1] if resealed else None
 
     def settle(self, message: Message, state: str, scan_state: str | None = None) -> None:
         """Note what became of a message; its envelope goes, since the outbox has it or nobody may.

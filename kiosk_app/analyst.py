@@ -1,0 +1,126 @@
+"""The analysis of a Capture, run in a child process that is given pictures and no key."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from hardware.capture import Capture
+
+DEADLINE_S = 90.0
+# The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "OMP_NUM_THREADS")
+
+
+class AnalysisFailed(Exception):
+    """The analysis gave no answer; the pictures are still in the vault and can be measured again."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the analysis says: Findings with overlay pictures (PNG), or a refusal with its reason."""
+
+    findings: dict[str, Any] | None
+    overlays: dict[str, bytes] = field(default_factory=dict)
+    refused: str | None = None
+    sentence: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_mb: float = 0.0
+
+
+@contextlib.contextmanager
+def _memory(name: str, data: bytes | None = None) -> Iterator[int]:
+    """A file in memory that has no name on any disk."""
+    handle = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        if data is not None:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.lseek(handle, 0, os.SEEK_SET)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _read_all(handle: int) -> bytes:
+    size = os.fstat(handle).st_size
+    pieces, offset = [], 0
+    while offset < size:
+        piece = os.pread(handle, size - offset, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)
+
+
+class Analyst:
+    """Measures one Capture at a time with the named engine. close() ends a child that is still at work."""
+
+    def __init__(self, engine: str, deadline_s: float = DEADLINE_S) -> None:
+        self._engine = engine
+        self._deadline_s = deadline_s
+        self._turn = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def measure(self, capture: Capture, scan: UUID) -> Outcome:
+        """The Outcome for `capture`. Raises AnalysisFailed when the child dies, is late or talks nonsense."""
+        from models.analysis.result import ResultError, read_result
+
+        with (
+            self._turn,
+            _memory("capture", capture.to_bytes()) as pictures,
+            _memory("result") as answer,
+        ):
+            self._run(pictures, answer, scan)
+            try:
+                result = read_result(_read_all(answer))
+            except ResultError as error:
+                raise AnalysisFailed(f"The analysis's answer is not understood: {error}") from error
+        return Outcome(
+            findings=result.findings,
+            overlays=result.overlays,
+            refused=result.refused,
+            sentence=result.sentence,
+            seconds=result.seconds,
+            peak_rss_mb=result.peak_rss_mb,
+        )
+
+    def _run(self, pictures: int, answer: int, scan: UUID) -> None:
+        command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
+        command += ["--engine", self._engine, "--capture-fd", str(pictures), "--result-fd", str(answer)]
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        with subprocess.Popen(
+            command,
+            pass_fds=(pictures, answer),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        ) as child:
+            self._child = child
+            try:
+                status = child.wait(self._deadline_s)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                raise AnalysisFailed(
+                    f"The analysis was not done within {self._deadline_s:g} s; it was stopped."
+                ) from None
+            finally:
+                self._child = None
+        if status != 0:
+            raise AnalysisFailed(f"The analysis ended with status {status}; its log says why.")
+
+    def close(self) -> None:
+        """End a child that is still at work; what it measured is measured again after the next start."""
+        if self._child is not None:
+            self._child.kill()

@@ -1,0 +1,90 @@
+"""The courier: hands sealed messages to the outbox, then follows what the clinic's receipts say of them."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from kiosk_app import records as states
+from kiosk_app.records import Message, Records
+from kiosk_app.sealer import Sealer, SealerError
+from sync.kiosk.client import OutboxClient, OutboxUnavailable
+
+log = structlog.get_logger()
+
+
+class Courier:
+    """Every step may be repeated: the outbox knows a message by its id."""
+
+    def __init__(self, records: Records, outbox: OutboxClient, sealer: Sealer) -> None:
+        self._records, self._outbox, self._sealer = records, outbox, sealer
+        self._turn = threading.Lock()
+        self._reachable = True
+
+    def run_once(self) -> bool:
+        """Do what can be done now; False when the outbox cannot be reached (everything stays as it is)."""
+        with self._turn:
+            try:
+                for message in self._records.messages(states.WAITING):
+                    self._hand_over(message)
+                for message in self._records.messages(states.DISCARDING, states.DISCARDING_UNSENT):
+                    self._discard(message)
+                for message in self._records.messages(states.WAITING):
+                    self._hand_over(message)  # a withdrawal that was sealed just now
+                for message in self._records.messages(states.SUBMITTED):
+                    self._follow(message)
+            except OutboxUnavailable as error:
+                if self._reachable:
+                    log.warning("outbox_unavailable", why=str(error))
+                self._reachable = False
+                return False
+            self._reachable = True
+            return True
+
+    def _hand_over(self, message: Message) -> None:
+        if message.envelope is None:
+            return
+        self._outbox.submit(message.id, message.kind, message.envelope)
+        after = states.HANDED_OVER if message.kind == "result" else None
+        self._records.settle(message, states.SUBMITTED, after)
+        log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)
+
+    def _follow(self, message: Message) -> None:
+        said = self._outbox.state(message.id)
+        if said == "stored":
+            after = states.STORED if message.kind == "result" else None
+            self._records.settle(message, states.STORED, after)
+            log.info("stored", scan=str(message.scan), message=str(message.id), kind=message.kind)
+        elif said == "quarantined":
+            self._records.settle(message, states.QUARANTINED)
+            log.warning("quarantined", scan=str(message.scan), message=str(message.id))
+        elif said == "reseal":
+            # Sealed to a key that the clinic has retired: sealed again, with a new id, by the next round.
+            self._records.settle(message, states.RESEAL, states.ANALYSED)
+            log.warning("reseal", scan=str(message.scan), message=str(message.id))
+
+    def _discard(self, message: Message) -> None:
+        """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic."""
+        said = self._outbox.state(message.id)
+        if said == "waiting":
+            self._outbox.discard(message.id)
+            self._records.settle(message, states.DISCARDED)
+        elif said == "unknown" and message.state == states.DISCARDING_UNSENT:
+            self._records.settle(message, states.DISCARDED)
+        else:
+            scan = self._records.scan(message.scan)
+            reason = "staff" if scan.reason == "staff" else "patient"
+            try:
+                self._records.add_message(
+                    scan.id,
+                    "withdraw",
+                    self._sealer.epoch,
+                    lambda id_, sequence: self._sealer.seal_withdraw(
+                        id_, sequence, scan=scan.id, reason=reason
+                    ),
+                )
+            except SealerError as error:
+                log.error("seal_failed", scan=str(message.scan), why=str(error))
+                return
+            self._records.settle(message, states.WITHDRAWN)

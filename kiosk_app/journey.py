@@ -1,0 +1,169 @@
+"""The patient's journey: one table of states, with what is remembered of one patient in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from uuid import UUID
+
+from firmware.stamps import ConsentStamp, UvAllowance
+
+CONSENT_TEXT = "2026-11"  # goes up whenever the words of the consent page change
+EYES_CLOSED_S = 30.0  # the patient's word about closed eyes is good for this long
+
+
+class State(str, Enum):
+    """Where a patient is; also the path and the template of the page that they see."""
+
+    LANGUAGE = "language"
+    ABOUT = "about"
+    CONSENT = "consent"
+    LIGHT_QUESTIONS = "light_questions"
+    POSITION = "position"
+    EYES = "eyes"
+    SCAN = "scan"
+    RESULT = "result"
+    DONE = "done"
+    DECLINED = "declined"
+    DELETED = "deleted"
+    EXPIRED = "expired"
+
+
+_S = State
+
+# (state, event) -> state. What is not in the table does not happen.
+TABLE: dict[tuple[State, str], State] = {
+    (_S.LANGUAGE, "choose"): _S.ABOUT,
+    (_S.ABOUT, "continue"): _S.CONSENT,
+    (_S.CONSENT, "agree"): _S.LIGHT_QUESTIONS,
+    (_S.CONSENT, "agree_without_uv"): _S.POSITION,  # a walk-in, or a board without UV: nothing to ask
+    (_S.CONSENT, "decline"): _S.DECLINED,
+    (_S.LIGHT_QUESTIONS, "none_apply"): _S.POSITION,
+    (_S.LIGHT_QUESTIONS, "some_apply"): _S.POSITION,
+    (_S.POSITION, "ready"): _S.EYES,
+    (_S.POSITION, "ready_without_uv"): _S.SCAN,
+    (_S.EYES, "closed"): _S.SCAN,
+    (_S.EYES, "skip_uv"): _S.SCAN,
+    (_S.SCAN, "again"): _S.POSITION,
+    (_S.SCAN, "shown"): _S.RESULT,
+    (_S.RESULT, "finish"): _S.DONE,
+    (_S.RESULT, "delete"): _S.DELETED,
+}
+
+# Seconds without a touch before the session is wiped; the page warns for the last WARNING_S of them.
+PATIENCE_S: dict[State, float] = {
+    _S.LANGUAGE: 90,
+    _S.ABOUT: 120,
+    _S.CONSENT: 240,
+    _S.LIGHT_QUESTIONS: 180,
+    _S.POSITION: 120,
+    _S.EYES: 90,
+    _S.SCAN: 240,
+    _S.RESULT: 180,
+    _S.DONE: 30,
+    _S.DECLINED: 30,
+    _S.DELETED: 30,
+    _S.EXPIRED: 30,
+}
+WARNING_S = 30.0
+# These hold nothing of a patient, so they return to the start without a warning.
+ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
+# What a patient sees as steps of the way.
+STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.EYES, _S.SCAN, _S.RESULT)
+
+
+class NotNow(Exception):
+    """This event means nothing in this state: a page from earlier, or a second tap."""
+
+    exit_status = 1
+
+
+@dataclass
+class Progress:
+    """How far the work on a scan has come; written by the work, read by the scan page."""
+
+    stage: str = "starting"
+    done: int = 0
+    of: int = 0
+    state: str = "working"  # working, ready, failed
+    reason: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state != "working"
+
+
+@dataclass
+class Session:
+    """What the kiosk knows of the patient in front of it. Only in memory; wipe() forgets it."""
+
+    clock: Callable[[], float] = time.monotonic
+    language: str = "en"
+    text_size: int = 100
+    state: State = State.LANGUAGE
+    reference: str | None = None
+    consent: ConsentStamp | None = None
+    scan: UUID | None = None
+    uv_screened: bool = False
+    eyes_closed_at: float | None = None
+    progress: Progress = field(default_factory=Progress)
+    touched: float = 0.0
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.touched = self.clock()
+
+    def move(self, event: str) -> State:
+        """Follow the table. Raises NotNow when the event is not in it."""
+        with self.lock:
+            try:
+                self.state = TABLE[self.state, event]
+            except KeyError:
+                raise NotNow(f"'{event}' means nothing on the page '{self.state.value}'.") from None
+            self.touch()
+            return self.state
+
+    def touch(self) -> None:
+        """The patient did something: the time starts anew."""
+        self.touched = self.clock()
+
+    def left(self) -> float:
+        """Seconds until the session is wiped; a scan at work is waited for."""
+        if self.state is State.SCAN and not self.progress.over:
+            self.touch()
+        return self.touched + PATIENCE_S[self.state] - self.clock()
+
+    def agree(self) -> ConsentStamp:
+        """The patient pressed "I agree": the record of it."""
+        self.consent = ConsentStamp(CONSENT_TEXT, self.language, datetime.now(timezone.utc))
+        return self.consent
+
+    def allowance(self) -> UvAllowance | None:
+        """What the light daemon needs to hear before any UV; None means a scan without UV."""
+        if self.reference is None or not self.uv_screened or self.eyes_closed_at is None:
+            return None
+        if time.time() - self.eyes_closed_at > EYES_CLOSED_S:
+            return None
+        return UvAllowance(self.reference, screened=True, eyes_closed_confirmed_at=self.eyes_closed_at)
+
+    def begin_again(self) -> None:
+        """Back to the position page for another try: what was said about the eyes must be said again."""
+        with self.lock:
+            self.move("again")
+            self.eyes_closed_at = None
+            self.progress = Progress()
+
+    def wipe(self, state: State = State.LANGUAGE) -> None:
+        """Forget the patient. The language stays only where the last page still has to be read."""
+        with self.lock:
+            if state is State.LANGUAGE:
+                self.language, self.text_size = "en", 100
+            self.state = state
+            self.reference = self.consent = self.scan = self.eyes_closed_at = None
+            self.uv_screened = False
+            self.progress = Progress()
+            self.touch()

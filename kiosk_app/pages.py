@@ -1,0 +1,332 @@
+"""The pages of the journey: one address for each state, moved on by one form each."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from flask import (
+    Blueprint,
+    Flask,
+    current_app,
+    g,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.wrappers import Response
+
+from kiosk_app import sentences
+from kiosk_app.journey import ENDS, STEPS, WARNING_S, NotNow, Session, State
+from kiosk_app.kiosk import Kiosk
+from kiosk_app.languages import known
+
+blueprint = Blueprint("pages", __name__)
+COOKIE = "dk_session"
+TEXT_SIZES = (100, 150, 200)
+
+
+class NoSession(Exception):
+    """The browser knows a session that this process does not: the kiosk was started again."""
+
+    exit_status = 1
+
+
+def the_kiosk() -> Kiosk:
+    """The kiosk that this application serves."""
+    kiosk: Kiosk = current_app.extensions["kiosk"]
+    return kiosk
+
+
+def the_session() -> Session:
+    """The session of this request. Raises NoSession."""
+    if g.get("session") is None:
+        raise NoSession
+    session: Session = g.session
+    return session
+
+
+@blueprint.before_app_request
+def find_session() -> None:
+    """Look up the session by its cookie; sessions whose time is up are wiped first."""
+    kiosk = the_kiosk()
+    kiosk.sessions.expire()
+    g.session = kiosk.sessions.find(request.cookies.get(COOKIE, ""))
+
+
+def page_of(session: Session) -> Response:
+    """Send the browser to the page of the session's state."""
+    return redirect(url_for("pages.show", name=session.state.value), 303)
+
+
+def render(name: str, status: int = 200, **facts: object) -> tuple[str, int]:
+    """The template of a page, with what every page needs."""
+    session: Session | None = g.get("session")
+    left = session.left() if session is not None else None
+    step = STEPS.index(session.state) + 1 if session is not None and session.state in STEPS else None
+    page = render_template(
+        f"{name}.html",
+        page=name,
+        session=session,
+        left=None if left is None else max(0, round(left)),
+        warning=0 if session is None or session.state in ENDS else round(WARNING_S),
+        step=step,
+        steps=len(STEPS),
+        **facts,
+    )
+    return page, status
+
+
+@blueprint.get("/")
+def start() -> Response | tuple[str, int]:
+    """The first page; a session under way goes on where it is."""
+    session: Session | None = g.get("session")
+    if session is not None and session.state is not State.LANGUAGE:
+        return page_of(session)
+    if session is None and COOKIE in request.cookies:
+        raise NoSession
+    return language_page()
+
+
+def language_page() -> tuple[str, int]:
+    reason = the_kiosk().closed_because()
+    if reason is not None:
+        return render("closed", trouble=sentences.trouble(reason), reason=reason)
+    return render("language")
+
+
+@blueprint.post("/language")
+def choose_language() -> Response:
+    """Begin a session in the language that was chosen."""
+    kiosk = the_kiosk()
+    token = None
+    session: Session | None = g.get("session")
+    if session is None:
+        token, session = kiosk.sessions.begin()
+    if session.state is not State.LANGUAGE:
+        return page_of(session)
+    if kiosk.closed_because() is not None:
+        return redirect(url_for("pages.start"), 303)
+    session.language = known(request.form.get("language") or request.form.get("preset"))
+    session.move("choose")
+    response = page_of(session)
+    if token is not None:
+        response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.get("/<name>")
+def show(name: str) -> Response | tuple[str, int]:
+    """The page of a state; any other state's page leads back to the patient's own."""
+    if name not in {state.value for state in State}:
+        raise NotFound
+    session = the_session()
+    if session.state is State.SCAN and session.progress.state == "ready":
+        session.move("shown")
+    if session.state.value != name:
+        return page_of(session)
+    if session.state is State.LANGUAGE:
+        return language_page()
+    facts = _facts.get(session.state)
+    return render(name, **(facts(session) if facts else {}))
+
+
+def _scan_facts(session: Session) -> dict[str, object]:
+    trouble = sentences.trouble(session.progress.reason) if session.progress.state == "failed" else None
+    return {"progress": session.progress, "trouble": trouble, "stages": sentences.STAGES}
+
+
+def _result_facts(session: Session) -> dict[str, object]:
+    from kiosk_app.scan_pages import result_facts
+
+    return result_facts(session)
+
+
+_facts: dict[State, Callable[[Session], dict[str, object]]] = {
+    State.POSITION: lambda _session: {"guidance": sentences.GUIDANCE},
+    State.SCAN: _scan_facts,
+    State.RESULT: _result_facts,
+}
+
+
+@blueprint.post("/about")
+def understood() -> Response:
+    session = the_session()
+    session.move("continue")
+    return page_of(session)
+
+
+@blueprint.post("/consent")
+def consent() -> Response:
+    """Only the pressed button consents; nothing is preset, nothing times out into a yes."""
+    session = the_session()
+    with session.lock:
+        if session.state is not State.CONSENT:
+            raise NotNow("The consent is given on its own page.")
+        if request.form.get("consent") != "agree":
+            the_kiosk().sessions.leave(session)
+            session.state, session.language = State.DECLINED, known(request.form.get("language"))
+            return page_of(session)
+        the_kiosk().consent(session)
+        asks = the_kiosk().has_uv and session.reference is not None
+        session.move("agree" if asks else "agree_without_uv")
+    return page_of(session)
+
+
+@blueprint.post("/light_questions")
+def light_questions() -> Response:
+    """UV only after a clear "none of these"; any other answer is a scan without UV."""
+    session = the_session()
+    clear = request.form.get("answer") == "none"
+    session.move("none_apply" if clear else "some_apply")
+    session.uv_screened = clear
+    return page_of(session)
+
+
+@blueprint.post("/position")
+def position() -> Response:
+    session = the_session()
+    with session.lock:
+        if session.move("ready" if session.uv_screened else "ready_without_uv") is State.SCAN:
+            the_kiosk().begin_scan(session)
+    return page_of(session)
+
+
+@blueprint.post("/eyes")
+def eyes() -> Response:
+    """The patient says that their eyes are closed; from here the UV light may be used for 30 s."""
+    session = the_session()
+    with session.lock:
+        closed = request.form.get("eyes") == "closed"
+        session.move("closed" if closed else "skip_uv")
+        session.eyes_closed_at = time.time() if closed else None
+        the_kiosk().begin_scan(session)
+    return page_of(session)
+
+
+@blueprint.post("/scan")
+def scan() -> Response:
+    """After the work: on to the result, or back to the camera for another try."""
+    session = the_session()
+    if session.state is State.SCAN and session.progress.state == "failed":
+        if not sentences.trouble(session.progress.reason).again:
+            return start_over()
+        session.begin_again()
+    return page_of(session) if session.state is not State.SCAN else redirect(url_for("pages.show", name="scan"), 303)
+
+
+@blueprint.post("/result")
+def finish() -> Response:
+    """The patient has read the result: forget them, keep only the language for the last page."""
+    return _end(the_session(), "finish")
+
+
+@blueprint.post("/delete")
+def delete() -> Response:
+    """The patient wants nothing kept: shred the scan, withdraw what was sent."""
+    session = the_session()
+    if session.state is State.RESULT and session.scan is not None:
+        the_kiosk().shred(session.scan)
+    return _end(session, "delete")
+
+
+def _end(session: Session, event: str) -> Response:
+    with session.lock:
+        state, language, size = session.move(event), session.language, session.text_size
+        the_kiosk().sessions.leave(session, state)
+        session.language, session.text_size = language, size
+    return page_of(session)
+
+
+@blueprint.post("/done")
+@blueprint.post("/declined")
+@blueprint.post("/deleted")
+@blueprint.post("/expired")
+@blueprint.post("/start-over")
+def start_over() -> Response:
+    """Forget this patient and go to the first page."""
+    session: Session | None = g.get("session")
+    if session is not None:
+        the_kiosk().sessions.leave(session)
+    response = redirect(url_for("pages.start"), 303)
+    response.delete_cookie(COOKIE, samesite="Strict")
+    return response
+
+
+@blueprint.get("/help")
+def help_page() -> tuple[str, int]:
+    return render("help")
+
+
+@blueprint.get("/languages")
+def languages_page() -> tuple[str, int]:
+    return render("languages")
+
+
+@blueprint.get("/delete")
+def delete_page() -> Response | tuple[str, int]:
+    """Ask once more before a scan is destroyed."""
+    session = the_session()
+    return render("delete") if session.state is State.RESULT else page_of(session)
+
+
+@blueprint.get("/trouble")
+def trouble_page() -> tuple[str, int]:
+    """The camera gave no preview; the journey stays where it is."""
+    return render("trouble", trouble=sentences.trouble("unavailable"))
+
+
+@blueprint.post("/help")
+@blueprint.post("/keep")
+@blueprint.post("/trouble")
+@blueprint.post("/languages")
+@blueprint.post("/text-size")
+def back() -> Response:
+    """Back to where the patient was, with another language or larger text when that was asked for."""
+    session: Session | None = g.get("session")
+    if session is None:
+        return redirect(url_for("pages.start"), 303)
+    session.touch()
+    if "language" in request.form:
+        session.language = known(request.form["language"])
+    if "larger" in request.form:
+        place = TEXT_SIZES.index(session.text_size) + 1
+        session.text_size = TEXT_SIZES[place % len(TEXT_SIZES)]
+    return page_of(session)
+
+
+@blueprint.post("/touch")
+def touch() -> Response:
+    """The patient is still here."""
+    session = the_session()
+    session.touch()
+    return jsonify(left=round(session.left()))
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    return jsonify(ok=True)
+
+
+def register_errors(app: Flask) -> None:
+    """Every error is a page with a way on."""
+
+    @app.errorhandler(NotNow)
+    def not_now(_error: NotNow) -> Response:
+        return page_of(the_session())
+
+    @app.errorhandler(NoSession)
+    @app.errorhandler(CSRFError)
+    def started_again(_error: Exception) -> tuple[Response | str, int]:
+        if request.path in ("/preview", "/scan/progress", "/touch"):
+            return jsonify(next=url_for("pages.start")), 410
+        return render("restarted", 410)
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> tuple[str, int]:
+        return render("failed", error.code or 500, ticket=secrets.token_hex(3) if error.code == 500 else None)

@@ -1,0 +1,107 @@
+"""What the camera page, the scan page and the result page fetch: preview, progress, overlay."""
+
+from __future__ import annotations
+
+import cv2
+from flask import Blueprint, jsonify, request, url_for
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response
+
+from firmware.capture_client import CaptureFault
+from kiosk_app import sentences
+from kiosk_app.journey import Session, State
+from kiosk_app.keyring import KeyringError
+from kiosk_app.pages import the_kiosk, the_session
+from kiosk_app.readings import cards
+from kiosk_app.vault import VaultError
+
+blueprint = Blueprint("scan_pages", __name__)
+PREVIEW_QUALITY = 80
+
+
+@blueprint.get("/preview")
+def preview() -> Response:
+    """One preview picture (JPEG) with its guidance in headers; only after the consent record."""
+    session = the_session()
+    if session.consent is None or session.scan is None or session.state not in (State.POSITION, State.EYES):
+        return jsonify(error="There is no preview on this page."), 409  # type: ignore[return-value]
+    try:
+        seen = the_kiosk().camera.preview(str(session.scan), session.consent)
+    except CaptureFault as error:
+        response = jsonify(reason=error.code, sentence=str(sentences.trouble(error.code).happened))
+        response.status_code = 503
+        return response
+    done, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(seen.picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
+    )
+    if not done:
+        raise RuntimeError("The preview picture could not be encoded.")
+    response = Response(jpeg.tobytes(), mimetype="image/jpeg")
+    response.headers["X-Guidance"] = seen.guidance
+    if seen.face_box is not None:
+        response.headers["X-Face-Box"] = ",".join(f"{edge:.4f}" for edge in seen.face_box)
+    return response
+
+
+@blueprint.get("/scan/progress")
+def progress() -> Response:
+    """How far the scan is. `next` is the address to go to once it is set."""
+    session = the_session()
+    if session.state is not State.SCAN:
+        return jsonify(
+            stage="over", done=0, of=0, state="ready", reason=None, sentence="", next=_page(session.state)
+        )
+    now = session.progress
+    stage = sentences.STAGES.get(now.stage, sentences.STAGES["starting"])
+    sentence, address = str(stage), None
+    if now.state == "failed":
+        sentence, address = str(sentences.trouble(now.reason).happened), _page(State.SCAN)
+    elif now.state == "ready":
+        address = _page(State.RESULT)
+    return jsonify(
+        stage=now.stage,
+        done=now.done,
+        of=now.of,
+        state=now.state,
+        reason=now.reason,
+        sentence=sentence,
+        next=address,
+    )
+
+
+def _page(state: State) -> str:
+    return url_for("pages.show", name=state.value)
+
+
+def result_facts(session: Session) -> dict[str, object]:
+    """What the result page shows of the session's own scan."""
+    kiosk, scan = the_kiosk(), session.scan
+    if scan is None:
+        raise NotFound
+    findings = kiosk.records.findings(scan) or {"findings": [], "quality": []}
+    figures = kiosk.records.scan(scan).figures
+    overlays = figures.get("overlays", [])
+    chosen = request.args.get("picture")
+    return {
+        "scan": scan,
+        "cards": cards(findings["findings"]),
+        "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
+        "overlay": chosen if chosen in overlays else next(iter(overlays), None),
+        "sent": kiosk.records.scan(scan).state in ("handed_over", "stored"),
+    }
+
+
+@blueprint.get("/result/<name>.png")
+def overlay(name: str) -> Response:
+    """One overlay picture, decrypted for the patient whose session this is; never cached."""
+    session = the_session()
+    if session.state is not State.RESULT or session.scan is None:
+        raise NotFound
+    kiosk = the_kiosk()
+    if name not in kiosk.records.scan(session.scan).figures.get("overlays", []):
+        raise NotFound
+    try:
+        picture = kiosk.vault.get(session.scan, kiosk.records.dek(session.scan), f"overlay.{name}")
+    except (VaultError, KeyringError) as error:
+        raise NotFound from error
+    return Response(picture, mimetype="image/png")

@@ -1,0 +1,245 @@
+"""The work on one scan: pictures, vault, measurement, sealing; after a crash it goes on where it was."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Protocol
+from uuid import UUID
+
+import structlog
+
+from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.stamps import ConsentStamp, UvAllowance
+from kiosk_app import records as states
+from kiosk_app.analyst import AnalysisFailed, Outcome
+from kiosk_app.courier import Courier
+from kiosk_app.journey import Progress
+from kiosk_app.keyring import KeyringError
+from kiosk_app.records import Records, RecordsError
+from kiosk_app.sealer import Sealer, SealerError
+from kiosk_app.vault import Vault, VaultError, VaultFull
+from hardware.capture import Capture
+
+log = structlog.get_logger()
+
+TRIES = 3  # for one Capture in one run of the application
+
+
+class Measures(Protocol):
+    """What the work needs of the analysis."""
+
+    def measure(self, capture: Capture, scan: UUID) -> Outcome:
+        """The Outcome for `capture`."""
+        ...
+
+
+class _Left(Exception):
+    """The patient went away before the pictures were kept."""
+
+
+class ScanWork:
+    """Takes a scan from consent to the outbox. Each step is durable before the next begins."""
+
+    def __init__(
+        self,
+        records: Records,
+        vault: Vault,
+        camera: CaptureClient,
+        analyst: Measures,
+        sealer: Sealer,
+        courier: Courier,
+    ) -> None:
+        self._records, self._vault, self._camera = records, vault, camera
+        self._analyst, self._sealer, self._courier = analyst, sealer, courier
+        self._at_work: dict[UUID, threading.Event] = {}
+        self._tries: dict[UUID, int] = {}
+        self._lock = threading.Lock()
+
+    def start(
+        self, scan: UUID, consent: ConsentStamp, uv: UvAllowance | None, progress: Progress
+    ) -> threading.Thread:
+        """Do the whole scan in a thread of its own; `progress` tells the page how far it is."""
+        thread = threading.Thread(
+            target=self.do, args=(scan, consent, uv, progress), name="scan", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def do(self, scan: UUID, consent: ConsentStamp, uv: UvAllowance | None, progress: Progress) -> None:
+        """Take the pictures of a consented scan, then finish it. Never raises for what life brings."""
+        left = self._begin(scan)
+        if left is None:
+            return
+        try:
+            self._capture(scan, consent, uv, progress, left)
+            self._finish(scan, progress)
+            progress.state = "ready"
+        except _Left:
+            self._records.forget(scan, states.ABANDONED)
+            progress.state, progress.reason = "failed", "left"
+        except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
+            self._fail(scan, progress, getattr(error, "code", "storage"), error)
+        except AnalysisFailed as error:
+            progress.state, progress.reason = "failed", "analysis_failed"
+            log.error("analysis_failed", scan=str(scan), why=str(error))
+        except SealerError as error:
+            # The measurements are kept; they are sealed after staff have mended the keys.
+            progress.state = "ready"
+            log.error("seal_failed", scan=str(scan), why=str(error))
+        except _Refused as refusal:
+            progress.state, progress.reason = "failed", str(refusal)
+        finally:
+            self._end(scan)
+
+    def leave(self, scan: UUID) -> None:
+        """The patient went away: a scan without kept pictures is abandoned, any other goes on."""
+        with self._lock:
+            left = self._at_work.get(scan)
+        if left is not None:
+            left.set()
+        elif self._records.scan(scan).state == states.CONSENTED:
+            self._records.forget(scan, states.ABANDONED)
+
+    def recover(self) -> None:
+        """After a start: finish what was begun, abandon what has no pictures, sweep what a crash left."""
+        self._records.finish_rewrap()
+        for row in self._records.scans(states.CONSENTED):
+            self._records.forget(row.id, states.ABANDONED)
+        kept = {row.id for row in self._records.scans() if row.state not in states.GONE}
+        swept = self._vault.sweep(kept)
+        log.info("recovered", unfinished=len(self._records.scans(*states.UNFINISHED)), swept=swept)
+
+    def go_on(self) -> int:
+        """Try once more what is captured or analysed and nobody is working on; how many were finished."""
+        finished = 0
+        for row in self._records.scans(states.CAPTURED, states.ANALYSED):
+            tries = self._tries.get(row.id, 0)
+            if tries >= TRIES or self._begin(row.id) is None:
+                continue
+            self._tries[row.id] = tries + 1
+            try:
+                self._finish(row.id, Progress())
+                finished += 1
+            except (AnalysisFailed, SealerError, VaultError, RecordsError, KeyringError) as error:
+                log.error("not_finished", scan=str(row.id), why=str(error))
+            except _Refused:
+                finished += 1
+            finally:
+                self._end(row.id)
+        return finished
+
+    def _begin(self, scan: UUID) -> threading.Event | None:
+        with self._lock:
+            if scan in self._at_work:
+                return None
+            self._at_work[scan] = threading.Event()
+            return self._at_work[scan]
+
+    def _end(self, scan: UUID) -> None:
+        with self._lock:
+            self._at_work.pop(scan, None)
+
+    def _fail(self, scan: UUID, progress: Progress, code: str, error: Exception) -> None:
+        """Nothing was kept: the scan is abandoned with the reason, and its key is destroyed."""
+        reason = "storage_full" if isinstance(error, VaultFull) else code
+        progress.state, progress.reason = "failed", reason
+        log.error("scan_failed", scan=str(scan), reason=reason, why=str(error))
+        try:
+            if self._records.scan(scan).state == states.CONSENTED:
+                self._records.forget(scan, states.ABANDONED, reason)
+        except (RecordsError, KeyringError, OSError) as problem:
+            # A full disk refuses this too; recover() abandons the scan after the next start.
+            log.error("abandon_failed", scan=str(scan), why=str(problem))
+
+    def _capture(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: UvAllowance | None,
+        progress: Progress,
+        left: threading.Event,
+    ) -> None:
+        def on_progress(light: str, done: int, of: int) -> None:
+            if left.is_set():
+                raise _Left
+            progress.stage, progress.done, progress.of = "pictures", done, of
+
+        began = time.monotonic()
+        capture = self._camera.capture(str(scan), consent, uv, on_progress)
+        taken = time.monotonic()
+        if left.is_set():
+            raise _Left
+        progress.stage, progress.done, progress.of = "keeping", 0, 0
+        size = self._vault.put_capture(scan, self._records.dek(scan), capture)
+        seconds = {"capture": _since(began, taken), "vault": _since(taken)}
+        facts = {"frames": len(capture.frames), "missing": dict(capture.missing), "vault_bytes": size}
+        self._records.advance(scan, states.CONSENTED, states.CAPTURED, seconds=seconds, **facts)
+        log.info("scan", scan=str(scan), state=states.CAPTURED, frames=len(capture.frames), uv=uv is not None)
+
+    def _finish(self, scan: UUID, progress: Progress) -> None:
+        row = self._records.scan(scan)
+        if row.state == states.CAPTURED:
+            progress.stage = "measuring"
+            self._analyse(scan)
+        progress.stage = "sealing"
+        if self._records.scan(scan).state == states.ANALYSED:
+            began = time.monotonic()
+            message = self._seal(scan)
+            self._records.note(scan, seconds={"seal": _since(began)})
+            log.info("scan", scan=str(scan), state=states.SEALED, sealed_bytes=message.size)
+        began = time.monotonic()
+        self._courier.run_once()
+        self._records.note(scan, seconds={"submit": _since(began)})
+
+    def _seal(self, scan: UUID) -> states.Message:
+        findings = self._records.findings(scan)
+        if findings is None:
+            raise RecordsError("An analysed scan has no Findings in the records.")
+        facts: dict[str, Any] = {
+            "scan": scan,
+            "patient_reference": self._records.patient_reference(scan),
+            "captured_at": self._records.scan(scan).created,
+            "consent": self._records.scan(scan).consent,
+            "findings": findings,
+            "supersedes": self._records.superseded(scan),
+        }
+        return self._records.add_message(
+            scan,
+            "result",
+            self._sealer.epoch,
+            lambda message, sequence: self._sealer.seal_result(message, sequence, **facts),
+            after=states.SEALED,
+        )
+
+    def _analyse(self, scan: UUID) -> None:
+        dek = self._records.dek(scan)
+        began = time.monotonic()
+        outcome = self._analyst.measure(self._vault.get_capture(scan, dek), scan)
+        seconds = {"analysis": _since(began)} | {f"analysis.{k}": v for k, v in outcome.seconds.items()}
+        if outcome.findings is None:
+            reason = outcome.refused or "no_answer"
+            self._records.note(scan, seconds=seconds)
+            self._records.forget(scan, states.REFUSED, reason)
+            self._vault.destroy(scan)
+            log.info("scan", scan=str(scan), state=states.REFUSED, reason=reason)
+            raise _Refused(reason)
+        for name, picture in outcome.overlays.items():
+            self._vault.add(scan, dek, f"overlay.{name}", picture)
+        self._records.keep_findings(
+            scan,
+            outcome.findings,
+            seconds=seconds,
+            findings=len(outcome.findings["findings"]),
+            overlays=list(outcome.overlays),
+            peak_rss_mb=round(outcome.peak_rss_mb, 1),
+        )
+        log.info("scan", scan=str(scan), state=states.ANALYSED, seconds=seconds["analysis"])
+
+
+class _Refused(Exception):
+    """The analysis read the pictures and refused them; str() is the reason's code."""
+
+
+def _since(began: float, ended: float | None = None) -> float:
+    return round((time.monotonic() if ended is None else ended) - began, 3)

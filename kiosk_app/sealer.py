@@ -1,0 +1,107 @@
+"""The sealer: turns Findings into an envelope that only the clinic can open."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from kiosk_app.identity import Identity, NotEnrolled
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.envelope import EnvelopeError, Header, seal
+from sync.wire.findings import Findings
+from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
+from sync.wire.messages import Consent, Message, Result, Withdraw
+from sync.wire.statement import StatementError
+
+
+class SealerError(Exception):
+    """A message cannot be sealed now; the measurements stay in the records until it can."""
+
+    exit_status = 1
+
+
+class Sealer:
+    """Seals to the newest opening key of the clinic's key set, which is read and verified at each use."""
+
+    def __init__(self, state: Path, board: str, simulated: bool) -> None:
+        self._state = state
+        self._board, self._simulated = board, simulated
+        self._identity = Identity.read(state)
+        self._version = 0
+        try:
+            self._signing_key = load_signing_key((state / "app" / "result.key").read_bytes())
+            self._root = load_public_key(bytes.fromhex((state / "clinic-root.pub").read_text().strip()))
+        except (OSError, ValueError) as error:
+            raise NotEnrolled(f"This kiosk's keys cannot be used: {error} Enrol the kiosk again.") from error
+        self._clinic_keys()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that sequence numbers count in."""
+        return self._identity.epoch
+
+    def seal_result(
+        self,
+        message_id: UUID,
+        sequence: int,
+        *,
+        scan: UUID,
+        patient_reference: str | None,
+        captured_at: datetime,
+        consent: dict[str, str],
+        findings: dict[str, Any],
+        supersedes: UUID | None = None,
+    ) -> bytes:
+        """The envelope of one scan's result. Raises SealerError."""
+        try:
+            message = Result(
+                scan=scan,
+                patient_reference=patient_reference,
+                captured_at=captured_at,
+                board=self._board,
+                simulated=self._simulated,
+                consent=Consent.model_validate(consent),
+                findings=Findings.model_validate(findings),
+                supersedes=supersedes,
+            )
+        except ValidationError as error:
+            # The error itself quotes measurements, which belong in no log.
+            places = sorted({".".join(map(str, e["loc"])) for e in error.errors(include_input=False)})
+            raise SealerError(f"The result does not follow its schema, at: {', '.join(places)}.") from None
+        return self._seal(message, message_id, sequence)
+
+    def seal_withdraw(self, message_id: UUID, sequence: int, *, scan: UUID, reason: str) -> bytes:
+        """The envelope that tells the clinic to set a scan's result aside. Raises SealerError."""
+        message = Withdraw.model_validate(
+            {"scan": scan, "at": datetime.now(timezone.utc), "reason": reason}
+        )
+        return self._seal(message, message_id, sequence)
+
+    def _clinic_keys(self) -> ClinicKeys:
+        path = self._state / "clinic-keys.cose"
+        try:
+            clinic_keys = ClinicKeys.verify(path.read_bytes(), self._root, newer_than=self._version - 1)
+        except (OSError, StatementError) as error:
+            raise SealerError(f"The clinic's keys in {path} cannot be used: {error}") from error
+        self._version = clinic_keys.version
+        return clinic_keys
+
+    def _seal(self, message: Message, message_id: UUID, sequence: int) -> bytes:
+        recipient = self._clinic_keys().seal_to
+        header = Header.of(
+            message,
+            kiosk=self._identity.kiosk,
+            epoch=self._identity.epoch,
+            sequence=sequence,
+            signer=self._signing_key,
+            recipient=recipient,
+            message_id=message_id,
+        )
+        try:
+            return seal(message, header, self._signing_key, recipient)
+        except (EnvelopeError, KeyRefused) as error:
+            raise SealerError(f"The message could not be sealed: {error}") from error

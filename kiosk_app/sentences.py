@@ -1,0 +1,129 @@
+"""What the kiosk says to a patient: guidance, stages of the work, troubles with a way on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _
+
+# By the guidance codes of the preview. Left and right are the patient's own.
+GUIDANCE: dict[str, LazyString] = {
+    "no_face": _("Please look into the camera"),
+    "two_faces": _("One person at a time, please"),
+    "too_far": _("Come a little closer"),
+    "too_near": _("Move back a little"),
+    "move_left": _("Move a little to your left"),
+    "move_right": _("Move a little to your right"),
+    "move_up": _("Move up a little"),
+    "move_down": _("Move down a little"),
+    "turn_to_front": _("Turn your face to the camera"),
+    "too_dark": _("It is a little dark here"),
+    "hold_still": _("That is just right"),
+}
+
+STAGES: dict[str, LazyString] = {
+    "starting": _("Getting ready"),
+    "pictures": _("Taking pictures"),
+    "keeping": _("Locking your pictures away"),
+    "measuring": _("Measuring"),
+    "sealing": _("Sealing your result"),
+}
+
+# The overlay pictures of a result, by the names that the analysis gives them.
+OVERLAYS: dict[str, LazyString] = {
+    "zones": _("Areas"),
+    "pigment": _("Pigment"),
+    "redness": _("Redness"),
+    "spots": _("Darker spots"),
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A page about something that went wrong: what happened, what we did, what to do. `again`: try once more."""
+
+    title: LazyString
+    happened: LazyString
+    now: LazyString
+    again: bool = True
+
+
+_CAMERA = Trouble(
+    _("The camera needs a moment"),
+    _("The camera did not answer, so we stopped. The lights are off. Nothing of this try was kept."),
+    _("You can try again. If it happens twice, please tell someone at the desk."),
+)
+_STORAGE = Trouble(
+    _("This kiosk cannot keep your scan"),
+    _("There is no room left for your pictures, so we stopped. Nothing of this try was kept."),
+    _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+    again=False,
+)
+
+TROUBLES: dict[str, Trouble] = {
+    "no_face": Trouble(
+        _("We could not see your face"),
+        _("The pictures show no face that we can measure. They have been deleted."),
+        _("Please sit so that your whole face is in the oval, then try again."),
+    ),
+    "two_faces": Trouble(
+        _("We saw more than one face"),
+        _("We can only measure one person at a time. The pictures have been deleted."),
+        _("Please make sure that nobody is beside or behind you, then try again."),
+    ),
+    "too_dark": Trouble(
+        _("The picture is a little dark"),
+        _("There was not enough light to measure your skin. The pictures have been deleted."),
+        _("Please come closer under the hood, then try again."),
+    ),
+    "too_blurred": Trouble(
+        _("The picture is a little blurred"),
+        _("You may have moved while the pictures were taken. They have been deleted."),
+        _("Please rest your head and hold still for ten seconds, then try again."),
+    ),
+    "moved": Trouble(
+        _("You moved a little"),
+        _("The pictures do not fit together, so we stopped. Nothing of this try was kept."),
+        _("Please rest your head and hold still for ten seconds, then try again."),
+    ),
+    "storage_full": _STORAGE,
+    "storage": _STORAGE,
+    "outbox_full": Trouble(
+        _("This kiosk is resting"),
+        _("Too many results are waiting to be sent, so we cannot take new scans now."),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        again=False,
+    ),
+    "analysis_failed": Trouble(
+        _("We could not finish measuring"),
+        _("Your pictures are safe in this kiosk. We will measure them again and send the result."),
+        _("There is nothing more to do here. If you have questions, please ask at the desk."),
+        again=False,
+    ),
+    "not_measurable": Trouble(
+        _("We could not measure these pictures"),
+        _("Something about the pictures kept us from measuring them. They have been deleted."),
+        _("You can try again. If it happens twice, please tell someone at the desk."),
+    ),
+    "light_fault": Trouble(
+        _("A light did not work as it should"),
+        _("We switched all lights off and stopped. Nothing of this try was kept."),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        again=False,
+    ),
+    "busy": Trouble(
+        _("The camera is still busy"),
+        _("It is finishing something else. Nothing of this try was kept."),
+        _("Please wait a few seconds, then try again."),
+    ),
+    "unavailable": _CAMERA,
+    "camera_frozen": _CAMERA,
+    "deadline": _CAMERA,
+    "no_consent": _CAMERA,
+}
+
+
+def trouble(reason: str | None) -> Trouble:
+    """The Trouble for a reason's code; an unknown reason is one of the analysis."""
+    return TROUBLES.get(reason or "", TROUBLES["not_measurable"])

@@ -1,0 +1,137 @@
+"""The commands `dermakiosk serve` (the kiosk's pages) beside `dermakiosk shred` (one scan destroyed)."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import click
+import structlog
+from waitress.server import create_server
+
+from firmware.capture_client import CaptureClient
+from hardware.board import Board, load_board
+from kiosk_app.analyst import Analyst
+from kiosk_app.app import create_app
+from kiosk_app.courier import Courier
+from kiosk_app.identity import Identity
+from kiosk_app.keyring import Keyring
+from kiosk_app.kiosk import Kiosk
+from kiosk_app.records import Records
+from kiosk_app.scan_work import ScanWork
+from kiosk_app.sealer import Sealer
+from kiosk_app.shred import shred as destroy
+from kiosk_app.vault import Vault
+from sync.kiosk.client import OutboxClient
+
+log = structlog.get_logger()
+STATE = click.option(
+    "--state",
+    envvar="DERMAKIOSK_STATE",
+    required=True,
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="The kiosk's state folder.",
+)
+BOARD = click.option(
+    "--board", required=True, type=click.Path(dir_okay=False, exists=True, path_type=Path), help="Board profile."
+)
+
+
+class PortTaken(Exception):
+    """Something else listens on the address."""
+
+    exit_status = 1
+
+
+def scan_size_mb(board: Board) -> int:
+    """What one Capture of this board takes in the vault, rounded up: three 16-bit colours a pixel."""
+    still = board.camera.still
+    return (len(board.lights) + 1) * still.width * still.height * 6 // (1 << 20) + 16
+
+
+def references(board: Board) -> Callable[[], str | None]:
+    """Until there is a check-in: a simulated patient for each session, on a real board a walk-in (no UV)."""
+    return (lambda: f"demo-{secrets.token_hex(8)}") if board.simulated else (lambda: None)
+
+
+@contextlib.contextmanager
+def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
+    """The kiosk over `state`, with its parts put together. Raises NotEnrolled."""
+    identity = Identity.read(state)
+    records = Records(state / "app" / "records.sqlite", Keyring(state / "app" / "vault.key"))
+    vault = Vault(state / "app" / "vault")
+    sealer = Sealer(state, board.name, board.simulated)
+    outbox = OutboxClient(state / "run" / "outbox.sock")
+    camera = CaptureClient(state / "run" / "capture.sock")
+    courier = Courier(records, outbox, sealer)
+    analyst = Analyst(board.engine)
+    try:
+        yield Kiosk(
+            clinic=identity.clinic,
+            simulated=board.simulated,
+            has_uv=any(light.is_uv for light in board.lights.values()),
+            eye_protection=board.eye_protection,
+            records=records,
+            vault=vault,
+            camera=camera,
+            outbox=outbox,
+            courier=courier,
+            work=ScanWork(records, vault, camera, analyst, sealer, courier),
+            reference=references(board),
+            room_for_a_scan_mb=scan_size_mb(board),
+        )
+    finally:
+        analyst.close()
+
+
+@click.command()
+@BOARD
+@STATE
+@click.option("--port", default=8080, show_default=True, help="On 127.0.0.1; 0 takes any that is free.")
+def serve(board: Path, state: Path, port: int) -> None:
+    """Serve the patient's pages on loopback, until SIGTERM."""
+    profile = load_board(board)
+    with open_kiosk(profile, state) as kiosk:
+        kiosk.work.recover()
+        try:
+            server = create_server(create_app(kiosk), host="127.0.0.1", port=port, threads=8, ident=None)
+        except OSError as error:
+            raise PortTaken(
+                f"Nothing can listen on 127.0.0.1:{port} ({error.strerror}). Choose another --port."
+            ) from error
+        stop = threading.Event()
+        keeper = threading.Thread(target=kiosk.keep_house, args=(stop,), name="house-keeping", daemon=True)
+        keeper.start()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # waitress ends on KeyboardInterrupt
+        click.echo(f"kiosk=http://127.0.0.1:{server.effective_port}/")
+        log.info("ready", board=profile.name, simulated=profile.simulated, key_store=profile.key_store)
+        server.run()
+        stop.set()
+        server.close()
+        log.info("stopped")
+
+
+@click.command()
+@click.argument("scan", type=click.UUID)
+@STATE
+def shred(scan: UUID, state: Path) -> None:
+    """Destroy the pictures, findings, overlays and unsent envelopes of SCAN; withdraw it if it was sent."""
+    sealer = Sealer(state, board="unused", simulated=False)
+    records = Records(state / "app" / "records.sqlite", Keyring(state / "app" / "vault.key"))
+    courier = Courier(records, OutboxClient(state / "run" / "outbox.sock"), sealer)
+    gone = destroy(scan, records, Vault(state / "app" / "vault"), courier, by="staff")
+    click.echo(f"Scan {scan}: its key is destroyed, {len(gone.items)} encrypted items and {gone.findings} findings with it.")
+    click.echo(
+        {
+            "none": "Nothing had been sealed for the clinic.",
+            "discarded": "Its result had not been sent; it was taken out of the outbox.",
+            "withdrawn": "Its result had been sent; the clinic is told to set it aside.",
+            "pending": "The outbox cannot be reached now; its result is discarded or withdrawn when it is back.",
+        }[gone.result]
+    )
+    click.echo("Flash storage may keep old blocks for a while; without the destroyed key they cannot be read.")

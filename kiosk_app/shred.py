@@ -1,0 +1,44 @@
+"""Shredding: one scan's key, pictures, findings, unsent envelope, all gone for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from kiosk_app import records as states
+from kiosk_app.courier import Courier
+from kiosk_app.records import Records
+from kiosk_app.vault import Vault
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Shredded:
+    """What is gone. `result` says what happens to a result that was sealed: none, discarded, withdrawn, pending."""
+
+    items: list[str]
+    findings: int
+    result: str
+
+
+def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str) -> Shredded:
+    """Destroy the scan here, then take its result out of the outbox or withdraw it at the clinic.
+
+    `by` is who wants it: "patient" or "staff".
+    May be repeated. Raises NoSuchScan; where the outbox cannot be reached, the rest is done by the courier later.
+    """
+    row = records.scan(scan)
+    if row.state not in states.GONE:
+        records.forget(scan, states.SHREDDED, by)
+    items = vault.destroy(scan)
+    courier.run_once()
+    message = records.message_of(scan)
+    if message is None:
+        result = "none"
+    else:
+        result = message.state if message.state in (states.DISCARDED, states.WITHDRAWN) else "pending"
+    log.info("scan", scan=str(scan), state=states.SHREDDED, items=len(items), result=result)
+    return Shredded(items=items, findings=int(row.figures.get("findings", 0)), result=result)

@@ -1,0 +1,80 @@
+// What every page does: no context menu, no drag, a tap keeps the session, silence ends it after a warning.
+const body = document.body;
+const token = document.querySelector('meta[name="csrf-token"]').content;
+
+for (const gesture of ["contextmenu", "dragstart", "gesturestart"]) {
+  document.addEventListener(gesture, (event) => event.preventDefault());
+}
+document.addEventListener("touchmove", (event) => event.touches.length > 1 && event.preventDefault(), { passive: false });
+// A second tap on a button sends nothing.
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+window.addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+if (body.dataset.left !== undefined) watch(Number(body.dataset.left), Number(body.dataset.warning));
+
+function watch(seconds, warning) {
+  const dialog = document.getElementById("still-here");
+  const shown = dialog?.querySelector("[data-seconds]");
+  let end = performance.now() + seconds * 1000;
+  let touched = 0;
+
+  async function touch() {
+    touched = performance.now();
+    try {
+      const answer = await fetch("/touch", { method: "POST", headers: { "X-CSRFToken": token } });
+      const { left, next } = await answer.json();
+      if (next) location.assign(next);
+      else end = performance.now() + left * 1000;
+    } catch {
+      // The kiosk is starting again; the next tick or tap asks anew.
+    }
+  }
+
+  for (const sign of ["pointerdown", "keydown"]) {
+    document.addEventListener(sign, () => {
+      if (!dialog?.open && performance.now() - touched > 5000) touch();
+    });
+  }
+  dialog?.querySelector("[data-still-here]").addEventListener("click", async () => {
+    await touch();
+    dialog.close();
+  });
+  dialog?.addEventListener("cancel", touch);
+
+  setInterval(() => {
+    if (body.dataset.state === "working") {
+      end = performance.now() + seconds * 1000;
+      return;
+    }
+    const left = Math.ceil((end - performance.now()) / 1000);
+    if (left <= 0) location.assign("/");
+    else if (dialog && left <= warning) {
+      shown.textContent = left;
+      if (!dialog.open) {
+        dialog.showModal();
+        chime();
+      } else if (left % 10 === 0) chime();
+    }
+  }, 1000);
+}
+
+// Two soft notes; a browser without sound is no reason to fail.
+export function chime() {
+  if (!window.AudioContext) return;
+  const audio = new AudioContext();
+  for (const [note, at] of [[523.25, 0], [659.25, 0.25]]) {
+    const tone = audio.createOscillator();
+    const volume = audio.createGain();
+    tone.frequency.value = note;
+    volume.gain.setValueAtTime(0.0001, audio.currentTime + at);
+    volume.gain.exponentialRampToValueAtTime(0.2, audio.currentTime + at + 0.03);
+    volume.gain.exponentialRampToValueAtTime(0.0001, audio.currentTime + at + 0.6);
+    tone.connect(volume).connect(audio.destination);
+    tone.start(audio.currentTime + at);
+    tone.stop(audio.currentTime + at + 0.7);
+  }
+  setTimeout(() => audio.close(), 1500);
+}

@@ -1,0 +1,54 @@
+// The live preview: one picture after another onto a canvas, with the kiosk's guidance beneath it.
+const box = document.querySelector("[data-preview]");
+const canvas = box.querySelector("canvas");
+const guidance = document.querySelector("[data-guidance]");
+const sentences = new Map();
+for (const line of document.querySelector("[data-sentences]").content.children) {
+  sentences.set(line.dataset.code, line.textContent);
+}
+
+const PAUSE_MS = 120;
+const CALM_MS = 700; // a sentence stays this long, so that it can be read
+const FAILURES = 6;
+let failures = 0;
+let said = 0;
+
+async function show() {
+  const answer = await fetch("/preview", { cache: "no-store" });
+  if (answer.status === 409 || answer.status === 410) {
+    location.assign("/");
+    return false;
+  }
+  if (!answer.ok) throw new Error(answer.status);
+  const picture = await createImageBitmap(await answer.blob());
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  picture.close();
+  const code = answer.headers.get("X-Guidance");
+  box.toggleAttribute("data-good", code === "hold_still");
+  const sentence = sentences.get(code) ?? "";
+  if (sentence !== guidance.textContent && performance.now() - said > CALM_MS) {
+    guidance.textContent = sentence;
+    said = performance.now();
+  }
+  return true;
+}
+
+async function run() {
+  for (;;) {
+    try {
+      if (!(await show())) return;
+      failures = 0;
+    } catch {
+      failures += 1;
+      if (failures >= FAILURES) {
+        location.assign(box.dataset.trouble);
+        return;
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * (1 + 4 * failures)));
+  }
+}
+
+run();

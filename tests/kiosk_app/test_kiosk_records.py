@@ -1,0 +1,168 @@
+"""The local records: ciphertext only, one result for one scan, shredding that survives a crash."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from kiosk_app import records as states
+from kiosk_app.keyring import KeyGone, Keyring, KeyringError
+from kiosk_app.records import NoSuchScan, Records, RecordsError
+
+CONSENT = {"text_version": "1", "language": "en", "at": "2026-01-02T03:04:05+00:00"}
+FINDINGS = {"findings": [{"measure": "ita", "zone": "chin", "value": 41.25}]}
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path / "app" / "vault.key")
+
+
+@pytest.fixture
+def records(tmp_path: Path, keyring: Keyring) -> Records:
+    return Records(tmp_path / "app" / "records.sqlite", keyring)
+
+
+def analysed(records: Records, reference: str | None = "patient-7") -> UUID:
+    scan = records.create(CONSENT, reference)
+    records.advance(scan, states.CONSENTED, states.CAPTURED, frames=3, seconds={"capture": 1.5})
+    records.keep_findings(scan, FINDINGS, findings=1, seconds={"analysis": 0.5})
+    return scan
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_scan_goes_its_way_and_comes_back(records: Records) -> None:
+    scan = analysed(records)
+    assert records.findings(scan) == FINDINGS
+    assert records.patient_reference(scan) == "patient-7"
+    assert records.scan(scan).consent == CONSENT
+    summary = records.summary(scan)
+    assert summary["seconds"] == {"capture": 1.5, "analysis": 0.5}
+    assert (summary["frames"], summary["findings"], summary["state"]) == (3, 1, states.ANALYSED)
+
+
+def test_neither_reference_nor_findings_are_on_disk_in_the_clear(records: Records, tmp_path: Path) -> None:
+    analysed(records, "patient-7-very-findable")
+    kept = everything_in(tmp_path)
+    assert b"very-findable" not in kept
+    assert b"41.25" not in kept
+    assert b'"measure"' not in kept
+
+
+def test_a_scan_skips_no_state(records: Records) -> None:
+    scan = records.create(CONSENT, None)
+    with pytest.raises(RecordsError, match="captured"):
+        records.keep_findings(scan, FINDINGS)
+    with pytest.raises(RecordsError, match="should be captured"):
+        records.advance(scan, states.CAPTURED, states.ANALYSED)
+
+
+def test_a_result_is_sealed_once_and_numbers_have_no_gap(records: Records) -> None:
+    sealed: list[int] = []
+
+    def seal(_message: UUID, sequence: int) -> bytes:
+        sealed.append(sequence)
+        return b"sealed"
+
+    def fail(_message: UUID, _sequence: int) -> bytes:
+        raise ValueError("no key")
+
+    first, second = analysed(records), analysed(records)
+    with pytest.raises(ValueError, match="no key"):
+        records.add_message(first, "result", 5, fail)
+    one = records.add_message(first, "result", 5, seal, after=states.SEALED)
+    again = records.add_message(first, "result", 5, seal, after=states.SEALED)
+    two = records.add_message(second, "result", 5, seal, after=states.SEALED)
+    assert one == again
+    assert sealed == [1, 2]
+    assert (one.sequence, two.sequence) == (1, 2)
+    assert records.scan(first).state == states.SEALED
+
+
+def test_shredding_destroys_one_scan_and_keeps_the_others(
+    records: Records, keyring: Keyring, tmp_path: Path
+) -> None:
+    gone, kept = analysed(records), analysed(records, "patient-8")
+    old_key_file, wrapped = keyring.path.read_bytes(), wrapped_key(records, gone)
+    records.forget(gone)
+    assert keyring.generations() == [2]
+    assert records.findings(kept) == FINDINGS
+    with pytest.raises(KeyGone):
+        records.findings(gone)
+    with pytest.raises(KeyGone):
+        keyring.unwrap(wrapped)
+    assert records.scan(gone).state == states.SHREDDED
+    assert records.scan(gone).consent == {}
+    kept_bytes = everything_in(tmp_path)
+    assert wrapped not in kept_bytes
+    assert old_key_file[20:60] not in kept_bytes
+
+
+def wrapped_key(records: Records, scan: UUID) -> bytes:
+    with sqlite3.connect(records.path) as db:
+        row = db.execute("SELECT wrapped_dek FROM scans WHERE id = ?", (str(scan),)).fetchone()
+    return bytes(row[0])
+
+
+@pytest.mark.parametrize("crash", ["begin_generation", "_rewrap", "_checkpoint", "destroy_old"])
+def test_a_shredding_cut_short_anywhere_can_be_finished(
+    records: Records, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    gone, kept = analysed(records), analysed(records)
+
+    def power_loss(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keyring if hasattr(keyring, crash) else records, crash, power_loss)
+        with pytest.raises(KeyboardInterrupt):
+            records.forget(gone)
+    again = Records(records.path, Keyring(keyring.path))
+    again.finish_rewrap()
+    assert again.findings(kept) == FINDINGS
+    assert len(keyring.generations()) == 1
+    again.forget(gone)
+    with pytest.raises(KeyGone):
+        again.findings(gone)
+    assert again.findings(kept) == FINDINGS
+
+
+def test_another_process_may_shred_while_this_one_reads(records: Records, keyring: Keyring) -> None:
+    gone, kept = analysed(records), analysed(records)
+    Records(records.path, Keyring(keyring.path)).forget(gone)
+    assert records.findings(kept) == FINDINGS
+    new = analysed(records)
+    assert records.findings(new) == FINDINGS
+
+
+def test_a_message_settled_from_an_old_view_changes_nothing(records: Records) -> None:
+    scan = analysed(records)
+    seen = records.add_message(scan, "result", 1, lambda _id, _n: b"sealed", after=states.SEALED)
+    records.forget(scan)
+    records.settle(seen, states.SUBMITTED, states.HANDED_OVER)
+    (message,) = records.messages()
+    assert message.state == states.DISCARDING_UNSENT
+    assert message.envelope is None
+    assert records.scan(scan).state == states.SHREDDED
+
+
+def test_a_missing_or_damaged_key_file_is_said_plainly(records: Records, keyring: Keyring) -> None:
+    scan = analysed(records)
+    keyring.path.write_bytes(b"{}")
+    with pytest.raises(KeyringError, match="damaged"):
+        records.findings(scan)
+    keyring.path.unlink()
+    with pytest.raises(KeyringError, match="missing"):
+        records.findings(scan)
+
+
+def test_an_unknown_scan_is_an_error_of_the_caller(records: Records) -> None:
+    with pytest.raises(NoSuchScan, match="Check the id") as caught:
+        records.scan(uuid4())
+    assert caught.value.exit_status == 2
