@@ -1,0 +1,153 @@
+"""The `clinic` command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import IO
+
+import click
+import structlog
+
+from .database import Database
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+state_option = click.option(
+    "--state", type=FOLDER, envvar="DERMAKIOSK_STATE", required=True, help="The clinic's state folder."
+)
+db_option = click.option(
+    "--db",
+    metavar="URL",
+    envvar="DERMAKIOSK_CLINIC_DB",
+    help="SQLite or PostgreSQL (default: clinic.sqlite in the state folder).",
+)
+
+
+@click.group()
+def clinic() -> None:
+    """The clinic's side: what comes from kiosks is stored, receipted, opened, shown.
+
+    'migrate' makes the database, 'register-kiosk' lets a kiosk in, then 'ingest', 'open' and 'serve' run,
+    each as its own process.
+    """
+
+
+@clinic.command()
+@state_option
+@db_option
+def migrate(state: Path, db: str | None) -> None:
+    """Make the database, or bring it to this version's schema."""
+    revision = Database.at(state, db).migrate()
+    click.echo(f"The clinic's database is at revision {revision}.")
+
+
+@clinic.command("register-kiosk")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@state_option
+@db_option
+def register_kiosk(file: Path, state: Path, db: str | None) -> None:
+    """Let a kiosk in: FILE is what the authority wrote when it enrolled it."""
+    from . import registry
+
+    kiosk = registry.register_kiosk(_ready(state, db), file)
+    click.echo(f"Registered kiosk {kiosk}.")
+
+
+@clinic.command("add-account")
+@click.argument("name")
+@state_option
+@db_option
+def add_account(name: str, state: Path, db: str | None) -> None:
+    """Make an account for a member of staff; its password is shown this once and kept nowhere."""
+    from . import accounts
+
+    password = accounts.add_account(_ready(state, db), name)
+    click.echo(f"account={name}")
+    click.echo(f"password={password}")
+
+
+@clinic.command()
+@state_option
+@db_option
+def ingest(state: Path, db: str | None) -> None:
+    """Take in what kiosks send, store it sealed, and send receipts. Any number of workers may run."""
+    from .broker import Address
+    from .ingest import IngestWorker
+
+    folder = state / "ingest"
+    IngestWorker(_ready(state, db), folder, Address.read(folder)).run(_stop_on_signal())
+
+
+@clinic.command("open")
+@state_option
+@db_option
+@click.option("--export", type=FOLDER, help="Also write each opened message as JSON into this folder.")
+@click.option("--again", is_flag=True, help="Try quarantined envelopes once more, after an update.")
+def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None:
+    """Open what ingest has stored. Only this process holds the key that reads results."""
+    from .opener import Opener, read_opening_keys
+
+    opener = Opener(_ready(state, db), read_opening_keys(state / "opener" / "opening.key"), export)
+    stop = _stop_on_signal()
+    opener.begin(again=again)
+    structlog.get_logger().info("ready")
+    opener.run(stop)
+
+
+@clinic.command()
+@state_option
+@db_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one."
+)
+@click.option("--behind-tls", is_flag=True, help="People come through a TLS proxy on this machine.")
+def serve(state: Path, db: str | None, host: str, port: int, behind_tls: bool) -> None:
+    """The clinic's pages. Without TLS they are served on loopback only."""
+    from .pages.server import serve_pages
+
+    serve_pages(_ready(state, db), state, host, port, behind_tls=behind_tls, stop=_stop_on_signal())
+
+
+@clinic.command()
+@state_option
+@db_option
+@click.option("--json", "json_file", type=click.File("w"), help="Write it as JSON ('-' is stdout).")
+def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
+    """What has come, what waits, what needs a person."""
+    from .summary import as_text, summary
+
+    with _ready(state, db).reading() as session:
+        counts = summary(session)
+    if json_file is not None:
+        click.echo(json.dumps(counts), file=json_file)
+    else:
+        click.echo(as_text(counts))
+
+
+@clinic.command()
+@state_option
+@click.option("--out", type=FOLDER, required=True, help="Where each payload becomes a file.")
+def tap(state: Path, out: Path) -> None:
+    """Write down everything that crosses the broker, as an auditor sees it."""
+    from .broker import Address
+    from .tap import Tap
+
+    role = state / "auditor"
+    Tap(role, Address.read(role), out).run(_stop_on_signal())
+
+
+def _ready(state: Path, db: str | None) -> Database:
+    database = Database.at(state, db)
+    database.require_current()
+    return database
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

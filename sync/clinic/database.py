@@ -1,0 +1,179 @@
+"""The clinic's database: where it is, its transactions, its schema version."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.orm import Session
+
+from .errors import ClinicError, ClinicUsageError
+from .tables import Base
+
+BUSY_SECONDS = 15
+CONNECT_SECONDS = 10
+
+
+def now() -> datetime:
+    """This moment, UTC."""
+    return datetime.now(timezone.utc)
+
+
+class Database:
+    """One SQLite file or PostgreSQL database, used by any number of processes at once."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+
+    @classmethod
+    def at(cls, state: Path, url: str | None = None) -> Database:
+        """The database at `url`, or `clinic.sqlite` in the state folder."""
+        if url:
+            return cls(url)
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return cls(f"sqlite:///{(state / 'clinic.sqlite').resolve()}")
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only looks."""
+        with Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction that commits at the end of the block, or leaves nothing."""
+        with (
+            self._write_connection() as connection,
+            connection.begin(),
+            Session(connection, expire_on_commit=False) as session,
+        ):
+            yield session
+            session.flush()
+
+    def migrate(self) -> str:
+        """Bring the schema to the newest revision and return its name. Raises ClinicError."""
+        try:
+            with self._write_connection() as connection, connection.begin():
+                command.upgrade(_alembic(connection), "head")
+        except DBAPIError as error:
+            raise ClinicError(f"The clinic's database cannot be migrated: {error.orig}.") from error
+        return _newest()
+
+    def require_current(self) -> None:
+        """Raise ClinicError unless the schema is the one this software was written for."""
+        try:
+            with self.engine.connect() as connection:
+                revision = MigrationContext.configure(connection).get_current_revision()
+        except DBAPIError as error:
+            raise ClinicError(f"The clinic's database cannot be opened: {error.orig}.") from error
+        if revision != _newest():
+            has = f"at revision {revision}" if revision else "empty"
+            raise ClinicError(
+                f"The clinic's database is {has}, this software needs {_newest()}: "
+                "run 'dermakiosk clinic migrate' first."
+            )
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _write_connection(self) -> Connection:
+        return self.engine.connect().execution_options(clinic_writes=True)
+
+
+def insert_once(session: Session, row: Base) -> bool:
+    """Insert `row` unless a row with one of its unique keys is there; True if it went in.
+
+    No exception breaks the transaction, and of two processes that insert the same one exactly one gets True.
+    """
+    statement = _insert(session, row).on_conflict_do_nothing()
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)
+    return bool(result.rowcount == 1)
+
+
+def put(session: Session, row: Base) -> None:
+    """Insert `row`, or give the row with its primary key these values."""
+    keys = [column.name for column in row.__table__.primary_key]
+    statement = _insert(session, row)
+    values = {name: value for name, value in statement.excluded.items() if name not in keys}
+    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=values))
+
+
+def _insert(session: Session, row: Base) -> Any:
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    columns = [column.name for column in row.__table__.columns]
+    values = {name: getattr(row, name) for name in columns if name in row.__dict__}
+    return dialect.insert(type(row)).values(values)
+
+
+def _engine(text: str) -> Engine:
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ClinicUsageError(
+            "--db is not a database URL: write sqlite:////path/clinic.sqlite or postgresql://user@host/name."
+        ) from error
+    kind = url.get_backend_name()
+    if kind == "postgresql":
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        arguments: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
+    elif kind == "sqlite":
+        arguments = {"timeout": BUSY_SECONDS}
+        _make_private(url.database)
+    else:
+        raise ClinicUsageError(f"--db names {kind}: the clinic's records live in SQLite or PostgreSQL.")
+    try:
+        engine = create_engine(url, connect_args=arguments, pool_pre_ping=kind == "postgresql")
+    except ModuleNotFoundError as error:
+        raise ClinicError(
+            f"PostgreSQL needs a driver that is not installed ({error.name}): "
+            "install the package with its extra, dermakiosk[postgresql]."
+        ) from error
+    if kind == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make_private(path: str | None) -> None:
+    """Make the file before SQLite does, readable by nobody else; SQLite gives its log the same mode."""
+    try:
+        os.close(os.open(path or "", os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ClinicUsageError(f"The clinic's database cannot be made: {error}.") from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    # The driver's own BEGIN comes too late to hold a lock from the first read on: we say it ourselves.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("clinic_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _alembic(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _newest() -> str:
+    return ScriptDirectory.from_config(_alembic()).get_current_head() or ""

@@ -1,0 +1,248 @@
+"""The ingest worker: from the broker into the database, and the receipts back."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from sync.wire import topics
+from sync.wire.keys import KeyRefused, load_signing_key
+from sync.wire.receipt import Receipt
+
+from .broker import Address, Role, connect
+from .database import Database, now
+from .errors import ClinicUsageError
+from .intake import Outcome, take_envelope, take_heartbeat, take_poison
+from .receipts import Owed, mark_sent, unsent
+
+RECEIVE_MAXIMUM = 500
+SESSION_EXPIRY_SECONDS = 24 * 3600
+# One commit for so many payloads at most: its fsync is what a message costs.
+BATCH = 100
+RECEIPT_WINDOW = 100
+# A receipt that the broker has not acknowledged for this long is published again.
+RECEIPT_PATIENCE_SECONDS = 30.0
+TICK_SECONDS = 0.5
+DATABASE_WAIT_SECONDS = (0.5, 30.0)
+NO_SUBSCRIBER = 0x10
+FAILURE = 0x80
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One payload, acknowledged only on the connection that brought it."""
+
+    connection: int
+    mid: int
+    qos: int
+    topic: topics.Topic | None
+    data: bytes
+
+
+class IngestWorker:
+    """One of any number of workers. It holds no opening key: it stores what it cannot read."""
+
+    def __init__(self, database: Database, folder: Path, address: Address) -> None:
+        self._database = database
+        self._address = address
+        self._signing_key = _load_receipt_key(folder / "receipt.key")
+        role = Role(folder)
+        self.name = role.name
+        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        self._acknowledged: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._in_flight: dict[int, tuple[Owed, float]] = {}
+        self._connection = 0
+        self._client = role.client(manual_ack=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; what was not acknowledged then, the broker keeps for this worker."""
+        connect(
+            self._client,
+            self._address,
+            receive_maximum=RECEIVE_MAXIMUM,
+            session_expiry_seconds=SESSION_EXPIRY_SECONDS,
+        )
+        try:
+            while not stop.is_set():
+                batch = self._next_batch()
+                self._with_patience(stop, partial(self._store, batch))
+                self._with_patience(stop, self._send_receipts)
+        finally:
+            self._client.disconnect()
+            self._client.loop_stop()
+            log.info("stopped", worker=self.name)
+
+    def _on_connect(self, client: mqtt.Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
+        if reason.is_failure:
+            log.error("broker-refused", worker=self.name, reason=str(reason))
+            return
+        self._connection += 1
+        log.info("connected", worker=self.name)
+        kinds: tuple[topics.UpKind, ...] = ("result", "reminder", "status")
+        options = SubscribeOptions(qos=1)
+        client.subscribe([(topics.shared_up(self._address.share, kind), options) for kind in kinds])
+
+    def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
+        log.info("disconnected", worker=self.name, reason=str(reason))
+
+    def _on_subscribe(self, _: Any, __: Any, ___: int, reasons: Sequence[Any], ____: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            log.error("subscription-refused", worker=self.name)
+        else:
+            log.info("ready", worker=self.name)
+
+    def _on_message(self, _: mqtt.Client, __: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = topics.parse(message.topic)
+        except topics.TopicError:
+            topic = None
+        self._arrivals.put(Arrival(self._connection, message.mid, message.qos, topic, bytes(message.payload)))
+
+    def _on_publish(self, _: mqtt.Client, __: Any, mid: int, reason: Any, ___: Any) -> None:
+        self._acknowledged.put((mid, reason.value))
+
+    def _next_batch(self) -> list[Arrival]:
+        batch: list[Arrival] = []
+        # Sooner than a tick while the broker owes us words about receipts.
+        patience = TICK_SECONDS / 10 if self._in_flight else TICK_SECONDS
+        try:
+            batch.append(self._arrivals.get(timeout=patience))
+            while len(batch) < BATCH:
+                batch.append(self._arrivals.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _store(self, batch: Sequence[Arrival]) -> None:
+        """Commit, then acknowledge: what a crash takes away between the two comes again, as a duplicate."""
+        if not batch:
+            return
+        try:
+            with self._database.writing() as session:
+                outcomes = [self._take(session, arrival) for arrival in batch]
+        except (OperationalError, InterfaceError):
+            raise
+        except DBAPIError:
+            # One of them cannot be stored, whatever is done: the others must not wait for it.
+            outcomes = [self._store_alone(arrival) for arrival in batch]
+        for arrival in batch:
+            if arrival.connection == self._connection:
+                self._client.ack(arrival.mid, arrival.qos)
+        counts: Counter[str] = Counter(outcomes)
+        if set(counts) != {"heartbeat"}:
+            log.info("taken", worker=self.name, **counts)
+
+    def _take(self, session: Session, arrival: Arrival) -> Outcome:
+        if arrival.topic is None:
+            return "dropped"
+        if arrival.topic.kind == "status":
+            return take_heartbeat(session, arrival.topic.kiosk, arrival.data)
+        return take_envelope(session, arrival.topic.kiosk, arrival.data, self.name)
+
+    def _store_alone(self, arrival: Arrival) -> Outcome:
+        try:
+            with self._database.writing() as session:
+                return self._take(session, arrival)
+        except (OperationalError, InterfaceError):
+            raise
+        except DBAPIError as error:
+            log.error("not-storable", worker=self.name, kind=type(error).__name__)
+            if arrival.topic is None or arrival.topic.kind == "status":
+                return "dropped"
+            with self._database.writing() as session:
+                return take_poison(session, arrival.topic.kiosk, arrival.data, "not_storable", self.name)
+
+    def _send_receipts(self) -> None:
+        self._note_acknowledged()
+        if not self._client.is_connected():
+            return
+        waiting = {owed for owed, _ in self._in_flight.values()}
+        with self._database.reading() as session:
+            due = unsent(session, self.name, now(), RECEIPT_WINDOW + len(waiting))
+        for owed in [o for o in due if o not in waiting][: RECEIPT_WINDOW - len(waiting)]:
+            receipt = Receipt(
+                kiosk=owed.kiosk,
+                message_id=owed.message_id,
+                sha256=owed.sha256,
+                status=owed.status,
+                at=owed.at,
+            )
+            sent = self._client.publish(
+                topics.down(owed.kiosk, "receipt"), receipt.sign(self._signing_key), 1, properties=_content()
+            )
+            self._in_flight[sent.mid] = (owed, time.monotonic())
+
+    def _note_acknowledged(self) -> None:
+        """Remember the receipts that the broker took.
+
+        A kiosk that is not subscribed (0x10) did not get its receipt; it asks again by sending again.
+        """
+        sent = []
+        while not self._acknowledged.empty():
+            mid, reason = self._acknowledged.get_nowait()
+            owed, _ = self._in_flight.pop(mid, (None, 0.0))
+            if owed is None:
+                continue
+            if reason >= FAILURE:
+                log.error("receipt-refused", worker=self.name, kiosk=str(owed.kiosk), reason=reason)
+                # Left in flight under no id of the broker's, so that it is tried again after a while.
+                self._in_flight[-mid] = (owed, time.monotonic())
+                continue
+            if reason == NO_SUBSCRIBER:
+                log.info("receipt-unheard", worker=self.name, kiosk=str(owed.kiosk))
+            sent.append(owed)
+        if sent:
+            with self._database.writing() as session:
+                mark_sent(session, sent, now())
+        old = time.monotonic() - RECEIPT_PATIENCE_SECONDS
+        self._in_flight = {mid: item for mid, item in self._in_flight.items() if item[1] > old}
+
+    def _with_patience(self, stop: threading.Event, work: Callable[[], None]) -> None:
+        """Do `work`, again and again while the database is away: nothing is acknowledged meanwhile."""
+        wait, longest = DATABASE_WAIT_SECONDS
+        while not stop.is_set():
+            try:
+                work()
+                return
+            except (OperationalError, InterfaceError) as error:
+                log.error("database-away", worker=self.name, kind=type(error).__name__, wait_s=wait)
+                stop.wait(wait)
+                wait = min(2 * wait, longest)
+
+
+def _load_receipt_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        return load_signing_key(path.read_bytes())
+    except (OSError, KeyRefused) as error:
+        raise ClinicUsageError(
+            f"{path} is not there or is no receipt key: make it with 'dermakiosk provision role ingest-1 …'."
+        ) from error
+
+
+def _content() -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = topics.CONTENT_TYPE
+    return properties

@@ -1,0 +1,243 @@
+"""The opener: the one process that reads results, with the clinic's opening key."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Select, select, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from sync.wire import envelope
+from sync.wire.keys import KeyRefused, OpeningKey, load_opening_keys
+from sync.wire.messages import Message, Result, Withdraw
+
+from .audit import note
+from .database import Database, insert_once, now, put
+from .errors import ClinicUsageError
+from .registry import RESULT, key_finder
+from .tables import (
+    OPENED,
+    QUARANTINED,
+    STORED,
+    Envelope,
+    FindingRow,
+    HeldKey,
+    ReminderRow,
+    Scan,
+    Withdrawal,
+)
+
+POLL_SECONDS = 0.25
+DATABASE_WAIT_SECONDS = (0.5, 30.0)
+# Why an envelope waits although the opener has seen it.
+NO_KEY = "no_opening_key"
+
+log = structlog.get_logger()
+
+
+class Refused(Exception):
+    """An opened message that the records cannot take; `reason` is one word for the envelope's row."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Opener:
+    """Opens what is stored, oldest first. It believes no row: every signature is checked once more."""
+
+    def __init__(self, database: Database, keys: Sequence[OpeningKey], export: Path | None = None) -> None:
+        self._database = database
+        self._keys = tuple(keys)
+        self._export = export
+
+    def begin(self, *, again: bool = False) -> None:
+        """Say which keys are held, and look once more at what waited for one.
+
+        A key that was held and is not any more is retired: ingest has kiosks seal again what was sealed to
+        it. With `again`, quarantined envelopes are tried once more too.
+        """
+        moment = now()
+        with self._database.writing() as session:
+            held = {key.kid for key in self._keys}
+            for row in session.scalars(select(HeldKey)):
+                if row.held != (row.kid in held):
+                    row.held, row.since = not row.held, moment
+            for kid in held:
+                insert_once(session, HeldKey(kid=kid, held=True, since=moment))
+            waits = update(Envelope).where(Envelope.state == STORED, Envelope.reason == NO_KEY)
+            session.execute(waits.values(reason=None))
+            if again:
+                quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
+                session.execute(quarantined.values(state=STORED, reason=None))
+
+    def run(self, stop: threading.Event) -> None:
+        """Open envelopes as they come, until `stop` is set."""
+        wait, longest = DATABASE_WAIT_SECONDS
+        while not stop.is_set():
+            try:
+                if not self.open_next():
+                    stop.wait(POLL_SECONDS)
+                wait = DATABASE_WAIT_SECONDS[0]
+            except (OperationalError, InterfaceError) as error:
+                log.error("database-away", kind=type(error).__name__, wait_s=wait)
+                stop.wait(wait)
+                wait = min(2 * wait, longest)
+        log.info("stopped")
+
+    def open_next(self) -> bool:
+        """Open the oldest envelope that waits; False if there is none."""
+        with self._database.reading() as session:
+            found = session.scalars(_waiting().with_only_columns(Envelope.message_id)).first()
+        if found is None:
+            return False
+        try:
+            with self._database.writing() as session:
+                # Another opener may have been here since, or be at it now: then this one looks elsewhere.
+                row = session.scalars(_waiting().with_for_update(skip_locked=True)).first()
+                if row is not None:
+                    found = row.message_id
+                    self._open(session, row)
+        except (OperationalError, InterfaceError):
+            raise
+        except DBAPIError as error:
+            log.error("not-storable", message=str(found), kind=type(error).__name__)
+            with self._database.writing() as session:
+                row = session.get(Envelope, found)
+                assert row is not None, "envelopes are never deleted"
+                row.state, row.reason = QUARANTINED, "not_storable"
+        return True
+
+    def _open(self, session: Session, row: Envelope) -> None:
+        try:
+            verified = envelope.verify(row.data, key_finder(session, RESULT), row.kiosk)
+            message = envelope.open_envelope(verified, self._keys)
+            _keep(session, row, message)
+        except envelope.EnvelopeError as error:
+            if error.reason == "unknown_recipient":
+                row.reason = NO_KEY
+                log.warning("no-opening-key", message=str(row.message_id), key=row.recipient.hex())
+            else:
+                _quarantine(row, error.reason)
+        except Refused as error:
+            _quarantine(row, error.reason)
+        else:
+            if self._export is not None:
+                _write(self._export / f"{row.message_id}.json", message)
+            row.state, row.reason, row.opened_at = OPENED, None, now()
+            log.info("opened", message=str(row.message_id), type=row.type)
+
+
+def read_opening_keys(path: Path) -> tuple[OpeningKey, ...]:
+    """The opening keys in the opener's key file."""
+    try:
+        return load_opening_keys(path.read_bytes())
+    except (OSError, KeyRefused) as error:
+        raise ClinicUsageError(
+            f"{path} is not there or is no file of opening keys: make it with "
+            "'dermakiosk provision opener …', or bring back its safe copy."
+        ) from error
+
+
+def _waiting() -> Select[Envelope]:
+    return (
+        select(Envelope)
+        .where(Envelope.state == STORED, Envelope.reason.is_(None))
+        .order_by(Envelope.received_at, Envelope.kiosk, Envelope.epoch, Envelope.sequence)
+        .limit(1)
+    )
+
+
+def _quarantine(row: Envelope, reason: str) -> None:
+    row.state, row.reason = QUARANTINED, reason
+    log.warning("quarantined", message=str(row.message_id), reason=reason)
+
+
+def _keep(session: Session, row: Envelope, message: Message) -> None:
+    if isinstance(message, Result):
+        _keep_result(session, row, message)
+    elif isinstance(message, Withdraw):
+        _keep_withdrawal(session, row, message)
+    else:
+        reminder = ReminderRow(
+            id=message.reminder,
+            message_id=row.message_id,
+            kiosk=row.kiosk,
+            patient_reference=message.patient_reference,
+            rule=message.rule,
+            due_on=message.due_on,
+            scan=message.scan,
+        )
+        insert_once(session, reminder)
+
+
+def _keep_result(session: Session, row: Envelope, result: Result) -> None:
+    """One record for one scan: a second result must say which it replaces, or it is not taken."""
+    known = session.get(Scan, result.scan)
+    if known is not None:
+        if known.kiosk != row.kiosk:
+            raise Refused("scan_of_another_kiosk")
+        if result.supersedes != known.message_id:
+            raise Refused("second_result")
+        session.delete(known)
+        session.flush()
+    findings = result.findings
+    scan = Scan(
+        id=result.scan,
+        message_id=row.message_id,
+        kiosk=row.kiosk,
+        patient_reference=result.patient_reference,
+        supersedes=result.supersedes,
+        captured_at=result.captured_at,
+        opened_at=now(),
+        board=result.board,
+        simulated=result.simulated,
+        software=findings.software,
+        calibration=findings.calibration,
+        models=dict(findings.models),
+        quality=list(findings.quality),
+        consent=result.consent.model_dump(mode="json"),
+        geometry=findings.geometry.model_dump(mode="json"),
+    )
+    session.add(scan)
+    session.flush()
+    session.add_all(
+        FindingRow(scan=result.scan, position=position, **finding.model_dump())
+        for position, finding in enumerate(findings.findings)
+    )
+    session.flush()
+
+
+def _keep_withdrawal(session: Session, row: Envelope, withdraw: Withdraw) -> None:
+    """Mark the scan; a withdrawal that overtakes its result waits for it under the scan's id."""
+    known = session.get(Scan, withdraw.scan) or session.get(Withdrawal, withdraw.scan)
+    if known is not None and known.kiosk != row.kiosk:
+        raise Refused("scan_of_another_kiosk")
+    put(
+        session,
+        Withdrawal(
+            scan=withdraw.scan,
+            message_id=row.message_id,
+            kiosk=row.kiosk,
+            at=withdraw.at,
+            reason=withdraw.reason,
+        ),
+    )
+    note(session, "opener", "scan-withdrawn", withdraw.scan, by=withdraw.reason)
+
+
+def _write(path: Path, message: Message) -> None:
+    """Write what was opened; before the commit, so that a crash leaves none out."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_suffix(".part")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(message.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,81 @@
+"""What the page of one scan shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..records import ScanRecord
+from ..tables import FindingRow
+from . import words
+from .drawn_face import DrawnFace
+from .interval_plot import IntervalPlot
+
+# Measures whose findings the geometry's marks of this kind show.
+MARKED = {"spot_area": "spot", "spot_count": "spot"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measure in large: the whole face, or the span over its zones where there is no whole."""
+
+    measure: str
+    name: str
+    value: str
+    unit: str
+    interval: str
+    reading: str
+    selected: bool
+
+
+class ScanView:
+    """One scan, with one of its measures drawn."""
+
+    def __init__(self, record: ScanRecord, wanted: str | None) -> None:
+        by_measure: dict[str, list[FindingRow]] = {}
+        for row in record.findings:
+            by_measure.setdefault(row.measure, []).append(row)
+        order = list(words.MEASURES)
+        self.measures = sorted(by_measure, key=lambda name: (name not in order, (order + [name]).index(name)))
+        self.zones = [zone for zone in words.ZONES if any(row.zone == zone for row in record.findings)]
+        self.selected = wanted if wanted in by_measure else next(iter(self.measures), None)
+        self._cells = {(row.measure, row.zone): row for row in record.findings}
+        self.figures = [_figure(by_measure[name], name == self.selected) for name in self.measures]
+        self.consent_at = datetime.fromisoformat(record.scan.consent["at"])
+        self.quality = [words.quality(flag) for flag in record.scan.quality]
+        if self.selected is None:
+            return
+        self.measure = words.measure(self.selected)
+        rows = [
+            self._cells[self.selected, zone] for zone in self.zones if (self.selected, zone) in self._cells
+        ]
+        self.unit = words.unit(rows[0].unit)
+        self.plot = IntervalPlot(rows)
+        kind = MARKED.get(self.selected, self.selected)
+        marks = [mark for mark in record.scan.geometry.get("marks", ()) if mark.get("kind") == kind]
+        self.face = DrawnFace(marks, [row.zone for row in rows])
+
+    def cell(self, measure: str, zone: str) -> FindingRow | None:
+        """The finding of a measure in a zone, or None where it was not measured."""
+        return self._cells.get((measure, zone))
+
+    def text(self, zone: str) -> str:
+        """The number of the drawn measure in `zone`."""
+        row = self._cells.get((self.selected or "", zone))
+        return "" if row is None else words.with_unit(row.measure, row.value, row.unit)
+
+
+def _figure(rows: Sequence[FindingRow], selected: bool) -> Figure:
+    name, code = rows[0].measure, rows[0].unit
+    whole = next((row for row in rows if row.zone == "face"), None)
+    if whole is not None:
+        value = words.number(name, whole.value)
+        interval = f"95 % between {words.number(name, whole.low)} and {words.number(name, whole.high)}"
+    else:
+        ends = [words.number(name, pick(row.value for row in rows)) for pick in (min, max)]
+        value = ends[0] if ends[0] == ends[1] else "\N{EN DASH}".join(ends)
+        interval = f"over {len(rows)} zones"
+    return Figure(
+        name, words.measure(name).name, value, words.unit(code), interval, words.reading(rows), selected
+    )

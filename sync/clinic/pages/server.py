@@ -1,0 +1,56 @@
+"""The web server of the clinic's pages."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from pathlib import Path
+
+import structlog
+import waitress
+
+from ..database import Database
+from ..errors import ClinicUsageError
+from .app import make_app, secret_key
+
+THREADS = 4
+STOP_SECONDS = 1.5
+
+log = structlog.get_logger()
+
+
+def serve_pages(
+    database: Database, state: Path, host: str, port: int, *, behind_tls: bool, stop: threading.Event
+) -> None:
+    """Serve until `stop` is set. Names and passwords never cross a network in the clear."""
+    if not behind_tls and not _is_loopback(host):
+        raise ClinicUsageError(
+            f"{host} can be reached from outside, and these pages would cross the network in the clear: "
+            "listen on 127.0.0.1 behind a TLS proxy, and say --behind-tls."
+        )
+    app = make_app(database, secret_key(state), behind_tls=behind_tls)
+    proxy = (
+        {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"}}
+        if behind_tls
+        else {}
+    )
+    try:
+        server = waitress.create_server(app, host=host, port=port, threads=THREADS, ident=None, **proxy)
+    except OSError as error:
+        raise ClinicUsageError(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
+    thread = threading.Thread(target=server.run, name="pages", daemon=True)
+    thread.start()
+    log.info("ready", host=host, port=server.effective_port)
+    stop.wait()
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
+    server.close()
+    log.info("stopped")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,153 @@
+"""The plain words of the clinic's pages: measures, units, readings, times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ..tables import FindingRow
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one measure is written: its name, what it means, how many decimals."""
+
+    name: str
+    meaning: str
+    decimals: int
+
+
+MEASURES = {
+    "ita": Measure(
+        "Skin tone angle (ITA)", "Lightness against yellowness; a larger angle is lighter skin.", 1
+    ),
+    "melanin_index": Measure("Melanin index", "How much pigment darkens the skin; higher is more.", 1),
+    "erythema_index": Measure("Erythema index", "How much blood reddens the skin; higher is more.", 1),
+    "redness": Measure("Red area", "The part of the zone that is redder than the skin around it.", 1),
+    "spot_area": Measure("Spot area", "All dark spots of the zone together.", 1),
+    "spot_count": Measure("Spots", "Dark spots counted in the zone.", 0),
+}
+
+ZONES = {
+    "face": "Whole face",
+    "forehead": "Forehead",
+    "right_periorbital": "Around the right eye",
+    "left_periorbital": "Around the left eye",
+    "nose": "Nose",
+    "right_cheek": "Right cheek",
+    "left_cheek": "Left cheek",
+    "chin": "Chin",
+}
+
+# UCUM as people write it; a unit that is not here is shown as it came.
+UNITS = {"deg": "°", "1": "", "mm2": "mm²", "mm": "mm", "cm2": "cm²", "%": "%", "{spots}": "", "{count}": ""}
+
+QUALITY = {
+    "uncalibrated_scale": "The scale is taken from the iris, not calibrated: areas are approximate.",
+    "nominal_calibration": "Colours are those of the board's nominal calibration.",
+    "mouth_open": "The mouth was open.",
+    "head_turned": "The head was turned a little.",
+}
+
+# Upper bounds of the ITA classes, after Del Bino (in degrees).
+ITA_CLASSES = (
+    (-30.0, "dark"),
+    (10.0, "brown"),
+    (28.0, "tan"),
+    (41.0, "intermediate"),
+    (55.0, "light"),
+    (float("inf"), "very light"),
+)
+
+
+def measure(name: str) -> Measure:
+    """How `name` is written; a measure that this version does not know keeps its own name."""
+    return MEASURES.get(name) or Measure(name.replace("_", " ").capitalize(), "", 2)
+
+
+def zone(name: str) -> str:
+    return ZONES.get(name) or name.replace("_", " ").capitalize()
+
+
+def unit(code: str) -> str:
+    return UNITS.get(code, code)
+
+
+def quality(flag: str) -> str:
+    return QUALITY.get(flag) or flag.replace("_", " ").capitalize() + "."
+
+
+def number(name: str, value: float) -> str:
+    """The value with the decimals of its measure, a true minus sign, and no minus zero."""
+    decimals = measure(name).decimals
+    text = f"{round(value, decimals) + 0.0:,.{decimals}f}"
+    return text.replace(",", "\N{THIN SPACE}").replace("-", "\N{MINUS SIGN}")
+
+
+def with_unit(name: str, value: float, code: str) -> str:
+    """The number and its unit as one piece of text."""
+    text, sign = number(name, value), unit(code)
+    if not sign:
+        return text
+    return text + sign if sign == "°" else f"{text}\N{NO-BREAK SPACE}{sign}"
+
+
+def reading(rows: Sequence[FindingRow]) -> str:
+    """One measure in plain words: its class where one is published, else where on the face it is highest.
+
+    Zones are told apart only where their confidence intervals do not meet.
+    """
+    if not rows:
+        return ""
+    if rows[0].measure == "ita":
+        whole = next((row for row in rows if row.zone == "face"), None)
+        if whole is not None:
+            classes = [_ita_class(whole.low), _ita_class(whole.high)]
+            text = classes[0] if classes[0] == classes[1] else f"{classes[0]} to {classes[1]}"
+            return text.capitalize()
+    zones = sorted((row for row in rows if row.zone != "face"), key=lambda row: row.value)
+    if len(zones) < 2:
+        return ""
+    lowest, highest = zones[0], zones[-1]
+    if highest.value == 0:
+        return "None in any zone"
+    if lowest.high >= highest.low:
+        return "About the same in every zone"
+    word = (
+        "lightest" if highest.measure == "ita" else "most" if highest.measure == "spot_count" else "highest"
+    )
+    return f"{word.capitalize()} {_where(highest.zone)}"
+
+
+def when(moment: datetime, today: datetime) -> str:
+    """The moment as people say it: "today 14:05", "yesterday 09:30", "3 Mar 14:05", "3 Mar 2024"."""
+    local, current = moment.astimezone(), today.astimezone()
+    clock = f"{local:%H:%M}"
+    days = (current.date() - local.date()) // timedelta(days=1)
+    if days == 0:
+        return f"today {clock}"
+    if days == 1:
+        return f"yesterday {clock}"
+    if local.year == current.year:
+        return f"{local.day} {local:%b} {clock}"
+    return f"{local.day} {local:%b %Y}"
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its beginning, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def full_time(moment: datetime) -> str:
+    """The moment in full, in the clinic's time zone."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S UTC%z}"
+
+
+def _ita_class(value: float) -> str:
+    return next(name for bound, name in ITA_CLASSES if value <= bound)
+
+
+def _where(name: str) -> str:
+    text = zone(name)
+    return text[0].lower() + text[1:] if text.startswith("Around") else f"on the {text.lower()}"

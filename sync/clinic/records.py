@@ -1,0 +1,97 @@
+"""The clinic's records of scans, as its pages read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from .tables import Envelope, FindingRow, Kiosk, Scan, Withdrawal
+
+PAGE_SIZE = 50
+
+
+@dataclass(frozen=True)
+class ScanLine:
+    """One scan in the list."""
+
+    id: UUID
+    captured_at: datetime
+    patient_reference: str | None
+    kiosk: str
+    simulated: bool
+    quality: Sequence[str]
+    withdrawn_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ScanPage:
+    """Some scans, newest first; `older` is where the next page starts, None on the last."""
+
+    lines: Sequence[ScanLine]
+    older: UUID | None
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """One scan with everything known of it; a withdrawn one comes without its findings."""
+
+    scan: Scan
+    kiosk: Kiosk
+    envelope: Envelope
+    findings: Sequence[FindingRow]
+    withdrawal: Withdrawal | None
+
+
+def scan_page(session: Session, reference: str | None = None, after: UUID | None = None) -> ScanPage:
+    """Scans of one patient reference, or of all; the page that follows the scan `after`."""
+    query = (
+        select(Scan, Kiosk.name, Withdrawal.at)
+        .join(Kiosk, Kiosk.id == Scan.kiosk)
+        .outerjoin(Withdrawal, Withdrawal.scan == Scan.id)
+        .order_by(Scan.captured_at.desc(), Scan.id.desc())
+        .limit(PAGE_SIZE + 1)
+    )
+    if reference:
+        query = query.where(Scan.patient_reference == reference)
+    if after is not None:
+        query = _older_than(query, session.get(Scan, after))
+    rows = session.execute(query).all()
+    lines = [
+        ScanLine(scan.id, scan.captured_at, scan.patient_reference, kiosk, scan.simulated, scan.quality, gone)
+        for scan, kiosk, gone in rows[:PAGE_SIZE]
+    ]
+    return ScanPage(lines, lines[-1].id if len(rows) > PAGE_SIZE else None)
+
+
+def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
+    """The scan, or None when there is none of this id."""
+    scan = session.get(Scan, scan_id)
+    if scan is None:
+        return None
+    kiosk, envelope = session.get(Kiosk, scan.kiosk), session.get(Envelope, scan.message_id)
+    assert kiosk is not None and envelope is not None, "foreign keys hold"
+    withdrawal = session.get(Withdrawal, scan_id)
+    findings: Sequence[FindingRow] = ()
+    if withdrawal is None:
+        findings = session.scalars(
+            select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)
+        ).all()
+    return ScanRecord(scan, kiosk, envelope, findings, withdrawal)
+
+
+def waiting_count(session: Session) -> dict[str, int]:
+    """How many envelopes are in each state."""
+    rows = session.execute(select(Envelope.state, func.count()).group_by(Envelope.state)).all()
+    return {state: count for state, count in rows}
+
+
+def _older_than(query: Select[Scan, str, datetime], scan: Scan | None) -> Select[Scan, str, datetime]:
+    if scan is None:
+        return query
+    earlier = Scan.captured_at < scan.captured_at
+    return query.where(or_(earlier, and_(Scan.captured_at == scan.captured_at, Scan.id < scan.id)))

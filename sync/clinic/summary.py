@@ -1,0 +1,80 @@
+"""How the clinic's side is, in counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from .tables import OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison, ReceiptRow, Scan, Withdrawal
+
+
+def summary(session: Session) -> dict[str, Any]:
+    """Counts of everything that waits or needs a person, and how each kiosk is."""
+    states = dict.fromkeys((STORED, OPENED, QUARANTINED), 0)
+    states.update(
+        session.execute(select(Envelope.state, func.count()).group_by(Envelope.state)).tuples().all()
+    )
+    oldest = session.scalar(select(func.min(Envelope.received_at)).where(Envelope.state == STORED))
+    missing = missing_sequences(session)
+    return {
+        "envelopes": states,
+        "oldest_unopened": _text(oldest),
+        "poison": _count(session, Poison),
+        "receipts_unsent": session.scalar(
+            select(func.count()).select_from(ReceiptRow).where(ReceiptRow.sent_at.is_(None))
+        ),
+        "scans": _count(session, Scan),
+        "withdrawn": _count(session, Withdrawal),
+        "kiosks": [
+            {
+                "kiosk": str(kiosk.id),
+                "name": kiosk.name,
+                "last_seen": _text(kiosk.last_seen_at),
+                "waiting_there": (kiosk.heartbeat or {}).get("waiting"),
+                "missing": missing.get(kiosk.id, 0),
+            }
+            for kiosk in session.scalars(select(Kiosk).order_by(Kiosk.name, Kiosk.id))
+        ],
+    }
+
+
+def missing_sequences(session: Session) -> dict[UUID, int]:
+    """How many sequence numbers of each kiosk have not come although a higher one of the same epoch has.
+
+    Numbers start at 1 in each epoch.
+    """
+    highest, count = func.max(Envelope.sequence), func.count()
+    rows = session.execute(select(Envelope.kiosk, highest, count).group_by(Envelope.kiosk, Envelope.epoch))
+    missing: dict[UUID, int] = {}
+    for kiosk, top, come in rows:
+        missing[kiosk] = missing.get(kiosk, 0) + max(0, top - come)
+    return missing
+
+
+def as_text(counts: dict[str, Any]) -> str:
+    """The summary as a person reads it."""
+    states = counts["envelopes"]
+    oldest = f", the oldest since {counts['oldest_unopened']}" if counts["oldest_unopened"] else ""
+    lines = [
+        f"scans             {counts['scans']} ({counts['withdrawn']} withdrawn)",
+        f"envelopes         {states[OPENED]} opened, {states[STORED]} waiting{oldest}",
+        f"quarantined       {states[QUARANTINED]} envelopes, {counts['poison']} other payloads",
+        f"receipts unsent   {counts['receipts_unsent']}",
+        f"kiosks            {len(counts['kiosks'])}",
+    ]
+    for kiosk in counts["kiosks"]:
+        seen = f"last heard {kiosk['last_seen']}" if kiosk["last_seen"] else "never heard"
+        lines.append(f"  {kiosk['kiosk']}  {kiosk['name']}: {seen}, {kiosk['missing']} messages missing")
+    return "\n".join(lines)
+
+
+def _count(session: Session, table: type[Poison] | type[Scan] | type[Withdrawal]) -> int:
+    return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment else None

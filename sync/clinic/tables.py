@@ -1,0 +1,259 @@
+"""The clinic's database schema."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timezone
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# What became of an envelope. A stored one waits for the opener; a quarantined one for a person.
+STORED, OPENED, QUARANTINED = "stored", "opened", "quarantined"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, aware in Python; SQLite keeps it without the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A moment without a time zone cannot be stored.")
+        utc = value.astimezone(timezone.utc)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+_Json = JSON().with_variant(JSONB(), "postgresql")
+_RowId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: UtcDateTime(),
+        dict[str, Any]: _Json,
+        list[str]: _Json,
+        int: BigInteger(),
+    }
+
+
+class Kiosk(Base):
+    """One kiosk that the clinic knows."""
+
+    __tablename__ = "kiosks"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    registered_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime | None]
+    # The newest signed heartbeat, as counts; see sync.wire.status.
+    heartbeat: Mapped[dict[str, Any] | None]
+
+
+class KioskKey(Base):
+    """One public key of a kiosk: `purpose` is `result` or `status`."""
+
+    __tablename__ = "kiosk_keys"
+
+    kiosk: Mapped[UUID] = mapped_column(ForeignKey("kiosks.id"), primary_key=True)
+    kid: Mapped[bytes] = mapped_column(LargeBinary(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))
+    public: Mapped[bytes] = mapped_column(LargeBinary(64))
+    registered_at: Mapped[datetime]
+
+
+class HeldKey(Base):
+    """An opening key that the opener has had; `held` says whether it has it still."""
+
+    __tablename__ = "opening_keys"
+
+    kid: Mapped[bytes] = mapped_column(LargeBinary(64), primary_key=True)
+    held: Mapped[bool]
+    since: Mapped[datetime]
+
+
+class Envelope(Base):
+    """One sealed message whose signature was good, as it came."""
+
+    __tablename__ = "envelopes"
+    __table_args__ = (
+        UniqueConstraint("kiosk", "epoch", "sequence"),
+        Index(None, "state", "received_at"),
+    )
+
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kiosk: Mapped[UUID] = mapped_column(ForeignKey("kiosks.id"))
+    epoch: Mapped[int]
+    sequence: Mapped[int]
+    type: Mapped[str] = mapped_column(String(32))
+    schema_version: Mapped[int] = mapped_column(Integer())
+    recipient: Mapped[bytes] = mapped_column(LargeBinary(64))
+    created_at: Mapped[datetime]
+    received_at: Mapped[datetime]
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    data: Mapped[bytes]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    opened_at: Mapped[datetime | None]
+
+
+class Poison(Base):
+    """One payload that is no good envelope, kept for a person to look at."""
+
+    __tablename__ = "quarantine"
+    __table_args__ = (UniqueConstraint("kiosk", "sha256"),)
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    kiosk: Mapped[UUID]
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    data: Mapped[bytes]
+    reason: Mapped[str] = mapped_column(String(64))
+    received_at: Mapped[datetime]
+
+
+class ReceiptRow(Base):
+    """One word that the clinic owes a kiosk; `sent_at` is empty until the broker has taken it."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index(None, "sent_at", "at"),)
+
+    kiosk: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    worker: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+
+
+class Scan(Base):
+    """One opened result."""
+
+    __tablename__ = "scans"
+    __table_args__ = (Index(None, "captured_at", "id"), Index(None, "patient_reference"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("envelopes.message_id"), unique=True)
+    kiosk: Mapped[UUID] = mapped_column(ForeignKey("kiosks.id"))
+    patient_reference: Mapped[str | None] = mapped_column(String(128))
+    # The message that this one replaced, when the kiosk had to seal the scan again.
+    supersedes: Mapped[UUID | None]
+    captured_at: Mapped[datetime]
+    opened_at: Mapped[datetime]
+    board: Mapped[str] = mapped_column(String(120))
+    simulated: Mapped[bool]
+    software: Mapped[str] = mapped_column(Text())
+    calibration: Mapped[str | None] = mapped_column(Text())
+    models: Mapped[dict[str, Any]]
+    quality: Mapped[list[str]]
+    consent: Mapped[dict[str, Any]]
+    geometry: Mapped[dict[str, Any]]
+
+
+class FindingRow(Base):
+    """One measurement in one zone; `low` and `high` bound its 95 % confidence interval."""
+
+    __tablename__ = "findings"
+
+    scan: Mapped[UUID] = mapped_column(ForeignKey("scans.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer(), primary_key=True)
+    measure: Mapped[str] = mapped_column(String(64))
+    zone: Mapped[str] = mapped_column(String(32))
+    value: Mapped[float] = mapped_column(Float(53))
+    unit: Mapped[str] = mapped_column(String(32))
+    low: Mapped[float] = mapped_column(Float(53))
+    high: Mapped[float] = mapped_column(Float(53))
+    model: Mapped[str] = mapped_column(String(128))
+
+
+class Withdrawal(Base):
+    """A patient's or the staff's word that a scan is withdrawn; it may come before the scan itself."""
+
+    __tablename__ = "withdrawals"
+
+    scan: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("envelopes.message_id"))
+    kiosk: Mapped[UUID]
+    at: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(String(64))
+
+
+class ReminderRow(Base):
+    """One follow-up that has come due."""
+
+    __tablename__ = "reminders"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(ForeignKey("envelopes.message_id"))
+    kiosk: Mapped[UUID]
+    patient_reference: Mapped[str] = mapped_column(String(128))
+    rule: Mapped[str] = mapped_column(String(64))
+    due_on: Mapped[date]
+    scan: Mapped[UUID | None]
+
+
+class Account(Base):
+    """A member of staff who may read the clinic's pages."""
+
+    __tablename__ = "accounts"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    password_hash: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+
+
+class WebSession(Base):
+    """One signed-in browser, known by the hash of its token."""
+
+    __tablename__ = "web_sessions"
+
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    account: Mapped[str] = mapped_column(ForeignKey("accounts.name", ondelete="CASCADE"))
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+class AuditEvent(Base):
+    """Who did what, when; rows are only ever added."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(80))
+    event: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str | None] = mapped_column(String(80))
+    detail: Mapped[dict[str, Any]]
