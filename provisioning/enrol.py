@@ -57,8 +57,8 @@ def enrol(
     """Enrol the kiosk whose state is `kiosk`, and return the entry that the authority keeps of it.
 
     The entry (`AUTHORITY/kiosks/<id>.json`) has `kiosk`, `name`, `clinic`, `epoch`, `board`, `enrolled_at`,
-    `certificate_until`, `certificate` (PEM) and `keys`: the public keys `result` and `status` (Ed25519, raw,
-    in hex) and `opening` (`suite` and, in hex, `public`).
+    `certificate_until`, `certificate` (PEM) and `keys`: of each public key the `purpose` (`result`, `status`
+    or `opening`), the `suite`, and in hex the `kid` and the `public` key.
     """
     if (kiosk / "identity.json").exists():
         raise AuthorityRefused(f"{kiosk} is enrolled already: choose another folder.")
@@ -81,11 +81,16 @@ def enrol(
         "board": profile.name,
         "enrolled_at": now.isoformat(timespec="seconds"),
         "certificate_until": certificate.not_valid_after_utc.isoformat(timespec="seconds"),
-        "keys": {
-            "result": wire_keys.public_bytes(request.result).hex(),
-            "status": wire_keys.public_bytes(request.status).hex(),
-            "opening": {"suite": request.opening.suite, "public": request.opening.public.hex()},
-        },
+        "keys": [
+            _signing_key("result", request.result),
+            _signing_key("status", request.status),
+            {
+                "purpose": "opening",
+                "suite": request.opening.suite,
+                "kid": request.opening.kid.hex(),
+                "public": request.opening.public.hex(),
+            },
+        ],
         "certificate": certificates.pem(certificate).decode(),
     }
     authority.register(entry)
@@ -106,3 +111,8 @@ def enrol(
     # Written last: a kiosk with this file is enrolled.
     files.write(kiosk / "identity.json", json.dumps(facts, indent=2) + "\n", files.PUBLIC)
     return entry
+
+
+def _signing_key(purpose: str, key: Ed25519PublicKey) -> dict[str, str]:
+    kid, public = wire_keys.signing_kid(key).hex(), wire_keys.public_bytes(key).hex()
+    return {"purpose": purpose, "suite": "Ed25519", "kid": kid, "public": public}

@@ -107,14 +107,15 @@ def private_values(kiosk: Path) -> list[bytes]:
 def test_the_registry_entry_has_the_public_halves(authority: Authority, kiosk: Path) -> None:
     entry = enrol(authority, kiosk, board=BOARD, name="Waiting room 2")
     assert json.loads((authority.folder / "kiosks" / f"{entry['kiosk']}.json").read_text()) == entry
+    keys = {key["purpose"]: key for key in entry["keys"]}
     result = wire_keys.load_signing_key((kiosk / "app" / "result.key").read_bytes())
     status = wire_keys.load_signing_key((kiosk / "sync" / "status.key").read_bytes())
     (opening,) = wire_keys.load_opening_keys((kiosk / "app" / "opening.key").read_bytes())
-    assert entry["keys"] == {
-        "result": wire_keys.public_bytes(result).hex(),
-        "status": wire_keys.public_bytes(status).hex(),
-        "opening": {"suite": "X-Wing", "public": opening.public.public.hex()},
-    }
+    for purpose, key in (("result", result), ("status", status)):
+        assert keys[purpose]["public"] == wire_keys.public_bytes(key).hex()
+        assert keys[purpose]["kid"] == wire_keys.signing_kid(key).hex()
+    assert wire_keys.OpeningPublicKey("X-Wing", bytes.fromhex(keys["opening"]["public"])) == opening.public
+    assert keys["opening"]["kid"] == opening.kid.hex()
     certificate = x509.load_pem_x509_certificate(entry["certificate"].encode())
     assert certificate.not_valid_after_utc.isoformat() == entry["certificate_until"]
     assert (entry["name"], entry["board"]) == ("Waiting room 2", "simulated")
@@ -123,7 +124,7 @@ def test_the_registry_entry_has_the_public_halves(authority: Authority, kiosk: P
 def test_two_kiosks_share_nothing(authority: Authority, tmp_path: Path) -> None:
     one, two = (enrol(authority, tmp_path / name, board=BOARD) for name in ("one", "two"))
     assert one["kiosk"] != two["kiosk"]
-    publics = [str(key) for entry in (one, two) for key in entry["keys"].values()]
+    publics = [key["public"] for entry in (one, two) for key in entry["keys"]]
     assert len(set(publics)) == 6
     assert [entry["kiosk"] for entry in authority.kiosks()] in (
         [one["kiosk"], two["kiosk"]],
