@@ -13,6 +13,11 @@ from typing import Any
 
 WALK_SECONDS = 180.0
 PAGE_SECONDS = 30.0
+# Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
+KIOSK_FAULTS = frozenset(
+    "unavailable camera_frozen deadline no_consent light_fault busy storage storage_full outbox_full "
+    "analysis_failed".split()
+)
 
 
 class ScanRefused(Exception):
@@ -113,9 +118,10 @@ class Patient:
     def _wait_for_scan(self, deadline: float) -> str:
         while time.monotonic() < deadline:
             progress: dict[str, Any] = json.loads(self._open("/scan/progress"))
-            if progress.get("refused"):
-                raise ScanRefused(progress["sentence"])
-            if progress.get("next"):
+            if progress["state"] == "failed":
+                failure = JourneyBroken if progress["reason"] in KIOSK_FAULTS else ScanRefused
+                raise failure(progress["sentence"])
+            if progress["next"]:
                 return str(progress["next"])
             time.sleep(0.2)
         raise JourneyBroken("The scan did not end in time.")

@@ -1,0 +1,65 @@
+"""What became of the newest scan: followed from the kiosk's records to the clinic's database."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from kiosk_app.keyring import Keyring
+from kiosk_app.records import STORED, Records
+
+from .supervisor import PartFailed
+from .system import System
+
+RECEIPT_SECONDS = 90.0
+RECORD_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+def wait_for_record(system: System) -> dict[str, Any]:
+    """The newest scan's figures, once its receipt is here and the clinic has its record.
+
+    Raises PartFailed with the stage at which the scan stands at the deadline.
+    """
+    app = system.kiosk / "app"
+    records = Records(app / "records.sqlite", Keyring(app / "vault.key"))
+    newest = records.latest()
+    if newest is None:
+        raise PartFailed("The kiosk has no record of the scan.")
+    scan = newest.id
+    _until(lambda: records.scan(scan).state == STORED or None, RECEIPT_SECONDS, "the clinic's receipt")
+    record = _until(lambda: clinic_record(system.clinic, scan), RECORD_SECONDS, "the clinic's record")
+    summary = records.summary(scan)
+    return {
+        "scan": summary["scan"],
+        "frames": summary["frames"],
+        "findings": summary["findings"],
+        "sealed_bytes": summary["sealed_bytes"],
+        "receipt": summary["state"],
+        "clinic_record": record,
+        "seconds": summary["seconds"],
+        "peak_rss_mb": {"analysis": summary["peak_rss_mb"]},
+    }
+
+
+def clinic_record(clinic: Path, scan: UUID) -> str | None:
+    """The id of the clinic's record of `scan`, read from its SQLite database; None until there is one."""
+    address = f"file:{clinic / 'clinic.sqlite'}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
+        row = database.execute("SELECT id FROM scans WHERE id = ?", (scan.hex,)).fetchone()
+    return str(UUID(row[0])) if row else None
+
+
+def _until(look: Callable[[], T | None], seconds: float, what: str) -> T:
+    deadline = time.monotonic() + seconds
+    while (found := look()) is None:
+        if time.monotonic() > deadline:
+            raise PartFailed(f"The scan was made, but {what} did not come within {seconds:.0f} s.")
+        time.sleep(0.1)
+    return found

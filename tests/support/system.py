@@ -1,0 +1,79 @@
+"""A whole kiosk and clinic as separate processes, for tests that kill parts and look at what is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from kiosk_app.demo.supervisor import Part, Supervisor
+from kiosk_app.demo.system import System, open_system, parts
+
+DEADLINE = 60.0
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+    """Poll until `condition` holds; fails the test with `what` at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclasses.dataclass
+class RunningSystem:
+    """The started parts; any of them can be killed and started again."""
+
+    system: System
+    supervisor: Supervisor
+    parts: dict[str, Part]
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            self.supervisor.start(self.parts[name])
+
+    def restart(self, name: str) -> None:
+        self.supervisor.kill(name)
+        self.start(name)
+
+    def clinic_rows(self, query: str) -> list[tuple]:
+        uri = f"file:{self.system.clinic / 'clinic.sqlite'}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
+            return database.execute(query).fetchall()
+
+    def clinic_scans(self) -> list[str]:
+        """The scan ids that the clinic has a record of, one per record."""
+        return [str(row[0]) for row in self.clinic_rows("SELECT id FROM scans")]
+
+
+@contextmanager
+def running_system(
+    root: Path,
+    *,
+    portrait: Path | None = None,
+    without: Sequence[str] = (),
+    extra: dict[str, Sequence[str]] | None = None,
+    replace: dict[str, Sequence[str]] | None = None,
+) -> Iterator[RunningSystem]:
+    """Provision and start a system under `root`; stop it at the end.
+
+    `without` names parts that are left out at first, `extra` adds options to a part's command line,
+    `replace` takes another command in the place of `dermakiosk` itself.
+    """
+    system, _ = open_system(root)
+    table = {}
+    for part in parts(system, portrait):
+        argv = list(part.argv) + list((extra or {}).get(part.name, ()))
+        if replace and part.name in replace:
+            argv = [*replace[part.name], *argv[1:]]
+        table[part.name] = dataclasses.replace(part, argv=argv)
+    supervisor = Supervisor(root / "logs")
+    running = RunningSystem(system, supervisor, table)
+    try:
+        running.start(*(name for name in table if name not in without))
+        yield running
+    finally:
+        supervisor.stop()
