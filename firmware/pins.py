@@ -9,13 +9,7 @@ from typing import Any
 from gpiozero import DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
 
 from firmware.lightcore import Senses
-from hardware.board import Board
-
-
-class DriverMissing(Exception):
-    """The board names a driver that this kiosk does not have; nothing is put in its place."""
-
-    exit_status = 2
+from hardware.board import Board, DriverMissing
 
 
 class LightPins:

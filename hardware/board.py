@@ -32,6 +32,12 @@ class BoardError(ValueError):
         self.problems = problems
 
 
+class DriverMissing(Exception):
+    """The board names a driver that this kiosk does not have; nothing is put in its place."""
+
+    exit_status = 2
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,21 @@ class Capture:
             "missing": dict(self.missing),
         }
 
-    def to_bytes(self) -> bytes:
-        """The Capture as one block of memory: magic, header length, JSON header, then the raw pixels."""
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """What `to_bytes` gives, block by block, without a second copy of the pixels."""
         header = self._header() | {
             "frames": [
                 f.header() | {"shape": f.pixels.shape, "dtype": f.pixels.dtype.name} for f in self.frames
             ]
         }
         text = json.dumps(header).encode()
-        blocks = [np.ascontiguousarray(f.pixels).data.cast("B") for f in self.frames]
-        return b"".join([_MAGIC, len(text).to_bytes(4, "big"), text, *blocks])
+        yield _MAGIC + len(text).to_bytes(4, "big") + text
+        for frame in self.frames:
+            yield np.ascontiguousarray(frame.pixels).data.cast("B")
+
+    def to_bytes(self) -> bytes:
+        """The Capture as one block of memory: magic, header length, JSON header, then the raw pixels."""
+        return b"".join(self.blocks())
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Capture:

@@ -42,7 +42,15 @@ def split_shine(picture: np.ndarray, skin: np.ndarray, face_px: float) -> tuple[
     # Where the picture is burnt out nothing tells skin from gloss: leave it some of its own light.
     most = 0.4 * least + 1e-6
     shine = most * (1 - np.exp(-shine / most))
-    return picture - shine[:, :, None], shine
+    diffuse = picture - shine[:, :, None]
+    # A highlight's colour is the lamp's: give the skin under it the hue of the skin around it.
+    tiny = cv2.resize(diffuse, small.shape[::-1], interpolation=cv2.INTER_AREA) * weight[:, :, None]
+    hue = cv2.GaussianBlur(tiny, (0, 0), sigma)
+    hue = cv2.resize(hue / (hue.sum(axis=2, keepdims=True) + 1e-6), (width, height))
+    share = np.clip(3.0 * shine / (least + 1e-6), 0, 1)[:, :, None]
+    hue *= diffuse.sum(axis=2, keepdims=True)
+    diffuse += share * (hue - diffuse)
+    return diffuse, shine
 
 
 def melanin_map(diffuse: np.ndarray) -> np.ndarray:

@@ -1,0 +1,121 @@
+"""Camera: what the capture daemon needs of one, and how a board's is opened."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from hardware.board import Board, DriverMissing
+
+_T = TypeVar("_T")
+
+
+class Exposure(Protocol):
+    """One exposure, its shutter closed. `timestamp_ns` is its begin on the monotonic clock."""
+
+    exposure_us: int
+    gain: float
+    timestamp_ns: int
+
+    def counts(self) -> npt.NDArray[np.uint16]:
+        """Read it out: H×W×3 RGB linear counts, black level included."""
+
+
+class Camera(Protocol):
+    """A camera. Its calls may hang, as cameras do: use `watched` around them."""
+
+    name: str
+
+    def expose(self, mode: str, exposure_us: int, gain: float, after_ns: int) -> Exposure:
+        """The first exposure that begins at `after_ns` (monotonic) or later, in `mode` "still" or "preview".
+
+        Returns when the shutter has closed, so that the light can go off before the picture is read out.
+        Raises OSError.
+        """
+
+    def close(self) -> None: ...
+
+
+class CameraFrozen(Exception):
+    """The camera did not answer in time; it has to be opened anew."""
+
+    exit_status = 1
+
+
+def open_camera(board: Board, run: Path, patient: Callable[[], Any]) -> Camera:
+    """The camera that `board` names. `patient()` is who stands in front of a simulated one.
+
+    Raises DriverMissing, which names the line of the board profile.
+    """
+    if board.camera.driver != "simulated":
+        raise DriverMissing(
+            f"camera.driver = '{board.camera.driver}' in board '{board.name}' has no driver in this version:"
+            " use a board with camera.driver = 'simulated'."
+        )
+    from hardware.simulated.camera import SimulatedCamera
+
+    return SimulatedCamera(board, patient(), run / "pins.page")
+
+
+def watched(call: Callable[[], _T], deadline_s: float, every_s: float, watch: Callable[[], None]) -> _T:
+    """The result of `call`, which runs in a thread of its own while `watch` is called every `every_s`.
+
+    Raises CameraFrozen when the deadline passes, what `watch` raises, or what `call` raises. A call that
+    hangs is left behind in its thread, which does not keep the process alive.
+    """
+    results: list[_T] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread
+            failures.append(error)
+        done.set()
+
+    threading.Thread(target=run, name="camera", daemon=True).start()
+    rest = deadline_s
+    while not done.wait(min(every_s, rest)):
+        watch()
+        rest -= every_s
+        if rest <= 0:
+            raise CameraFrozen(f"The camera did not answer for {deadline_s:g} s.")
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def reflectance(
+    board: Board, light: str, counts: npt.NDArray[np.uint16], exposure: Exposure, level: float = 1.0
+) -> npt.NDArray[np.uint16]:
+    """Linear sRGB, 65,535 = reflectance 1.0, of `counts` taken under `light` at `level`.
+
+    The nominal calibration: black level off, over the board's constant for a white diffuser. A dark frame
+    is scaled like one under white light.
+    """
+    profile = board.lights.get(light, board.lights["white"])
+    exposed = (exposure.exposure_us / profile.exposure_us) * (exposure.gain / profile.gain)
+    scale = 65_535.0 / (profile.white_counts * exposed * level)
+    black = -board.camera.black_level * scale
+    return np.asarray(cv2.addWeighted(counts, scale, counts, 0.0, black, dtype=cv2.CV_16U), np.uint16)
+
+
+def _srgb_table() -> npt.NDArray[np.uint8]:
+    value = np.arange(65_536) / 65_535
+    curved = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)
+    return np.asarray(np.round(255 * curved), np.uint8)
+
+
+_SRGB = _srgb_table()
+
+
+def to_srgb(linear: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """H×W×3 uint16 linear sRGB to uint8 sRGB (IEC 61966-2-1), for eyes and for face finders."""
+    return np.asarray(_SRGB[linear])

@@ -1,0 +1,293 @@
+"""The capture daemon: the only process that owns the camera."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from firmware.camera import Camera, CameraFrozen, open_camera, reflectance, to_srgb, watched
+from firmware.channel import Channel, ChannelError, Listener, close_all
+from firmware.guidance import FaceFinder, face_box, guide, look_for_face
+from firmware.lights import Lights, LightsFault
+from firmware.memory import publish
+from firmware.sequence import Sequence, SequenceFailed
+from firmware.stamps import ConsentStamp, StampError, UvAllowance
+from hardware.board import Board
+
+PROTOCOL = 1
+_PREVIEW_LEVEL = 0.35
+_PREVIEW_SILENCE_S = 3.0
+_BEAT_S = 0.25
+_CAPTURE_BUDGET_S = 25.0
+
+log = structlog.get_logger()
+
+
+class _Refused(Exception):
+    """What is said to the client: a code of the capture client's, and a sentence."""
+
+    exit_status = 1
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class _Abandoned(Exception):
+    """The client hung up, or the daemon is stopping: nobody waits for these pictures."""
+
+    exit_status = 1
+
+
+class CaptureDaemon:
+    """Serves the capture protocol at `state/run/capture.sock` until told to stop.
+
+    One thread per connection; the camera and the lease on the lights belong to one of them at a time.
+    `patient()` gives who stands in front of a simulated camera; `find_face` is for guidance.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        state: Path,
+        find_face: FaceFinder,
+        patient: Callable[[], Any],
+        peers: Collection[int] = (),
+    ) -> None:
+        self._board, self._find_face, self._patient = board, find_face, patient
+        self._run = state / "run"
+        self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self._camera: Camera | None = open_camera(board, self._run, patient)
+        self._lights = Lights(self._run / "light.sock")
+        self._listener = Listener(self._run / "capture.sock", peers)
+        self._turn = threading.Lock()
+        self._stopping = threading.Event()
+        self._state = "idle"
+        self._last_fault: str | None = None
+        self._previewed: str | None = None
+        self._seen = 0.0
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Call from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        threading.Thread(target=self._keep_preview, name="preview light", daemon=True).start()
+        log.info("ready", daemon="captured", simulated=self._board.simulated)
+        try:
+            while not self._stopping.is_set():
+                channel = self._listener.accept(0.2)
+                if channel is not None:
+                    threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
+        finally:
+            # Hanging up is what puts the lights off, whatever any thread is doing.
+            self._lights.close()
+            self._listener.close()
+            if self._camera is not None:
+                self._camera.close()
+        log.info("stopped", daemon="captured")
+
+    def _serve(self, channel: Channel) -> None:
+        """Answer the one request of a connection."""
+        with channel, contextlib.suppress(ChannelError):
+            request, fds = channel.receive(5.0)
+            close_all(fds)
+            try:
+                answer, memory = self._answer(channel, request)
+            except _Abandoned:
+                log.info("abandoned", request=str(request.get("do")))
+                return
+            except _Refused as refused:
+                self._last_fault = refused.code
+                log.warning("refused", request=str(request.get("do")), code=refused.code)
+                answer, memory = {"ok": False, "code": refused.code, "sentence": str(refused)}, None
+            try:
+                channel.send({"v": PROTOCOL, **answer}, [] if memory is None else [memory])
+            finally:
+                if memory is not None:
+                    os.close(memory)
+
+    def _answer(self, channel: Channel, request: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+        if request.get("v") != PROTOCOL:
+            raise _Refused("unavailable", f"The capture daemon speaks version {PROTOCOL} of its protocol.")
+        what, session = request.get("do"), str(request.get("session") or "")
+        if what == "status":
+            return {"ok": True, **self._status()}, None
+        if what == "end":
+            self._end(session)
+            return {"ok": True}, None
+        if what not in ("preview", "capture"):
+            raise _Refused("unavailable", f"{what!r} is not something the capture daemon does.")
+        try:
+            consent = ConsentStamp.from_dict(request.get("consent"))
+        except StampError as error:
+            raise _Refused("no_consent", str(error)) from error
+        if not session:
+            raise _Refused("no_consent", "There is no session to consent to.")
+        if what == "preview":
+            return self._preview(session, consent)
+        try:
+            uv = None if request.get("uv") is None else UvAllowance.from_dict(request["uv"])
+        except StampError as error:
+            raise _Refused("light_fault", str(error)) from error
+        return self._capture(channel, session, consent, uv)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "board": self._board.name,
+            "simulated": self._board.simulated,
+            "camera": self._board.camera.driver,
+            "state": self._state,
+            "last_fault": self._last_fault,
+        }
+
+    def _end(self, session: str) -> None:
+        with self._my_turn("idle"):
+            if self._previewed == session:
+                self._previewed = None
+                self._lights.release()
+
+    def _preview(self, session: str, consent: ConsentStamp) -> tuple[dict[str, Any], int]:
+        with self._my_turn("preview"):
+            self._light_preview(session, consent)
+            picture = self._preview_picture()
+            self._seen = time.monotonic()
+        face, reason = look_for_face(self._find_face, picture, self._board.engine)
+        answer = {
+            "ok": True,
+            "shape": picture.shape,
+            "guidance": guide(picture, face, reason),
+            "face_box": face_box(picture, face),
+        }
+        return answer, publish("preview", [np.ascontiguousarray(picture).data])
+
+    def _light_preview(self, session: str, consent: ConsentStamp) -> None:
+        if self._previewed == session:
+            return
+        self._previewed = None
+        self._lease(session, consent, None)
+        self._lights.on("white", _PREVIEW_LEVEL)
+        self._seen = time.monotonic()
+        self._previewed = session
+
+    def _preview_picture(self) -> npt.NDArray[np.uint8]:
+        """One small sRGB picture, exposed longer to make up for the dimmed light."""
+        white = self._board.lights["white"]
+        level = _PREVIEW_LEVEL if white.pwm_hz else 1.0
+        longest = round(0.95e6 / self._board.camera.preview.fps)
+        exposure_us = min(round(white.exposure_us / level), longest)
+        camera = self._camera_now()
+        exposure = watched(
+            lambda: camera.expose("preview", exposure_us, white.gain, time.monotonic_ns()),
+            self._board.camera.deadline_s,
+            _BEAT_S,
+            self._check_running,
+        )
+        return to_srgb(reflectance(self._board, "white", exposure.counts(), exposure, level))
+
+    def _capture(
+        self, channel: Channel, session: str, consent: ConsentStamp, uv: UvAllowance | None
+    ) -> tuple[dict[str, Any], int]:
+        deadline = time.monotonic() + _CAPTURE_BUDGET_S
+
+        def watch() -> None:
+            self._check_running()
+            if channel.peer_gone():
+                raise _Abandoned
+            if time.monotonic() > deadline:
+                raise _Refused("deadline", "The pictures took too long; they were given up.")
+
+        def on_progress(light: str, done: int, of: int) -> None:
+            try:
+                channel.send({"v": PROTOCOL, "progress": [light, done, of]}, timeout=0.2)
+            except ChannelError as error:
+                raise _Abandoned from error
+
+        started = time.monotonic()
+        with self._my_turn("capturing"):
+            self._previewed = None
+            camera = self._camera_now()
+            self._lease(session, consent, uv)
+            try:
+                sequence = Sequence(self._board, camera, self._lights, watch)
+                capture = sequence.run(uv is not None, on_progress)
+            except SequenceFailed as failed:
+                raise _Refused(failed.code, str(failed)) from failed
+            finally:
+                self._lights.release()
+            seconds = round(time.monotonic() - started, 2)
+            log.info("captured", frames=len(capture.frames), missing=dict(capture.missing), seconds=seconds)
+            return {"ok": True}, publish("capture", capture.blocks())
+
+    def _lease(self, session: str, consent: ConsentStamp, uv: UvAllowance | None) -> None:
+        """Take the lights; a light daemon that was restarted since is asked a second time."""
+        try:
+            self._lights.lease(session, consent, uv)
+        except LightsFault as fault:
+            if fault.code != "unavailable":
+                raise
+            self._lights.lease(session, consent, uv)
+
+    def _camera_now(self) -> Camera:
+        if self._camera is None:
+            self._camera = open_camera(self._board, self._run, self._patient)
+        return self._camera
+
+    @contextlib.contextmanager
+    def _my_turn(self, state: str) -> Iterator[None]:
+        """Camera and lights for this thread; their faults come out as what the client is told."""
+        if not self._turn.acquire(timeout=2.0):
+            raise _Refused("busy", "The camera is in use just now.")
+        self._state = state
+        try:
+            yield
+        except LightsFault as fault:
+            self._previewed = None
+            raise _Refused("busy" if fault.code == "busy" else "light_fault", str(fault)) from fault
+        except (CameraFrozen, OSError) as error:
+            self._drop_camera()
+            raise _Refused("camera_frozen", f"The camera gave no picture. {error}") from error
+        finally:
+            self._state = "preview" if self._previewed else "idle"
+            self._turn.release()
+
+    def _drop_camera(self) -> None:
+        """Close the camera, to open it anew at the next request; no light stays on without one."""
+        self._previewed = None
+        self._lights.release()
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def _check_running(self) -> None:
+        if self._stopping.is_set():
+            raise _Abandoned
+
+    def _keep_preview(self) -> None:
+        """Keep the preview's light while somebody looks at it; put it out when nobody does."""
+        while not self._stopping.wait(_BEAT_S):
+            if self._previewed is None or not self._turn.acquire(blocking=False):
+                continue
+            try:
+                if self._previewed is None:
+                    continue
+                if time.monotonic() - self._seen > _PREVIEW_SILENCE_S:
+                    self._previewed = None
+                    self._state = "idle"
+                    self._lights.release()
+                else:
+                    self._lights.beat()
+            except LightsFault as fault:
+                log.warning("preview light lost", code=fault.code)
+                self._previewed = None
+            finally:
+                self._turn.release()
