@@ -37,7 +37,7 @@ def provision() -> None:
     """
 
 
-@provision.command()
+@provision.command(short_help="Make a clinic authority.")
 @state_option
 @click.option("--clinic", default="Clinic", show_default=True, help="The clinic's name, in certificates.")
 def authority(state: Path, clinic: str) -> None:
@@ -48,7 +48,7 @@ def authority(state: Path, clinic: str) -> None:
     )
 
 
-@provision.command()
+@provision.command(short_help="Write a broker's configuration and certificate.")
 @state_option
 @click.option("--out", type=FOLDER, required=True, help="The broker's folder.")
 @click.option("--port", type=PORT, default=8883, show_default=True, help="The port it listens on.")
@@ -65,7 +65,7 @@ def broker(state: Path, out: Path, port: int, listen: str, hosts: Sequence[str])
     click.echo(f"The broker starts with: mosquitto -c {configuration}")
 
 
-@provision.command()
+@provision.command(short_help="Give one of the clinic's clients its keys.")
 @click.argument("name")
 @state_option
 @click.option("--out", type=FOLDER, required=True, help="The role's folder, inside the clinic's state.")
@@ -78,7 +78,7 @@ def role(name: str, state: Path, out: Path) -> None:
     click.echo(f"{out} is now the folder of {name}.")
 
 
-@provision.command()
+@provision.command(short_help="Make the key that opens results.")
 @state_option
 @click.option("--out", type=FOLDER, required=True, help="The opener's folder, inside the clinic's state.")
 def opener(state: Path, out: Path) -> None:
@@ -87,7 +87,7 @@ def opener(state: Path, out: Path) -> None:
     click.echo(f"Made {path}: whoever has it can read results, and without it nobody can. Keep a copy safe.")
 
 
-@provision.command()
+@provision.command(short_help="Make a kiosk's keys and certify them.")
 @state_option
 @click.option("--kiosk", type=FOLDER, required=True, help="The kiosk's state.")
 @click.option(

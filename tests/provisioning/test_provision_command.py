@@ -15,10 +15,12 @@ from tests.support.mqtt import connected
 COMMAND = Path(sys.executable).with_name("dermakiosk")
 
 
+def dermakiosk(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
 def provision(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [COMMAND, "provision", *map(str, arguments)], capture_output=True, text=True, timeout=60
-    )
+    return dermakiosk("provision", *arguments)
 
 
 def succeeds(*arguments: object) -> str:
@@ -52,6 +54,11 @@ def test_a_clinic_is_made_from_nothing_by_five_commands(tmp_path: Path) -> None:
     table = succeeds("list", *state)
     assert enrolled["kiosk"] in table
     assert "Hall" in table
+
+    registry = authority / "kiosks" / f"{enrolled['kiosk']}.json"
+    for command in (("migrate",), ("register-kiosk", registry)):
+        done = dermakiosk("clinic", *command, "--state", clinic)
+        assert done.returncode == 0, done.stderr
 
     topic = f"clinic/v1/{enrolled['kiosk']}/up/result"
     with (
