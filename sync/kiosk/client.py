@@ -38,8 +38,8 @@ class OutboxClient:
     def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
         """Hand an envelope over; on return the outbox has it on its disk.
 
-        The same envelope can be handed over again: it is kept, and sent, once. `kind` is the kind of the message
-        in the envelope. Raises OutboxUnavailable.
+        The same envelope can be handed over again: it is kept, and sent, once. `kind` is the kind of the
+        message in the envelope. Raises OutboxUnavailable.
         """
         self._ask({"do": "submit", "id": message_id.bytes, "kind": kind, "envelope": envelope})
 

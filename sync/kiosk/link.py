@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -68,7 +69,7 @@ class Link:
         self._ended = threading.Event()
         self._last: Any = None
         client: Any = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=str(kiosk),
             protocol=mqtt.MQTTv5,
             reconnect_on_failure=False,
