@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
@@ -97,10 +97,8 @@ def insert_once(session: Session, row: Base) -> bool:
 
     No exception breaks the transaction, and of two processes that insert the same one exactly one gets True.
     """
-    statement = _insert(session, row).on_conflict_do_nothing()
-    result = session.execute(statement)
-    assert isinstance(result, CursorResult)
-    return bool(result.rowcount == 1)
+    statement = _insert(session, row).on_conflict_do_nothing().returning(*row.__table__.primary_key)
+    return session.execute(statement).first() is not None
 
 
 def put(session: Session, row: Base) -> None:
@@ -115,7 +113,7 @@ def _insert(session: Session, row: Base) -> Any:
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     columns = [column.name for column in row.__table__.columns]
     values = {name: getattr(row, name) for name in columns if name in row.__dict__}
-    return dialect.insert(type(row)).values(values)
+    return dialect.insert(row.__table__).values(values)
 
 
 def _engine(text: str) -> Engine:

@@ -68,7 +68,7 @@ def _circle(mark: Mapping[str, Any]) -> Circle:
 
 def _labels(zones: Sequence[str], width: float) -> list[Label]:
     """Labels stand on the side their zone is on, those of the midline by turns, none on another."""
-    centres = {zone: _place(_centre(canonical_face.points(canonical_face.ZONES[zone]))) for zone in zones}
+    centres = {zone: _place(_inside(zone)) for zone in zones}
     sides: dict[str, list[str]] = {"left": [], "right": []}
     for zone in sorted(zones, key=lambda zone: centres[zone][1]):
         x = centres[zone][0] - width / 2
@@ -89,7 +89,12 @@ def _labels(zones: Sequence[str], width: float) -> list[Label]:
     return labels
 
 
-def _centre(points: Sequence[Point]) -> Point:
+def _inside(zone: str) -> Point:
+    """A place in the zone to point at; around an eye it is the skin below the eye."""
+    points = canonical_face.points(canonical_face.ZONES[zone])
+    if zone.endswith("periorbital"):
+        middle = sum(y for _, y in points) / len(points)
+        points = [(x, y) for x, y in points if y > middle]
     return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
 
 

@@ -51,7 +51,9 @@ class ScanView:
             self._cells[self.selected, zone] for zone in self.zones if (self.selected, zone) in self._cells
         ]
         self.unit = words.unit(rows[0].unit)
-        self.plot = IntervalPlot(rows)
+        # A whole face that adds up its zones would only squeeze them together.
+        alone = [row for row in rows if row.zone != "face"] if self.selected in words.TOTALS else []
+        self.plot = IntervalPlot(alone or rows)
         kind = MARKED.get(self.selected, self.selected)
         marks = [mark for mark in record.scan.geometry.get("marks", ()) if mark.get("kind") == kind]
         self.face = DrawnFace(marks, [row.zone for row in rows])

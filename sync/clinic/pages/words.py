@@ -29,6 +29,9 @@ MEASURES = {
     "spot_count": Measure("Spots", "Dark spots counted in the zone.", 0),
 }
 
+# Measures whose whole face is the sum of its zones.
+TOTALS = ("spot_area", "spot_count")
+
 ZONES = {
     "face": "Whole face",
     "forehead": "Forehead",

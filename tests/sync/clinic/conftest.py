@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from sync.clinic.database import Database
+from sync.wire.keys import OpeningKey, generate_opening_key
+from tests.support.clinic import POSTGRESQL, SealingKiosk, registered, running_postgresql
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    if POSTGRESQL is None:
+        pytest.skip("no PostgreSQL is installed")
+    with running_postgresql() as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """The URL of an empty database."""
+    name = f"clinic_{uuid4().hex}"
+    server = make_url(postgresql_server.format(name="postgres")).set(drivername="postgresql+psycopg")
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return postgresql_server.format(name=name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
+    database = Database.at(tmp_path / "clinic", url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """A migrated database; each test that takes it runs on SQLite and on PostgreSQL."""
+    empty_database.migrate()
+    return empty_database
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    """A migrated database in `tmp_path/clinic`."""
+    database = Database.at(tmp_path / "clinic")
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def opening_key() -> OpeningKey:
+    return generate_opening_key()
+
+
+@pytest.fixture
+def kiosk(database: Database, opening_key: OpeningKey, tmp_path: Path) -> SealingKiosk:
+    """A registered kiosk."""
+    return registered(database, SealingKiosk(opening_key), tmp_path)

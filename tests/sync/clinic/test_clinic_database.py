@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from sync.clinic.database import Database, insert_once, now
+from sync.clinic.errors import ClinicError, ClinicUsageError
+from sync.clinic.registry import register_kiosk
+from sync.clinic.tables import Account, Base, KioskKey, WebSession
+from sync.wire.keys import generate_signing_key
+from tests.support.clinic import SealingKiosk
+
+
+def test_the_migrations_make_exactly_the_schema_of_the_code(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrating_again_changes_nothing(database: Database) -> None:
+    assert database.migrate() == database.migrate()
+    database.require_current()
+
+
+def test_an_empty_database_is_refused_with_the_command_that_mends_it(empty_database: Database) -> None:
+    with pytest.raises(ClinicError, match="clinic migrate"):
+        empty_database.require_current()
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.writing() as session:
+        session.add(Account(name="ann", password_hash="x", created_at=now()))
+        session.flush()
+        raise ZeroDivisionError
+    with database.reading() as session:
+        assert session.get(Account, "ann") is None
+
+
+def test_of_many_inserts_of_the_same_row_one_goes_in(database: Database) -> None:
+    wins = []
+
+    def insert() -> None:
+        with database.writing() as session:
+            account = Account(name="ann", password_hash="x", created_at=now())
+            wins.append(insert_once(session, account))
+
+    threads = [threading.Thread(target=insert) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(wins) == [False] * 7 + [True]
+
+
+def test_moments_come_back_as_they_went_in(database: Database) -> None:
+    moment = now()
+    with database.writing() as session:
+        session.add(Account(name="ann", password_hash="x", created_at=moment))
+    with database.reading() as session:
+        stored = session.get(Account, "ann")
+        assert stored is not None
+        assert stored.created_at == moment
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.writing() as session:
+        session.add(WebSession(token_hash=b"x", account="nobody", started_at=now(), seen_at=now()))
+
+
+def test_the_database_file_is_readable_by_its_owner_only(sqlite: Database, tmp_path: Path) -> None:
+    with sqlite.writing() as session:
+        session.add(Account(name="ann", password_hash="x", created_at=now()))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "clinic").iterdir()}
+    assert modes == dict.fromkeys(("clinic.sqlite", "clinic.sqlite-wal", "clinic.sqlite-shm"), 0o600)
+
+
+@pytest.mark.parametrize("url", ["mysql://localhost/x", "not a url", "sqlite:////nonexistent/x.sqlite"])
+def test_a_database_that_cannot_be_is_refused_in_a_sentence(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ClinicUsageError) as refused:
+        Database.at(tmp_path, url)
+    assert str(refused.value).endswith(".")
+
+
+def test_a_kiosk_registered_again_keeps_its_old_keys(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    kiosk.signing = generate_signing_key()
+    path = tmp_path / "again.json"
+    path.write_text(json.dumps(kiosk.registry_entry("Kiosk by the window")))
+    register_kiosk(database, path)
+    with database.reading() as session:
+        purposes = session.scalars(select(KioskKey.purpose).where(KioskKey.kiosk == kiosk.id)).all()
+    assert sorted(purposes) == ["result", "result", "status"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"kiosk": "x"}', '{"kiosk": 1, "keys": []}'])
+def test_a_file_that_is_no_kiosk_is_refused(sqlite: Database, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "kiosk.json"
+    path.write_text(content)
+    with pytest.raises(ClinicUsageError, match="no file of an enrolled kiosk"):
+        register_kiosk(sqlite, path)
