@@ -9,9 +9,11 @@ import structlog
 from kiosk_app import records as states
 from kiosk_app.records import Message, Records
 from kiosk_app.sealer import Sealer, SealerError
-from sync.kiosk.client import OutboxClient, OutboxUnavailable
+from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
 
 log = structlog.get_logger()
+
+NEVER = ("conflict", "bad_request")  # refusals that no later try will change
 
 
 class Courier:
@@ -45,7 +47,14 @@ class Courier:
     def _hand_over(self, message: Message) -> None:
         if message.envelope is None:
             return
-        self._outbox.submit(message.id, message.kind, message.envelope)
+        try:
+            self._outbox.submit(message.id, message.kind, message.envelope)
+        except OutboxRefused as refusal:
+            if refusal.code in NEVER:
+                log.error("outbox_refused", message=str(message.id), code=refusal.code)
+                self._records.settle(message, states.QUARANTINED)
+                return
+            raise
         after = states.HANDED_OVER if message.kind == "result" else None
         self._records.settle(message, states.SUBMITTED, after)
         log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)
@@ -66,11 +75,8 @@ class Courier:
 
     def _discard(self, message: Message) -> None:
         """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic."""
-        said = self._outbox.state(message.id)
-        if said == "waiting":
-            self._outbox.discard(message.id)
-            self._records.settle(message, states.DISCARDED)
-        elif said == "unknown" and message.state == states.DISCARDING_UNSENT:
+        was = self._outbox.discard(message.id)
+        if was == "waiting" or (was == "unknown" and message.state == states.DISCARDING_UNSENT):
             self._records.settle(message, states.DISCARDED)
         else:
             scan = self._records.scan(message.scan)

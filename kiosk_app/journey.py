@@ -73,7 +73,7 @@ WARNING_S = 30.0
 # These hold nothing of a patient, so they return to the start without a warning.
 ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
 # What a patient sees as steps of the way.
-STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.EYES, _S.SCAN, _S.RESULT)
+STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.EYES, _S.SCAN)
 
 
 class NotNow(Exception):

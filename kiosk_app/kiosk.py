@@ -52,7 +52,7 @@ class Kiosk:
     def closed_because(self) -> str | None:
         """Why no new scan can be taken now (a code of `sentences.TROUBLES`), or None."""
         if self.vault.free_mb() < self.room_for_a_scan_mb:
-            return "storage_full"
+            return "no_room"
         try:
             fill = float(self.outbox.status().get("fill", 0.0))
         except OutboxUnavailable:

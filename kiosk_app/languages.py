@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-# code -> (name in the language itself, direction of writing)
-LANGUAGES: dict[str, tuple[str, str]] = {
-    "en": ("English", "ltr"),
-    "de": ("Deutsch", "ltr"),
-    "es": ("Español", "ltr"),
-    "ar": ("العربية", "rtl"),
+# code -> (name in the language itself, direction of writing, a greeting for the first page)
+LANGUAGES: dict[str, tuple[str, str, str]] = {
+    "en": ("English", "ltr", "Welcome"),
+    "de": ("Deutsch", "ltr", "Willkommen"),
+    "es": ("Español", "ltr", "Le damos la bienvenida"),
+    "ar": ("العربية", "rtl", "أهلًا بكم"),
 }
 DEFAULT = "en"
 

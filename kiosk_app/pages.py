@@ -68,7 +68,8 @@ def render(name: str, status: int = 200, **facts: object) -> tuple[str, int]:
     """The template of a page, with what every page needs."""
     session: Session | None = g.get("session")
     left = session.left() if session is not None else None
-    step = STEPS.index(session.state) + 1 if session is not None and session.state in STEPS else None
+    on_the_way = session is not None and session.state.value == name and session.state in STEPS
+    step = STEPS.index(State(name)) + 1 if on_the_way else None
     page = render_template(
         f"{name}.html",
         page=name,

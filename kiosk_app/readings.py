@@ -132,7 +132,7 @@ def _strips(table: _Table, measure: str, digits: int = 0) -> tuple[Strip, ...]:
     span = max(float(f["high"]) for _zone, f in shown) - start or 1.0
 
     def place(value: float) -> float:
-        return round(2 + 96 * (value - start) / span, 1)
+        return round(4 + 92 * (value - start) / span, 1)
 
     return tuple(
         Strip(ZONES[zone], _number(f["value"], digits), place(f["value"]), place(f["low"]), place(f["high"]))

@@ -89,6 +89,12 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "storage_full": _STORAGE,
     "storage": _STORAGE,
+    "no_room": Trouble(
+        _("This kiosk is resting"),
+        _("There is no room left for new pictures, so we cannot take new scans now."),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        again=False,
+    ),
     "outbox_full": Trouble(
         _("This kiosk is resting"),
         _("Too many results are waiting to be sent, so we cannot take new scans now."),

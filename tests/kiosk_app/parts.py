@@ -1,0 +1,243 @@
+"""Small stand-ins for the parts that the application talks to, with an enrolled state folder."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import cv2
+import numpy as np
+
+from firmware.capture_client import CaptureFault, Preview
+from hardware.capture import Capture, Frame
+from kiosk_app.analyst import Outcome
+from kiosk_app.courier import Courier
+from kiosk_app.keyring import Keyring
+from kiosk_app.kiosk import Kiosk
+from kiosk_app.records import Records
+from kiosk_app.scan_work import ScanWork
+from kiosk_app.sealer import Sealer
+from kiosk_app.vault import Vault
+from sync.kiosk.client import OutboxUnavailable
+from sync.wire import keys
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.envelope import open_envelope, verify
+from sync.wire.messages import Message
+
+LIGHTS = ("white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365")
+ZONES = {"forehead": 9.1, "left_cheek": 14.2, "right_cheek": 10.3, "nose": 15.6, "chin": 11.0}
+
+
+def picture(height: int = 640, width: int = 480) -> np.ndarray:
+    """A drawn head, H×W×3 RGB uint8."""
+    canvas = np.full((height, width, 3), 34, np.uint8)
+    centre, axes = (width // 2, int(height * 0.48)), (int(width * 0.3), int(height * 0.32))
+    cv2.ellipse(canvas, centre, axes, 0, 0, 360, (196, 154, 130), -1, cv2.LINE_AA)
+    for side in (-1, 1):
+        eye = (centre[0] + side * width // 8, centre[1] - height // 18)
+        cv2.ellipse(canvas, eye, (width // 22, height // 60), 0, 0, 360, (70, 50, 44), -1, cv2.LINE_AA)
+    cv2.ellipse(
+        canvas, (centre[0], centre[1] + height // 7), (width // 12, height // 70), 0, 0, 180, (150, 80, 80), 5
+    )
+    return canvas
+
+
+def findings(scan: UUID) -> dict[str, Any]:
+    """Findings as the analysis gives them."""
+    rows: list[dict[str, Any]] = []
+
+    def add(measure: str, zone: str, value: float, unit: str, around: float) -> None:
+        rows.append(
+            {
+                "measure": measure,
+                "zone": zone,
+                "value": value,
+                "unit": unit,
+                "low": value - around,
+                "high": value + around,
+                "model": "m",
+            }
+        )
+
+    for step, (zone, redness) in enumerate(ZONES.items()):
+        add("ita", zone, 31.0 + step, "deg", 1.5)
+        add("erythema_index", zone, redness, "1", 0.8)
+        add("spot_count", zone, step, "1", 0)
+        add("spot_area", zone, 1.4 * step, "mm2", 0.3)
+    return {
+        "schema": 1,
+        "scan": str(scan),
+        "measured_at": datetime.now(timezone.utc).isoformat(),
+        "models": {"m": "0" * 64},
+        "calibration": None,
+        "software": "test",
+        "quality": ["uncalibrated_scale"],
+        "findings": rows,
+        "geometry": {"frame": "canonical-face-1", "marks": []},
+    }
+
+
+class FakeCamera:
+    """A capture client: `fault` is raised instead, `hold` lets a test stop the sequence half-way."""
+
+    def __init__(self) -> None:
+        self.fault: CaptureFault | None = None
+        self.guidance = "hold_still"
+        self.captured: list[dict[str, Any]] = []
+        self.previewed: list[str] = []
+        self.ended: list[str] = []
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def preview(self, session: str, consent: Any) -> Preview:
+        self.previewed.append(session)
+        if self.fault:
+            raise self.fault
+        return Preview(picture(), self.guidance, (0.2, 0.2, 0.8, 0.8))
+
+    def capture(
+        self, session: str, consent: Any, uv: Any, on_progress: Callable[[str, int, int], None] | None = None
+    ) -> Capture:
+        lights = LIGHTS if uv else LIGHTS[:-1]
+        frames = []
+        for done, light in enumerate(lights):
+            if on_progress:
+                on_progress(light, done, len(lights))
+            if done == 3:
+                self.hold.wait(60)
+            if self.fault:
+                raise self.fault
+            pixels = picture(64, 48).astype(np.uint16) * 257
+            frames.append(Frame(light, pixels, 8000, 1.0, timestamp_ns=done))
+        self.captured.append({"session": session, "uv": uv, "consent": consent})
+        return Capture("test", tuple(frames), "nominal-test", None, simulated=True)
+
+    def end(self, session: str) -> None:
+        self.ended.append(session)
+
+
+class FakeOutbox:
+    """An outbox client: `state` of every message is what the test sets."""
+
+    def __init__(self) -> None:
+        self.there = True
+        self.fill = 0.0
+        self.submitted: dict[UUID, tuple[str, bytes]] = {}
+        self.states: dict[UUID, str] = {}
+
+    def _check(self) -> None:
+        if not self.there:
+            raise OutboxUnavailable("The outbox cannot be reached.")
+
+    def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
+        self._check()
+        self.submitted[message_id] = (kind, envelope)
+        self.states.setdefault(message_id, "waiting")
+
+    def state(self, message_id: UUID) -> str:
+        self._check()
+        return self.states.get(message_id, "unknown")
+
+    def discard(self, message_id: UUID) -> str:
+        self._check()
+        self.submitted.pop(message_id, None)
+        return self.states.pop(message_id, "unknown")
+
+    def status(self) -> dict[str, Any]:
+        self._check()
+        return {"fill": self.fill}
+
+
+class FakeAnalyst:
+    """An analysis that answers at once; `refuse` or `fail` make it say no."""
+
+    def __init__(self) -> None:
+        self.refuse: str | None = None
+        self.fail: Exception | None = None
+        self.measured: list[UUID] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def measure(self, capture: Capture, scan: UUID) -> Outcome:
+        self.go.wait(60)
+        if self.fail:
+            raise self.fail
+        self.measured.append(scan)
+        if self.refuse:
+            return Outcome(None, refused=self.refuse, sentence="no")
+        outline = cv2.cvtColor(picture(960, 720), cv2.COLOR_RGB2BGR)
+        cv2.ellipse(outline, (360, 460), (190, 280), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
+        png = cv2.imencode(".png", outline)[1].tobytes()
+        return Outcome(
+            findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4
+        )
+
+
+class Clinic:
+    """The clinic's side of the keys: opens what the kiosk sealed."""
+
+    def __init__(self) -> None:
+        self.root = keys.generate_signing_key()
+        self.opening = keys.generate_opening_key()
+        self.receipt = keys.generate_signing_key()
+        self.result = keys.generate_signing_key()
+        self.kiosk = uuid4()
+
+    def enrol(self, state: Path) -> Path:
+        """Write into `state` what an enrolment leaves there."""
+        (state / "app").mkdir(parents=True)
+        facts = {"kiosk": str(self.kiosk), "clinic": "Clinic at the Park", "epoch": 7, "board": "simulated"}
+        (state / "identity.json").write_text(json.dumps(facts))
+        (state / "clinic-root.pub").write_text(keys.public_bytes(self.root).hex() + "\n")
+        (state / "app" / "result.key").write_bytes(keys.dump_signing_key(self.result))
+        self.publish(state, 1)
+        return state
+
+    def publish(self, state: Path, version: int) -> None:
+        """Sign a key set of this version with the present opening key."""
+        key_set = ClinicKeys(
+            version,
+            datetime.now(timezone.utc),
+            (self.opening.public,),
+            (keys.public_bytes(self.receipt),),
+        )
+        (state / "clinic-keys.cose").write_bytes(key_set.sign(self.root))
+
+    def open(self, envelope: bytes) -> Message:
+        """The message in an envelope of this kiosk."""
+        return open_envelope(verify(envelope, lambda _kiosk, _kid: self.result.public_key()), [self.opening])
+
+
+class Bench:
+    """A kiosk over `state` with stand-ins for camera, analysis and outbox; again() is a restart."""
+
+    def __init__(self, state: Path, clinic: Clinic) -> None:
+        self.state, self.clinic = state, clinic
+        self.camera, self.outbox, self.analyst = FakeCamera(), FakeOutbox(), FakeAnalyst()
+        self.kiosk = self.again()
+
+    def again(self) -> Kiosk:
+        """Put the parts together over what is on disk, as a fresh process does."""
+        records = Records(self.state / "app" / "records.sqlite", Keyring(self.state / "app" / "vault.key"))
+        vault = Vault(self.state / "app" / "vault")
+        sealer = Sealer(self.state, "test", simulated=True)
+        courier = Courier(records, self.outbox, sealer)  # type: ignore[arg-type]
+        work = ScanWork(records, vault, self.camera, self.analyst, sealer, courier)  # type: ignore[arg-type]
+        self.kiosk = Kiosk(
+            clinic="Clinic at the Park",
+            simulated=True,
+            has_uv=True,
+            records=records,
+            vault=vault,
+            camera=self.camera,  # type: ignore[arg-type]
+            outbox=self.outbox,  # type: ignore[arg-type]
+            courier=courier,
+            work=work,
+            reference=lambda: "demo-1",
+        )
+        return self.kiosk
