@@ -15,9 +15,8 @@ from .tables import OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison, Receip
 def summary(session: Session) -> dict[str, Any]:
     """Counts of everything that waits or needs a person, and how each kiosk is."""
     states = dict.fromkeys((STORED, OPENED, QUARANTINED), 0)
-    states.update(
-        session.execute(select(Envelope.state, func.count()).group_by(Envelope.state)).tuples().all()
-    )
+    rows = session.execute(select(Envelope.state, func.count()).group_by(Envelope.state))
+    states.update({state: count for state, count in rows})
     oldest = session.scalar(select(func.min(Envelope.received_at)).where(Envelope.state == STORED))
     missing = missing_sequences(session)
     return {

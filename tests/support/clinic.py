@@ -20,6 +20,7 @@ from sync.clinic.registry import register_kiosk
 from sync.wire import envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark
 from sync.wire.messages import Consent, Message, Result
+from sync.wire.status import Status
 
 POSTGRESQL = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 MOMENT = datetime(2026, 3, 2, 14, 5, tzinfo=timezone.utc)
@@ -142,3 +143,21 @@ def registered(database: Database, kiosk: SealingKiosk, folder: Path) -> Sealing
     path.write_text(json.dumps(kiosk.registry_entry()))
     register_kiosk(database, path)
     return kiosk
+
+
+def heartbeat(kiosk: SealingKiosk, **changes: object) -> Status:
+    """What the kiosk says of itself."""
+    fields = {
+        "kiosk": kiosk.id,
+        "at": MOMENT,
+        "started_at": MOMENT,
+        "online": True,
+        "software": "dermakiosk 0.1.0",
+        "clinic_keys": 1,
+        "waiting": 2,
+        "sent": 0,
+        "quarantined": 0,
+        "reseal": 0,
+        "fill": 0.0,
+    }
+    return Status.model_validate(fields | changes)

@@ -15,8 +15,7 @@ from sync.clinic.opener import Opener
 from sync.clinic.receipts import mark_sent, unsent
 from sync.clinic.tables import AuditEvent, Envelope, Kiosk, Poison, ReceiptRow
 from sync.wire.keys import OpeningKey, generate_opening_key, generate_signing_key
-from sync.wire.status import Status
-from tests.support.clinic import MOMENT, SealingKiosk
+from tests.support.clinic import MOMENT, SealingKiosk, heartbeat
 
 WORKER = "ingest-1"
 
@@ -177,23 +176,6 @@ def test_a_worker_sends_its_own_receipts_until_another_is_gone(
         assert unsent(session, "ingest-2", now(), 10) == []
         later = now().replace(year=now().year + 1)
         assert len(unsent(session, "ingest-2", later, 10)) == 1
-
-
-def heartbeat(kiosk: SealingKiosk, **changes: object) -> Status:
-    fields = {
-        "kiosk": kiosk.id,
-        "at": MOMENT,
-        "started_at": MOMENT,
-        "online": True,
-        "software": "dermakiosk 0.1.0",
-        "clinic_keys": 1,
-        "waiting": 2,
-        "sent": 0,
-        "quarantined": 0,
-        "reseal": 0,
-        "fill": 0.0,
-    }
-    return Status.model_validate(fields | changes)
 
 
 def test_a_signed_heartbeat_is_noted_and_an_older_one_is_not(database: Database, kiosk: SealingKiosk) -> None:

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from sync.clinic import accounts, records
+from sync.clinic.accounts import Throttle, add_account
+from sync.clinic.database import Database
+from sync.clinic.errors import ClinicUsageError
+from sync.clinic.intake import take_envelope
+from sync.clinic.opener import Opener
+from sync.clinic.pages.app import make_app, secret_key
+from sync.clinic.tables import Account, AuditEvent, WebSession
+from sync.wire.keys import OpeningKey
+from sync.wire.messages import Message, Withdraw
+from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
+
+Site = FlaskClient
+
+
+@pytest.fixture
+def kiosk(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> SealingKiosk:
+    return registered(sqlite, SealingKiosk(opening_key), tmp_path)
+
+
+@pytest.fixture
+def password(sqlite: Database) -> str:
+    return add_account(sqlite, "ann")
+
+
+@pytest.fixture
+def site(sqlite: Database, password: str) -> FlaskClient:
+    return make_app(sqlite, b"k" * 32).test_client()
+
+
+@pytest.fixture
+def staff(site: FlaskClient, password: str) -> FlaskClient:
+    assert sign_in(site, "ann", password).status_code == 302
+    return site
+
+
+def arrive(database: Database, kiosk: SealingKiosk, *messages: Message) -> None:
+    for message in messages:
+        with database.writing() as session:
+            take_envelope(session, kiosk.id, kiosk.seal(message), "ingest-1")
+    opener = Opener(database, [kiosk.opening])
+    while opener.open_next():
+        pass
+
+
+def token(page: str) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found
+    return found[1]
+
+
+def sign_in(site: FlaskClient, name: str, password: str, **fields: str):  # type: ignore[no-untyped-def]
+    fields |= {"name": name, "password": password, "csrf_token": token(site.get("/login").text)}
+    return site.post("/login", data=fields)
+
+
+def test_every_page_asks_a_stranger_to_sign_in(site: FlaskClient, sqlite: Database) -> None:
+    scan = uuid4()
+    assert site.get("/").headers["Location"] == "/login"
+    assert site.get(f"/scans/{scan}").headers["Location"] == f"/login?next=/scans/{scan}"
+
+
+def test_after_signing_in_one_comes_back_to_the_scan(site: FlaskClient, password: str) -> None:
+    scan = uuid4()
+    answer = sign_in(site, "ann", password, next=f"/scans/{scan}")
+    assert answer.headers["Location"] == f"/scans/{scan}"
+
+
+@pytest.mark.parametrize("target", ["https://elsewhere.example/", "//elsewhere.example", "/\\x", "/scans/x"])
+def test_signing_in_leads_nowhere_else(site: FlaskClient, password: str, target: str) -> None:
+    assert sign_in(site, "ann", password, next=target).headers["Location"] == "/"
+
+
+def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(site: FlaskClient) -> None:
+    wrong, unknown = sign_in(site, "ann", "wrong"), sign_in(site, "bob", "wrong")
+    assert wrong.status_code == unknown.status_code == 403
+    strip = re.compile(r'value="[^"]*"')
+    assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
+
+
+def test_after_some_wrong_tries_even_the_right_password_must_wait(site: FlaskClient, password: str) -> None:
+    for _ in range(accounts.FREE_TRIES):
+        sign_in(site, "ann", "wrong")
+    answer = sign_in(site, "ann", password)
+    assert answer.status_code == 429
+    assert "Please wait" in answer.text
+
+
+def test_waits_grow_to_a_bound_and_end_with_a_success() -> None:
+    throttle = Throttle()
+    for _ in range(2000):
+        throttle.failed("x")
+    assert accounts.LONGEST_WAIT_SECONDS - 1 < throttle.wait_seconds("x") <= accounts.LONGEST_WAIT_SECONDS
+    assert throttle.wait_seconds("y") == 0
+    throttle.succeeded("x")
+    assert throttle.wait_seconds("x") == 0
+
+
+def test_signing_out_ends_the_session_for_whoever_kept_the_cookie(staff: FlaskClient) -> None:
+    kept = staff.get_cookie("clinic")
+    assert kept is not None
+    staff.post("/logout", data={"csrf_token": token(staff.get("/").text)})
+    staff.set_cookie("clinic", kept.value)
+    assert staff.get("/").status_code == 302
+
+
+def test_a_session_ends_when_nobody_has_used_it_for_long(staff: FlaskClient, sqlite: Database) -> None:
+    with sqlite.writing() as session:
+        row = session.scalars(select(WebSession)).one()
+        row.seen_at -= accounts.IDLE_LIMIT
+    assert staff.get("/").status_code == 302
+
+
+def test_the_database_holds_neither_password_nor_session_token(
+    staff: FlaskClient, sqlite: Database, password: str, tmp_path: Path
+) -> None:
+    with staff.session_transaction() as cookie:
+        secret = cookie["token"]
+    with sqlite.reading() as session:
+        assert session.scalars(select(Account.password_hash)).one().startswith("$argon2id$")
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "clinic").glob("clinic.sqlite*"))
+    assert password.encode() not in stored
+    assert secret.encode() not in stored
+
+
+def test_a_form_without_its_token_changes_nothing(staff: FlaskClient) -> None:
+    answer = staff.post("/logout")
+    assert answer.status_code == 400
+    assert "open for too long" in answer.text
+    assert staff.get("/").status_code == 200
+
+
+def test_the_cookie_is_for_the_server_alone(site: FlaskClient) -> None:
+    cookie = site.get("/login").headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+
+
+def test_behind_tls_the_cookie_never_leaves_it(sqlite: Database) -> None:
+    answer = make_app(sqlite, b"k" * 32, behind_tls=True).test_client().get("/login")
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-clinic=") and "Secure" in cookie and "Path=/" in cookie
+    assert "max-age" in answer.headers["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize("path", ["/login", "/", "/nowhere", "/static/clinic.css"])
+def test_every_answer_has_a_strict_policy(staff: FlaskClient, path: str) -> None:
+    headers = staff.get(path).headers
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self'")
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert ("no-store" in headers["Cache-Control"]) is (path != "/static/clinic.css")
+
+
+def test_an_empty_list_says_what_will_appear(staff: FlaskClient) -> None:
+    assert "No scans yet" in staff.get("/").text
+
+
+def test_the_list_and_the_page_show_a_scan_with_its_numbers(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk
+) -> None:
+    scan = uuid4()
+    measured = findings(scan, ita=33.0, spot_area=-0.0)
+    arrive(sqlite, kiosk, kiosk.result(scan, findings=measured, patient_reference="ref-77"))
+    listed = staff.get("/").text
+    assert "ref-77" in listed and f"/scans/{scan}" in listed and "SIMULATED" in listed
+    page = staff.get(f"/scans/{scan}").text
+    assert "SIMULATED" in page and "Skin tone angle (ITA)" in page and "33.0" in page
+    assert "32.5 to 33.5" in page
+    assert "\N{MINUS SIGN}0.0" not in page
+    assert page.count("<circle") > 5
+    assert "style=" not in page and "<script" not in page
+
+
+def test_reading_a_scan_is_in_the_audit_log(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk
+) -> None:
+    scan = uuid4()
+    arrive(sqlite, kiosk, kiosk.result(scan))
+    staff.get(f"/scans/{scan}")
+    with sqlite.reading() as session:
+        read = session.scalars(select(AuditEvent).where(AuditEvent.event == "scan-read")).one()
+    assert (read.actor, read.subject) == ("ann", str(scan))
+
+
+def test_a_withdrawn_scan_shows_no_number(staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk) -> None:
+    scan = uuid4()
+    arrive(sqlite, kiosk, kiosk.result(scan), Withdraw(scan=scan, at=MOMENT, reason="patient"))
+    page = staff.get(f"/scans/{scan}").text
+    assert "was withdrawn" in page and "33.0" not in page and "<table" not in page
+    assert "withdrawn" in staff.get("/").text
+
+
+@pytest.mark.parametrize("changes", [{"patient_reference": None}, {"simulated": False}])
+def test_a_scan_may_lack_things(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, changes: dict[str, object]
+) -> None:
+    scan = uuid4()
+    empty = findings(scan).model_copy(update={"findings": (), "quality": (), "calibration": None})
+    arrive(sqlite, kiosk, kiosk.result(scan, findings=empty, **changes))
+    page = staff.get(f"/scans/{scan}")
+    assert page.status_code == 200 and "Nothing could be measured" in page.text
+    assert ("SIMULATED" in page.text) is ("simulated" not in changes)
+
+
+def test_a_measure_that_this_version_does_not_know_is_shown_by_its_own_name(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk
+) -> None:
+    scan = uuid4()
+    arrive(sqlite, kiosk, kiosk.result(scan, findings=findings(scan, pore_density=1234.5)))
+    page = staff.get(f"/scans/{scan}?measure=pore_density").text
+    assert "Pore density" in page and "1\N{THIN SPACE}234.50" in page
+
+
+def test_scans_are_found_by_reference_and_divided_into_pages(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "PAGE_SIZE", 3)
+    scans = [uuid4() for _ in range(7)]
+    arrive(sqlite, kiosk, *(kiosk.result(scan, patient_reference="one") for scan in scans))
+    arrive(sqlite, kiosk, kiosk.result(patient_reference="two"))
+    seen: list[UUID] = []
+    address: str | None = "/?reference=one"
+    while address:
+        page = staff.get(address).text
+        seen += [UUID(text) for text in re.findall(r'href="/scans/([0-9a-f-]+)"', page)]
+        following = re.search(r'rel="next"\s+href="([^"]+)"', page)
+        address = following[1].replace("&amp;", "&") if following else None
+    assert sorted(seen) == sorted(scans)
+    assert "No scan for" in staff.get("/?reference=three").text
+
+
+@pytest.mark.parametrize("path", ["/scans/00000000-0000-0000-0000-000000000000", "/nowhere", "/scans/x"])
+def test_what_is_not_there_has_a_page_of_its_own(staff: FlaskClient, path: str) -> None:
+    answer = staff.get(path)
+    assert answer.status_code == 404 and "There is no such page" in answer.text
+
+
+def test_an_account_is_made_once_and_its_name_is_plain(sqlite: Database, password: str) -> None:
+    assert len(password) == 23
+    with pytest.raises(ClinicUsageError, match="already"):
+        add_account(sqlite, "ann")
+    for name in ("", "Ann", "a b", "x" * 65, "../x"):
+        with pytest.raises(ClinicUsageError, match="no account name"):
+            add_account(sqlite, name)
+
+
+def test_the_cookie_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
+    key = secret_key(tmp_path)
+    assert len(key) == 32 and secret_key(tmp_path) == key
+    assert (tmp_path / "web" / "secret.key").stat().st_mode & 0o777 == 0o600

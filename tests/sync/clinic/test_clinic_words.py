@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from uuid import uuid4
+
+import pytest
+
+from sync.clinic.pages import words
+from sync.clinic.pages.drawn_face import DrawnFace
+from sync.clinic.pages.interval_plot import IntervalPlot
+from sync.clinic.tables import FindingRow
+
+
+def rows(measure: str, **values: tuple[float, float, float]) -> list[FindingRow]:
+    return [
+        FindingRow(
+            scan=uuid4(), position=0, measure=measure, zone=zone, value=value, unit="1", low=low, high=high
+        )
+        for zone, (low, value, high) in values.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(56, 60, "Very light"), (27.9, 28.1, "Tan to intermediate"), (-50, -31, "Dark"), (-30, -30, "Dark")],
+)
+def test_skin_tone_is_named_by_its_class_and_by_both_when_it_spans_them(
+    low: float, high: float, text: str
+) -> None:
+    assert words.reading(rows("ita", face=(low, (low + high) / 2, high))) == text
+
+
+def test_a_reading_names_the_highest_zone_only_when_the_intervals_are_apart() -> None:
+    apart = rows("redness", nose=(4, 5, 6), chin=(1, 2, 3), face=(9, 9, 9))
+    assert words.reading(apart) == "Highest on the nose"
+    together = rows("redness", nose=(2, 5, 6), chin=(1, 2, 3))
+    assert words.reading(together) == "About the same in every zone"
+    assert words.reading(rows("spot_count", nose=(0, 0, 0), chin=(0, 0, 0))) == "None in any zone"
+    assert words.reading(rows("redness", face=(1, 2, 3))) == ""
+    assert words.reading([]) == ""
+
+
+def test_numbers_have_a_true_minus_and_no_minus_zero() -> None:
+    assert words.number("ita", -12.34) == "\N{MINUS SIGN}12.3"
+    assert words.number("ita", -0.04) == "0.0"
+    assert words.number("spot_count", 1234) == "1\N{THIN SPACE}234"
+    assert words.with_unit("ita", 3, "deg") == "3.0°"
+    assert words.with_unit("spot_area", 3, "mm2") == "3.0\N{NO-BREAK SPACE}mm²"
+
+
+def test_times_are_said_as_people_say_them() -> None:
+    today = datetime(2026, 3, 2, 14, 5).astimezone()
+    assert words.when(today, today) == "today 14:05"
+    assert words.when(today - timedelta(days=1), today) == "yesterday 14:05"
+    assert words.when(today - timedelta(days=20), today) == "10 Feb 14:05"
+    assert words.when(today - timedelta(days=400), today) == "26 Jan 2025"
+    assert words.when(today.astimezone(timezone(timedelta(hours=9))), today) == "today 14:05"
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 0, 0), (5, 5, 5), (-3, -2, -1), (0.001, 0.002, 0.003), (1e5, 2e5, 3e5)]
+)
+def test_the_plot_holds_every_interval_between_few_ticks(values: tuple[float, float, float]) -> None:
+    plot = IntervalPlot(rows("ita", nose=values, chin=values))
+    assert 2 <= len(plot.ticks) <= 7
+    assert len({tick.text for tick in plot.ticks}) == len(plot.ticks)
+    (row, _) = plot.rows
+    assert plot.ticks[0].x <= row.low <= row.value <= row.high <= plot.ticks[-1].x
+
+
+def test_the_patients_left_is_drawn_on_our_right_and_labels_do_not_meet() -> None:
+    face = DrawnFace([], words.ZONES)
+    places = {label.zone: label for label in face.labels}
+    assert places["left_cheek"].to.x > face.width / 2 > places["right_cheek"].to.x
+    for side in ("start", "end"):
+        heights = sorted(label.y for label in face.labels if label.anchor == side)
+        assert all(after - before >= 40 for before, after in zip(heights, heights[1:], strict=False))
+        assert heights[-1] <= face.height
