@@ -1,0 +1,305 @@
+"""The agent against a real broker: what arrives, what stays, what deletes."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from sync.wire import topics
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.keys import generate_signing_key, load_signing_key, public_bytes
+from sync.wire.status import Status
+from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, eventually, party_of, running_agent
+from tests.support.mosquitto import Broker, running_broker
+from tests.support.mqtt import connected
+from tests.support.wire import NOON, Party
+
+# Short enough for a test to see a second attempt, long enough not to be one by accident.
+RESEND = ("--resend-first", "0.7")
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with running_broker(tmp_path / "system") as running:
+        yield running
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "kiosk"
+
+
+@pytest.fixture
+def party(broker: Broker, state: Path) -> Party:
+    return party_of(broker, broker.enrol(state), state)
+
+
+@pytest.fixture
+def clinic(broker: Broker, party: Party) -> Iterator[Clinic]:
+    with connected(broker, broker.ingest) as client:
+        yield Clinic(broker, party, client)
+
+
+def submit(agent: AgentProcess, party: Party) -> tuple[UUID, bytes]:
+    message, envelope = party.envelope()
+    agent.client.submit(message, "result", envelope)
+    return message, envelope
+
+
+def test_a_message_goes_and_is_deleted_on_its_receipt(clinic: Clinic, state: Path, party: Party) -> None:
+    with running_agent(state) as agent:
+        message, envelope = submit(agent, party)
+        assert clinic.take() == (message, envelope)
+        assert agent.client.state(message) == "sent"
+        clinic.receipt(message, envelope)
+        eventually(lambda: agent.client.state(message) == "stored")
+        status = agent.status()
+        assert (status["waiting"], status["sent"], status["bytes"]) == (0, 0, 0)
+        assert status["last_receipt_at"]
+        assert agent.stop() < STOP_SECONDS
+
+
+def test_a_message_given_while_the_broker_is_away_goes_when_it_comes(
+    broker: Broker, state: Path, party: Party
+) -> None:
+    broker.stop()
+    with running_agent(state) as agent:
+        message, envelope = submit(agent, party)
+        assert agent.client.state(message) == "waiting"
+        assert not agent.status()["connected"]
+        broker.start()
+        with connected(broker, broker.ingest) as client:
+            clinic = Clinic(broker, party, client)
+            assert clinic.take() == (message, envelope)
+            clinic.receipt(message, envelope)
+            eventually(lambda: agent.client.state(message) == "stored")
+
+
+def test_nothing_is_lost_when_the_broker_is_killed_in_mid_flight(
+    broker: Broker, state: Path, party: Party
+) -> None:
+    with running_agent(state, *RESEND) as agent, ExitStack() as first:
+        client = first.enter_context(connected(broker, broker.ingest))
+        clinic = Clinic(broker, party, client)
+        sent = dict(submit(agent, party) for _ in range(30))
+        for _ in range(10):
+            clinic.receipt(*clinic.take())
+        broker.kill()
+        sent |= dict(submit(agent, party) for _ in range(10))
+        broker.start()
+        with connected(broker, broker.ingest) as client:
+            clinic = Clinic(broker, party, client)
+            clinic.receipt_all_until(lambda: agent.status()["waiting"] + agent.status()["sent"] == 0)
+        assert {agent.client.state(message) for message in sent} == {"stored"}
+
+
+def test_a_publish_that_nobody_gets_stays_and_goes_again(broker: Broker, state: Path, party: Party) -> None:
+    with running_agent(state, *RESEND) as agent:
+        message, envelope = submit(agent, party)
+        eventually(lambda: agent.status()["last_refusal"] == "no_subscriber")
+        assert agent.client.state(message) == "sent"
+        with connected(broker, broker.ingest) as client:
+            assert Clinic(broker, party, client).take() == (message, envelope)
+
+
+def test_a_denied_publish_stays_in_the_outbox(broker: Broker, state: Path, party: Party) -> None:
+    acl = broker.configuration.with_name("acl")
+    permitted = acl.read_text()
+    acl.write_text(permitted.replace("pattern write clinic/v1/%u/up/#", ""))
+    broker.restart()
+    with running_agent(state, *RESEND) as agent, ExitStack() as first:
+        client = first.enter_context(connected(broker, broker.ingest))
+        Clinic(broker, party, client)
+        message, envelope = submit(agent, party)
+        eventually(lambda: agent.status()["last_refusal"] == "refused_0x87")
+        assert client.hears_nothing()
+        assert agent.client.state(message) == "sent"
+        acl.write_text(permitted)
+        broker.restart()
+        with connected(broker, broker.ingest) as client:
+            clinic = Clinic(broker, party, client)
+            assert clinic.take() == (message, envelope)
+            clinic.receipt(message, envelope)
+            eventually(lambda: agent.client.state(message) == "stored")
+
+
+def test_only_the_clinics_own_receipt_for_these_bytes_deletes(
+    clinic: Clinic, state: Path, party: Party
+) -> None:
+    with running_agent(state) as agent:
+        message, envelope = submit(agent, party)
+        other = submit(agent, party)
+        clinic.take_until({message, other[0]})
+        good = party.receipt(message, envelope)
+        spoiled = bytearray(good.sign(party.receipts))
+        spoiled[-1] ^= 1
+        clinic.answer(b"no receipt")
+        clinic.answer(b"")
+        clinic.answer(bytes(spoiled))
+        clinic.answer(good.sign(generate_signing_key()))
+        clinic.answer(good.sign(party.signing))
+        clinic.receipt(message, b"other bytes")
+        clinic.receipt(message, envelope, kiosk=uuid4())
+        clinic.receipt(uuid4(), envelope)
+        # Receipts are handled in order: when this one is done, all before it are.
+        clinic.receipt(*other)
+        eventually(lambda: agent.client.state(other[0]) == "stored")
+        assert agent.client.state(message) == "sent"
+        assert [e["event"] for e in agent.events()].count("receipt_refused") == 6
+        assert [e["event"] for e in agent.events()].count("receipt_mismatch") == 1
+        clinic.receipt(message, envelope)
+        eventually(lambda: agent.client.state(message) == "stored")
+
+
+def test_what_has_no_receipt_is_sent_again(clinic: Clinic, state: Path, party: Party) -> None:
+    with running_agent(state, *RESEND) as agent:
+        message, envelope = submit(agent, party)
+        assert [clinic.take() for _ in range(3)] == [(message, envelope)] * 3
+
+
+def test_a_message_survives_kill_9_of_the_agent(broker: Broker, state: Path, party: Party) -> None:
+    broker.stop()
+    with running_agent(state) as agent:
+        messages = dict(submit(agent, party) for _ in range(5))
+        agent.kill()
+        broker.start()
+        with connected(broker, broker.ingest) as client:
+            clinic = Clinic(broker, party, client)
+            agent.start()
+            assert clinic.take_until(set(messages)) == messages
+            agent.kill()
+            # Nobody takes these receipts now: they wait in the session for the next start.
+            for message, envelope in messages.items():
+                clinic.receipt(message, envelope)
+            agent.start()
+            eventually(lambda: {agent.client.state(message) for message in messages} == {"stored"})
+
+
+def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Party) -> None:
+    with running_agent(state, *RESEND) as agent:
+        poison, retired, good = (submit(agent, party) for _ in range(3))
+        clinic.take_until({poison[0], retired[0], good[0]})
+        clinic.receipt(*poison, status="quarantined")
+        clinic.receipt(*retired, status="reseal")
+        eventually(lambda: agent.client.state(retired[0]) == "reseal")
+        assert agent.client.state(poison[0]) == "quarantined"
+        # Only what the clinic has said nothing about is still being sent.
+        later = submit(agent, party)
+        while clinic.take()[0] != later[0]:
+            continue
+        assert {clinic.take()[0] for _ in range(4)} == {good[0], later[0]}
+        assert agent.client.discard(retired[0]) == "reseal"
+        assert agent.client.discard(good[0]) == agent.client.discard(later[0]) == "sent"
+        assert agent.status()["bytes"] == 0
+
+
+def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: Path, party: Party) -> None:
+    status_key = load_signing_key((state / "sync" / "status.key").read_bytes()).public_key()
+
+    def heartbeat() -> Status:
+        with connected(broker, broker.ingest) as client:
+            client.subscribe(topics.all_up("status"))
+            topic, payload = client.message()
+        assert topic == topics.up(party.kiosk, "status")
+        return Status.verify(payload, lambda kid: status_key)
+
+    with running_agent(state) as agent:
+        agent.wait_connected()
+        eventually(lambda: heartbeat().online)
+        submit(agent, party)
+        assert agent.stop(signal.SIGINT) < STOP_SECONDS
+    last = heartbeat()
+    assert (last.online, last.waiting + last.sent) == (False, 1)
+
+
+def test_a_new_key_set_is_taken_up_and_an_old_one_is_not(
+    broker: Broker, clinic: Clinic, state: Path, party: Party
+) -> None:
+    root = load_signing_key((broker.authority.folder / "root.key").read_bytes())
+    new_receipts = generate_signing_key()
+    key_file = state / "clinic-keys.cose"
+    old_file = key_file.read_bytes()
+    old = ClinicKeys.verify(old_file, root.public_key())
+    new = ClinicKeys(old.version + 1, NOON, old.opening, (public_bytes(new_receipts),))
+
+    def replace(content: bytes) -> None:
+        (state / "new").write_bytes(content)
+        (state / "new").rename(key_file)
+
+    with running_agent(state) as agent:
+        messages = [submit(agent, party) for _ in range(3)]
+        clinic.take_until({message for message, _ in messages})
+        replace(new.sign(root))
+        clinic.answer(party.receipt(*messages[0]).sign(new_receipts))
+        eventually(lambda: agent.client.state(messages[0][0]) == "stored")
+        replace(old_file)
+        clinic.receipt(*messages[1])
+        clinic.answer(party.receipt(*messages[2]).sign(new_receipts))
+        eventually(lambda: agent.client.state(messages[2][0]) == "stored")
+        assert agent.client.state(messages[1][0]) == "sent"
+        assert agent.status()["clinic_keys"] == new.version
+
+
+def test_a_kiosk_whose_certificate_is_of_another_clinic_keeps_its_messages(
+    broker: Broker, state: Path, party: Party, tmp_path: Path
+) -> None:
+    elsewhere = Broker(tmp_path / "elsewhere")
+    elsewhere.enrol(tmp_path / "stranger")
+    for name in ("tls.key", "tls.crt"):
+        shutil.copy(tmp_path / "stranger" / "sync" / name, state / "sync" / name)
+    with running_agent(state) as agent:
+        message, _ = submit(agent, party)
+        eventually(lambda: "disconnected" in [event["event"] for event in agent.events()])
+        assert not agent.status()["connected"]
+        assert agent.client.state(message) == "waiting"
+        assert agent.stop() < STOP_SECONDS
+
+
+def test_a_server_of_another_clinic_gets_nothing(
+    broker: Broker, state: Path, party: Party, tmp_path: Path
+) -> None:
+    with running_broker(tmp_path / "elsewhere") as elsewhere:
+        shutil.copy(elsewhere.authority.folder / "root.crt", state / "sync" / "ca.crt")
+        with running_agent(state) as agent:
+            message, _ = submit(agent, party)
+            eventually(lambda: "disconnected" in [event["event"] for event in agent.events()])
+            assert agent.client.state(message) == "waiting"
+
+
+def test_a_backlog_longer_than_the_window_goes_in_order(clinic: Clinic, state: Path, party: Party) -> None:
+    with running_agent(state) as agent:
+        messages = [submit(agent, party) for _ in range(250)]
+        arrived: list[UUID] = []
+        while len(arrived) < len(messages):
+            message, envelope = clinic.take()
+            arrived.append(message)
+            clinic.receipt(message, envelope)
+        assert arrived == [message for message, _ in messages]
+        eventually(lambda: agent.status()["sent"] == 0)
+
+
+def test_the_log_names_no_patient_and_no_envelope(clinic: Clinic, state: Path, party: Party) -> None:
+    with running_agent(state) as agent:
+        message, envelope = submit(agent, party)
+        clinic.take()
+        clinic.receipt(message, envelope)
+        eventually(lambda: agent.client.state(message) == "stored")
+        agent.stop()
+    fields = {name for event in agent.events() for name in event}
+    assert fields <= {
+        "event",
+        "level",
+        "timestamp",
+        "kiosk",
+        "broker",
+        "message",
+        "status",
+        "outcome",
+        "reason",
+    }

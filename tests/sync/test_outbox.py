@@ -1,0 +1,336 @@
+"""The outbox: what it keeps, through receipts, restarts, kills, full disks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from sync.kiosk import outbox as module
+from sync.kiosk.outbox import Outbox, OutboxError
+from sync.wire.receipt import Receipt
+from tests.support.wire import Party
+
+PARTY = Party()
+KILLS = 5
+
+# Puts envelopes for ever and says each id only after `put` has returned.
+WRITER = """
+import sys
+from pathlib import Path
+from uuid import uuid4
+from sync.kiosk.outbox import Outbox
+outbox = Outbox(Path(sys.argv[1]))
+while True:
+    message = uuid4()
+    outbox.put(message, "result", message.bytes * 300)
+    print(message, flush=True)
+"""
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    opened = Outbox(tmp_path / "outbox.sqlite")
+    yield opened
+    opened.close()
+
+
+def put(outbox: Outbox, envelope: bytes | None = None) -> tuple[UUID, bytes]:
+    message = uuid4()
+    envelope = envelope if envelope is not None else message.bytes * 10
+    outbox.put(message, "result", envelope)
+    return message, envelope
+
+
+def test_an_envelope_waits_in_the_order_in_which_it_came(outbox: Outbox) -> None:
+    messages = [put(outbox) for _ in range(5)]
+    assert outbox.unreceipted() == [message for message, _ in messages]
+    assert [outbox.state(message) for message, _ in messages] == ["waiting"] * 5
+    taken = outbox.take_to_send(messages[2][0])
+    assert taken is not None
+    assert (taken.message_id, taken.kind, taken.envelope) == (messages[2][0], "result", messages[2][1])
+    assert outbox.state(messages[2][0]) == "sent"
+    assert len(outbox.unreceipted()) == 5
+
+
+def test_the_same_envelope_a_second_time_changes_nothing(outbox: Outbox) -> None:
+    message, envelope = put(outbox)
+    outbox.put(message, "result", envelope)
+    assert outbox.unreceipted() == [message]
+    outbox.accept_receipt(PARTY.receipt(message, envelope))
+    outbox.put(message, "result", envelope)
+    assert outbox.unreceipted() == []
+    assert outbox.state(message) == "stored"
+
+
+def test_an_id_is_never_given_to_two_envelopes(outbox: Outbox) -> None:
+    message, envelope = put(outbox)
+    for _ in range(2):
+        with pytest.raises(OutboxError) as caught:
+            outbox.put(message, "result", b"other")
+        assert caught.value.code == "conflict"
+        outbox.accept_receipt(PARTY.receipt(message, envelope))
+
+
+@pytest.mark.parametrize("status", ["stored", "duplicate"])
+def test_a_receipt_lets_an_envelope_go(outbox: Outbox, status) -> None:
+    message, envelope = put(outbox)
+    other, _ = put(outbox)
+    assert outbox.accept_receipt(PARTY.receipt(message, envelope, status)) == "accepted"
+    assert outbox.unreceipted() == [other]
+    assert outbox.state(message) == "stored"
+    assert outbox.take_to_send(message) is None
+    assert outbox.counts().last_receipt_at is not None
+
+
+@pytest.mark.parametrize("status", ["stored", "duplicate", "quarantined", "reseal"])
+def test_a_receipt_for_other_bytes_changes_nothing(outbox: Outbox, status) -> None:
+    message, _ = put(outbox)
+    assert outbox.accept_receipt(PARTY.receipt(message, b"other", status)) == "mismatch"
+    assert outbox.unreceipted() == [message]
+    assert outbox.state(message) == "waiting"
+
+
+def test_a_receipt_for_nothing_that_is_here_is_unknown(outbox: Outbox) -> None:
+    assert outbox.accept_receipt(PARTY.receipt(uuid4(), b"")) == "unknown"
+
+
+def test_a_quarantined_message_is_kept_aside_and_can_still_become_stored(outbox: Outbox) -> None:
+    message, envelope = put(outbox)
+    outbox.accept_receipt(PARTY.receipt(message, envelope, "quarantined"))
+    assert outbox.state(message) == "quarantined"
+    assert outbox.unreceipted() == []
+    counts = outbox.counts()
+    assert (counts.quarantined, counts.bytes) == (1, 0)
+    outbox.accept_receipt(PARTY.receipt(message, envelope, "stored"))
+    assert outbox.state(message) == "stored"
+    assert outbox.counts().quarantined == 0
+    outbox.accept_receipt(PARTY.receipt(message, envelope, "quarantined"))
+    assert outbox.state(message) == "stored"
+
+
+def test_the_side_tables_are_bounded(outbox: Outbox, monkeypatch) -> None:
+    monkeypatch.setattr(module, "QUARANTINE_ROWS", 3)
+    monkeypatch.setattr(module, "HISTORY_ROWS", 5)
+    messages = [put(outbox) for _ in range(8)]
+    for message, envelope in messages:
+        outbox.accept_receipt(PARTY.receipt(message, envelope, "quarantined"))
+    assert outbox.counts().quarantined == 3
+    states = [outbox.state(message) for message, _ in messages]
+    assert states == ["unknown"] * 3 + ["quarantined"] * 5
+
+
+def test_a_message_to_be_sealed_again_is_kept_but_not_sent(outbox: Outbox) -> None:
+    message, envelope = put(outbox)
+    outbox.accept_receipt(PARTY.receipt(message, envelope, "reseal"))
+    assert outbox.state(message) == "reseal"
+    assert outbox.unreceipted() == []
+    assert outbox.take_to_send(message) is None
+    assert outbox.counts().bytes == len(envelope)
+    assert outbox.discard(message) == "reseal"
+    assert outbox.counts().bytes == 0
+
+
+def test_a_discarded_envelope_is_gone_and_stays_gone(outbox: Outbox, tmp_path: Path) -> None:
+    message, envelope = put(outbox, b"a sealed envelope that is looked for" * 20)
+    sent, _ = put(outbox)
+    outbox.take_to_send(sent)
+    assert outbox.discard(message) == "waiting"
+    assert outbox.discard(sent) == "sent"
+    assert outbox.discard(uuid4()) == "unknown"
+    assert outbox.unreceipted() == []
+    outbox.put(message, "result", envelope)
+    assert outbox.unreceipted() == []
+    assert outbox.state(message) == "discarded"
+    assert b"looked for" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_a_full_outbox_refuses_and_drops_nothing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.sqlite", capacity=1000)
+    messages = [put(outbox, bytes(300)) for _ in range(3)]
+    assert outbox.counts().fill == 0.9
+    with pytest.raises(OutboxError) as caught:
+        put(outbox, bytes(300))
+    assert caught.value.code == "full"
+    assert outbox.unreceipted() == [message for message, _ in messages]
+    outbox.accept_receipt(PARTY.receipt(*messages[0]))
+    put(outbox, bytes(300))
+    outbox.close()
+
+
+def test_a_full_disk_refuses_and_keeps_what_is_there(outbox: Outbox) -> None:
+    kept = [put(outbox)[0] for _ in range(3)]
+    pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
+    outbox._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(OutboxError) as caught:
+        for _ in range(5):
+            put(outbox, bytes(5000))
+    assert caught.value.code == "storage"
+    assert outbox.unreceipted()[:3] == kept
+    outbox._db.execute("PRAGMA max_page_count = 100000")
+    put(outbox, bytes(5000))
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    outbox = Outbox(path)
+    waiting, sent, stored, resealed = (put(outbox) for _ in range(4))
+    outbox.take_to_send(sent[0])
+    outbox.accept_receipt(PARTY.receipt(*stored))
+    outbox.accept_receipt(PARTY.receipt(*resealed, "reseal"))
+    outbox.close()
+    outbox = Outbox(path)
+    assert [outbox.state(m) for m, _ in (waiting, sent, stored, resealed)] == [
+        "waiting",
+        "sent",
+        "stored",
+        "reseal",
+    ]
+    assert outbox.unreceipted() == [waiting[0], sent[0]]
+    outbox.close()
+
+
+def test_only_its_owner_can_read_the_file(outbox: Outbox, tmp_path: Path) -> None:
+    put(outbox)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0" + b"\xff" * 5000, b"no database" * 1000])
+def test_a_damaged_file_is_left_alone(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "outbox.sqlite"
+    path.write_bytes(damage)
+    if not damage:
+        Outbox(path).close()
+        return
+    with pytest.raises(OutboxError, match="move it aside"):
+        Outbox(path)
+    assert path.read_bytes() == damage
+
+
+def test_an_outbox_of_newer_software_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    Outbox(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 2")
+    with pytest.raises(OutboxError, match="schema is 2"):
+        Outbox(path)
+
+
+def test_what_was_acknowledged_survives_kill_9_of_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    acknowledged: list[UUID] = []
+    for round_number in range(KILLS):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+        )
+        assert writer.stdout is not None
+        for _ in range(20 + 7 * round_number):
+            acknowledged.append(UUID(writer.stdout.readline().strip()))
+        os.kill(writer.pid, signal.SIGKILL)
+        rest = writer.stdout.read().splitlines()
+        acknowledged.extend(UUID(line) for line in rest if len(line) == 36)
+        assert writer.wait(10) == -signal.SIGKILL
+
+        outbox = Outbox(path)
+        assert outbox._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        kept = outbox.unreceipted()
+        # At most the one that was being written when the kill came was not acknowledged.
+        assert set(acknowledged) <= set(kept)
+        assert len(kept) <= len(acknowledged) + round_number + 1
+        for message in kept:
+            taken = outbox.take_to_send(message)
+            assert taken is not None
+            assert taken.envelope == message.bytes * 300
+        outbox.close()
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Any order of events, compared with a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.outbox = Outbox(Path(self.folder.name) / "outbox.sqlite")
+        self.waiting: dict[UUID, bytes] = {}
+        self.states: dict[UUID, str] = {}
+        self.bytes_of: dict[UUID, bytes] = {}
+
+    def pick(self, data: st.DataObject) -> UUID:
+        return data.draw(st.sampled_from(sorted(self.bytes_of, key=str)))
+
+    @rule(seed=st.integers(0, 2**64))
+    def put_new(self, seed: int) -> None:
+        message, envelope = UUID(int=seed), seed.to_bytes(9, "big") * 7
+        self.outbox.put(message, "result", envelope)
+        if message not in self.bytes_of:
+            self.bytes_of[message] = envelope
+            self.waiting[message] = envelope
+            self.states[message] = "waiting"
+
+    @precondition(lambda self: self.bytes_of)
+    @rule(data=st.data())
+    def send(self, data: st.DataObject) -> None:
+        message = self.pick(data)
+        taken = self.outbox.take_to_send(message)
+        if self.states[message] in ("waiting", "sent"):
+            assert taken is not None
+            assert taken.envelope == self.waiting[message]
+            self.states[message] = "sent"
+        else:
+            assert taken is None
+
+    @precondition(lambda self: self.bytes_of)
+    @rule(
+        data=st.data(),
+        status=st.sampled_from(["stored", "duplicate", "quarantined", "reseal"]),
+        right_bytes=st.booleans(),
+    )
+    def receive(self, data: st.DataObject, status, right_bytes: bool) -> None:
+        message = self.pick(data)
+        envelope = self.bytes_of[message] if right_bytes else b"other"
+        receipt: Receipt = PARTY.receipt(message, envelope, status)
+        outcome = self.outbox.accept_receipt(receipt)
+        assert outcome == ("accepted" if right_bytes else "mismatch")
+        if not right_bytes:
+            return
+        before = self.states[message]
+        if before in ("waiting", "sent", "reseal"):
+            self.states[message] = {"duplicate": "stored"}.get(status, status)
+            if status != "reseal":
+                del self.waiting[message]
+        elif before == "quarantined" and status in ("stored", "duplicate"):
+            self.states[message] = "stored"
+
+    @precondition(lambda self: self.bytes_of)
+    @rule(data=st.data())
+    def discard(self, data: st.DataObject) -> None:
+        message = self.pick(data)
+        assert self.outbox.discard(message) == self.states[message]
+        if self.waiting.pop(message, None) is not None:
+            self.states[message] = "discarded"
+
+    @invariant()
+    def agrees(self) -> None:
+        assert {m: self.outbox.state(m) for m in self.states} == self.states
+        to_send = [m for m in self.waiting if self.states[m] != "reseal"]
+        assert self.outbox.unreceipted() == to_send
+        assert self.outbox.counts().bytes == sum(map(len, self.waiting.values()))
+
+    def teardown(self) -> None:
+        self.outbox.close()
+        self.folder.cleanup()
+
+
+OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestAnyOrderOfEvents = OutboxMachine.TestCase

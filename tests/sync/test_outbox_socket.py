@@ -1,0 +1,225 @@
+"""The outbox's socket: what the kiosk application is promised, who may speak, what may be given."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import cbor2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sync.kiosk.agent import Agent
+from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
+from sync.kiosk.identity import NotEnrolled
+from sync.kiosk.outbox import Outbox
+from sync.kiosk.server import SocketRefused, serving
+from sync.wire.messages import ReminderDue, Withdraw
+from tests.support.agent import party_of
+from tests.support.mosquitto import Broker
+from tests.support.wire import NOON, Party, a_result
+
+
+class Side:
+    """An outbox behind its socket, with an agent that is asked but does not run."""
+
+    def __init__(self, state: Path, party: Party, capacity: int = 1_000_000) -> None:
+        self.party = party
+        self.outbox = Outbox(state / "sync" / "outbox.sqlite", capacity)
+        self.agent = Agent(state, self.outbox)
+        self.path = state / "run" / "outbox.sock"
+        self.client = OutboxClient(self.path)
+
+    @contextmanager
+    def serving(self, user: int | None = None) -> Iterator[OutboxClient]:
+        users = frozenset({os.geteuid() if user is None else user})
+        with serving(self.path, self.outbox, self.agent, users):
+            yield self.client
+
+
+@pytest.fixture(scope="module")
+def enrolled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Party]:
+    broker = Broker(tmp_path_factory.mktemp("system"))
+    state = tmp_path_factory.mktemp("kiosk")
+    return state, party_of(broker, broker.enrol(state), state)
+
+
+@pytest.fixture
+def side(enrolled: tuple[Path, Party]) -> Iterator[Side]:
+    state, party = enrolled
+    opened = Side(state, party)
+    yield opened
+    opened.outbox.close()
+    for file in (state / "sync").glob("outbox.sqlite*"):
+        file.unlink()
+
+
+def test_an_envelope_is_on_the_disk_when_submit_returns(side: Side) -> None:
+    message, envelope = side.party.envelope()
+    with side.serving() as client:
+        client.submit(message, "result", envelope)
+        reader = Outbox(side.path.parent.parent / "sync" / "outbox.sqlite")
+        assert reader.unreceipted() == [message]
+        reader.close()
+        client.submit(message, "result", envelope)
+        assert client.state(message) == "waiting"
+        assert client.state(uuid4()) == "unknown"
+        assert client.discard(message) == "waiting"
+        assert client.state(message) == "discarded"
+
+
+def test_what_is_said_of_a_scan_later_is_taken_too(side: Side) -> None:
+    with side.serving() as client:
+        withdraw = side.party.envelope(Withdraw(scan=uuid4(), at=NOON, reason="patient"))
+        client.submit(withdraw[0], "withdraw", withdraw[1])
+        reminder = ReminderDue(reminder=uuid4(), patient_reference="p", rule="yearly", due_on=NOON.date())
+        message, envelope = side.party.envelope(reminder)
+        client.submit(message, "reminder", envelope)
+        assert client.status()["waiting"] == 2
+
+
+def test_nothing_that_is_not_this_kiosks_envelope_is_taken(side: Side) -> None:
+    message, envelope = side.party.envelope()
+    stranger_id, stranger = Party().envelope()
+    clear = a_result().model_dump_json().encode()
+    with side.serving() as client:
+        for given_id, kind, given_bytes in (
+            (message, "result", clear),
+            (message, "result", b""),
+            (message, "result", envelope[:-1]),
+            (uuid4(), "result", envelope),
+            (stranger_id, "result", stranger),
+            (message, "reminder", envelope),
+            (message, "status", envelope),
+        ):
+            with pytest.raises(OutboxRefused) as caught:
+                client.submit(given_id, kind, given_bytes)
+            assert caught.value.code == "bad_request"
+    assert side.outbox.unreceipted() == []
+
+
+def test_a_full_outbox_says_so_and_accepts_no_more_scans(enrolled, side: Side) -> None:
+    side.outbox.capacity = 12_000
+    with side.serving() as client:
+        for _ in range(2):
+            message, envelope = side.party.envelope()
+            client.submit(message, "result", envelope)
+        status = client.status()
+        assert (status["warn"], status["accepting"]) == (True, True)
+        side.outbox.capacity = 11_000
+        assert not client.status()["accepting"]
+        message, envelope = side.party.envelope()
+        with pytest.raises(OutboxRefused) as caught:
+            client.submit(message, "result", envelope)
+        assert caught.value.code == "full"
+
+
+def test_a_process_of_another_user_is_not_answered(side: Side) -> None:
+    with side.serving(user=os.geteuid() + 1) as client:
+        with pytest.raises(OutboxUnavailable):
+            client.status()
+        assert side.path.stat().st_mode & 0o777 == 0o666
+    with side.serving() as client:
+        client.status()
+        assert side.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_an_agent_the_client_says_what_to_do(side: Side) -> None:
+    with pytest.raises(OutboxUnavailable, match="sync run"):
+        side.client.status()
+    with side.serving() as client:
+        client.status()
+    with pytest.raises(OutboxUnavailable):
+        side.client.submit(uuid4(), "result", b"")
+
+
+def test_a_socket_left_by_a_dead_agent_is_replaced(side: Side) -> None:
+    side.path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(side.path))
+    with side.serving() as client:
+        client.status()
+
+
+def test_an_agent_that_hangs_does_not_hang_the_application(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen()
+        with pytest.raises(OutboxUnavailable, match=r"deadline|timed out"):
+            OutboxClient(tmp_path / "s", timeout=0.2).state(uuid4())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(
+    said=st.one_of(
+        st.binary(max_size=50),
+        st.dictionaries(
+            st.sampled_from(["do", "id", "kind", "envelope", "x"]),
+            st.sampled_from(["submit", "state", "discard", "status"]) | st.binary(max_size=20) | st.none(),
+        ).map(lambda content: struct.pack("!I", len(cbor2.dumps(content))) + cbor2.dumps(content)),
+        st.just(b"\xff\xff\xff\xff"),
+        st.just(struct.pack("!I", 3) + b"\x83\x01\x02"),
+    )
+)
+def test_whatever_is_said_on_the_socket_the_agent_goes_on(side: Side, said: bytes) -> None:
+    with side.serving() as client:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2.0)
+            connection.connect(str(side.path))
+            connection.sendall(said)
+            connection.shutdown(socket.SHUT_WR)
+            # It answers, or it hangs up; it never waits for more.
+            while connection.recv(4096):
+                continue
+        assert client.status()["running"]
+
+
+def test_many_callers_at_once_are_all_served(side: Side) -> None:
+    given_ids: list[UUID] = []
+    envelopes = [side.party.envelope() for _ in range(40)]
+
+    def submit(part: list[tuple[UUID, bytes]]) -> None:
+        for message, envelope in part:
+            side.client.submit(message, "result", envelope)
+            given_ids.append(message)
+
+    with side.serving():
+        threads = [threading.Thread(target=submit, args=(envelopes[n::8],)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert len(given_ids) == 40
+    assert set(side.outbox.unreceipted()) == {message for message, _ in envelopes}
+
+
+def test_a_path_that_no_socket_can_have_is_refused(side: Side, tmp_path: Path) -> None:
+    side.path = tmp_path / ("x" * 120)
+    with pytest.raises(SocketRefused, match="shorter"), side.serving():
+        pass
+    with pytest.raises(OutboxUnavailable):
+        OutboxClient(side.path).status()
+
+
+@pytest.mark.parametrize(
+    "file", ["identity.json", "clinic-keys.cose", "clinic-root.pub", "sync/status.key", "sync/tls.crt"]
+)
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_a_kiosk_that_is_not_enrolled_says_which_file(tmp_path: Path, enrolled, side, file, content) -> None:
+    state, _ = enrolled
+    kept = (state / file).read_bytes()
+    try:
+        (state / file).unlink()
+        if content is not None:
+            (state / file).write_bytes(content)
+        with pytest.raises(NotEnrolled, match="enrol"):
+            Agent(state, side.outbox)
+    finally:
+        (state / file).write_bytes(kept)
