@@ -52,9 +52,10 @@ def lightd(board: Path, state: Path, peers: tuple[int, ...]) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Picture of the simulated patient; simulated boards only.",
 )
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
 @click.pass_context
 def captured(
-    ctx: click.Context, board: Path, state: Path, peers: tuple[int, ...], portrait: Path | None
+    ctx: click.Context, board: Path, state: Path, peers: tuple[int, ...], portrait: Path | None, seed: int
 ) -> None:
     """Run the capture daemon: owner of the camera, preview and capture sequence."""
     from firmware.captured import CaptureDaemon
@@ -73,7 +74,8 @@ def captured(
         if not patients:
             picture = default_portrait() if portrait is None else read_portrait(portrait)
             face, _ = look_for_face(find_face, picture, profile.engine)
-            patients.append(Patient(profile, picture, None if face is None else face.landmarks))
+            landmarks = None if face is None else face.landmarks
+            patients.append(Patient(profile, picture, landmarks, seed))
         return patients[0]
 
     CaptureDaemon(profile, state, find_face, patient, peers).run()

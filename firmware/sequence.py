@@ -25,8 +25,7 @@ REQUIRED = "white"
 _TRIES = 2
 _BEAT_S = 0.05
 # Median reflectance in the middle of the picture: under a light at least, in the dark at most.
-_LIT_AT_LEAST = {"uv365": 0.004}
-_LIT_AT_LEAST_DEFAULT = 0.012
+_LIT_AT_LEAST = 0.010
 _DARK_AT_MOST = 0.008
 
 
@@ -160,7 +159,7 @@ def _check(name: str, pixels: npt.NDArray[np.uint16]) -> str | None:
     level = float(np.median(middle.max(axis=2))) / 65_535
     if name == DARK:
         return "stray_light" if level > _DARK_AT_MOST else None
-    return "too_dark" if level < _LIT_AT_LEAST.get(name, _LIT_AT_LEAST_DEFAULT) else None
+    return "too_dark" if level < _LIT_AT_LEAST else None
 
 
 def _required(code: str) -> SequenceFailed:

@@ -36,8 +36,7 @@ class SimulatedExposure:
         rng = np.random.default_rng(self.timestamp_ns)
         positions = {n: light.position_mm for n, light in self._board.lights.items() if light.position_mm}
         counts = np.empty((self._scene.height, self._scene.width, 3), np.uint16)
-        white = self._board.lights["white"]
-        ambient = AMBIENT * self._counts_per_reflectance("white") * white.gain
+        ambient = AMBIENT * self._counts_per_reflectance("white")
         for rows, parts in self._scene.strips(self._levels, positions):
             light = np.full(counts[rows].shape, ambient, np.float32)
             for name, reflectance in parts.items():

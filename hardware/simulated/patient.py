@@ -22,7 +22,7 @@ _MOST_PIXELS = 8_000_000
 _STRIP_ROWS = 128
 _LEAK = 0.01
 # Under no lamp, light still creeps in under the shroud.
-AMBIENT = 0.0004
+AMBIENT = 0.0002
 
 
 class PortraitError(ValueError):

@@ -1,0 +1,256 @@
+"""The real capture daemon with the real light daemon: pictures, faults, and lights off on every way out."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+
+from firmware.capture_client import GUIDANCE, CaptureClient, CaptureFault
+from firmware.channel import Channel
+from firmware.lights import Lights
+from firmware.stamps import ConsentStamp
+from tests.support.kiosk_daemons import (
+    ROOT,
+    consent,
+    intervals,
+    running_kiosk,
+    small_board,
+    until,
+    uv_allowance,
+)
+
+LIGHTS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
+
+
+@pytest.fixture
+def kiosk(tmp_path):
+    with running_kiosk(small_board(tmp_path), tmp_path / "k") as kiosk:
+        yield kiosk
+
+
+@pytest.fixture
+def client(kiosk):
+    return CaptureClient(kiosk.capture_socket, timeout=20)
+
+
+def test_a_capture_has_a_frame_under_every_light_then_darkness(kiosk, client):
+    steps = []
+    capture = client.capture("s1", consent(), uv_allowance(), lambda *step: steps.append(step))
+    assert [frame.light for frame in capture.frames] == LIGHTS
+    assert [step[0] for step in steps] == [*LIGHTS, "done"]
+    assert capture.missing == {}
+    assert capture.simulated
+    assert capture.calibration == "nominal-simulated"
+    assert all(frame.pixels.dtype == np.uint16 for frame in capture.frames)
+    assert kiosk.lit() == set()
+
+
+def test_each_frame_began_while_its_own_light_was_on(kiosk, client):
+    capture = client.capture("s1", consent(), uv_allowance(), None)
+    since: dict[str, list[tuple[int, int]]] = {}
+    began: dict[str, int] = {}
+    for item in kiosk.pins.history():
+        if item.level > 0:
+            began[item.channel] = item.at_ns
+        else:
+            since.setdefault(item.channel, []).append((began[item.channel], item.at_ns))
+    for frame in capture.frames[1:]:
+        end_ns = frame.timestamp_ns + frame.exposure_us * 1000
+        assert any(on < frame.timestamp_ns and end_ns <= off for on, off in since[frame.light])
+
+
+def test_a_scan_without_uv_is_a_whole_scan(kiosk, client):
+    capture = client.capture("s1", consent(), None, None)
+    assert [frame.light for frame in capture.frames] == LIGHTS[:-1]
+    assert capture.missing == {"uv365": "not_allowed"}
+    assert intervals(kiosk.pins.history(), "uv365") == []
+
+
+def test_uv_that_the_light_daemon_refuses_is_missing_with_its_reason(kiosk, client):
+    lights = Lights(kiosk.light_socket)
+    lights.lease("s1", consent(), uv_allowance())
+    for _ in range(6):
+        lights.pulse("uv365", 0.01)
+        lights.off()
+    lights.close()
+    capture = client.capture("s1", consent(), uv_allowance(), None)
+    assert capture.missing == {"uv365": "pulse_limit"}
+
+
+def test_no_picture_is_taken_without_consent(kiosk):
+    for request in [
+        {"v": 1, "do": "preview", "session": "s1"},
+        {"v": 1, "do": "preview", "session": "s1", "consent": {"text_version": "1", "language": "en"}},
+        {"v": 1, "do": "capture", "session": "", "consent": consent().to_dict()},
+    ]:
+        with Channel.connect(kiosk.capture_socket, 2) as channel:
+            channel.send(request)
+            answer, fds = channel.receive(5)
+        assert answer["code"] == "no_consent"
+        assert fds == []
+    assert kiosk.pins.history() == []
+
+
+def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client):
+    preview = client.preview("s1", consent())
+    assert preview.picture.shape == (256, 192, 3)
+    assert preview.picture.dtype == np.uint8
+    assert preview.guidance == "hold_still"
+    assert preview.guidance in GUIDANCE
+    x0, y0, x1, y1 = preview.face_box
+    assert 0 <= x0 < x1 <= 1
+    assert 0 <= y0 < y1 <= 1
+    assert kiosk.lit() == {"white"}
+    client.end("s1")
+    assert kiosk.lit() == set()
+
+
+def test_the_preview_light_goes_out_when_nobody_looks_any_more(kiosk, client):
+    client.preview("s1", consent())
+    until(lambda: not kiosk.lit(), 6)
+
+
+def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client):
+    for light in ("white", "dir1", "uv365"):
+        failed = []
+
+        def capture(failed=failed):
+            try:
+                client.capture("s1", consent(), uv_allowance(), None)
+            except CaptureFault as fault:
+                failed.append(fault.code)
+
+        thread = threading.Thread(target=capture)
+        thread.start()
+        until(lambda light=light: light in kiosk.lit())
+        kiosk.captured.kill(signal.SIGKILL)
+        until(lambda: not kiosk.lit(), 0.25)
+        thread.join(10)
+        assert failed == ["unavailable"]
+        kiosk.captured.end()
+        kiosk.captured = kiosk.start_captured()
+    assert len(client.capture("s1", consent(), None, None).frames) == 8
+
+
+def test_a_killed_light_daemon_is_a_light_fault_and_a_new_one_serves_again(kiosk, client):
+    failed = []
+
+    def capture():
+        try:
+            client.capture("s1", consent(), None, None)
+        except CaptureFault as fault:
+            failed.append(fault.code)
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    until(lambda: "cross" in kiosk.lit())
+    kiosk.lightd.end()
+    assert kiosk.lit() == set()
+    thread.join(10)
+    assert failed == ["light_fault"]
+    kiosk.lightd = type(kiosk.lightd)("lightd", kiosk.board, kiosk.state)
+    assert len(client.capture("s2", consent(), None, None).frames) == 8
+
+
+def test_a_killed_app_ends_the_sequence(kiosk):
+    program = (
+        "import sys; from pathlib import Path; from firmware.capture_client import CaptureClient;"
+        "from tests.support.kiosk_daemons import consent, uv_allowance;"
+        "CaptureClient(Path(sys.argv[1])).capture('s', consent(), uv_allowance(), None)"
+    )
+    app = subprocess.Popen([sys.executable, "-c", program, str(kiosk.capture_socket)], cwd=ROOT)
+    until(lambda: "uv365" in kiosk.lit())
+    app.kill()
+    app.wait(5)
+    until(lambda: not kiosk.lit(), 0.25)
+    assert CaptureClient(kiosk.capture_socket).preview("s2", consent()).guidance == "hold_still"
+
+
+def test_sigterm_in_mid_sequence_exits_with_0_and_darkness(kiosk, client):
+    thread = threading.Thread(target=lambda: pytest.raises(CaptureFault, _capture, client))
+    thread.start()
+    until(lambda: "parallel" in kiosk.lit())
+    assert kiosk.captured.stop() == 0
+    until(lambda: not kiosk.lit(), 0.25)
+    thread.join(10)
+    assert kiosk.lightd.stop() == 0
+
+
+def test_a_second_capture_meanwhile_is_told_busy(kiosk, client):
+    thread = threading.Thread(target=_capture, args=(client,))
+    thread.start()
+    until(lambda: kiosk.lit())
+    with pytest.raises(CaptureFault) as caught:
+        client.capture("s2", consent(), None, None)
+    assert caught.value.code == "busy"
+    thread.join(20)
+
+
+def test_a_dead_white_lamp_is_named(tmp_path):
+    board = small_board(tmp_path, '\n[simulation]\ndead_lamps = ["white"]\n')
+    with running_kiosk(board, tmp_path / "k") as kiosk:
+        client = CaptureClient(kiosk.capture_socket)
+        assert client.preview("s1", consent()).guidance == "too_dark"
+        with pytest.raises(CaptureFault) as caught:
+            client.capture("s1", consent(), None, None)
+        assert caught.value.code == "too_dark"
+        assert "white light" in str(caught.value)
+        assert kiosk.lit() == set()
+
+
+def test_a_dead_side_lamp_is_missing_and_the_rest_is_there(tmp_path):
+    board = small_board(tmp_path, '\n[simulation]\ndead_lamps = ["dir2", "uv365"]\n')
+    with running_kiosk(board, tmp_path / "k") as kiosk:
+        capture = CaptureClient(kiosk.capture_socket).capture("s1", consent(), uv_allowance(), None)
+        assert capture.missing == {"dir2": "too_dark", "uv365": "too_dark"}
+        assert len(capture.frames) == 7
+
+
+def test_a_frozen_camera_leaves_darkness_and_is_opened_anew(tmp_path):
+    board = small_board(tmp_path, "\n[simulation]\ncamera_freezes_after = 3\n")
+    with running_kiosk(board, tmp_path / "k") as kiosk:
+        client = CaptureClient(kiosk.capture_socket)
+        with pytest.raises(CaptureFault) as caught:
+            client.capture("s1", consent(), None, None)
+        assert caught.value.code == "camera_frozen"
+        assert kiosk.lit() == set()
+        assert client.preview("s1", consent()).guidance == "hold_still"
+
+
+def test_nothing_there_is_a_fault_with_a_sentence(tmp_path):
+    with pytest.raises(CaptureFault) as caught:
+        CaptureClient(tmp_path / "none.sock", timeout=1).status()
+    assert caught.value.code == "unavailable"
+    assert "cannot be reached" in str(caught.value)
+
+
+def test_pictures_never_become_files(kiosk, client):
+    client.preview("s1", consent())
+    client.capture("s1", consent(), uv_allowance(), None)
+    big = [path for path in kiosk.state.rglob("*") if path.is_file() and path.stat().st_size > 200_000]
+    assert [path.name for path in big if path.name != "portrait.png"] == []
+
+
+def test_a_consent_without_time_zone_is_no_consent():
+    with pytest.raises(ValueError, match="time zone"):
+        ConsentStamp("1", "en", datetime(2026, 1, 1))
+    assert ConsentStamp.from_dict(consent().to_dict()).at <= datetime.now(timezone.utc)
+
+
+def test_the_lights_never_flash_faster_than_three_times_a_second(kiosk, client):
+    client.preview("s1", consent())
+    client.capture("s1", consent(), uv_allowance(), None)
+    client.preview("s1", consent())
+    rises = [item.at_ns for item in kiosk.pins.history() if item.level > 0]
+    assert all(later - earlier > 1e9 / 3 for earlier, later in zip(rises, rises[1:], strict=False))
+    assert len(rises) == 10
+
+
+def _capture(client):
+    return client.capture("s1", consent(), None, None)

@@ -1,0 +1,214 @@
+"""The real light daemon as a process: whatever happens to a client, or to it, the pins go low."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from firmware.channel import Channel
+from firmware.lights import Lights, LightsFault
+from hardware.simulated.pins import PinReader
+from tests.support.kiosk_daemons import (
+    ROOT,
+    Daemon,
+    consent,
+    intervals,
+    lit,
+    small_board,
+    until,
+    uv_allowance,
+)
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tmp_path / "k"
+
+
+@pytest.fixture
+def daemon(tmp_path, state):
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    yield daemon
+    daemon.end()
+
+
+@contextlib.contextmanager
+def connected(state):
+    lights = Lights(state / "run" / "light.sock")
+    try:
+        yield lights
+    finally:
+        lights.close()
+
+
+@pytest.fixture
+def pins(state):
+    reader = PinReader(state / "run" / "pins.page")
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def lights(daemon, state):
+    lights = Lights(state / "run" / "light.sock")
+    lights.lease("s1", consent(), uv_allowance())
+    yield lights
+    lights.close()
+
+
+def test_a_light_goes_on_and_off_as_asked(lights, pins):
+    at_ns = lights.on("white", 0.5)
+    assert lit(pins) == {"white"}
+    assert abs(time.monotonic_ns() - at_ns) < 1e9
+    lights.off()
+    assert lit(pins) == set()
+
+
+def test_a_pulse_ends_by_itself_while_the_client_beats(lights, pins):
+    lights.pulse("uv365", 0.4)
+    until(lambda: lights.beat() or not lit(pins))
+    (seconds,) = intervals(pins.history(), "uv365")
+    assert 0.35 < seconds < 0.5
+
+
+def test_uv_goes_out_without_heartbeats(lights, pins):
+    lights.pulse("uv365", 0.9)
+    until(lambda: not lit(pins))
+    (seconds,) = intervals(pins.history(), "uv365")
+    assert seconds < 0.3
+
+
+def test_hanging_up_in_a_pulse_puts_uv_out(lights, pins):
+    lights.pulse("uv365", 0.9)
+    lights.close()
+    until(lambda: not lit(pins), 0.25)
+
+
+def test_sigterm_in_a_pulse_puts_uv_out_and_exits_with_0(daemon, lights, pins):
+    lights.pulse("uv365", 0.9)
+    assert daemon.stop() == 0
+    assert lit(pins) == set()
+
+
+def test_a_killed_light_daemon_leaves_all_pins_low(daemon, lights, pins):
+    lights.pulse("uv365", 0.9)
+    daemon.kill(signal.SIGKILL)
+    daemon.process.wait(5)
+    assert lit(pins) == set()
+
+
+def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
+    program = (
+        "import sys, time; from pathlib import Path; from firmware.lights import Lights;"
+        "from tests.support.kiosk_daemons import consent, uv_allowance;"
+        "lights = Lights(Path(sys.argv[1])); lights.lease('s', consent(), uv_allowance());"
+        "lights.pulse('uv365', 0.9); print('lit', flush=True);"
+        "[(lights.beat(), time.sleep(0.05)) for _ in range(100)]"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", program, str(state / "run" / "light.sock")], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert client.stdout.readline() == b"lit\n"
+    assert lit(pins) == {"uv365"}
+    client.kill()
+    until(lambda: not lit(pins), 0.25)
+    client.wait(5)
+    client.stdout.close()
+
+
+def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, tmp_path, state):
+    for _ in range(6):
+        lights.lease("s1", consent(), uv_allowance())
+        lights.pulse("uv365", 0.05)
+        lights.off()
+    daemon.end()
+    again = Daemon("lightd", tmp_path / "board.toml", state)
+    try:
+        with connected(state) as fresh:
+            fresh.lease("s1", consent(), uv_allowance())
+            with pytest.raises(LightsFault) as caught:
+                fresh.pulse("uv365", 0.05)
+            assert caught.value.code == "pulse_limit"
+    finally:
+        again.end()
+    ledger = (state / "light" / "doses.sqlite").read_bytes()
+    assert b"p1" not in ledger.replace(b"pulses", b"")
+    assert stat.S_IMODE((state / "light" / "doses.sqlite").stat().st_mode) == 0o600
+
+
+def test_a_read_only_ledger_means_white_light_only(tmp_path, state):
+    (state / "light" / "doses.sqlite").mkdir(parents=True)
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    try:
+        with connected(state) as lights:
+            lights.lease("s1", consent(), uv_allowance())
+            with pytest.raises(LightsFault) as caught:
+                lights.pulse("uv365", 0.1)
+            assert caught.value.code == "ledger_failed"
+            lights.on("white")
+    finally:
+        daemon.end()
+
+
+def test_a_stuck_uv_lamp_locks_the_lights(tmp_path, state):
+    board = small_board(tmp_path, '\n[simulation]\nstuck_lamps = ["uv365"]\n')
+    daemon = Daemon("lightd", board, state)
+    try:
+        with connected(state) as lights:
+            lights.lease("s1", consent(), uv_allowance())
+            lights.pulse("uv365", 0.1)
+            lights.off()
+            until(lambda: lights.status()["fault"] == "light_after_off", 2)
+    finally:
+        daemon.end()
+
+
+def test_an_open_shroud_means_no_uv(tmp_path, state):
+    board = small_board(tmp_path, "\n[simulation]\nshroud_closed = [true, false]\n")
+    daemon = Daemon("lightd", board, state)
+    try:
+        with connected(state) as lights:
+            lights.lease("s1", consent(), uv_allowance())
+            with pytest.raises(LightsFault) as caught:
+                lights.pulse("uv365", 0.1)
+            assert caught.value.code == "shroud_open"
+    finally:
+        daemon.end()
+
+
+def test_nonsense_is_answered_and_harms_nobody(daemon, state, lights):
+    lights.on("white")
+    for request in [{}, {"v": 1}, {"v": 9, "do": "on"}, {"v": 1, "do": "on"}, {"v": 1, "do": "lease"}]:
+        with Channel.connect(state / "run" / "light.sock", 2) as channel:
+            channel.send(request)
+            answer, _ = channel.receive(2)
+            assert answer["ok"] is False
+            assert answer["code"] == "bad_request"
+    raw = Channel.connect(state / "run" / "light.sock", 2)
+    os.write(raw.fileno(), b"\xff\x00 no json")
+    raw.close()
+    assert lights.status()["lit"] == {"white": 1.0}
+
+
+def test_a_second_light_daemon_is_refused(daemon, tmp_path, state):
+    command = [
+        sys.executable,
+        "-c",
+        "from kiosk_app.cli import main; main()",
+        "lightd",
+        "--board",
+        str(tmp_path / "board.toml"),
+        "--state",
+        str(state),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1
+    assert "already owns the pins" in result.stderr
+    assert daemon.process.poll() is None

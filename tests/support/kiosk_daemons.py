@@ -1,0 +1,155 @@
+"""Real light and capture daemons as processes, on a small simulated board, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+
+from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.simulated.pins import PinPageError, PinReader, Transition
+from tests.support.stand_in_face import find_stand_in, portrait
+
+ROOT = Path(__file__).parents[2]
+SIMULATED = ROOT / "hardware" / "boards" / "simulated.toml"
+
+
+def consent() -> ConsentStamp:
+    return ConsentStamp("1", "en", datetime.now(timezone.utc))
+
+
+def uv_allowance(patient: str = "p1") -> UvAllowance:
+    return UvAllowance(patient, True, time.time())
+
+
+def small_board(folder: Path, extra: str = "", **replaced: str) -> Path:
+    """The simulated board with small pictures, `extra` TOML at its end, and `replaced` lines."""
+    text = SIMULATED.read_text()
+    text = text.replace("width = 1536, height = 2048", "width = 384, height = 512")
+    text = text.replace("width = 480, height = 640", "width = 192, height = 256")
+    for old, new in replaced.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "board.toml"
+    path.write_text(text + extra)
+    return path
+
+
+def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+    """Wait until `condition()` is true; fail after `deadline_s`."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+class Daemon:
+    """One daemon process; its log is `log`, ready once it says so."""
+
+    def __init__(self, command: str, board: Path, state: Path, *more: str) -> None:
+        state.mkdir(parents=True, exist_ok=True)
+        self.log = state / f"{command}.log"
+        arguments = [sys.executable, "-m", "tests.support.kiosk_daemons", command]
+        arguments += ["--board", str(board), "--state", str(state), *more]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log)
+        end = time.monotonic() + 30
+        while b'"ready"' not in self.log.read_bytes():
+            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """SIGTERM, then the exit status."""
+        self.kill(signal.SIGTERM)
+        return self.process.wait(5)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(5)
+
+
+class Kiosk:
+    """A light daemon with a capture daemon, both on `board`, in `state`."""
+
+    def __init__(self, board: Path, state: Path) -> None:
+        self.board, self.state = board, state
+        self.pins = PinReader(state / "run" / "pins.page")
+        self.lightd = Daemon("lightd", board, state)
+        picture = state / "portrait.png"
+        cv2.imwrite(str(picture), portrait()[:, :, ::-1])
+        self.portrait = str(picture)
+        self.captured = self.start_captured()
+
+    @property
+    def capture_socket(self) -> Path:
+        return self.state / "run" / "capture.sock"
+
+    @property
+    def light_socket(self) -> Path:
+        return self.state / "run" / "light.sock"
+
+    def start_captured(self) -> Daemon:
+        return Daemon("captured", self.board, self.state, "--portrait", self.portrait)
+
+    def lit(self) -> set[str]:
+        return lit(self.pins)
+
+    def end(self) -> None:
+        self.pins.close()
+        self.captured.end()
+        self.lightd.end()
+
+
+@contextlib.contextmanager
+def running_kiosk(board: Path, state: Path) -> Iterator[Kiosk]:
+    kiosk = Kiosk(board, state)
+    try:
+        yield kiosk
+    finally:
+        kiosk.end()
+
+
+def lit(pins: PinReader) -> set[str]:
+    """The names of the pins that are high now, by their history."""
+    levels: dict[str, float] = {}
+    with contextlib.suppress(PinPageError):
+        levels = {item.channel: item.level for item in pins.history()}
+    return {name for name, level in levels.items() if level > 0}
+
+
+def intervals(history: list[Transition], channel: str) -> list[float]:
+    """How long `channel` was high, each time, in seconds."""
+    found, since = [], None
+    for item in history:
+        if item.channel == channel:
+            if item.level > 0 and since is None:
+                since = item.at_ns
+            elif item.level == 0 and since is not None:
+                found.append((item.at_ns - since) / 1e9)
+                since = None
+    return found
+
+
+def main() -> None:
+    """The daemons' own commands, with the stand-in for the face networks."""
+    from firmware import cli
+    from kiosk_app.cli import configure_logging
+
+    configure_logging(debug=False)
+    command = getattr(cli, sys.argv[1])
+    command.main(sys.argv[2:], standalone_mode=False, obj={"face_finder": lambda: find_stand_in})
+
+
+if __name__ == "__main__":
+    main()
