@@ -103,7 +103,7 @@ def run(state: Path, app_user: int | None, resend_first: float, capacity_mb: int
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def status(state: Path, as_json: bool) -> None:
-    """What waits, when the clinic's last receipt came, whether the broker is connected."""
+    """What the outbox holds, when the last receipt came, whether the broker is connected."""
     try:
         facts = OutboxClient(state / "run" / "outbox.sock").status()
     except OutboxUnavailable:

@@ -48,7 +48,7 @@ def load_status_key(state: Path) -> Ed25519PrivateKey:
     try:
         return load_signing_key(_read(path))
     except KeyRefused as error:
-        raise NotEnrolled(f"{path}: {error}") from error
+        raise NotEnrolled(f"{path} is damaged: enrol this kiosk anew.") from error
 
 
 def tls_context(state: Path) -> ssl.SSLContext:

@@ -79,9 +79,9 @@ class Link:
         client.tls_set_context(context)
         client.max_inflight_messages_set(WINDOW)
         client.connect_timeout = DIAL_SECONDS
-        will = Properties(PacketTypes.WILLMESSAGE)
-        will.WillDelayInterval = WILL_DELAY_SECONDS
-        will.ContentType = topics.CONTENT_TYPE
+        will = _properties(
+            PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY_SECONDS, ContentType=topics.CONTENT_TYPE
+        )
         client.will_set(topics.up(kiosk, "status"), last_will, qos=1, retain=True, properties=will)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -92,8 +92,7 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> int | None:
         """Hand a message over at QoS 1; the number that `published` names, or None if the link is down."""
-        properties = Properties(PacketTypes.PUBLISH)
-        properties.ContentType = topics.CONTENT_TYPE
+        properties = _properties(PacketTypes.PUBLISH, ContentType=topics.CONTENT_TYPE)
         info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         self._last = info
         return int(info.mid) if info.rc == mqtt.MQTT_ERR_SUCCESS else None
@@ -120,10 +119,12 @@ class Link:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _dial(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
-        properties.ReceiveMaximum = RECEIVE_MAXIMUM
-        properties.MaximumPacketSize = MAX_PACKET_BYTES
+        properties = _properties(
+            PacketTypes.CONNECT,
+            SessionExpiryInterval=SESSION_EXPIRY_SECONDS,
+            ReceiveMaximum=RECEIVE_MAXIMUM,
+            MaximumPacketSize=MAX_PACKET_BYTES,
+        )
         host, port = self._address
         try:
             self._client.connect(
@@ -164,3 +165,11 @@ class Link:
     def _tell(self, event: Callable[[], None]) -> None:
         if not self._over.is_set():
             self._post(event)
+
+
+def _properties(packet: int, **values: object) -> Properties:
+    """MQTT 5 properties of one kind of packet."""
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties
