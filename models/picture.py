@@ -24,6 +24,7 @@ class PictureError(ValueError):
     def __init__(self, path: Path, reason: str, sentence: str) -> None:
         super().__init__(f"{path}: {sentence}")
         self.reason = reason
+        self.sentence = sentence
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -39,7 +40,7 @@ def read_picture(path: Path) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
-        raise PictureError(path, "not_a_picture", f"cannot be read ({reason}).") from error
+        raise PictureError(path, "not_a_picture", f"This file cannot be read: {reason}.") from error
     try:
         size = _size(data)
     except (struct.error, IndexError, ValueError) as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +20,9 @@ ENGINES = {
     "tflite-runtime": "tflite_runtime.interpreter",
 }
 
+_GREETING = b"Created TensorFlow Lite XNNPACK delegate"
+_greeting_lock = threading.Lock()
+
 
 class Network:
     """One network in one engine, verified by hash; may be called from several threads."""
@@ -24,8 +30,10 @@ class Network:
     def __init__(self, name: str, engine: str, threads: int = 1) -> None:
         """Raises ModelsError if the file is absent or altered, or the engine is unknown or not installed."""
         self.name, self.engine = name, engine
-        interpreter = _engine(engine).Interpreter(model_content=verified_bytes(name), num_threads=threads)
-        interpreter.allocate_tensors()
+        make, content = _engine(engine).Interpreter, verified_bytes(name)
+        with _without_greeting():
+            interpreter = make(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
         self._interpreter = interpreter
         self._input = interpreter.get_input_details()[0]
         self._outputs = interpreter.get_output_details()
@@ -54,6 +62,32 @@ def _engine(name: str) -> Any:
             f"The engine '{name}' is not installed here ({error}). Install the package {name}, "
             "or name another engine in the board profile."
         ) from error
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keeps one line off standard error, which the engines write from C++ past every logging switch.
+
+    Whatever else is written meanwhile is passed on.
+    """
+    with _greeting_lock:
+        try:
+            standard_error = os.dup(2)
+        except OSError:
+            yield
+            return
+        held = os.memfd_create("stderr")
+        os.dup2(held, 2)
+        try:
+            yield
+        finally:
+            os.dup2(standard_error, 2)
+            with os.fdopen(held, "rb") as text:
+                text.seek(0)
+                for line in text:
+                    if _GREETING not in line:
+                        os.write(2, line)
+            os.close(standard_error)
 
 
 def installed_engines() -> list[str]:

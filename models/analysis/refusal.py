@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SENTENCES = {
-    "no_face": "No face can be seen in this picture. Look straight into the camera, with the whole face in view.",
+    "no_face": "No face can be seen in this picture. Look straight into the camera, whole face in view.",
     "two_faces": "There is more than one face in this picture. One person at a time, please.",
     "too_dark": "The picture is too dark to measure. Check that the light is on, and take it again.",
     "too_blurred": "The picture is too blurred to measure. Hold still, and take it again.",

@@ -54,7 +54,7 @@ def _procrustes_mean(shapes: list[np.ndarray]) -> np.ndarray:
 
 
 def _to_frame(points: np.ndarray) -> np.ndarray:
-    """Origin between the eyes, seen from the front with level eyes, the sides of the face at a distance of 2."""
+    """Origin between the eyes, seen from the front with level eyes, the sides of the face 2 apart."""
     right, left = points[EYE_CORNERS[0]], points[EYE_CORNERS[1]]
     x = (left - right) / np.linalg.norm(left - right)
     y = np.array([0.0, 1.0, 0.0]) - x[1] * x
@@ -83,7 +83,7 @@ def _triangles(vertices: np.ndarray) -> list[list[int]]:
     for index, (x, y) in enumerate(scaled):
         index_of[plane.insert((float(x), float(y)))] = index
     triangles = []
-    for corners in plane.getTriangleList().reshape(-1, 3, 2):
+    for corners in np.asarray(plane.getTriangleList()).reshape(-1, 3, 2):
         if corners.min() < 0 or corners.max() > 4000:
             continue
         a, b, c = (index_of[plane.findNearest((float(x), float(y)))[0]] for x, y in corners)

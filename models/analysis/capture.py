@@ -1,0 +1,173 @@
+"""The analysis of a Capture: from frames to Findings, with the pictures that explain them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from uuid import UUID
+
+import cv2
+import numpy as np
+
+from hardware.capture import Capture, Frame
+from models.analysis.closeup import close_up
+from models.analysis.colour import linear, to_srgb8
+from models.analysis.face import Face, find_face
+from models.analysis.findings import Field, geometry, measure, red_places
+from models.analysis.overlay import LIGHT_WORDS, Sheet, draw_overlays
+from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
+from models.analysis.refusal import Refused
+from models.analysis.scale import scale_of
+from models.analysis.skin import skin_mask
+from models.analysis.spots import find_spots
+from models.analysis.zones import zone_masks
+from models.manifest import load_manifest
+from models.picture import MAX_PIXELS, MIN_PIXELS_A_SIDE
+from models.runtime import DEFAULT_ENGINE
+from sync.wire.findings import Findings
+
+# The face is looked for, and the irises measured, in a picture of at most this long side.
+SEARCH_LONG_SIDE = 2048
+RIM_MM = 1.0
+NETWORKS = ("face-detection-short", "face-detection-full", "face-landmarks", "iris")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one Capture gave: Findings, overlays by name (H×W×3 uint8 sRGB), seconds by stage."""
+
+    findings: Findings
+    overlays: dict[str, np.ndarray]
+    seconds: dict[str, float]
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 4)
+
+
+def analyse_capture(capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE) -> Analysis:
+    """Measure `capture`. Raises Refused with one of refusal.SENTENCES' reasons.
+
+    The face is found under white light. Colour and spots come from the cross-polarised frame, which shows no
+    shine: its light doubled is the diffuse reflectance (Jacques 2002). Without one they come from the frame
+    that showed the face, with a flag. Left and right are the patient's own.
+    """
+    watch = _Stopwatch()
+    shown, measured, flags = _choose(capture)
+    with watch.stage("face"):
+        search, factor = _search_picture(shown)
+        found = find_face(search, engine)
+        scale = scale_of(search, found, engine, _scaled(capture.mm_per_px, factor))
+        face = _enlarged(found, factor, shown.pixels.shape)
+        if face.width < MIN_FACE_PX:
+            raise Refused("too_small")
+    with watch.stage("skin"):
+        view = close_up(face, (shown.pixels.shape[0], shown.pixels.shape[1]))
+        mm_per_px = scale.mm_per_px / factor * view.step
+        visible = linear(view.cut(shown.pixels), shown.colour)
+        picture = to_srgb8(visible)
+        skin = skin_mask(picture, view.face)
+        flags += require_quality(visible, skin, view.face)
+        inner = _without_rim(skin, mm_per_px)
+        masks = zone_masks(view.face.points, inner)
+    with watch.stage("measures"):
+        light = visible
+        if measured is not shown:
+            light = linear(view.cut(measured.pixels), measured.colour) * np.float32(2.0)
+        spots = find_spots(light, inner, mm_per_px)
+        red = red_places(light, inner, mm_per_px)
+        reference = load_manifest().entry("face-landmarks").reference
+        results, hidden = measure(Field(light, masks, mm_per_px, reference), red, spots)
+    if scale.source != "calibration":
+        flags.append("uncalibrated_scale")
+    if mm_per_px / view.step > COARSE_MM_PER_PX:
+        flags.append("low_resolution")
+    findings = Findings(
+        scan=scan,
+        measured_at=datetime.now(timezone.utc),
+        models={name: load_manifest().entry(name).sha256 for name in NETWORKS},
+        calibration=capture.calibration,
+        software=f"dermakiosk {importlib.metadata.version('dermakiosk')}",
+        quality=tuple(flags + hidden),
+        findings=tuple(results),
+        geometry=geometry(spots, masks, view.face),
+    )
+    with watch.stage("overlays"):
+        caption = _caption(findings.measured_at, measured.light, capture)
+        sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption)
+        overlays = draw_overlays(sheet, results, spots, red)
+    return Analysis(findings, overlays, watch.seconds)
+
+
+def _choose(capture: Capture) -> tuple[Frame, Frame, list[str]]:
+    """The frame that shows the face, the frame that is measured, and flags about what was missing."""
+    by_light = {frame.light: frame for frame in capture.frames}
+    shown = next((by_light[light] for light in ("white", "parallel", "cross") if light in by_light), None)
+    if shown is None:
+        raise Refused(
+            "not_a_picture",
+            "This capture has no frame under white or polarised light, so there is nothing to measure.",
+        )
+    height, width = shown.pixels.shape[:2]
+    if height * width > MAX_PIXELS:
+        raise Refused("too_big")
+    if min(height, width) < MIN_PIXELS_A_SIDE:
+        raise Refused("too_small", "This picture is too small to hold a face. Use a larger one.")
+    flags = [f"no_{light}_frame" for light in capture.missing]
+    if capture.calibration is None:
+        flags.append("uncalibrated_colour")
+    cross = by_light.get("cross")
+    if cross is None or cross.pixels.shape != shown.pixels.shape:
+        if "no_cross_frame" not in flags:
+            flags.append("no_cross_frame")
+        return shown, shown, flags
+    return shown, cross, flags
+
+
+def _search_picture(frame: Frame) -> tuple[np.ndarray, float]:
+    """The frame as uint8 sRGB with a bounded long side, and its size relative to the frame's."""
+    height, width = frame.pixels.shape[:2]
+    factor = min(1.0, SEARCH_LONG_SIDE / max(height, width))
+    pixels = frame.pixels
+    if factor < 1:
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    light = linear(pixels, frame.colour)
+    require_light(light)
+    return to_srgb8(light), factor
+
+
+def _without_rim(skin: np.ndarray, mm_per_px: float) -> np.ndarray:
+    """The mask without its outermost millimetre, where hair and shadow mix into the colour."""
+    reach = max(1, round(RIM_MM / mm_per_px))
+    return cv2.erode(
+        skin, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)), borderValue=(0,)
+    )
+
+
+def _scaled(mm_per_px: float | None, factor: float) -> float | None:
+    return mm_per_px / factor if mm_per_px else None
+
+
+def _enlarged(face: Face, factor: float, shape: tuple[int, ...]) -> Face:
+    """The face in pixels of the whole frame."""
+    limits = [shape[1], shape[0], shape[1], shape[0]]
+    x0, y0, x1, y1 = (float(v) for v in np.minimum(np.array(face.box) / factor, limits))
+    return replace(face, box=(x0, y0, x1, y1), landmarks=face.landmarks / factor)
+
+
+def _caption(at: datetime, light: str, capture: Capture) -> str:
+    words = LIGHT_WORDS.get(light, light)
+    text = f"{words[0].upper()}{words[1:]}, {at.day} {at:%b %Y %H:%M} UTC"
+    return f"{text}. SIMULATED." if capture.simulated else f"{text}."

@@ -1,0 +1,78 @@
+"""The analysis as a process of its own, without keys: a Capture comes in as memory, a Result goes out.
+
+    python -m models.analysis.child --capture-fd N --result-fd M --scan UUID --engine E
+
+Both numbers are inherited file descriptors: N a memfd with Capture.to_bytes, M a memfd or a pipe for the
+Result.
+Exit status 0 means that a whole Result was written, a refusal included; 1 that the process itself failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+from hardware.capture import Capture, CaptureError
+from models.analysis.capture import analyse_capture
+from models.analysis.refusal import Refused
+from models.analysis.result import Result, png, write_result
+from models.manifest import ModelsError
+from models.runtime import DEFAULT_ENGINE, ENGINES
+
+
+def run(capture_fd: int, scan: UUID, engine: str) -> Result:
+    """The Result for the Capture in `capture_fd`."""
+    started = time.monotonic()
+    try:
+        # Never closed: the frames are views into it, and this process ends when they are measured.
+        capture = Capture.from_bytes(memoryview(mmap.mmap(capture_fd, 0, access=mmap.ACCESS_READ)))
+    except (CaptureError, ValueError, OSError) as error:
+        return Result(error="capture", sentence=f"The capture cannot be read: {error}")
+    try:
+        analysis = analyse_capture(capture, scan, engine)
+    except Refused as refused:
+        return Result(refused=refused.reason, sentence=refused.sentence, seconds=_total({}, started))
+    except ModelsError as error:
+        return Result(error="models", sentence=str(error))
+    encoding = time.monotonic()
+    overlays = {name: png(picture) for name, picture in analysis.overlays.items()}
+    seconds = analysis.seconds | {"encode": round(time.monotonic() - encoding, 4)}
+    return Result(analysis.findings, overlays, seconds=_total(seconds, started))
+
+
+def _total(seconds: dict[str, float], started: float) -> dict[str, float]:
+    return seconds | {"total": round(time.monotonic() - started, 4)}
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process held since it was started, in MB.
+
+    From the kernel's VmHWM: ru_maxrss would begin with what the parent process held.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    return 0.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--capture-fd", type=int, required=True)
+    parser.add_argument("--result-fd", type=int, required=True)
+    parser.add_argument("--scan", type=UUID, required=True)
+    parser.add_argument("--engine", choices=list(ENGINES), default=DEFAULT_ENGINE)
+    given = parser.parse_args()
+    result = run(given.capture_fd, given.scan, given.engine)
+    with os.fdopen(given.result_fd, "wb") as out:
+        out.write(write_result(replace(result, peak_rss_mb=peak_rss_mb())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

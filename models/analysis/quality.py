@@ -1,0 +1,79 @@
+"""The quality of a picture: whether a face in it can be measured, in named reasons."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from models.analysis.face import Face
+from models.analysis.refusal import Refused
+
+# Median luminance of skin, as reflectance: 0.03 for very dark skin (ITA −60°), below 0.005 without light.
+DARKEST_SKIN = 0.012
+DARKEST_PICTURE = 0.02
+CLIPPED_SHARE = 0.05
+# See `sharpness`: 0.40 is a blur of about 3 mm on the face, 0.50 one of 1.5 mm.
+LEAST_SHARPNESS = 0.40
+SOFT = 0.50
+MIN_FACE_PX = 56
+COARSE_MM_PER_PX = 0.45
+
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+
+
+def require_light(light: np.ndarray) -> None:
+    """Raises Refused("too_dark") where even the brightest parts of the picture (linear light) are dark."""
+    luminance = light[:: max(1, light.shape[0] // 256), :: max(1, light.shape[1] // 256)] @ _LUMINANCE
+    if float(np.percentile(luminance, 98)) < DARKEST_PICTURE:
+        raise Refused("too_dark")
+
+
+def require_quality(light: np.ndarray, skin: np.ndarray, face: Face) -> list[str]:
+    """The flags of a close-up that can be measured, best an empty list; raises Refused.
+
+    `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin), `face` in their pixels.
+    """
+    flags = []
+    if cv2.countNonZero(skin) < 0.12 * face.width**2:
+        raise Refused("no_face", "Too little skin can be seen in this face. Take off what covers it.")
+    inside = light[skin > 0]
+    if float(np.median(inside @ _LUMINANCE)) < DARKEST_SKIN:
+        raise Refused("too_dark")
+    value = sharpness(light, face)
+    if value < LEAST_SHARPNESS:
+        raise Refused("too_blurred")
+    if value < SOFT:
+        flags.append("soft_focus")
+    if float(np.mean(inside.max(axis=1) >= 0.995)) > CLIPPED_SHARE:
+        flags.append("overexposed")
+    return flags
+
+
+def sharpness(light: np.ndarray, face: Face) -> float:
+    """Contrast between the features of a face at its finest needed octave, relative to the next coarser one.
+
+    The picture is brought to 128 pixels across the face first, so that the value does not depend on its size:
+    what counts is detail relative to the face. The worse of the two directions counts: 0.55…0.75 if sharp.
+    """
+    luminance = np.log(light @ _LUMINANCE + 0.01)
+    factor = 128.0 / face.width
+    size = (max(8, round(luminance.shape[1] * factor)), max(8, round(luminance.shape[0] * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    small = cv2.resize(luminance.astype(np.float32), size, interpolation=method)
+    x0, y0 = np.maximum(0, np.floor(face.points.min(0) * factor).astype(int))
+    x1, y1 = np.ceil(face.points.max(0) * factor).astype(int)
+    small = small[y0:y1, x0:x1]
+    return min(_octave_ratio(small), _octave_ratio(small.T))
+
+
+def _octave_ratio(values: np.ndarray) -> float:
+    """Contrast along the rows, between Gaussians of 1 and 2 pixels relative to between 2 and 4.
+
+    The finest octave is left out: noise would call itself sharp there.
+    """
+    fine, middle, coarse = (
+        cv2.GaussianBlur(np.ascontiguousarray(values), (4 * round(2 * sigma) + 1, 1), sigma)
+        for sigma in (1.0, 2.0, 4.0)
+    )
+    contrast = float(np.std(middle - coarse))
+    return float(np.std(fine - middle)) / contrast if contrast > 1e-4 else 0.0

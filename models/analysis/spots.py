@@ -1,0 +1,124 @@
+"""Spots: dark round places on the skin, found over a range of sizes in optical density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from models.analysis.pigment import optical_density
+
+VERSION = "spots-1"
+# Standard deviations of the blobs looked for; a spot's diameter is about 2.8 of them: 1.1 to 7 mm.
+SIGMAS_MM = (0.4, 0.6, 0.9, 1.3, 1.8, 2.5)
+# A tenth of the light less than beside it.
+MIN_CONTRAST_OD = 0.045
+# Share of skin around a spot: beside hair, nostrils and the edge of the face there are shadows.
+LEAST_SURROUNDED = 0.93
+_RATIO = 1.6
+# A Gaussian blob answers its own size with this share of its contrast.
+_ANSWER = 0.24
+_NOISE_FACTOR = 5.0
+_MAX_ELONGATION = 2.5
+_EDGE_MM = 1.5
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One spot: centre and radius in pixels, area, and contrast in optical density."""
+
+    x: float
+    y: float
+    radius_px: float
+    area_mm2: float
+    contrast: float
+
+
+def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Spot]:
+    """The spots on skin, strongest first; `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin)."""
+    density = optical_density(light)[..., :2].mean(axis=-1).astype(np.float32)
+    filled = _filled(density, skin, 4.0 / mm_per_px)
+    margin = max(1, round(_EDGE_MM / mm_per_px))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
+    allowed = cv2.erode(skin, disc, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
+    if not allowed.any():
+        return []
+    share = (skin > 0).astype(np.float32)
+    candidates = []
+    for sigma_mm in SIGMAS_MM:
+        sigma = sigma_mm / mm_per_px
+        if sigma >= 1.0:
+            surrounded = cv2.GaussianBlur(share, (0, 0), 2 * sigma) > LEAST_SURROUNDED
+            candidates += _blobs(filled, allowed & surrounded, sigma)
+    kept: list[tuple[float, int, int, float]] = []
+    for answer, x, y, sigma in sorted(candidates, reverse=True):
+        if all((x - a) ** 2 + (y - b) ** 2 > (1.8 * max(sigma, s)) ** 2 for _, a, b, s in kept):
+            kept.append((answer, x, y, sigma))
+    spots = (_grown(filled, skin, x, y, sigma, mm_per_px) for _, x, y, sigma in kept)
+    return [spot for spot in spots if spot]
+
+
+def _filled(density: np.ndarray, skin: np.ndarray, sigma: float) -> np.ndarray:
+    """The density with what is no skin replaced by the blur of the skin around it."""
+    weight = (skin > 0).astype(np.float32)
+    blur = cv2.GaussianBlur(density * weight, (0, 0), sigma) + 1e-4 * float(density[skin > 0].mean())
+    blur /= cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-4
+    return np.where(skin > 0, density, blur).astype(np.float32)
+
+
+def _blobs(density: np.ndarray, allowed: np.ndarray, sigma: float) -> list[tuple[float, int, int, float]]:
+    """(answer, x, y, sigma) of the round maxima at one size, as a difference of Gaussians."""
+    answer = cv2.GaussianBlur(density, (0, 0), sigma) - cv2.GaussianBlur(density, (0, 0), sigma * _RATIO)
+    inside = answer[allowed]
+    if not inside.size:
+        return []
+    noise = 1.4826 * float(np.median(np.abs(inside - np.median(inside))))
+    least = max(MIN_CONTRAST_OD * _ANSWER, _NOISE_FACTOR * noise)
+    reach = 2 * round(sigma) + 1
+    highest = cv2.dilate(answer, np.ones((reach, reach), np.uint8))
+    ys, xs = np.nonzero((answer >= highest) & (answer > least) & allowed)
+    step = max(1, round(sigma))
+    return [
+        (float(answer[y, x]), int(x), int(y), sigma)
+        for x, y in zip(xs, ys, strict=True)
+        if _is_round(answer, int(x), int(y), step)
+    ]
+
+
+def _is_round(answer: np.ndarray, x: int, y: int, step: int) -> bool:
+    """Whether the peak falls off alike in all directions: hairs and wrinkles do not."""
+    height, width = answer.shape
+    if not (step <= x < width - step and step <= y < height - step):
+        return False
+    p = answer[y - step : y + step + 1 : step, x - step : x + step + 1 : step].astype(float)
+    dxx, dyy = p[1, 0] + p[1, 2] - 2 * p[1, 1], p[0, 1] + p[2, 1] - 2 * p[1, 1]
+    dxy = (p[0, 0] + p[2, 2] - p[0, 2] - p[2, 0]) / 4
+    determinant = dxx * dyy - dxy**2
+    bound = (_MAX_ELONGATION + 1) ** 2 / _MAX_ELONGATION
+    return bool(determinant > 0 and (dxx + dyy) ** 2 / determinant < bound)
+
+
+def _grown(
+    density: np.ndarray, skin: np.ndarray, x: int, y: int, sigma: float, mm_per_px: float
+) -> Spot | None:
+    """The spot around a peak: what lies above half of its contrast, within reach of its size."""
+    reach = max(3, round(4 * sigma))
+    y0, x0 = max(0, y - reach), max(0, x - reach)
+    window = density[y0 : y + reach + 1, x0 : x + reach + 1]
+    rows, columns = np.mgrid[: window.shape[0], : window.shape[1]]
+    distance = np.hypot(columns - (x - x0), rows - (y - y0))
+    ring = (distance > 2.2 * sigma) & (distance <= 4 * sigma)
+    ground = float(np.median(window[ring]))
+    rise = cv2.GaussianBlur(window, (0, 0), max(0.6, sigma * 0.4)) - ground
+    contrast = float(rise[distance <= max(1.0, sigma * 0.5)].max())
+    if contrast < MIN_CONTRAST_OD:
+        return None
+    above = (rise > contrast / 2) & (distance <= 2.6 * sigma)
+    above &= skin[y0 : y + reach + 1, x0 : x + reach + 1] > 0
+    _, labels = cv2.connectedComponents(above.astype(np.uint8))
+    label = labels[y - y0, x - x0]
+    area_px = int(np.count_nonzero(labels == label)) if label else 0
+    if area_px < 4:
+        return None
+    return Spot(float(x), float(y), float(np.sqrt(area_px / np.pi)), area_px * mm_per_px**2, contrast)
