@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from hardware.capture import Capture
+from models.analysis.result import ResultError, read_result
 
 DEADLINE_S = 90.0
 # The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
@@ -75,8 +76,6 @@ class Analyst:
 
     def measure(self, capture: Capture, scan: UUID) -> Outcome:
         """The Outcome for `capture`. Raises AnalysisFailed when the child dies, is late or talks nonsense."""
-        from models.analysis.result import ResultError, read_result
-
         with (
             self._turn,
             _memory("capture", capture.to_bytes()) as pictures,
@@ -87,12 +86,14 @@ class Analyst:
                 result = read_result(_read_all(answer))
             except ResultError as error:
                 raise AnalysisFailed(f"The analysis's answer is not understood: {error}") from error
+        if result.error is not None:
+            raise AnalysisFailed(f"The analysis could not be done: {result.sentence}")
         return Outcome(
-            findings=result.findings,
-            overlays=result.overlays,
+            findings=result.findings.model_dump(mode="json") if result.findings else None,
+            overlays=dict(result.overlays),
             refused=result.refused,
             sentence=result.sentence,
-            seconds=result.seconds,
+            seconds=dict(result.seconds),
             peak_rss_mb=result.peak_rss_mb,
         )
 

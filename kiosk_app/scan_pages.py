@@ -86,7 +86,7 @@ def result_facts(session: Session) -> dict[str, object]:
         "scan": scan,
         "cards": cards(findings["findings"]),
         "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
-        "overlay": chosen if chosen in overlays else next(iter(overlays), None),
+        "chosen": chosen if chosen in overlays else None,
         "sent": kiosk.records.scan(scan).state in ("handed_over", "stored"),
     }
 
