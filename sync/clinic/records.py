@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.orm import Session
 
 from .tables import Envelope, FindingRow, Kiosk, Scan, Withdrawal
@@ -82,12 +82,6 @@ def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
             select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)
         ).all()
     return ScanRecord(scan, kiosk, envelope, findings, withdrawal)
-
-
-def waiting_count(session: Session) -> dict[str, int]:
-    """How many envelopes are in each state."""
-    rows = session.execute(select(Envelope.state, func.count()).group_by(Envelope.state)).all()
-    return {state: count for state, count in rows}
 
 
 def _older_than(query: Select[Scan, str, datetime], scan: Scan | None) -> Select[Scan, str, datetime]:

@@ -55,7 +55,7 @@ def make_app(database: Database, secret_key: bytes, *, behind_tls: bool = False)
     app.register_blueprint(pages)
     app.jinja_env.globals.update(words=words)
 
-    app.jinja_env.filters.update(quality=words.quality, when=_when, sentence=words.sentence)
+    app.jinja_env.filters.update(when=_when, sentence=words.sentence)
 
     @app.before_request
     def know_who() -> None:

@@ -43,7 +43,8 @@ class ScanView:
         self._cells = {(row.measure, row.zone): row for row in record.findings}
         self.figures = [_figure(by_measure[name], name == self.selected) for name in self.measures]
         self.consent_at = datetime.fromisoformat(record.scan.consent["at"])
-        self.quality = [words.quality(flag) for flag in record.scan.quality]
+        self.caveats = words.caveats(record.scan.quality)
+        self.notes = [words.quality(flag) for flag in record.scan.quality if flag in words.HARMLESS]
         if self.selected is None:
             return
         self.measure = words.measure(self.selected)
@@ -73,11 +74,12 @@ def _figure(rows: Sequence[FindingRow], selected: bool) -> Figure:
     whole = next((row for row in rows if row.zone == "face"), None)
     if whole is not None:
         value = words.number(name, whole.value)
-        interval = f"95 % between {words.number(name, whole.low)} and {words.number(name, whole.high)}"
+        interval = f"{words.number(name, whole.low)} to {words.number(name, whole.high)} (95 %)"
     else:
         ends = [words.number(name, pick(row.value for row in rows)) for pick in (min, max)]
         value = ends[0] if ends[0] == ends[1] else "\N{EN DASH}".join(ends)
         interval = f"over {len(rows)} zones"
-    return Figure(
-        name, words.measure(name).name, value, words.unit(code), interval, words.reading(rows), selected
-    )
+    unit = words.unit(code)
+    if unit == "°":
+        value, unit = value + unit, ""
+    return Figure(name, words.measure(name).name, value, unit, interval, words.reading(rows), selected)

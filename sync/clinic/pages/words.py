@@ -48,10 +48,15 @@ UNITS = {"deg": "°", "1": "", "mm2": "mm²", "mm": "mm", "cm2": "cm²", "%": "%
 
 QUALITY = {
     "uncalibrated_scale": "The scale is taken from the iris, not calibrated: areas are approximate.",
-    "nominal_calibration": "Colours are those of the board's nominal calibration.",
-    "mouth_open": "The mouth was open.",
-    "head_turned": "The head was turned a little.",
+    "low_resolution": "The picture is coarse: small spots may be missing.",
+    "soft_focus": "The picture is a little soft: small spots may be missing.",
+    "overexposed": "Parts of the skin are overexposed: their colour is not reliable.",
+    "uncalibrated_colour": "The colours are those of a camera that was not calibrated.",
+    "no_cross_frame": "No picture without shine was taken: colours and spots are less sure.",
+    "no_uv365_frame": "No picture under UV light was taken.",
 }
+# What is missing without harm to any number that is shown.
+HARMLESS = ("no_uv365_frame",)
 
 # Upper bounds of the ITA classes, after Del Bino (in degrees).
 ITA_CLASSES = (
@@ -78,7 +83,18 @@ def unit(code: str) -> str:
 
 
 def quality(flag: str) -> str:
-    return QUALITY.get(flag) or flag.replace("_", " ").capitalize() + "."
+    """A quality flag as a sentence; one that this version does not know keeps its own name."""
+    place = flag.removesuffix("_hidden")
+    if place != flag and place in ZONES:
+        return f"Too little skin to measure: {ZONES[place].lower()}."
+    if flag.startswith("no_") and flag.endswith("_frame") and flag not in QUALITY:
+        return f"No picture under the light '{flag[3:-6]}' was taken."
+    return QUALITY.get(flag) or sentence(flag.replace("_", " ")) + "."
+
+
+def caveats(flags: Sequence[str]) -> list[str]:
+    """The flags that ask for care, as sentences."""
+    return [quality(flag) for flag in flags if flag not in HARMLESS]
 
 
 def number(name: str, value: float) -> str:

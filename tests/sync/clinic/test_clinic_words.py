@@ -48,6 +48,15 @@ def test_numbers_have_a_true_minus_and_no_minus_zero() -> None:
     assert words.with_unit("spot_area", 3, "mm2") == "3.0\N{NO-BREAK SPACE}mm²"
 
 
+def test_a_quality_flag_is_a_sentence_and_harmless_ones_ask_for_no_care() -> None:
+    flags = ["nose_hidden", "no_uv365_frame", "no_dir2_frame", "something_new"]
+    assert words.caveats(flags) == [
+        "Too little skin to measure: nose.",
+        "No picture under the light 'dir2' was taken.",
+        "Something new.",
+    ]
+
+
 def test_times_are_said_as_people_say_them() -> None:
     today = datetime(2026, 3, 2, 14, 5).astimezone()
     assert words.when(today, today) == "today 14:05"

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import waitress
+from playwright.sync_api import Page, sync_playwright
+
+from sync.clinic.accounts import add_account
+from sync.clinic.database import Database
+from sync.clinic.intake import take_envelope
+from sync.clinic.opener import Opener
+from sync.clinic.pages.app import make_app
+from sync.wire.findings import Mark
+from sync.wire.keys import OpeningKey
+from tests.support.clinic import SealingKiosk, findings, registered
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SCREENS = Path("build/screens")
+
+
+@pytest.fixture
+def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterator[str]:
+    """The clinic's pages with one scan, really served."""
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    scan = uuid4()
+    measured = findings(
+        scan, ita=33, melanin_index=38, erythema_index=21, redness=4, spot_area=9, spot_count=5
+    )
+    marks = tuple(
+        Mark(
+            kind="spot", zone="left_cheek", x=0.4 + 0.03 * n, y=0.4 + 0.05 * (n % 5), radius=0.01 + 0.002 * n
+        )
+        for n in range(10)
+    )
+    geometry = measured.geometry.model_copy(update={"marks": marks})
+    result = kiosk.result(scan, findings=measured.model_copy(update={"geometry": geometry}))
+    with sqlite.writing() as session:
+        take_envelope(session, kiosk.id, kiosk.seal(result), "ingest-1")
+    Opener(sqlite, [opening_key]).open_next()
+    server = waitress.create_server(make_app(sqlite, b"k" * 32), host="127.0.0.1", port=0, threads=2)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}"
+    server.task_dispatcher.shutdown(timeout=5)
+    server.close()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser.new_page(viewport={"width": 1280, "height": 800})
+        browser.close()
+
+
+def shoot(page: Page, name: str) -> None:
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENS / f"clinic-{name}.png", full_page=True)
+
+
+def test_staff_read_a_scan_with_the_keyboard_alone(address: str, page: Page, sqlite: Database) -> None:
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    password = add_account(sqlite, "ann")
+    page.goto(address)
+    shoot(page, "login")
+    page.keyboard.type("ann")
+    page.keyboard.press("Tab")
+    page.keyboard.type(password)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-page=scans]")
+    shoot(page, "scans")
+    page.focus(".row-link")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-page=scan]")
+    shoot(page, "scan")
+    page.focus("a.figure:last-of-type")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("a.figure:last-of-type[aria-current]")
+    assert page.locator(".face .marks circle").count() == 10
+    shoot(page, "scan-spots")
+    page.click("text=Sign out")
+    page.wait_for_selector("[data-page=login]")
+    assert complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_no_page_is_wider_than_its_window(address: str, page: Page, sqlite: Database, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(address)
+    page.fill("#name", "bea")
+    page.fill("#password", add_account(sqlite, "bea"))
+    page.click("button.primary")
+    page.wait_for_selector("[data-page=scans]")
+    widths = [page.evaluate("document.documentElement.scrollWidth")]
+    page.click(".row-link")
+    page.wait_for_selector("[data-page=scan]")
+    widths.append(page.evaluate("document.documentElement.scrollWidth"))
+    shoot(page, f"scan-{width}")
+    assert max(widths) <= width
+
+
+def test_numbers_beside_the_drawn_face_do_not_cover_each_other(
+    address: str, page: Page, sqlite: Database
+) -> None:
+    page.goto(address)
+    page.fill("#name", "cyd")
+    page.fill("#password", add_account(sqlite, "cyd"))
+    page.click("button.primary")
+    page.click(".row-link")
+    page.wait_for_selector(".face")
+    boxes = [box for text in page.locator(".face text").all() if (box := text.bounding_box())]
+    assert len(boxes) == 10
+    for index, one in enumerate(boxes):
+        for other in boxes[index + 1 :]:
+            apart_x = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+            apart_y = (
+                one["y"] + one["height"] <= other["y"] + 3 or other["y"] + other["height"] <= one["y"] + 3
+            )
+            assert apart_x or apart_y
