@@ -74,7 +74,7 @@ def analyse_capture(capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE) 
             raise Refused("too_small")
     with watch.stage("skin"):
         view = close_up(face, (shown.pixels.shape[0], shown.pixels.shape[1]))
-        mm_per_px = scale.mm_per_px / factor * view.step
+        mm_per_px = scale.mm_per_px * factor * view.step
         visible = linear(view.cut(shown.pixels), shown.colour)
         picture = to_srgb8(visible)
         skin = skin_mask(picture, view.face)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from models.analysis.blur import smooth_within
 from models.analysis.face import Face
 from models.analysis.zones import outline, polygon_mask, zone_polygons
 from sync.wire.findings.canonical_face import MIRROR
@@ -75,21 +76,10 @@ def _like_the_core(picture: np.ndarray, core: np.ndarray, face: Face) -> np.ndar
     spread = 1.4826 * np.median(np.abs(inside - middle), axis=0)
     spread = np.maximum(spread, [6.0, 3.0, 3.0])
     chroma = np.abs(lab[..., 1:] - middle[1:]) / spread[1:]
-    lightness = lab[..., 0] - _smooth_within(lab[..., 0], core, face.width * 0.25)
+    lightness = lab[..., 0] - smooth_within(lab[..., 0], core, face.width * 0.25)
     low = -max(2.6 * float(spread[0]), 0.30 * float(middle[0]))
     alike = (np.hypot(chroma[..., 0], chroma[..., 1]) < 5.0) & (lightness > low)
     return np.where(alike, np.uint8(255), np.uint8(0))
-
-
-def _smooth_within(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
-    """`values` blurred from inside `mask` outwards (normalised convolution), at a quarter of the size."""
-    weight = (mask > 0).astype(np.float32)
-    size = (max(1, values.shape[1] // 4), max(1, values.shape[0] // 4))
-    top = cv2.resize(values * weight, size, interpolation=cv2.INTER_AREA)
-    bottom = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    top, bottom = (cv2.GaussianBlur(part, (0, 0), max(0.5, sigma / 4)) for part in (top, bottom))
-    smooth = (top + 1e-4 * values[mask > 0].mean()) / (bottom + 1e-4)
-    return cv2.resize(smooth, (values.shape[1], values.shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _largest_parts(mask: np.ndarray, core: np.ndarray, removed: np.ndarray, face: Face) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.analysis.blur import shrunk, smooth_within
 from models.analysis.pigment import optical_density
 
 VERSION = "spots-1"
@@ -38,7 +39,8 @@ class Spot:
 def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Spot]:
     """The spots on skin, strongest first; `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin)."""
     density = optical_density(light)[..., :2].mean(axis=-1).astype(np.float32)
-    filled = _filled(density, skin, 4.0 / mm_per_px)
+    # What is no skin takes the colour of the skin around it, so that its edge is no spot.
+    filled = np.where(skin > 0, density, smooth_within(density, skin, 4.0 / mm_per_px)).astype(np.float32)
     margin = max(1, round(_EDGE_MM / mm_per_px))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     allowed = cv2.erode(skin, disc, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
@@ -49,8 +51,10 @@ def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Sp
     for sigma_mm in SIGMAS_MM:
         sigma = sigma_mm / mm_per_px
         if sigma >= 1.0:
-            surrounded = cv2.GaussianBlur(share, (0, 0), 2 * sigma) > LEAST_SURROUNDED
-            candidates += _blobs(filled, allowed & surrounded, sigma)
+            # Large blobs are looked for in a smaller picture, where their blurs are cheap.
+            factor = max(1, int(sigma / 2.5))
+            parts = (shrunk(part, factor) for part in (filled, share, allowed.astype(np.float32)))
+            candidates += _blobs(*parts, sigma / factor, allowed.shape[1] / round(allowed.shape[1] / factor))
     kept: list[tuple[float, int, int, float]] = []
     for answer, x, y, sigma in sorted(candidates, reverse=True):
         if all((x - a) ** 2 + (y - b) ** 2 > (1.8 * max(sigma, s)) ** 2 for _, a, b, s in kept):
@@ -59,28 +63,27 @@ def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Sp
     return [spot for spot in spots if spot]
 
 
-def _filled(density: np.ndarray, skin: np.ndarray, sigma: float) -> np.ndarray:
-    """The density with what is no skin replaced by the blur of the skin around it."""
-    weight = (skin > 0).astype(np.float32)
-    blur = cv2.GaussianBlur(density * weight, (0, 0), sigma) + 1e-4 * float(density[skin > 0].mean())
-    blur /= cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-4
-    return np.where(skin > 0, density, blur).astype(np.float32)
+def _blobs(
+    density: np.ndarray, share: np.ndarray, allowed: np.ndarray, sigma: float, zoom: float
+) -> list[tuple[float, int, int, float]]:
+    """(answer, x, y, sigma) of the round maxima at one size, as a difference of Gaussians.
 
-
-def _blobs(density: np.ndarray, allowed: np.ndarray, sigma: float) -> list[tuple[float, int, int, float]]:
-    """(answer, x, y, sigma) of the round maxima at one size, as a difference of Gaussians."""
+    `sigma` is in the pixels of what is given; x, y and sigma come back multiplied by `zoom`.
+    """
+    surrounded = cv2.GaussianBlur(share, (0, 0), 2 * sigma) > LEAST_SURROUNDED
+    searched = surrounded & (allowed > 0.99)
     answer = cv2.GaussianBlur(density, (0, 0), sigma) - cv2.GaussianBlur(density, (0, 0), sigma * _RATIO)
-    inside = answer[allowed]
+    inside = answer[searched]
     if not inside.size:
         return []
     noise = 1.4826 * float(np.median(np.abs(inside - np.median(inside))))
     least = max(MIN_CONTRAST_OD * _ANSWER, _NOISE_FACTOR * noise)
     reach = 2 * round(sigma) + 1
     highest = cv2.dilate(answer, np.ones((reach, reach), np.uint8))
-    ys, xs = np.nonzero((answer >= highest) & (answer > least) & allowed)
+    ys, xs = np.nonzero((answer >= highest) & (answer > least) & searched)
     step = max(1, round(sigma))
     return [
-        (float(answer[y, x]), int(x), int(y), sigma)
+        (float(answer[y, x]), int((x + 0.5) * zoom), int((y + 0.5) * zoom), sigma * zoom)
         for x, y in zip(xs, ys, strict=True)
         if _is_round(answer, int(x), int(y), step)
     ]

@@ -1,0 +1,28 @@
+"""Blurring within a mask."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def shrunk(values: np.ndarray, factor: int) -> np.ndarray:
+    """`values` (H×W float32) reduced by area to about 1/factor of its size."""
+    if factor <= 1:
+        return values
+    size = (max(1, round(values.shape[1] / factor)), max(1, round(values.shape[0] / factor)))
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA))
+
+
+def smooth_within(values: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """`values` (H×W float32) blurred from inside `mask` outwards, by normalised convolution.
+
+    Where no mask is near, the mean of what is inside. A wide blur is done on a smaller picture.
+    """
+    weight = (mask > 0).astype(np.float32)
+    factor = max(1, int(sigma / 3))
+    total, held = shrunk(values * weight, factor), shrunk(weight, factor)
+    if sigma / factor > 0.3:
+        total, held = (cv2.GaussianBlur(part, (0, 0), sigma / factor) for part in (total, held))
+    smooth = (total + 1e-4 * float(values[mask > 0].mean())) / (held + 1e-4)
+    return cv2.resize(smooth, (values.shape[1], values.shape[0]), interpolation=cv2.INTER_LINEAR)
