@@ -35,7 +35,7 @@ WATCH_SECONDS = 0.25
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The simulated patient's face (default: a public-domain portrait).",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the simulated sensor's noise.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
 @click.option("--kiosk-port", type=int, default=0, help="Port of the kiosk's pages (default: a free one).")
 @click.option("--clinic-port", type=int, default=0, help="Port of the clinic's pages (default: a free one).")
 def demo(
@@ -62,10 +62,9 @@ def demo(
     system, password = open_system(folder, kiosk_port, clinic_port)
     supervisor = Supervisor(system.root / "logs")
     try:
-        for part in parts(system, portrait, seed):
-            if stopping.is_set():
-                return
-            supervisor.start(part)
+        broker, *others = parts(system, portrait, seed)
+        supervisor.start(broker)
+        supervisor.start(*others)
         if once:
             ready_after = time.monotonic() - started
             click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))

@@ -15,8 +15,8 @@ WALK_SECONDS = 180.0
 PAGE_SECONDS = 30.0
 # Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
 KIOSK_FAULTS = frozenset(
-    "unavailable camera_frozen deadline no_consent light_fault busy storage storage_full outbox_full "
-    "analysis_failed".split()
+    ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "busy")
+    + ("storage", "storage_full", "outbox_full", "analysis_failed")
 )
 
 

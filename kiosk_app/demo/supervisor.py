@@ -69,12 +69,23 @@ class Supervisor:
         self._log_folder = log_folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, part: Part) -> None:
-        """Start `part` and wait until it is ready. Raises PartFailed."""
-        log_file = self._log_folder / f"{part.name}.log"
-        with log_file.open("wb") as output:
-            # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session
-            # keeps a Ctrl-C in the terminal for us alone, so that the stop is an orderly one.
+    def start(self, *parts: Part) -> None:
+        """Start `parts` side by side and wait until all of them are ready. Raises PartFailed."""
+        for part in parts:
+            self._launch(part)
+        deadline = time.monotonic() + START_SECONDS
+        for part in parts:
+            log_file = self._log_file(part.name)
+            while not part.ready(log_file):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise PartFailed(f"{part.name} was not ready after {START_SECONDS:.0f} s; see {log_file}.")
+                time.sleep(0.05)
+
+    def _launch(self, part: Part) -> None:
+        # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session
+        # keeps a Ctrl-C in the terminal for us alone, so that the stop is an orderly one.
+        with self._log_file(part.name).open("wb") as output:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *part.argv],
                 stdin=subprocess.DEVNULL,
@@ -83,14 +94,10 @@ class Supervisor:
                 start_new_session=True,
             )
         self._running[part.name] = process
-        deadline = time.monotonic() + START_SECONDS
-        while not part.ready(log_file):
-            if process.poll() is not None:
-                raise PartFailed(self._epitaph(part.name, process.returncode))
-            if time.monotonic() > deadline:
-                raise PartFailed(f"{part.name} was not ready after {START_SECONDS:.0f} s; see {log_file}.")
-            time.sleep(0.05)
-        log.info("started", part=part.name, pid=process.pid)
+        log.debug("launched", part=part.name, pid=process.pid)
+
+    def _log_file(self, name: str) -> Path:
+        return self._log_folder / f"{name}.log"
 
     def pid(self, name: str) -> int:
         """The process id of a started part."""
@@ -133,7 +140,7 @@ class Supervisor:
         self._running.clear()
 
     def _epitaph(self, name: str, status: int) -> str:
-        log_file = self._log_folder / f"{name}.log"
+        log_file = self._log_file(name)
         lines = log_file.read_text(errors="replace").strip().splitlines()
         last = lines[-1][:300] if lines else "it said nothing"
         return f"{name} ended with status {status}, so everything was stopped; its last word was: {last}"

@@ -80,11 +80,11 @@ def _provision(system: System) -> str:
     return run_step("clinic", "add-account", ACCOUNT, "--state", system.clinic).split()[-1]
 
 
-def parts(system: System, portrait: Path | None) -> list[Part]:
+def parts(system: System, portrait: Path | None, seed: int = 1) -> list[Part]:
     """Every process of the system, in the order in which they start."""
     kiosk, clinic = ("--state", system.kiosk), ("--state", system.clinic)
     board = ("--board", BOARD)
-    picture = ("--portrait", portrait) if portrait else ()
+    patient = ("--seed", seed, *(("--portrait", portrait) if portrait else ()))
     mosquitto = ["/usr/sbin/mosquitto", "-c", str(system.broker / "mosquitto.conf")]
     port = ("--port", system.kiosk_port)
     return [
@@ -98,7 +98,7 @@ def parts(system: System, portrait: Path | None) -> list[Part]:
         ),
         Part("clinic", dermakiosk("clinic", "serve", *clinic, "--port", system.clinic_port), logged_ready),
         Part("lightd", dermakiosk("lightd", *board, *kiosk), logged_ready),
-        Part("captured", dermakiosk("captured", *board, *kiosk, *picture), logged_ready),
+        Part("captured", dermakiosk("captured", *board, *kiosk, *patient), logged_ready),
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
     ]

@@ -32,8 +32,7 @@ class RunningSystem:
     parts: dict[str, Part]
 
     def start(self, *names: str) -> None:
-        for name in names:
-            self.supervisor.start(self.parts[name])
+        self.supervisor.start(*(self.parts[name] for name in names))
 
     def restart(self, name: str) -> None:
         self.supervisor.kill(name)
