@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from datetime import datetime, timezone
 
 import numpy as np
@@ -28,10 +29,24 @@ from tests.support.kiosk_daemons import (
 LIGHTS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
 
 
-@pytest.fixture
-def kiosk(tmp_path):
-    with running_kiosk(small_board(tmp_path), tmp_path / "k") as kiosk:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kiosk")
+    with running_kiosk(small_board(folder), folder / "k") as kiosk:
         yield kiosk
+
+
+@pytest.fixture
+def kiosk(shared):
+    """One kiosk for all tests of this module; what a test killed is started again for the next."""
+    shared.revive()
+    return shared
+
+
+@pytest.fixture
+def session():
+    """A scan of its own, for a patient of the same name: doses are counted by both."""
+    return uuid.uuid4().hex
 
 
 @pytest.fixture
@@ -39,9 +54,9 @@ def client(kiosk):
     return CaptureClient(kiosk.capture_socket, timeout=20)
 
 
-def test_a_capture_has_a_frame_under_every_light_then_darkness(kiosk, client):
+def test_a_capture_has_a_frame_under_every_light_then_darkness(kiosk, client, session):
     steps = []
-    capture = client.capture("s1", consent(), uv_allowance(), lambda *step: steps.append(step))
+    capture = client.capture(session, consent(), uv_allowance(session), lambda *step: steps.append(step))
     assert [frame.light for frame in capture.frames] == LIGHTS
     assert [step[0] for step in steps] == [*LIGHTS, "done"]
     assert capture.missing == {}
@@ -51,11 +66,11 @@ def test_a_capture_has_a_frame_under_every_light_then_darkness(kiosk, client):
     assert kiosk.lit() == set()
 
 
-def test_each_frame_began_while_its_own_light_was_on(kiosk, client):
-    capture = client.capture("s1", consent(), uv_allowance(), None)
+def test_each_frame_began_while_its_own_light_was_on(kiosk, client, session):
+    capture = client.capture(session, consent(), uv_allowance(session), None)
     since: dict[str, list[tuple[int, int]]] = {}
     began: dict[str, int] = {}
-    for item in kiosk.pins.history():
+    for item in kiosk.history():
         if item.level > 0:
             began[item.channel] = item.at_ns
         else:
@@ -65,28 +80,28 @@ def test_each_frame_began_while_its_own_light_was_on(kiosk, client):
         assert any(on < frame.timestamp_ns and end_ns <= off for on, off in since[frame.light])
 
 
-def test_a_scan_without_uv_is_a_whole_scan(kiosk, client):
-    capture = client.capture("s1", consent(), None, None)
+def test_a_scan_without_uv_is_a_whole_scan(kiosk, client, session):
+    capture = client.capture(session, consent(), None, None)
     assert [frame.light for frame in capture.frames] == LIGHTS[:-1]
     assert capture.missing == {"uv365": "not_allowed"}
-    assert intervals(kiosk.pins.history(), "uv365") == []
+    assert intervals(kiosk.history(), "uv365") == []
 
 
-def test_uv_that_the_light_daemon_refuses_is_missing_with_its_reason(kiosk, client):
+def test_uv_that_the_light_daemon_refuses_is_missing_with_its_reason(kiosk, client, session):
     lights = Lights(kiosk.light_socket)
-    lights.lease("s1", consent(), uv_allowance())
+    lights.lease(session, consent(), uv_allowance(session))
     for _ in range(6):
         lights.pulse("uv365", 0.01)
         lights.off()
     lights.close()
-    capture = client.capture("s1", consent(), uv_allowance(), None)
+    capture = client.capture(session, consent(), uv_allowance(session), None)
     assert capture.missing == {"uv365": "pulse_limit"}
 
 
-def test_no_picture_is_taken_without_consent(kiosk):
+def test_no_picture_is_taken_without_consent(kiosk, session):
     for request in [
-        {"v": 1, "do": "preview", "session": "s1"},
-        {"v": 1, "do": "preview", "session": "s1", "consent": {"text_version": "1", "language": "en"}},
+        {"v": 1, "do": "preview", "session": session},
+        {"v": 1, "do": "preview", "session": session, "consent": {"text_version": "1", "language": "en"}},
         {"v": 1, "do": "capture", "session": "", "consent": consent().to_dict()},
     ]:
         with Channel.connect(kiosk.capture_socket, 2) as channel:
@@ -94,11 +109,11 @@ def test_no_picture_is_taken_without_consent(kiosk):
             answer, fds = channel.receive(5)
         assert answer["code"] == "no_consent"
         assert fds == []
-    assert kiosk.pins.history() == []
+    assert kiosk.history() == []
 
 
-def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client):
-    preview = client.preview("s1", consent())
+def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client, session):
+    preview = client.preview(session, consent())
     assert preview.picture.shape == (256, 192, 3)
     assert preview.picture.dtype == np.uint8
     assert preview.guidance == "hold_still"
@@ -107,22 +122,22 @@ def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client):
     assert 0 <= x0 < x1 <= 1
     assert 0 <= y0 < y1 <= 1
     assert kiosk.lit() == {"white"}
-    client.end("s1")
+    client.end(session)
     assert kiosk.lit() == set()
 
 
-def test_the_preview_light_goes_out_when_nobody_looks_any_more(kiosk, client):
-    client.preview("s1", consent())
+def test_the_preview_light_goes_out_when_nobody_looks_any_more(kiosk, client, session):
+    client.preview(session, consent())
     until(lambda: not kiosk.lit(), 6)
 
 
-def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client):
+def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client, session):
     for light in ("white", "dir1", "uv365"):
         failed = []
 
         def capture(failed=failed):
             try:
-                client.capture("s1", consent(), uv_allowance(), None)
+                client.capture(session, consent(), uv_allowance(session), None)
             except CaptureFault as fault:
                 failed.append(fault.code)
 
@@ -135,15 +150,15 @@ def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client
         assert failed == ["unavailable"]
         kiosk.captured.end()
         kiosk.captured = kiosk.start_captured()
-    assert len(client.capture("s1", consent(), None, None).frames) == 8
+    assert len(client.capture(session, consent(), None, None).frames) == 8
 
 
-def test_a_killed_light_daemon_is_a_light_fault_and_a_new_one_serves_again(kiosk, client):
+def test_a_killed_light_daemon_is_a_light_fault_and_a_new_one_serves_again(kiosk, client, session):
     failed = []
 
     def capture():
         try:
-            client.capture("s1", consent(), None, None)
+            client.capture(session, consent(), None, None)
         except CaptureFault as fault:
             failed.append(fault.code)
 
@@ -230,9 +245,9 @@ def test_nothing_there_is_a_fault_with_a_sentence(tmp_path):
     assert "cannot be reached" in str(caught.value)
 
 
-def test_pictures_never_become_files(kiosk, client):
-    client.preview("s1", consent())
-    client.capture("s1", consent(), uv_allowance(), None)
+def test_pictures_never_become_files(kiosk, client, session):
+    client.preview(session, consent())
+    client.capture(session, consent(), uv_allowance(session), None)
     big = [path for path in kiosk.state.rglob("*") if path.is_file() and path.stat().st_size > 200_000]
     assert [path.name for path in big if path.name != "portrait.png"] == []
 
@@ -243,11 +258,11 @@ def test_a_consent_without_time_zone_is_no_consent():
     assert ConsentStamp.from_dict(consent().to_dict()).at <= datetime.now(timezone.utc)
 
 
-def test_the_lights_never_flash_faster_than_three_times_a_second(kiosk, client):
-    client.preview("s1", consent())
-    client.capture("s1", consent(), uv_allowance(), None)
-    client.preview("s1", consent())
-    rises = [item.at_ns for item in kiosk.pins.history() if item.level > 0]
+def test_the_lights_never_flash_faster_than_three_times_a_second(kiosk, client, session):
+    client.preview(session, consent())
+    client.capture(session, consent(), uv_allowance(session), None)
+    client.preview(session, consent())
+    rises = [item.at_ns for item in kiosk.history() if item.level > 0]
     assert all(later - earlier > 1e9 / 3 for earlier, later in zip(rises, rises[1:], strict=False))
     assert len(rises) == 10
 

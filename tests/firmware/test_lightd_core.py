@@ -311,9 +311,9 @@ class Faults(RuleBasedStateMachine):
         patient=patients,
         pulses=st.integers(1, 8),
         seconds=st.sampled_from([0.2, 0.95, 0.95, 1.5]),
-        beating=st.sampled_from([True, True, True, False]),
+        trouble=st.sampled_from(["none", "none", "silent", "open", "hot"]),
     )
-    def scan(self, patient, pulses, seconds, beating):
+    def scan(self, patient, pulses, seconds, trouble):
         """What an app without sense would do: as much UV as it can get."""
         self.world.core.release(1)
         self.world.core.release(2)
@@ -321,16 +321,20 @@ class Faults(RuleBasedStateMachine):
         for _ in range(pulses):
             self.lease(1, f"scan {self.scans}", patient, True, 1)
             self._pulse(1, seconds)
-            for _ in range(int(10 * seconds) + 2):
-                if beating:
+            for step in range(int(10 * seconds) + 2):
+                if trouble != "silent":
                     self.beat(1)
+                if step == 1 and trouble in ("open", "hot"):
+                    self.world.set_interlock((trouble != "open", True), 61.0 if trouble == "hot" else 35.0)
                 self.world.advance(0.1)
+        if trouble in ("open", "hot"):
+            self.world.set_interlock((True, True), 35.0)
 
     @rule(patient=patients, scans=st.integers(3, 6), hours=st.sampled_from([0, 2]))
     def day(self, patient, scans, hours):
         """One patient, scan after scan."""
         for _ in range(scans):
-            self.scan(patient, 4, 0.95, True)
+            self.scan(patient, 4, 0.95, "none")
             self.world.skip(hours * 3600)
 
     @rule(light=st.sampled_from(["white", "uv365"]))

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
 
@@ -27,16 +28,41 @@ from tests.support.kiosk_daemons import (
 )
 
 
-@pytest.fixture
-def state(tmp_path):
-    return tmp_path / "k"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lightd")
+    small_board(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(folder):
+    daemons = [start(folder)]
+    yield daemons
+    daemons[-1].end()
 
 
 @pytest.fixture
-def daemon(tmp_path, state):
-    daemon = Daemon("lightd", small_board(tmp_path), state)
-    yield daemon
-    daemon.end()
+def state(folder):
+    return folder / "k"
+
+
+@pytest.fixture
+def daemon(shared, folder, pins):
+    """One light daemon for all tests of this module; a test that ended it gets the next a new one."""
+    if shared[-1].process.poll() is not None:
+        shared.append(start(folder))
+    until(lambda: not lit(pins))
+    return shared[-1]
+
+
+@pytest.fixture
+def session():
+    return uuid.uuid4().hex
+
+
+def start(folder):
+    return Daemon("lightd", folder / "board.toml", folder / "k")
 
 
 @contextlib.contextmanager
@@ -56,9 +82,9 @@ def pins(state):
 
 
 @pytest.fixture
-def lights(daemon, state):
+def lights(daemon, state, session):
     lights = Lights(state / "run" / "light.sock")
-    lights.lease("s1", consent(), uv_allowance())
+    lights.lease(session, consent(), uv_allowance(session))
     yield lights
     lights.close()
 
@@ -74,14 +100,14 @@ def test_a_light_goes_on_and_off_as_asked(lights, pins):
 def test_a_pulse_ends_by_itself_while_the_client_beats(lights, pins):
     lights.pulse("uv365", 0.4)
     until(lambda: lights.beat() or not lit(pins))
-    (seconds,) = intervals(pins.history(), "uv365")
+    seconds = intervals(pins.history(), "uv365")[-1]
     assert 0.35 < seconds < 0.5
 
 
 def test_uv_goes_out_without_heartbeats(lights, pins):
     lights.pulse("uv365", 0.9)
     until(lambda: not lit(pins))
-    (seconds,) = intervals(pins.history(), "uv365")
+    seconds = intervals(pins.history(), "uv365")[-1]
     assert seconds < 0.3
 
 
@@ -123,27 +149,23 @@ def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
     client.stdout.close()
 
 
-def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, tmp_path, state):
+def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, shared, folder, state, session):
     for _ in range(6):
-        lights.lease("s1", consent(), uv_allowance())
         lights.pulse("uv365", 0.05)
         lights.off()
     daemon.end()
-    again = Daemon("lightd", tmp_path / "board.toml", state)
-    try:
-        with connected(state) as fresh:
-            fresh.lease("s1", consent(), uv_allowance())
-            with pytest.raises(LightsFault) as caught:
-                fresh.pulse("uv365", 0.05)
-            assert caught.value.code == "pulse_limit"
-    finally:
-        again.end()
-    ledger = (state / "light" / "doses.sqlite").read_bytes()
-    assert b"p1" not in ledger.replace(b"pulses", b"")
+    shared.append(start(folder))
+    with connected(state) as fresh:
+        fresh.lease(session, consent(), uv_allowance(session))
+        with pytest.raises(LightsFault) as caught:
+            fresh.pulse("uv365", 0.05)
+        assert caught.value.code == "pulse_limit"
+    assert session.encode() not in (state / "light" / "doses.sqlite").read_bytes()
     assert stat.S_IMODE((state / "light" / "doses.sqlite").stat().st_mode) == 0o600
 
 
-def test_a_read_only_ledger_means_white_light_only(tmp_path, state):
+def test_a_read_only_ledger_means_white_light_only(tmp_path):
+    state = tmp_path / "k"
     (state / "light" / "doses.sqlite").mkdir(parents=True)
     daemon = Daemon("lightd", small_board(tmp_path), state)
     try:
@@ -157,7 +179,8 @@ def test_a_read_only_ledger_means_white_light_only(tmp_path, state):
         daemon.end()
 
 
-def test_a_stuck_uv_lamp_locks_the_lights(tmp_path, state):
+def test_a_stuck_uv_lamp_locks_the_lights(tmp_path):
+    state = tmp_path / "k"
     board = small_board(tmp_path, '\n[simulation]\nstuck_lamps = ["uv365"]\n')
     daemon = Daemon("lightd", board, state)
     try:
@@ -170,7 +193,8 @@ def test_a_stuck_uv_lamp_locks_the_lights(tmp_path, state):
         daemon.end()
 
 
-def test_an_open_shroud_means_no_uv(tmp_path, state):
+def test_an_open_shroud_means_no_uv(tmp_path):
+    state = tmp_path / "k"
     board = small_board(tmp_path, "\n[simulation]\nshroud_closed = [true, false]\n")
     daemon = Daemon("lightd", board, state)
     try:
@@ -197,14 +221,14 @@ def test_nonsense_is_answered_and_harms_nobody(daemon, state, lights):
     assert lights.status()["lit"] == {"white": 1.0}
 
 
-def test_a_second_light_daemon_is_refused(daemon, tmp_path, state):
+def test_a_second_light_daemon_is_refused(daemon, folder, state):
     command = [
         sys.executable,
         "-c",
         "from kiosk_app.cli import main; main()",
         "lightd",
         "--board",
-        str(tmp_path / "board.toml"),
+        str(folder / "board.toml"),
         "--state",
         str(state),
     ]

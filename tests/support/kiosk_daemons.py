@@ -60,7 +60,7 @@ class Daemon:
         arguments += ["--board", str(board), "--state", str(state), *more]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while b'"ready"' not in self.log.read_bytes():
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.01)
@@ -90,6 +90,7 @@ class Kiosk:
         cv2.imwrite(str(picture), portrait()[:, :, ::-1])
         self.portrait = str(picture)
         self.captured = self.start_captured()
+        self.since_ns = 0
 
     @property
     def capture_socket(self) -> Path:
@@ -104,6 +105,19 @@ class Kiosk:
 
     def lit(self) -> set[str]:
         return lit(self.pins)
+
+    def history(self) -> list[Transition]:
+        """What the pins did since `revive`."""
+        return [item for item in self.pins.history() if item.at_ns >= self.since_ns]
+
+    def revive(self) -> None:
+        """Start again what a test has ended; what the pins did before is forgotten."""
+        if self.lightd.process.poll() is not None:
+            self.lightd = Daemon("lightd", self.board, self.state)
+        if self.captured.process.poll() is not None:
+            self.captured = self.start_captured()
+        until(lambda: not self.lit())
+        self.since_ns = time.monotonic_ns()
 
     def end(self) -> None:
         self.pins.close()
