@@ -13,8 +13,8 @@ from models.analysis.pigment import optical_density
 VERSION = "spots-1"
 # Standard deviations of the blobs looked for; a spot's diameter is about 2.8 of them: 1.1 to 7 mm.
 SIGMAS_MM = (0.4, 0.6, 0.9, 1.3, 1.8, 2.5)
-# A tenth of the light less than beside it.
-MIN_CONTRAST_OD = 0.045
+# An eighth of the light less than beside it.
+MIN_CONTRAST_OD = 0.06
 # Share of skin around a spot: beside hair, nostrils and the edge of the face there are shadows.
 LEAST_SURROUNDED = 0.93
 _RATIO = 1.6
@@ -53,8 +53,11 @@ def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Sp
         if sigma >= 1.0:
             # Large blobs are looked for in a smaller picture, where their blurs are cheap.
             factor = max(1, int(sigma / 2.5))
-            parts = (shrunk(part, factor) for part in (filled, share, allowed.astype(np.float32)))
-            candidates += _blobs(*parts, sigma / factor, allowed.shape[1] / round(allowed.shape[1] / factor))
+            searched = shrunk(allowed.astype(np.float32), factor)
+            zoom = allowed.shape[1] / searched.shape[1]
+            candidates += _blobs(
+                shrunk(filled, factor), shrunk(share, factor), searched, sigma / factor, zoom
+            )
     kept: list[tuple[float, int, int, float]] = []
     for answer, x, y, sigma in sorted(candidates, reverse=True):
         if all((x - a) ** 2 + (y - b) ** 2 > (1.8 * max(sigma, s)) ** 2 for _, a, b, s in kept):
