@@ -15,8 +15,8 @@ ZONES: dict[str, LazyString] = {
     "right_cheek": _("Right cheek"),
     "nose": _("Nose"),
     "chin": _("Chin"),
-    "left_periorbital": _("Around the left eye"),
-    "right_periorbital": _("Around the right eye"),
+    "left_periorbital": _("Around left eye"),
+    "right_periorbital": _("Around right eye"),
 }
 # Bounds of the individual typology angle (Chardon 1991); below the last, "dark".
 _TONES: tuple[tuple[float, LazyString], ...] = (
@@ -124,8 +124,8 @@ def _compare_cheeks(table: _Table, measure: str) -> str:
 
 
 def _strips(table: _Table, measure: str, digits: int = 0) -> tuple[Strip, ...]:
-    """One strip for each of the large zones, all on one scale."""
-    shown = [(zone, table[measure, zone]) for zone in list(ZONES)[:5] if (measure, zone) in table]
+    """One strip for each zone, all on one scale."""
+    shown = [(zone, table[measure, zone]) for zone in ZONES if (measure, zone) in table]
     if not shown:
         return ()
     start = min(0.0, *(float(f["low"]) for _zone, f in shown))

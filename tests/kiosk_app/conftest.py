@@ -1,0 +1,26 @@
+"""Fixtures of the kiosk application: a clinic, a bench with stand-ins, a browser-like client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from kiosk_app.app import create_app
+from tests.support.kiosk_bench import Bench, Clinic
+
+
+@pytest.fixture
+def clinic() -> Clinic:
+    return Clinic()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clinic: Clinic) -> Bench:
+    return Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
+
+
+@pytest.fixture
+def client(bench: Bench) -> FlaskClient:
+    return create_app(bench.kiosk).test_client()

@@ -1,0 +1,269 @@
+"""The work on one scan: once captured there is one result, whatever crashes; before that there is nothing."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from uuid import UUID
+
+import pytest
+
+from firmware.capture_client import CaptureFault
+from firmware.stamps import ConsentStamp
+from kiosk_app import records as states
+from kiosk_app.analyst import AnalysisFailed
+from kiosk_app.journey import Progress
+from kiosk_app.keyring import KeyGone
+from kiosk_app.shred import shred
+from kiosk_app.vault import VaultFull
+from sync.wire.messages import Result, Withdraw
+from tests.support.kiosk_bench import Bench, wait_until
+
+STAMP = ConsentStamp("1", "en", datetime.now(timezone.utc))
+
+
+def consented(bench: Bench) -> UUID:
+    return bench.kiosk.records.create(STAMP.to_dict(), "demo-1")
+
+
+def do(bench: Bench, scan: UUID) -> Progress:
+    progress = Progress()
+    bench.kiosk.work.do(scan, STAMP, None, progress)
+    return progress
+
+
+def state_of(bench: Bench, scan: UUID) -> str:
+    return bench.kiosk.records.scan(scan).state
+
+
+def nothing_is_kept(bench: Bench, scan: UUID) -> bool:
+    with pytest.raises(KeyGone):
+        bench.kiosk.records.dek(scan)
+    return bench.kiosk.vault.items(scan) == [] and not bench.outbox.submitted
+
+
+def test_a_scan_ends_as_an_envelope_that_only_the_clinic_opens(bench: Bench) -> None:
+    scan = consented(bench)
+    assert do(bench, scan).state == "ready"
+    assert state_of(bench, scan) == states.HANDED_OVER
+    ((kind, envelope),) = bench.outbox.submitted.values()
+    message = bench.clinic.open(envelope)
+    assert kind == "result"
+    assert isinstance(message, Result)
+    assert (message.scan, message.patient_reference, message.simulated) == (scan, "demo-1", True)
+    assert message.consent.language == "en"
+    assert len(message.findings.findings) == 20
+    assert "frame.white" in bench.kiosk.vault.items(scan)
+    summary = bench.kiosk.records.summary(scan)
+    assert {"capture", "vault", "analysis", "seal", "submit"} <= set(summary["seconds"])
+    assert summary["sealed_bytes"] == len(envelope)
+
+
+def test_the_receipt_is_what_makes_a_scan_stored(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    (message,) = bench.outbox.submitted
+    for said in ("waiting", "sent"):
+        bench.outbox.states[message] = said
+        bench.kiosk.courier.run_once()
+        assert state_of(bench, scan) == states.HANDED_OVER
+    bench.outbox.states[message] = "stored"
+    bench.kiosk.courier.run_once()
+    assert state_of(bench, scan) == states.STORED
+
+
+def test_a_camera_fault_keeps_nothing(bench: Bench) -> None:
+    scan = consented(bench)
+    bench.camera.fault = CaptureFault("camera_frozen", "frozen")
+    progress = do(bench, scan)
+    assert (progress.state, progress.reason) == ("failed", "camera_frozen")
+    assert state_of(bench, scan) == states.ABANDONED
+    assert nothing_is_kept(bench, scan)
+
+
+def test_a_full_disk_keeps_nothing_and_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object) -> int:
+        raise VaultFull("full")
+
+    scan = consented(bench)
+    monkeypatch.setattr(bench.kiosk.vault, "put_capture", full)
+    progress = do(bench, scan)
+    assert (progress.state, progress.reason) == ("failed", "storage_full")
+    assert nothing_is_kept(bench, scan)
+
+
+def test_a_refused_capture_is_destroyed(bench: Bench) -> None:
+    scan = consented(bench)
+    bench.analyst.refuse = "no_face"
+    progress = do(bench, scan)
+    assert (progress.state, progress.reason) == ("failed", "no_face")
+    assert bench.kiosk.records.scan(scan).reason == "no_face"
+    assert nothing_is_kept(bench, scan)
+
+
+def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -> None:
+    scan, progress = consented(bench), Progress()
+    bench.camera.hold.clear()
+    thread = bench.kiosk.work.start(scan, STAMP, None, progress)
+    wait_until(lambda: progress.done == 3)
+    bench.kiosk.work.leave(scan)
+    bench.camera.hold.set()
+    thread.join(10)
+    assert state_of(bench, scan) == states.ABANDONED
+    assert nothing_is_kept(bench, scan)
+
+
+def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench) -> None:
+    scan, progress = consented(bench), Progress()
+    bench.analyst.go.clear()
+    thread = bench.kiosk.work.start(scan, STAMP, None, progress)
+    wait_until(lambda: state_of(bench, scan) == states.CAPTURED)
+    bench.kiosk.work.leave(scan)
+    bench.analyst.go.set()
+    thread.join(10)
+    assert state_of(bench, scan) == states.HANDED_OVER
+
+
+def test_a_crash_before_the_pictures_are_kept_leaves_nothing(bench: Bench) -> None:
+    scan = consented(bench)
+    kiosk = bench.again()
+    kiosk.work.recover()
+    assert state_of(bench, scan) == states.ABANDONED
+    assert nothing_is_kept(bench, scan)
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        ("analyst", "measure"),
+        ("vault", "add"),
+        ("records", "keep_findings"),
+        ("records", "add_message"),
+        ("outbox", "submit"),
+        ("records", "settle"),
+    ],
+)
+def test_after_a_crash_there_is_exactly_one_result(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: str, step: str
+) -> None:
+    scan = consented(bench)
+    part = getattr(bench if owner in ("analyst", "outbox") else bench.kiosk, owner)
+
+    def power_loss(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(part, step, power_loss)
+        with pytest.raises(KeyboardInterrupt):
+            do(bench, scan)
+    kiosk = bench.again()
+    kiosk.work.recover()
+    kiosk.work.go_on()
+    kiosk.courier.run_once()
+    assert state_of(bench, scan) == states.HANDED_OVER
+    assert len(bench.outbox.submitted) == 1
+    assert len(kiosk.records.messages()) == 1
+
+
+def test_a_failed_analysis_is_tried_again_and_not_for_ever(bench: Bench) -> None:
+    scan = consented(bench)
+    bench.analyst.fail = AnalysisFailed("died")
+    assert do(bench, scan).reason == "analysis_failed"
+    assert state_of(bench, scan) == states.CAPTURED
+    assert [bench.kiosk.work.go_on() for _ in range(5)] == [0] * 5
+    bench.analyst.fail = None
+    assert bench.kiosk.work.go_on() == 0  # three tries were had in this run
+    bench.again().work.go_on()
+    assert state_of(bench, scan) == states.HANDED_OVER
+
+
+def test_without_an_outbox_the_result_waits_in_the_records(bench: Bench) -> None:
+    scan = consented(bench)
+    bench.outbox.there = False
+    assert do(bench, scan).state == "ready"
+    assert state_of(bench, scan) == states.SEALED
+    bench.outbox.there = True
+    bench.kiosk.courier.run_once()
+    assert state_of(bench, scan) == states.HANDED_OVER
+
+
+def test_a_result_sealed_to_a_retired_key_is_sealed_again(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    (first,) = bench.outbox.submitted
+    bench.outbox.states[first] = "reseal"
+    bench.kiosk.courier.run_once()
+    bench.kiosk.work.go_on()
+    second = next(known for known in bench.outbox.submitted if known != first)
+    message = bench.clinic.open(bench.outbox.submitted[second][1])
+    assert isinstance(message, Result)
+    assert message.supersedes == first
+    assert state_of(bench, scan) == states.HANDED_OVER
+
+
+def test_an_old_key_set_does_not_come_back(bench: Bench) -> None:
+    bench.clinic.publish(bench.state, 5)
+    first = consented(bench)
+    do(bench, first)
+    bench.clinic.publish(bench.state, 4)
+    second = consented(bench)
+    assert do(bench, second).state == "ready"
+    assert state_of(bench, second) == states.ANALYSED  # kept, not sealed to a retired key
+    bench.clinic.publish(bench.state, 6)
+    bench.kiosk.work.go_on()
+    assert state_of(bench, second) == states.HANDED_OVER
+
+
+def shred_it(bench: Bench, scan: UUID) -> str:
+    kiosk = bench.kiosk
+    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier, by="staff").result
+
+
+def test_shredding_an_unsent_scan_takes_it_out_of_the_outbox(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    assert shred_it(bench, scan) == "discarded"
+    assert state_of(bench, scan) == states.SHREDDED
+    assert nothing_is_kept(bench, scan)
+    assert shred_it(bench, scan) == "discarded"  # again changes nothing
+
+
+@pytest.mark.parametrize("said", ["sent", "stored", "unknown"])
+def test_shredding_a_sent_scan_withdraws_it_once(bench: Bench, said: str) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    (first,) = bench.outbox.submitted
+    bench.outbox.states[first] = said
+    if said == "unknown":
+        del bench.outbox.states[first]
+    assert shred_it(bench, scan) == "withdrawn"
+    assert shred_it(bench, scan) == "withdrawn"
+    ((kind, envelope),) = (sent for known, sent in bench.outbox.submitted.items() if known != first)
+    message = bench.clinic.open(envelope)
+    assert kind == "withdraw"
+    assert isinstance(message, Withdraw)
+    assert (message.scan, message.reason) == (scan, "staff")
+
+
+def test_shredding_without_an_outbox_is_finished_later(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    bench.outbox.there = False
+    assert shred_it(bench, scan) == "pending"
+    assert bench.kiosk.vault.items(scan) == []
+    bench.outbox.there = True
+    bench.again().courier.run_once()
+    assert not bench.outbox.submitted
+
+
+def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
+    scan, progress = consented(bench), Progress()
+    bench.analyst.go.clear()
+    thread = bench.kiosk.work.start(scan, STAMP, None, progress)
+    wait_until(lambda: state_of(bench, scan) == states.CAPTURED)
+    other = threading.Thread(target=bench.kiosk.work.go_on)
+    other.start()
+    other.join(10)
+    bench.analyst.go.set()
+    thread.join(10)
+    assert bench.analyst.measured == [scan]
