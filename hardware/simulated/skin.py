@@ -30,24 +30,25 @@ def split_shine(picture: np.ndarray, skin: np.ndarray, face_px: float) -> tuple[
     weight = cv2.resize(skin, small.shape[::-1], interpolation=cv2.INTER_AREA) + 1e-3
     sigma = max(1.0, face_px / 8 / 6)
     around = cv2.GaussianBlur(small * weight, (0, 0), sigma) / cv2.GaussianBlur(weight, (0, 0), sigma)
-    # A second pass leaves out what stands above the first: the gloss must not lift its own baseline.
-    weight *= small <= around
+    # A second pass leaves out what stands out of the first: gloss must not lift its own baseline, and
+    # brows or nostrils must not lower it.
+    weight *= (small <= 1.1 * around) & (small >= 0.75 * around)
     around = cv2.GaussianBlur(small * weight, (0, 0), sigma) / (
         cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-6
     )
     baseline = cv2.resize(around, (width, height), interpolation=cv2.INTER_LINEAR)
     least = picture.min(axis=2)
-    shine = np.clip(least - 1.25 * baseline, 0, None) * skin
+    shine = np.clip(least - 1.15 * baseline, 0, None) * skin
     shine = cv2.GaussianBlur(shine, (0, 0), max(0.6, face_px / 200))
     # Where the picture is burnt out nothing tells skin from gloss: leave it some of its own light.
-    most = 0.4 * least + 1e-6
+    most = 0.5 * least + 1e-6
     shine = most * (1 - np.exp(-shine / most))
     diffuse = picture - shine[:, :, None]
     # A highlight's colour is the lamp's: give the skin under it the hue of the skin around it.
     tiny = cv2.resize(diffuse, small.shape[::-1], interpolation=cv2.INTER_AREA) * weight[:, :, None]
     hue = cv2.GaussianBlur(tiny, (0, 0), sigma)
     hue = cv2.resize(hue / (hue.sum(axis=2, keepdims=True) + 1e-6), (width, height))
-    share = np.clip(3.0 * shine / (least + 1e-6), 0, 1)[:, :, None]
+    share = np.clip(5.0 * shine / (least + 1e-6) - 1.0, 0, 1)[:, :, None]
     hue *= diffuse.sum(axis=2, keepdims=True)
     diffuse += share * (hue - diffuse)
     return diffuse, shine

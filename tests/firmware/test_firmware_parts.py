@@ -1,0 +1,165 @@
+"""The smaller parts of the firmware: channel, sealed memory, guidance, watched calls, brightness."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from firmware.camera import CameraFrozen, open_camera, to_srgb, watched
+from firmware.channel import Channel, ChannelClosed, ChannelError, ChannelTimeout, Listener
+from firmware.guidance import guide, look_for_face
+from firmware.memory import adopt, publish
+from firmware.pins import open_light_hardware
+from firmware.stamps import StampError, UvAllowance
+from hardware.board import BOARDS, DriverMissing, load_board
+from tests.support.stand_in_face import NoFace, StandInFace, landmarks
+
+PICTURE = np.full((640, 480, 3), 120, np.uint8)
+
+
+def face(x=0.5, y=0.47, width=0.52, turned=0.0):
+    points = landmarks((x * 480, y * 640), width * 480)
+    points[1, 0] += turned * width * 480
+    return StandInFace((0, 0, 1, 1), points)
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (face(), "hold_still"),
+        (face(width=0.3), "too_far"),
+        (face(width=0.75), "too_near"),
+        (face(x=0.35), "move_left"),
+        (face(x=0.65), "move_right"),
+        (face(y=0.3), "move_down"),
+        (face(y=0.62), "move_up"),
+        (face(turned=0.2), "turn_to_front"),
+    ],
+)
+def test_guidance_tells_which_way(found, code):
+    assert guide(PICTURE, found, None) == code
+
+
+def test_guidance_without_a_face():
+    assert guide(PICTURE, None, "no_face") == "no_face"
+    assert guide(PICTURE, None, "two_faces") == "two_faces"
+    assert guide(PICTURE // 20, None, "no_face") == "too_dark"
+
+
+def test_a_refusal_of_the_face_finder_is_a_reason_and_a_bug_is_not():
+    def refuses(picture, engine):
+        raise NoFace
+
+    def breaks(picture, engine):
+        raise ZeroDivisionError
+
+    assert look_for_face(refuses, PICTURE, "e") == (None, "no_face")
+    with pytest.raises(ZeroDivisionError):
+        look_for_face(breaks, PICTURE, "e")
+
+
+def test_a_message_and_its_memory_arrive(tmp_path):
+    listener = Listener(tmp_path / "s")
+    client = Channel.connect(tmp_path / "s", 2)
+    server = listener.accept(2)
+    fd = publish("test", [b"hello ", memoryview(b"world")])
+    server.send({"a": 1}, [fd])
+    os.close(fd)
+    message, (received,) = client.receive(2)
+    assert message == {"a": 1}
+    assert bytes(adopt(received)) == b"hello world"
+    assert not server.peer_gone()
+    client.close()
+    assert server.peer_gone()
+    with pytest.raises(ChannelClosed):
+        server.receive(1)
+    listener.close()
+    assert not (tmp_path / "s").exists()
+
+
+def test_memory_that_could_still_change_is_refused():
+    fd = os.memfd_create("loose", os.MFD_ALLOW_SEALING)
+    os.write(fd, b"x")
+    with pytest.raises(ChannelError, match="could still be changed"):
+        adopt(fd)
+    with pytest.raises(ChannelError, match="not memory"):
+        adopt(os.open("/dev/null", os.O_RDONLY))
+
+
+def test_memory_received_cannot_be_written():
+    view = adopt(publish("test", [b"x"]))
+    assert view.readonly
+
+
+@pytest.mark.parametrize("data", [b"[]", b"{", b"\xff", b"[" * 60_000])
+def test_what_is_no_message_is_an_error_not_a_crash(data):
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.send(data)
+    with pytest.raises(ChannelError):
+        Channel(right).receive(1)
+    left.close()
+    right.close()
+
+
+def test_silence_has_a_deadline():
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with pytest.raises(ChannelTimeout):
+        Channel(right).receive(0.05)
+    left.close()
+    right.close()
+
+
+def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path):
+    stale = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stale.bind(str(tmp_path / "s"))
+    stale.close()
+    listener = Listener(tmp_path / "s")
+    with pytest.raises(ChannelError, match="already serves"):
+        Listener(tmp_path / "s")
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    listener.close()
+
+
+def test_a_path_too_long_for_a_socket_is_named(tmp_path):
+    with pytest.raises(ChannelError, match="shorter --state"):
+        Listener(tmp_path / ("x" * 110))
+
+
+def test_a_hanging_call_is_given_up_and_watched_meanwhile():
+    looks = []
+    stuck = threading.Event()
+    with pytest.raises(CameraFrozen):
+        watched(stuck.wait, 0.2, 0.02, lambda: looks.append(1))
+    stuck.set()
+    assert len(looks) > 3
+
+
+def test_a_watched_call_gives_its_result_or_its_error():
+    assert watched(lambda: 7, 1, 0.1, lambda: None) == 7
+    with pytest.raises(OSError, match="no camera"):
+        watched(lambda: (_ for _ in ()).throw(OSError("no camera")), 1, 0.1, lambda: None)
+
+
+def test_a_driver_that_is_not_there_is_an_error_with_the_line_to_fix(tmp_path):
+    board = load_board(BOARDS / "simulated.toml").model_copy(update={"pin_factory": "lgpio"})
+    with pytest.raises(DriverMissing, match="pin_factory = 'lgpio'"):
+        open_light_hardware(board, tmp_path)
+    camera = board.camera.model_copy(update={"driver": "picamera2"})
+    with pytest.raises(DriverMissing, match="camera.driver = 'picamera2'"):
+        open_camera(board.model_copy(update={"camera": camera}), tmp_path, lambda: None)
+
+
+def test_linear_pictures_become_srgb_for_eyes():
+    linear = np.array([[[0, 65_535, 14_000]]], np.uint16)
+    assert to_srgb(linear).tolist() == [[[0, 255, 127]]]
+
+
+@pytest.mark.parametrize("dose", [-1.0, float("nan"), "much"])
+def test_a_dose_from_elsewhere_that_is_no_dose_is_refused(dose):
+    data = UvAllowance("p", True, 0.0).to_dict() | {"dose_elsewhere_j_m2": dose}
+    with pytest.raises(StampError):
+        UvAllowance.from_dict(data)

@@ -1,0 +1,88 @@
+"""Board profiles: what is right is read, what is wrong is named with its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hardware.board import BOARDS, BoardError, Limits, load_board
+from hardware.cli import board as board_command
+
+SIMULATED = BOARDS / "simulated.toml"
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = SIMULATED.read_text()
+    assert old in text
+    path = tmp_path / "board.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_simulated_board_has_every_light():
+    board = load_board(SIMULATED)
+    assert board.simulated
+    assert list(board.lights) == ["white", "parallel", "cross", "uv365", "dir0", "dir1", "dir2", "dir3"]
+    assert [name for name, light in board.lights.items() if light.is_uv] == ["uv365"]
+    assert board.calibration == "nominal-simulated"
+
+
+@pytest.mark.parametrize("field", list(Limits.model_fields))
+def test_a_limit_can_be_stricter_but_never_looser(tmp_path, field):
+    bound = getattr(Limits(), field)
+    stricter = changed(tmp_path, f"{field} = {bound}", f"{field} = {type(bound)(bound * 0.5)}")
+    assert getattr(load_board(stricter).limits, field) < bound
+    for loose in (bound * 2, "inf", "nan"):
+        looser = changed(tmp_path, f"{field} = {bound}", f"{field} = {loose}")
+        with pytest.raises(BoardError, match=f"limits.{field}"):
+            load_board(looser)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("pin = 18", "pin = 12", "pin 12 is used twice"),
+        ("shroud_pins = [20, 21]", "shroud_pins = [20, 18]", "pin 18 is used twice"),
+        ("[lights.white]", "[lights.green]", "lights.green"),
+        ("wavelength_nm = 365", "wavelength_nm = 280", "lights.uv365.wavelength_nm"),
+        ("wavelength_nm = 365", "", "wavelength_nm must be 315…400"),
+        ("irradiance_w_m2 = 8.0", "", "irradiance_w_m2 at the eye plane"),
+        ("irradiance_w_m2 = 8.0", "irradiance_w_m2 = 0.0", "lights.uv365.irradiance_w_m2"),
+        ("pin = 23", "pin = 23\npwm_hz = 2000", "pwm_hz must go"),
+        ("pwm_hz = 2000", "pwm_hz = 50", "lights.white.pwm_hz"),
+        ("simulated = true", "simulated = false", "must be a date on a board that is not simulated"),
+        ('engine = "ai-edge-litert"', 'engine = "guess"', "engine = 'guess'"),
+        ("schema = 1", "schema = 2", "schema"),
+        ("white_counts = 3300.0", "white_counts = 9999.0", "beyond what camera.bits can count"),
+        ("bits = 12", "bits = 12\ncolour = 1", "camera.colour"),
+        ("schema = 1", "schema = = 1", "no TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, old, new, said):
+    with pytest.raises(BoardError) as caught:
+        load_board(changed(tmp_path, old, new))
+    assert said in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_a_board_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BoardError, match="cannot be read"):
+        load_board(tmp_path / "none.toml")
+
+
+def test_board_check_lists_the_lights_of_a_good_board():
+    result = CliRunner().invoke(board_command, ["check", str(SIMULATED)])
+    assert result.exit_code == 0
+    assert "SIMULATED" in result.output
+    assert "uv365" in result.output
+
+
+def test_board_check_names_every_problem_and_exits_with_1(tmp_path):
+    path = changed(tmp_path, "uv_pulse_s = 1.0", "uv_pulse_s = 1.5")
+    path.write_text(path.read_text().replace('key_store = "file"', 'key_store = "shoebox"'))
+    result = CliRunner().invoke(board_command, ["check", str(path)])
+    assert result.exit_code == 1
+    assert "limits.uv_pulse_s = 1.5" in result.output
+    assert "key_store = 'shoebox'" in result.output

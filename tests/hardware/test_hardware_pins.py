@@ -1,0 +1,135 @@
+"""The pin page: what mock pins publish is what a reader in another process sees as light."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from gpiozero import DigitalOutputDevice, PWMOutputDevice
+
+from hardware.simulated.pin_factory import PageFactory
+from hardware.simulated.pins import PinPage, PinPageError, PinReader
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pins.page"
+
+
+@pytest.fixture
+def page(path):
+    page = PinPage(path, ["white", "uv365"])
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def reader(page, path):
+    reader = PinReader(path, {"uv365": 2.0})
+    yield reader
+    reader.close()
+
+
+def test_gpiozero_devices_on_mock_pins_show_on_the_page(page, reader):
+    factory = PageFactory(page, {18: "white", 23: "uv365"})
+    white = PWMOutputDevice(18, frequency=2000, pin_factory=factory)
+    uv = DigitalOutputDevice(23, pin_factory=factory)
+    white.value = 0.25
+    uv.on()
+    uv.off()
+    assert [(item.channel, item.level) for item in reader.history()] == [
+        ("white", 0.25),
+        ("uv365", 1.0),
+        ("uv365", 0.0),
+    ]
+    white.close()
+    uv.close()
+    assert reader.history()[-1].level == 0.0
+
+
+def test_an_exposure_sees_the_mean_of_what_was_lit(page, reader):
+    page.write("white", 0.5)
+    page.write("white", 0.0)
+    on, off = (item.at_ns for item in reader.history())
+    length = off - on
+    assert reader.levels(on, off)["white"] == pytest.approx(0.5)
+    assert reader.levels(on - length, off)["white"] == pytest.approx(0.25)
+    assert reader.levels(off, off + MS)["white"] == 0.0
+
+
+def test_the_one_shot_cuts_uv_off_after_two_seconds(page, reader):
+    page.write("uv365", 1.0)
+    page.write("white", 1.0)
+    on = reader.history()[0].at_ns
+    assert reader.levels(on, on + 4_000 * MS)["uv365"] == pytest.approx(0.5)
+    assert reader.levels(on + 2_000 * MS, on + 3_000 * MS)["uv365"] == 0.0
+    assert reader.levels(on + 2_000 * MS, on + 3_000 * MS)["white"] == 1.0
+
+
+def test_a_writer_that_was_killed_leaves_darkness(path):
+    program = (
+        "import sys, time; from pathlib import Path; from hardware.simulated.pins import PinPage;"
+        "page = PinPage(Path(sys.argv[1]), ['uv365']); page.write('uv365', 1.0);"
+        "print('lit', flush=True); time.sleep(60)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
+    assert writer.stdout.readline() == b"lit\n"
+    reader = PinReader(path)
+    now = time.monotonic_ns()
+    assert reader.levels(now, now + MS)["uv365"] == 1.0
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait(5)
+    writer.stdout.close()
+    now = time.monotonic_ns()
+    assert reader.levels(now, now + MS)["uv365"] == 0.0
+    assert reader.history()[-1].level == 0.0
+    reader.close()
+
+
+def test_a_reader_follows_to_a_new_page(page, reader, path):
+    page.write("white", 1.0)
+    assert reader.history()
+    page.close()
+    again = PinPage(path, ["white", "uv365"])
+    assert reader.history() == []
+    again.write("uv365", 1.0)
+    assert [item.channel for item in reader.history()] == ["uv365"]
+    again.close()
+
+
+def test_a_channel_keeps_its_level_after_its_entry_left_the_ring(page, reader):
+    page.write("white", 0.5)
+    for n in range(5_000):
+        page.write("uv365", float(n % 2))
+    now = time.monotonic_ns()
+    assert reader.levels(now, now + MS)["white"] == 0.5
+    assert len(reader.history()) <= 4_096
+
+
+def test_dead_lamps_stay_dark_and_stuck_ones_stay_lit(page, path):
+    reader = PinReader(path, dead=["white"], stuck=["uv365"])
+    for channel in ("white", "uv365"):
+        page.write(channel, 1.0)
+        page.write(channel, 0.0)
+    now = time.monotonic_ns()
+    assert reader.levels(now, now + MS) == {"white": 0.0, "uv365": 1.0}
+    reader.close()
+
+
+def test_without_a_page_there_is_no_light_and_no_history(tmp_path):
+    reader = PinReader(tmp_path / "none")
+    assert reader.levels(0, 1) == {}
+    with pytest.raises(PinPageError, match="start the light daemon"):
+        reader.history()
+
+
+def test_what_is_no_pin_page_is_refused(path):
+    path.write_bytes(b"x" * 200_000)
+    with pytest.raises(PinPageError, match="not a pin page"):
+        PinReader(path).history()
