@@ -72,6 +72,7 @@ class Agent:
         self._heartbeat_at = 0.0
         self._in_flight: dict[int, UUID] = {}
         self._last_refusal: str | None = None
+        self._problem: str | None = None
         self._filling = False
         self._changed = True
 
@@ -115,6 +116,7 @@ class Agent:
             "accepting": counts.fill < REFUSE_FILL,
             "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
             "last_refusal": self._last_refusal,
+            "connection_problem": self._problem,
             "clinic_keys": self._keys.current.version,
         }
 
@@ -131,7 +133,9 @@ class Agent:
             self._changed = False
             self._schedule.follow(self._outbox.unreceipted(), now)
         for message_id in self._schedule.due(now, WINDOW - len(self._in_flight)):
-            self._send(message_id, now)
+            self._send(self._link, message_id, now)
+            if self._link is None:
+                return
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + self._pace.heartbeat
             self._beat(online=True)
@@ -159,6 +163,7 @@ class Agent:
         except NotEnrolled as error:
             # A certificate may be renewed at this very moment; it is read again at the next attempt.
             log.error("tls_files", problem=str(error))
+            self._problem = str(error)
             self._put_off_dialling(now)
             return
         broker = self._identity.broker
@@ -175,7 +180,6 @@ class Agent:
         if self._link is None:
             self._put_off_dialling(time.monotonic())
         else:
-            self._link.drop()
             self.lost(self._link, reason)
 
     def _put_off_dialling(self, now: float) -> None:
@@ -187,6 +191,7 @@ class Agent:
             return
         log.info("connected", broker=f"{self._identity.broker.host}:{self._identity.broker.port}")
         self._online = True
+        self._problem = None
         self._failures = 0
         self._heartbeat_at = 0.0
         self._changed = True
@@ -195,7 +200,9 @@ class Agent:
         if link is not self._link:
             return
         now = time.monotonic()
+        link.drop()
         self._link = None
+        self._problem = reason
         if self._online or self._failures == 0:
             log.warning("disconnected", reason=reason)
         self._online = False
@@ -258,16 +265,17 @@ class Agent:
             self._filling = not self._filling
             log.warning("outbox_fill", fill=round(fill, 2), accepting=fill < REFUSE_FILL)
 
-    def _send(self, message_id: UUID, now: float) -> None:
-        assert self._link is not None
+    def _send(self, link: Link, message_id: UUID, now: float) -> None:
         waiting = self._outbox.take_to_send(message_id)
         if waiting is None:
             self._schedule.done(message_id)
             return
         kind = topics.up_kind(waiting.kind)
-        number = self._link.publish(topics.up(self.kiosk, kind), waiting.envelope)
-        if number is not None:
-            self._in_flight[number] = message_id
+        number = link.publish(topics.up(self.kiosk, kind), waiting.envelope)
+        if number is None:
+            self.lost(link, "the connection is gone")
+            return
+        self._in_flight[number] = message_id
         self._schedule.sent(message_id, now)
 
     def _beat(self, online: bool) -> None:

@@ -111,8 +111,11 @@ class Link:
             self._ended.wait(seconds)
 
     def drop(self) -> None:
-        """Give up on a connection that does not answer; no event comes after."""
+        """End a connection that was lost or does not answer; no event comes after."""
         self._over.set()
+        # The client and this object hold each other by these; its sockets close when nothing holds it.
+        for callback in ("on_connect", "on_disconnect", "on_subscribe", "on_publish", "on_message"):
+            setattr(self._client, callback, None)
         sock = self._client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):

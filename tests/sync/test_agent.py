@@ -11,14 +11,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sync.wire import topics
+from sync.wire import cose, topics
 from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.envelope import MAX_ENVELOPE
 from sync.wire.keys import generate_signing_key, load_signing_key, public_bytes
 from sync.wire.status import Status
 from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, eventually, party_of, running_agent
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
-from tests.support.wire import NOON, Party
+from tests.support.wire import NOON, Party, a_result
 
 # Short enough for a test to see a second attempt, long enough not to be one by accident.
 RESEND = ("--resend-first", "0.7")
@@ -97,6 +98,32 @@ def test_nothing_is_lost_when_the_broker_is_killed_in_mid_flight(
             clinic = Clinic(broker, party, client)
             clinic.receipt_all_until(lambda: agent.status()["waiting"] + agent.status()["sent"] == 0)
         assert {agent.client.state(message) for message in sent} == {"stored"}
+
+
+def test_what_the_broker_died_over_goes_at_once_when_it_is_back(
+    broker: Broker, state: Path, party: Party
+) -> None:
+    """The next attempt would be due a minute later."""
+    with running_agent(state) as agent:
+        agent.wait_connected()
+        assert broker._process is not None
+        broker._process.send_signal(signal.SIGSTOP)
+        message, envelope = submit(agent, party)
+        eventually(lambda: agent.client.state(message) == "sent")
+        broker.kill()
+        broker.start()
+        with connected(broker, broker.ingest) as client:
+            assert Clinic(broker, party, client).take() == (message, envelope)
+
+
+def test_the_largest_envelope_fits_the_brokers_packets(clinic: Clinic, state: Path, party: Party) -> None:
+    header = party.header(a_result())
+    frame = len(cose.sign(header.encode(), bytes(2**16), party.signing)) - 2**16
+    envelope = cose.sign(header.encode(), bytes(MAX_ENVELOPE - frame), party.signing)
+    assert len(envelope) == MAX_ENVELOPE
+    with running_agent(state) as agent:
+        agent.client.submit(header.message_id, "result", envelope)
+        assert clinic.take() == (header.message_id, envelope)
 
 
 def test_a_publish_that_nobody_gets_stays_and_goes_again(broker: Broker, state: Path, party: Party) -> None:
@@ -257,6 +284,7 @@ def test_a_kiosk_whose_certificate_is_of_another_clinic_keeps_its_messages(
         message, _ = submit(agent, party)
         eventually(lambda: "disconnected" in [event["event"] for event in agent.events()])
         assert not agent.status()["connected"]
+        assert agent.status()["connection_problem"]
         assert agent.client.state(message) == "waiting"
         assert agent.stop() < STOP_SECONDS
 

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import cbor2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync.kiosk.agent import Agent
@@ -157,20 +157,21 @@ def test_an_agent_that_hangs_does_not_hang_the_application(tmp_path: Path) -> No
             OutboxClient(tmp_path / "s", timeout=0.2).state(uuid4())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
-@given(
-    said=st.one_of(
-        st.binary(max_size=50),
-        st.dictionaries(
-            st.sampled_from(["do", "id", "kind", "envelope", "x"]),
-            st.sampled_from(["submit", "state", "discard", "status"]) | st.binary(max_size=20) | st.none(),
-        ).map(lambda content: struct.pack("!I", len(cbor2.dumps(content))) + cbor2.dumps(content)),
-        st.just(b"\xff\xff\xff\xff"),
-        st.just(struct.pack("!I", 3) + b"\x83\x01\x02"),
-    )
+FRAMES = st.one_of(
+    st.binary(max_size=50),
+    st.dictionaries(
+        st.sampled_from(["do", "id", "kind", "envelope", "x"]),
+        st.sampled_from(["submit", "state", "discard", "status"]) | st.binary(max_size=20) | st.none(),
+    ).map(lambda content: struct.pack("!I", len(cbor2.dumps(content))) + cbor2.dumps(content)),
+    st.just(b"\xff\xff\xff\xff"),
+    st.just(struct.pack("!I", 3) + b"\x83\x01\x02"),
 )
-def test_whatever_is_said_on_the_socket_the_agent_goes_on(side: Side, said: bytes) -> None:
-    with side.serving() as client:
+
+
+def test_whatever_is_said_on_the_socket_the_agent_goes_on(side: Side) -> None:
+    @settings(max_examples=100, deadline=None)
+    @given(said=FRAMES)
+    def say(said: bytes) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(2.0)
             connection.connect(str(side.path))
@@ -180,6 +181,9 @@ def test_whatever_is_said_on_the_socket_the_agent_goes_on(side: Side, said: byte
             with contextlib.suppress(ConnectionResetError):
                 while connection.recv(4096):
                     continue
+
+    with side.serving() as client:
+        say()
         assert client.status()["running"]
 
 

@@ -242,6 +242,9 @@ def test_the_header_is_readable_without_any_key() -> None:
         {"created_ms": 2**62},
         {"surplus": 1},
         {"recipient": bytes(15)},
+        {cose.TYPE: "dermakiosk-receipt"},
+        {cose.ALGORITHM: -7},
+        {cose.KEY_ID: "text"},
     ],
     ids=str,
 )
@@ -256,24 +259,30 @@ def test_a_header_that_is_not_ours_is_refused(header) -> None:
 @pytest.mark.parametrize(
     "protected",
     [
-        cbor2.dumps(cbor2.CBORTag(35, "(a+)+$")),
+        cbor2.dumps({1: -8, 4: b"k", 16: TYPE, "x": cbor2.CBORTag(35, "(a+)+$")}),
         cbor2.dumps({1: -8, 4: b"k", 16: TYPE, "x": cbor2.CBORTag(4, [10**9, 1])}),
-        b"\x9f" * 500,
+        cbor2.dumps({1: -8, 4: b"k", 16: 1.5}),
         b"\x81" * 500,
+        b"\xa1\x00" * 500,
+        b"\x9f" * 500,
         b"\xbf\xff",
         b"\xbb\xff\xff\xff\xff\xff\xff\xff\xff",
         b"\x5b\x7f\xff\xff\xff\xff\xff\xff\xff",
-        cbor2.dumps({1: -8, 4: b"k", 16: 1.5}),
-        cbor2.dumps([1, 2, 3]),
-        cbor2.dumps({(1, 2): 3}),
-        b"\xa1\x80\x01",
-        b"\xa1\x61\xff\x01",
         b"",
     ],
-    ids=lambda protected: protected[:8].hex() or "empty",
+    ids=lambda protected: protected[-8:].hex() or "empty",
 )
-def test_a_hostile_header_is_refused(protected: bytes) -> None:
+def test_a_hostile_header_never_reaches_the_general_decoder(protected: bytes, monkeypatch) -> None:
     """Tags build objects, nesting fills the stack, lengths ask for memory: none of it is followed."""
+    monkeypatch.setattr(cose.cbor2, "loads", lambda data: pytest.fail("it was decoded"))
+    assert refusal(signed_anew(PARTY, protected, b"")) == "malformed"
+
+
+@pytest.mark.parametrize(
+    "protected",
+    [cbor2.dumps([1, 2, 3]), cbor2.dumps({(1, 2): 3}), b"\xa1\x80\x01", b"\xa1\x61\xff\x01", b"\x01"],
+)
+def test_a_header_that_is_no_map_of_names_is_refused(protected: bytes) -> None:
     assert refusal(signed_anew(PARTY, protected, b"")) == "malformed"
 
 
@@ -292,6 +301,13 @@ def test_there_is_one_encoding_only() -> None:
         signed_anew(PARTY, unsorted, payload),
     ):
         assert refusal(other) == "malformed"
+
+
+def test_a_signature_has_one_form_only() -> None:
+    """With the group's order added to its second half, lax verifiers take it too (RFC 8032, 8.4)."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    half = int.from_bytes(ENVELOPE[-32:], "little") + order
+    assert refusal(ENVELOPE[:-32] + half.to_bytes(32, "little")) == "bad_signature"
 
 
 def test_a_receipt_is_no_envelope_and_an_envelope_no_receipt() -> None:
