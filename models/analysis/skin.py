@@ -14,6 +14,7 @@ from sync.wire.findings.canonical_face import MIRROR
 _FOREHEAD_GROWTH = 0.9
 _NOSTRIL = (98, 235, 166, 79, 239, 60, 99, 240)
 _NOSTRIL_MARGIN = 0.014
+_HOLE_RADIUS = 0.05
 _EYE_MARGIN, _BROW_MARGIN, _LIP_MARGIN = 0.035, 0.018, 0.012
 
 
@@ -91,7 +92,15 @@ def _largest_parts(mask: np.ndarray, core: np.ndarray, removed: np.ndarray, face
     touching[0] = 0
     kept = np.isin(labels, np.flatnonzero(touching > 0.02 * touching.sum()))
     closed = cv2.morphologyEx(np.where(kept, np.uint8(255), np.uint8(0)), cv2.MORPH_CLOSE, disc)
-    return np.asarray(closed, np.uint8) & ~removed
+    return _without_holes(np.asarray(closed, np.uint8), removed, face) & ~removed
+
+
+def _without_holes(mask: np.ndarray, removed: np.ndarray, face: Face) -> np.ndarray:
+    """The mask with small islands of another colour filled in: moles are skin."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.bitwise_not(mask | removed), connectivity=4)
+    largest = np.pi * (_HOLE_RADIUS * face.width) ** 2
+    small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < largest)
+    return np.where(np.isin(labels, small[small > 0]), np.uint8(255), mask)
 
 
 def _disc(radius: float) -> np.ndarray:

