@@ -32,8 +32,6 @@ LONGEST_WAIT_SECONDS = 15 * 60.0
 REMEMBERED = 10_000
 
 _hasher = PasswordHasher()
-# What an unknown name is checked against, so that the time taken does not say whether an account exists.
-_nobody = _hasher.hash(secrets.token_hex(16))
 
 
 class SignInRefused(Exception):
@@ -76,6 +74,8 @@ class Accounts:
         self._database = database
         self._throttle = Throttle()
         self._turn = threading.Lock()
+        # What an unknown name is checked against, so that the time taken does not tell who has an account.
+        self._nobody = _hasher.hash(secrets.token_hex(16))
 
     def sign_in(self, name: str, password: str, address: str) -> str:
         """The token of a new session. Raises SignInRefused."""
@@ -86,7 +86,7 @@ class Accounts:
                 raise SignInRefused(wait)
             with self._database.reading() as session:
                 account = session.get(Account, name)
-                stored = account.password_hash if account else _nobody
+                stored = account.password_hash if account else self._nobody
             if not _matches(stored, password) or account is None:
                 for key in keys:
                     self._throttle.failed(key)

@@ -10,17 +10,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
 from .errors import ClinicError, ClinicUsageError
-from .tables import Base
+from .tables import REVISION, Base
 
 BUSY_SECONDS = 15
 CONNECT_SECONDS = 10
@@ -64,24 +60,34 @@ class Database:
 
     def migrate(self) -> str:
         """Bring the schema to the newest revision and return its name. Raises ClinicError."""
+        # Only this command needs Alembic; the daemons start quicker without it.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         try:
             with self._write_connection() as connection, connection.begin():
-                command.upgrade(_alembic(connection), "head")
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
         except DBAPIError as error:
             raise ClinicError(f"The clinic's database cannot be migrated: {error.orig}.") from error
-        return _newest()
+        return REVISION
 
     def require_current(self) -> None:
         """Raise ClinicError unless the schema is the one this software was written for."""
         try:
             with self.engine.connect() as connection:
-                revision = MigrationContext.configure(connection).get_current_revision()
+                known = inspect(connection).has_table("alembic_version")
+                revision = (
+                    connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+                )
         except DBAPIError as error:
             raise ClinicError(f"The clinic's database cannot be opened: {error.orig}.") from error
-        if revision != _newest():
+        if revision != REVISION:
             has = f"at revision {revision}" if revision else "empty"
             raise ClinicError(
-                f"The clinic's database is {has}, this software needs {_newest()}: "
+                f"The clinic's database is {has}, this software needs {REVISION}: "
                 "run 'dermakiosk clinic migrate' first."
             )
 
@@ -164,14 +170,3 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("clinic_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _alembic(connection: Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _newest() -> str:
-    return ScriptDirectory.from_config(_alembic()).get_current_head() or ""

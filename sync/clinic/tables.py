@@ -25,6 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# The newest step in migrations/versions.
+REVISION = "0001"
+
 # What became of an envelope. A stored one waits for the opener; a quarantined one for a person.
 STORED, OPENED, QUARANTINED = "stored", "opened", "quarantined"
 

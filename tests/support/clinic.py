@@ -18,13 +18,13 @@ from uuid import UUID, uuid4
 from sync.clinic.database import Database
 from sync.clinic.registry import register_kiosk
 from sync.wire import envelope, keys
-from sync.wire.findings import Finding, Findings, Geometry, Mark
+from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone
 from sync.wire.messages import Consent, Message, Result
 from sync.wire.status import Status
 
 POSTGRESQL = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 MOMENT = datetime(2026, 3, 2, 14, 5, tzinfo=timezone.utc)
-ZONES = ("face", "forehead", "left_cheek", "right_cheek", "nose", "chin")
+ZONES: tuple[Zone, ...] = ("face", "forehead", "left_cheek", "right_cheek", "nose", "chin")
 
 
 @contextmanager
@@ -131,7 +131,7 @@ class SealingKiosk:
         """The envelope of `message` (or of some result) with the next sequence number."""
         message = message or self.result()
         self.sequence += 1
-        header = {"kiosk": self.id, "epoch": self.epoch, "sequence": self.sequence} | changes
+        header: dict[str, Any] = {"kiosk": self.id, "epoch": self.epoch, "sequence": self.sequence} | changes
         recipient = self.opening.public
         made = envelope.Header.of(message, signer=self.signing, recipient=recipient, **header)
         return envelope.seal(message, made, self.signing, recipient)

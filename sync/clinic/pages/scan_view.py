@@ -22,6 +22,7 @@ class Figure:
 
     measure: str
     name: str
+    heading: str
     value: str
     unit: str
     interval: str
@@ -74,12 +75,13 @@ def _figure(rows: Sequence[FindingRow], selected: bool) -> Figure:
     whole = next((row for row in rows if row.zone == "face"), None)
     if whole is not None:
         value = words.number(name, whole.value)
-        interval = f"{words.number(name, whole.low)} to {words.number(name, whole.high)} (95 %)"
+        interval = f"{words.interval(name, whole.low, whole.high)} (95 %)"
     else:
         ends = [words.number(name, pick(row.value for row in rows)) for pick in (min, max)]
         value = ends[0] if ends[0] == ends[1] else "\N{EN DASH}".join(ends)
         interval = f"over {len(rows)} zones"
-    unit = words.unit(code)
+    title, unit = words.measure(name).name, words.unit(code)
+    heading = f"{title}, {unit}" if unit else title
     if unit == "°":
         value, unit = value + unit, ""
-    return Figure(name, words.measure(name).name, value, unit, interval, words.reading(rows), selected)
+    return Figure(name, title, heading, value, unit, interval, words.reading(rows), selected)

@@ -40,7 +40,7 @@ def serve_pages(
         raise ClinicUsageError(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
     thread = threading.Thread(target=server.run, name="pages", daemon=True)
     thread.start()
-    log.info("ready", host=host, port=server.effective_port)
+    log.info("ready", host=host, port=int(server.effective_port))
     stop.wait()
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
     server.close()

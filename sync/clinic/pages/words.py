@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,7 +30,7 @@ MEASURES = {
     "spot_count": Measure("Spots", "Dark spots counted in the zone.", 0),
 }
 
-# Measures whose whole face is the sum of its zones.
+# Measures that add up, so that the whole face has far more than any zone.
 TOTALS = ("spot_area", "spot_count")
 
 ZONES = {
@@ -104,6 +105,13 @@ def number(name: str, value: float) -> str:
     return text.replace(",", "\N{THIN SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
+def interval(name: str, low: float, high: float) -> str:
+    """Both ends of an interval; of a count they are the whole numbers that hold it."""
+    if measure(name).decimals == 0:
+        low, high = math.floor(low), math.ceil(high)
+    return f"{number(name, low)} to {number(name, high)}"
+
+
 def with_unit(name: str, value: float, code: str) -> str:
     """The number and its unit as one piece of text."""
     text, sign = number(name, value), unit(code)
@@ -132,7 +140,7 @@ def reading(rows: Sequence[FindingRow]) -> str:
     if highest.value == 0:
         return "None in any zone"
     if lowest.high >= highest.low:
-        return "About the same in every zone"
+        return "No zone stands out"
     word = (
         "lightest" if highest.measure == "ita" else "most" if highest.measure == "spot_count" else "highest"
     )

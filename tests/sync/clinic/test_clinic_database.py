@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sync.clinic.database import Database, insert_once, now
 from sync.clinic.errors import ClinicError, ClinicUsageError
 from sync.clinic.registry import register_kiosk
-from sync.clinic.tables import Account, Base, KioskKey, WebSession
+from sync.clinic.tables import REVISION, Account, Base, KioskKey, WebSession
 from sync.wire.keys import generate_signing_key
 from tests.support.clinic import SealingKiosk
 
@@ -22,6 +22,7 @@ def test_the_migrations_make_exactly_the_schema_of_the_code(database: Database) 
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": False})
         assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_revision() == REVISION
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:

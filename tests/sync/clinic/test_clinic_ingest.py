@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -247,7 +248,7 @@ def test_a_worker_killed_at_any_moment_neither_loses_nor_doubles(clinic: Clinic)
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             for data in envelopes[start : start + 10]:
                 send(clinic, client, data)
-            wait_until(lambda bound=start: clinic.stored() > bound)
+            wait_until(partial(stored_more_than, clinic, start))
             process.kill()
             process.wait(WAIT_SECONDS)
             for data in envelopes[start + 10 : start + 20]:
@@ -260,6 +261,10 @@ def test_a_worker_killed_at_any_moment_neither_loses_nor_doubles(clinic: Clinic)
         while not client.messages.empty():
             receipted.add(clinic.receipt(client).message_id)
     assert len(receipted) == 60
+
+
+def stored_more_than(clinic: Clinic, bound: int) -> bool:
+    return clinic.stored() > bound
 
 
 def test_the_tap_writes_down_both_directions(clinic: Clinic, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from argon2 import PasswordHasher
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
@@ -20,7 +21,12 @@ from sync.wire.keys import OpeningKey
 from sync.wire.messages import Message, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
 
-Site = FlaskClient
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing that costs nothing; one test looks at what it really costs."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(accounts, "_hasher", cheap)
 
 
 @pytest.fixture
@@ -62,6 +68,12 @@ def token(page: str) -> str:
 def sign_in(site: FlaskClient, name: str, password: str, **fields: str):  # type: ignore[no-untyped-def]
     fields |= {"name": name, "password": password, "csrf_token": token(site.get("/login").text)}
     return site.post("/login", data=fields)
+
+
+def test_a_guess_costs_as_much_as_rfc_9106_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    parameters = accounts._hasher
+    assert parameters.memory_cost >= 64 * 1024 and parameters.time_cost >= 3
 
 
 def test_every_page_asks_a_stranger_to_sign_in(site: FlaskClient, sqlite: Database) -> None:

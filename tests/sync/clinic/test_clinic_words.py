@@ -34,7 +34,7 @@ def test_a_reading_names_the_highest_zone_only_when_the_intervals_are_apart() ->
     apart = rows("redness", nose=(4, 5, 6), chin=(1, 2, 3), face=(9, 9, 9))
     assert words.reading(apart) == "Highest on the nose"
     together = rows("redness", nose=(2, 5, 6), chin=(1, 2, 3))
-    assert words.reading(together) == "About the same in every zone"
+    assert words.reading(together) == "No zone stands out"
     assert words.reading(rows("spot_count", nose=(0, 0, 0), chin=(0, 0, 0))) == "None in any zone"
     assert words.reading(rows("redness", face=(1, 2, 3))) == ""
     assert words.reading([]) == ""
@@ -44,6 +44,7 @@ def test_numbers_have_a_true_minus_and_no_minus_zero() -> None:
     assert words.number("ita", -12.34) == "\N{MINUS SIGN}12.3"
     assert words.number("ita", -0.04) == "0.0"
     assert words.number("spot_count", 1234) == "1\N{THIN SPACE}234"
+    assert words.interval("spot_count", 5.5, 6.5) == "5 to 7"
     assert words.with_unit("ita", 3, "deg") == "3.0°"
     assert words.with_unit("spot_area", 3, "mm2") == "3.0\N{NO-BREAK SPACE}mm²"
 
