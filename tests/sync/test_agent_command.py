@@ -25,7 +25,7 @@ def sync(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, "sync", *arguments], capture_output=True, text=True, timeout=30)
 
 
-def test_it_stops_within_two_seconds_and_leaves_no_socket(system: tuple[Broker, Path]) -> None:
+def test_it_stops_soon_and_leaves_no_socket(system: tuple[Broker, Path]) -> None:
     _, state = system
     with running_agent(state) as agent:
         assert agent.stop() < STOP_SECONDS
