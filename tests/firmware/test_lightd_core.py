@@ -235,7 +235,36 @@ def test_a_loop_that_was_held_up_with_uv_on_owns_up_and_locks():
     world.now += 5.0
     world.core.tick()
     assert world.levels["uv365"] == 0.0
-    assert world.faults == ["uv_overran"]
+    assert world.faults == ["uv_late", "uv_overran"]
+    with pytest.raises(LightRefused, match="uv_overran"):
+        world.core.lease(1, "s2", CONSENT, None)
+
+
+def test_the_dose_of_a_pulse_that_ended_late_counts_in_full():
+    world = leased()
+    world.core.pulse(1, "uv365", 0.1)
+    # Half a second of 33 W/m² where a tenth was asked for.
+    world.now += 0.5
+    world.core.tick()
+    assert world.faults == ["uv_late"]
+    given = 1
+    with contextlib.suppress(LightRefused):
+        while True:
+            world.advance(1.5, beat=1)
+            world.core.lease(1, "s1", CONSENT, world.allowance())
+            world.core.pulse(1, "uv365", 0.85)
+            given += 1
+    # 16.5 + 4 × 29.7 is within 150; with a fifth pulse it would not be.
+    assert given == 5
+
+
+def test_a_late_pulse_that_cannot_be_written_down_locks_the_lights():
+    world = leased()
+    world.core.pulse(1, "uv365", 0.1)
+    world.ledger_fails = True
+    world.now += 0.5
+    world.core.tick()
+    assert "uv_overran" in world.faults
 
 
 def test_a_pin_that_fails_latches_a_fault():

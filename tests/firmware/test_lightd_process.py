@@ -20,6 +20,7 @@ from tests.support.kiosk_daemons import (
     ROOT,
     Daemon,
     consent,
+    dark_after,
     intervals,
     lit,
     small_board,
@@ -113,8 +114,9 @@ def test_uv_goes_out_without_heartbeats(lights, pins):
 
 def test_hanging_up_in_a_pulse_puts_uv_out(lights, pins):
     lights.pulse("uv365", 0.9)
+    hung_up_ns = time.monotonic_ns()
     lights.close()
-    until(lambda: not lit(pins), 0.25)
+    assert dark_after(pins, hung_up_ns) < 0.25
 
 
 def test_sigterm_in_a_pulse_puts_uv_out_and_exits_with_0(daemon, lights, pins):
@@ -143,8 +145,9 @@ def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
     )
     assert client.stdout.readline() == b"lit\n"
     assert lit(pins) == {"uv365"}
+    killed_ns = time.monotonic_ns()
     client.kill()
-    until(lambda: not lit(pins), 0.25)
+    assert dark_after(pins, killed_ns) < 0.25
     client.wait(5)
     client.stdout.close()
 

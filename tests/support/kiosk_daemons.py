@@ -142,6 +142,13 @@ def lit(pins: PinReader) -> set[str]:
     return {name for name, level in levels.items() if level > 0}
 
 
+def dark_after(pins: PinReader, since_ns: int) -> float:
+    """Wait until all pins are low; how many seconds after `since_ns` (monotonic) the last one fell."""
+    until(lambda: not lit(pins))
+    falls = [item.at_ns for item in pins.history() if item.level == 0]
+    return max(0.0, (max(falls, default=since_ns) - since_ns) / 1e9)
+
+
 def intervals(history: list[Transition], channel: str) -> list[float]:
     """How long `channel` was high, each time, in seconds."""
     found, since = [], None
