@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -39,15 +39,15 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def _memory(name: str, data: bytes | None = None) -> Iterator[int]:
+def _memory(name: str, blocks: Iterable[bytes | memoryview] = ()) -> Iterator[int]:
     """A file in memory that has no name on any disk."""
     handle = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
-        if data is not None:
-            view = memoryview(data)
+        for block in blocks:
+            view = memoryview(block)
             while view:
                 view = view[os.write(handle, view) :]
-            os.lseek(handle, 0, os.SEEK_SET)
+        os.lseek(handle, 0, os.SEEK_SET)
         yield handle
     finally:
         os.close(handle)
@@ -78,7 +78,7 @@ class Analyst:
         """The Outcome for `capture`. Raises AnalysisFailed when the child dies, is late or talks nonsense."""
         with (
             self._turn,
-            _memory("capture", capture.to_bytes()) as pictures,
+            _memory("capture", capture.blocks()) as pictures,
             _memory("result") as answer,
         ):
             self._run(pictures, answer, scan)

@@ -31,7 +31,8 @@ class Identity:
             return cls(kiosk=UUID(facts["kiosk"]), clinic=str(facts["clinic"]), epoch=int(facts["epoch"]))
         except FileNotFoundError as error:
             raise NotEnrolled(
-                f"{state} is not an enrolled kiosk: it has no identity.json. Run 'dermakiosk provision enrol'."
+                f"{state} is not an enrolled kiosk's: it has no identity.json. "
+                "Run 'dermakiosk provision enrol' first."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NotEnrolled(f"{path} cannot be read ({error}). Enrol the kiosk again.") from error

@@ -1,4 +1,4 @@
-"""The vault's key-encryption keys: generations in one private file, the newest of which wraps every scan's key."""
+"""The vault's key-encryption keys: generations in one private file, the newest wraps every scan's key."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Keyring:
         try:
             return aes_key_unwrap(kek, wrapped[4:])
         except InvalidUnwrap as error:
-            raise KeyringError("A scan's key in the local records is damaged. Restore the records.") from error
+            raise KeyringError("A scan's key in the local records is damaged. Restore it.") from error
 
     def begin_generation(self) -> None:
         """Add a new generation beside the old ones; wrap() uses it from now on."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
+import structlog
 from flask import (
     Blueprint,
     Flask,
@@ -18,7 +20,7 @@ from flask import (
     url_for,
 )
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, InternalServerError, NotFound, SecurityError
 from werkzeug.wrappers import Response
 
 from kiosk_app import sentences
@@ -26,6 +28,7 @@ from kiosk_app.journey import ENDS, STEPS, WARNING_S, NotNow, Session, State
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
 
+log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
 COOKIE = "dk_session"
 TEXT_SIZES = (100, 150, 200)
@@ -64,7 +67,7 @@ def page_of(session: Session) -> Response:
     return redirect(url_for("pages.show", name=session.state.value), 303)
 
 
-def render(name: str, status: int = 200, **facts: object) -> tuple[str, int]:
+def render(name: str, status: int = 200, **facts: Any) -> tuple[str, int]:
     """The template of a page, with what every page needs."""
     session: Session | None = g.get("session")
     left = session.left() if session is not None else None
@@ -137,18 +140,18 @@ def show(name: str) -> Response | tuple[str, int]:
     return render(name, **(facts(session) if facts else {}))
 
 
-def _scan_facts(session: Session) -> dict[str, object]:
+def _scan_facts(session: Session) -> dict[str, Any]:
     trouble = sentences.trouble(session.progress.reason) if session.progress.state == "failed" else None
     return {"progress": session.progress, "trouble": trouble, "stages": sentences.STAGES}
 
 
-def _result_facts(session: Session) -> dict[str, object]:
+def _result_facts(session: Session) -> dict[str, Any]:
     from kiosk_app.scan_pages import result_facts
 
     return result_facts(session)
 
 
-_facts: dict[State, Callable[[Session], dict[str, object]]] = {
+_facts: dict[State, Callable[[Session], dict[str, Any]]] = {
     State.POSITION: lambda _session: {"guidance": sentences.GUIDANCE},
     State.SCAN: _scan_facts,
     State.RESULT: _result_facts,
@@ -218,7 +221,7 @@ def scan() -> Response:
         if not sentences.trouble(session.progress.reason).again:
             return start_over()
         session.begin_again()
-    return page_of(session) if session.state is not State.SCAN else redirect(url_for("pages.show", name="scan"), 303)
+    return page_of(session)
 
 
 @blueprint.post("/result")
@@ -328,6 +331,18 @@ def register_errors(app: Flask) -> None:
             return jsonify(next=url_for("pages.start")), 410
         return render("restarted", 410)
 
+    @app.errorhandler(SecurityError)
+    def wrong_host(error: SecurityError) -> Response:
+        return error.get_response()
+
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> tuple[str, int]:
-        return render("failed", error.code or 500, ticket=secrets.token_hex(3) if error.code == 500 else None)
+        return render("failed", error.code or 500, ticket=None)
+
+    @app.errorhandler(InternalServerError)
+    def our_fault(error: InternalServerError) -> tuple[str, int]:
+        ticket = secrets.token_hex(3)
+        log.error("page_failed", ticket=ticket, path=request.path, exc_info=error.original_exception)
+        return render("failed", 500, ticket=ticket)
+
+    app.logger.disabled = True  # our_fault logs it, in our own form

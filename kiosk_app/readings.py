@@ -69,9 +69,7 @@ def _tone_card(table: _Table) -> Card | None:
     value = _whole_face(table, "ita")
     if value is None:
         return None
-    return Card(
-        gettext("Skin colour"), _number(value), "° ITA", str(tone(value)), _strips(table, "ita")
-    )
+    return Card(gettext("Skin colour"), _number(value), "° ITA", str(tone(value)), _strips(table, "ita"))
 
 
 def _redness_card(table: _Table) -> Card | None:
@@ -107,7 +105,7 @@ def _whole_face(table: _Table, measure: str) -> float | None:
     """The value of the whole face, else the middle one of the zones."""
     if (measure, "face") in table:
         return float(table[measure, "face"]["value"])
-    values = sorted(float(f["value"]) for (name, zone), f in table.items() if name == measure and zone in ZONES)
+    values = sorted(float(table[measure, zone]["value"]) for zone in ZONES if (measure, zone) in table)
     return values[len(values) // 2] if values else None
 
 
@@ -117,10 +115,10 @@ def _compare_cheeks(table: _Table, measure: str) -> str:
     if left is None or right is None:
         return ""
     if left["low"] > right["high"]:
-        return gettext("More on your left cheek than on your right")
+        return str(gettext("More on your left cheek than on your right"))
     if right["low"] > left["high"]:
-        return gettext("More on your right cheek than on your left")
-    return gettext("About the same on both cheeks")
+        return str(gettext("More on your right cheek than on your left"))
+    return str(gettext("About the same on both cheeks"))
 
 
 def _strips(table: _Table, measure: str, digits: int = 0) -> tuple[Strip, ...]:
@@ -141,5 +139,7 @@ def _strips(table: _Table, measure: str, digits: int = 0) -> tuple[Strip, ...]:
 
 
 def _number(value: float, digits: int = 0) -> str:
+    """The number as the reader's language writes it; never "-0"."""
     rounded = round(value, digits) + 0.0
-    return str(format_decimal(int(rounded) if digits == 0 else rounded, format=f"#,##0.{'0' * digits}" if digits else "#,##0"))
+    pattern = "#,##0" + ("." + "0" * digits if digits else "")
+    return str(format_decimal(rounded, format=pattern))

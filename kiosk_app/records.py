@@ -1,4 +1,4 @@
-"""The kiosk's local records: one row for each scan, in plain SQLite that holds only ciphertext and wrapped keys."""
+"""The kiosk's local records: one row for each scan, in plain SQLite that holds only ciphertext."""
 
 from __future__ import annotations
 
@@ -284,7 +284,9 @@ class Records:
 
     def message_of(self, scan: UUID, kind: str = "result") -> Message | None:
         """The living message of this kind about a scan."""
-        return next((m for m in self.messages() if (m.scan, m.kind) == (scan, kind) and m.state != RESEAL), None)
+        return next(
+            (m for m in self.messages() if (m.scan, m.kind) == (scan, kind) and m.state != RESEAL), None
+        )
 
     def superseded(self, scan: UUID) -> UUID | None:
         """The last message of a scan that the clinic asked to have sealed again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,7 +28,9 @@ class ScanRefused(Exception):
 
 
 @click.command()
-@click.option("--board", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Board profile.")
+@click.option(
+    "--board", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Board profile."
+)
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for what was made."
 )
@@ -84,7 +87,7 @@ def _capture(profile: Board, board: Path, out: Path, portrait: Path | None, seed
 
 
 def _show_progress(light: str, done: int, of: int) -> None:
-    if click.get_text_stream("stderr").isatty():
+    if sys.stderr.isatty():
         click.echo(f"\r{done}/{of} {light:<10}", err=True, nl=done == of)
 
 

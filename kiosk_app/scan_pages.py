@@ -20,17 +20,15 @@ PREVIEW_QUALITY = 80
 
 
 @blueprint.get("/preview")
-def preview() -> Response:
+def preview() -> Response | tuple[Response, int]:
     """One preview picture (JPEG) with its guidance in headers; only after the consent record."""
     session = the_session()
     if session.consent is None or session.scan is None or session.state not in (State.POSITION, State.EYES):
-        return jsonify(error="There is no preview on this page."), 409  # type: ignore[return-value]
+        return jsonify(error="There is no preview on this page."), 409
     try:
         seen = the_kiosk().camera.preview(str(session.scan), session.consent)
     except CaptureFault as error:
-        response = jsonify(reason=error.code, sentence=str(sentences.trouble(error.code).happened))
-        response.status_code = 503
-        return response
+        return jsonify(reason=error.code, sentence=str(sentences.trouble(error.code).happened)), 503
     done, jpeg = cv2.imencode(
         ".jpg", cv2.cvtColor(seen.picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
     )

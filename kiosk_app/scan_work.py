@@ -11,6 +11,7 @@ import structlog
 
 from firmware.capture_client import CaptureClient, CaptureFault
 from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.capture import Capture
 from kiosk_app import records as states
 from kiosk_app.analyst import AnalysisFailed, Outcome
 from kiosk_app.courier import Courier
@@ -19,7 +20,6 @@ from kiosk_app.keyring import KeyringError
 from kiosk_app.records import Records, RecordsError
 from kiosk_app.sealer import Sealer, SealerError
 from kiosk_app.vault import Vault, VaultError, VaultFull
-from hardware.capture import Capture
 
 log = structlog.get_logger()
 

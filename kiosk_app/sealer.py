@@ -76,9 +76,7 @@ class Sealer:
 
     def seal_withdraw(self, message_id: UUID, sequence: int, *, scan: UUID, reason: str) -> bytes:
         """The envelope that tells the clinic to set a scan's result aside. Raises SealerError."""
-        message = Withdraw.model_validate(
-            {"scan": scan, "at": datetime.now(timezone.utc), "reason": reason}
-        )
+        message = Withdraw.model_validate({"scan": scan, "at": datetime.now(timezone.utc), "reason": reason})
         return self._seal(message, message_id, sequence)
 
     def _clinic_keys(self) -> ClinicKeys:

@@ -41,7 +41,7 @@ OVERLAYS: dict[str, LazyString] = {
 
 @dataclass(frozen=True)
 class Trouble:
-    """A page about something that went wrong: what happened, what we did, what to do. `again`: try once more."""
+    """A page about something that went wrong: what happened, what to do now. `again`: a try may help."""
 
     title: LazyString
     happened: LazyString

@@ -38,7 +38,10 @@ STATE = click.option(
     help="The kiosk's state folder.",
 )
 BOARD = click.option(
-    "--board", required=True, type=click.Path(dir_okay=False, exists=True, path_type=Path), help="Board profile."
+    "--board",
+    required=True,
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Board profile.",
 )
 
 
@@ -125,13 +128,16 @@ def shred(scan: UUID, state: Path) -> None:
     records = Records(state / "app" / "records.sqlite", Keyring(state / "app" / "vault.key"))
     courier = Courier(records, OutboxClient(state / "run" / "outbox.sock"), sealer)
     gone = destroy(scan, records, Vault(state / "app" / "vault"), courier, by="staff")
-    click.echo(f"Scan {scan}: its key is destroyed, {len(gone.items)} encrypted items and {gone.findings} findings with it.")
+    click.echo(
+        f"Scan {scan}: its key is destroyed; gone with it are {len(gone.items)} encrypted items "
+        f"and {gone.findings} findings."
+    )
     click.echo(
         {
             "none": "Nothing had been sealed for the clinic.",
             "discarded": "Its result had not been sent; it was taken out of the outbox.",
             "withdrawn": "Its result had been sent; the clinic is told to set it aside.",
-            "pending": "The outbox cannot be reached now; its result is discarded or withdrawn when it is back.",
+            "pending": "The outbox cannot be reached now; its result goes when it is back.",
         }[gone.result]
     )
-    click.echo("Flash storage may keep old blocks for a while; without the destroyed key they cannot be read.")
+    click.echo("Flash may keep old blocks for a while; without the destroyed key nobody can read them.")

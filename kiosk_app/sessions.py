@@ -13,7 +13,7 @@ MOST = 4  # one screen needs one; a few more forgive a reloaded browser
 
 
 class Sessions:
-    """Makes, finds and ends sessions. `on_leave(session)` is called before a session's facts are forgotten."""
+    """Makes, finds, ends sessions. `on_leave(session)` is called before a session's facts are forgotten."""
 
     def __init__(
         self, on_leave: Callable[[Session], None], clock: Callable[[], float] = time.monotonic

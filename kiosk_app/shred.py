@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Shredded:
-    """What is gone. `result` says what happens to a result that was sealed: none, discarded, withdrawn, pending."""
+    """What is gone. `result`, of what was sealed: none, discarded, withdrawn, pending."""
 
     items: list[str]
     findings: int
@@ -28,7 +28,7 @@ def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str)
     """Destroy the scan here, then take its result out of the outbox or withdraw it at the clinic.
 
     `by` is who wants it: "patient" or "staff".
-    May be repeated. Raises NoSuchScan; where the outbox cannot be reached, the rest is done by the courier later.
+    May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
     row = records.scan(scan)
     if row.state not in states.GONE:

@@ -9,9 +9,9 @@ for (const line of document.querySelector("[data-sentences]").content.children) 
 
 const PAUSE_MS = 120;
 const CALM_MS = 700; // a sentence stays this long, so that it can be read
-const FAILURES = 6;
+const FAILURES = 4;
 let failures = 0;
-let said = 0;
+let said = -Infinity;
 
 async function show() {
   const answer = await fetch("/preview", { cache: "no-store" });

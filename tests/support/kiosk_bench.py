@@ -174,9 +174,7 @@ class FakeAnalyst:
         outline = cv2.cvtColor(picture(960, 720), cv2.COLOR_RGB2BGR)
         cv2.ellipse(outline, (360, 460), (190, 280), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
         png = cv2.imencode(".png", outline)[1].tobytes()
-        return Outcome(
-            findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4
-        )
+        return Outcome(findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
 
 
 class Clinic:

@@ -1,0 +1,391 @@
+"""The patient's pages: silence never consents, nothing is left behind, every page has a way on."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from kiosk_app import records as states
+from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
+from tests.support.kiosk_bench import Bench, wait_until
+
+
+class Page(HTMLParser):
+    """What a test needs of a page: body attributes, forms with their hidden fields, what could run inline."""
+
+    def __init__(self, response: TestResponse) -> None:
+        super().__init__()
+        self.status = response.status_code
+        self.text = response.get_data(as_text=True)
+        self.body: dict[str, str | None] = {}
+        self.html: dict[str, str | None] = {}
+        self.forms: list[dict[str, Any]] = []
+        self.inline: list[str] = []
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag in ("body", "html"):
+            setattr(self, tag, found)
+        if tag == "form":
+            self.forms.append({"action": found["action"], "primary": "data-primary" in found, "fields": {}})
+        if tag == "input":
+            self.forms[-1]["fields"][found["name"]] = found["value"]
+        if "style" in found or tag == "style" or (tag == "script" and "src" not in found):
+            self.inline.append(tag)
+        self.inline += [name for name in found if name.startswith("on")]
+
+    @property
+    def name(self) -> str | None:
+        return self.body.get("data-page")
+
+    def form(self, action: str | None = None) -> dict[str, Any]:
+        chosen = [f for f in self.forms if (f["action"] == action if action else f["primary"])]
+        assert len(chosen) >= 1, f"{self.name} has no such form"
+        return chosen[-1] if action else chosen[0]
+
+
+class Visitor:
+    """A patient who taps."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client = client
+        self.page = self.look("/")
+
+    def look(self, address: str) -> Page:
+        self.page = Page(self.client.get(address, follow_redirects=True))
+        return self.page
+
+    def tap(self, action: str | None = None, **fields: str) -> Page:
+        form = self.page.form(action)
+        data = form["fields"] | fields
+        self.page = Page(self.client.post(form["action"], data=data, follow_redirects=True))
+        return self.page
+
+    def walk_to(self, name: str) -> Page:
+        for _ in range(12):
+            if self.page.name == name:
+                return self.page
+            if self.page.name == "scan":
+                wait_until(lambda: self.progress()["next"])
+                self.look(self.progress()["next"])
+            else:
+                self.tap()
+        raise AssertionError(f"{name} was not reached; the walk ended on {self.page.name}")
+
+    def progress(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.get("/scan/progress").get_json()
+        return answer
+
+
+@pytest.fixture
+def visitor(client: FlaskClient) -> Visitor:
+    return Visitor(client)
+
+
+def the_session(bench: Bench) -> Session:
+    (session,) = bench.kiosk.sessions._sessions.values()
+    return session
+
+
+def test_the_primary_forms_lead_from_language_to_done(visitor: Visitor, bench: Bench) -> None:
+    met = [visitor.page.name]
+    while met[-1] != "done":
+        if met[-1] == "scan":
+            visitor.walk_to("result")
+        else:
+            visitor.tap()
+        met.append(visitor.page.name)
+    assert met == [
+        "language",
+        "about",
+        "consent",
+        "light_questions",
+        "position",
+        "eyes",
+        "scan",
+        "result",
+        "done",
+    ]
+    latest = bench.kiosk.records.latest()
+    assert latest is not None
+    assert latest.state == states.HANDED_OVER
+    assert bench.camera.captured[0]["uv"].screened is True
+
+
+def every_page(visitor: Visitor) -> list[Page]:
+    pages = [visitor.page]
+    for name in ("about", "consent", "light_questions", "position", "eyes", "result"):
+        pages.append(visitor.walk_to(name))
+    for address in ("/help", "/languages", "/delete", "/trouble", "/nowhere"):
+        pages.append(visitor.look(address))
+    visitor.look("/")
+    pages.append(visitor.tap())
+    return pages
+
+
+def test_every_page_has_one_primary_form_and_the_same_ways_out(visitor: Visitor) -> None:
+    for page in every_page(visitor):
+        assert sum(form["primary"] for form in page.forms) == 1, page.name
+        assert page.forms[-1]["action"] == "/start-over", page.name
+        assert 'href="/help"' in page.text, page.name
+        assert "Ask at the desk" in page.text, page.name
+        assert "SIMULATED" in page.text, page.name
+        assert page.inline == [], page.name
+
+
+def test_every_answer_carries_the_strict_headers(visitor: Visitor) -> None:
+    for address in ("/", "/nowhere", "/static/kiosk.js", "/healthz"):
+        headers = visitor.client.get(address).headers
+        assert "script-src 'self'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    assert visitor.client.get("/").headers["Cache-Control"] == "no-store"
+
+
+def test_a_form_without_its_token_is_refused(visitor: Visitor) -> None:
+    assert visitor.client.post("/language", data={"language": "en"}).status_code == 410
+
+
+def test_another_host_name_is_refused(visitor: Visitor) -> None:
+    assert visitor.client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_there_is_no_picture_and_no_record_before_consent(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("consent")
+    assert visitor.client.get("/preview").status_code == 409
+    assert bench.camera.previewed == []
+    assert bench.kiosk.records.scans() == []
+
+
+def test_silence_never_consents(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("consent")
+    the_session(bench).touched -= PATIENCE_S[State.CONSENT] + 1
+    assert visitor.look("/").name == "expired"
+    assert bench.kiosk.records.scans() == []
+    assert the_session(bench).consent is None
+
+
+@pytest.mark.parametrize("answer", ["decline", "", "yes"])
+def test_only_the_agree_button_consents(visitor: Visitor, bench: Bench, answer: str) -> None:
+    visitor.walk_to("consent")
+    assert visitor.tap("/consent", consent=answer).name == "declined"
+    assert bench.kiosk.records.scans() == []
+
+
+def test_the_consent_record_is_written_before_the_first_preview(visitor: Visitor, bench: Bench) -> None:
+    visitor.tap(language="de")
+    visitor.walk_to("position")
+    (row,) = bench.kiosk.records.scans(states.CONSENTED)
+    assert row.consent["language"] == "de"
+    assert row.consent["text_version"]
+    preview = visitor.client.get("/preview")
+    assert preview.mimetype == "image/jpeg"
+    assert preview.headers["X-Guidance"] == "hold_still"
+    assert bench.camera.previewed == [str(row.id)]
+
+
+def test_any_answer_but_a_clear_no_is_a_scan_without_uv(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("light_questions")
+    visitor.tap("/light_questions", answer="some")
+    visitor.walk_to("result")
+    assert bench.camera.captured[0]["uv"] is None
+
+
+def test_without_the_word_about_the_eyes_there_is_no_uv(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("eyes")
+    visitor.tap("/eyes", eyes="open")
+    visitor.walk_to("result")
+    assert bench.camera.captured[0]["uv"] is None
+
+
+def test_a_walk_in_is_not_asked_about_uv(visitor: Visitor, bench: Bench) -> None:
+    bench.kiosk.reference = lambda: None
+    visitor.walk_to("consent")
+    assert visitor.tap().name == "position"
+    assert visitor.tap().name == "scan"
+    visitor.walk_to("result")
+    assert bench.camera.captured[0]["uv"] is None
+
+
+def test_a_page_out_of_turn_leads_back_to_ones_own(visitor: Visitor) -> None:
+    visitor.walk_to("about")
+    for address in ("/result", "/scan", "/position", "/done"):
+        assert visitor.look(address).name == "about"
+    token = visitor.page.form()["fields"]["csrf_token"]
+    answer = visitor.client.post("/eyes", data={"csrf_token": token, "eyes": "closed"}, follow_redirects=True)
+    assert Page(answer).name == "about"
+
+
+def test_start_over_forgets_the_patient(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("position")
+    scan = bench.kiosk.records.scans()[0].id
+    assert visitor.tap("/start-over").name == "language"
+    assert bench.kiosk.records.scan(scan).state == states.ABANDONED
+    assert bench.camera.ended == [str(scan)]  # the preview's light goes off now
+    assert the_session(bench).consent is None
+
+
+def test_a_late_session_is_wiped_and_its_result_stays_private(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    assert visitor.client.get("/result/zones.png").status_code == 200
+    the_session(bench).touched -= PATIENCE_S[State.RESULT] + 1
+    assert visitor.look("/result").name == "expired"
+    assert visitor.client.get("/result/zones.png").status_code == 404
+    assert the_session(bench).scan is None
+
+
+def test_a_tap_extends_the_time_and_polling_does_not(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("position")
+    session = the_session(bench)
+    for _ in range(12):
+        session.touched -= PATIENCE_S[State.POSITION] - 5
+        visitor.client.get("/preview")
+        assert session.left() < WARNING_S
+        token = visitor.page.form()["fields"]["csrf_token"]
+        left = visitor.client.post("/touch", headers={"X-CSRFToken": token}).get_json()["left"]
+        assert left == PATIENCE_S[State.POSITION]
+
+
+def test_the_language_can_be_changed_anywhere_and_leaves_with_the_patient(visitor: Visitor) -> None:
+    visitor.walk_to("light_questions")
+    visitor.look("/languages")
+    page = visitor.tap(language="ar")
+    assert (page.name, page.html["lang"], page.html["dir"]) == ("light_questions", "ar", "rtl")
+    assert visitor.tap("/start-over").html["lang"] == "en"
+
+
+def test_text_can_be_made_larger_on_the_spot(visitor: Visitor) -> None:
+    visitor.walk_to("about")
+    sizes = []
+    for _ in range(3):
+        sizes.append(visitor.tap("/text-size", larger="1").html["data-text"])
+    assert sizes == ["150", "200", "100"]
+    assert visitor.page.name == "about"
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"), [("no_face", "Try again"), ("too_dark", "Try again"), ("two_faces", "Try again")]
+)
+def test_a_refusal_is_a_page_that_says_what_to_do(
+    visitor: Visitor, bench: Bench, reason: str, again: str
+) -> None:
+    bench.analyst.refuse = reason
+    visitor.walk_to("eyes")
+    visitor.tap()
+    wait_until(lambda: visitor.progress()["state"] == "failed")
+    assert visitor.progress()["reason"] == reason
+    page = visitor.look(visitor.progress()["next"])
+    assert page.body["data-state"] == "failed"
+    assert again in page.text
+    bench.analyst.refuse = None
+    assert visitor.tap().name == "position"
+    visitor.walk_to("result")
+    kept = [row.state for row in bench.kiosk.records.scans()]
+    assert kept == [states.REFUSED, states.HANDED_OVER]
+
+
+def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Bench) -> None:
+    from firmware.capture_client import CaptureFault
+
+    visitor.walk_to("position")
+    bench.camera.fault = CaptureFault("unavailable", "internal words")
+    answer = visitor.client.get("/preview")
+    assert answer.status_code == 503
+    assert "internal words" not in answer.get_data(as_text=True)
+    assert visitor.look("/trouble").name == "trouble"
+    bench.camera.fault = None
+    assert visitor.tap().name == "position"
+
+
+def test_after_a_restart_the_patient_reads_a_sentence_and_has_a_way_on(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("position")
+    bench.kiosk.sessions._sessions.clear()
+    page = visitor.look("/position")
+    assert (page.status, page.name) == (410, "restarted")
+    assert visitor.client.get("/scan/progress").get_json() == {"next": "/"}
+    assert visitor.tap().name == "language"
+    assert visitor.tap().name == "about"
+
+
+def test_a_bug_of_ours_is_a_page_with_a_number_for_the_log(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug() -> None:
+        raise RuntimeError("bug")
+
+    monkeypatch.setattr(bench.kiosk, "closed_because", bug)
+    page = visitor.look("/")
+    assert (page.status, page.name) == (500, "failed")
+    ticket = re.search(r"If someone asks: (\w+)", page.text)
+    assert ticket is not None
+    assert ticket[1] in capsys.readouterr().out
+
+
+def test_a_full_outbox_closes_the_kiosk_and_says_so(visitor: Visitor, bench: Bench) -> None:
+    bench.outbox.fill = 0.96
+    page = visitor.look("/")
+    assert (page.name, page.body["data-reason"]) == ("closed", "outbox_full")
+    bench.outbox.there = False  # unknown is not full
+    assert visitor.look("/").name == "language"
+
+
+def test_a_kiosk_without_room_closes_before_anyone_sits_down(visitor: Visitor, bench: Bench) -> None:
+    bench.kiosk.room_for_a_scan_mb = 1 << 40
+    assert visitor.look("/").body["data-reason"] == "no_room"
+
+
+def test_a_patient_can_have_the_scan_destroyed(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    latest = bench.kiosk.records.latest()
+    assert latest is not None
+    assert visitor.look("/delete").name == "delete"
+    assert visitor.tap("/delete").name == "deleted"
+    assert bench.kiosk.records.scan(latest.id).state == states.SHREDDED
+    assert bench.kiosk.vault.items(latest.id) == []
+    assert bench.outbox.submitted == {}
+
+
+def test_a_second_session_cannot_see_the_first_ones_result(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    assert visitor.client.application is not None
+    other = Visitor(visitor.client.application.test_client())
+    other.walk_to("about")
+    assert other.client.get("/result/zones.png").status_code == 404
+    assert other.look("/result").name == "about"
+
+
+def test_sessions_are_bounded(bench: Bench) -> None:
+    for _ in range(20):
+        bench.kiosk.sessions.begin()
+    assert len(bench.kiosk.sessions._sessions) == 4
+
+
+@pytest.mark.parametrize("language", ["de", "es", "ar"])
+def test_every_sentence_of_the_way_is_translated(
+    visitor: Visitor, language: str, request: pytest.FixtureRequest
+) -> None:
+    """English words that remain would be texts that the catalogue does not know."""
+    visitor.tap(language=language)
+    english = re.compile(r"\b(the|your|please|camera|pictures|kiosk|with|you)\b", re.IGNORECASE)
+    for name in ("about", "consent", "light_questions", "position", "eyes", "result", "done"):
+        page = visitor.walk_to(name)
+        words = re.sub(r"<[^>]*>", " ", page.text.split("</head>")[1]).replace("Clinic at the Park", "")
+        assert not english.findall(words), (name, english.findall(words))
+
+
+def test_the_table_has_no_dead_end() -> None:
+    leads = {state for state, _event in TABLE}
+    assert set(State) - leads == set(ENDS)
+    assert set(STEPS) <= leads
+    assert all(PATIENCE_S[state] >= WARNING_S for state in State)
+    assert WARNING_S >= 20
+    with pytest.raises(NotNow):
+        Session().move("agree")
