@@ -34,3 +34,8 @@ def check(file: Path) -> None:
         irradiance = "" if light.irradiance_w_m2 is None else f"{light.irradiance_w_m2:g}"
         row = f"{name:<10}{light.pin:>4}{light.wavelength_nm or '':>6}{irradiance:>8}"
         click.echo(f"{row}  {light.calibrated_on or ''}".rstrip())
+        if light.is_uv and (light.irradiance_w_m2 or 0) > profile.limits.uv_design_w_m2:
+            design = profile.limits.uv_design_w_m2
+            click.echo(
+                f"{file}: lights.{name} is brighter than the design value of {design:g} W/m².", err=True
+            )

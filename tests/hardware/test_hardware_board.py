@@ -86,3 +86,10 @@ def test_board_check_names_every_problem_and_exits_with_1(tmp_path):
     assert result.exit_code == 1
     assert "limits.uv_pulse_s = 1.5" in result.output
     assert "key_store = 'shoebox'" in result.output
+
+
+def test_board_check_warns_of_a_lamp_above_the_design_value(tmp_path):
+    path = changed(tmp_path, "irradiance_w_m2 = 8.0", "irradiance_w_m2 = 12.0")
+    result = CliRunner().invoke(board_command, ["check", str(path)])
+    assert result.exit_code == 0
+    assert "brighter than the design value" in result.output
