@@ -85,18 +85,6 @@ class Capture:
         for frame in self.frames:
             yield np.ascontiguousarray(frame.pixels).data.cast("B")
 
-    def blocks(self) -> Iterator[bytes | memoryview]:
-        """The Capture as blocks of memory, not copied: magic, header length, JSON header, then the raw pixels."""
-        header = self._header() | {
-            "frames": [
-                f.header() | {"shape": f.pixels.shape, "dtype": f.pixels.dtype.name} for f in self.frames
-            ]
-        }
-        text = json.dumps(header).encode()
-        yield b"".join([_MAGIC, len(text).to_bytes(4, "big"), text])
-        for frame in self.frames:
-            yield np.ascontiguousarray(frame.pixels).data.cast("B")
-
     def to_bytes(self) -> bytes:
         """The blocks as one piece."""
         return b"".join(self.blocks())
