@@ -79,7 +79,9 @@ class Supervisor:
             while not part.ready(log_file):
                 self.check()
                 if time.monotonic() > deadline:
-                    raise PartFailed(f"{part.name} was not ready after {START_SECONDS:.0f} s; see {log_file}.")
+                    raise PartFailed(
+                        f"{part.name} was not ready after {START_SECONDS:.0f} s; see {log_file}."
+                    )
                 time.sleep(0.05)
 
     def _launch(self, part: Part) -> None:

@@ -77,7 +77,7 @@ def _provision(system: System) -> str:
     run_step("clinic", "migrate", "--state", system.clinic)
     for kiosk in sorted((authority / "kiosks").glob("*.json")):
         run_step("clinic", "register-kiosk", kiosk, "--state", system.clinic)
-    return run_step("clinic", "add-account", ACCOUNT, "--state", system.clinic).split()[-1]
+    return run_step("clinic", "add-account", ACCOUNT, "--state", system.clinic).rpartition("=")[2].strip()
 
 
 def parts(system: System, portrait: Path | None, seed: int = 1) -> list[Part]:

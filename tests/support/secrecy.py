@@ -30,9 +30,10 @@ def frame_needles(capture: Capture) -> Iterator[bytes]:
 
 
 def findings_needles(findings: Findings) -> Iterator[bytes]:
-    """The measures by name, and each value as text and as the doubles of JSON's and CBOR's encodings."""
+    """The measures as JSON names them, and each value as text and as the doubles of binary encodings."""
     for finding in findings.findings:
-        yield finding.measure.encode()
+        yield f'"measure":"{finding.measure}"'.encode()
+        yield f'"measure": "{finding.measure}"'.encode()
         if finding.value not in (int(finding.value), 0.0):
             yield repr(finding.value).encode()
             yield struct.pack(">d", finding.value)

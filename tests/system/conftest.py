@@ -1,0 +1,48 @@
+"""One finished scan, and one running system, shared by the tests that only look at them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.system import RunningSystem, running_system
+
+DERMAKIOSK = str(Path(sys.executable).with_name("dermakiosk"))
+
+
+def dermakiosk(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [DERMAKIOSK, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@dataclass(frozen=True)
+class FinishedScan:
+    """What `demo --once` said and left."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def finished_scan(tmp_path_factory: pytest.TempPathFactory) -> FinishedScan:
+    folder = tmp_path_factory.mktemp("once") / "out"
+    done = dermakiosk("demo", "--once", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return FinishedScan(folder, json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    # A short resend interval: these tests lose messages on purpose and wait for the second try.
+    options = {"sync": ("--resend-first", "1.5")}
+    with running_system(tmp_path_factory.mktemp("system"), extra=options) as system:
+        yield system

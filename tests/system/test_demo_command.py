@@ -1,0 +1,103 @@
+"""`dermakiosk demo` until it is told to stop: what it prints, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.system import wait_until
+
+from .conftest import DERMAKIOSK
+
+
+@contextmanager
+def running_demo(
+    state: Path, places: Mapping[str, Path] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """The command as a person runs it, once it has printed both addresses.
+
+    `places` are the folders to use as `home`, `work` (current folder) and `tmp`.
+    """
+    environment = dict(os.environ)
+    if places:
+        environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"])}
+    process = subprocess.Popen(
+        [DERMAKIOSK, "demo", "--state", str(state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=places["work"] if places else None,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        addresses = {}
+        for line in process.stdout:
+            name, _, address = line.strip().partition("=")
+            addresses[name] = address
+            if {"kiosk", "clinic"} <= set(addresses):
+                break
+        yield process, addresses
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Every process that has the folder in its command line, except this one."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(str(state) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_start_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Home, working directory and temporary files are folders that must stay empty; shared memory too."""
+    elsewhere = {name: tmp_path / name for name in ("home", "work", "tmp")}
+    for folder in elsewhere.values():
+        folder.mkdir()
+    memory_before = set(Path("/dev/shm").iterdir())
+    identities = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with running_demo(tmp_path / "demo", elsewhere) as (process, addresses):
+            for name in ("kiosk", "clinic"):
+                with urllib.request.urlopen(addresses[name], timeout=10) as page:
+                    assert page.status == 200
+            assert len(processes_of(tmp_path / "demo")) >= 9
+            process.send_signal(number)
+            assert process.wait(30) == 0
+        assert processes_of(tmp_path / "demo") == []
+        identities.append((tmp_path / "demo" / "kiosk" / "identity.json").read_bytes())
+    left = [path for folder in elsewhere.values() for path in folder.rglob("*") if path.is_file()]
+    assert left == []
+    assert set(Path("/dev/shm").iterdir()) <= memory_before
+    assert identities[0] == identities[1]
+
+
+@pytest.mark.parametrize("part", ["lightd", "mosquitto"])
+def test_the_death_of_a_part_stops_all_of_them(part: str, tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo") as (process, _):
+        victims = [p for p in processes_of(tmp_path) if any(part in word for word in p.cmdline())]
+        victims[0].kill()
+        assert process.wait(30) == 1
+    assert processes_of(tmp_path) == []
+
+
+def test_a_supervisor_killed_outright_takes_its_parts_along(tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo") as (process, _):
+        process.kill()
+        process.wait(10)
+        wait_until(lambda: processes_of(tmp_path) == [], "every part gone", 15)
