@@ -104,7 +104,7 @@ def analyse_capture(capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE) 
         geometry=geometry(spots, masks, view.face),
     )
     with watch.stage("overlays"):
-        caption = _caption(findings.measured_at, measured.light, capture)
+        caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated)
         sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption)
         overlays = draw_overlays(sheet, results, spots, red)
     return Analysis(findings, overlays, watch.seconds)
@@ -167,7 +167,9 @@ def _enlarged(face: Face, factor: float, shape: tuple[int, ...]) -> Face:
     return replace(face, box=(x0, y0, x1, y1), landmarks=face.landmarks / factor)
 
 
-def _caption(at: datetime, light: str, capture: Capture) -> str:
-    words = LIGHT_WORDS.get(light, light)
-    text = f"{words[0].upper()}{words[1:]}, {at.day} {at:%b %Y %H:%M} UTC"
-    return f"{text}. SIMULATED." if capture.simulated else f"{text}."
+def _caption(at: datetime, shown: str, measured: str, simulated: bool) -> str:
+    words = LIGHT_WORDS[shown].capitalize()
+    if measured != shown:
+        words = f"Shown in {LIGHT_WORDS[shown]}, measured in {LIGHT_WORDS[measured]}"
+    text = f"{words}, {at.day} {at:%b %Y %H:%M} UTC."
+    return f"{text} SIMULATED." if simulated else text

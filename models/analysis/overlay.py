@@ -66,10 +66,22 @@ def draw_overlays(
     colour = label("ita", "skin colour {:.0f}°")
     redness = label("redness", "{:.0f} % red")
     return {
-        "zones": _sheet(sheet, "Where we measured", "The number is the skin-colour angle.", colour, None, ()),
+        "zones": _sheet(
+            sheet,
+            "Where we measured",
+            "The number is skin colour as an angle: higher is lighter.",
+            colour,
+            None,
+            (),
+        ),
         "spots": _sheet(sheet, "Spots", "Each ring goes around one darker place.", counts, None, spots),
         "redness": _sheet(
-            sheet, "Redness", "Inside the lines, skin is redder than most of this face.", redness, red, ()
+            sheet,
+            "Redness",
+            "Inside the dark lines, skin is redder than in most of this face.",
+            redness,
+            red,
+            (),
         ),
     }
 
@@ -93,13 +105,13 @@ def _sheet(
     for spot in spots:
         centre = np.array([spot.x, spot.y]) * zoom + origin
         _ring(canvas, centre, max(7.0, spot.radius_px * zoom * 1.4 + 3))
-    _scale_bar(canvas, sheet, zoom)
+    bar = _scale_bar(canvas, sheet, zoom)
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
     draw.text((MARGIN, 30), title, INK, _font("Bold", 44))
     draw.text((MARGIN, 86), line, SOFT_INK, _font("Regular", 24))
     _draw_labels(draw, labels, smooth)
-    _draw_caption(draw, sheet, zoom, canvas.shape[0])
+    _draw_caption(draw, sheet, bar, canvas.shape[0])
     return np.asarray(image)
 
 
@@ -174,24 +186,22 @@ def _draw_region(canvas: np.ndarray, region: np.ndarray, zoom: float, origin: np
             _halo_line(canvas, _smooth(contour[::4, 0].astype(float) + origin, 2), INK, 2)
 
 
-def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> None:
-    length = round(BAR_MM / sheet.mm_per_px * zoom)
-    y, x1 = canvas.shape[0] - 56, WIDTH - MARGIN
-    cv2.rectangle(canvas, (x1 - length, y), (x1, y + 3), INK, -1)
-    for x in (x1 - length, x1):
+def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> int:
+    """Draws the bar at the lower right; its left end."""
+    left, right = WIDTH - MARGIN - round(BAR_MM / sheet.mm_per_px * zoom), WIDTH - MARGIN
+    y = canvas.shape[0] - 40
+    cv2.rectangle(canvas, (left, y), (right, y + 3), INK, -1)
+    for x in (left, right):
         cv2.rectangle(canvas, (x - 1, y - 5), (x + 1, y + 8), INK, -1)
+    return left
 
 
-def _draw_caption(draw: ImageDraw.ImageDraw, sheet: Sheet, zoom: float, height: int) -> None:
-    sides = "The patient's left is on the right of the picture."
-    draw.text((MARGIN, height - 86), sheet.caption, INK, _font("Regular", 22))
-    draw.text((MARGIN, height - 54), sides, SOFT_INK, _font("Regular", 22))
-    text = f"{BAR_MM:.0f} mm" if sheet.calibrated else f"about {BAR_MM:.0f} mm"
-    length = BAR_MM / sheet.mm_per_px * zoom
-    x = WIDTH - MARGIN - length / 2
+def _draw_caption(draw: ImageDraw.ImageDraw, sheet: Sheet, bar: int, height: int) -> None:
     font = _font("Regular", 22)
-    half = draw.textlength(text, font) / 2
-    draw.text((min(x - half, WIDTH - MARGIN - 2 * half), height - 98), text, INK, font)
+    draw.text((MARGIN, height - 88), sheet.caption, INK, font)
+    draw.text((MARGIN, height - 54), "Your left is on the right of the picture.", SOFT_INK, font)
+    text = f"{BAR_MM:.0f} mm" if sheet.calibrated else f"about {BAR_MM:.0f} mm"
+    draw.text((bar - 14 - draw.textlength(text, font), height - 54), text, INK, font)
 
 
 def _draw_labels(

@@ -23,6 +23,8 @@ _ANSWER = 0.24
 _NOISE_FACTOR = 5.0
 _MAX_ELONGATION = 2.5
 _EDGE_MM = 1.5
+# Share of the ring around a spot that may be as dark: a fold or the shaded side of a nose goes on through it.
+_MAX_DARK_RING = 0.14
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _grown(
     ground = float(np.median(window[ring]))
     rise = cv2.GaussianBlur(window, (0, 0), max(0.6, sigma * 0.4)) - ground
     contrast = float(rise[distance <= max(1.0, sigma * 0.5)].max())
-    if contrast < MIN_CONTRAST_OD:
+    if contrast < MIN_CONTRAST_OD or np.mean(rise[ring] > contrast / 2) > _MAX_DARK_RING:
         return None
     above = (rise > contrast / 2) & (distance <= 2.6 * sigma)
     above &= skin[y0 : y + reach + 1, x0 : x + reach + 1] > 0

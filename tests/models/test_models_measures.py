@@ -81,6 +81,14 @@ def test_a_hair_is_no_spot() -> None:
     assert len(find_spots(light, skin, 0.16)) <= 1
 
 
+def test_a_broken_fold_is_no_row_of_spots() -> None:
+    light, skin = _plain()
+    ys, xs = np.mgrid[:400, :400]
+    depth = np.exp(-(((xs - 200) * 0.16) ** 2) / 2 / 0.8**2) * (1 + 0.25 * np.sin(ys / 8))
+    light *= (10 ** (-0.15 * depth))[..., None].astype(np.float32)
+    assert len(find_spots(light, skin, 0.16)) <= 1
+
+
 def test_the_edge_of_the_skin_is_no_spot() -> None:
     light, skin = _plain()
     light[:, :120] *= 0.05
