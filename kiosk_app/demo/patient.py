@@ -106,6 +106,8 @@ class Patient:
             names.append(page.name)
             if page.name == "done":
                 return names
+            if page.name == "closed":
+                raise JourneyBroken(page.sentence)
             if time.monotonic() > deadline:
                 raise JourneyBroken(f"The journey did not end within {WALK_SECONDS:.0f} s: {names}.")
             if page.name == "scan":

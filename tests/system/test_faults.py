@@ -1,0 +1,161 @@
+"""A scan with something broken in it: never two records, never none, and the patient always has a way on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from firmware.capture_client import CaptureClient, CaptureFault
+from kiosk_app.demo.patient import JourneyBroken, Patient, ScanRefused
+from kiosk_app.keyring import Keyring
+from kiosk_app.records import ABANDONED, CAPTURED, REFUSED, STORED, Records
+from sync.kiosk.client import OutboxClient
+from tests.support.secrecy import clear_pictures
+from tests.support.system import RunningSystem, running_system, wait_until
+
+from .conftest import DERMAKIOSK
+
+DISK_MB = 400
+CLINIC_PARTS = ("tap", "ingest", "opener", "clinic")
+
+
+def records_of(running: RunningSystem) -> Records:
+    app = running.system.kiosk / "app"
+    return Records(app / "records.sqlite", Keyring(app / "vault.key"))
+
+
+class Visit(threading.Thread):
+    """A patient who walks in the background; `said` is a failure's sentence, None after the last page."""
+
+    def __init__(self, running: RunningSystem) -> None:
+        super().__init__(daemon=True)
+        self.said: str | None = None
+        self._patient = Patient(running.system.kiosk_url)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._patient.walk()
+        except (JourneyBroken, ScanRefused) as error:
+            self.said = str(error)
+
+    def end(self) -> str | None:
+        self.join(120)
+        assert not self.is_alive(), "the patient is stuck"
+        return self.said
+
+
+def capturing(running: RunningSystem) -> Callable[[], bool]:
+    client = CaptureClient(running.system.kiosk / "run" / "capture.sock", timeout=2.0)
+
+    def now() -> bool:
+        try:
+            return client.status()["state"] == "capturing"
+        except CaptureFault:
+            return False
+
+    return now
+
+
+def measuring(running: RunningSystem) -> Callable[[], bool]:
+    records = records_of(running)
+    known = {row.id for row in records.scans()}
+    return lambda: any(row.state == CAPTURED for row in records.scans() if row.id not in known)
+
+
+def everything_arrived_once(running: RunningSystem) -> None:
+    """Every scan with pictures ends up with one record at the clinic, and the clinic has no other."""
+    records = records_of(running)
+
+    def settled() -> bool:
+        return {row.state for row in records.scans()} <= {STORED, REFUSED, ABANDONED}
+
+    wait_until(settled, "every scan stored or given up")
+    kept = sorted(row.id.hex for row in records.scans(STORED))
+    wait_until(lambda: sorted(running.clinic_scans()) == kept, "one clinic record for each stored scan")
+
+
+def test_a_broker_that_is_absent_delays_the_result_and_loses_nothing(tmp_path: Path) -> None:
+    absent = ("broker", *CLINIC_PARTS)
+    with running_system(tmp_path, without=absent, extra={"sync": ("--resend-first", "1.5")}) as running:
+        assert Visit(running).end() is None
+        outbox = OutboxClient(running.system.kiosk / "run" / "outbox.sock")
+        assert outbox.status()["waiting"] == 1
+        running.start("broker")
+        running.start(*CLINIC_PARTS)
+        everything_arrived_once(running)
+        wait_until(lambda: outbox.status()["waiting"] == 0, "an empty outbox")
+
+
+@pytest.mark.parametrize(
+    ("part", "moment", "way_on"),
+    [
+        ("captured", capturing, "again"),
+        ("lightd", capturing, "again"),
+        ("app", capturing, "again"),
+        ("app", measuring, "again"),
+        ("sync", measuring, "same visit"),
+        ("broker", measuring, "same visit"),
+        ("ingest", measuring, "same visit"),
+        ("opener", measuring, "same visit"),
+    ],
+)
+def test_a_part_killed_in_a_scan_costs_at_most_a_new_try(
+    part: str,
+    moment: Callable[[RunningSystem], Callable[[], bool]],
+    way_on: str,
+    running: RunningSystem,
+) -> None:
+    before = len(running.clinic_scans())
+    reached = moment(running)
+    visit = Visit(running)
+    wait_until(reached, moment.__name__, 60)
+    running.supervisor.kill(part)
+    said = visit.end() if way_on == "same visit" else None
+    running.start(part)
+    if way_on == "again":
+        said = visit.end()
+        assert said, "the patient was told nothing"
+        assert Visit(running).end() is None
+    else:
+        assert said is None
+    everything_arrived_once(running)
+    recovered = 2 if moment is measuring and way_on == "again" else 1
+    assert len(running.clinic_scans()) == before + recovered
+    files = [path for path in running.system.root.rglob("*") if path.is_file()]
+    assert clear_pictures(files) == []
+
+
+def test_a_disk_that_fills_up_in_a_scan_ends_it_with_a_sentence_and_leaves_nothing_half_kept(
+    tmp_path: Path,
+) -> None:
+    vault = tmp_path / "kiosk" / "app" / "vault"
+    on_a_small_disk = (
+        *("unshare", "--mount", "--map-root-user", "sh", "-c"),
+        f'mkdir -p "$0" && mount -t tmpfs -o size={DISK_MB}m,mode=700 tmpfs "$0" && exec "$@"',
+        *(str(vault), DERMAKIOSK),
+    )
+    with running_system(tmp_path, replace={"app": on_a_small_disk}) as running:
+        inside = Path(f"/proc/{running.supervisor.pid('app')}/root{vault}")
+        reached = capturing(running)
+        visit = Visit(running)
+        wait_until(reached, "the camera at work")
+        something_else = inside / "something-else"
+        something_else.write_bytes(bytes((DISK_MB - 40) << 20))
+        said = visit.end()
+        assert said is not None
+        assert "no room" in said
+        assert list(inside.iterdir()) == [something_else]
+        assert running.clinic_scans() == []
+
+        said = Visit(running).end()
+        assert said is not None, "no scan is begun that cannot be kept"
+        assert "no room" in said or "full" in said
+
+        something_else.unlink()
+        assert Visit(running).end() is None
+        everything_arrived_once(running)
+        assert len(running.clinic_scans()) == 1
