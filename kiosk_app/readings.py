@@ -96,7 +96,9 @@ def _spots_card(table: _Table) -> Card | None:
     if count == 0:
         reading = gettext("No darker spots seen")
     else:
-        reading = gettext("Together they cover %(area)s mm²", area=_number(area, 0 if area >= 10 else 1))
+        reading = gettext(
+            "On the whole face; together %(area)s mm²", area=_number(area, 0 if area >= 10 else 1)
+        )
     unit = ngettext("spot", "spots", count)
     return Card(gettext("Darker spots"), _number(count), unit, reading, _strips(table, "spot_count"))
 
@@ -122,8 +124,8 @@ def _compare_cheeks(table: _Table, measure: str) -> str:
 
 
 def _strips(table: _Table, measure: str, digits: int = 0) -> tuple[Strip, ...]:
-    """One strip for each zone, all on one scale."""
-    shown = [(zone, table[measure, zone]) for zone in ZONES if (measure, zone) in table]
+    """One strip for each of the large zones, all on one scale; the whole face is more than they are."""
+    shown = [(zone, table[measure, zone]) for zone in list(ZONES)[:5] if (measure, zone) in table]
     if not shown:
         return ()
     start = min(0.0, *(float(f["low"]) for _zone, f in shown))

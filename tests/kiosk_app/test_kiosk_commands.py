@@ -1,0 +1,199 @@
+"""The commands of the application as staff meet them, with the child process that measures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import cv2
+import numpy as np
+import pytest
+
+from hardware.board import BOARDS
+from hardware.capture import Capture, Frame
+from kiosk_app.analyst import AnalysisFailed, Analyst
+from kiosk_app.demo.supervisor import dermakiosk
+from tests.support.kiosk_bench import Bench, Clinic, picture
+
+BOARD = BOARDS / "simulated.toml"
+MODELS = Path(__file__).parents[2] / "models" / "third_party"
+needs_models = pytest.mark.skipif(
+    not list(MODELS.glob("*.tflite")), reason="no networks here: run 'dermakiosk models fetch'"
+)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(dermakiosk(*arguments), capture_output=True, text=True, timeout=120, check=False)
+
+
+@contextmanager
+def serving(state: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`dermakiosk serve` over `state`, with its address."""
+    command = dermakiosk("serve", "--board", BOARD, "--state", state, "--port", 0)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("kiosk=http://127.0.0.1:"), line
+            yield process, line.strip().removeprefix("kiosk=")
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def state(tmp_path: Path, clinic: Clinic) -> Path:
+    return clinic.enrol(tmp_path / "kiosk")
+
+
+def test_serve_says_where_it_is_and_ends_at_sigterm(state: Path) -> None:
+    with serving(state) as (process, address):
+        with urllib.request.urlopen(f"{address}healthz", timeout=10) as answer:
+            assert json.load(answer) == {"ok": True}
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert b"SIMULATED" in answer.read()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        events = [json.loads(line)["event"] for line in process.stderr.read().splitlines()]
+    assert events[0] == "recovered"
+    assert {"ready", "stopped"} <= set(events)
+
+
+def test_serve_refuses_a_folder_that_is_no_enrolled_kiosk(tmp_path: Path) -> None:
+    done = run("serve", "--board", BOARD, "--state", tmp_path, "--port", 0)
+    assert done.returncode == 2
+    assert "provision enrol" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serve_refuses_a_simulated_camera_on_a_board_that_does_not_say_so(
+    state: Path, tmp_path: Path
+) -> None:
+    board = tmp_path / "board.toml"
+    board.write_text(BOARD.read_text().replace("simulated = true", "simulated = false", 1))
+    done = run("serve", "--board", board, "--state", state, "--port", 0)
+    assert done.returncode == 2
+    assert "not a usable board profile" in done.stderr
+    assert "simulated" in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path) -> None:
+    with serving(state) as (_process, address):
+        port = address.rstrip("/").rpartition(":")[2]
+        done = run("serve", "--board", BOARD, "--state", state, "--port", port)
+    assert done.returncode == 1
+    assert "--port" in done.stderr
+
+
+def test_a_restart_after_kill_9_abandons_what_had_no_pictures(bench: Bench) -> None:
+    with serving(bench.state) as (process, _address):
+        scan = bench.kiosk.records.create({"text_version": "1", "language": "en", "at": "2026-01-01"}, None)
+        (bench.kiosk.vault.folder / f".{scan}.partial").mkdir()
+        process.kill()
+        process.wait(10)
+    with serving(bench.state):
+        assert bench.kiosk.records.scan(scan).state == "abandoned"
+        assert list(bench.kiosk.vault.folder.iterdir()) == []
+
+
+def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> None:
+    records, vault = bench.kiosk.records, bench.kiosk.vault
+    with serving(bench.state):
+        scan = records.create({"text_version": "1", "language": "en", "at": "2026-01-01"}, None)
+        vault.put_all(scan, records.dek(scan), {"frame.white": b"picture", "frame.cross": b"picture"})
+        done = run("shred", scan, "--state", bench.state)
+    assert done.returncode == 0, done.stderr
+    assert "2 encrypted items" in done.stdout
+    assert "Nothing had been sealed" in done.stdout
+    assert vault.items(scan) == []
+    assert records.keyring.generations() == [2]
+
+
+@pytest.mark.parametrize("scan", [str(uuid4()), "not-an-id"])
+def test_shredding_what_is_not_there_is_the_callers_mistake(state: Path, scan: str) -> None:
+    done = run("shred", scan, "--state", state)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def a_capture(pixels: np.ndarray) -> Capture:
+    frame = Frame("white", pixels.astype(np.uint16) * 257, 8000, 1.0, timestamp_ns=0)
+    return Capture("test", (frame,), simulated=True)
+
+
+def stand_in(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(path))
+
+
+def test_the_child_that_measures_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERMAKIOSK_STATE", "/somewhere/secret")
+    monkeypatch.setenv("DATABASE_PASSWORD", "secret")
+    script = f"env > {tmp_path}/seen; ls -l /proc/self/fd > {tmp_path}/files"
+    stand_in(tmp_path / "child", script, monkeypatch)
+    with (tmp_path / "vault.key").open("w"), pytest.raises(AnalysisFailed, match="not understood"):
+        Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
+    assert "secret" not in (tmp_path / "seen").read_text()
+    assert "vault.key" not in (tmp_path / "files").read_text()
+    assert (tmp_path / "files").read_text().count("memfd:") == 2
+
+
+def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path / "child", f"echo $$ > {tmp_path}/pid; exec sleep 60", monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(AnalysisFailed, match="not done within 1 s"):
+        Analyst("ai-edge-litert", deadline_s=1.0).measure(a_capture(picture(64, 48)), uuid4())
+    assert time.monotonic() - began < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_child_that_dies_is_a_failure_that_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "child", "kill -9 $$", monkeypatch)
+    with pytest.raises(AnalysisFailed, match="status -9"):
+        Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
+
+
+@needs_models
+def test_a_picture_without_a_face_is_refused_with_a_reason() -> None:
+    flat = np.full((480, 360, 3), 180, np.uint8)
+    outcome = Analyst("ai-edge-litert").measure(a_capture(flat), uuid4())
+    assert (outcome.findings, outcome.refused) == (None, "no_face")
+    assert outcome.sentence
+    assert outcome.peak_rss_mb > 0
+
+
+@needs_models
+def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
+    done = run("scan", "--board", BOARD, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert found["schema"] == 1
+    assert len(found["findings"]) > 20
+    frames = json.loads((tmp_path / "capture" / "capture.json").read_text())["frames"]
+    assert {"white", "cross", "parallel", "uv365", "dir0"} <= {frame["light"] for frame in frames}
+    assert cv2.imread(str(tmp_path / "capture" / "white.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert list((tmp_path / "overlays").glob("*.png"))
+    assert not (tmp_path / ".run").exists()
+
+
+@needs_models
+def test_scan_of_a_landscape_says_why_and_exits_2(tmp_path: Path) -> None:
+    sky = np.tile(np.linspace(80, 220, 400, dtype=np.uint8)[:, None, None], (1, 600, 3))
+    cv2.imwrite(str(tmp_path / "landscape.png"), sky)
+    done = run("scan", "--board", BOARD, "--out", tmp_path / "out", "--portrait", tmp_path / "landscape.png")
+    assert done.returncode == 2
+    assert "face" in done.stderr
+    assert not (tmp_path / "out" / ".run").exists()
