@@ -1,0 +1,50 @@
+"""A real Chromium for tests of pages; its pictures go to `build/screens/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SCREENS = Path(__file__).parents[2] / "build" / "screens"
+TALL, WIDE = (1080, 1920), (1280, 800)
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, headless; a machine without it fails the test."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(_FLAGS))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visit(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[tuple[Page, list[str]]]:
+    """A fresh visit to `address` on a screen of `size`, and what its console complains of."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    yield page, complaints
+    context.close()
+
+
+def take_picture(page: Page, name: str) -> None:
+    """Keep what the page looks like as `build/screens/<name>.png`."""
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(SCREENS / f"{name}.png"), animations="disabled")

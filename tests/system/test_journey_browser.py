@@ -1,0 +1,65 @@
+"""A patient at the screen and a clinician at the clinic, in a real browser, through the whole system."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from kiosk_app.demo.supervisor import run_step
+from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
+from tests.support.system import RunningSystem, wait_until
+
+NEXT = "form[data-primary] button.primary"
+JOURNEY = ["language", "about", "consent", "light_questions", "position", "eyes", "scan", "result", "done"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.mark.parametrize(("screen", "size"), [("tall", TALL), ("wide", WIDE)])
+def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
+    screen: str, size: tuple[int, int], browser: Browser, running: RunningSystem
+) -> None:
+    before = len(running.clinic_scans())
+    with visit(browser, running.system.kiosk_url, size) as (page, complaints):
+        for step, name in enumerate(JOURNEY):
+            expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
+            if name == "position":
+                # The preview shows the patient, and says that the face is in the right place.
+                expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("Start over")).to_be_visible()
+            expect(page.get_by_text("SIMULATED", exact=True)).to_be_visible()
+            take_picture(page, f"kiosk-{screen}-{step + 1}-{name}")
+            if name not in ("scan", "done"):
+                page.locator(NEXT).click()
+        assert complaints == []
+    wait_until(lambda: len(running.clinic_scans()) == before + 1, "the scan at the clinic")
+
+
+def test_a_clinician_signs_in_and_reads_the_scan(browser: Browser, running: RunningSystem) -> None:
+    if not running.clinic_scans():
+        pytest.fail("the journey before this test left no scan")
+    words = run_step("clinic", "add-account", "reader", "--state", running.system.clinic)
+    password = words.rpartition("=")[2].strip()
+    with visit(browser, running.system.clinic_url, WIDE) as (page, complaints):
+        page.get_by_label("Name").fill("reader")
+        page.get_by_label("Password").fill(password)
+        take_picture(page, "clinic-1-login")
+        page.get_by_role("button", name=re.compile("Sign in")).click()
+        take_picture(page, "clinic-2-list")
+        page.locator("table a").first.click()
+        expect(page.locator("svg").first).to_be_visible()
+        take_picture(page, "clinic-3-scan")
+        text = page.locator("body").inner_text()
+        (opened, *_) = sorted((running.system.root / "opened").glob("*.json"))
+        measured = json.loads(opened.read_text())["findings"]["findings"]
+        assert measured
+        assert "SIMULATED" in text.upper()
+        assert complaints == []
