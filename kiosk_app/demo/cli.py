@@ -100,9 +100,8 @@ def _scan_once(system: System, supervisor: Supervisor, ready_after: float) -> di
     walked = time.monotonic() - walking
     record = wait_for_record(system)
     supervisor.check()
-    delivered = time.monotonic() - walking - walked
     peaks = supervisor.peak_rss_mb() | record.pop("peak_rss_mb")
-    seconds = {"start": ready_after} | record.pop("seconds") | {"journey": walked, "deliver": delivered}
+    seconds = {"start": ready_after} | record.pop("seconds") | {"journey": walked}
     return record | {
         "seconds": {stage: round(s, 3) for stage, s in seconds.items()},
         "peak_rss_mb": round(sum(peaks.values()), 1),
