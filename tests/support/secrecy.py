@@ -35,7 +35,8 @@ def findings_needles(findings: Findings) -> Iterator[bytes]:
         yield f'"measure":"{finding.measure}"'.encode()
         yield f'"measure": "{finding.measure}"'.encode()
         if finding.value not in (int(finding.value), 0.0):
-            yield repr(finding.value).encode()
+            yield f'"value":{finding.value!r}'.encode()
+            yield f'"value": {finding.value!r}'.encode()
             yield struct.pack(">d", finding.value)
             yield struct.pack("<d", finding.value)
 
