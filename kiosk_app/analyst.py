@@ -14,6 +14,7 @@ from uuid import UUID
 
 from hardware.capture import Capture
 from models.analysis.result import ResultError, read_result
+from models.analysis.words import ENGLISH, Words
 
 DEADLINE_S = 90.0
 # The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
@@ -74,14 +75,17 @@ class Analyst:
         self._turn = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
-    def measure(self, capture: Capture, scan: UUID) -> Outcome:
-        """The Outcome for `capture`. Raises AnalysisFailed when the child dies, is late or talks nonsense."""
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+        """The Outcome for `capture`, its overlays in `words`.
+
+        Raises AnalysisFailed when the child dies, is late or talks nonsense.
+        """
         with (
             self._turn,
             _memory("capture", capture.blocks()) as pictures,
             _memory("result") as answer,
         ):
-            self._run(pictures, answer, scan)
+            self._run(pictures, answer, scan, words)
             try:
                 result = read_result(_read_all(answer))
             except ResultError as error:
@@ -97,9 +101,10 @@ class Analyst:
             peak_rss_mb=result.peak_rss_mb,
         )
 
-    def _run(self, pictures: int, answer: int, scan: UUID) -> None:
+    def _run(self, pictures: int, answer: int, scan: UUID, words: Words) -> None:
         command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
-        command += ["--engine", self._engine, "--capture-fd", str(pictures), "--result-fd", str(answer)]
+        command += ["--engine", self._engine, "--words", words.model_dump_json()]
+        command += ["--capture-fd", str(pictures), "--result-fd", str(answer)]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with subprocess.Popen(
             command,

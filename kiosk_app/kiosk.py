@@ -20,6 +20,7 @@ from kiosk_app.sealer import SealerError
 from kiosk_app.sessions import Sessions
 from kiosk_app.shred import Shredded, shred
 from kiosk_app.vault import Vault, VaultError
+from models.analysis.words import Words
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 
 log = structlog.get_logger()
@@ -70,13 +71,16 @@ class Kiosk:
         log.info("scan", scan=str(scan), state="consented")
         return scan
 
-    def begin_scan(self, session: Session) -> None:
-        """Start the work on the session's scan; after a failed try, on a fresh one with the same consent."""
+    def begin_scan(self, session: Session, words: Words) -> None:
+        """Start the work on the session's scan, its overlays in `words`.
+
+        After a failed try it is a fresh scan with the same consent.
+        """
         if session.consent is None or session.scan is None:
             raise RecordsError("There is no consent of this session, so there is no scan.")
         if self.records.scan(session.scan).state != "consented":
             session.scan = self._new_scan(session)
-        self.work.start(session.scan, session.consent, session.allowance(), session.progress)
+        self.work.start(session.scan, session.consent, session.allowance(), session.progress, words)
 
     def shred(self, scan: UUID) -> Shredded:
         """Destroy everything kept of one scan, since its patient wants that."""

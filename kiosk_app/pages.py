@@ -27,6 +27,7 @@ from kiosk_app import sentences
 from kiosk_app.journey import ENDS, STEPS, WARNING_S, NotNow, Session, State
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
+from kiosk_app.overlay_words import overlay_words
 
 log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
@@ -197,7 +198,7 @@ def position() -> Response:
     session = the_session()
     with session.lock:
         if session.move("ready" if session.uv_screened else "ready_without_uv") is State.SCAN:
-            the_kiosk().begin_scan(session)
+            the_kiosk().begin_scan(session, overlay_words())
     return page_of(session)
 
 
@@ -209,7 +210,7 @@ def eyes() -> Response:
         closed = request.form.get("eyes") == "closed"
         session.move("closed" if closed else "skip_uv")
         session.eyes_closed_at = time.time() if closed else None
-        the_kiosk().begin_scan(session)
+        the_kiosk().begin_scan(session, overlay_words())
     return page_of(session)
 
 

@@ -20,6 +20,7 @@ from kiosk_app.keyring import KeyringError
 from kiosk_app.records import Records, RecordsError
 from kiosk_app.sealer import Sealer, SealerError
 from kiosk_app.vault import Vault, VaultError, VaultFull
+from models.analysis.words import ENGLISH, Words
 
 log = structlog.get_logger()
 
@@ -29,8 +30,8 @@ TRIES = 3  # for one Capture in one run of the application
 class Measures(Protocol):
     """What the work needs of the analysis."""
 
-    def measure(self, capture: Capture, scan: UUID) -> Outcome:
-        """The Outcome for `capture`."""
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+        """The Outcome for `capture`, its overlays in `words`."""
         ...
 
 
@@ -57,23 +58,38 @@ class ScanWork:
         self._lock = threading.Lock()
 
     def start(
-        self, scan: UUID, consent: ConsentStamp, uv: UvAllowance | None, progress: Progress
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: UvAllowance | None,
+        progress: Progress,
+        words: Words = ENGLISH,
     ) -> threading.Thread:
-        """Do the whole scan in a thread of its own; `progress` tells the page how far it is."""
+        """Do the whole scan in a thread of its own; `progress` tells the page how far it is.
+
+        The patient's overlays are in `words`. A scan that is finished later, without them, is in English.
+        """
         thread = threading.Thread(
-            target=self.do, args=(scan, consent, uv, progress), name="scan", daemon=True
+            target=self.do, args=(scan, consent, uv, progress, words), name="scan", daemon=True
         )
         thread.start()
         return thread
 
-    def do(self, scan: UUID, consent: ConsentStamp, uv: UvAllowance | None, progress: Progress) -> None:
+    def do(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: UvAllowance | None,
+        progress: Progress,
+        words: Words = ENGLISH,
+    ) -> None:
         """Take the pictures of a consented scan, then finish it. Never raises for what life brings."""
         left = self._begin(scan)
         if left is None:
             return
         try:
             self._capture(scan, consent, uv, progress, left)
-            self._finish(scan, progress)
+            self._finish(scan, progress, words)
             progress.state = "ready"
         except _Left:
             self._records.forget(scan, states.ABANDONED)
@@ -119,7 +135,7 @@ class ScanWork:
                 continue
             self._tries[row.id] = tries + 1
             try:
-                self._finish(row.id, Progress())
+                self._finish(row.id, Progress(), ENGLISH)
                 finished += 1
             except (AnalysisFailed, SealerError, VaultError, RecordsError, KeyringError) as error:
                 log.error("not_finished", scan=str(row.id), why=str(error))
@@ -177,11 +193,11 @@ class ScanWork:
         self._records.advance(scan, states.CONSENTED, states.CAPTURED, seconds=seconds, **facts)
         log.info("scan", scan=str(scan), state=states.CAPTURED, frames=len(capture.frames), uv=uv is not None)
 
-    def _finish(self, scan: UUID, progress: Progress) -> None:
+    def _finish(self, scan: UUID, progress: Progress, words: Words) -> None:
         row = self._records.scan(scan)
         if row.state == states.CAPTURED:
             progress.stage = "measuring"
-            self._analyse(scan)
+            self._analyse(scan, words)
         progress.stage = "sealing"
         if self._records.scan(scan).state == states.ANALYSED:
             began = time.monotonic()
@@ -212,10 +228,10 @@ class ScanWork:
             after=states.SEALED,
         )
 
-    def _analyse(self, scan: UUID) -> None:
+    def _analyse(self, scan: UUID, words: Words) -> None:
         dek = self._records.dek(scan)
         began = time.monotonic()
-        outcome = self._analyst.measure(self._vault.get_capture(scan, dek), scan)
+        outcome = self._analyst.measure(self._vault.get_capture(scan, dek), scan, words)
         seconds = {"analysis": _since(began)} | {f"analysis.{k}": v for k, v in outcome.seconds.items()}
         if outcome.findings is None:
             reason = outcome.refused or "no_answer"

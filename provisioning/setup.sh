@@ -12,11 +12,12 @@ fail() { printf 'Error: %s\n' "$*" >&2; exit 1; }
 packages=(
   "mosquitto /usr/sbin/mosquitto"
   "util-linux /usr/bin/setpriv"
+  "fonts-noto-core /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf"
+  "libfribidi0 /usr/lib/$(uname -m)-linux-gnu/libfribidi.so.0"
 )
 [ "$what" = test ] && packages+=(
   "chromium /usr/bin/chromium"
   "chromium-driver /usr/bin/chromedriver"
-  "fonts-noto-core /usr/share/fonts/truetype/noto/NotoSans-Regular.ttf"
   "postgresql /usr/bin/pg_createcluster"
 )
 

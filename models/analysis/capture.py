@@ -18,12 +18,13 @@ from models.analysis.closeup import close_up
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
 from models.analysis.findings import Field, geometry, measure, red_places
-from models.analysis.overlay import LIGHT_WORDS, Sheet, draw_overlays
+from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
 from models.analysis.refusal import Refused
 from models.analysis.scale import scale_of
 from models.analysis.skin import skin_mask
 from models.analysis.spots import find_spots
+from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
 from models.picture import MAX_PIXELS, MIN_PIXELS_A_SIDE
@@ -56,9 +57,12 @@ class _Stopwatch:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 4)
 
 
-def analyse_capture(capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE) -> Analysis:
+def analyse_capture(
+    capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE, words: Words = ENGLISH
+) -> Analysis:
     """Measure `capture`. Raises Refused with one of refusal.SENTENCES' reasons.
 
+    The overlays are written with `words`.
     The face is found under white light. Colour and spots come from the cross-polarised frame, which shows no
     shine: its light doubled is the diffuse reflectance (Jacques 2002). Without one they come from the frame
     that showed the face, with a flag. Left and right are the patient's own.
@@ -104,8 +108,8 @@ def analyse_capture(capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE) 
         geometry=geometry(spots, masks, view.face),
     )
     with watch.stage("overlays"):
-        caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated)
-        sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption)
+        caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated, words)
+        sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption, words)
         overlays = draw_overlays(sheet, results, spots, red)
     return Analysis(findings, overlays, watch.seconds)
 
@@ -167,9 +171,8 @@ def _enlarged(face: Face, factor: float, shape: tuple[int, ...]) -> Face:
     return replace(face, box=(x0, y0, x1, y1), landmarks=face.landmarks / factor)
 
 
-def _caption(at: datetime, shown: str, measured: str, simulated: bool) -> str:
-    words = LIGHT_WORDS[shown].capitalize()
-    if measured != shown:
-        words = f"Shown in {LIGHT_WORDS[shown]}, measured in {LIGHT_WORDS[measured]}"
-    text = f"{words}, {at.day} {at:%b %Y %H:%M} UTC."
-    return f"{text} SIMULATED." if simulated else text
+def _caption(at: datetime, shown: str, measured: str, simulated: bool, words: Words) -> tuple[str, ...]:
+    light = words.lights[shown if shown == measured else f"{shown}, {measured}"]
+    month = words.months[at.month - 1]
+    taken = words.taken % {"day": at.day, "month": month, "year": at.year, "time": f"{at:%H:%M}"}
+    return light, f"{taken} {words.simulated}." if simulated else taken

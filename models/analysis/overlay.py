@@ -9,81 +9,103 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from models.analysis.face import Face
 from models.analysis.spots import Spot
+from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import outline, polygon_mask, zone_polygons
 from sync.wire.findings import Finding
 
 PAPER, INK, SOFT_INK, TEAL = (250, 248, 244), (26, 35, 38), (76, 90, 94), (11, 93, 99)
-WIDTH, FACE_WIDTH = 1200, 620
-TOP, BOTTOM, MARGIN = 148, 132, 40
+WIDTH, FACE_WIDTH = 1200, 560
+TOP, BOTTOM, MARGIN = 164, 164, 32
+LABEL_PX, LABEL_LINE, LABEL_WIDTH, CAPTION_PX = 28, 36, 236, 26
+ASCENT = 1.07  # of Noto Sans, in sizes
 BAR_MM = 20.0
-ZONE_WORDS = {
-    "forehead": "Forehead",
-    "left_periorbital": "Around left eye",
-    "right_periorbital": "Around right eye",
-    "left_cheek": "Left cheek",
-    "right_cheek": "Right cheek",
-    "nose": "Nose",
-    "chin": "Chin",
-}
-LIGHT_WORDS = {
-    "white": "white light",
-    "cross": "cross-polarised light",
-    "parallel": "parallel-polarised light",
-}
-_FONTS = ("/usr/share/fonts/truetype/noto/NotoSans-{}.ttf", "/usr/share/fonts/noto/NotoSans-{}.ttf")
+_FOLDERS = (Path("/usr/share/fonts/truetype/noto"), Path("/usr/share/fonts/noto"))
+_FONTS = {"latin": "NotoSans", "arabic": "NotoSansArabic"}
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What every overlay of one face shares: its close-up (H×W×3 uint8 sRGB), the scale and the caption."""
+    """What every overlay of one face shares: close-up (H×W×3 uint8 sRGB), scale, lines of caption, words."""
 
     picture: np.ndarray
     face: Face
     mm_per_px: float
     calibrated: bool
-    caption: str
+    caption: tuple[str, ...]
+    words: Words = ENGLISH
+
+
+def can_write(words: Words) -> bool:
+    """Whether the words can be shaped and ordered here: Arabic needs Raqm, FriBidi and its own font."""
+    return not words.right_to_left or (
+        features.check("raqm") and _font_file(words.script, "Regular") is not None
+    )
 
 
 def draw_overlays(
     sheet: Sheet, findings: Sequence[Finding], spots: Sequence[Spot], red: np.ndarray
 ) -> dict[str, np.ndarray]:
     """ "zones", "spots" and "redness" as H×1200×3 uint8 sRGB."""
+    words = sheet.words
     values = {(str(f.zone), f.measure): f.value for f in findings}
 
     def label(measure: str, template: str) -> dict[str, str]:
         return {
-            zone: template.format(values[zone, measure]) for zone in ZONE_WORDS if (zone, measure) in values
+            zone: template % {"value": _number(values[zone, measure], words)}
+            for zone in words.zones
+            if (zone, measure) in values
         }
 
-    counts = {
-        zone: "no spots" if text == "0" else "1 spot" if text == "1" else f"{text} spots"
-        for zone, text in label("spot_count", "{:.0f}").items()
-    }
-    colour = label("ita", "skin colour {:.0f}°")
-    redness = label("redness", "{:.0f} % red")
+    colour = label("ita", words.areas_label)
+    counts = label("spot_count", words.spots_label)
+    redness = label("redness", words.redness_label)
     return {
-        "zones": _sheet(
-            sheet,
-            "Where we measured",
-            "The number is skin colour as an angle: higher is lighter.",
-            colour,
-            None,
-            (),
-        ),
-        "spots": _sheet(sheet, "Spots", "Each ring goes around one darker place.", counts, None, spots),
-        "redness": _sheet(
-            sheet,
-            "Redness",
-            "Inside the dark lines, skin is redder than in most of this face.",
-            redness,
-            red,
-            (),
-        ),
+        "zones": _sheet(sheet, words.areas_title, words.areas_line, colour, None, ()),
+        "spots": _sheet(sheet, words.spots_title, words.spots_line, counts, None, spots),
+        "redness": _sheet(sheet, words.redness_title, words.redness_line, redness, red, ()),
     }
+
+
+def _number(value: float, words: Words) -> str:
+    """The whole number, never "-0"; in a line from right to left its minus stays before it."""
+    text = str(round(value))
+    return f"\N{LEFT-TO-RIGHT MARK}{text}" if words.right_to_left and text.startswith("-") else text
+
+
+class _Pen:
+    """Writes on an image in the direction of its words."""
+
+    def __init__(self, image: Image.Image, words: Words) -> None:
+        self.draw = ImageDraw.Draw(image)
+        self.words = words
+        self._direction = "rtl" if words.right_to_left else None  # without Raqm Pillow takes only None
+
+    def width(self, text: str, weight: str, size: int) -> float:
+        font = _font(self.words.script, weight, size)
+        return float(self.draw.textlength(text, font, direction=self._direction))
+
+    def write(
+        self, x: float, y: float, text: str, colour: tuple[int, int, int], weight: str, size: int
+    ) -> None:
+        """One line that begins at `x`, reading away from it; `y` is the top of Noto Sans in any script."""
+        font = _font(self.words.script, weight, size)
+        anchor = "rs" if self.words.right_to_left else "ls"
+        baseline = y + ASCENT * size
+        self.draw.text((x, baseline), text, colour, font, anchor, direction=self._direction)
+
+    def lines(self, text: str, weight: str, size: int, width: float) -> list[str]:
+        """The text in lines of at most `width`, where its words allow."""
+        lines: list[str] = []
+        for word in text.split():
+            if lines and self.width(f"{lines[-1]} {word}", weight, size) <= width:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        return lines
 
 
 def _sheet(
@@ -107,11 +129,12 @@ def _sheet(
         _ring(canvas, centre, max(7.0, spot.radius_px * zoom * 1.4 + 3))
     bar = _scale_bar(canvas, sheet, zoom)
     image = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(image)
-    draw.text((MARGIN, 30), title, INK, _font("Bold", 44))
-    draw.text((MARGIN, 86), line, SOFT_INK, _font("Regular", 24))
-    _draw_labels(draw, labels, smooth)
-    _draw_caption(draw, sheet, bar, canvas.shape[0])
+    pen = _Pen(image, sheet.words)
+    start = WIDTH - MARGIN if sheet.words.right_to_left else MARGIN
+    pen.write(start, 24, title, INK, "Bold", 48)
+    pen.write(start, 92, line, SOFT_INK, "Regular", 30)
+    _draw_labels(pen, labels, smooth)
+    _draw_caption(pen, sheet, start, bar, canvas.shape[0])
     return np.asarray(image)
 
 
@@ -187,26 +210,30 @@ def _draw_region(canvas: np.ndarray, region: np.ndarray, zoom: float, origin: np
 
 
 def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> int:
-    """Draws the bar at the lower right; its left end."""
-    left, right = WIDTH - MARGIN - round(BAR_MM / sheet.mm_per_px * zoom), WIDTH - MARGIN
-    y = canvas.shape[0] - 40
+    """Draws the bar at the lower end of the lines; the x where it ends on their side."""
+    length = round(BAR_MM / sheet.mm_per_px * zoom)
+    left = MARGIN if sheet.words.right_to_left else WIDTH - MARGIN - length
+    right = left + length
+    y = canvas.shape[0] - 42
     cv2.rectangle(canvas, (left, y), (right, y + 3), INK, -1)
     for x in (left, right):
-        cv2.rectangle(canvas, (x - 1, y - 5), (x + 1, y + 8), INK, -1)
-    return left
+        cv2.rectangle(canvas, (x - 1, y - 6), (x + 1, y + 9), INK, -1)
+    return right if sheet.words.right_to_left else left
 
 
-def _draw_caption(draw: ImageDraw.ImageDraw, sheet: Sheet, bar: int, height: int) -> None:
-    font = _font("Regular", 22)
-    draw.text((MARGIN, height - 88), sheet.caption, INK, font)
-    draw.text((MARGIN, height - 54), "Your left is on the right of the picture.", SOFT_INK, font)
-    text = f"{BAR_MM:.0f} mm" if sheet.calibrated else f"about {BAR_MM:.0f} mm"
-    draw.text((bar - 14 - draw.textlength(text, font), height - 54), text, INK, font)
+def _draw_caption(pen: _Pen, sheet: Sheet, start: float, bar: int, height: int) -> None:
+    last = height - 62
+    pen.write(start, last, sheet.words.sides, SOFT_INK, "Regular", CAPTION_PX)
+    for above, line in enumerate(reversed(sheet.caption), start=1):
+        pen.write(start, last - 38 * above, line, INK, "Regular", CAPTION_PX)
+    template = sheet.words.length if sheet.calibrated else sheet.words.about_length
+    text = template % {"value": f"{BAR_MM:.0f}"}
+    room = 14 + pen.width(text, "Regular", CAPTION_PX)
+    x = bar + room if sheet.words.right_to_left else bar - room
+    pen.write(x, last, text, INK, "Regular", CAPTION_PX)
 
 
-def _draw_labels(
-    draw: ImageDraw.ImageDraw, labels: Mapping[str, str], polygons: Mapping[str, np.ndarray]
-) -> None:
+def _draw_labels(pen: _Pen, labels: Mapping[str, str], polygons: Mapping[str, np.ndarray]) -> None:
     """Two columns beside the face, each label level with its zone as far as there is room, with a leader."""
     columns: dict[bool, list[str]] = {False: [], True: []}
     for zone in labels:
@@ -216,9 +243,11 @@ def _draw_labels(
         bottom = -np.inf
         for zone in sorted(zones, key=lambda z: float(_anchor(polygons[z], on_right)[1])):
             anchor = _anchor(polygons[zone], on_right)
-            y = max(float(anchor[1]), bottom + 92)
-            bottom = y
-            _draw_label(draw, ZONE_WORDS[zone], labels[zone], anchor, y, on_right)
+            name = pen.lines(pen.words.zones[zone], "Bold", LABEL_PX, LABEL_WIDTH)
+            value = pen.lines(labels[zone], "Regular", LABEL_PX, LABEL_WIDTH)
+            y = max(float(anchor[1]), bottom + LABEL_LINE * len(name) + 16)
+            bottom = y + LABEL_LINE * len(value)
+            _draw_label(pen, name, value, anchor, y, on_right)
 
 
 def _anchor(polygon: np.ndarray, on_right: bool) -> np.ndarray:
@@ -229,26 +258,34 @@ def _anchor(polygon: np.ndarray, on_right: bool) -> np.ndarray:
 
 
 def _draw_label(
-    draw: ImageDraw.ImageDraw, name: str, value: str, anchor: np.ndarray, y: float, on_right: bool
+    pen: _Pen, name: Sequence[str], value: Sequence[str], anchor: np.ndarray, y: float, on_right: bool
 ) -> None:
-    bold, regular = _font("Bold", 24), _font("Regular", 24)
-    width = max(draw.textlength(name, bold), draw.textlength(value, regular))
-    x = WIDTH - MARGIN - width if on_right else MARGIN
-    end = x - 12 if on_right else x + width + 12
-    draw.line([(end, y), (float(anchor[0]), float(anchor[1]))], SOFT_INK, 1)
+    """Name above `y`, value below it; the label is on its zone's side in every direction of reading."""
+    width = max(
+        *(pen.width(line, "Bold", LABEL_PX) for line in name),
+        *(pen.width(line, "Regular", LABEL_PX) for line in value),
+    )
+    left = WIDTH - MARGIN - width if on_right else MARGIN
+    end = left - 12 if on_right else left + width + 12
+    pen.draw.line([(end, y), (float(anchor[0]), float(anchor[1]))], SOFT_INK, 1)
     radius = 4
-    draw.ellipse(
+    pen.draw.ellipse(
         [anchor[0] - radius, anchor[1] - radius, anchor[0] + radius, anchor[1] + radius], SOFT_INK, PAPER
     )
-    draw.text((x, y - 32), name, INK, bold)
-    draw.text((x, y), value, SOFT_INK, regular)
+    start = left + width if pen.words.right_to_left else left
+    for place, line in enumerate(name):
+        pen.write(start, y - LABEL_LINE * (len(name) - place) - 2, line, INK, "Bold", LABEL_PX)
+    for place, line in enumerate(value):
+        pen.write(start, y + LABEL_LINE * place - 2, line, SOFT_INK, "Regular", LABEL_PX)
 
 
-@lru_cache(maxsize=8)
-def _font(weight: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font_file(script: str, weight: str) -> Path | None:
+    places = (folder / f"{_FONTS[script]}-{weight}.ttf" for folder in _FOLDERS)
+    return next((path for path in places if path.is_file()), None)
+
+
+@lru_cache(maxsize=16)
+def _font(script: str, weight: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Noto Sans where the system has it, else the face that Pillow carries."""
-    for pattern in _FONTS:
-        path = Path(pattern.format(weight))
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
+    path = _font_file(script, weight)
+    return ImageFont.truetype(str(path), size) if path else ImageFont.load_default(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from hardware.capture import Capture, Frame, write_capture_folder
 from models.analysis.capture import Analysis, analyse_capture
@@ -20,6 +22,7 @@ from models.analysis.colour import linear
 from models.analysis.face import find_face
 from models.analysis.refusal import Refused
 from models.analysis.result import Result, ResultError, read_result, write_result
+from models.analysis.words import Words
 from models.cli import analyse
 from sync.wire.findings.canonical_face import VERTICES
 
@@ -180,6 +183,17 @@ def test_the_child_process_gives_the_same_findings(large_portrait: np.ndarray, a
     assert result.findings.findings == analysis.findings.findings
     assert all(png.startswith(b"\x89PNG") for png in result.overlays.values()) and len(result.overlays) == 3
     assert result.seconds["total"] > 0 and 50 < result.peak_rss_mb < 2000
+
+
+def test_the_child_process_writes_with_the_words_that_it_is_given(
+    large_portrait: np.ndarray, analysis: Analysis
+) -> None:
+    words = Words(areas_title="Here", months=("M",) * 12).model_dump_json()
+    result = read_result(_run_child(_capture(large_portrait).to_bytes(), "--words", words)[1])
+    with Image.open(io.BytesIO(result.overlays["zones"])) as picture:
+        title = np.asarray(picture)[20:84]
+    assert title.shape == analysis.overlays["zones"][20:84].shape
+    assert (title != analysis.overlays["zones"][20:84]).any()
 
 
 def test_the_child_process_names_a_refusal(landscape: np.ndarray) -> None:

@@ -21,6 +21,8 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 
+_DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
@@ -44,7 +46,8 @@ def visit(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[tup
     context.close()
 
 
-def take_picture(page: Page, name: str) -> None:
-    """Keep what the page looks like as `build/screens/<name>.png`."""
+def take_picture(page: Page, name: str, whole: bool = False) -> None:
+    """Keep what the screen shows, or the `whole` page, as `build/screens/<name>.png`."""
     SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SCREENS / f"{name}.png"), animations="disabled")
+    page.evaluate(_DRAWN)  # Chromium cannot capture a page that it has not drawn yet
+    page.screenshot(path=str(SCREENS / f"{name}.png"), animations="disabled", full_page=whole)

@@ -24,6 +24,7 @@ from kiosk_app.records import Records
 from kiosk_app.scan_work import ScanWork
 from kiosk_app.sealer import Sealer
 from kiosk_app.vault import Vault
+from models.analysis.words import ENGLISH, Words
 from sync.kiosk.client import OutboxUnavailable
 from sync.wire import keys
 from sync.wire.clinic_keys import ClinicKeys
@@ -161,18 +162,20 @@ class FakeAnalyst:
         self.refuse: str | None = None
         self.fail: Exception | None = None
         self.measured: list[UUID] = []
+        self.words: list[Words] = []
         self.go = threading.Event()
         self.go.set()
 
-    def measure(self, capture: Capture, scan: UUID) -> Outcome:
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
         self.go.wait(60)
         if self.fail:
             raise self.fail
         self.measured.append(scan)
+        self.words.append(words)
         if self.refuse:
             return Outcome(None, refused=self.refuse, sentence="no")
-        outline = cv2.cvtColor(picture(960, 720), cv2.COLOR_RGB2BGR)
-        cv2.ellipse(outline, (360, 460), (190, 280), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
+        outline = cv2.cvtColor(picture(1100, 1200), cv2.COLOR_RGB2BGR)
+        cv2.ellipse(outline, (600, 528), (320, 320), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
         png = cv2.imencode(".png", outline)[1].tobytes()
         return Outcome(findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 import waitress
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from sync.clinic.accounts import add_account
 from sync.clinic.database import Database
@@ -16,19 +16,8 @@ from sync.clinic.opener import Opener
 from sync.clinic.pages.app import make_app
 from sync.wire.findings import Mark
 from sync.wire.keys import OpeningKey
+from tests.support.browser import WIDE, chromium, take_picture
 from tests.support.clinic import SealingKiosk, findings, registered
-
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SCREENS = Path("build/screens")
 
 
 @pytest.fixture
@@ -60,15 +49,12 @@ def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterat
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_page(viewport={"width": 1280, "height": 800})
-        browser.close()
+    with chromium() as browser:
+        yield browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
 
 
 def shoot(page: Page, name: str) -> None:
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"clinic-{name}.png", full_page=True)
+    take_picture(page, f"clinic-{name}", whole=True)
 
 
 def test_staff_read_a_scan_with_the_keyboard_alone(address: str, page: Page, sqlite: Database) -> None:
