@@ -1,8 +1,9 @@
 """The canonical face: a drawn face on which both ends of the wire place what was found.
 
 x runs to the right of the picture, y down; the unit is half the width of the face, the origin lies midway
-between the outer corners of the eyes. The shape is the mean of 150 frontal faces, made symmetric; vertices are
-numbered as in the 468-point face mesh. Left and right are the patient's own: the patient's left is at x > 0.
+between the outer corners of the eyes. The shape is the mean of 150 frontal faces, made symmetric; its
+vertices are numbered as in the 468-point face mesh. Left and right are the patient's own: the patient's left
+is at x > 0.
 """
 
 from __future__ import annotations
