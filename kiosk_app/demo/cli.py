@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .patient import Patient
+from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
-from .supervisor import PartFailed, Supervisor
+from .supervisor import Stopped, Supervisor, stop_on_signals
 from .system import ACCOUNT, System, open_system, parts
 
 WATCH_SECONDS = 0.25
+PORT = click.IntRange(0, 65535)
 
 
 @click.command()
@@ -36,8 +36,18 @@ WATCH_SECONDS = 0.25
     help="The simulated patient's face (default: a public-domain portrait).",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
-@click.option("--kiosk-port", type=int, default=0, help="Port of the kiosk's pages (default: a free one).")
-@click.option("--clinic-port", type=int, default=0, help="Port of the clinic's pages (default: a free one).")
+@click.option(
+    "--kiosk-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the kiosk's pages (default: a free one).",
+)
+@click.option(
+    "--clinic-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the clinic's pages (default: a free one).",
+)
 def demo(
     once: bool,
     out: Path | None,
@@ -53,28 +63,32 @@ def demo(
         raise click.UsageError("Name the folder: --out DIR with --once, --state DIR without.")
     if portrait is not None:
         _check_portrait(portrait)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-
+    stop_on_signals()
     click.echo("Setting up the clinic authority, the broker and the kiosk…", err=True)
     started = time.monotonic()
-    system, password = open_system(folder, kiosk_port, clinic_port)
-    supervisor = Supervisor(system.root / "logs")
     try:
-        broker, *others = parts(system, portrait, seed)
-        supervisor.start(broker)
-        supervisor.start(*others)
-        if once:
-            ready_after = time.monotonic() - started
-            click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
-        else:
-            _announce(system, password)
-            while not stopping.wait(WATCH_SECONDS):
-                supervisor.check()
-            click.echo("Stopping.", err=True)
-    finally:
-        supervisor.stop()
+        with open_system(folder, kiosk_port, clinic_port) as (system, password):
+            if not once:
+                _announce_account(system, password)
+            supervisor = Supervisor(system.root / "logs")
+            try:
+                broker, *others = parts(system, portrait, seed)
+                supervisor.start(broker)
+                supervisor.start(*others)
+                if once:
+                    ready_after = time.monotonic() - started
+                    click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
+                else:
+                    _announce(system)
+                    while True:
+                        time.sleep(WATCH_SECONDS)
+                        supervisor.check()
+            finally:
+                supervisor.stop()
+    except Stopped as stopped:
+        click.echo("Stopped; every part has ended.", err=True)
+        # Until told to stop is what `demo` is for; a scan that was cut short is not done.
+        sys.exit(stopped.exit_status if once else 0)
 
 
 def _check_portrait(portrait: Path) -> None:
@@ -83,23 +97,31 @@ def _check_portrait(portrait: Path) -> None:
     read_picture(portrait)
 
 
-def _announce(system: System, password: str | None) -> None:
-    click.echo(f"kiosk={system.kiosk_url}")
-    click.echo(f"clinic={system.clinic_url}")
+def _announce_account(system: System, password: str | None) -> None:
+    """Said as soon as it is known: whatever fails later, the password is not lost."""
     if password:
         click.echo(f"The clinic's account: {ACCOUNT}, password {password} (shown this once).")
+    else:
+        add = f"'.venv/bin/dermakiosk clinic add-account NAME --state {system.clinic}'"
+        click.echo(f"The clinic's account is the one of the first start; {add} makes another.", err=True)
+
+
+def _announce(system: System) -> None:
+    click.echo(f"kiosk={system.kiosk_url}")
+    click.echo(f"clinic={system.clinic_url}")
     click.echo("Everything is simulated. Ctrl-C stops all of it.", err=True)
 
 
 def _scan_once(system: System, supervisor: Supervisor, ready_after: float) -> dict[str, Any]:
     walking = time.monotonic()
     try:
-        Patient(system.kiosk_url).walk()
-    except OSError as error:
-        raise PartFailed(f"The kiosk's pages cannot be reached: {error}.") from error
+        Patient(system.kiosk_url, watch=supervisor.check).walk()
+    except JourneyBroken:
+        # If a part died, its last word says more than the page that could not be reached.
+        supervisor.check()
+        raise
     walked = time.monotonic() - walking
-    record = wait_for_record(system)
-    supervisor.check()
+    record = wait_for_record(system, watch=supervisor.check)
     peaks = supervisor.peak_rss_mb() | record.pop("peak_rss_mb")
     seconds = {"start": ready_after} | record.pop("seconds") | {"journey": walked}
     return record | {

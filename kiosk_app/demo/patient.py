@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
@@ -76,10 +77,11 @@ class Page(HTMLParser):
 
 
 class Patient:
-    """One visit to the kiosk at `url`."""
+    """One visit to the kiosk at `url`. `watch` is called while waiting; what it raises ends the visit."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, watch: Callable[[], None] = lambda: None) -> None:
         self._url = url
+        self._watch = watch
         jar = http.cookiejar.CookieJar()
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
 
@@ -125,5 +127,6 @@ class Patient:
                 raise failure(progress["sentence"])
             if progress["next"]:
                 return str(progress["next"])
+            self._watch()
             time.sleep(0.2)
         raise JourneyBroken("The scan did not end in time.")

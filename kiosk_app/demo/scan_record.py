@@ -30,21 +30,29 @@ FROM scans JOIN envelopes USING (message_id) WHERE scans.id = ?
 T = TypeVar("T")
 
 
-def wait_for_record(system: System) -> dict[str, Any]:
+def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]:
     """The newest scan's figures, once its receipt is here and the clinic has its record.
 
-    Raises PartFailed with the stage at which the scan stands at the deadline.
+    `watch` is called while waiting. Raises PartFailed with what did not come by the deadline.
     """
+
+    def until(look: Callable[[], T | None], seconds: float, what: str) -> T:
+        deadline = time.monotonic() + seconds
+        while (found := look()) is None:
+            watch()
+            if time.monotonic() > deadline:
+                raise PartFailed(f"The scan was made, but {what} did not come within {seconds:.0f} s.")
+            time.sleep(0.1)
+        return found
+
     app = system.kiosk / "app"
     records = Records(app / "records.sqlite", Keyring(app / "vault.key"))
     newest = records.latest()
     if newest is None:
         raise PartFailed("The kiosk has no record of the scan.")
     scan = newest.id
-    _until(lambda: records.scan(scan).state == STORED or None, RECEIPT_SECONDS, "the clinic's receipt")
-    record, seconds = _until(
-        lambda: clinic_record(system.clinic, scan), RECORD_SECONDS, "the clinic's record"
-    )
+    until(lambda: records.scan(scan).state == STORED or None, RECEIPT_SECONDS, "the clinic's receipt")
+    record, seconds = until(lambda: clinic_record(system.clinic, scan), RECORD_SECONDS, "the clinic's record")
     summary = records.summary(scan)
     return {
         "scan": summary["scan"],
@@ -67,12 +75,3 @@ def clinic_record(clinic: Path, scan: UUID) -> tuple[str, dict[str, float]] | No
     with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
         row = database.execute(_RECORD, (scan.hex,)).fetchone()
     return (str(UUID(row[0])), {"deliver": row[1], "open": row[2]}) if row else None
-
-
-def _until(look: Callable[[], T | None], seconds: float, what: str) -> T:
-    deadline = time.monotonic() + seconds
-    while (found := look()) is None:
-        if time.monotonic() > deadline:
-            raise PartFailed(f"The scan was made, but {what} did not come within {seconds:.0f} s.")
-        time.sleep(0.1)
-    return found

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
+STEP_SECONDS = 120.0
 
 
 class PartFailed(RuntimeError):
@@ -29,22 +30,22 @@ class PartFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Part:
-    """One process: its name, its command line, and the question whether it is ready."""
+    """One process: its name, its command line, and the question whether what it logged says ready."""
 
     name: str
     argv: Sequence[str]
-    ready: Callable[[Path], bool]
+    ready: Callable[[bytes], bool]
 
 
-def logged_ready(log_file: Path) -> bool:
+def logged_ready(log_text: bytes) -> bool:
     """True once the part has logged its event `ready`."""
-    return b'"event": "ready"' in log_file.read_bytes()
+    return b'"event": "ready"' in log_text
 
 
-def accepts(port: int) -> Callable[[Path], bool]:
+def accepts(port: int) -> Callable[[bytes], bool]:
     """A readiness question: does something accept connections on this loopback port?"""
 
-    def ready(_: Path) -> bool:
+    def ready(_: bytes) -> bool:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
         except OSError:
@@ -61,12 +62,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Stopped(Exception):
+    """Somebody wants an end: Ctrl-C or SIGTERM; `exit_status` is the shell's for that signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("Stopped.")
+        self.exit_status = 128 + number
+
+
+def stop_on_signals() -> None:
+    """From now on Ctrl-C and SIGTERM raise Stopped in the main thread, whatever it is doing."""
+
+    def stop(number: int, _: object) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            # Once is enough: the way out must not be interrupted.
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
 class Supervisor:
     """Starts parts in the order given, watches them, and stops them in reverse order."""
 
     def __init__(self, log_folder: Path) -> None:
+        """`log_folder` gets one file a part; those of an earlier run are deleted."""
         log_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in log_folder.glob("*.log"):
+            old.unlink()
         self._log_folder = log_folder
+        self._seen: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *parts: Part) -> None:
@@ -75,19 +101,18 @@ class Supervisor:
             self._launch(part)
         deadline = time.monotonic() + START_SECONDS
         for part in parts:
-            log_file = self._log_file(part.name)
-            while not part.ready(log_file):
+            while not part.ready(self._log_text(part.name)):
                 self.check()
                 if time.monotonic() > deadline:
-                    raise PartFailed(
-                        f"{part.name} was not ready after {START_SECONDS:.0f} s; see {log_file}."
-                    )
+                    late = f"{part.name} was not ready after {START_SECONDS:.0f} s"
+                    raise PartFailed(f"{late}; see {self._log_file(part.name)}.")
                 time.sleep(0.05)
 
     def _launch(self, part: Part) -> None:
         # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session
         # keeps a Ctrl-C in the terminal for us alone, so that the stop is an orderly one.
-        with self._log_file(part.name).open("wb") as output:
+        with self._log_file(part.name).open("ab") as output:
+            self._seen[part.name] = output.tell()
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *part.argv],
                 stdin=subprocess.DEVNULL,
@@ -100,6 +125,10 @@ class Supervisor:
 
     def _log_file(self, name: str) -> Path:
         return self._log_folder / f"{name}.log"
+
+    def _log_text(self, name: str) -> bytes:
+        """What the part has logged since it was launched."""
+        return self._log_file(name).read_bytes()[self._seen[name] :]
 
     def pid(self, name: str) -> int:
         """The process id of a started part."""
@@ -142,9 +171,8 @@ class Supervisor:
         self._running.clear()
 
     def _epitaph(self, name: str, status: int) -> str:
-        log_file = self._log_file(name)
-        lines = log_file.read_text(errors="replace").strip().splitlines()
-        last = lines[-1][:300] if lines else "it said nothing"
+        lines = self._log_text(name).decode(errors="replace").strip().splitlines()
+        last = "".join(c for c in lines[-1][:300] if c.isprintable()) if lines else "it said nothing"
         return f"{name} ended with status {status}, so everything was stopped; its last word was: {last}"
 
 
@@ -156,8 +184,12 @@ def dermakiosk(*arguments: object) -> list[str]:
 def run_step(*arguments: object) -> str:
     """Run one `dermakiosk` command to its end; its stdout. Raises PartFailed with its sentence."""
     command = dermakiosk(*arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    # Its own session: a Ctrl-C is ours to answer, and the step is whole or was never begun.
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=STEP_SECONDS, check=False, start_new_session=True
+    )
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise PartFailed(f"'{' '.join(map(str, arguments[:2]))}' failed: {said[-1] if said else 'no word'}")
+        said = done.stderr.strip().splitlines()
+        reason = said[-1].removeprefix("Error: ") if said else f"it ended with status {done.returncode}"
+        raise PartFailed(f"'{' '.join(map(str, arguments[:2]))}' failed: {reason}")
     return done.stdout

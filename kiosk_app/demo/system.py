@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +15,9 @@ from .supervisor import Part, accepts, dermakiosk, free_port, logged_ready, run_
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 ACCOUNT = "demo"
+# What provisioning makes; until `system.json` is written, none of it is whole.
+OURS = ("authority", "broker", "clinic", "kiosk")
+SOCKET_PATH_BYTES = 107  # of sockaddr_un, less its final zero
 
 
 @dataclass(frozen=True)
@@ -42,23 +50,60 @@ class System:
         return f"http://127.0.0.1:{self.clinic_port}/"
 
 
-def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> tuple[System, str | None]:
+class FolderRefused(Exception):
+    """The folder for the demo cannot be used; the message says why and what to do."""
+
+    exit_status = 2
+
+
+@contextlib.contextmanager
+def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> Iterator[tuple[System, str | None]]:
     """The system under `root`, provisioned if it is new; with the new clinic account's password, once.
 
-    A port of 0 means any free one. The broker keeps the port that its certificates and the kiosk know.
+    While the context is open the folder is ours alone. A port of 0 means any free one; the broker keeps the
+    port that its certificates and the kiosk know. What an interrupted first start left is made anew.
     """
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    marker = root / "system.json"
-    known = json.loads(marker.read_text()) if marker.exists() else None
-    system = System(
-        root=root.resolve(),
-        kiosk_port=kiosk_port or free_port(),
-        clinic_port=clinic_port or free_port(),
-        broker_port=known["broker_port"] if known else free_port(),
-    )
-    password = None if known else _provision(system)
-    marker.write_text(json.dumps({"broker_port": system.broker_port}))
-    return system, password
+    root = root.resolve()
+    _check_socket_paths(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FolderRefused(
+            f"{root} cannot be written ({error.strerror}): name another folder, or make this one yours."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise FolderRefused(f"Another demo runs in {root}: stop it, or name another folder.") from error
+    try:
+        marker = root / "system.json"
+        known = json.loads(marker.read_text()) if marker.exists() else None
+        system = System(
+            root=root,
+            kiosk_port=kiosk_port or free_port(),
+            clinic_port=clinic_port or free_port(),
+            broker_port=known["broker_port"] if known else free_port(),
+        )
+        password = None
+        if known is None:
+            for name in OURS:
+                shutil.rmtree(root / name, ignore_errors=True)
+            password = _provision(system)
+            marker.write_text(json.dumps({"broker_port": system.broker_port}))
+        yield system, password
+    finally:
+        os.close(lock)
+
+
+def _check_socket_paths(root: Path) -> None:
+    longest = root / "kiosk" / "run" / "capture.sock"
+    excess = len(os.fsencode(longest)) - SOCKET_PATH_BYTES
+    if excess > 0:
+        raise FolderRefused(
+            f"The folder's path is {excess} bytes too long for the sockets in it: name a shorter one."
+        )
 
 
 def _provision(system: System) -> str:

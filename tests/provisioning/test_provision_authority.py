@@ -173,7 +173,9 @@ def test_a_role_does_not_take_anothers_folder(authority: Authority, tmp_path: Pa
         authority.make_role(AUDITOR, tmp_path / "clinic" / "ingest")
 
 
-@pytest.mark.parametrize("name", ["ingest", "ingest-0", "ingest-9", "root", "+", "../x", "58e7c494-16e1-4718-ae64-262b2ab1affe"])
+@pytest.mark.parametrize(
+    "name", ["ingest", "ingest-0", "ingest-9", "root", "+", "../x", "58e7c494-16e1-4718-ae64-262b2ab1affe"]
+)
 def test_only_the_clinics_roles_get_a_certificate(authority: Authority, tmp_path: Path, name: str) -> None:
     with pytest.raises(AuthorityRefused, match="is no role"):
         authority.make_role(name, tmp_path / "clinic" / "role")

@@ -62,14 +62,24 @@ def running_system(
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
     `replace` takes another command in the place of `dermakiosk` itself.
     """
-    system, _ = open_system(root)
+    with open_system(root) as (system, _):
+        yield from _run(system, portrait, without, extra or {}, replace or {})
+
+
+def _run(
+    system: System,
+    portrait: Path | None,
+    without: Sequence[str],
+    extra: dict[str, Sequence[str]],
+    replace: dict[str, Sequence[str]],
+) -> Iterator[RunningSystem]:
     table = {}
     for part in parts(system, portrait):
-        argv = list(part.argv) + list((extra or {}).get(part.name, ()))
-        if replace and part.name in replace:
+        argv = list(part.argv) + list(extra.get(part.name, ()))
+        if part.name in replace:
             argv = [*replace[part.name], *argv[1:]]
         table[part.name] = dataclasses.replace(part, argv=argv)
-    supervisor = Supervisor(root / "logs")
+    supervisor = Supervisor(system.root / "logs")
     running = RunningSystem(system, supervisor, table)
     try:
         running.start(*(name for name in table if name not in without))

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.system import wait_until
 
-from .conftest import DERMAKIOSK
+from .conftest import DERMAKIOSK, dermakiosk
 
 
 @contextmanager
@@ -77,6 +77,10 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
                 with urllib.request.urlopen(addresses[name], timeout=10) as page:
                     assert page.status == 200
             assert len(processes_of(tmp_path / "demo")) >= 9
+            if not identities:
+                second = dermakiosk("demo", "--state", tmp_path / "demo")
+                assert second.returncode == 2
+                assert "Another demo runs" in second.stderr
             process.send_signal(number)
             assert process.wait(30) == 0
         assert processes_of(tmp_path / "demo") == []
@@ -85,6 +89,40 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
     assert left == []
     assert set(Path("/dev/shm").iterdir()) <= memory_before
     assert identities[0] == identities[1]
+
+
+def headless(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [DERMAKIOSK, "demo", "--once", "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_scan_cut_short_ends_at_once_wherever_it_is_and_the_folder_can_be_used_again(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    for reached, number in (("authority/root.key", signal.SIGINT), ("kiosk/app/vault/*", signal.SIGTERM)):
+        process = headless(out)
+        wait_until(lambda name=reached: bool(list(out.glob(name))), reached)
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+        assert processes_of(out) == []
+
+
+def test_a_part_that_dies_in_a_headless_scan_ends_it_and_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = headless(out)
+    wait_until(lambda: bool(list((out / "kiosk" / "app" / "vault").glob("*"))), "pictures in the vault")
+    victim = next(p for p in processes_of(out) if "ingest" in p.cmdline())
+    victim.kill()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ingest ended" in said
+    assert processes_of(out) == []
 
 
 @pytest.mark.parametrize("part", ["lightd", "mosquitto"])
