@@ -40,7 +40,10 @@ class Header:
 
 def _read(table: str) -> list[tuple[int, int, str]]:
     rows = [row.split() for row in table.replace("\n", " ").split(",")]
-    return [(int(line), int(pin), name[0] if name else f"GPIO {line}") for pin, line, *name in rows]
+    return [
+        (int(line), int(pin), f"{name[0]}, line {line}" if name else f"GPIO {line}")
+        for pin, line, *name in rows
+    ]
 
 
 def _header(table: str, pulled_up: range, pull_down_ohm: int) -> Header:
