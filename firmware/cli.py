@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hardware.board import load_board
+
+
+class User(click.ParamType):
+    """A user of this machine by name or number; its value is the number."""
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int) or str(value).isdecimal():
+            return int(value)
+        try:
+            return pwd.getpwnam(value).pw_uid
+        except KeyError:
+            self.fail(f"this machine has no user {value!r}.", param, ctx)
+
 
 _board = click.option(
     "--board",
@@ -26,9 +42,9 @@ _peer = click.option(
     "--peer",
     "peers",
     multiple=True,
-    type=int,
-    metavar="UID",
-    help="User id that may connect, besides our own. Repeat for several.",
+    type=User(),
+    metavar="USER",
+    help="User (name or id) that may connect, besides our own. Repeat for several.",
 )
 
 
