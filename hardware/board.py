@@ -139,6 +139,19 @@ class LightSensor(Sensor):
     lit_above: Positive
 
 
+class Thermometer(Sensor):
+    """A thermometer. A torn wire reads far too cold, so a reading at `broken_below` or less is none."""
+
+    broken_below: Finite
+
+    def reading(self, volts: float) -> float:
+        """°C. Raises OSError when the sensor or its wire is broken."""
+        celsius = super().reading(volts)
+        if celsius <= self.broken_below:
+            raise OSError(f"{self.part} reads {celsius:.0f} °C: the sensor or its wire is broken")
+        return celsius
+
+
 class Sensors(_Strict):
     """What the light daemon senses by itself of the UV lamp.
 
@@ -148,7 +161,7 @@ class Sensors(_Strict):
     adc: Adc
     photodiode: LightSensor
     lamp_current: LightSensor
-    lamp_temperature: Sensor
+    lamp_temperature: Thermometer
 
 
 class Limits(_Strict):

@@ -170,3 +170,10 @@ def test_a_sensor_reads_its_unit_from_volts():
     assert sensors is not None
     assert sensors.lamp_temperature.reading(0.75) == pytest.approx(25.0)
     assert sensors.photodiode.reading(0.8) == pytest.approx(8.0)
+
+
+def test_a_thermometer_with_a_torn_wire_is_broken_and_not_cold():
+    sensors = load_board(RASPBERRYPI5).sensors
+    assert sensors is not None
+    with pytest.raises(OSError, match="broken"):
+        sensors.lamp_temperature.reading(0.0)
