@@ -11,18 +11,12 @@ import click
 from hardware.board import load_board
 
 
-class User(click.ParamType):
-    """A user of this machine by name or number; its value is the number."""
-
-    name = "user"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int) or str(value).isdecimal():
-            return int(value)
-        try:
-            return pwd.getpwnam(value).pw_uid
-        except KeyError:
-            self.fail(f"this machine has no user {value!r}.", param, ctx)
+def _uids(ctx: click.Context, param: click.Parameter, users: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers of `users`, each a name or already a number."""
+    try:
+        return tuple(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid for user in users)
+    except KeyError as error:
+        raise click.BadParameter(f"this machine has no such user ({error.args[0]}).", ctx, param) from None
 
 
 _board = click.option(
@@ -42,7 +36,7 @@ _peer = click.option(
     "--peer",
     "peers",
     multiple=True,
-    type=User(),
+    callback=_uids,
     metavar="USER",
     help="User (name or id) that may connect, besides our own. Repeat for several.",
 )

@@ -94,7 +94,7 @@ def _modules(board: Board, header: Header) -> list[Module]:
         modules.append(Module("chip", *_sensor_words(board), nets, SLATE))
     if board.key_store == "tpm2":
         nets = tuple(Net(pin, name, name, SLATE) for pin, name in SPI.items())
-        modules.append(Module("chip", "TPM 2.0 on SPI", ("holds the keys of the vault",), nets, SLATE))
+        modules.append(Module("chip", "TPM 2.0 on SPI", ("for the key of the vault",), nets, SLATE))
     return modules
 
 
