@@ -13,10 +13,13 @@ from hardware.board import load_board
 
 def _uids(ctx: click.Context, param: click.Parameter, users: tuple[str, ...]) -> tuple[int, ...]:
     """The numbers of `users`, each a name or already a number."""
-    try:
-        return tuple(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid for user in users)
-    except KeyError as error:
-        raise click.BadParameter(f"this machine has no such user ({error.args[0]}).", ctx, param) from None
+    found = []
+    for user in users:
+        try:
+            found.append(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid)
+        except KeyError:
+            raise click.BadParameter(f"this machine has no user {user!r}.", ctx, param) from None
+    return tuple(found)
 
 
 _board = click.option(
