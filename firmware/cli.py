@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hardware.board import load_board
+
+
+def _uids(ctx: click.Context, param: click.Parameter, users: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers of `users`, each a name or already a number."""
+    found = []
+    for user in users:
+        try:
+            found.append(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid)
+        except KeyError:
+            raise click.BadParameter(f"this machine has no user {user!r}.", ctx, param) from None
+    return tuple(found)
+
 
 _board = click.option(
     "--board",
@@ -26,9 +39,9 @@ _peer = click.option(
     "--peer",
     "peers",
     multiple=True,
-    type=int,
-    metavar="UID",
-    help="User id that may connect, besides our own. Repeat for several.",
+    callback=_uids,
+    metavar="USER",
+    help="User (name or id) that may connect, besides our own. Repeat for several.",
 )
 
 

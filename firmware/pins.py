@@ -13,11 +13,16 @@ from hardware.board import Board, DriverMissing
 
 
 class LightPins:
-    """Every light pin of `board`, low until told otherwise. Only the light daemon makes one."""
+    """Every light pin of `board`, low until told otherwise. Only the light daemon makes one.
+
+    A light without a pin is the room's: it takes orders like the others, and nothing happens.
+    """
 
     def __init__(self, board: Board, factory: Any) -> None:
         self._devices: dict[str, Any] = {}
         for name, light in board.lights.items():
+            if light.pin is None:
+                continue
             if light.pwm_hz is None:
                 self._devices[name] = DigitalOutputDevice(light.pin, pin_factory=factory)
             else:
@@ -25,8 +30,10 @@ class LightPins:
 
     def set(self, light: str, level: float) -> None:
         """`light` at `level` in 0…1. Raises OSError."""
+        device = self._devices.get(light)
         try:
-            self._devices[light].value = level
+            if device is not None:
+                device.value = level
         except GPIOZeroError as error:
             raise OSError(f"{light}: {error}") from error
 
@@ -44,6 +51,19 @@ class LightPins:
     def close(self) -> None:
         for device in self._devices.values():
             device.close()
+
+
+class NoSenses:
+    """The senses of a board without lamps: no shroud to close, so nothing that needs one is allowed."""
+
+    def shroud_closed(self) -> tuple[bool, bool]:
+        return (False, False)
+
+    def lamp_temperature_c(self) -> float:
+        raise OSError("this board has no lamp")
+
+    def uv_seen(self) -> bool:
+        return False
 
 
 class LightHardware:
@@ -69,6 +89,8 @@ class LightHardware:
 
 def open_light_hardware(board: Board, run: Path) -> LightHardware:
     """The pins and senses that `board` names; `run` is the folder for sockets. Raises DriverMissing."""
+    if board.pin_factory == "none":
+        return LightHardware(LightPins(board, None), NoSenses(), lambda: None, lambda: None)
     if board.pin_factory != "mock":
         raise DriverMissing(
             f"pin_factory = '{board.pin_factory}' in board '{board.name}' has no driver in this version:"
@@ -80,7 +102,9 @@ def open_light_hardware(board: Board, run: Path) -> LightHardware:
 
     path = run / "pins.page"
     page = PinPage(path, list(board.lights))
-    factory = PageFactory(page, {light.pin: name for name, light in board.lights.items()})
+    factory = PageFactory(
+        page, {light.pin: name for name, light in board.lights.items() if light.pin is not None}
+    )
     pins = LightPins(board, factory)
     senses = SimulatedSenses(board, path)
 

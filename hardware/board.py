@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hardware.header import HEADERS, I2C, SPI, Header
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,9 +20,11 @@ else:
 UVA_NM = (315, 400)
 BOARDS = Path(__file__).parent / "boards"
 
-Pin = Annotated[int, Field(ge=0, le=63)]
+Pin = Annotated[int, Field(ge=0, le=255)]
 LightName = Annotated[str, Field(pattern=r"^(white|parallel|cross|uv365|dir[0-7])$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Part = Annotated[str, Field(min_length=1, max_length=40)]
 
 
 class BoardError(ValueError):
@@ -51,9 +56,19 @@ class Mode(_Strict):
 
 
 class CameraProfile(_Strict):
-    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`)."""
+    """The camera: driver, modes, and what its numbers mean (linear, black at `black_level`).
+
+    `colour` is what the camera itself delivers; a driver makes srgb linear first. `device` is the path of
+    a V4L2 camera or the number of a libcamera one. The sensor's picture is turned by `rotate_deg` clockwise
+    to stand upright. `port` is the socket that its cable goes to.
+    """
 
     driver: Literal["simulated", "picamera2", "v4l2"]
+    part: Part | None = None
+    port: Part | None = None
+    device: Part | None = None
+    rotate_deg: Literal[0, 90, 180, 270] = 0
+    colour: Literal["raw", "linear-srgb", "srgb"] = "linear-srgb"
     still: Mode
     preview: Mode
     bits: Annotated[int, Field(ge=8, le=16)]
@@ -65,11 +80,15 @@ class CameraProfile(_Strict):
 class Light(_Strict):
     """One lamp channel. `white_counts` is the nominal flat field at this exposure and gain.
 
-    `irradiance_w_m2` is at the eye plane, with the date of its measurement. A light without `pwm_hz` is
-    switched, not dimmed; UV is always switched.
+    `irradiance_w_m2` is at the eye plane, with the date of its measurement; without the date it is the
+    design value, and a UV lamp stays locked. A light without `pwm_hz` is switched, not dimmed; UV is always
+    switched. A light without `pin` is the room's, which nobody here switches. `driver` names the
+    constant-current driver of the LEDs, set to `current_ma`.
     """
 
-    pin: Pin
+    pin: Pin | None = None
+    driver: Part | None = None
+    current_ma: Annotated[int, Field(gt=0, le=5000)] | None = None
     pwm_hz: Annotated[int, Field(ge=1000, le=100_000)] | None = None
     wavelength_nm: Annotated[int, Field(ge=UVA_NM[0], le=1100)] | None = None
     irradiance_w_m2: Positive | None = None
@@ -85,10 +104,64 @@ class Light(_Strict):
 
 
 class Interlocks(_Strict):
-    """The shroud's two switches, and the time after which the lamp's own one-shot cuts UV off."""
+    """The shroud's two switches, and the time after which the lamp's own one-shot cuts UV off.
+
+    A switch reads high while the shroud is closed; a cut wire reads as an open shroud.
+    """
 
     shroud_pins: tuple[Pin, Pin]
     one_shot_s: Annotated[float, Field(gt=0, le=2.0)]
+
+
+class Adc(_Strict):
+    """The converter that the analogue sensors share, on an I2C bus."""
+
+    driver: Literal["ads1115"]
+    bus: Annotated[int, Field(ge=0, le=31)]
+    address: Annotated[int, Field(ge=0x48, le=0x4B)]
+
+
+class Sensor(_Strict):
+    """A linear sensor on one channel of the ADC: (volts − `zero_v`) · `per_v` in the sensor's unit."""
+
+    part: Part
+    channel: Annotated[int, Field(ge=0, le=3)]
+    zero_v: Finite = 0.0
+    per_v: Positive
+
+    def reading(self, volts: float) -> float:
+        return (volts - self.zero_v) * self.per_v
+
+
+class LightSensor(Sensor):
+    """A sensor that says whether the UV lamp is lit: it is, where the reading is above `lit_above`."""
+
+    lit_above: Positive
+
+
+class Thermometer(Sensor):
+    """A thermometer. A torn wire reads far too cold, so a reading at `broken_below` or less is none."""
+
+    broken_below: Finite
+
+    def reading(self, volts: float) -> float:
+        """°C. Raises OSError when the sensor or its wire is broken."""
+        celsius = super().reading(volts)
+        if celsius <= self.broken_below:
+            raise OSError(f"{self.part} reads {celsius:.0f} °C: the sensor or its wire is broken")
+        return celsius
+
+
+class Sensors(_Strict):
+    """What the light daemon senses by itself of the UV lamp.
+
+    `photodiode` reads the irradiance at the eye plane in W/m², `lamp_current` A, `lamp_temperature` °C.
+    """
+
+    adc: Adc
+    photodiode: LightSensor
+    lamp_current: LightSensor
+    lamp_temperature: Thermometer
 
 
 class Limits(_Strict):
@@ -120,18 +193,26 @@ class Simulation(_Strict):
 
 
 class Board(_Strict):
-    """One board profile. `simulated` boards say so on every page; `engine` runs the networks."""
+    """One board profile. `simulated` boards say so on every page; `engine` runs the networks.
+
+    `eye_protection` names its detector too: goggles seen, or eyelids seen closed, in the last preview frame;
+    `none` is for boards without UV. `header` is the connector that the pin numbers belong to.
+    """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    title: Part | None = None
     simulated: bool = False
     engine: Literal["ai-edge-litert", "tflite-runtime"]
-    pin_factory: Literal["mock", "lgpio"]
+    pin_factory: Literal["mock", "lgpio", "gpiod", "none"]
+    gpio_chip: Part | None = None
+    header: Literal["raspberrypi", "jetson-orin-nano"] | None = None
     key_store: Literal["file", "tpm2", "luks"]
-    eye_protection: Literal["goggles", "closed_eyes"]
+    eye_protection: Literal["goggles", "closed_eyes", "none"]
     camera: CameraProfile
     lights: dict[LightName, Light]
-    interlocks: Interlocks
+    interlocks: Interlocks | None = None
+    sensors: Sensors | None = None
     limits: Limits = Limits()
     simulation: Simulation = Simulation()
 
@@ -140,41 +221,110 @@ class Board(_Strict):
         """The id of the calibration applied: nominal constants, until this kiosk has been measured."""
         return f"nominal-{self.name}"
 
+    @property
+    def has_uv(self) -> bool:
+        return any(light.is_uv for light in self.lights.values())
+
+    @property
+    def room_lit(self) -> bool:
+        """No lamp of ours: the face is seen in the light of the room, so there is no dark frame either."""
+        return self.pin_factory == "none"
+
+    @property
+    def connector(self) -> Header | None:
+        return None if self.header is None else HEADERS[self.header]
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """Every GPIO line in use, by the key that names it."""
+        pins = {
+            f"lights.{name}.pin": light.pin for name, light in self.lights.items() if light.pin is not None
+        }
+        if self.interlocks is not None:
+            for n, pin in enumerate(self.interlocks.shroud_pins):
+                pins[f"interlocks.shroud_pins.{n}"] = pin
+        return pins
+
     @model_validator(mode="after")
     def _is_coherent(self) -> Board:
-        pins = [light.pin for light in self.lights.values()] + list(self.interlocks.shroud_pins)
-        twice = sorted({pin for pin in pins if pins.count(pin) > 1})
-        if twice:
-            raise ValueError(f"pin {twice[0]} is used twice")
-        if "white" not in self.lights:
-            raise ValueError("lights.white is missing: positioning and every measurement need it")
+        problems = [*_pin_problems(self), *_driver_problems(self), *_uv_problems(self)]
         for name, light in self.lights.items():
-            _check_light(name, light, self)
-        if not self.simulated:
-            simulated = {"camera.driver": self.camera.driver, "pin_factory": self.pin_factory}
-            for key, value in simulated.items():
-                if value in ("simulated", "mock"):
-                    raise ValueError(f"{key} = '{value}' needs simulated = true")
-            if "simulation" in self.model_fields_set:
-                raise ValueError("[simulation] needs simulated = true")
+            problems += _light_problems(name, light, self)
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
-def _check_light(name: str, light: Light, board: Board) -> None:
+def _pin_problems(board: Board) -> Iterator[str]:
+    used = list(board.pins.values())
+    for pin in sorted({pin for pin in used if used.count(pin) > 1}):
+        yield f"pin {pin} is used twice: {', '.join(key for key, at in board.pins.items() if at == pin)}"
+    if board.room_lit:
+        for key in board.pins:
+            yield f"{key} must go: pin_factory = 'none' means that there are no pins"
+    header = board.connector
+    if header is None:
+        return
+    for key, pin in board.pins.items():
+        if pin not in header.at:
+            yield f"{key} = {pin} is not on the header of '{board.header}'"
+        elif key.startswith("lights.") and pin in header.pulled_up:
+            yield f"{key} = {pin} idles high at power-on, which would light the lamp: take another pin"
+        elif board.sensors is not None and header.at[pin] in I2C:
+            yield f"{key} = {pin} carries the I2C bus of the sensors: take another pin"
+        elif board.key_store == "tpm2" and header.at[pin] in SPI:
+            yield f"{key} = {pin} carries the SPI bus of the TPM: take another pin"
+
+
+def _driver_problems(board: Board) -> Iterator[str]:
+    if "white" not in board.lights:
+        yield "lights.white is missing: positioning and every measurement need it"
+    if not board.simulated:
+        for key, value in {"camera.driver": board.camera.driver, "pin_factory": board.pin_factory}.items():
+            if value in ("simulated", "mock"):
+                yield f"{key} = '{value}' needs simulated = true"
+        if "simulation" in board.model_fields_set:
+            yield "[simulation] needs simulated = true"
+    if board.pin_factory in ("lgpio", "gpiod") and board.header is None:
+        yield f"header is missing: pin_factory = '{board.pin_factory}' needs to know which pins there are"
+    if (board.pin_factory == "gpiod") != (board.gpio_chip is not None):
+        yield "gpio_chip belongs to pin_factory = 'gpiod' (for example '/dev/gpiochip0'), and to no other"
+    if board.camera.driver == "v4l2" and not (board.camera.device or "").startswith("/dev/"):
+        yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
+
+
+def _uv_problems(board: Board) -> Iterator[str]:
+    """What a board with a UV lamp must have; the rules without which none is lit."""
+    if not board.has_uv:
+        return
+    if board.interlocks is None:
+        yield "interlocks is missing: a board with UV has a shroud with two switches"
+    if board.sensors is None and not board.simulated:
+        yield "sensors is missing: a board with UV has a photodiode, a current sense and a thermometer"
+    if board.eye_protection == "none":
+        yield "eye_protection = 'none' is for boards without UV"
+    sensors = board.sensors
+    if sensors is not None:
+        channels = [sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature]
+        if len({sensor.channel for sensor in channels}) < len(channels):
+            yield "sensors: two sensors share a channel of the ADC"
+
+
+def _light_problems(name: str, light: Light, board: Board) -> Iterator[str]:
+    if light.pin is None and (name != "white" or not board.room_lit):
+        yield f"lights.{name}.pin is missing"
     if name.startswith("uv") and not light.is_uv:
-        raise ValueError(f"lights.{name}.wavelength_nm must be {UVA_NM[0]}…{UVA_NM[1]} for UV")
-    if light.is_uv and (light.irradiance_w_m2 is None or light.calibrated_on is None):
-        raise ValueError(
-            f"lights.{name} is UV: irradiance_w_m2 at the eye plane and calibrated_on are needed"
-        )
+        yield f"lights.{name}.wavelength_nm must be {UVA_NM[0]}…{UVA_NM[1]} for UV"
+    if light.is_uv and light.irradiance_w_m2 is None:
+        yield f"lights.{name} is UV: irradiance_w_m2 at the eye plane is needed"
     if light.is_uv and light.pwm_hz is not None:
-        raise ValueError(f"lights.{name} is UV: it is switched, so pwm_hz must go")
+        yield f"lights.{name} is UV: it is switched, so pwm_hz must go"
     if name.startswith("dir") and light.position_mm is None:
-        raise ValueError(f"lights.{name}.position_mm is missing")
+        yield f"lights.{name}.position_mm is missing"
     if light.calibrated_on == "simulated" and not board.simulated:
-        raise ValueError(f"lights.{name}.calibrated_on must be a date on a board that is not simulated")
+        yield f"lights.{name}.calibrated_on must be a date on a board that is not simulated"
     if light.white_counts + board.camera.black_level >= 2**board.camera.bits:
-        raise ValueError(f"lights.{name}.white_counts is beyond what camera.bits can count")
+        yield f"lights.{name}.white_counts is beyond what camera.bits can count"
 
 
 def load_board(path: Path) -> Board:
@@ -188,12 +338,13 @@ def load_board(path: Path) -> Board:
     try:
         return Board.model_validate(data)
     except ValidationError as error:
-        raise BoardError(path, [_problem(item) for item in error.errors()]) from error
+        raise BoardError(path, [line for item in error.errors() for line in _problems(item)]) from error
 
 
-def _problem(item: Any) -> str:
+def _problems(item: Any) -> list[str]:
+    """One finding of pydantic's as lines that begin with the key."""
     key = ".".join(str(part) for part in item["loc"] if part not in ("constrained-str", "[key]"))
-    message = str(item["msg"]).removeprefix("Value error, ")
+    lines = str(item["msg"]).removeprefix("Value error, ").splitlines()
     if item["type"] in ("value_error", "missing", "extra_forbidden") or isinstance(item["input"], dict):
-        return f"{key}: {message}" if key else message
-    return f"{key} = {item['input']!r}: {message}"
+        return [f"{key}: {line}" if key else line for line in lines]
+    return [f"{key} = {item['input']!r}: {line}" for line in lines]

@@ -15,7 +15,7 @@ import structlog
 from waitress.server import create_server
 
 from firmware.capture_client import CaptureClient
-from hardware.board import Board, load_board
+from hardware.board import Board, DriverMissing, load_board
 from kiosk_app.analyst import Analyst
 from kiosk_app.app import create_app
 from kiosk_app.courier import Courier
@@ -62,6 +62,15 @@ def references(board: Board) -> Callable[[], str | None]:
     return (lambda: f"demo-{secrets.token_hex(8)}") if board.simulated else (lambda: None)
 
 
+def refuse_missing_key_store(board: Board) -> None:
+    """Raise DriverMissing for a board whose promise about the vault's key this version cannot keep."""
+    if board.key_store != "file":
+        raise DriverMissing(
+            f"key_store = '{board.key_store}' in board '{board.name}' has no driver in this version:"
+            " write key_store = 'file' if staff accept the vault's key in a file."
+        )
+
+
 @contextlib.contextmanager
 def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
     """The kiosk over `state`, with its parts put together. Raises NotEnrolled."""
@@ -99,6 +108,7 @@ def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
 def serve(board: Path, state: Path, port: int) -> None:
     """Serve the patient's pages on loopback, until SIGTERM."""
     profile = load_board(board)
+    refuse_missing_key_store(profile)
     with open_kiosk(profile, state) as kiosk:
         kiosk.work.recover()
         try:

@@ -19,6 +19,7 @@ packages=(
   "chromium /usr/bin/chromium"
   "chromium-driver /usr/bin/chromedriver"
   "postgresql /usr/bin/pg_createcluster"
+  "systemd /usr/bin/systemd-analyze"
 )
 
 apt_install() {

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import signal
 import sqlite3
 import threading
@@ -47,6 +48,16 @@ class NoOutbox(RuntimeError):
     exit_status = 2
 
 
+def _uid(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """The number of the user that `value` names, or is the number of."""
+    if value is None or value.isdecimal():
+        return None if value is None else int(value)
+    try:
+        return pwd.getpwnam(value).pw_uid
+    except KeyError:
+        raise click.BadParameter(f"this machine has no user {value!r}.", ctx, param) from None
+
+
 @click.group()
 def sync() -> None:
     """The kiosk's outbox and the agent that carries it to the clinic.
@@ -59,9 +70,9 @@ def sync() -> None:
 @state_option
 @click.option(
     "--app-user",
-    type=click.IntRange(min=0),
-    metavar="UID",
-    help="The user that the kiosk application runs as (default: the agent's own).",
+    callback=_uid,
+    metavar="USER",
+    help="The user (name or id) that the kiosk application runs as (default: the agent's own).",
 )
 @click.option(
     "--resend-first",

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from hardware.board import BOARDS
 from tests.support.kiosk_daemons import ROOT, SIMULATED, small_board
+
+REAL = BOARDS / "raspberrypi5.toml"
 
 
 def dermakiosk(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -15,24 +18,11 @@ def dermakiosk(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def real_board(tmp_path):
-    """A board that says it is no simulation, with drivers that this version does not have."""
-    return small_board(
-        tmp_path,
-        **{
-            "simulated = true": "simulated = false",
-            'pin_factory = "mock"': 'pin_factory = "lgpio"',
-            'driver = "simulated"': 'driver = "picamera2"',
-            'calibrated_on = "simulated"': "calibrated_on = 2026-01-01",
-        },
-    )
-
-
 @pytest.mark.parametrize(
     ("daemon", "said"), [("lightd", "pin_factory = 'lgpio'"), ("captured", "camera.driver = 'picamera2'")]
 )
 def test_a_driver_that_is_not_there_is_one_sentence(tmp_path, daemon, said):
-    result = dermakiosk(daemon, "--board", real_board(tmp_path), "--state", tmp_path / "k")
+    result = dermakiosk(daemon, "--board", REAL, "--state", tmp_path / "k")
     assert result.returncode == 2
     assert result.stderr.startswith("Error: ")
     assert said in result.stderr
@@ -40,9 +30,7 @@ def test_a_driver_that_is_not_there_is_one_sentence(tmp_path, daemon, said):
 
 
 def test_a_portrait_is_for_simulated_boards_only(tmp_path):
-    result = dermakiosk(
-        "captured", "--board", real_board(tmp_path), "--state", tmp_path / "k", "--portrait", "x.jpg"
-    )
+    result = dermakiosk("captured", "--board", REAL, "--state", tmp_path / "k", "--portrait", "x.jpg")
     assert result.returncode == 2
     assert "real camera" in result.stderr
 
@@ -60,3 +48,11 @@ def test_a_board_that_is_wrong_is_one_sentence(tmp_path):
     result = dermakiosk("lightd", "--board", bad, "--state", tmp_path / "k")
     assert result.returncode == 2
     assert "limits.uv_pulse_s = 2.0" in result.stderr
+
+
+def test_a_peer_is_a_user_of_this_machine_by_name_or_number(tmp_path):
+    result = dermakiosk(
+        "lightd", "--board", SIMULATED, "--state", tmp_path / "k", "--peer", "0", "--peer", "nosuch"
+    )
+    assert result.returncode == 2
+    assert "no user 'nosuch'" in result.stderr

@@ -153,6 +153,15 @@ def test_a_driver_that_is_not_there_is_an_error_with_the_line_to_fix(tmp_path):
         open_camera(board.model_copy(update={"camera": camera}), tmp_path, lambda: None)
 
 
+def test_a_board_without_lamps_takes_orders_and_lights_nothing(tmp_path):
+    hardware = open_light_hardware(load_board(BOARDS / "laptop.toml"), tmp_path)
+    hardware.pins.set("white", 1.0)
+    hardware.pins.all_low()
+    assert hardware.senses.shroud_closed() == (False, False)
+    assert not hardware.senses.uv_seen()
+    hardware.close()
+
+
 def test_linear_pictures_become_srgb_for_eyes():
     linear = np.array([[[0, 65_535, 14_000]]], np.uint16)
     assert to_srgb(linear).tolist() == [[[0, 255, 127]]]

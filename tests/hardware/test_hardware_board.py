@@ -13,8 +13,12 @@ from hardware.cli import board as board_command
 SIMULATED = BOARDS / "simulated.toml"
 
 
-def changed(tmp_path: Path, old: str, new: str) -> Path:
-    text = SIMULATED.read_text()
+REAL = [path for path in sorted(BOARDS.glob("*.toml")) if path != SIMULATED]
+RASPBERRYPI5 = BOARDS / "raspberrypi5.toml"
+
+
+def changed(tmp_path: Path, old: str, new: str, board: Path = SIMULATED) -> Path:
+    text = board.read_text()
     assert old in text
     path = tmp_path / "board.toml"
     path.write_text(text.replace(old, new))
@@ -93,3 +97,83 @@ def test_board_check_warns_of_a_lamp_above_the_design_value(tmp_path):
     result = CliRunner().invoke(board_command, ["check", str(path)])
     assert result.exit_code == 0
     assert "brighter than the design value" in result.output
+
+
+@pytest.mark.parametrize("path", sorted(BOARDS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_board_that_ships_can_be_used_and_bears_its_files_name(path):
+    assert load_board(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+def test_no_board_that_ships_claims_a_measurement_that_nobody_made(path):
+    for light in load_board(path).lights.values():
+        assert light.calibrated_on is None
+
+
+def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
+    laptop = BOARDS / "laptop.toml"
+    board = load_board(laptop)
+    assert list(board.lights) == ["white"]
+    assert board.room_lit and not board.has_uv
+    assert "white-light measures only" in CliRunner().invoke(board_command, ["check", str(laptop)]).output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('header = "raspberrypi"', "", "header is missing"),
+        ("pin = 17", "pin = 4", "lights.parallel.pin = 4 idles high at power-on"),
+        ("pin = 17", "pin = 50", "lights.parallel.pin = 50 is not on the header"),
+        ("pin = 17", "pin = 10", "lights.parallel.pin = 10 carries the SPI bus of the TPM"),
+        (
+            "shroud_pins = [20, 21]",
+            "shroud_pins = [2, 21]",
+            "interlocks.shroud_pins.0 = 2 carries the I2C bus",
+        ),
+        ("pin = 17", "", "lights.parallel.pin is missing"),
+        ("[interlocks]\nshroud_pins = [20, 21]\none_shot_s = 2.0", "", "interlocks is missing"),
+        ("one_shot_s = 2.0", "one_shot_s = 2.5", "interlocks.one_shot_s = 2.5"),
+        ('eye_protection = "closed_eyes"', 'eye_protection = "none"', "for boards without UV"),
+        ("channel = 2", "channel = 1", "two sensors share a channel"),
+        ("address = 0x48", "address = 0x20", "sensors.adc.address"),
+        ('pin_factory = "lgpio"', 'pin_factory = "gpiod"', "gpio_chip belongs to pin_factory = 'gpiod'"),
+        ('pin_factory = "lgpio"', 'pin_factory = "none"', "lights.white.pin must go"),
+        ('pin_factory = "lgpio"', 'pin_factory = "mock"', "pin_factory = 'mock' needs simulated = true"),
+        ('driver = "picamera2"', 'driver = "v4l2"', "camera.device is missing"),
+        ("rotate_deg = 90", "rotate_deg = 45", "camera.rotate_deg"),
+    ],
+)
+def test_what_is_wrong_with_a_real_board_is_named(tmp_path, old, new, said):
+    with pytest.raises(BoardError) as caught:
+        load_board(changed(tmp_path, old, new, RASPBERRYPI5))
+    assert said in str(caught.value)
+
+
+def test_every_mistake_between_keys_is_named_at_once(tmp_path):
+    path = changed(tmp_path, "pin = 17", "pin = 4", RASPBERRYPI5)
+    path.write_text(path.read_text().replace('eye_protection = "closed_eyes"', 'eye_protection = "none"'))
+    with pytest.raises(BoardError) as caught:
+        load_board(path)
+    assert len(caught.value.problems) == 2
+
+
+def test_board_check_reads_many_boards_and_fails_for_one(tmp_path):
+    wrong = changed(tmp_path, "schema = 1", "schema = 2")
+    result = CliRunner().invoke(board_command, ["check", *map(str, REAL), str(wrong)])
+    assert result.exit_code == 1
+    assert all(path.stem in result.output for path in REAL)
+    assert "stays locked until it is measured" in result.output
+
+
+def test_a_sensor_reads_its_unit_from_volts():
+    sensors = load_board(RASPBERRYPI5).sensors
+    assert sensors is not None
+    assert sensors.lamp_temperature.reading(0.75) == pytest.approx(25.0)
+    assert sensors.photodiode.reading(0.8) == pytest.approx(8.0)
+
+
+def test_a_thermometer_with_a_torn_wire_is_broken_and_not_cold():
+    sensors = load_board(RASPBERRYPI5).sensors
+    assert sensors is not None
+    with pytest.raises(OSError, match="broken"):
+        sensors.lamp_temperature.reading(0.0)

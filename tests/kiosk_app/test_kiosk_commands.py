@@ -86,6 +86,12 @@ def test_serve_refuses_a_simulated_camera_on_a_board_that_does_not_say_so(
     assert "simulated" in done.stderr
 
 
+def test_serve_refuses_a_key_store_that_it_cannot_keep_its_key_in(state: Path) -> None:
+    result = run("serve", "--board", BOARDS / "raspberrypi5.toml", "--state", state, "--port", "0")
+    assert result.returncode == 2
+    assert "key_store = 'tpm2'" in result.stderr
+
+
 def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path) -> None:
     with serving(state) as (_process, address):
         port = address.rstrip("/").rpartition(":")[2]

@@ -1,0 +1,145 @@
+"""The unit files: understood by systemd, hardened, and in step with the commands that they start."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kiosk_app.cli import COMMANDS
+
+UNITS = Path(__file__).parents[2] / "provisioning" / "systemd"
+SERVICES = sorted(UNITS.glob("*.service"))
+OURS = "/opt/dermakiosk/.venv/bin/dermakiosk"
+# Exposure in tenths of systemd's own score; below 50 it says OK. A screen with a browser cannot be as tight.
+BOUND = {"app": 15, "browser": 25, "capture": 10, "lightd": 10, "sync": 17}
+
+
+def name(path: Path) -> str:
+    return path.stem.removeprefix("dermakiosk-")
+
+
+def owner(path: Path) -> str:
+    """What its user and its state folder are called."""
+    return {"lightd": "light"}.get(name(path), name(path))
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def settings(path: Path, key: str) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", path.read_text(), re.MULTILINE)
+
+
+def test_there_is_one_unit_for_each_of_the_five_services():
+    assert [name(path) for path in SERVICES] == list(BOUND)
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=name)
+def test_systemd_finds_each_unit_no_more_exposed_than_its_bound(path):
+    result = run("systemd-analyze", "security", "--offline=true", f"--threshold={BOUND[name(path)]}", path)
+    assert result.returncode == 0, result.stdout[-400:] + result.stderr
+    assert re.search(r"Overall exposure level .* (OK|SAFE|PERFECT)", result.stdout)
+
+
+def test_a_unit_without_hardening_would_fail_that_test(tmp_path):
+    bare = tmp_path / "bare.service"
+    bare.write_text("[Service]\nExecStart=/bin/true\nUser=nobody\n")
+    assert run("systemd-analyze", "security", "--offline=true", "--threshold=49", bare).returncode != 0
+
+
+def test_systemd_understands_every_line(tmp_path):
+    copies = []
+    for path in [*SERVICES, UNITS / "dermakiosk.target"]:
+        copy = tmp_path / path.name
+        text = path.read_text().replace(OURS, "/bin/true").replace("/usr/bin/cage", "/bin/true")
+        copy.write_text(text)
+        copies.append(copy)
+    result = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *copies)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("path", [path for path in SERVICES if name(path) != "browser"], ids=name)
+def test_each_command_has_the_options_that_its_unit_gives(path):
+    words = shlex.split(settings(path, "ExecStart")[0])
+    assert words.pop(0) == OURS
+    module, attribute, _ = COMMANDS[words.pop(0)]
+    command = getattr(importlib.import_module(module), attribute)
+    while words and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    options = {option for parameter in command.params for option in parameter.opts}
+    given = {word for word in words if word.startswith("--")}
+    assert given <= options
+    assert settings(path, "User") == settings(path, "Group") == [f"dk-{owner(path)}"]
+
+
+def attribute_of(path: Path) -> str:
+    return {"lightd": "light"}.get(name(path), name(path))
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=name)
+def test_no_service_can_see_anothers_secrets(path):
+    hidden = " ".join(settings(path, "InaccessiblePaths")).split()
+    if name(path) == "browser":
+        assert "-/var/lib/dermakiosk" in hidden
+    else:
+        others = {"app", "sync", "light"} - {owner(path)}
+        assert {f"-/var/lib/dermakiosk/{folder}" for folder in others} == set(hidden)
+
+
+def test_only_the_sync_agent_has_a_way_out():
+    for path in SERVICES:
+        closed = "any" in settings(path, "IPAddressDeny")
+        assert closed != (name(path) == "sync")
+        assert settings(path, "IPAddressAllow") in ([], ["localhost"])
+
+
+def test_the_light_daemon_is_watched_and_may_go_first():
+    lightd = UNITS / "dermakiosk-lightd.service"
+    assert settings(lightd, "Type") == ["notify"]
+    assert settings(lightd, "WatchdogSec") == ["2s"]
+    assert settings(lightd, "LimitRTPRIO") == ["20"]
+    assert settings(lightd, "RestrictRealtime") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making users in a folder of one's own needs root")
+def test_users_and_folders_come_out_as_the_units_need_them(tmp_path):
+    for folder in ("etc", "usr/lib/sysusers.d", "usr/lib/tmpfiles.d", "run", "var/lib", "dev"):
+        (tmp_path / folder).mkdir(parents=True)
+    for kind in ("sysusers", "tmpfiles"):
+        text = (UNITS / f"dermakiosk.{kind}.conf").read_text()
+        (tmp_path / f"usr/lib/{kind}.d/dermakiosk.conf").write_text(text)
+    secret = tmp_path / "var/lib/dermakiosk/app/vault.key"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    for tool in (["systemd-sysusers"], ["systemd-tmpfiles", "--create"]):
+        result = run(*tool, f"--root={tmp_path}")
+        assert (result.returncode, "Failed" in result.stderr) == (0, False), result.stderr
+    lines = (tmp_path / "etc/passwd").read_text().splitlines()
+    users = {line.split(":")[0]: int(line.split(":")[2]) for line in lines}
+    groups = {
+        line.split(":")[0]: line.split(":") for line in (tmp_path / "etc/group").read_text().splitlines()
+    }
+    assert {settings(path, "User")[0] for path in SERVICES} <= set(users)
+    wanted = {
+        group for path in SERVICES for line in settings(path, "SupplementaryGroups") for group in line.split()
+    }
+    assert wanted <= set(groups)
+    assert set(groups["dk-run"][3].split(",")) == {"dk-light", "dk-capture", "dk-sync"}
+    state = tmp_path / "var/lib/dermakiosk"
+    for folder, user in (("light", "dk-light"), ("app", "dk-app"), ("sync", "dk-sync")):
+        found = (state / folder).stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, users[user])
+    assert (stat.S_IMODE(secret.stat().st_mode), secret.stat().st_uid) == (0o600, users["dk-app"])
+    sockets = (tmp_path / "run/dermakiosk").stat()
+    assert stat.S_IMODE(sockets.st_mode) == 0o1771
+    assert sockets.st_gid == int(groups["dk-run"][2])
+    assert os.readlink(state / "run") == "/run/dermakiosk"
