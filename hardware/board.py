@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hardware.simulation import Simulation
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -51,7 +53,11 @@ class Mode(_Strict):
 
 
 class CameraProfile(_Strict):
-    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`)."""
+    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`).
+
+    `device` is the camera's number, or its path for "v4l2". `rotation` turns what the sensor sees upright, in
+    degrees clockwise. A face less sharp than `sharpness_at_least` (see `firmware.checks`) is blurred.
+    """
 
     driver: Literal["simulated", "picamera2", "v4l2"]
     still: Mode
@@ -60,13 +66,18 @@ class CameraProfile(_Strict):
     black_level: Annotated[int, Field(ge=0)]
     settle_ms: Annotated[int, Field(ge=0, le=1000)]
     deadline_s: Annotated[float, Field(gt=0, le=10)] = 2.0
+    device: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^/dev/")] = 0
+    rotation: Literal[0, 90, 180, 270] = 0
+    sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Light(_Strict):
     """One lamp channel. `white_counts` is the nominal flat field at this exposure and gain.
 
     `irradiance_w_m2` is at the eye plane, with the date of its measurement. A light without `pwm_hz` is
-    switched, not dimmed; UV is always switched.
+    switched, not dimmed; UV is always switched. `colour_gains` (red, blue) over green make the nominal flat
+    field neutral: the white balance, locked for this light. `expect` is the band in which the median
+    reflectance in the middle of a frame lies under this light, whoever stands there.
     """
 
     pin: Pin
@@ -77,6 +88,8 @@ class Light(_Strict):
     exposure_us: Annotated[int, Field(gt=0, le=500_000)]
     gain: Positive = 1.0
     white_counts: Positive
+    colour_gains: tuple[Positive, Positive] = (1.0, 1.0)
+    expect: tuple[Positive, Positive] = (0.010, 0.97)
     position_mm: tuple[float, float, float] | None = None
 
     @property
@@ -107,16 +120,6 @@ class Limits(_Strict):
     lamp_temperature_c: Annotated[float, Field(gt=0, le=60.0)] = 60.0
     eye_protection_s: Annotated[float, Field(gt=0, le=30.0)] = 30.0
     flashes_per_s: Annotated[float, Field(gt=0, le=3.0)] = 3.0
-
-
-class Simulation(_Strict):
-    """What is wrong with a simulated kiosk, for tests: all is well by default."""
-
-    dead_lamps: tuple[LightName, ...] = ()
-    stuck_lamps: tuple[LightName, ...] = ()
-    shroud_closed: tuple[bool, bool] = (True, True)
-    lamp_temperature_c: float = 35.0
-    camera_freezes_after: Annotated[int, Field(ge=0)] | None = None
 
 
 class Board(_Strict):
@@ -171,6 +174,8 @@ def _check_light(name: str, light: Light, board: Board) -> None:
         raise ValueError(f"lights.{name} is UV: it is switched, so pwm_hz must go")
     if name.startswith("dir") and light.position_mm is None:
         raise ValueError(f"lights.{name}.position_mm is missing")
+    if light.expect[0] >= light.expect[1]:
+        raise ValueError(f"lights.{name}.expect must be a band: lower bound first")
     if light.calibrated_on == "simulated" and not board.simulated:
         raise ValueError(f"lights.{name}.calibrated_on must be a date on a board that is not simulated")
     if light.white_counts + board.camera.black_level >= 2**board.camera.bits:
