@@ -50,7 +50,7 @@ def _one_eye(red: npt.NDArray[np.uint16], ring: npt.NDArray[Any]) -> float:
         return 0.0
     patch = red[top:bottom, left:right]
     eye = np.zeros(patch.shape, np.uint8)
-    cv2.fillPoly(eye, [np.round(ring - (left, top)).astype(np.int32)], 1)
+    cv2.fillPoly(eye, [np.round(ring - (left, top)).astype(np.int32)], (1.0,))
     grown = cv2.dilate(eye, np.ones((3, 3), np.uint8), iterations=max(1, round(0.15 * breadth)))
     inside, around = patch[eye > 0], patch[grown == 0]
     if inside.size < 20 or around.size < 20:

@@ -48,9 +48,9 @@ class PiExposure:
 
     def counts(self) -> npt.NDArray[np.uint16]:
         """Demosaiced, turned upright, cut and scaled to the mode: H×W×3 RGB uint16, black level included."""
-        picture = cv2.cvtColor(self.bayer, _TO_RGB[self.pattern])
+        picture = np.asarray(cv2.cvtColor(self.bayer, _TO_RGB[self.pattern]), np.uint16)
         shift = self.raw_bits - self.bits
-        picture = picture >> shift if shift > 0 else picture << -shift
+        picture = np.right_shift(picture, shift) if shift > 0 else np.left_shift(picture, -shift)
         return upright(np.asarray(picture, np.uint16), self.rotation, self.mode)
 
 
