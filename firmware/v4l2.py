@@ -25,6 +25,8 @@ _MANUAL_EXPOSURE = 1
 _WHITE_BALANCE_K = 5000
 # Frames that may still be on their way with older settings, in the driver's queue and in the camera.
 _FRAMES_UNTIL_SET = 4
+# A stamp older than this is on another clock.
+_STALE_NS = 5_000_000_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class UsbCamera:
             self._set(exposure_us, gain)
             while True:
                 self._grab()
-                begin_ns = time.monotonic_ns() - 2 * frame_ns
+                begin_ns = self._arrival_ns() - 2 * frame_ns
                 if begin_ns >= after_ns:
                     break
                 if time.monotonic() > deadline:
@@ -118,6 +120,12 @@ class UsbCamera:
         for _ in range(_FRAMES_UNTIL_SET):
             self._grab()
         self._controls = (exposure_us, gain)
+
+    def _arrival_ns(self) -> int:
+        """When the frame just grabbed arrived, by the kernel's stamp: it may have waited in a queue since."""
+        now_ns = time.monotonic_ns()
+        stamp_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        return stamp_ns if 0 < now_ns - stamp_ns < _STALE_NS else now_ns
 
     def _grab(self) -> None:
         if not self._capture.grab():

@@ -164,7 +164,7 @@ class FakeCapture:
 
     def __init__(self, device, fault=None):
         self.device, self.fault, self.settings, self.released = device, fault, {}, False
-        self.value = (60, 120, 180)
+        self.value, self.waited_s = (60, 120, 180), 0.0
         self._next = time.monotonic()
 
     def isOpened(self):
@@ -173,6 +173,10 @@ class FakeCapture:
     def set(self, setting, value):
         self.settings[setting] = value
         return True
+
+    def get(self, setting):
+        assert setting == cv2.CAP_PROP_POS_MSEC
+        return (time.monotonic() - self.waited_s) * 1e3
 
     def grab(self):
         if self.fault == "unplugged":
@@ -231,6 +235,14 @@ def test_a_usb_frame_counts_only_when_it_must_have_begun_after_the_light(usb):
     exposure = camera.expose("still", 5000, 1.0, after)
     assert exposure.timestamp_ns >= after
     assert time.monotonic_ns() - after > 2 * 20e6
+
+
+def test_a_usb_frame_that_waited_in_a_queue_counts_from_when_it_came(usb):
+    camera, capture = usb
+    capture.waited_s = 0.1
+    after = time.monotonic_ns()
+    camera.expose("still", 5000, 1.0, after)
+    assert time.monotonic_ns() - after > 0.1e9
 
 
 @pytest.mark.parametrize(("fault", "words"), [("unplugged", "unplugged"), ("broken", "not be read")])
