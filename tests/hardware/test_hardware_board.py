@@ -93,3 +93,11 @@ def test_board_check_warns_of_a_lamp_above_the_design_value(tmp_path):
     result = CliRunner().invoke(board_command, ["check", str(path)])
     assert result.exit_code == 0
     assert "brighter than the design value" in result.output
+
+
+def test_a_brightness_band_upside_down_is_named(tmp_path):
+    text = (BOARDS / "simulated.toml").read_text().replace("pin = 13\n", "pin = 13\nexpect = [0.5, 0.1]\n")
+    path = tmp_path / "board.toml"
+    path.write_text(text)
+    with pytest.raises(BoardError, match=r"lights\.cross\.expect must be a band"):
+        load_board(path)
