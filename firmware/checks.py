@@ -104,9 +104,9 @@ def middle_level(pixels: Pixels) -> float:
 def sharpness(pixels: Pixels, points: Points | None) -> float:
     """Detail of a face in 1: the spread of the second derivative of its log reflectance, at 200 px a face.
 
-    At that size a pixel is 0.7 mm and the sensor's noise is averaged away; the simulated
-    patient who sways by 4 mm while the shutter is open keeps 0.65 of it, by 2 mm 0.95. Without landmarks the middle of the
-    picture stands for the face.
+    At that size a pixel is 0.7 mm and the sensor's noise is averaged away; the simulated patient who sways by
+    4 mm while the shutter is open keeps 0.65 of it, by 2 mm 0.95. Without landmarks the middle of the picture
+    stands for the face.
     """
     height, width = pixels.shape[:2]
     if points is None:
