@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hardware.board import Board, DriverMissing
+from hardware.board import Board
 
 _T = TypeVar("_T")
 
@@ -19,9 +19,14 @@ _T = TypeVar("_T")
 class Exposure(Protocol):
     """One exposure, its shutter closed. `timestamp_ns` is its begin on the monotonic clock."""
 
-    exposure_us: int
-    gain: float
-    timestamp_ns: int
+    @property
+    def exposure_us(self) -> int: ...
+
+    @property
+    def gain(self) -> float: ...
+
+    @property
+    def timestamp_ns(self) -> int: ...
 
     def counts(self) -> npt.NDArray[np.uint16]:
         """Read it out: H×W×3 RGB linear counts, black level included."""
@@ -32,11 +37,24 @@ class Camera(Protocol):
 
     name: str
 
+    def prepare(self, mode: str, exposure_us: int, gain: float) -> None:
+        """Make the next exposures so; returns once the camera does. Raises OSError.
+
+        A new exposure time takes some frames to work: this is called before a light goes on, so that it
+        needs to be lit no longer than one exposure takes.
+        """
+
     def expose(self, mode: str, exposure_us: int, gain: float, after_ns: int) -> Exposure:
         """The first exposure that begins at `after_ns` (monotonic) or later, in `mode` "still" or "preview".
 
-        Returns when the shutter has closed, so that the light can go off before the picture is read out.
-        Raises OSError.
+        Returns when the shutter has closed on the last row, so that the light can go off before the picture
+        is worked on. Raises OSError.
+        """
+
+    def tell(self, instruction: str) -> None:
+        """What the person was just asked to do ("close_eyes", "open_eyes").
+
+        A simulated camera passes it on to its patient; no other minds.
         """
 
     def close(self) -> None: ...
@@ -53,11 +71,14 @@ def open_camera(board: Board, run: Path, patient: Callable[[], Any]) -> Camera:
 
     Raises DriverMissing, which names the line of the board profile.
     """
-    if board.camera.driver != "simulated":
-        raise DriverMissing(
-            f"camera.driver = '{board.camera.driver}' in board '{board.name}' has no driver in this version:"
-            " use a board with camera.driver = 'simulated'."
-        )
+    if board.camera.driver == "picamera2":
+        from firmware.picamera import open_picamera
+
+        return open_picamera(board)
+    if board.camera.driver == "v4l2":
+        from firmware.v4l2 import open_v4l2
+
+        return open_v4l2(board)
     from hardware.simulated.camera import SimulatedCamera
 
     return SimulatedCamera(board, patient(), run / "pins.page")
@@ -97,14 +118,22 @@ def reflectance(
 ) -> npt.NDArray[np.uint16]:
     """Linear sRGB, 65,535 = reflectance 1.0, of `counts` taken under `light` at `level`.
 
-    The nominal calibration: black level off, over the board's constant for a white diffuser. A dark frame
-    is scaled like one under white light.
+    The nominal calibration: black level off, over the board's constants for a white diffuser (brightness
+    and white balance). A dark frame is scaled like one under white light.
     """
     profile = board.lights.get(light, board.lights["white"])
     exposed = (exposure.exposure_us / profile.exposure_us) * (exposure.gain / profile.gain)
     scale = 65_535.0 / (profile.white_counts * exposed * level)
-    black = -board.camera.black_level * scale
-    return np.asarray(cv2.addWeighted(counts, scale, counts, 0.0, black, dtype=cv2.CV_16U), np.uint16)
+    red, blue = profile.colour_gains
+    if (red, blue) == (1.0, 1.0):
+        black = -board.camera.black_level * scale
+        return np.asarray(cv2.addWeighted(counts, scale, counts, 0.0, black, dtype=cv2.CV_16U), np.uint16)
+    scales = np.array([red, 1.0, blue]) * scale
+    # One affine map of the three channels, saturating: cv2.transform knows no 16-bit rounding of its own.
+    balanced = cv2.transform(
+        counts.astype(np.float32), np.column_stack([np.diag(scales), -board.camera.black_level * scales])
+    )
+    return np.asarray(np.clip(np.rint(balanced), 0, 65_535), np.uint16)
 
 
 def _srgb_table() -> npt.NDArray[np.uint8]:

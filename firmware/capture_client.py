@@ -91,18 +91,22 @@ class CaptureClient:
         consent: ConsentStamp,
         uv: UvAllowance | None,
         on_progress: Callable[[str, int, int], None] | None = None,
+        phase: str = "all",
     ) -> Capture:
-        """The whole sequence; a Capture whose pixels are views into read-only memory.
+        """The whole sequence, or one phase of it: "lit" with the eyes open, then "uv" with the eyes
+        closed, whose Captures `Capture.joined` makes one. A Capture whose pixels are views into read-only
+        memory.
 
         `on_progress(light, done, of)` is called as each light begins and with ("done", of, of) at the end.
         Without `uv`, or where the light daemon refuses it, the Capture is whole and `missing` says why there
-        is no "uv365". Raises CaptureFault.
+        is no "uv365" ("eyes_open" where the patient has not closed them). Raises CaptureFault.
         """
         request = {
             "do": "capture",
             "session": session,
             "consent": consent.to_dict(),
             "uv": uv.to_dict() if uv else None,
+            "phase": phase,
         }
         _, memory = self._ask(request, on_progress)
         try:

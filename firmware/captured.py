@@ -20,7 +20,7 @@ from firmware.channel import Channel, ChannelError, Listener, close_all
 from firmware.guidance import FaceFinder, face_box, guide, look_for_face
 from firmware.lights import Lights, LightsFault
 from firmware.memory import publish
-from firmware.sequence import Sequence, SequenceFailed
+from firmware.sequence import PHASES, Sequence, SequenceFailed
 from firmware.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
 
@@ -29,6 +29,9 @@ _PREVIEW_LEVEL = 0.35
 _PREVIEW_SILENCE_S = 3.0
 _BEAT_S = 0.25
 _CAPTURE_BUDGET_S = 25.0
+_OPEN_S = 10.0
+# Opening the camera anew helped nothing: the process asks to be restarted.
+_FREEZES = 2
 
 log = structlog.get_logger()
 
@@ -45,6 +48,12 @@ class _Refused(Exception):
 
 class _Abandoned(Exception):
     """The client hung up, or the daemon is stopping: nobody waits for these pictures."""
+
+    exit_status = 1
+
+
+class CameraLost(Exception):
+    """The camera is beyond what this process can mend; whoever supervises it starts it afresh."""
 
     exit_status = 1
 
@@ -74,13 +83,23 @@ class CaptureDaemon:
         self._stopping = threading.Event()
         self._state = "idle"
         self._last_fault: str | None = None
+        self._freezes = 0
         self._previewed: str | None = None
         self._seen = 0.0
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Call from the main thread."""
+        """Serve until SIGTERM or SIGINT. Call from the main thread.
+
+        Raises CameraLost when the camera froze again after it was opened anew.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
+        self.serve()
+        if self._freezes >= _FREEZES:
+            raise CameraLost("The camera froze again after it was opened anew: start this daemon afresh.")
+
+    def serve(self) -> None:
+        """Serve until stopped."""
         threading.Thread(target=self._keep_preview, name="preview light", daemon=True).start()
         log.info("ready", daemon="captured", simulated=self._board.simulated)
         try:
@@ -92,9 +111,12 @@ class CaptureDaemon:
             # Hanging up is what puts the lights off, whatever any thread is doing.
             self._lights.close()
             self._listener.close()
-            if self._camera is not None:
-                self._camera.close()
+            self._close_camera(lambda: None)
         log.info("stopped", daemon="captured")
+
+    def stop(self) -> None:
+        """Make `serve` return; all lights are off then."""
+        self._stopping.set()
 
     def _serve(self, channel: Channel) -> None:
         """Answer the one request of a connection."""
@@ -115,11 +137,14 @@ class CaptureDaemon:
             finally:
                 if memory is not None:
                     os.close(memory)
+                if self._freezes >= _FREEZES:
+                    self.stop()
 
     def _answer(self, channel: Channel, request: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
         if request.get("v") != PROTOCOL:
             raise _Refused("unavailable", f"The capture daemon speaks version {PROTOCOL} of its protocol.")
         what, session = request.get("do"), str(request.get("session") or "")
+        phase = str(request.get("phase", "all"))
         if what == "status":
             return {"ok": True, **self._status()}, None
         if what == "end":
@@ -139,7 +164,9 @@ class CaptureDaemon:
             uv = None if request.get("uv") is None else UvAllowance.from_dict(request["uv"])
         except StampError as error:
             raise _Refused("light_fault", str(error)) from error
-        return self._capture(channel, session, consent, uv)
+        if phase not in PHASES:
+            raise _Refused("unavailable", f"A capture has no phase {phase!r}.")
+        return self._capture(channel, session, consent, uv, phase)
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -160,6 +187,7 @@ class CaptureDaemon:
         with self._my_turn("preview"):
             self._light_preview(session, consent)
             picture = self._preview_picture()
+            self._freezes = 0
             self._seen = time.monotonic()
         face, reason = look_for_face(self._find_face, picture, self._board.engine)
         answer = {
@@ -192,10 +220,11 @@ class CaptureDaemon:
             _BEAT_S,
             self._check_running,
         )
-        return to_srgb(reflectance(self._board, "white", exposure.counts(), exposure, level))
+        counts = watched(exposure.counts, _OPEN_S, _BEAT_S, self._check_running)
+        return to_srgb(reflectance(self._board, "white", counts, exposure, level))
 
     def _capture(
-        self, channel: Channel, session: str, consent: ConsentStamp, uv: UvAllowance | None
+        self, channel: Channel, session: str, consent: ConsentStamp, uv: UvAllowance | None, phase: str
     ) -> tuple[dict[str, Any], int]:
         deadline = time.monotonic() + _CAPTURE_BUDGET_S
 
@@ -218,8 +247,9 @@ class CaptureDaemon:
             camera = self._camera_now()
             self._lease(session, consent, uv)
             try:
-                sequence = Sequence(self._board, camera, self._lights, watch)
-                capture = sequence.run(uv is not None, on_progress)
+                sequence = Sequence(self._board, camera, self._lights, watch, self._find_face)
+                capture = sequence.run(uv is not None, on_progress, phase)
+                self._freezes = 0
             except SequenceFailed as failed:
                 raise _Refused(failed.code, str(failed)) from failed
             finally:
@@ -238,8 +268,14 @@ class CaptureDaemon:
             self._lights.lease(session, consent, uv)
 
     def _camera_now(self) -> Camera:
+        """The camera; one that was dropped is opened anew, which may hang like everything it does."""
         if self._camera is None:
-            self._camera = open_camera(self._board, self._run, self._patient)
+            self._camera = watched(
+                lambda: open_camera(self._board, self._run, self._patient),
+                _OPEN_S,
+                _BEAT_S,
+                self._check_running,
+            )
         return self._camera
 
     @contextlib.contextmanager
@@ -255,6 +291,9 @@ class CaptureDaemon:
             raise _Refused("busy" if fault.code == "busy" else "light_fault", str(fault)) from fault
         except (CameraFrozen, OSError) as error:
             self._drop_camera()
+            self._freezes += 1
+            if self._freezes >= _FREEZES:
+                log.error("camera lost", why=str(error))
             raise _Refused("camera_frozen", f"The camera gave no picture. {error}") from error
         finally:
             self._state = "preview" if self._previewed else "idle"
@@ -264,9 +303,17 @@ class CaptureDaemon:
         """Close the camera, to open it anew at the next request; no light stays on without one."""
         self._previewed = None
         self._lights.release()
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        self._close_camera(self._check_running)
+
+    def _close_camera(self, watch: Callable[[], None]) -> None:
+        """Close the camera, if there is one; one that hangs even in this is left behind."""
+        camera, self._camera = self._camera, None
+        if camera is None:
+            return
+        try:
+            watched(camera.close, self._board.camera.deadline_s, _BEAT_S, watch)
+        except (CameraFrozen, OSError) as error:
+            log.warning("camera not closed", why=str(error))
 
     def _check_running(self) -> None:
         if self._stopping.is_set():

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
-from firmware.camera import Camera, Exposure, reflectance, watched
+from firmware.camera import Camera, Exposure, reflectance, to_srgb, watched
+from firmware.checks import FrameChecks
+from firmware.eyes import eyes_closed
+from firmware.guidance import FaceFinder, look_for_face
+from firmware.lightcore import OVERRUN_S
 from firmware.lights import Lights, LightsFault
 from hardware.board import Board
 from hardware.capture import Capture, Frame
@@ -22,11 +24,16 @@ DARK = "dark"
 ORDER = (DARK, "white", "parallel", "cross", *(f"dir{n}" for n in range(8)), "uv365")
 # The measurements need this one; without any other the Capture only says what is missing.
 REQUIRED = "white"
+# A light is tried twice, while second tries are left for the sequence.
 _TRIES = 2
+_SECOND_TRIES = 4
+# So many lights lost to a face that is not where it was: nobody stands still there, or nobody at all.
+_MOVED_AT_MOST = 2
 _BEAT_S = 0.05
-# Median reflectance in the middle of the picture: under a light at least, in the dark at most.
-_LIT_AT_LEAST = 0.010
-_DARK_AT_MOST = 0.008
+# Working out a frame's pixels takes a processor, not a camera; it is given longer.
+_READ_OUT_S = 10.0
+_LOOK_LEVEL = 0.35
+PHASES = ("all", "lit", "uv")
 
 
 class SequenceFailed(Exception):
@@ -49,36 +56,47 @@ class _Unusable(Exception):
         self.code = code
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sequence:
     """Runs the lights of `board` past `camera`. The lease on `lights` is the caller's.
 
     `watch` is called at least every 50 ms while a shutter is open and between lights; whatever it raises
-    ends the sequence.
+    ends the sequence. `find_face` gives landmarks to see movement and closed eyes by; without it neither is
+    looked for. One Sequence is one run.
     """
 
     board: Board
     camera: Camera
     lights: Lights
     watch: Callable[[], None]
+    find_face: FaceFinder | None = None
 
-    def run(self, uv: bool, on_progress: Callable[[str, int, int], None]) -> Capture:
-        """The whole sequence; UV only if `uv`. Raises SequenceFailed, CameraFrozen, LightsFault, OSError."""
+    def __post_init__(self) -> None:
+        self._checks = FrameChecks(self.board, self.find_face)
+        self._second_tries = _SECOND_TRIES
+        self._after_ns = 0
+
+    def run(self, uv: bool, on_progress: Callable[[str, int, int], None], phase: str = "all") -> Capture:
+        """The lights of `phase`: "lit" (eyes may be open), "uv" (eyes closed), or "all" in one go; UV only
+        if `uv`. Raises SequenceFailed, CameraFrozen, LightsFault, OSError; all lights are off then.
+        """
         names = [name for name in ORDER if name == DARK or name in self.board.lights]
+        names = [name for name in names if phase == "all" or self._is_uv(name) == (phase == "uv")]
         frames: list[Frame] = []
         missing: dict[str, str] = {}
         for done, name in enumerate(names):
             on_progress(name, done, len(names))
-            if name != DARK and self.board.lights[name].is_uv and not uv:
+            if self._is_uv(name) and not uv:
                 missing[name] = "not_allowed"
                 continue
             try:
+                if self._is_uv(name):
+                    self._see_closed_eyes()
                 frames.append(self._take(name))
             except _Unusable as unusable:
                 log.warning("frame missing", light=name, reason=unusable.code)
                 missing[name] = unusable.code
-                if name == REQUIRED:
-                    raise _required(unusable.code) from unusable
+                self._end_if_hopeless(name, missing)
         on_progress("done", len(names), len(names))
         return Capture(
             board=self.board.name,
@@ -89,23 +107,26 @@ class Sequence:
             missing=missing,
         )
 
+    def _is_uv(self, name: str) -> bool:
+        return name != DARK and self.board.lights[name].is_uv
+
     def _take(self, name: str) -> Frame:
-        """A frame under light `name`; tried again once. Raises _Unusable."""
-        for remaining in reversed(range(_TRIES)):
+        """A frame under light `name`; tried again where that may help. Raises _Unusable."""
+        for attempt in range(_TRIES):
             self.watch()
             try:
                 exposure = self._expose(name)
             except LightsFault as fault:
                 # The light daemon's no to UV is not a fault: the scan goes on without.
-                if (
-                    name == DARK
-                    or not self.board.lights[name].is_uv
-                    or fault.code in ("unavailable", "fault")
-                ):
+                if not self._is_uv(name) or fault.code in ("unavailable", "fault"):
                     raise
                 raise _Unusable(fault.code) from fault
-            pixels = reflectance(self.board, name, exposure.counts(), exposure)
-            fault_code = _check(name, pixels)
+            counts = watched(exposure.counts, _READ_OUT_S, _BEAT_S, self._beat)
+            pixels = reflectance(self.board, name, counts, exposure)
+            if exposure.timestamp_ns < self._after_ns:
+                fault_code: str | None = "too_early"
+            else:
+                fault_code = self._checks.dark(pixels) if name == DARK else self._checks.lit(name, pixels)
             if fault_code is None:
                 return Frame(
                     light=name,
@@ -114,52 +135,100 @@ class Sequence:
                     gain=exposure.gain,
                     timestamp_ns=exposure.timestamp_ns,
                 )
-            if not remaining:
+            if attempt + 1 == _TRIES or self._second_tries == 0:
                 raise _Unusable(fault_code)
+            self._second_tries -= 1
         raise AssertionError("unreachable")
 
+    def _see_closed_eyes(self) -> None:
+        """Look at the eyes in a little white light, right before UV. Raises _Unusable unless they are closed.
+
+        The patient has said so before; this is the machine's own look, and no proof either.
+        """
+        if self.board.eye_protection != "closed_eyes" or self.find_face is None:
+            return
+        self.camera.tell("close_eyes")
+        white = self.board.lights[REQUIRED]
+        level = _LOOK_LEVEL if white.pwm_hz else 1.0
+        exposure_us = min(round(white.exposure_us / level), round(0.95e6 / self.board.camera.preview.fps))
+        try:
+            self._prepare("preview", exposure_us, white.gain)
+            after_ns = self.lights.on(REQUIRED, level) + self.board.camera.settle_ms * 1_000_000
+            exposure = self._shoot("preview", exposure_us, white.gain, after_ns)
+        finally:
+            self.lights.off()
+        picture = reflectance(self.board, REQUIRED, exposure.counts(), exposure, level)
+        face, reason = look_for_face(self.find_face, to_srgb(picture), self.board.engine)
+        if face is None:
+            raise _Unusable(reason or "no_face")
+        if not eyes_closed(picture, face):
+            raise _Unusable("eyes_open")
+
+    def _end_if_hopeless(self, name: str, missing: dict[str, str]) -> None:
+        """Raises SequenceFailed where going on would give no Capture worth having."""
+        code = missing[name]
+        if name == REQUIRED:
+            raise _required(code)
+        if code == "lamp_stuck":
+            raise SequenceFailed(
+                "light_fault",
+                "The camera sees light while all lamps are off: the shroud is open, or a lamp does not go"
+                " out. Staff need to look at it.",
+            )
+        if list(missing.values()).count("moved") >= _MOVED_AT_MOST:
+            raise SequenceFailed(
+                "moved",
+                "The face was not where it was, in several pictures: please hold still and try again.",
+            )
+
     def _expose(self, name: str) -> Exposure:
+        """One exposure under `name`, the light off again on every way out."""
         profile = self.board.lights[REQUIRED if name == DARK else name]
         settle_ns = self.board.camera.settle_ms * 1_000_000
         try:
             if name == DARK:
                 self.lights.off()
+            self._prepare("still", profile.exposure_us, profile.gain)
+            if name == DARK:
                 lit_ns = time.monotonic_ns()
             elif profile.is_uv:
                 lit_ns = self.lights.pulse(name, self._pulse_s(profile.exposure_us))
             else:
                 lit_ns = self.lights.on(name, 1.0)
-            after_ns = lit_ns + settle_ns
-            exposure = watched(
-                lambda: self.camera.expose("still", profile.exposure_us, profile.gain, after_ns),
-                self.board.camera.deadline_s,
-                _BEAT_S,
-                self._beat,
-            )
+            self._after_ns = lit_ns + settle_ns
+            return self._shoot("still", profile.exposure_us, profile.gain, self._after_ns)
         finally:
             self.lights.off()
-        if exposure.timestamp_ns < after_ns:
-            raise _Unusable("too_early")
-        return exposure
+
+    def _prepare(self, mode: str, exposure_us: int, gain: float) -> None:
+        camera = self.camera
+        watched(
+            lambda: camera.prepare(mode, exposure_us, gain),
+            self.board.camera.deadline_s,
+            _BEAT_S,
+            self._beat,
+        )
+
+    def _shoot(self, mode: str, exposure_us: int, gain: float, after_ns: int) -> Exposure:
+        camera = self.camera
+        return watched(
+            lambda: camera.expose(mode, exposure_us, gain, after_ns),
+            self.board.camera.deadline_s,
+            _BEAT_S,
+            self._beat,
+        )
 
     def _beat(self) -> None:
         self.watch()
         self.lights.beat()
 
     def _pulse_s(self, exposure_us: int) -> float:
-        """Long enough to settle, wait for the next frame to begin, and expose it; off comes sooner."""
+        """Long enough to settle, wait for the next frame to begin, lose one, expose it and read it out; off
+        comes sooner.
+        """
         camera = self.board.camera
-        return camera.settle_ms / 1000 + 2 / camera.still.fps + 2 * exposure_us / 1e6 + 0.05
-
-
-def _check(name: str, pixels: npt.NDArray[np.uint16]) -> str | None:
-    """What is wrong with the brightness of this frame, or None. The face is in the middle of the picture."""
-    height, width = pixels.shape[:2]
-    middle = pixels[height // 4 : -height // 4 : 8, width // 4 : -width // 4 : 8]
-    level = float(np.median(middle.max(axis=2))) / 65_535
-    if name == DARK:
-        return "stray_light" if level > _DARK_AT_MOST else None
-    return "too_dark" if level < _LIT_AT_LEAST else None
+        wanted = camera.settle_ms / 1000 + 4 / camera.still.fps + exposure_us / 1e6
+        return min(wanted, self.board.limits.uv_pulse_s - OVERRUN_S)
 
 
 def _required(code: str) -> SequenceFailed:
@@ -167,6 +236,14 @@ def _required(code: str) -> SequenceFailed:
         return SequenceFailed(
             "too_dark",
             "The picture under the white light is dark: the lamp or the camera needs a look by staff.",
+        )
+    if code == "blurred":
+        return SequenceFailed("moved", "The picture is blurred: please hold still and try again.")
+    if code == "too_bright":
+        return SequenceFailed(
+            "light_fault",
+            "The picture under the white light is far too bright: the camera or the lamp needs a look by"
+            " staff.",
         )
     return SequenceFailed(
         "camera_frozen", f"The camera gave no usable picture under the white light ({code})."

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hardware.header import HEADERS, I2C, SPI, Header
+from hardware.simulation import Simulation
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,17 +57,17 @@ class Mode(_Strict):
 
 
 class CameraProfile(_Strict):
-    """The camera: driver, modes, and what its numbers mean (linear, black at `black_level`).
+    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`).
 
     `colour` is what the camera itself delivers; a driver makes srgb linear first. `device` is the path of
     a V4L2 camera or the number of a libcamera one. The sensor's picture is turned by `rotate_deg` clockwise
-    to stand upright. `port` is the socket that its cable goes to.
+    to stand upright. `port` is the socket that its cable goes to. A face less sharp than
+    `sharpness_at_least` (see `firmware.checks`) is blurred.
     """
 
     driver: Literal["simulated", "picamera2", "v4l2"]
     part: Part | None = None
     port: Part | None = None
-    device: Part | None = None
     rotate_deg: Literal[0, 90, 180, 270] = 0
     colour: Literal["raw", "linear-srgb", "srgb"] = "linear-srgb"
     still: Mode
@@ -75,6 +76,8 @@ class CameraProfile(_Strict):
     black_level: Annotated[int, Field(ge=0)]
     settle_ms: Annotated[int, Field(ge=0, le=1000)]
     deadline_s: Annotated[float, Field(gt=0, le=10)] = 2.0
+    device: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^/dev/")] = 0
+    sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Light(_Strict):
@@ -83,7 +86,9 @@ class Light(_Strict):
     `irradiance_w_m2` is at the eye plane, with the date of its measurement; without the date it is the
     design value, and a UV lamp stays locked. A light without `pwm_hz` is switched, not dimmed; UV is always
     switched. A light without `pin` is the room's, which nobody here switches. `driver` names the
-    constant-current driver of the LEDs, set to `current_ma`.
+    constant-current driver of the LEDs, set to `current_ma`. `colour_gains` (red,
+    blue) over green make the nominal flat field neutral: the white balance, locked for this light. `expect`
+    is the band in which the median reflectance in the middle of a frame lies, whoever stands there.
     """
 
     pin: Pin | None = None
@@ -96,6 +101,8 @@ class Light(_Strict):
     exposure_us: Annotated[int, Field(gt=0, le=500_000)]
     gain: Positive = 1.0
     white_counts: Positive
+    colour_gains: tuple[Positive, Positive] = (1.0, 1.0)
+    expect: tuple[Positive, Positive] = (0.010, 0.97)
     position_mm: tuple[float, float, float] | None = None
 
     @property
@@ -180,16 +187,6 @@ class Limits(_Strict):
     lamp_temperature_c: Annotated[float, Field(gt=0, le=60.0)] = 60.0
     eye_protection_s: Annotated[float, Field(gt=0, le=30.0)] = 30.0
     flashes_per_s: Annotated[float, Field(gt=0, le=3.0)] = 3.0
-
-
-class Simulation(_Strict):
-    """What is wrong with a simulated kiosk, for tests: all is well by default."""
-
-    dead_lamps: tuple[LightName, ...] = ()
-    stuck_lamps: tuple[LightName, ...] = ()
-    shroud_closed: tuple[bool, bool] = (True, True)
-    lamp_temperature_c: float = 35.0
-    camera_freezes_after: Annotated[int, Field(ge=0)] | None = None
 
 
 class Board(_Strict):
@@ -289,7 +286,7 @@ def _driver_problems(board: Board) -> Iterator[str]:
         yield f"header is missing: pin_factory = '{board.pin_factory}' needs to know which pins there are"
     if (board.pin_factory == "gpiod") != (board.gpio_chip is not None):
         yield "gpio_chip belongs to pin_factory = 'gpiod' (for example '/dev/gpiochip0'), and to no other"
-    if board.camera.driver == "v4l2" and not (board.camera.device or "").startswith("/dev/"):
+    if board.camera.driver == "v4l2" and not isinstance(board.camera.device, str):
         yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
 
 
@@ -321,6 +318,8 @@ def _light_problems(name: str, light: Light, board: Board) -> Iterator[str]:
         yield f"lights.{name} is UV: it is switched, so pwm_hz must go"
     if name.startswith("dir") and light.position_mm is None:
         yield f"lights.{name}.position_mm is missing"
+    if light.expect[0] >= light.expect[1]:
+        yield f"lights.{name}.expect must be a band: lower bound first"
     if light.calibrated_on == "simulated" and not board.simulated:
         yield f"lights.{name}.calibrated_on must be a date on a board that is not simulated"
     if light.white_counts + board.camera.black_level >= 2**board.camera.bits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,15 @@ class Capture:
     def frame(self, light: str) -> Frame | None:
         """The frame taken under `light`, or None."""
         return next((f for f in self.frames if f.light == light), None)
+
+    def joined(self, later: Capture) -> Capture:
+        """This Capture with the frames of a later phase of the same visit; what that gave is not missing."""
+        missing = {**self.missing, **later.missing}
+        frames = (*self.frames, *later.frames)
+        taken = {frame.light for frame in frames}
+        return replace(
+            self, frames=frames, missing={name: why for name, why in missing.items() if name not in taken}
+        )
 
     def _header(self) -> dict[str, Any]:
         return {

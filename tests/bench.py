@@ -26,6 +26,7 @@ from kiosk_app.records import Records
 from kiosk_app.vault import Vault
 from models.runtime import network
 from sync.wire.keys import generate_opening_key
+from tests.bench_firmware import firmware_rows
 from tests.support.mosquitto import running_broker
 from tests.support.mqtt import connected
 
@@ -170,11 +171,17 @@ def main() -> None:
         }
         for stage, (part, what, reference) in references.items()
     ]
-    (BUILD / "bench.json").write_text(json.dumps(rows, indent=2) + "\n")
+    light_rows = firmware_rows(scratch)
+    (BUILD / "bench.json").write_text(json.dumps(rows + light_rows, indent=2) + "\n")
     columns = "{:9} {:>8}  {:41} {:>8} {:>6}  {:9} {:>5} {:>6}"
     print(columns.format("stage", "seconds", "beside", "seconds", "ratio", "part", "MB", "ratio"))
     for row in rows:
         print(columns.format(*row.values()))
+    print("{:30} {:>9}  {:41} {:>9} {:>6}".format("firmware", "figure", "beside", "figure", "ratio"))
+    for row in light_rows:
+        figures = (f"{row[key]:.3g} {row['unit']}" for key in ("figure", "reference_figure"))
+        figure, beside = figures
+        print(f"{row['stage']:30} {figure:>9}  {row['reference']:41} {beside:>9} {row['ratio']:>6}")
     print(f"Memory is beside a Python that only imports NumPy, OpenCV and the engine: {floor_mb:.0f} MB.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from hardware.board import Board
-from hardware.simulated.patient import AMBIENT, Patient, Scene
+from hardware.simulated.patient import Patient
+from hardware.simulated.pose import View
+from hardware.simulated.scene import AMBIENT
 from hardware.simulated.senses import light_reader
 from hardware.simulated.sensor import Sensor
 
@@ -20,13 +23,13 @@ class SimulatedExposure:
     def __init__(
         self,
         board: Board,
-        scene: Scene,
+        view: View,
         levels: dict[str, float],
         exposure_us: int,
         gain: float,
         timestamp_ns: int,
     ) -> None:
-        self._board, self._scene, self._levels = board, scene, levels
+        self._board, self._view, self._levels = board, view, levels
         self.exposure_us, self.gain, self.timestamp_ns = exposure_us, gain, timestamp_ns
 
     def counts(self) -> np.ndarray:
@@ -35,13 +38,15 @@ class SimulatedExposure:
         sensor = Sensor(camera.bits, camera.black_level)
         rng = np.random.default_rng(self.timestamp_ns)
         positions = {n: light.position_mm for n, light in self._board.lights.items() if light.position_mm}
-        counts = np.empty((self._scene.height, self._scene.width, 3), np.uint16)
+        scene = self._view.scene
+        counts = np.empty((scene.height, scene.width, 3), np.uint16)
         ambient = AMBIENT * self._counts_per_reflectance("white")
-        for rows, parts in self._scene.strips(self._levels, positions):
+        for rows, parts in scene.strips(self._levels, positions, self._view.eyes_closed):
             light = np.full(counts[rows].shape, ambient, np.float32)
             for name, reflectance in parts.items():
                 reflectance *= np.float32(self._counts_per_reflectance(name))
                 light += reflectance
+            light = self._view.moved(light)
             counts[rows] = sensor.read(light, self.gain, rng)
         return counts
 
@@ -54,39 +59,73 @@ class SimulatedExposure:
 class SimulatedCamera:
     """A camera whose frames begin on a fixed beat. `page` is the pin page of the light daemon.
 
-    `freezes_after` exposures it stops answering, as real ones do; `close` wakes it up.
+    What its board's simulation says goes wrong with it does; `close` wakes it up when it hangs.
     """
 
     name = "simulated"
 
     def __init__(self, board: Board, patient: Patient, page: Path) -> None:
         self._board, self._patient = board, patient
+        self._faults = board.simulation
         self._reader = light_reader(board, page)
         self._born_ns = time.monotonic_ns()
-        self._left = board.simulation.camera_freezes_after
+        self._exposures = 0
+        self._frames = 0
+        self._controls: tuple[str, int, float] | None = None
         self._closed = threading.Event()
+
+    def prepare(self, mode: str, exposure_us: int, gain: float) -> None:
+        """Make the next exposures so; returns once the camera does. Raises OSError."""
+        if self._controls is not None and self._controls != (mode, exposure_us, gain):
+            self._wait(self._faults.camera_control_frames * self._period_ns(mode, exposure_us) / 1e9)
+        self._controls = (mode, exposure_us, gain)
 
     def expose(self, mode: str, exposure_us: int, gain: float, after_ns: int) -> SimulatedExposure:
         """The first whole exposure that begins at `after_ns` (monotonic) or later; `mode` is "still" or
-        "preview". Returns when the shutter has closed. Raises OSError.
+        "preview". Returns when the picture has been read out. Raises OSError.
         """
-        if self._left is not None:
-            if self._left == 0:
-                self._closed.wait()
-            else:
-                self._left -= 1
-        fps = (self._board.camera.still if mode == "still" else self._board.camera.preview).fps
-        period_ns = max(int(1e9 / fps), exposure_us * 1000)
+        number = self._exposures
+        self._exposures += 1
+        self._fail(number)
+        self.prepare(mode, exposure_us, gain)
+        period_ns = self._period_ns(mode, exposure_us)
         earliest = max(after_ns, time.monotonic_ns())
         beats = -(-(earliest - self._born_ns) // period_ns)
+        self._frames += 1
+        every = self._faults.camera_drops_every
+        if every is not None and self._frames % every == 0:
+            beats += 1
         begin_ns = self._born_ns + beats * period_ns
         end_ns = begin_ns + exposure_us * 1000
-        if self._closed.wait(max(0.0, (end_ns - time.monotonic_ns()) / 1e9)):
-            raise OSError("the camera was closed")
+        read_ns = end_ns + round(self._faults.camera_readout_ms * 1e6)
+        self._wait((read_ns - time.monotonic_ns()) / 1e9)
         levels = {name: level for name, level in self._reader.levels(begin_ns, end_ns).items() if level > 0}
-        scene = self._patient.still if mode == "still" else self._patient.preview
-        return SimulatedExposure(self._board, scene, levels, exposure_us, gain, begin_ns)
+        view = self._patient.view(mode, number, self._faults)
+        return SimulatedExposure(self._board, view, levels, exposure_us, gain, begin_ns)
+
+    def tell(self, instruction: str) -> None:
+        """The patient hears "close_eyes" or "open_eyes"."""
+        if not self._faults.patient_keeps_eyes_open:
+            self._patient.eyes_closed = instruction == "close_eyes"
 
     def close(self) -> None:
         self._closed.set()
         self._reader.close()
+
+    def _period_ns(self, mode: str, exposure_us: int) -> int:
+        fps = (self._board.camera.still if mode == "still" else self._board.camera.preview).fps
+        return max(int(1e9 / fps), exposure_us * 1000)
+
+    def _wait(self, seconds: float) -> None:
+        if self._closed.wait(max(0.0, seconds)):
+            raise OSError("the camera was closed")
+
+    def _fail(self, number: int) -> None:
+        faults, at = self._faults, self._faults.camera_fault_at
+        frozen = faults.camera_freezes_after is not None and number >= faults.camera_freezes_after
+        if frozen or (faults.camera_fault == "hangs" and number >= at):
+            self._closed.wait()
+        if faults.camera_fault == "raises" and number == at:
+            raise OSError(errno.EIO, "the camera gave an error")
+        if faults.camera_fault == "disconnects" and number >= at:
+            raise OSError(errno.ENODEV, "the camera is not there any more")

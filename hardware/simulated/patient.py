@@ -5,24 +5,23 @@ The portrait stays in memory; nothing here writes a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from hardware.board import Board
-from hardware.simulated.shape import Shape, shape_from_landmarks
+from hardware.simulated.lids import closed_lids
+from hardware.simulated.pose import View
+from hardware.simulated.scene import Scene
+from hardware.simulated.shape import FACE_WIDTH_MM, Shape, shape_from_landmarks
 from hardware.simulated.skin import fluorescence, melanin_map, porphyrin_spots, split_shine
+from hardware.simulation import Simulation
 
 # Where the face stands in the picture: its width as a share of the picture's, its middle from the top.
 _FACE_SHARE, _FACE_MIDDLE = 0.52, 0.47
 _HOOD = 0.02
 _MOST_PIXELS = 8_000_000
-_STRIP_ROWS = 128
-_LEAK = 0.01
-# Under no lamp, light still creeps in under the shroud.
-AMBIENT = 0.0002
 
 
 class PortraitError(ValueError):
@@ -61,75 +60,6 @@ def default_portrait() -> np.ndarray:
     return picture
 
 
-class Scene:
-    """What one camera mode sees of the patient: maps of its size, and light by light what they send back."""
-
-    def __init__(
-        self, diffuse: np.ndarray, shine: np.ndarray, skin: np.ndarray, uv: np.ndarray, shape: Shape
-    ):
-        """`diffuse` and `uv` H×W×3, `shine` and `skin` H×W, all float16; `shape` on any grid."""
-        self.height, self.width = shine.shape
-        self._diffuse, self._shine, self._skin, self._uv, self._shape = diffuse, shine, skin, uv, shape
-        rng = np.random.default_rng(5)
-        grain = rng.standard_normal((512 + _STRIP_ROWS, self.width), dtype=np.float32)
-        grain = cv2.GaussianBlur(grain, (0, 0), 1.3) - cv2.GaussianBlur(grain, (0, 0), 4.0)
-        self._slope_x = cv2.Sobel(grain, cv2.CV_32F, 1, 0)
-        self._slope_y = cv2.Sobel(grain, cv2.CV_32F, 0, 1)
-
-    def scaled(self, width: int, height: int) -> Scene:
-        """The same scene for another mode."""
-
-        def shrink(values: np.ndarray) -> np.ndarray:
-            small = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-            return small.astype(np.float16)
-
-        maps = (self._diffuse, self._shine, self._skin, self._uv)
-        return Scene(*map(shrink, maps), self._shape)
-
-    def strips(
-        self, levels: Mapping[str, float], positions_mm: Mapping[str, tuple[float, float, float]]
-    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """(rows, light → reflectance float32 rows×W×3) from top to bottom, for each light with a level."""
-        shading = {
-            name: cv2.resize(_shading(self._shape, positions_mm[name]), (self.width, self.height))
-            for name in levels
-            if name in positions_mm
-        }
-        for top in range(0, self.height, _STRIP_ROWS):
-            rows = slice(top, min(self.height, top + _STRIP_ROWS))
-            diffuse = self._diffuse[rows].astype(np.float32)
-            parts = {}
-            for name, level in levels.items():
-                if name in shading:
-                    parts[name] = diffuse * (level * self._roughened(shading, positions_mm, name, rows))
-                elif name == "uv365":
-                    parts[name] = self._uv[rows].astype(np.float32) * np.float32(level)
-                else:
-                    gloss, half = _polarised(name)
-                    shine = self._shine[rows].astype(np.float32) * np.float32(gloss * level)
-                    part = diffuse * np.float32(half * level)
-                    part += shine[:, :, None]
-                    parts[name] = part
-            yield rows, parts
-
-    def _roughened(
-        self,
-        shading: Mapping[str, np.ndarray],
-        positions_mm: Mapping[str, tuple[float, float, float]],
-        name: str,
-        rows: slice,
-    ) -> np.ndarray:
-        """Shading with the grain of skin in it, which a light from the side brings out."""
-        x, y, z = positions_mm[name]
-        side = np.float32(0.05 / (x * x + y * y + z * z) ** 0.5)
-        first = rows.start % 512
-        here = slice(first, first + rows.stop - rows.start)
-        grain = (self._slope_x[here] * np.float32(-x) + self._slope_y[here] * np.float32(-y)) * side
-        grain *= self._skin[rows]
-        grain += 1.0
-        return np.asarray((shading[name][rows] * grain)[:, :, None])
-
-
 class Patient:
     """One simulated patient in front of one board's camera.
 
@@ -143,30 +73,28 @@ class Patient:
         still, preview = board.camera.still, board.camera.preview
         self.still = _scene(portrait, landmarks, still.width, still.height, np.random.default_rng(seed))
         self.preview = self.still.scaled(preview.width, preview.height)
+        self._empty = Scene(*_hood(preview.width, preview.height))
+        self._mm_per_share = FACE_WIDTH_MM / _FACE_SHARE
+        self.eyes_closed = False
+
+    def view(self, mode: str, number: int, behaviour: Simulation) -> View:
+        """How the patient stands there in exposure `number`; `mode` is "still" or "preview"."""
+        scene = self.still if mode == "still" else self.preview
+        gone = behaviour.patient_leaves_at
+        if gone is not None and number >= gone:
+            return View(self._empty.scaled(scene.width, scene.height))
+        px_per_mm = scene.width / self._mm_per_share
+        moves = behaviour.patient_moves_at
+        shift = behaviour.patient_moves_mm if moves is not None and number >= moves else 0.0
+        sway = round(behaviour.patient_sways_mm * px_per_mm)
+        return View(scene, self.eyes_closed, round(shift * px_per_mm), sway)
 
 
-def _polarised(name: str) -> tuple[float, float]:
-    """(share of gloss, share of diffuse light) that a light without direction sends to the camera.
-
-    Through parallel polarisers pass half the diffuse light and all the gloss, through crossed ones the other
-    half with what the polarisers leak; without polarisers all of both, in the same unit.
-    """
-    return {"parallel": (1.0, 0.5), "cross": (_LEAK, 0.5)}.get(name, (1.0, 1.0))
-
-
-def _shading(shape: Shape, position_mm: tuple[float, float, float]) -> np.ndarray:
-    """Light of a lamp near the face, h×w float32: ρ n·(s−x)/|s−x|³, about 1 for a plane facing the camera at
-    the middle of the face.
-    """
-    source = np.asarray(position_mm, np.float32)
-    to_lamp = source - shape.points_mm
-    distance = np.linalg.norm(to_lamp, axis=2)
-    facing = (shape.normals * to_lamp).sum(axis=2) / distance
-    # Skin scatters light around an edge: the shadow's border is soft, and the hood sends a little back.
-    lit = 0.5 * (facing + np.sqrt(facing**2 + 0.02))
-    light = 0.94 * lit / distance**2
-    light *= float(np.linalg.norm(source) ** 3 / source[2])
-    return np.asarray(light + 0.06, np.float32)
+def _hood(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Shape]:
+    """The maps of a Scene where nobody stands: the dark inside of the hood."""
+    dark = np.full((height, width, 3), _HOOD, np.float16)
+    none = np.zeros((height, width), np.float16)
+    return dark, none, none, (dark * np.float16(0.02)).astype(np.float16), _flat_shape(width, height)
 
 
 def _scene(
@@ -191,9 +119,8 @@ def _scene(
     spots = porphyrin_spots(placed, (height, width), face_px, rng) * skin
     uv += spots[:, :, None] * np.array([0.55, 0.16, 0.06], np.float32)
     half = np.float16
-    return Scene(
-        diffuse.astype(half), np.maximum(shine, 0).astype(half), skin.astype(half), uv.astype(half), shape
-    )
+    maps = (diffuse.astype(half), np.maximum(shine, 0).astype(half), skin.astype(half), uv.astype(half))
+    return Scene(*maps, shape, closed_lids(*maps, placed))
 
 
 def _gloss(shape: Shape) -> np.ndarray:

@@ -14,7 +14,7 @@ OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
-_EYES = (
+EYES = (
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 )
@@ -95,6 +95,6 @@ def _fill(polygon: np.ndarray, size: tuple[int, ...], step: int) -> np.ndarray:
 
 def _soft_mask(points: np.ndarray, size: tuple[int, ...], step: int, scale: float) -> np.ndarray:
     mask = _fill(points[list(OVAL), :2], size, step)
-    for hole in (*_EYES, _LIPS):
+    for hole in (*EYES, _LIPS):
         mask -= _fill(points[list(hole), :2], size, step)
     return cv2.GaussianBlur(np.clip(mask, 0, 1), (0, 0), max(0.8, 0.012 * scale / step))

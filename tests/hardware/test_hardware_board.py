@@ -177,3 +177,11 @@ def test_a_thermometer_with_a_torn_wire_is_broken_and_not_cold():
     assert sensors is not None
     with pytest.raises(OSError, match="broken"):
         sensors.lamp_temperature.reading(0.0)
+
+
+def test_a_brightness_band_upside_down_is_named(tmp_path):
+    text = (BOARDS / "simulated.toml").read_text().replace("pin = 13\n", "pin = 13\nexpect = [0.5, 0.1]\n")
+    path = tmp_path / "board.toml"
+    path.write_text(text)
+    with pytest.raises(BoardError, match=r"lights\.cross\.expect must be a band"):
+        load_board(path)

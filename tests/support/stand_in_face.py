@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hardware.simulated.shape import OVAL
-
-_EYES = ((33, 133, 159, 145), (362, 263, 386, 374))
+from hardware.simulated.shape import EYES, OVAL
 
 
 class NoFace(Exception):
@@ -34,9 +32,11 @@ def landmarks(centre: tuple[float, float], width: float) -> np.ndarray:
         unit[index] = np.cos(turn), np.sin(turn)
     unit[234], unit[454] = (-1, 0), (1, 0)
     unit[1] = unit[4] = (0, 0.1)
-    for side, eye in ((-1, _EYES[0]), (1, _EYES[1])):
-        for index, (dx, dy) in zip(eye, ((-0.12, 0), (0.12, 0), (0, -0.05), (0, 0.05)), strict=True):
-            unit[index] = side * 0.4 + dx, -0.25 + dy
+    # Both rings begin at the outer corner and go along the lower lid first.
+    for side, eye in zip((-1, 1), EYES, strict=True):
+        for place, index in enumerate(eye):
+            turn = 2 * np.pi * place / len(eye)
+            unit[index] = side * (0.4 + 0.13 * np.cos(turn)), -0.25 + 0.045 * np.sin(turn)
     bulge = np.sqrt(np.clip(1 - (unit**2).sum(axis=1), 0, None))
     nose = 0.4 * np.exp(-((unit[:, 0] / 0.2) ** 2) - ((unit[:, 1] - 0.1) / 0.3) ** 2)
     half = width / 2

@@ -1,0 +1,133 @@
+"""Scene: what one camera mode sees of the simulated patient, light by light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from hardware.simulated.lids import Lid
+from hardware.simulated.shape import Shape
+
+_STRIP_ROWS = 128
+_LEAK = 0.01
+# Under no lamp, light still creeps in under the shroud.
+AMBIENT = 0.0002
+
+
+class Scene:
+    """What one camera mode sees of the patient: maps of its size, and light by light what they send back."""
+
+    def __init__(
+        self,
+        diffuse: np.ndarray,
+        shine: np.ndarray,
+        skin: np.ndarray,
+        uv: np.ndarray,
+        shape: Shape,
+        lids: Sequence[Lid] = (),
+    ):
+        """`diffuse` and `uv` H×W×3, `shine` and `skin` H×W, all float16; `shape` on any grid.
+
+        `lids` are what shows in place of the eyes when these are closed.
+        """
+        self._lids = tuple(lids)
+        self.height, self.width = shine.shape
+        self._diffuse, self._shine, self._skin, self._uv, self._shape = diffuse, shine, skin, uv, shape
+        rng = np.random.default_rng(5)
+        grain = rng.standard_normal((512 + _STRIP_ROWS, self.width), dtype=np.float32)
+        grain = cv2.GaussianBlur(grain, (0, 0), 1.3) - cv2.GaussianBlur(grain, (0, 0), 4.0)
+        self._slope_x = cv2.Sobel(grain, cv2.CV_32F, 1, 0)
+        self._slope_y = cv2.Sobel(grain, cv2.CV_32F, 0, 1)
+
+    def scaled(self, width: int, height: int) -> Scene:
+        """The same scene for another mode."""
+
+        def shrink(values: np.ndarray) -> np.ndarray:
+            small = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            return small.astype(np.float16)
+
+        maps = (self._diffuse, self._shine, self._skin, self._uv)
+        factor = width / self.width
+        return Scene(*map(shrink, maps), self._shape, [lid.scaled(factor) for lid in self._lids])
+
+    def strips(
+        self,
+        levels: Mapping[str, float],
+        positions_mm: Mapping[str, tuple[float, float, float]],
+        eyes_closed: bool = False,
+    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        """(rows, light → reflectance float32 rows×W×3) from top to bottom, for each light with a level."""
+        shading = {
+            name: cv2.resize(_shading(self._shape, positions_mm[name]), (self.width, self.height))
+            for name in levels
+            if name in positions_mm
+        }
+        for top in range(0, self.height, _STRIP_ROWS):
+            rows = slice(top, min(self.height, top + _STRIP_ROWS))
+            diffuse, gloss, skin, uv = self._maps(rows, eyes_closed)
+            parts = {}
+            for name, level in levels.items():
+                if name in shading:
+                    parts[name] = diffuse * (level * self._roughened(shading, positions_mm, name, rows, skin))
+                elif name == "uv365":
+                    parts[name] = uv * np.float32(level)
+                else:
+                    glossy, half = _polarised(name)
+                    shine = gloss * np.float32(glossy * level)
+                    part = diffuse * np.float32(half * level)
+                    part += shine[:, :, None]
+                    parts[name] = part
+            yield rows, parts
+
+    def _maps(self, rows: slice, eyes_closed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(diffuse, shine, skin, uv) of these rows, float32; with the lids over the eyes if `eyes_closed`."""
+        diffuse, shine, skin, uv = (
+            values[rows].astype(np.float32) for values in (self._diffuse, self._shine, self._skin, self._uv)
+        )
+        for lid in self._lids if eyes_closed else ():
+            lid.cover(rows, diffuse, shine, skin, uv)
+        return diffuse, shine, skin, uv
+
+    def _roughened(
+        self,
+        shading: Mapping[str, np.ndarray],
+        positions_mm: Mapping[str, tuple[float, float, float]],
+        name: str,
+        rows: slice,
+        skin: np.ndarray,
+    ) -> np.ndarray:
+        """Shading with the grain of skin in it, which a light from the side brings out."""
+        x, y, z = positions_mm[name]
+        side = np.float32(0.05 / (x * x + y * y + z * z) ** 0.5)
+        first = rows.start % 512
+        here = slice(first, first + rows.stop - rows.start)
+        grain = (self._slope_x[here] * np.float32(-x) + self._slope_y[here] * np.float32(-y)) * side
+        grain *= skin
+        grain += 1.0
+        return np.asarray((shading[name][rows] * grain)[:, :, None])
+
+
+def _polarised(name: str) -> tuple[float, float]:
+    """(share of gloss, share of diffuse light) that a light without direction sends to the camera.
+
+    Through parallel polarisers pass half the diffuse light and all the gloss, through crossed ones the other
+    half with what the polarisers leak; without polarisers all of both, in the same unit.
+    """
+    return {"parallel": (1.0, 0.5), "cross": (_LEAK, 0.5)}.get(name, (1.0, 1.0))
+
+
+def _shading(shape: Shape, position_mm: tuple[float, float, float]) -> np.ndarray:
+    """Light of a lamp near the face, h×w float32: ρ n·(s−x)/|s−x|³, about 1 for a plane facing the camera at
+    the middle of the face.
+    """
+    source = np.asarray(position_mm, np.float32)
+    to_lamp = source - shape.points_mm
+    distance = np.linalg.norm(to_lamp, axis=2)
+    facing = (shape.normals * to_lamp).sum(axis=2) / distance
+    # Skin scatters light around an edge: the shadow's border is soft, and the hood sends a little back.
+    lit = 0.5 * (facing + np.sqrt(facing**2 + 0.02))
+    light = 0.94 * lit / distance**2
+    light *= float(np.linalg.norm(source) ** 3 / source[2])
+    return np.asarray(light + 0.06, np.float32)

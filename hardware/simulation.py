@@ -1,0 +1,40 @@
+"""Simulation: what goes wrong on a simulated kiosk, as its board profile says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_Lamp = Annotated[str, Field(pattern=r"^(white|parallel|cross|uv365|dir[0-7])$")]
+_Count = Annotated[int, Field(ge=0)]
+
+
+class Simulation(BaseModel):
+    """All is well by default; each fault is for tests and for showing what a fault does.
+
+    Exposures are counted from the camera's opening, previews too. `camera_fault` happens at exposure
+    `camera_fault_at` and, but for "raises", at every later one. `camera_control_frames` is how many frame
+    times pass until a new exposure time works, `camera_readout_ms` how long after the shutter has closed a
+    picture is there, `camera_drops_every` loses each n-th frame. The patient stands still and does as asked,
+    unless told to move (`patient_moves_mm` to the side from exposure `patient_moves_at` on), to sway by
+    `patient_sways_mm` while the shutter is open, to leave, or to keep the eyes open.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dead_lamps: tuple[_Lamp, ...] = ()
+    stuck_lamps: tuple[_Lamp, ...] = ()
+    shroud_closed: tuple[bool, bool] = (True, True)
+    lamp_temperature_c: float = 35.0
+    camera_freezes_after: _Count | None = None
+    camera_fault: Literal["raises", "hangs", "disconnects"] | None = None
+    camera_fault_at: _Count = 0
+    camera_control_frames: Annotated[int, Field(ge=0, le=20)] = 0
+    camera_readout_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    camera_drops_every: Annotated[int, Field(ge=2)] | None = None
+    patient_moves_at: _Count | None = None
+    patient_moves_mm: float = 15.0
+    patient_sways_mm: Annotated[float, Field(ge=0, le=50)] = 0.0
+    patient_leaves_at: _Count | None = None
+    patient_keeps_eyes_open: bool = False

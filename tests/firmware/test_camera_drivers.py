@@ -1,0 +1,283 @@
+"""The drivers of real cameras, each against a stand-in with the manners of the library it speaks to."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from firmware.camera import open_camera, reflectance
+from firmware.picamera import PiCamera
+from firmware.v4l2 import UsbCamera
+from hardware.board import BOARDS, DriverMissing, load_board
+from tests.support.picamera2_fake import fake_module
+
+
+@pytest.fixture
+def board():
+    board = load_board(BOARDS / "simulated.toml")
+    still = board.camera.still.model_copy(update={"width": 48, "height": 64, "fps": 50.0})
+    preview = board.camera.preview.model_copy(update={"width": 24, "height": 32})
+    changes = {"still": still, "preview": preview, "rotate_deg": 90, "deadline_s": 0.4}
+    return board.model_copy(update={"camera": board.camera.model_copy(update=changes)})
+
+
+@pytest.fixture
+def module():
+    return fake_module()
+
+
+@pytest.fixture
+def camera(board, module):
+    camera = PiCamera(board, module)
+    yield camera
+    camera.close()
+
+
+def test_both_modes_come_of_one_configuration(camera, module):
+    still = camera.expose("still", 5000, 1.0, time.monotonic_ns())
+    preview = camera.expose("preview", 5000, 1.0, time.monotonic_ns())
+    assert still.counts().shape == (64, 48, 3)
+    assert preview.counts().shape == (32, 24, 3)
+    assert len(module.opened[0].configurations) == 1
+
+
+def test_the_sensor_lies_on_its_side_and_gives_uncompressed_bayer(camera, module):
+    raw = module.opened[0].configurations[0]["raw"]
+    assert raw == {"size": (64, 48), "format": "SBGGR12"}
+
+
+def test_exposure_and_white_balance_are_locked(camera, module):
+    controls = module.opened[0].configurations[0]["controls"]
+    assert controls["AeEnable"] is False
+    assert controls["AwbEnable"] is False
+    assert controls["FrameDurationLimits"] == (20_000, 20_000)
+
+
+def test_colours_come_out_red_green_blue(camera):
+    counts = camera.expose("still", 5000, 1.0, 0).counts()
+    assert counts.dtype == np.uint16
+    assert counts[20, 20].tolist() == [1000, 800, 600]
+
+
+def test_a_pi_5_that_shifts_its_pixels_up_gives_the_same_counts(board, module):
+    module.gives_format = "SBGGR16"
+    module.scene = lambda begin_ns, exposure_us: (1000 << 4, 800 << 4, 600 << 4)
+    assert PiCamera(board, module).expose("still", 5000, 1.0, 0).counts()[20, 20].tolist() == [1000, 800, 600]
+
+
+@pytest.mark.parametrize("name", ["BGGR_PISP_COMP1", "MONO10"])
+def test_a_raw_format_that_is_not_linear_bayer_is_refused(board, module, name):
+    module.gives_format = name
+    with pytest.raises(OSError, match=name):
+        PiCamera(board, module)
+    assert module.opened[0].closed
+
+
+def test_a_frame_began_after_the_light_was_on(camera, module):
+    lit_ns = time.monotonic_ns() + 30_000_000
+    module.scene = lambda begin_ns, exposure_us: (1000, 800, 600) if begin_ns >= lit_ns else (64, 64, 64)
+    exposure = camera.expose("still", 5000, 1.0, lit_ns)
+    assert exposure.timestamp_ns >= lit_ns
+    assert exposure.counts().mean() > 500
+
+
+def test_a_frame_with_older_settings_is_passed_over(camera):
+    camera.expose("still", 5000, 1.0, 0)
+    exposure = camera.expose("still", 15_000, 4.0, 0)
+    assert exposure.exposure_us == pytest.approx(15_000, abs=100)
+    assert exposure.gain == pytest.approx(4.0, rel=0.05)
+
+
+def test_what_was_prepared_is_there_at_once(camera, module):
+    camera.prepare("still", 12_000, 2.0)
+    changed = len(module.opened[0].controls_set)
+    started = time.monotonic_ns()
+    exposure = camera.expose("still", 12_000, 2.0, started)
+    # The frame that begins next, and its arrival; not three frames more for the sensor to obey.
+    assert exposure.timestamp_ns - started < 2.1 * 20e6
+    assert len(module.opened[0].controls_set) == changed
+
+
+def test_every_request_goes_back_to_the_camera(camera, module):
+    for number in range(12):
+        camera.expose("still", 5000 + 1000 * (number % 3), 1.0, time.monotonic_ns())
+    assert module.opened[0].free == module.opened[0].configurations[0]["buffer_count"]
+
+
+@pytest.mark.parametrize(("fault", "words"), [("freeze", "no frames"), ("unplug", "timed out")])
+def test_a_camera_that_stops_is_an_error_within_its_deadline(camera, module, fault, words):
+    module.fails = fault
+    started = time.monotonic()
+    with pytest.raises(OSError, match=words):
+        camera.expose("still", 5000, 1.0, time.monotonic_ns())
+    assert time.monotonic() - started < 2
+
+
+def test_after_a_freeze_a_new_one_works(board, camera, module):
+    module.fails = "freeze"
+    with pytest.raises(TimeoutError):
+        camera.expose("still", 5000, 1.0, 0)
+    camera.close()
+    module.fails = None
+    assert PiCamera(board, module).expose("still", 5000, 1.0, 0).counts().mean() > 0
+    assert [opened.closed for opened in module.opened] == [True, False]
+
+
+def test_settings_that_never_work_are_an_error(camera, module):
+    module.opened[0].set_controls = lambda controls: None
+    with pytest.raises(TimeoutError):
+        camera.expose("still", 9000, 1.0, 0)
+
+
+def test_no_camera_and_a_busy_one_are_errors(board, module):
+    module.cameras = 0
+    with pytest.raises(OSError, match="camera 0 is not there"):
+        PiCamera(board, module)
+    module.cameras, module.fails = 1, "start"
+    with pytest.raises(OSError, match="busy"):
+        PiCamera(board, module)
+    assert module.opened[0].closed
+
+
+def test_without_picamera2_the_line_to_fix_is_named(board, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    real = board.model_copy(update={"camera": board.camera.model_copy(update={"driver": "picamera2"})})
+    with pytest.raises(DriverMissing, match=r"camera.driver = 'picamera2'.*apt install"):
+        open_camera(real, tmp_path, lambda: None)
+
+
+def test_the_board_names_picamera2_and_gets_it(board, tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "picamera2", module)
+    real = board.model_copy(update={"camera": board.camera.model_copy(update={"driver": "picamera2"})})
+    camera = open_camera(real, tmp_path, lambda: None)
+    assert camera.name == "picamera2"
+    camera.close()
+
+
+class FakeCapture:
+    """A cv2.VideoCapture of a USB camera at 50 frames a second, whose queue holds one frame."""
+
+    def __init__(self, device, fault=None):
+        self.device, self.fault, self.settings, self.released = device, fault, {}, False
+        self.value, self.waited_s = (60, 120, 180), 0.0
+        self._next = time.monotonic()
+
+    def isOpened(self):
+        return self.fault != "absent"
+
+    def set(self, setting, value):
+        self.settings[setting] = value
+        return True
+
+    def get(self, setting):
+        assert setting == cv2.CAP_PROP_POS_MSEC
+        return (time.monotonic() - self.waited_s) * 1e3
+
+    def grab(self):
+        if self.fault == "unplugged":
+            return False
+        if self.fault == "hangs":
+            threading.Event().wait(1.0)
+            return False
+        self._next = max(self._next + 0.02, time.monotonic() - 0.02)
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        return True
+
+    def retrieve(self):
+        if self.fault == "broken":
+            return False, None
+        return True, np.full((48, 64, 3), self.value, np.uint8)
+
+    def release(self):
+        self.released = True
+
+
+@pytest.fixture
+def usb(board):
+    board = board.model_copy(update={"camera": board.camera.model_copy(update={"device": "/dev/video2"})})
+    captures = []
+
+    def open_capture(device):
+        captures.append(FakeCapture(device))
+        return captures[-1]
+
+    camera = UsbCamera(board, open_capture)
+    return camera, captures[0]
+
+
+def test_a_usb_picture_becomes_linear_light(usb):
+    camera, capture = usb
+    counts = camera.expose("still", 5000, 1.0, 0).counts()
+    assert capture.device == "/dev/video2"
+    assert counts.shape == (64, 48, 3)
+    # BGR 60, 120, 180 in sRGB, of 4,095.
+    assert counts[10, 10].tolist() == pytest.approx([1869, 771, 185], abs=3)
+
+
+def test_a_usb_camera_is_locked_before_its_first_picture(usb):
+    camera, capture = usb
+    camera.expose("still", 5000, 2.0, 0)
+    assert capture.settings[cv2.CAP_PROP_AUTO_EXPOSURE] == 1
+    assert capture.settings[cv2.CAP_PROP_AUTO_WB] == 0
+    assert capture.settings[cv2.CAP_PROP_EXPOSURE] == 50
+    assert capture.settings[cv2.CAP_PROP_GAIN] == 2.0
+
+
+def test_a_usb_frame_counts_only_when_it_must_have_begun_after_the_light(usb):
+    camera, _ = usb
+    camera.prepare("still", 5000, 1.0)
+    after = time.monotonic_ns()
+    exposure = camera.expose("still", 5000, 1.0, after)
+    assert exposure.timestamp_ns >= after
+    assert time.monotonic_ns() - after > 2 * 20e6
+
+
+def test_a_usb_frame_that_waited_in_a_queue_counts_from_when_it_came(usb):
+    camera, capture = usb
+    capture.waited_s = 0.1
+    after = time.monotonic_ns()
+    camera.expose("still", 5000, 1.0, after)
+    assert time.monotonic_ns() - after > 0.1e9
+
+
+@pytest.mark.parametrize(("fault", "words"), [("unplugged", "unplugged"), ("broken", "not be read")])
+def test_a_usb_camera_that_fails_is_an_error(usb, fault, words):
+    camera, capture = usb
+    capture.fault = fault
+    with pytest.raises(OSError, match=words):
+        camera.expose("still", 5000, 1.0, 0)
+
+
+def test_a_usb_camera_that_is_not_there_is_named_and_let_go(board):
+    capture = FakeCapture(0, "absent")
+    with pytest.raises(OSError, match="camera 0 is not there"):
+        UsbCamera(board, lambda device: capture)
+    assert capture.released
+
+
+def test_the_real_opencv_says_when_there_is_no_such_camera(board, tmp_path):
+    changes = {"driver": "v4l2", "device": "/dev/video63"}
+    real = board.model_copy(update={"camera": board.camera.model_copy(update=changes)})
+    with pytest.raises(OSError, match="/dev/video63"):
+        open_camera(real, tmp_path, lambda: None)
+
+
+def test_white_balance_is_the_boards_for_each_light(board):
+    white = board.lights["white"].model_copy(update={"colour_gains": (2.0, 1.5)})
+    balanced = board.model_copy(update={"lights": {**board.lights, "white": white}})
+    counts = np.full((4, 4, 3), (64 + 500, 64 + 1000, 64 + 600), np.uint16)
+
+    class Taken:
+        exposure_us, gain, timestamp_ns = white.exposure_us, white.gain, 0
+
+    red, green, blue = (int(value) for value in reflectance(balanced, "white", counts, Taken)[0, 0])
+    assert red == green
+    assert blue / green == pytest.approx(0.9, rel=0.001)
+    assert green == pytest.approx(65_535 * 1000 / white.white_counts, abs=1)
+    bright = np.full((1, 1, 3), 4095, np.uint16)
+    assert reflectance(balanced, "white", bright, Taken).max() == 65_535

@@ -1,0 +1,339 @@
+"""A camera that fails in any step of the sequence: all lights off, a named fault, a kiosk that goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from firmware.camera import CameraFrozen
+from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.captured import CameraLost, CaptureDaemon
+from firmware.checks import sharpness
+from firmware.sequence import ORDER, Sequence, SequenceFailed
+from hardware.board import load_board
+from hardware.simulated.camera import SimulatedCamera
+from hardware.simulated.patient import Patient
+from hardware.simulated.pins import PinReader
+from tests.support.direct_lights import DirectLights
+from tests.support.kiosk_daemons import Daemon, consent, lit, small_board, until, uv_allowance
+from tests.support.stand_in_face import find_stand_in, landmarks, portrait
+
+STEPS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
+FAULTS = ["raises", "hangs", "disconnects"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The simulated board with small pictures at 60 frames a second, a short deadline, and no settling."""
+    board = load_board(small_board(tmp_path_factory.mktemp("board")))
+    still = board.camera.still.model_copy(update={"fps": 60.0})
+    changes = {"still": still, "settle_ms": 5, "deadline_s": 0.5}
+    return board.model_copy(update={"camera": board.camera.model_copy(update=changes)})
+
+
+@pytest.fixture(scope="module")
+def patient(plain):
+    return Patient(plain, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
+
+
+@pytest.fixture
+def stage(plain, patient, tmp_path):
+    """`stage(…)`: a Sequence in front of the patient, on a board whose simulation is as given."""
+    opened = []
+
+    def build(find_face=find_stand_in, **simulation):
+        patient.eyes_closed = False
+        board = plain.model_copy(update={"simulation": plain.simulation.model_copy(update=simulation)})
+        lights = DirectLights(board, tmp_path)
+        camera = SimulatedCamera(board, patient, tmp_path / "pins.page")
+        opened.extend([lights, camera])
+        return Sequence(board, camera, lights, lambda: None, find_face)
+
+    yield build
+    for item in reversed(opened):
+        item.close()
+
+
+def lit_lamps(folder):
+    reader = PinReader(folder / "pins.page")
+    try:
+        return lit(reader)
+    finally:
+        reader.close()
+
+
+def run(sequence, uv=True, phase="all"):
+    steps = []
+    capture = sequence.run(uv, lambda light, done, of: steps.append(light), phase)
+    return capture, steps
+
+
+def exposure_of(step):
+    """UV has an exposure before it: the look at the eyes."""
+    return STEPS.index(step) + (1 if step == "uv365" else 0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_camera_fault_in_any_step_leaves_all_lights_off(stage, tmp_path, step, fault):
+    sequence = stage(camera_fault=fault, camera_fault_at=exposure_of(step))
+    begun = []
+    with pytest.raises(CameraFrozen if fault == "hangs" else OSError) as caught:
+        sequence.run(True, lambda light, done, of: begun.append(light))
+    assert begun[-1] == step
+    assert lit_lamps(tmp_path) == set()
+    assert str(caught.value)
+    assert {"raises": "error", "hangs": "0.5 s", "disconnects": "not there"}[fault] in str(caught.value)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_watcher_that_gives_up_in_any_step_leaves_all_lights_off(stage, tmp_path, step):
+    class Enough(Exception):
+        pass
+
+    sequence = stage()
+    begun = []
+
+    def give_up():
+        if begun and begun[-1] == step:
+            raise Enough
+
+    sequence.watch = give_up
+    with pytest.raises(Enough):
+        sequence.run(True, lambda light, done, of: begun.append(light))
+    assert lit_lamps(tmp_path) == set()
+
+
+def test_a_whole_sequence_has_every_frame(stage):
+    capture, steps = run(stage())
+    assert [frame.light for frame in capture.frames] == STEPS
+    assert steps == [*STEPS, "done"]
+    assert capture.missing == {}
+
+
+def test_the_sequence_goes_on_past_dropped_frames(stage):
+    capture, _ = run(stage(camera_drops_every=2))
+    assert capture.missing == {}
+
+
+def test_a_patient_who_moves_is_told_to_hold_still(stage):
+    def seen_moving(picture, engine):
+        seen_moving.looks += 1
+        face = find_stand_in(picture, engine)
+        face.landmarks[:, 0] += 10.0 * (seen_moving.looks > 1) * picture.shape[1] / 192
+        return face
+
+    seen_moving.looks = 0
+    with pytest.raises(SequenceFailed) as caught:
+        run(stage(seen_moving, patient_moves_at=2))
+    assert caught.value.code == "moved"
+
+
+def test_a_patient_who_twitches_once_costs_one_second_try(stage):
+    looks = []
+
+    def twitching(picture, engine):
+        looks.append(1)
+        face = find_stand_in(picture, engine)
+        face.landmarks[:, 0] += 40.0 * (len(looks) == 2)
+        return face
+
+    capture, _ = run(stage(twitching))
+    assert capture.missing == {}
+    assert len(capture.frames) == len(STEPS)
+
+
+def test_a_face_that_is_gone_ends_the_sequence(stage, tmp_path):
+    from tests.support.stand_in_face import NoFace
+
+    def leaving(picture, engine):
+        if leaving.seen:
+            raise NoFace
+        leaving.seen = True
+        return find_stand_in(picture, engine)
+
+    leaving.seen = False
+    with pytest.raises(SequenceFailed) as caught:
+        run(stage(leaving, patient_leaves_at=2))
+    assert caught.value.code == "moved"
+    assert lit_lamps(tmp_path) == set()
+
+
+def test_a_blurred_white_frame_asks_to_hold_still(stage):
+    sequence = stage()
+    camera = sequence.board.camera.model_copy(update={"sharpness_at_least": 100.0})
+    sequence.board = sequence.board.model_copy(update={"camera": camera})
+    sequence.__post_init__()
+    with pytest.raises(SequenceFailed) as caught:
+        run(sequence)
+    assert caught.value.code == "moved"
+    assert "blurred" in str(caught.value)
+
+
+@pytest.mark.parametrize("along", [0, 1])
+def test_movement_by_4_mm_in_any_direction_takes_half_the_sharpness(along):
+    rng = np.random.default_rng(1)
+    texture = cv2.GaussianBlur(rng.standard_normal((1000, 800)).astype(np.float32), (0, 0), 3)
+    face = 20_000 * (1 + 1.5 * texture)
+    # 800 px are a face of 140 mm.
+    swayed = cv2.blur(face, (23, 1) if along == 0 else (1, 23))
+    sharp, blurred = (
+        sharpness(np.repeat(np.clip(picture, 0, 65_535)[:, :, None], 3, 2).astype(np.uint16), None)
+        for picture in (face, swayed)
+    )
+    assert blurred < 0.5 * sharp
+
+
+def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage, tmp_path):
+    sequence = stage(stuck_lamps=("white",))
+    sequence.lights.on("white")
+    sequence.lights.off()
+    with pytest.raises(SequenceFailed) as caught:
+        run(sequence)
+    assert caught.value.code == "light_fault"
+    assert lit_lamps(tmp_path) == set()
+
+
+def test_a_dead_lamp_is_missing_and_uses_no_more_than_its_share_of_second_tries(stage):
+    capture, _ = run(stage(dead_lamps=("parallel", "cross", "dir0", "dir1", "dir2")))
+    assert set(capture.missing.values()) == {"too_dark"}
+    assert list(capture.missing) == ["parallel", "cross", "dir0", "dir1", "dir2"]
+
+
+def test_a_frame_too_bright_for_its_light_is_missing(stage):
+    sequence = stage()
+    lights = dict(sequence.board.lights)
+    lights["cross"] = lights["cross"].model_copy(update={"expect": (0.01, 0.05)})
+    sequence.board = sequence.board.model_copy(update={"lights": lights})
+    sequence.__post_init__()
+    capture, _ = run(sequence)
+    assert capture.missing == {"cross": "too_bright"}
+
+
+def test_open_eyes_are_seen_and_get_no_uv(stage, tmp_path):
+    sequence = stage(patient_keeps_eyes_open=True)
+    capture, _ = run(sequence)
+    assert capture.missing == {"uv365": "eyes_open"}
+    reader = PinReader(tmp_path / "pins.page")
+    assert [item for item in reader.history() if item.channel == "uv365"] == []
+    reader.close()
+
+
+def test_uv_is_a_phase_of_its_own(stage, patient):
+    lit_phase, steps = run(stage(), phase="lit")
+    assert steps == [*STEPS[:-1], "done"]
+    assert lit_phase.missing == {}
+    assert not patient.eyes_closed
+    uv_phase, steps = run(stage(), phase="uv")
+    assert steps == ["uv365", "done"]
+    assert patient.eyes_closed
+    joined = lit_phase.joined(uv_phase)
+    assert [frame.light for frame in joined.frames] == STEPS
+    refused, _ = run(stage(), uv=False, phase="uv")
+    assert lit_phase.joined(refused).missing == {"uv365": "not_allowed"}
+
+
+def test_every_light_of_the_order_is_known_to_boards():
+    assert ORDER[0] == "dark"
+    assert ORDER[-1] == "uv365"
+
+
+# Two of the Pi's cameras at full resolution: frame rate, latency of the sensor, a frame time to read out.
+@pytest.mark.parametrize(("sensor", "fps"), [("IMX708", 14.35), ("IMX477", 10.0)])
+def test_the_full_set_takes_less_than_8_s_at_the_cameras_real_rate(plain, patient, tmp_path, sensor, fps):
+    simulation = plain.simulation.model_copy(
+        update={"camera_control_frames": 3, "camera_readout_ms": 1000 / fps}
+    )
+    still = plain.camera.still.model_copy(update={"fps": fps})
+    camera = plain.camera.model_copy(update={"still": still, "settle_ms": 80, "deadline_s": 2.0})
+    board = plain.model_copy(update={"simulation": simulation, "camera": camera})
+    lights = DirectLights(board, tmp_path)
+    driver = SimulatedCamera(board, patient, tmp_path / "pins.page")
+    watching = WatchedCamera(driver)
+    capture, _ = run(Sequence(board, watching, lights, lambda: None, find_stand_in))
+    driver.close()
+    lights.close()
+    assert capture.missing == {}
+    # The waits between flashes that were skipped here are time in a kiosk.
+    assert watching.seconds + lights.skipped < 8.0, sensor
+
+
+class WatchedCamera:
+    """A camera that adds up how long it was waited for, light on or about to be."""
+
+    def __init__(self, camera):
+        self._camera, self.seconds = camera, 0.0
+        self.tell, self.close = camera.tell, camera.close
+
+    def prepare(self, *settings):
+        self._timed(lambda: self._camera.prepare(*settings))
+
+    def expose(self, *settings):
+        return self._timed(lambda: self._camera.expose(*settings))
+
+    def _timed(self, call):
+        started = time.monotonic()
+        try:
+            return call()
+        finally:
+            self.seconds += time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def lightd(plain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("k")
+    daemon = Daemon("lightd", small_board(folder), folder / "k")
+    yield folder / "k"
+    daemon.end()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("step", ["white", "uv365"])
+def test_the_daemon_names_the_fault_and_a_patient_is_not_stuck(plain, patient, lightd, fault, step):
+    simulation = {"camera_fault": fault, "camera_fault_at": exposure_of(step)}
+    board = plain.model_copy(update={"simulation": plain.simulation.model_copy(update=simulation)})
+    session = f"{fault} {step}"
+    daemon = CaptureDaemon(board, lightd, find_stand_in, lambda: patient)
+    thread = threading.Thread(target=daemon.serve)
+    thread.start()
+    try:
+        client = CaptureClient(lightd / "run" / "capture.sock", timeout=20)
+        with pytest.raises(CaptureFault) as caught:
+            client.capture(session, consent(), uv_allowance(session), None)
+        assert caught.value.code == "camera_frozen"
+        assert lit_lamps(lightd / "run") == set()
+        assert client.preview(session, consent()).guidance == "hold_still"
+        client.end(session)
+    finally:
+        daemon.stop()
+        thread.join(10)
+
+
+def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, patient, lightd, monkeypatch):
+    monkeypatch.setattr("firmware.captured.signal.signal", lambda *_: None)
+    board = plain.model_copy(
+        update={"simulation": plain.simulation.model_copy(update={"camera_freezes_after": 0})}
+    )
+    daemon = CaptureDaemon(board, lightd, find_stand_in, lambda: patient)
+    ended = []
+
+    def serve():
+        try:
+            daemon.run()
+        except CameraLost as lost:
+            ended.append(lost)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    client = CaptureClient(lightd / "run" / "capture.sock", timeout=20)
+    for _ in range(2):
+        with pytest.raises(CaptureFault) as caught:
+            client.preview("s1", consent())
+        assert caught.value.code == "camera_frozen"
+    thread.join(10)
+    assert [lost.exit_status for lost in ended] == [1]
+    until(lambda: not lit_lamps(lightd / "run"))

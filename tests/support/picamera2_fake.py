@@ -1,0 +1,138 @@
+"""A small Picamera2: the calls that our driver makes, with the manners of the real one.
+
+Frames come on a beat, whether anyone wants them or not, out of a few buffers: who keeps them gets no more.
+New controls work some frames later. `SensorTimestamp` is when the readout begins. What the real class raises,
+it raises: IndexError for no camera, RuntimeError for a failing one, TimeoutError for a wait that ran out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import SimpleNamespace
+
+import numpy as np
+
+LATENCY_FRAMES = 3
+
+
+class FakeRequest:
+    def __init__(self, camera, metadata, value):
+        self._camera, self._metadata, self._value = camera, metadata, value
+        self._held = True
+
+    def get_metadata(self):
+        return dict(self._metadata)
+
+    def make_array(self, name):
+        assert self._held and name == "raw"
+        width, height = self._camera.camera_configuration()["raw"]["size"]
+        stride = (2 * width + 31) // 32 * 32
+        raw = np.zeros((height, stride // 2), np.uint16)
+        red, green, blue = self._value
+        raw[:, :width][0::2, 0::2] = blue
+        raw[:, :width][0::2, 1::2] = raw[:, :width][1::2, 0::2] = green
+        raw[:, :width][1::2, 1::2] = red
+        return raw.view(np.uint8)
+
+    def release(self):
+        assert self._held
+        self._held = False
+        self._camera.free += 1
+
+
+class FakePicamera2:
+    """`scene(begin_ns, exposure_us)` gives the (red, green, blue) that a frame shows."""
+
+    def __init__(self, number, module):
+        if number >= module.cameras:
+            raise IndexError("list index out of range")
+        self.module, self.sensor_format = module, module.sensor_format
+        self.free, self.controls_set, self.closed, self.configurations = 0, [], False, []
+        module.opened.append(self)
+
+    def create_still_configuration(self, main, raw, buffer_count, queue, controls):
+        return {
+            "main": main,
+            "raw": dict(raw),
+            "buffer_count": buffer_count,
+            "controls": controls,
+            "queue": queue,
+        }
+
+    def configure(self, configuration):
+        self.configurations.append(configuration)
+        configuration["raw"]["format"] = self.module.gives_format or configuration["raw"]["format"]
+        self._configuration, self.free = configuration, configuration["buffer_count"]
+
+    def camera_configuration(self):
+        return self._configuration
+
+    def start(self):
+        if self.module.fails == "start":
+            raise RuntimeError("Failed to start camera: Device or resource busy")
+        controls = self._configuration["controls"]
+        self._period_ns = controls["FrameDurationLimits"][0] * 1000
+        self._begun_ns = time.monotonic_ns()
+        self._changes = [
+            (0, {"ExposureTime": controls["ExposureTime"], "AnalogueGain": controls["AnalogueGain"]})
+        ]
+
+    def set_controls(self, controls):
+        self.controls_set.append(controls)
+        frame = (time.monotonic_ns() - self._begun_ns) // self._period_ns
+        self._changes.append((frame + LATENCY_FRAMES, dict(controls)))
+
+    @contextlib.contextmanager
+    def captured_request(self, wait=None, flush=None):
+        request = self._capture(wait, flush)
+        try:
+            yield request
+        finally:
+            request.release()
+
+    def _capture(self, wait, flush):
+        end_ns = time.monotonic_ns() + int(wait * 1e9)
+        if self.module.fails == "freeze" or self.free == 0:
+            time.sleep(wait)
+            raise TimeoutError
+        if self.module.fails == "unplug":
+            raise RuntimeError("Camera frontend has timed out")
+        self.free -= 1
+        frame = (time.monotonic_ns() - self._begun_ns) // self._period_ns
+        while True:
+            frame += 1
+            arrives_ns = self._begun_ns + frame * self._period_ns
+            if arrives_ns > end_ns:
+                self.free += 1
+                time.sleep(max(0.0, (end_ns - time.monotonic_ns()) / 1e9))
+                raise TimeoutError
+            time.sleep(max(0.0, (arrives_ns - time.monotonic_ns()) / 1e9))
+            used = [settings for since, settings in self._changes if since <= frame][-1]
+            stamp_ns = arrives_ns - self._period_ns // 2
+            begin_ns = stamp_ns - 1000 * used["ExposureTime"]
+            if flush and begin_ns < flush:
+                continue
+            metadata = {
+                "SensorTimestamp": stamp_ns,
+                "ExposureTime": used["ExposureTime"] - 7,
+                "AnalogueGain": used["AnalogueGain"] * 1.004,
+            }
+            return FakeRequest(self, metadata, self.module.scene(begin_ns, used["ExposureTime"]))
+
+    def close(self):
+        self.closed = True
+
+
+def fake_module(cameras=1):
+    """What `import picamera2` gives, and what happens in it."""
+    module = SimpleNamespace(
+        cameras=cameras,
+        sensor_format="SBGGR12_CSI2P",
+        gives_format=None,
+        fails=None,
+        opened=[],
+        scene=lambda begin_ns, exposure_us: (1000, 800, 600),
+    )
+    module.Picamera2 = lambda number=0: FakePicamera2(number, module)
+    return module
