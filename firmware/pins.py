@@ -8,7 +8,7 @@ from typing import Any
 
 from gpiozero import DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
 
-from firmware.lightcore import Senses
+from firmware.light_terms import Senses
 from hardware.board import Board, DriverMissing
 
 

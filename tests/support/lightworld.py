@@ -119,6 +119,10 @@ class World:
         self._fail()
         return self._database.latched()
 
+    def clear(self, staff: str) -> None:
+        self._fail()
+        self._database.clear(staff)
+
     def _fail(self) -> None:
         if self.ledger_fails:
             raise DoseRefused("ledger_failed", "The disk is full.")
