@@ -1,7 +1,7 @@
 """The tape of what a light daemon's pins did, with the judge who reads it.
 
-The judge knows the limits of light safety by its own numbers and the world by its record; how the daemon decides, or
-what its board profile says, it does not know.
+The judge knows the limits of light safety by its own numbers, the world by its record. How the daemon
+decides, or what its board profile says, it does not know.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 
 PULSE_S, PULSES, SCAN_J, DAY_J = 1.0, 6, 150.0, 450.0
 HEARTBEAT_S, SILENCE_S, AFTER_OFF_S, EYES_S = 0.2, 2.0, 0.05, 30.0
 LOCKOUT_W, CALIBRATION_DAYS, FLASHES = 33.0, 365, 3.0
 CREDIBLE, SLEW_S, DAY_S = 1_735_689_600.0, 2.0, 86_400.0
 EVERYONE = -1
+# The daemon reads the wall clock before the ledger writes, and this is how long that may take.
+LEDGER_S = 1.0
 _TINY = 1e-6
 
 
@@ -40,7 +43,8 @@ class Tape:
 
     grace_s: float
     irradiance: float
-    calibrated_days: int = 0
+    # When the lamp was measured, in days since 1970.
+    calibrated_day: int = 0
     pins: list[tuple[float, str, float]] = field(default_factory=list)
     open: list[tuple[float, bool]] = field(default_factory=list)
     beats: list[tuple[float, int]] = field(default_factory=list)
@@ -50,6 +54,7 @@ class Tape:
     stuck: list[tuple[float, bool]] = field(default_factory=list)
     blind: list[tuple[float, bool]] = field(default_factory=list)
     cleared: list[float] = field(default_factory=list)
+    killed: list[float] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     ledger_failing: list[tuple[float, bool]] = field(default_factory=list)
     # (when, patient, session, J/m²) as the ledger took them; None where they were not recorded.
@@ -96,19 +101,19 @@ class Judge:
         return found
 
     def _one(self, begin: float, end: float, grant: Grant, newest: float) -> list[str]:
-        """What is wrong with one UV interval. Time in which the daemon was given no processor is not its own."""
+        """What is wrong with one UV interval; time without a processor is not held against the daemon."""
         tape = self.tape
         late = tape.grace_s + self._stalled(begin, end)
         found = []
         if end - begin > PULSE_S + self._stalled(begin, end) + _TINY:
             found.append(f"UV for {end - begin:.3f} s")
-        if self._overlap(tape.open, begin, end) > late or self._state(tape.open, begin - _TINY):
+        if self._overlap(tape.open, begin, end) > late or self._during(tape.open, begin):
             found.append("UV with an interlock open")
         beats = self._beats[grant.client]
         words = [begin, *beats[bisect_right(beats, begin) : bisect_left(beats, end)], end]
         if not grant.check and any(b - a > HEARTBEAT_S + late for a, b in pairwise(words)):
             found.append("UV without heartbeat")
-        if any(begin <= at < end - late and client in (grant.client, EVERYONE) for at, client in tape.gone):
+        if any(begin < at < end - late and client in (grant.client, EVERYONE) for at, client in tape.gone):
             found.append("UV after its client was gone")
         if not grant.patient or not grant.session:
             found.append("UV for nobody")
@@ -116,11 +121,12 @@ class Judge:
             found.append("UV without screening")
         if not -1.0 - _TINY <= grant.wall - grant.confirmed <= EYES_S + _TINY:
             found.append("UV without eye protection confirmed")
-        if grant.wall < CREDIBLE or grant.wall < newest - SLEW_S - _TINY:
+        if grant.wall < CREDIBLE or grant.wall < newest - SLEW_S - LEDGER_S - _TINY:
             found.append("UV without knowing the time")
         if tape.irradiance > LOCKOUT_W:
             found.append("UV beyond the lock-out")
-        if not 0 <= tape.calibrated_days <= CALIBRATION_DAYS:
+        days = [int(wall / DAY_S) - tape.calibrated_day for wall in (grant.wall - LEDGER_S, grant.wall)]
+        if not any(0 <= age <= CALIBRATION_DAYS for age in days):
             found.append("UV from a lamp measured too long ago")
         return found
 
@@ -169,7 +175,7 @@ class Judge:
         return _TINY if self.tape.rows is not None else self.tape.grace_s
 
     def _locks(self) -> list[str]:
-        """After a lamp stuck, an overlong pulse, or a photodiode gone blind, nothing (no UV) until cleared."""
+        """After a stuck lamp, an overlong pulse or a blind photodiode, nothing (or no UV) until cleared."""
         tape, found = self.tape, []
         for begin, end in self.uv:
             look = end + AFTER_OFF_S + tape.grace_s
@@ -179,11 +185,11 @@ class Judge:
             if end - begin > PULSE_S + _TINY:
                 found += self._lit_while_locked(end, uv_only=False, why="a pulse beyond the limit")
             whole = self._overlap(tape.blind, begin, end) >= end - begin - _TINY
-            # It takes a rise time and a look, without a stall, to know that the photodiode sees nothing.
-            if whole and end - begin > 0.04 + tape.grace_s and self._stalled(begin, end) == 0:
+            # It takes a rise time, a look, and a daemon that lives to the end to know that.
+            if whole and end not in tape.killed and end - begin > 0.04 + tape.grace_s and self._stalled(begin, end) == 0:
                 found += self._lit_while_locked(end, uv_only=True, why="a photodiode gone blind")
         for at in tape.cleared:
-            if self._state(tape.stuck, at) and not self._state(tape.blind, at):
+            if self._state(tape.stuck, at - _TINY) and not self._state(tape.blind, at - _TINY):
                 found.append("a fault cleared with the lamp stuck")
             if self._overlap(tape.blind, at - 0.15, at) >= 0.15 - _TINY:
                 found.append("a fault cleared with the photodiode blind")
@@ -191,27 +197,38 @@ class Judge:
 
     def _lit_while_locked(self, since: float, uv_only: bool, why: str) -> list[str]:
         """Lights that rose after `since`; a restart ends the lock only where the ledger could not hold it."""
-        until = min((at for at in self.tape.cleared if at >= since), default=self.tape.end)
-        for at in self.tape.restarts:
-            if at >= since and self._overlap_any(self.tape.ledger_failing, since - 0.1, at):
-                until = min(until, at)
+        tape = self.tape
+        until = min((at for at in tape.cleared if at >= since), default=tape.end)
+        for at in tape.restarts:
+            if since <= at < until:
+                if self._overlap_any(tape.ledger_failing, since - 0.1, since + 0.1):
+                    until = at
+                # A fault that cannot be read after a restart locks UV, for which the ledger is needed.
+                uv_only |= self._overlap_any(tape.ledger_failing, since, at + 0.1)
         checks = {grant.at for grant in self.tape.grants if grant.check}
         rises = [begin for begin, _ in self.uv] if uv_only else self._rises
         lo, hi = bisect_right(rises, since), bisect_left(rises, until)
         return [f"lit after {why}" for at in rises[lo:hi] if at not in checks]
 
     def _unleased(self) -> list[str]:
-        """White light that outlived the last word of whoever held the lights."""
-        found, everyone = [], sorted(at for beats in self._beats.values() for at in beats)
+        """White light that outlived the last word of whoever asked for it."""
+        found = []
         for begin, end in lit_intervals(self.tape, uv=False):
             late = self.tape.grace_s * 6 + self._stalled(begin, end)
-            words = [*everyone[bisect_left(everyone, begin - _TINY) : bisect_left(everyone, end)], end]
-            if words[0] - begin > late and len(words) == 1:
+            near = _TINY if self.tape.rows is not None else self.tape.grace_s
+            asked = [who for at, who in self.tape.beats if abs(at - begin) <= near]
+            if not asked:
                 found.append("light that nobody asked for")
-            elif any(b - a > SILENCE_S + late for a, b in pairwise([begin, *words])):
+                continue
+            beats = self._beats[asked[-1]]
+            words = [begin, *beats[bisect_left(beats, begin) : bisect_left(beats, end)], end]
+            if any(b - a > SILENCE_S + late for a, b in pairwise(words)):
                 found.append("light after its client fell silent")
-            if any(begin < at < end - late and who == EVERYONE for at, who in self.tape.gone):
+            gone = [who for at, who in self.tape.gone if begin < at < end - late]
+            if EVERYONE in gone:
                 found.append("light after the daemon was stopped")
+            elif asked[-1] in gone:
+                found.append("light after its client was gone")
         return found
 
     def _grant(self, begin: float) -> Grant | None:
@@ -231,17 +248,22 @@ class Judge:
         return rises
 
     def _stalled(self, begin: float, end: float) -> float:
-        return sum(max(0.0, min(end, b) - max(begin, a)) for a, b in self.tape.stalls if a < end and b > begin)
+        stalls = self.tape.stalls
+        return sum(min(end, b) - max(begin, a) for a, b in stalls if a < end and b > begin)
 
     @staticmethod
     def _state(changes: list[tuple[float, bool]], at: float) -> bool:
-        i = bisect_right(changes, (at, True)) - 1
+        i = bisect_right(changes, at, key=itemgetter(0)) - 1
         return i >= 0 and changes[i][1]
+
+    def _during(self, changes: list[tuple[float, bool]], at: float) -> bool:
+        """Whether `changes` say True before and after `at`."""
+        return self._state(changes, at - _TINY) and self._state(changes, at + _TINY)
 
     def _overlap(self, changes: list[tuple[float, bool]], begin: float, end: float) -> float:
         """The longest time in a row within [begin, end] for which `changes` say True."""
         longest = run = 0.0
-        i = max(0, bisect_right(changes, (begin, True)) - 1)
+        i = max(0, bisect_right(changes, begin, key=itemgetter(0)) - 1)
         while i < len(changes) and changes[i][0] < end:
             until = changes[i + 1][0] if i + 1 < len(changes) else end
             part = min(end, until) - max(begin, changes[i][0])
