@@ -68,6 +68,16 @@ class Lights:
         except LightsFault:
             self.close()
 
+    def clear(self, staff: str) -> bool:
+        """Whether the latched fault is cleared by `staff`: the light check passed, in an empty hood."""
+        self._ask(do="clear", staff=staff)
+        deadline = time.monotonic() + self._timeout
+        while (state := self.status()["check"]) == "running":
+            if time.monotonic() > deadline:
+                raise LightsFault("unavailable", "The light check did not come to an end.")
+            time.sleep(0.02)
+        return bool(state == "passed")
+
     def status(self) -> dict[str, Any]:
         """What is lit, whether leased, which fault. Raises LightsFault."""
         answer = self._ask(do="status")

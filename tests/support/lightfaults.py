@@ -34,6 +34,13 @@ class Outcome:
     def count(self) -> int:
         return self.faults.total()
 
+    def add(self, other: Outcome) -> None:
+        """Take in what another run has found."""
+        self.faults.update(other.faults)
+        self.violations.update(other.violations)
+        self.pulses += other.pulses
+        self.uv_seconds += other.uv_seconds
+
 
 def run_faults(count: int, seed: int, until: str | None = None, **world: Any) -> Outcome:
     """Inject `count` faults; `world` goes to each World. A violation with `until` in it ends the run."""
@@ -53,10 +60,12 @@ def run_faults(count: int, seed: int, until: str | None = None, **world: Any) ->
 def _random_world(random: Random, **more: Any) -> World:
     irradiance = random.choice([33.0] * 8 + [20.0, 8.0, 8.0, 34.0])
     age = random.choice([0] * 8 + [100, 364, 366, 1000])
-    world = World(irradiance, random.choice([_TODAY - timedelta(days=age), "simulated"]), **more)
-    if random.random() < 0.1:
+    if random.random() < 0.15:
+        # A kiosk that was just switched on, and has not heard of the time.
+        world = World(irradiance, **more)
         world.wall_offset = random.choice([0.0, 1.6e9])
-    return world
+        return world
+    return World(irradiance, random.choice([_TODAY - timedelta(days=age), "simulated"]), **more)
 
 
 class Scene:

@@ -15,9 +15,13 @@ from firmware.lightcore import LightCore
 
 @dataclass(frozen=True)
 class Mutant:
-    """A core in which `rule` is gone: `limits` loosened, or in the source of `where`, `old` made `new`."""
+    """A core in which `rule` is gone: `limits` loosened, or in the source of `where`, `old` made `new`.
+
+    What the judge then has to find has `violation` in its name.
+    """
 
     rule: str
+    violation: str
     limits: tuple[tuple[str, float], ...] = ()
     where: str = ""
     old: str = ""
@@ -52,123 +56,178 @@ def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[Dose
     return made["lightcore"].LightCore, made["doses"].DoseLedger
 
 
-def _loose(rule: str, **limits: float) -> Mutant:
-    return Mutant(rule, tuple(limits.items()))
+def _loose(rule: str, violation: str, **limits: float) -> Mutant:
+    return Mutant(rule, violation, tuple(limits.items()))
 
 
-def _core(rule: str, old: str, new: str) -> Mutant:
-    return Mutant(rule, (), "lightcore", old, new)
+def _core(rule: str, violation: str, old: str, new: str) -> Mutant:
+    return Mutant(rule, violation, (), "lightcore", old, new)
 
 
-def _ledger(rule: str, old: str, new: str) -> Mutant:
-    return Mutant(rule, (), "doses", old, new)
+def _ledger(rule: str, violation: str, old: str, new: str) -> Mutant:
+    return Mutant(rule, violation, (), "doses", old, new)
 
 
 MUTANTS = [
-    _loose("a pulse lasts at most 1 s", uv_pulse_s=3.0),
-    _loose("six pulses a scan", uv_pulses_per_scan=99),
-    _loose("150 J/m² a scan", uv_dose_per_scan_j_m2=1e9),
-    _loose("450 J/m² a day", uv_dose_per_day_j_m2=1e9),
-    _loose("lock-out at 33 W/m²", uv_lockout_w_m2=1e9),
-    _loose("the lamp measured within a year", uv_calibration_days=10**6),
-    _loose("heartbeat every 200 ms", heartbeat_s=9.0),
-    _loose("a silent client loses its lease", lease_silence_s=9.0),
-    _loose("look 50 ms after off", light_after_off_s=1e9),
-    _loose("lamp below 60 °C", lamp_temperature_c=999.0),
-    _loose("eye protection within 30 s", eye_protection_s=1e9),
-    _loose("no faster than 3 Hz", flashes_per_s=1e9),
-    _core("a pulse ends by itself", "now >= self._pulse.ends_at or not", "not"),
-    _core("the shroud's first switch", "shroud_closed() != (True, True)", "shroud_closed()[1] is not True"),
-    _core("the shroud's second switch", "shroud_closed() != (True, True)", "shroud_closed()[0] is not True"),
+    _loose("a pulse lasts at most 1 s", "a pulse beyond the limit", uv_pulse_s=3.0),
+    _loose("six pulses a scan", "pulses, ", uv_pulses_per_scan=99),
+    _loose("150 J/m² a scan", "in a scan", uv_dose_per_scan_j_m2=1e9),
+    _loose("450 J/m² a day", "in 24 h", uv_dose_per_day_j_m2=1e9),
+    _loose("lock-out at 33 W/m²", "lock-out", uv_lockout_w_m2=1e9),
+    _loose("the lamp measured within a year", "measured too long ago", uv_calibration_days=10**6),
+    _loose("heartbeat every 200 ms", "without heartbeat", heartbeat_s=9.0),
+    _loose("a silent client loses its lease", "fell silent", lease_silence_s=9.0),
+    _loose("look 50 ms after off", "a lamp stuck", light_after_off_s=1e9),
+    _loose("lamp below 60 °C", "interlock open", lamp_temperature_c=999.0),
+    _loose("eye protection within 30 s", "eye protection", eye_protection_s=1e9),
+    _loose("no faster than 3 Hz", "flashing", flashes_per_s=1e9),
+    _core("a pulse ends by itself", "a pulse beyond the limit", "now >= self._pulse.ends_at or not", "not"),
+    _core(
+        "the shroud's first switch",
+        "interlock open",
+        "shroud_closed() != (True, True)",
+        "shroud_closed()[1] is not True",
+    ),
+    _core(
+        "the shroud's second switch",
+        "interlock open",
+        "shroud_closed() != (True, True)",
+        "shroud_closed()[0] is not True",
+    ),
     _core(
         "a temperature that is no number is hot",
+        "interlock open",
         "not self._senses.lamp_temperature_c() <",
         "self._senses.lamp_temperature_c() >=",
     ),
-    _core("a sense that fails is an open interlock", 'return "sense_failed"', "return None"),
+    _core(
+        "a sense that fails is an open interlock", "interlock open", 'return "sense_failed"', "return None"
+    ),
     _core(
         "interlocks before a pulse",
+        "interlock open",
         "        interlock = self._open_interlock()\n",
         "        interlock = None\n",
     ),
-    _core("interlocks during a pulse", "return self._open_interlock() is None", "return True"),
+    _core(
+        "interlocks during a pulse", "interlock open", "return self._open_interlock() is None", "return True"
+    ),
     _core(
         "interlocks again after the ledger has written",
+        "interlock open",
         "        self._allowed(lease)\n        self._refuse_open_interlock()\n",
         "",
     ),
-    _core("a patient reference", "if not uv.patient_reference:", "if False:"),
-    _core("UV screening", "if not uv.screened:", "if False:"),
-    _core("eye protection confirmed in the past", "if not -1.0 <= age", "if not -1e9 <= age"),
-    _core("UV in pulses only", "if profile.is_uv:", "if False:"),
+    _core("a patient reference", "for nobody", "if not uv.patient_reference:", "if False:"),
+    _core("UV screening", "without screening", "if not uv.screened:", "if False:"),
+    _core(
+        "eye protection confirmed in the past", "eye protection", "if not -1.0 <= age", "if not -1e9 <= age"
+    ),
+    _core("UV in pulses only", "nobody was granted", "if profile.is_uv:", "if False:"),
     _core(
         "no UV without an allowance",
+        "without screening",
         "if uv is None:\n            raise",
         "if uv is None:\n            return UvAllowance('x', True, self._moment().wall)\n            raise",
     ),
-    _core("a lease names a session", "if not session:", "if False:"),
+    _core("a lease names a session", "for nobody", "if not session:", "if False:"),
     _core(
         "no light without a lease",
+        "for nobody",
         "if self._lease is None or self._lease.client != client:\n            raise",
         "if self._lease is None:\n            return Lease(client, '', None, None, 0.0)\n            raise",
     ),
     _core(
         "dark when the client hangs up",
+        "client was gone",
         "            self._lease = None\n            self._all_low()\n        if self._check is not None and",
         "            self._lease = None\n        if self._check is not None and",
     ),
     _core(
         "dark on SIGTERM",
+        "daemon was stopped",
         "        self._lease = None\n        self._all_low()\n\n    def tick",
         "        self._lease = None\n\n    def tick",
     ),
     _core(
         "the ledger's no is a no",
+        "not in the ledger",
         "raise LightRefused(refused.code, str(refused)) from refused\n        return dose",
         "pass\n        return dose",
     ),
     _core(
         "a late pulse is owned up to",
+        "not in the ledger",
         "self._ledger.own_up(replace(pulse.charged, j_m2=excess), self._moment())",
         "pass",
     ),
     _core(
-        "a pulse beyond the limit locks", "if now - pulse.begun_at > self._limits.uv_pulse_s:", "if False:"
+        "a pulse beyond the limit locks",
+        "a pulse beyond the limit",
+        "if now - pulse.begun_at > self._limits.uv_pulse_s:",
+        "if False:",
     ),
-    _core("a lamp that stays on locks", "            if not dark:\n", "            if False:\n"),
-    _core("a photodiode that sees nothing locks UV", "if pulse.seen is False:", "if False:"),
+    _core(
+        "a lamp that stays on locks", "a lamp stuck", "            if not dark:\n", "            if False:\n"
+    ),
+    _core("a photodiode that sees nothing locks UV", "gone blind", "if pulse.seen is False:", "if False:"),
     _core(
         "a fault locks",
+        "lit after",
         "if self._latched.locks_all or (uv and self._latched.fault is not None):",
         "if False:",
     ),
-    _core("a light check must see the lamp and darkness", "passed=dark and self._check.seen", "passed=True"),
+    _core(
+        "a light check must see the lamp and darkness",
+        "cleared with",
+        "passed=dark and self._check.seen",
+        "passed=True",
+    ),
     Mutant(
-        "a fault outlives a restart", (), "latch", "self._ledger.latch(self.fault, self._moment())", "pass"
+        "a fault outlives a restart",
+        "lit after",
+        (),
+        "latch",
+        "self._ledger.latch(self.fault, self._moment())",
+        "pass",
     ),
     Mutant(
         "a fault is read once the ledger can be",
+        "gone blind",
         (),
         "latch",
         "            self._on_fault(refused.code)\n            return\n        self._read = True",
         "            self._read = True\n            return\n        self._read = True",
     ),
-    _ledger("no UV when the clock was never set", "if not at.wall >= EARLIEST_CREDIBLE:", "if False:"),
+    _ledger(
+        "no UV when the clock was never set",
+        "knowing the time",
+        "if not at.wall >= EARLIEST_CREDIBLE:",
+        "if False:",
+    ),
     _ledger(
         "no UV when the clock ran backwards",
+        "knowing the time",
         "if newest is not None and at.wall < newest - _SLEW_S:",
         "if False:",
     ),
     _ledger(
         "a clock set ahead forgets no dose",
+        "in 24 h",
         " AND (wall > ? OR (boot = ? AND since_boot > ?))",
         " AND (wall > ? OR (boot = ? AND since_boot > ? AND 0))",
     ),
-    _ledger("the dose of other kiosks counts", "in_day + elsewhere_j_m2 + dose.j_m2", "in_day + dose.j_m2"),
+    _ledger(
+        "the dose of other kiosks counts",
+        "in 24 h",
+        "in_day + elsewhere_j_m2 + dose.j_m2",
+        "in_day + dose.j_m2",
+    ),
     _ledger(
         "a pulse is written before it shines",
+        "in a scan",
         "self._insert(database, dose, at)\n            # Never",
         "# Never",
     ),
-    _ledger("the ledger keeps a whole day", "_KEEP_S = 7 * DAY_S", "_KEEP_S = 1.0"),
+    _ledger("the ledger keeps a whole day", "in a scan", "_KEEP_S = 7 * DAY_S", "_KEEP_S = 1.0"),
 ]

@@ -43,8 +43,8 @@ class Tape:
 
     grace_s: float
     irradiance: float
-    # When the lamp was measured, in days since 1970.
-    calibrated_day: int = 0
+    # When the lamp was measured, in days since 1970; a simulated lamp never was.
+    calibrated_day: int | None = None
     pins: list[tuple[float, str, float]] = field(default_factory=list)
     open: list[tuple[float, bool]] = field(default_factory=list)
     beats: list[tuple[float, int]] = field(default_factory=list)
@@ -125,7 +125,8 @@ class Judge:
             found.append("UV without knowing the time")
         if tape.irradiance > LOCKOUT_W:
             found.append("UV beyond the lock-out")
-        days = [int(wall / DAY_S) - tape.calibrated_day for wall in (grant.wall - LEDGER_S, grant.wall)]
+        day = tape.calibrated_day
+        days = [int(wall / DAY_S) - day for wall in (grant.wall - LEDGER_S, grant.wall)] if day else [0]
         if not any(0 <= age <= CALIBRATION_DAYS for age in days):
             found.append("UV from a lamp measured too long ago")
         return found
@@ -186,7 +187,12 @@ class Judge:
                 found += self._lit_while_locked(end, uv_only=False, why="a pulse beyond the limit")
             whole = self._overlap(tape.blind, begin, end) >= end - begin - _TINY
             # It takes a rise time, a look, and a daemon that lives to the end to know that.
-            if whole and end not in tape.killed and end - begin > 0.04 + tape.grace_s and self._stalled(begin, end) == 0:
+            if (
+                whole
+                and end not in tape.killed
+                and end - begin > 0.04 + tape.grace_s
+                and self._stalled(begin, end) == 0
+            ):
                 found += self._lit_while_locked(end, uv_only=True, why="a photodiode gone blind")
         for at in tape.cleared:
             if self._state(tape.stuck, at - _TINY) and not self._state(tape.blind, at - _TINY):

@@ -62,7 +62,6 @@ class World:
         self.levels: dict[str, float] = {}
         self.faults: list[str] = []
         self.tape = Tape(GRACE_S, irradiance, rows=[])
-        self.tape.calibrated_day = int(self.wall() / 86_400)
         if isinstance(calibrated_on, date):
             self.tape.calibrated_day = (calibrated_on - date(1970, 1, 1)).days
         self.leases: dict[int, tuple[str, UvAllowance | None]] = {}
