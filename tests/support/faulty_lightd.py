@@ -72,16 +72,14 @@ def main() -> None:
     def moment() -> Moment:
         """Both clocks; the switch sets the wall clock ahead by so many hours (or, from 128, back)."""
         true, hours = now(), switches[CLOCK]
-        return Moment(true.wall + 3600.0 * (hours if hours < 128 else 128 - hours), *_rest(true))
+        return Moment(
+            true.wall + 3600.0 * (hours if hours < 128 else 128 - hours), true.since_boot, true.boot
+        )
 
     lightd.open_light_hardware = open_switched  # type: ignore[assignment]
     lightd.LightCore = lambda *a, **k: core(*a, **k, moment=moment)  # type: ignore[assignment,misc]
     configure_logging(debug=False)
     cli.lightd.main(sys.argv[2:], standalone_mode=False)
-
-
-def _rest(moment: Moment) -> tuple[float, str]:
-    return moment.since_boot, moment.boot
 
 
 if __name__ == "__main__":

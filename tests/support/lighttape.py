@@ -173,7 +173,7 @@ class Judge:
         return ["flashing" for a, b in pairwise(rises) if b - a < 1 / FLASHES - self._jitter()]
 
     def _jitter(self) -> float:
-        return _TINY if self.tape.rows is not None else self.tape.grace_s
+        return _TINY if self.tape.rows is not None else 0.005
 
     def _locks(self) -> list[str]:
         """After a stuck lamp, an overlong pulse or a blind photodiode, nothing (or no UV) until cleared."""
