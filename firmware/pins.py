@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gpiozero import DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
 
-from firmware.light_terms import Senses
-from hardware.board import Board, DriverMissing
+from firmware.light_terms import Pins, Senses
+from hardware.board import Board
 
 
 class LightPins:
@@ -46,6 +46,12 @@ class LightPins:
             device.close()
 
 
+class OwnedPins(Pins, Protocol):
+    """Pins that can be let go of."""
+
+    def close(self) -> None: ...
+
+
 class LightHardware:
     """Pins and senses of one board, opened together and closed together.
 
@@ -54,7 +60,7 @@ class LightHardware:
 
     def __init__(
         self,
-        pins: LightPins,
+        pins: OwnedPins,
         senses: Senses,
         mark_alive: Callable[[], None],
         close: Callable[[], None],
@@ -70,10 +76,9 @@ class LightHardware:
 def open_light_hardware(board: Board, run: Path) -> LightHardware:
     """The pins and senses that `board` names; `run` is the folder for sockets. Raises DriverMissing."""
     if board.pin_factory != "mock":
-        raise DriverMissing(
-            f"pin_factory = '{board.pin_factory}' in board '{board.name}' has no driver in this version:"
-            " use a board with pin_factory = 'mock'."
-        )
+        from firmware.real_pins import open_real_pins
+
+        return open_real_pins(board)
     from hardware.simulated.pin_factory import PageFactory
     from hardware.simulated.pins import PinPage
     from hardware.simulated.senses import SimulatedSenses

@@ -126,7 +126,8 @@ class Board(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     simulated: bool = False
     engine: Literal["ai-edge-litert", "tflite-runtime"]
-    pin_factory: Literal["mock", "lgpio"]
+    pin_factory: Literal["mock", "lgpio", "gpiod"]
+    gpio_chip: str | None = None
     key_store: Literal["file", "tpm2", "luks"]
     eye_protection: Literal["goggles", "closed_eyes"]
     camera: CameraProfile

@@ -81,6 +81,11 @@ class Rounds:
         self._note_gone(number)
         lights.close()
         self._mend(number)
+        if trouble.startswith("set the clock"):
+            # A ledger that has seen tomorrow allows no UV today: the next round has a new one.
+            self._end_daemon(signal.SIGTERM)
+            (self.state / "light" / "doses.sqlite").unlink()
+            self._start()
 
     def _one_light(self, lights: Lights, number: int, patient: str, trouble: str | None) -> None:
         random = self.random
