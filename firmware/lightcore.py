@@ -146,7 +146,10 @@ class LightCore:
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
         else:
             who = ("light check", f"light check {self._moment().wall}")
+            asked = self._monotonic()
             dose = self._charge(self._uv_light, _CHECK_S, who, 0.0)
+            if self._monotonic() - asked > self._limits.lease_silence_s:
+                raise LightRefused("ledger_failed", "The ledger took so long that the hood may be in use.")
             self._refuse_open_interlock()
             self._fire(self._uv_light, _CHECK_S, dose)
         self._check, self._check_state = check, "running"

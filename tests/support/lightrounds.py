@@ -85,6 +85,7 @@ class Rounds:
             # A ledger that has seen tomorrow allows no UV today: the next round has a new one.
             self._end_daemon(signal.SIGTERM)
             (self.state / "light" / "doses.sqlite").unlink()
+            self.tape.new_ledgers.append(time.monotonic())
             self._start()
 
     def _one_light(self, lights: Lights, number: int, patient: str, trouble: str | None) -> None:

@@ -54,6 +54,7 @@ class Tape:
     stuck: list[tuple[float, bool]] = field(default_factory=list)
     blind: list[tuple[float, bool]] = field(default_factory=list)
     cleared: list[float] = field(default_factory=list)
+    new_ledgers: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     ledger_failing: list[tuple[float, bool]] = field(default_factory=list)
@@ -90,14 +91,16 @@ class Judge:
     def violations(self) -> list[str]:
         """One sentence for each interval or event that no rule allows."""
         found = [*self._flashing(), *self._doses(), *self._locks(), *self._unleased()]
-        newest = 0.0
+        newest = before = 0.0
         for begin, end in self.uv:
             grant = self._grant(begin)
             if grant is None:
                 found.append("UV that nobody was granted")
                 continue
+            if any(before < at <= begin for at in self.tape.new_ledgers):
+                newest = 0.0
             found += self._one(begin, end, grant, newest)
-            newest = max(newest, grant.wall)
+            newest, before = max(newest, grant.wall), begin
         return found
 
     def _one(self, begin: float, end: float, grant: Grant, newest: float) -> list[str]:
