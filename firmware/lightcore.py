@@ -235,8 +235,9 @@ class LightCore:
         if self._stopped:
             raise LightRefused("stopped", "The light daemon is stopping.")
         if self._latched.locks_all or (uv and self._latched.fault is not None):
-            fault = self._latched.fault
-            raise LightRefused("fault", f"The lights are locked by a fault ({fault}): call staff.")
+            # A fault of UV alone has its own code: a scan goes on without UV.
+            code, what = ("fault", "The lights are") if self._latched.locks_all else ("uv_fault", "UV is")
+            raise LightRefused(code, f"{what} locked by a fault ({self._latched.fault}): call staff.")
 
     def _refuse_flashing(self) -> None:
         wait = self._last_rise + 1.0 / self._limits.flashes_per_s - self._monotonic()

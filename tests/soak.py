@@ -80,7 +80,7 @@ def _rounds(folder: Path, count: int, seed: int) -> tuple[str, bool]:
 def _kills(kill: Callable[[Kiosk], float], kiosk: Kiosk, count: int) -> tuple[str, bool]:
     seconds = [kill(kiosk) for _ in range(count)]
     low = sum(one < _DARK_WITHIN_S for one in seconds)
-    return f"{low} of {count}, the slowest {max(seconds) * 1000:.0f} ms", low == count
+    return f"{low} of {count}, the slowest {max(seconds, default=0.0) * 1000:.0f} ms", low == count
 
 
 if __name__ == "__main__":
