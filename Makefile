@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 dk := .venv/bin/dermakiosk
 
-.PHONY: help setup setup-test demo test lint bench clean
+N ?= 10000
+
+.PHONY: help setup setup-test demo test lint faults soak bench clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -24,6 +26,12 @@ test: setup-test ## every test that CI runs
 
 lint: setup ## style, types and the import rule only
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
+
+faults: setup-test ## N=… faults against the light rules
+	@.venv/bin/python -m tests.faults --count $(N)
+
+soak: setup-test ## the long runs: a million faults, real daemons killed and harassed; a table
+	@.venv/bin/python -m tests.soak
 
 bench: setup ## seconds and memory of a scan, each beside its reference
 	@mkdir -p build

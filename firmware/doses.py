@@ -21,6 +21,8 @@ DAY_S = 86_400.0
 EARLIEST_CREDIBLE = 1_735_689_600.0
 # Clocks are slewed by small steps; more than this backwards means that the time is not known.
 _SLEW_S = 2.0
+# Rows are forgotten when they are much older than any limit looks back.
+_KEEP_S = 7 * DAY_S
 
 
 class DoseRefused(Exception):
@@ -71,6 +73,9 @@ class Ledger(Protocol):
     def latched(self) -> str | None:
         """The latched fault, if any. Raises DoseRefused when it cannot be read."""
 
+    def clear(self, staff: str) -> None:
+        """Keep that `staff` cleared the latched fault. Raises DoseRefused when it cannot be written."""
+
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
@@ -79,6 +84,7 @@ CREATE TABLE IF NOT EXISTS pulses (
     wall REAL NOT NULL, boot TEXT NOT NULL, since_boot REAL NOT NULL, dose_j_m2 REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS pulses_by_reference ON pulses (reference);
 CREATE INDEX IF NOT EXISTS pulses_by_session ON pulses (session);
+CREATE INDEX IF NOT EXISTS pulses_by_wall ON pulses (wall);
 CREATE TABLE IF NOT EXISTS faults (
     id INTEGER PRIMARY KEY, wall REAL NOT NULL, fault TEXT NOT NULL, cleared_by TEXT);
 """
@@ -125,6 +131,13 @@ class DoseLedger:
             if not in_day + elsewhere_j_m2 + dose.j_m2 <= limits.uv_dose_per_day_j_m2:
                 raise DoseRefused("dose_limit", "This patient has had all the UV of 24 hours.")
             self._insert(database, dose, at)
+            # Never the newest row, which says that the clock does not run backwards; nor one of this boot
+            # that only a jump of the wall clock has made old.
+            database.execute(
+                "DELETE FROM pulses WHERE wall < ? AND wall < (SELECT max(wall) FROM pulses)"
+                " AND (boot <> ? OR since_boot < ?)",
+                (at.wall - _KEEP_S, at.boot, at.since_boot - _KEEP_S),
+            )
 
     def own_up(self, dose: Dose, at: Moment) -> None:
         """See Ledger.own_up."""
@@ -143,6 +156,11 @@ class DoseLedger:
                 "SELECT fault FROM faults WHERE cleared_by IS NULL ORDER BY id DESC LIMIT 1"
             ).fetchone()
         return None if row is None else str(row[0])
+
+    def clear(self, staff: str) -> None:
+        """See Ledger.clear."""
+        with self._transaction() as database:
+            database.execute("UPDATE faults SET cleared_by = ? WHERE cleared_by IS NULL", (staff,))
 
     def _insert(self, database: sqlite3.Connection, dose: Dose, at: Moment) -> None:
         who, scan = self._hmac(b"reference", dose.reference), self._hmac(b"session", dose.session)

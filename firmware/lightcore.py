@@ -8,68 +8,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 from firmware.doses import Dose, DoseRefused, Ledger, Moment
+from firmware.latch import FaultLatch
+from firmware.light_terms import Check, Lease, LightRefused, Pins, Pulse, Senses
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, Light
+
+__all__ = ["LightCore", "LightRefused", "Pins", "Senses"]
 
 # A pulse is charged, and bounded, as if it ended this much late.
 OVERRUN_S = 0.05
 _WATCH_S = 0.01
-
-
-class LightRefused(Exception):
-    """The light core says no. `code` names why; `retry_s` is set where waiting that long helps."""
-
-    exit_status = 1
-
-    def __init__(self, code: str, sentence: str, retry_s: float | None = None) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.retry_s = retry_s
-
-
-class Pins(Protocol):
-    """The light pins. `set` raises OSError when it fails; `all_low` tries every pin first."""
-
-    def set(self, light: str, level: float) -> None: ...
-
-    def all_low(self) -> None: ...
-
-
-class Senses(Protocol):
-    """What the daemon reads by itself, trusting no one. Each raises OSError when it cannot be read."""
-
-    def shroud_closed(self) -> tuple[bool, bool]: ...
-
-    def lamp_temperature_c(self) -> float: ...
-
-    def uv_seen(self) -> bool: ...
-
-
-@dataclass
-class Lease:
-    """One client's right to the lights for one session, kept alive by heartbeats."""
-
-    client: int
-    session: str
-    consent: ConsentStamp
-    uv: UvAllowance | None
-    beat_at: float
-
-
-@dataclass(frozen=True)
-class Pulse:
-    """A UV pulse under way, in monotonic seconds."""
-
-    light: str
-    begun_at: float
-    ends_at: float
-    irradiance_w_m2: float
-    charged: Dose
+# With no pulse on, this is how often the photodiode is read, and how often a fault that could not be
+# written down is tried again.
+_IDLE_WATCH_S = 0.25
+_WRITE_AGAIN_S = 5.0
+# A lamp that is on shows at the photodiode within this time.
+_RISE_S = 0.02
+# The UV pulse of a light check: shorter than one heartbeat.
+_CHECK_S = 0.1
 
 
 class LightCore:
@@ -98,13 +59,12 @@ class LightCore:
         self._lit: tuple[str, float] | None = None
         self._last_rise = -math.inf
         self._check_dark_at: float | None = None
+        self._watch_at = self._write_at = -math.inf
+        self._uv_light = next((name for name, light in self._lights.items() if light.is_uv), None)
+        self._check: Check | None = None
+        self._check_state = "none"
         self._stopped = False
-        self._fault: str | None = None
-        try:
-            self._fault = ledger.latched()
-        except DoseRefused as refused:
-            # Without a ledger there is no UV; white light needs none.
-            on_fault(refused.code)
+        self._latched = FaultLatch(ledger, moment, on_fault)
         self._all_low()
 
     def lease(self, client: int, session: str, consent: ConsentStamp, uv: UvAllowance | None) -> None:
@@ -145,7 +105,8 @@ class LightCore:
     def pulse(self, client: int, light: str, seconds: float) -> float:
         """One UV pulse of at most `seconds`; returns when it began. Its whole dose is charged before it."""
         self.tick()
-        self._refuse_if_faulty()
+        self._latched.read()
+        self._refuse_if_faulty(uv=True)
         lease = self._held_by(client)
         profile = self._known(light)
         if self._pulse is not None or self._check_dark_at is not None:
@@ -156,22 +117,42 @@ class LightCore:
             longest = self._limits.uv_pulse_s - OVERRUN_S
             raise LightRefused("pulse_too_long", f"A UV pulse lasts at most {longest:g} s.")
         allowance = self._allowed(lease)
-        irradiance = self._irradiance(profile)
-        self._all_low()
-        self._refuse_flashing()
-        self._refuse_open_interlock()
-        dose = Dose(allowance.patient_reference, lease.session, irradiance * (seconds + OVERRUN_S))
-        try:
-            self._ledger.charge(dose, allowance.dose_elsewhere_j_m2, self._limits, self._moment())
-        except DoseRefused as refused:
-            raise LightRefused(refused.code, str(refused)) from refused
+        who = (allowance.patient_reference, lease.session)
+        dose = self._charge(light, seconds, who, allowance.dose_elsewhere_j_m2)
         # The ledger may have taken its time: look again, then fire.
         self._allowed(lease)
         self._refuse_open_interlock()
-        begun = self._last_rise = lease.beat_at = self._monotonic()
-        self._pulse = Pulse(light, begun, begun + seconds, irradiance, dose)
-        self._raise_pin(light, 1.0)
-        return begun
+        lease.beat_at = self._fire(light, seconds, dose)
+        return lease.beat_at
+
+    def clear(self, client: int, staff: str) -> None:
+        """Begin the light check that clears the latched fault when it passes; `status` says how it went.
+
+        The hood is empty, by the word of `staff`. One short UV pulse, charged like any other and under
+        every interlock, has to show at the photodiode and be gone after it.
+        """
+        self.tick()
+        self._latched.read()
+        if self._stopped or self._latched.fault is None:
+            raise LightRefused("no_fault", "There is no fault to clear.")
+        if not staff.strip():
+            raise LightRefused("bad_request", "A fault is cleared under the name of a member of staff.")
+        if self._lease is not None or self._pulse is not None or self._check_dark_at is not None:
+            raise LightRefused("busy", "The lights are in use.", self._limits.lease_silence_s)
+        self._all_low()
+        check = Check(client, staff.strip())
+        if self._uv_light is None:
+            check.seen = True
+            self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
+        else:
+            who = ("light check", f"light check {self._moment().wall}")
+            asked = self._monotonic()
+            dose = self._charge(self._uv_light, _CHECK_S, who, 0.0)
+            if self._monotonic() - asked > self._limits.lease_silence_s:
+                raise LightRefused("ledger_failed", "The ledger took so long that the hood may be in use.")
+            self._refuse_open_interlock()
+            self._fire(self._uv_light, _CHECK_S, dose)
+        self._check, self._check_state = check, "running"
 
     def off(self, client: int) -> None:
         """All lights off. Any client may ask; darkness needs no lease."""
@@ -184,6 +165,9 @@ class LightCore:
         if self._lease is not None and self._lease.client == client:
             self._lease = None
             self._all_low()
+        if self._check is not None and self._check.client == client:
+            self._all_low()
+            self._end_check(passed=False)
         self.tick()
 
     def stop(self) -> None:
@@ -195,15 +179,29 @@ class LightCore:
     def tick(self) -> None:
         """Put out what may not be lit any longer."""
         now = self._monotonic()
-        if self._pulse is not None and (now >= self._pulse.ends_at or not self._uv_may_go_on(now)):
-            self._all_low()
+        if self._pulse is not None:
+            if now >= self._pulse.ends_at or not self._uv_may_go_on(now):
+                self._all_low()
+            elif not self._pulse.seen and now - self._pulse.begun_at >= _RISE_S:
+                self._pulse.seen = self._photodiode() is True
         if self._lease is not None and now - self._lease.beat_at > self._limits.lease_silence_s:
             self._lease = None
             self._all_low()
         if self._check_dark_at is not None and now >= self._check_dark_at and self._pulse is None:
             self._check_dark_at = None
-            if self._sees_uv():
+            # A photodiode that does not answer has not seen darkness.
+            dark = self._photodiode() is False
+            if not dark:
                 self._latch("light_after_off")
+            if self._check is not None:
+                self._end_check(passed=dark and self._check.seen)
+        elif self._pulse is None and now >= self._watch_at:
+            self._watch_at = now + _IDLE_WATCH_S
+            if now >= self._write_at and self._lease is None:
+                self._write_at = now + _WRITE_AGAIN_S
+                self._latched.write()
+            if self._uv_light is not None and self._check_dark_at is None and self._photodiode():
+                self._latch("light_unasked")
 
     def next_tick_s(self) -> float:
         """In how many seconds `tick` is due at the latest."""
@@ -211,7 +209,7 @@ class LightCore:
             return max(0.0, min(self._pulse.ends_at - self._monotonic(), _WATCH_S))
         if self._check_dark_at is not None:
             return max(0.0, min(self._check_dark_at - self._monotonic(), _WATCH_S))
-        return 0.05 if self._lease is not None else 0.5
+        return 0.05 if self._lease is not None else _IDLE_WATCH_S
 
     def status(self) -> dict[str, Any]:
         """What is lit, who leads, what is latched; no patient in it."""
@@ -219,7 +217,8 @@ class LightCore:
             "leased": self._lease is not None,
             "lit": dict([self._lit]) if self._lit else {},
             "pulse": self._pulse is not None,
-            "fault": self._fault,
+            "fault": self._latched.fault,
+            "check": self._check_state,
         }
 
     def _held_by(self, client: int) -> Lease:
@@ -232,11 +231,13 @@ class LightCore:
             raise LightRefused("unknown_light", f"This board has no light named {light!r}.")
         return self._lights[light]
 
-    def _refuse_if_faulty(self) -> None:
+    def _refuse_if_faulty(self, uv: bool = False) -> None:
         if self._stopped:
             raise LightRefused("stopped", "The light daemon is stopping.")
-        if self._fault is not None:
-            raise LightRefused("fault", f"The lights are locked by a fault ({self._fault}): call staff.")
+        if self._latched.locks_all or (uv and self._latched.fault is not None):
+            # A fault of UV alone has its own code: a scan goes on without UV.
+            code, what = ("fault", "The lights are") if self._latched.locks_all else ("uv_fault", "UV is")
+            raise LightRefused(code, f"{what} locked by a fault ({self._latched.fault}): call staff.")
 
     def _refuse_flashing(self) -> None:
         wait = self._last_rise + 1.0 / self._limits.flashes_per_s - self._monotonic()
@@ -272,6 +273,37 @@ class LightCore:
             raise LightRefused("not_calibrated", "The irradiance of this lamp was measured too long ago.")
         return irradiance
 
+    def _charge(self, light: str, seconds: float, who: tuple[str, str], elsewhere: float) -> Dose:
+        """All dark, every interlock closed, and the pulse of `light` for `who` written down."""
+        irradiance = self._irradiance(self._lights[light])
+        self._all_low()
+        self._refuse_flashing()
+        self._refuse_open_interlock()
+        dose = Dose(*who, irradiance * (seconds + OVERRUN_S))
+        try:
+            self._ledger.charge(dose, elsewhere, self._limits, self._moment())
+        except DoseRefused as refused:
+            raise LightRefused(refused.code, str(refused)) from refused
+        return dose
+
+    def _fire(self, light: str, seconds: float, charged: Dose) -> float:
+        begun = self._last_rise = self._monotonic()
+        irradiance = charged.j_m2 / (seconds + OVERRUN_S)
+        self._pulse = Pulse(light, begun, begun + seconds, irradiance, charged)
+        self._raise_pin(light, 1.0)
+        return begun
+
+    def _end_check(self, passed: bool) -> None:
+        check, self._check = self._check, None
+        self._check_state = "failed"
+        if check is None or not passed:
+            return
+        try:
+            self._latched.clear(check.staff)
+            self._check_state = "passed"
+        except DoseRefused as refused:
+            self._on_fault(refused.code)
+
     def _open_interlock(self) -> str | None:
         try:
             if self._senses.shroud_closed() != (True, True):
@@ -287,21 +319,25 @@ class LightCore:
         interlock = self._open_interlock()
         if interlock is not None:
             raise LightRefused(interlock, f"An interlock is open ({interlock}): no UV.")
-        if self._sees_uv():
+        seen = self._photodiode()
+        if seen is None:
+            raise LightRefused("sense_failed", "The photodiode does not answer: no UV.")
+        if seen:
             self._latch("light_after_off")
-            self._refuse_if_faulty()
+            raise LightRefused("fault", "UV is seen where none may be: call staff.")
 
     def _uv_may_go_on(self, now: float) -> bool:
         lease = self._lease
-        if lease is None or now - lease.beat_at > self._limits.heartbeat_s:
+        if self._check is None and (lease is None or now - lease.beat_at > self._limits.heartbeat_s):
             return False
         return self._open_interlock() is None
 
-    def _sees_uv(self) -> bool:
+    def _photodiode(self) -> bool | None:
+        """What the photodiode sees; None when it does not answer."""
         try:
             return self._senses.uv_seen()
         except OSError:
-            return True
+            return None
 
     def _raise_pin(self, light: str, level: float) -> float:
         self._lit = (light, level)
@@ -309,6 +345,7 @@ class LightCore:
             self._pins.set(light, level)
         except OSError as error:
             self._latch("pin_failed")
+            self._all_low()
             raise LightRefused("fault", f"The pin of {light} failed ({error}): call staff.") from error
         return self._monotonic()
 
@@ -322,6 +359,10 @@ class LightCore:
         if pulse is not None:
             now = self._monotonic()
             self._check_dark_at = now + self._limits.light_after_off_s
+            if self._check is not None:
+                self._check.seen = pulse.seen is True
+            if pulse.seen is False:
+                self._latch("uv_unseen")
             if now > pulse.ends_at + OVERRUN_S:
                 self._own_up(pulse, now)
 
@@ -341,13 +382,5 @@ class LightCore:
             self._latch("uv_overran")
 
     def _latch(self, fault: str) -> None:
-        if self._fault is not None:
-            return
-        self._fault = fault
-        self._all_low()
-        try:
-            self._ledger.latch(fault, self._moment())
-        except DoseRefused as refused:
-            # The fault stays latched in memory, and a ledger that cannot be written allows no UV.
-            self._on_fault(refused.code)
-        self._on_fault(fault)
+        if self._latched.set(fault):
+            self._all_low()

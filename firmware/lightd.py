@@ -17,6 +17,7 @@ import structlog
 from firmware.channel import Channel, ChannelError, Listener, close_all
 from firmware.doses import DoseLedger
 from firmware.lightcore import LightCore, LightRefused
+from firmware.notify import Notifier
 from firmware.pins import open_light_hardware
 from firmware.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
@@ -60,6 +61,7 @@ class LightDaemon:
         self._clients: dict[int, Channel] = {}
         self._next_client = 1
         self._stopping = False
+        self._notifier = Notifier()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; then all lights are off. Call from the main thread."""
@@ -73,10 +75,12 @@ class LightDaemon:
                 selector.register(wake_reader, selectors.EVENT_READ, None)
                 selector.register(self._listener, selectors.EVENT_READ, 0)
                 log.info("ready", daemon="lightd", realtime=_go_first())
+                self._notifier.ready()
                 while not self._stopping:
                     self._turn(selector)
         finally:
             self._core.stop()
+            self._notifier.stopping()
             signal.set_wakeup_fd(-1)
             wake_reader.close()
             wake_writer.close()
@@ -96,6 +100,7 @@ class LightDaemon:
             self._core.tick()
         self._core.tick()
         self._hardware.mark_alive()
+        self._notifier.alive()
         # Whoever reads our log may be slow; with UV on we do not wait for anyone.
         if self._log_later and not self._core.status()["pulse"]:
             for event, fields in self._log_later:
@@ -165,6 +170,13 @@ class LightDaemon:
             self._core.beat(client)
         elif what == "release":
             self._core.release(client)
+        elif what == "clear":
+            # The capture daemon may ask for light; to unlock it takes the light daemon's own user.
+            if self._clients[client].peer_uid() != os.getuid():
+                raise LightRefused("not_staff", "Only staff, as the light daemon's own user, clears a fault.")
+            staff = str(request["staff"])
+            self._core.clear(client, staff)
+            self._note("light_check", staff=staff)
         elif what == "status":
             return self._core.status()
         else:
@@ -174,6 +186,7 @@ class LightDaemon:
     def _close(self) -> None:
         for channel in self._clients.values():
             channel.close()
+        self._notifier.close()
         self._listener.close()
         self._hardware.close()
         self._ledger.close()

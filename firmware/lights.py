@@ -44,11 +44,11 @@ class Lights:
 
     def on(self, light: str, level: float = 1.0) -> int:
         """Light `light` alone; returns when, in monotonic ns. Waits where it would flash too fast."""
-        return self._lit(do="on", light=light, level=level)
+        return int(self._ask_in_time(do="on", light=light, level=level)["at_ns"])
 
     def pulse(self, light: str, seconds: float) -> int:
         """A UV pulse; returns when it began, in monotonic ns. Beat every 100 ms to keep it."""
-        return self._lit(do="pulse", light=light, seconds=seconds)
+        return int(self._ask_in_time(do="pulse", light=light, seconds=seconds)["at_ns"])
 
     def beat(self) -> None:
         self._ask(do="beat")
@@ -68,6 +68,16 @@ class Lights:
         except LightsFault:
             self.close()
 
+    def clear(self, staff: str) -> bool:
+        """Whether the latched fault is cleared by `staff`: the light check passed, in an empty hood."""
+        self._ask_in_time(do="clear", staff=staff)
+        deadline = time.monotonic() + self._timeout
+        while (state := self.status()["check"]) == "running":
+            if time.monotonic() > deadline:
+                raise LightsFault("unavailable", "The light check did not come to an end.")
+            time.sleep(0.02)
+        return bool(state == "passed")
+
     def status(self) -> dict[str, Any]:
         """What is lit, whether leased, which fault. Raises LightsFault."""
         answer = self._ask(do="status")
@@ -77,11 +87,12 @@ class Lights:
         with self._lock:
             self._hang_up()
 
-    def _lit(self, **request: Any) -> int:
+    def _ask_in_time(self, **request: Any) -> dict[str, Any]:
+        """The answer to `request`, asked again where it came too soon for the flashing limit."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return int(self._ask(**request)["at_ns"])
+                return self._ask(**request)
             except LightsFault as fault:
                 wait = fault.retry_s
                 if fault.code != "too_soon" or wait is None or time.monotonic() + wait > deadline:

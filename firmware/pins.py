@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gpiozero import DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
 
-from firmware.lightcore import Senses
-from hardware.board import Board, DriverMissing
+from firmware.light_terms import Pins, Senses
+from hardware.board import Board
 
 
 class LightPins:
@@ -66,6 +66,12 @@ class NoSenses:
         return False
 
 
+class OwnedPins(Pins, Protocol):
+    """Pins that can be let go of."""
+
+    def close(self) -> None: ...
+
+
 class LightHardware:
     """Pins and senses of one board, opened together and closed together.
 
@@ -74,7 +80,7 @@ class LightHardware:
 
     def __init__(
         self,
-        pins: LightPins,
+        pins: OwnedPins,
         senses: Senses,
         mark_alive: Callable[[], None],
         close: Callable[[], None],
@@ -92,10 +98,9 @@ def open_light_hardware(board: Board, run: Path) -> LightHardware:
     if board.pin_factory == "none":
         return LightHardware(LightPins(board, None), NoSenses(), lambda: None, lambda: None)
     if board.pin_factory != "mock":
-        raise DriverMissing(
-            f"pin_factory = '{board.pin_factory}' in board '{board.name}' has no driver in this version:"
-            " use a board with pin_factory = 'mock'."
-        )
+        from firmware.real_pins import open_real_pins
+
+        return open_real_pins(board)
     from hardware.simulated.pin_factory import PageFactory
     from hardware.simulated.pins import PinPage
     from hardware.simulated.senses import SimulatedSenses

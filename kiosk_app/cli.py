@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "models": ("models.cli", "models", "List, verify and fetch the networks."),
     "board": ("hardware.cli", "board", "Check a board profile."),
     "lightd": ("firmware.cli", "lightd", "The light daemon."),
+    "lights": ("firmware.cli", "lights", "State of the lights; clear a fault."),
     "captured": ("firmware.cli", "captured", "The capture daemon."),
     "sync": ("sync.kiosk.cli", "sync", "The kiosk's outbox and its agent."),
     "clinic": ("sync.clinic.cli", "clinic", "The clinic's ingest, opener and pages."),

@@ -227,7 +227,8 @@ def test_a_dead_side_lamp_is_missing_and_the_rest_is_there(tmp_path):
     board = small_board(tmp_path, '\n[simulation]\ndead_lamps = ["dir2", "uv365"]\n')
     with running_kiosk(board, tmp_path / "k") as kiosk:
         capture = CaptureClient(kiosk.capture_socket).capture("s1", consent(), uv_allowance(), None)
-        assert capture.missing == {"dir2": "too_dark", "uv365": "too_dark"}
+        # The photodiode saw no UV either, so the light daemon allows no second pulse.
+        assert capture.missing == {"dir2": "too_dark", "uv365": "uv_fault"}
         assert len(capture.frames) == 7
 
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from firmware.lightcore import LightRefused
-from tests.support.lightworld import CONSENT, Judge, World
+from tests.support.lightworld import CONSENT, World
 
 
 def leased(uv: bool = True, irradiance: float = 33.0) -> World:
@@ -307,27 +307,20 @@ class Faults(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World()
-        limits = self.world.board.limits.model_copy(update=self.loosened)
-        self.world.board = self.world.board.model_copy(update={"limits": limits})
-        self.world.start()
-        self.judge = Judge(self.world)
-        self.holder: tuple[int, str, str] | None = None
+        self.world = World(limits=self.loosened)
+        self.holder: int | None = None
         self.scans = 0
 
     @rule(client=clients, session=sessions, patient=patients, uv=st.booleans(), age=st.sampled_from([1, 40]))
     def lease(self, client, session, patient, uv, age):
         with contextlib.suppress(LightRefused):
-            self.world.core.lease(
-                client, session, CONSENT, self.world.allowance(patient, age) if uv else None
-            )
-            self.holder = (client, patient, session)
+            self.world.lease(client, session, self.world.allowance(patient, age) if uv else None)
+            self.holder = client
 
     @rule(client=clients, light=st.sampled_from(["white", "cross", "dir0", "uv365"]))
     def on(self, client, light):
         with contextlib.suppress(LightRefused):
-            self.world.core.on(client, light, 1.0)
-            self.judge.beats.append(self.world.now)
+            self.world.on(client, light)
 
     @rule(client=clients, seconds=st.sampled_from([0.1, 0.5, 0.95, 1.5]), beats=st.integers(0, 12))
     def pulse(self, client, seconds, beats):
@@ -344,8 +337,8 @@ class Faults(RuleBasedStateMachine):
     )
     def scan(self, patient, pulses, seconds, trouble):
         """What an app without sense would do: as much UV as it can get."""
-        self.world.core.release(1)
-        self.world.core.release(2)
+        self.world.hang_up(1)
+        self.world.hang_up(2)
         self.scans += 1
         for _ in range(pulses):
             self.lease(1, f"scan {self.scans}", patient, True, 1)
@@ -387,24 +380,22 @@ class Faults(RuleBasedStateMachine):
     def mend(self):
         """All is well again."""
         self.world.set_interlock((True, True), 35.0)
-        self.world.ledger_fails = False
+        self.world.set_ledger_fails(False)
         self.world.wall_offset += 48 * 3600
 
     def _pulse(self, client, seconds):
         with contextlib.suppress(LightRefused):
-            begun = self.world.core.pulse(client, "uv365", seconds)
-            self.judge.pulses.append((begun, self.holder[1], self.holder[2]))
+            self.world.pulse(client, seconds)
 
     @rule(client=clients)
     def beat(self, client):
         with contextlib.suppress(LightRefused):
-            self.world.core.beat(client)
-            self.judge.beats.append(self.world.now)
+            self.world.beat(client)
 
     @rule(client=clients)
     def hang_up(self, client):
-        held = self.world.core.status()["leased"] and self.holder is not None and self.holder[0] == client
-        self.world.core.release(client)
+        held = self.world.core.status()["leased"] and self.holder == client
+        self.world.hang_up(client)
         assert not (held and any(self.world.levels.values()))
 
     @rule(client=clients)
@@ -430,17 +421,15 @@ class Faults(RuleBasedStateMachine):
 
     @rule(fails=st.booleans())
     def ledger(self, fails):
-        self.world.ledger_fails = fails
+        self.world.set_ledger_fails(fails)
 
     @rule()
     def restart(self):
-        self.world.all_low()
-        self.world.start()
-        self.world.advance(0.4)
+        self.world.restart()
 
     @invariant()
     def nothing_was_lit_that_may_not_be(self) -> None:
-        assert self.judge.violations() == []
+        assert self.world.judge() == []
 
 
 Faults.TestCase.settings = settings(

@@ -1,30 +1,52 @@
-"""A world for the light core: clocks, pins with a history, failing senses, with a judge of what was lit."""
+"""A world for the light core: clocks, pins, senses and a ledger, which can fail, and the tape of it all."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from datetime import datetime, timezone
+import functools
+from collections.abc import Callable
+from datetime import date, datetime, timezone
 from pathlib import Path
 
-from firmware.doses import DoseLedger, DoseRefused, Moment
+from firmware.doses import Dose, DoseLedger, DoseRefused, Moment
 from firmware.lightcore import LightCore
 from firmware.stamps import ConsentStamp, UvAllowance
-from hardware.board import Board, load_board
+from hardware.board import Board, Limits, load_board
+from tests.support.lighttape import EVERYONE, Grant, Judge, Tape, lit_intervals
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 CONSENT = ConsentStamp("1", "en", datetime(2026, 1, 1, tzinfo=timezone.utc))
 # A daemon's loop looks every 10 ms; the judge allows it one look and a little.
 LOOP_S = 0.01
 GRACE_S = 0.011
+_MESSAGE_S = 1e-5
+
+
+@functools.cache
+def _board() -> Board:
+    return load_board(BOARD)
 
 
 class World:
     """Drives one LightCore over injected clocks; `pins`, `senses` and `ledger` are this object."""
 
-    def __init__(self, irradiance: float = 33.0) -> None:
-        board = load_board(BOARD)
-        uv = board.lights["uv365"].model_copy(update={"irradiance_w_m2": irradiance})
-        self.board: Board = board.model_copy(update={"lights": {**board.lights, "uv365": uv}})
+    def __init__(
+        self,
+        irradiance: float = 33.0,
+        calibrated_on: date | str = "simulated",
+        limits: dict[str, float] | None = None,
+        core: type[LightCore] = LightCore,
+        ledger: type[DoseLedger] = DoseLedger,
+    ) -> None:
+        board = _board()
+        uv = board.lights["uv365"].model_copy(
+            update={"irradiance_w_m2": irradiance, "calibrated_on": calibrated_on}
+        )
+        self.board: Board = board.model_copy(
+            update={
+                "lights": {**board.lights, "uv365": uv},
+                "limits": board.limits.model_copy(update=limits or {}),
+            }
+        )
         self.irradiance = irradiance
         self.now = 1_000.0
         self.wall_offset = 1_800_000_000.0
@@ -33,22 +55,93 @@ class World:
         self.sense_fails = False
         self.pin_fails = False
         self.ledger_fails = False
+        self.ledger_takes = 0.0
+        self.when_charged: Callable[[], None] = lambda: None
         self.uv_stuck = False
+        self.blind = False
         self.levels: dict[str, float] = {}
-        self.history: list[tuple[float, str, float]] = []
-        self.opened: list[tuple[float, bool]] = [(self.now, False)]
         self.faults: list[str] = []
-        self._database = DoseLedger(":memory:")
+        self.tape = Tape(GRACE_S, irradiance, rows=[])
+        if isinstance(calibrated_on, date):
+            self.tape.calibrated_day = (calibrated_on - date(1970, 1, 1)).days
+        self.leases: dict[int, tuple[str, UvAllowance | None]] = {}
+        self._core_class = core
+        self._database = ledger(":memory:")
         self.core = self.start()
 
     def start(self) -> LightCore:
         """A light core in a fresh process: pins fall low, the ledger is what it was."""
         self.levels = dict.fromkeys(self.levels, 0.0)
-        self.core = LightCore(self.board, self, self, self, lambda: self.now, self.moment, self.faults.append)
+        clocks = (lambda: self.now, self.moment)
+        self.core = self._core_class(self.board, self, self, self, *clocks, self.faults.append)
         return self.core
 
+    @property
+    def history(self) -> list[tuple[float, str, float]]:
+        return self.tape.pins
+
+    def wall(self) -> float:
+        return self.now + self.wall_offset
+
     def moment(self) -> Moment:
-        return Moment(self.now + self.wall_offset, self.now, "boot")
+        return Moment(self.wall(), self.now, "boot")
+
+    # What clients do, as the daemon would pass it on; the tape keeps what was said and granted.
+    def lease(self, client: int, session: str, uv: UvAllowance | None) -> None:
+        self.core.lease(client, session, CONSENT, uv)
+        self.leases[client] = (session, uv)
+        self.tape.beats.append((self.now, client))
+
+    def on(self, client: int, light: str, level: float = 1.0) -> None:
+        self.core.on(client, light, level)
+        self.tape.beats.append((self.now, client))
+
+    def pulse(self, client: int, seconds: float) -> None:
+        begun = self.core.pulse(client, "uv365", seconds)
+        session, uv = self.leases.get(client, ("", None))
+        uv = uv or UvAllowance("", False, 0.0)
+        told = (uv.patient_reference, uv.screened, uv.eyes_closed_confirmed_at)
+        wall = begun + self.wall_offset
+        self.tape.grants.append(Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2))
+
+    def beat(self, client: int) -> None:
+        self.core.beat(client)
+        self.tape.beats.append((self.now, client))
+
+    def hang_up(self, client: int) -> None:
+        self.now += _MESSAGE_S
+        self.core.release(client)
+        self.tape.gone.append((self.now, client))
+
+    def clear_by_staff(self, client: int = 9) -> None:
+        """Staff's light check, from asking to its end."""
+        self.core.clear(client, "nurse")
+        session = self.tape.rows[-1][2] if self.tape.rows else ""
+        grant = Grant(self.now, client, session, "light check", True, self.wall(), self.wall(), check=True)
+        self.tape.grants.append(grant)
+        self.advance(0.4)
+        if self.core.status()["check"] == "passed":
+            self.tape.cleared.append(self.now)
+
+    def terminate(self) -> None:
+        """SIGTERM, then a new daemon."""
+        self.now += _MESSAGE_S
+        self.core.stop()
+        self.tape.gone.append((self.now, EVERYONE))
+        self.advance(0.4)
+        self.restart()
+
+    def restart(self) -> None:
+        """Killed, and started anew; the pins fall low in between."""
+        self.now += _MESSAGE_S
+        self.tape.gone.append((self.now, EVERYONE))
+        self.tape.killed.append(self.now)
+        for light in list(self.levels):
+            self._write(light, 0.0)
+        self.now += 0.4
+        self.tape.restarts.append(self.now)
+        self.leases.clear()
+        self.start()
 
     def allowance(self, patient: str = "p1", age: float = 1.0) -> UvAllowance:
         return UvAllowance(patient, True, self.moment().wall - age)
@@ -58,20 +151,48 @@ class World:
         end, next_beat = self.now + seconds, self.now
         while self.now < end:
             if beat is not None and self.now >= next_beat:
-                self.core.beat(beat)
+                self.beat(beat)
                 next_beat = self.now + 0.1
             self.now = min(end, self.now + max(0.001, min(self.core.next_tick_s(), LOOP_S)))
             self.core.tick()
 
     def skip(self, seconds: float) -> None:
         """Let a long time pass at once, in the dark."""
+        self.core.off(0)
         self.advance(0.2)
         self.now += seconds
         self.core.tick()
 
+    def stall(self, seconds: float) -> None:
+        """The daemon gets no processor for so long."""
+        self.tape.stalls.append((self.now, self.now + seconds))
+        self.now += seconds
+        self.core.tick()
+
+    def set_uv_stuck(self, stuck: bool) -> None:
+        self.uv_stuck = stuck
+        self.tape.stuck.append((self.now, stuck))
+
+    def set_blind(self, blind: bool) -> None:
+        """The photodiode sees nothing."""
+        self.blind = blind
+        self.tape.blind.append((self.now, blind))
+
+    def set_ledger_fails(self, fails: bool) -> None:
+        self.ledger_fails = fails
+        self.tape.ledger_failing.append((self.now, fails))
+
+    def set_sense_fails(self, fails: bool) -> None:
+        self.sense_fails = fails
+        self._note_interlock()
+
     def set_interlock(self, shroud: tuple[bool, bool], temperature: float) -> None:
         self.shroud, self.temperature = list(shroud), temperature
-        self.opened.append((self.now, shroud != (True, True) or not temperature < 60.0))
+        self._note_interlock()
+
+    def _note_interlock(self) -> None:
+        hot = not self.temperature < 60.0
+        self.tape.open.append((self.now, self.shroud != [True, True] or hot or self.sense_fails))
 
     # The pins.
     def set(self, light: str, level: float) -> None:
@@ -88,7 +209,7 @@ class World:
     def _write(self, light: str, level: float) -> None:
         if self.levels.get(light, 0.0) != level:
             self.levels[light] = level
-            self.history.append((self.now, light, level))
+            self.tape.pins.append((self.now, light, level))
 
     # The senses.
     def shroud_closed(self) -> tuple[bool, bool]:
@@ -100,16 +221,25 @@ class World:
         return self.temperature
 
     def uv_seen(self) -> bool:
-        return self.uv_stuck or self.levels.get("uv365", 0.0) > 0
+        return not self.blind and (self.uv_stuck or self.levels.get("uv365", 0.0) > 0)
 
     # The ledger: a real one that can be made to fail.
-    def charge(self, *arguments: object) -> None:
+    def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:
         self._fail()
-        self._database.charge(*arguments)  # type: ignore[arg-type]
+        self.now += self.ledger_takes
+        self._database.charge(dose, elsewhere_j_m2, limits, at)
+        self._note_row(dose)
+        self.when_charged()
+        self.when_charged = lambda: None
 
-    def own_up(self, *arguments: object) -> None:
+    def own_up(self, dose: Dose, at: Moment) -> None:
         self._fail()
-        self._database.own_up(*arguments)  # type: ignore[arg-type]
+        self._database.own_up(dose, at)
+        self._note_row(dose)
+
+    def _note_row(self, dose: Dose) -> None:
+        if self.tape.rows is not None:
+            self.tape.rows.append((self.now, dose.reference, dose.session, dose.j_m2))
 
     def latch(self, *arguments: object) -> None:
         self._fail()
@@ -119,85 +249,20 @@ class World:
         self._fail()
         return self._database.latched()
 
+    def clear(self, staff: str) -> None:
+        self._fail()
+        self._database.clear(staff)
+
     def _fail(self) -> None:
         if self.ledger_fails:
             raise DoseRefused("ledger_failed", "The disk is full.")
 
     def uv_intervals(self) -> list[tuple[float, float]]:
         """When UV was lit, from the pins' own history."""
-        intervals, since = [], None
-        for at, light, level in self.history:
-            if light != "uv365":
-                continue
-            if level > 0:
-                since = at
-            elif since is not None:
-                intervals.append((since, at))
-                since = None
-        if since is not None:
-            intervals.append((since, self.now))
-        return intervals
+        self.tape.end = self.now
+        return lit_intervals(self.tape, uv=True)
 
-
-class Judge:
-    """Says what was wrong with a World's pin history, knowing nothing of how the core decides."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        # (when it was accepted, patient, session, last beat before it went out)
-        self.pulses: list[tuple[float, str, str]] = []
-        self.beats: list[float] = []
-
-    def violations(self) -> list[str]:
-        world, found = self.world, []
-        intervals = world.uv_intervals()
-        for begin, end in intervals:
-            if end - begin > 1.0 + 1e-9:
-                found.append(f"UV for {end - begin:.3f} s")
-            if self._open_within(begin, end):
-                found.append("UV with an interlock open")
-            beats = [begin, *(beat for beat in self.beats if begin < beat <= end), end]
-            if any(later - earlier > 0.2 + GRACE_S for earlier, later in zip(beats, beats[1:], strict=False)):
-                found.append("UV without heartbeat")
-        found += self._doses(intervals)
-        rises = self._rises()
-        found += ["flashing" for a, b in zip(rises, rises[1:], strict=False) if b - a < 1 / 3 - 1e-9]
-        return found
-
-    def _open_within(self, begin: float, end: float) -> bool:
-        changes = [*self.world.opened, (self.world.now + 1e9, False)]
-        for (since, is_open), (until, _) in zip(changes, changes[1:], strict=False):
-            overlap = min(end, until) - max(begin, since)
-            if is_open and (overlap > GRACE_S or since < begin < until):
-                return True
-        return False
-
-    def _doses(self, intervals: list[tuple[float, float]]) -> list[str]:
-        found, by_session, by_patient = [], defaultdict(list), defaultdict(list)
-        starts = {begin: (patient, session) for begin, patient, session in self.pulses}
-        for begin, end in intervals:
-            if begin not in starts:
-                found.append("UV that nobody was granted")
-                continue
-            patient, session = starts[begin]
-            dose = (end - begin) * self.world.irradiance
-            by_session[session].append(dose)
-            by_patient[patient].append((begin, dose))
-        for doses in by_session.values():
-            if len(doses) > 6 or sum(doses) > 150 + 1e-6:
-                found.append(f"{len(doses)} pulses, {sum(doses):.0f} J/m² in a scan")
-        for doses in by_patient.values():
-            for begin, _ in doses:
-                day = sum(dose for at, dose in doses if begin <= at < begin + 86_400)
-                if day > 450 + 1e-6:
-                    found.append(f"{day:.0f} J/m² in 24 h")
-        return found
-
-    def _rises(self) -> list[float]:
-        levels: dict[str, float] = {}
-        rises = []
-        for at, light, level in self.world.history:
-            if level > levels.get(light, 0.0):
-                rises.append(at)
-            levels[light] = level
-        return rises
+    def judge(self) -> list[str]:
+        """What the judge finds wrong with everything that happened so far."""
+        self.tape.end = self.now
+        return Judge(self.tape).violations()

@@ -1,0 +1,201 @@
+"""What systemd hears of the light daemon, and how staff clears a fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from firmware.doses import DAY_S, Dose, DoseLedger, Moment
+from firmware.lightcore import LightRefused
+from firmware.lights import Lights, LightsFault
+from firmware.notify import Notifier
+from hardware.board import load_board
+from tests.support.kiosk_daemons import ROOT, SIMULATED, Daemon, consent, small_board, until, uv_allowance
+from tests.support.lightworld import World
+
+
+def latched() -> World:
+    """A world whose lamp stuck once."""
+    world = World()
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.set_uv_stuck(True)
+    world.advance(0.3)
+    world.hang_up(1)
+    world.advance(0.4)
+    assert world.core.status()["fault"] == "light_after_off"
+    return world
+
+
+def test_staff_clears_a_fault_by_a_light_check_that_passes():
+    world = latched()
+    world.set_uv_stuck(False)
+    world.clear_by_staff()
+    assert world.core.status() == {
+        "leased": False,
+        "lit": {},
+        "pulse": False,
+        "fault": None,
+        "check": "passed",
+    }
+    world.restart()
+    world.lease(1, "s2", world.allowance())
+    world.pulse(1, 0.1)
+    assert world.judge() == []
+
+
+def test_a_lamp_that_is_still_stuck_is_not_cleared():
+    world = latched()
+    with pytest.raises(LightRefused):
+        world.clear_by_staff()
+    world.restart()
+    assert world.core.status()["fault"] == "light_after_off"
+
+
+def test_a_photodiode_that_sees_nothing_locks_uv_and_leaves_white_light():
+    world = World()
+    world.set_blind(True)
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.advance(0.5, beat=1)
+    assert world.faults == ["uv_unseen"]
+    world.on(1, "white")
+    with pytest.raises(LightRefused, match="uv_unseen"):
+        world.pulse(1, 0.1)
+    world.hang_up(1)
+    world.advance(0.5)
+    world.clear_by_staff()
+    assert world.core.status()["check"] == "failed"
+    assert world.core.status()["fault"] == "uv_unseen"
+
+
+def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark():
+    world = World()
+    world.set_uv_stuck(True)
+    world.advance(0.3)
+    assert world.core.status()["fault"] == "light_unasked"
+
+
+@pytest.mark.parametrize("interlock", [((False, True), 35.0), ((True, True), 61.0)])
+def test_the_light_check_respects_every_interlock(interlock):
+    world = latched()
+    world.set_uv_stuck(False)
+    world.set_interlock(*interlock)
+    before = world.uv_intervals()
+    with pytest.raises(LightRefused):
+        world.clear_by_staff()
+    assert world.uv_intervals() == before
+
+
+def test_the_light_check_ends_when_its_client_hangs_up():
+    world = latched()
+    world.set_uv_stuck(False)
+    world.core.clear(9, "nurse")
+    world.hang_up(9)
+    assert not any(world.levels.values())
+    assert world.core.status()["check"] == "failed"
+
+
+def test_a_fault_that_could_not_be_written_is_written_later():
+    world = World()
+    world.set_ledger_fails(True)
+    world.set_uv_stuck(True)
+    world.advance(0.3)
+    world.set_ledger_fails(False)
+    world.set_uv_stuck(False)
+    world.advance(6.0)
+    world.restart()
+    assert world.core.status()["fault"] == "light_unasked"
+
+
+def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
+    limits = load_board(SIMULATED).limits
+    ledger = DoseLedger(tmp_path / "doses.sqlite")
+    for day in range(30):
+        at = Moment(1_800_000_000.0 + day * DAY_S, day * DAY_S, "boot")
+        ledger.charge(Dose("p1", f"s{day}", 1.0), 0.0, limits, at)
+    ahead = Moment(1_800_000_000.0 + 400 * DAY_S, 30 * DAY_S, "boot")
+    ledger.charge(Dose("p1", "later", 1.0), 0.0, limits, ahead)
+    assert ledger._database.execute("SELECT count(*) FROM pulses").fetchone()[0] == 7 + 1
+    ledger.close()
+
+
+def test_systemd_hears_ready_watchdog_and_stopping(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        daemon = Daemon("lightd", small_board(tmp_path), tmp_path / "k")
+        try:
+            assert systemd.recv(99) == b"READY=1"
+            heard = [time.monotonic() for _ in range(4) if systemd.recv(99) == b"WATCHDOG=1"]
+            assert len(heard) == 4
+            assert daemon.stop() == 0
+            said = {systemd.recv(99)}
+            while b"STOPPING=1" not in said:
+                said.add(systemd.recv(99))
+            assert said <= {b"WATCHDOG=1", b"STOPPING=1"}
+        finally:
+            daemon.end()
+
+
+def test_a_notifier_without_systemd_is_silent_and_one_for_another_process_does_not_beat():
+    Notifier({}).ready()
+    Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}).ready()
+    name = f"\0dermakiosk-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name)
+        systemd.settimeout(5)
+        other = {"NOTIFY_SOCKET": "@" + name[1:], "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}
+        notifier = Notifier(other)
+        notifier.alive()
+        notifier.ready()
+        assert systemd.recv(99) == b"READY=1"
+        notifier.close()
+
+
+def lights_command(state, *arguments):
+    command = [sys.executable, "-c", "from kiosk_app.cli import main; main()", "lights", *arguments]
+    return subprocess.run(
+        [*command, "--state", str(state)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_staff_clears_a_fault_by_command(tmp_path):
+    state = tmp_path / "k"
+    dead = '\n[simulation]\ndead_lamps = ["uv365"]\n'
+    daemon = Daemon("lightd", small_board(tmp_path, dead), state)
+    try:
+        lights = Lights(state / "run" / "light.sock")
+        lights.lease("s1", consent(), uv_allowance())
+        lights.pulse("uv365", 0.15)
+        until(lambda: lights.status()["fault"] == "uv_unseen", 3)
+        lights.on("white")
+        lights.close()
+        failed = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
+        assert failed.returncode == 1
+        assert "light check failed" in failed.stderr
+        daemon.end()
+        daemon = Daemon("lightd", small_board(tmp_path), state)
+        said = lights_command(state, "status", "--json")
+        assert said.returncode == 1
+        assert json.loads(said.stdout)["fault"] == "uv_unseen"
+        assert lights_command(state, "clear", "--staff", "nurse").returncode != 0
+        cleared = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
+        assert cleared.returncode == 0, cleared.stderr
+        assert "uv_unseen is cleared" in cleared.stdout
+        assert lights_command(state, "status").returncode == 0
+        again = Lights(state / "run" / "light.sock")
+        with pytest.raises(LightsFault, match="no fault"):
+            again.clear("nurse")
+        again.close()
+    finally:
+        daemon.end()

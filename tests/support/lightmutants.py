@@ -1,0 +1,233 @@
+"""Light cores with one rule taken out each, to show that the judge misses none of them."""
+
+from __future__ import annotations
+
+import functools
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firmware import doses, latch, light_terms, lightcore
+from firmware.doses import DoseLedger
+from firmware.lightcore import LightCore
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A core in which `rule` is gone: `limits` loosened, or in the source of `where`, `old` made `new`.
+
+    What the judge then has to find has `violation` in its name.
+    """
+
+    rule: str
+    violation: str
+    limits: tuple[tuple[str, float], ...] = ()
+    where: str = ""
+    old: str = ""
+    new: str = ""
+
+    def world(self) -> dict[str, Any]:
+        """What makes a World run this core."""
+        core, ledger = _mutated(self.where, self.old, self.new) if self.where else (LightCore, DoseLedger)
+        return {"limits": dict(self.limits), "core": core, "ledger": ledger}
+
+
+@functools.cache
+def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[DoseLedger]]:
+    """The core and the ledger, made from their sources with the change; other modules are as they are."""
+    modules = {"doses": doses, "latch": latch, "lightcore": lightcore}
+    made: dict[str, types.ModuleType] = {}
+    for name, original in modules.items():
+        source = Path(str(original.__file__)).read_text()
+        if name == where:
+            if source.count(old) != 1:
+                raise ValueError(f"{old!r} is {source.count(old)} times in firmware/{name}.py, not once.")
+            source = source.replace(old, new)
+        module = types.ModuleType(f"mutated_{name}")
+        # Dataclasses look their own module up by this name.
+        module.__dict__["__name__"] = original.__name__
+        exec(compile(source, f"firmware/{name}.py", "exec"), module.__dict__)
+        module.__dict__.update({key: getattr(doses, key) for key in ("DoseRefused", "Dose", "Moment")})
+        made[name] = module
+    made["lightcore"].__dict__.update(
+        {"FaultLatch": made["latch"].FaultLatch, "LightRefused": light_terms.LightRefused}
+    )
+    return made["lightcore"].LightCore, made["doses"].DoseLedger
+
+
+def _loose(rule: str, violation: str, **limits: float) -> Mutant:
+    return Mutant(rule, violation, tuple(limits.items()))
+
+
+def _core(rule: str, violation: str, old: str, new: str) -> Mutant:
+    return Mutant(rule, violation, (), "lightcore", old, new)
+
+
+def _ledger(rule: str, violation: str, old: str, new: str) -> Mutant:
+    return Mutant(rule, violation, (), "doses", old, new)
+
+
+MUTANTS = [
+    _loose("a pulse lasts at most 1 s", "a pulse beyond the limit", uv_pulse_s=3.0),
+    _loose("six pulses a scan", "pulses, ", uv_pulses_per_scan=99),
+    _loose("150 J/m² a scan", "in a scan", uv_dose_per_scan_j_m2=1e9),
+    _loose("450 J/m² a day", "in 24 h", uv_dose_per_day_j_m2=1e9),
+    _loose("lock-out at 33 W/m²", "lock-out", uv_lockout_w_m2=1e9),
+    _loose("the lamp measured within a year", "measured too long ago", uv_calibration_days=10**6),
+    _loose("heartbeat every 200 ms", "without heartbeat", heartbeat_s=9.0),
+    _loose("a silent client loses its lease", "fell silent", lease_silence_s=9.0),
+    _loose("look 50 ms after off", "a lamp stuck", light_after_off_s=1e9),
+    _loose("lamp below 60 °C", "interlock open", lamp_temperature_c=999.0),
+    _loose("eye protection within 30 s", "eye protection", eye_protection_s=1e9),
+    _loose("no faster than 3 Hz", "flashing", flashes_per_s=1e9),
+    _core("a pulse ends by itself", "a pulse beyond the limit", "now >= self._pulse.ends_at or not", "not"),
+    _core(
+        "the shroud's first switch",
+        "interlock open",
+        "shroud_closed() != (True, True)",
+        "shroud_closed()[1] is not True",
+    ),
+    _core(
+        "the shroud's second switch",
+        "interlock open",
+        "shroud_closed() != (True, True)",
+        "shroud_closed()[0] is not True",
+    ),
+    _core(
+        "a temperature that is no number is hot",
+        "interlock open",
+        "not self._senses.lamp_temperature_c() <",
+        "self._senses.lamp_temperature_c() >=",
+    ),
+    _core(
+        "a sense that fails is an open interlock", "interlock open", 'return "sense_failed"', "return None"
+    ),
+    _core(
+        "interlocks before a pulse",
+        "interlock open",
+        "        interlock = self._open_interlock()\n",
+        "        interlock = None\n",
+    ),
+    _core(
+        "interlocks during a pulse", "interlock open", "return self._open_interlock() is None", "return True"
+    ),
+    _core(
+        "interlocks again after the ledger has written",
+        "interlock open",
+        "        self._allowed(lease)\n        self._refuse_open_interlock()\n",
+        "",
+    ),
+    _core("a patient reference", "for nobody", "if not uv.patient_reference:", "if False:"),
+    _core("UV screening", "without screening", "if not uv.screened:", "if False:"),
+    _core(
+        "eye protection confirmed in the past", "eye protection", "if not -1.0 <= age", "if not -1e9 <= age"
+    ),
+    _core("UV in pulses only", "nobody was granted", "if profile.is_uv:", "if False:"),
+    _core(
+        "no UV without an allowance",
+        "without screening",
+        "if uv is None:\n            raise",
+        "if uv is None:\n            return UvAllowance('x', True, self._moment().wall)\n            raise",
+    ),
+    _core("a lease names a session", "for nobody", "if not session:", "if False:"),
+    _core(
+        "no light without a lease",
+        "for nobody",
+        "if self._lease is None or self._lease.client != client:\n            raise",
+        "if self._lease is None:\n            return Lease(client, '', None, None, 0.0)\n            raise",
+    ),
+    _core(
+        "dark when the client hangs up",
+        "client was gone",
+        "            self._lease = None\n            self._all_low()\n        if self._check is not None and",
+        "            self._lease = None\n        if self._check is not None and",
+    ),
+    _core(
+        "dark on SIGTERM",
+        "daemon was stopped",
+        "        self._lease = None\n        self._all_low()\n\n    def tick",
+        "        self._lease = None\n\n    def tick",
+    ),
+    _core(
+        "the ledger's no is a no",
+        "not in the ledger",
+        "raise LightRefused(refused.code, str(refused)) from refused\n        return dose",
+        "pass\n        return dose",
+    ),
+    _core(
+        "a late pulse is owned up to",
+        "not in the ledger",
+        "self._ledger.own_up(replace(pulse.charged, j_m2=excess), self._moment())",
+        "pass",
+    ),
+    _core(
+        "a pulse beyond the limit locks",
+        "a pulse beyond the limit",
+        "if now - pulse.begun_at > self._limits.uv_pulse_s:",
+        "if False:",
+    ),
+    _core(
+        "a lamp that stays on locks", "a lamp stuck", "            if not dark:\n", "            if False:\n"
+    ),
+    _core("a photodiode that sees nothing locks UV", "gone blind", "if pulse.seen is False:", "if False:"),
+    _core(
+        "a fault locks",
+        "lit after",
+        "if self._latched.locks_all or (uv and self._latched.fault is not None):",
+        "if False:",
+    ),
+    _core(
+        "a light check must see the lamp and darkness",
+        "cleared with",
+        "passed=dark and self._check.seen",
+        "passed=True",
+    ),
+    Mutant(
+        "a fault outlives a restart",
+        "lit after",
+        (),
+        "latch",
+        "self._ledger.latch(self.fault, self._moment())",
+        "pass",
+    ),
+    Mutant(
+        "a fault is read once the ledger can be",
+        "gone blind",
+        (),
+        "latch",
+        "            self._on_fault(refused.code)\n            return\n        self._read = True",
+        "            self._read = True\n            return\n        self._read = True",
+    ),
+    _ledger(
+        "no UV when the clock was never set",
+        "knowing the time",
+        "if not at.wall >= EARLIEST_CREDIBLE:",
+        "if False:",
+    ),
+    _ledger(
+        "no UV when the clock ran backwards",
+        "knowing the time",
+        "if newest is not None and at.wall < newest - _SLEW_S:",
+        "if False:",
+    ),
+    _ledger(
+        "a clock set ahead forgets no dose",
+        "in 24 h",
+        " AND (wall > ? OR (boot = ? AND since_boot > ?))",
+        " AND (wall > ? OR (boot = ? AND since_boot > ? AND 0))",
+    ),
+    _ledger(
+        "the dose of other kiosks counts",
+        "in 24 h",
+        "in_day + elsewhere_j_m2 + dose.j_m2",
+        "in_day + dose.j_m2",
+    ),
+    _ledger(
+        "a pulse is written before it shines",
+        "in a scan",
+        "self._insert(database, dose, at)\n            # Never",
+        "# Never",
+    ),
+    _ledger("the ledger keeps a whole day", "in a scan", "_KEEP_S = 7 * DAY_S", "_KEEP_S = 1.0"),
+]
