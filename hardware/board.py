@@ -51,7 +51,10 @@ class Mode(_Strict):
 
 
 class CameraProfile(_Strict):
-    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`)."""
+    """The camera: driver, modes, and what its numbers mean (linear counts, black at `black_level`).
+
+    `sensor` names its colours in `hardware.spectra`.
+    """
 
     driver: Literal["simulated", "picamera2", "v4l2"]
     still: Mode
@@ -59,6 +62,7 @@ class CameraProfile(_Strict):
     bits: Annotated[int, Field(ge=8, le=16)]
     black_level: Annotated[int, Field(ge=0)]
     settle_ms: Annotated[int, Field(ge=0, le=1000)]
+    sensor: Literal["srgb", "bayer"] | None = None
     deadline_s: Annotated[float, Field(gt=0, le=10)] = 2.0
 
 
@@ -66,7 +70,7 @@ class Light(_Strict):
     """One lamp channel. `white_counts` is the nominal flat field at this exposure and gain.
 
     `irradiance_w_m2` is at the eye plane, with the date of its measurement. A light without `pwm_hz` is
-    switched, not dimmed; UV is always switched.
+    switched, not dimmed; UV is always switched. `led` names its spectrum in `hardware.spectra`.
     """
 
     pin: Pin
@@ -78,6 +82,7 @@ class Light(_Strict):
     gain: Positive = 1.0
     white_counts: Positive
     position_mm: tuple[float, float, float] | None = None
+    led: Literal["d65", "blue-pump-ra90", "violet-pump-6500k"] | None = None
 
     @property
     def is_uv(self) -> bool:
@@ -117,6 +122,8 @@ class Simulation(_Strict):
     shroud_closed: tuple[bool, bool] = (True, True)
     lamp_temperature_c: float = 35.0
     camera_freezes_after: Annotated[int, Field(ge=0)] | None = None
+    # How much darker the corners are than the middle; lamps are a little uneven, too.
+    uneven: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 class Board(_Strict):
@@ -132,6 +139,8 @@ class Board(_Strict):
     camera: CameraProfile
     lights: dict[LightName, Light]
     interlocks: Interlocks
+    # No scan without a grey-card check that passed this recently; None asks for none.
+    grey_card_every_h: Positive | None = None
     limits: Limits = Limits()
     simulation: Simulation = Simulation()
 

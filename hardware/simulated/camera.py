@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from hardware.board import Board
+from hardware.simulated.optics import Optics
 from hardware.simulated.patient import AMBIENT, Patient, Scene
 from hardware.simulated.senses import light_reader
 from hardware.simulated.sensor import Sensor
+from hardware.simulated.targets import Target, TargetScene
 
 
 class SimulatedExposure:
@@ -20,13 +22,14 @@ class SimulatedExposure:
     def __init__(
         self,
         board: Board,
-        scene: Scene,
+        optics: Optics,
+        scene: Scene | TargetScene,
         levels: dict[str, float],
         exposure_us: int,
         gain: float,
         timestamp_ns: int,
     ) -> None:
-        self._board, self._scene, self._levels = board, scene, levels
+        self._board, self._optics, self._scene, self._levels = board, optics, scene, levels
         self.exposure_us, self.gain, self.timestamp_ns = exposure_us, gain, timestamp_ns
 
     def counts(self) -> np.ndarray:
@@ -40,7 +43,10 @@ class SimulatedExposure:
         for rows, parts in self._scene.strips(self._levels, positions):
             light = np.full(counts[rows].shape, ambient, np.float32)
             for name, reflectance in parts.items():
+                if not self._scene.in_sensor_colours:
+                    reflectance = self._optics.in_sensor_colours(name, reflectance)
                 reflectance *= np.float32(self._counts_per_reflectance(name))
+                self._optics.dim(name, reflectance, rows, self._scene.height)
                 light += reflectance
             counts[rows] = sensor.read(light, self.gain, rng)
         return counts
@@ -59,8 +65,9 @@ class SimulatedCamera:
 
     name = "simulated"
 
-    def __init__(self, board: Board, patient: Patient, page: Path) -> None:
+    def __init__(self, board: Board, patient: Patient | Target, page: Path) -> None:
         self._board, self._patient = board, patient
+        self._optics = Optics(board)
         self._reader = light_reader(board, page)
         self._born_ns = time.monotonic_ns()
         self._left = board.simulation.camera_freezes_after
@@ -85,7 +92,7 @@ class SimulatedCamera:
             raise OSError("the camera was closed")
         levels = {name: level for name, level in self._reader.levels(begin_ns, end_ns).items() if level > 0}
         scene = self._patient.still if mode == "still" else self._patient.preview
-        return SimulatedExposure(self._board, scene, levels, exposure_us, gain, begin_ns)
+        return SimulatedExposure(self._board, self._optics, scene, levels, exposure_us, gain, begin_ns)
 
     def close(self) -> None:
         self._closed.set()

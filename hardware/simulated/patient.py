@@ -64,6 +64,8 @@ def default_portrait() -> np.ndarray:
 class Scene:
     """What one camera mode sees of the patient: maps of its size, and light by light what they send back."""
 
+    in_sensor_colours = False
+
     def __init__(
         self, diffuse: np.ndarray, shine: np.ndarray, skin: np.ndarray, uv: np.ndarray, shape: Shape
     ):
