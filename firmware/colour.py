@@ -28,6 +28,15 @@ def lab(light: npt.ArrayLike) -> Array:
     )
 
 
+def from_lab(values: npt.ArrayLike) -> Array:
+    """Linear sRGB of CIE L*a*b* (D65, 2°), shape (…, 3)."""
+    lab_values = np.asarray(values, np.float64)
+    y = (lab_values[..., 0] + 16) / 116
+    f = np.stack([y + lab_values[..., 1] / 500, y, y - lab_values[..., 2] / 200], axis=-1)
+    t = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+    return np.asarray(t * _WHITE @ np.linalg.inv(_XYZ).T)
+
+
 def ita_degrees(values: Array) -> Array:
     """Individual typology angle (Chardon 1991) of L*a*b* (…, 3)."""
     return np.asarray(np.degrees(np.arctan2(values[..., 0] - 50.0, values[..., 2])))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from firmware.calibration import Calibration
 from firmware.camera import Camera, Exposure, reflectance, watched
 from firmware.lights import Lights, LightsFault
 from hardware.board import Board
@@ -54,13 +55,14 @@ class Sequence:
     """Runs the lights of `board` past `camera`. The lease on `lights` is the caller's.
 
     `watch` is called at least every 50 ms while a shutter is open and between lights; whatever it raises
-    ends the sequence.
+    ends the sequence. Without a `calibration` the board's nominal constants are applied.
     """
 
     board: Board
     camera: Camera
     lights: Lights
     watch: Callable[[], None]
+    calibration: Calibration | None = None
 
     def run(self, uv: bool, on_progress: Callable[[str, int, int], None]) -> Capture:
         """The whole sequence; UV only if `uv`. Raises SequenceFailed, CameraFrozen, LightsFault, OSError."""
@@ -83,8 +85,8 @@ class Sequence:
         return Capture(
             board=self.board.name,
             frames=tuple(frames),
-            calibration=self.board.calibration,
-            mm_per_px=None,
+            calibration=self.calibration.id if self.calibration else self.board.calibration,
+            mm_per_px=self.calibration.mm_per_px if self.calibration else None,
             simulated=self.board.simulated,
             missing=missing,
         )
@@ -104,7 +106,7 @@ class Sequence:
                 ):
                     raise
                 raise _Unusable(fault.code) from fault
-            pixels = reflectance(self.board, name, exposure.counts(), exposure)
+            pixels = reflectance(self.board, name, exposure.counts(), exposure, calibration=self.calibration)
             fault_code = _check(name, pixels)
             if fault_code is None:
                 return Frame(
