@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SeenChart:
-    """What a picture shows of a chart: the patches' mean colours (24×3, as the picture has them) and scale."""
+    """What a picture shows of a chart: the patches' mean colours (24×3, as it has them) and scale."""
 
     colours: Array
     mm_per_px: float
@@ -31,9 +31,8 @@ def read_chart(picture: npt.NDArray[np.uint16], chart: Chart) -> SeenChart:
     parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     detector = cv2.aruco.ArucoDetector(dictionary, parameters)
     corners, ids, _ = detector.detectMarkers((255 * grey).astype(np.uint8))
-    middles = (
-        {} if ids is None else {int(i): c.reshape(4, 2) for i, c in zip(ids.ravel(), corners, strict=True)}
-    )
+    numbers = [] if ids is None else [int(number) for number in ids.ravel()]
+    middles = {n: c.reshape(4, 2) for n, c in zip(numbers, corners, strict=True)}
     absent = [number for number in range(4) if number not in middles]
     if absent:
         raise CalibrationError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,15 +36,15 @@ def find_ball(picture: npt.NDArray[np.uint16], sphere: Sphere, mm_per_px: float)
     largest = max(outlines, key=cv2.contourArea, default=None)
     if largest is None:
         raise CalibrationError("The ball is not seen: put it in the middle, before black cloth.")
-    filled = cv2.drawContours(np.zeros_like(mask), [largest], -1, 1, -1)
+    filled = cv2.drawContours(np.zeros_like(mask), [largest], -1, (1,), -1)
     moments = cv2.moments(filled, binaryImage=True)
     radius = float(np.sqrt(moments["m00"] / np.pi))
     wanted = sphere.radius_mm / mm_per_px
     (_, _), enclosing = cv2.minEnclosingCircle(largest)
     if abs(radius / wanted - 1) > 0.05 or enclosing > 1.1 * radius:
         raise CalibrationError(
-            f"What is seen is not the ball of {2 * sphere.radius_mm:g} mm: it looks {2 * radius * mm_per_px:.0f}"
-            " mm wide. Put the ball alone in the middle, in the plane of the face, before black cloth."
+            f"What is seen is not the ball of {2 * sphere.radius_mm:g} mm: it looks"
+            f" {2 * radius * mm_per_px:.0f} mm wide. Put the ball alone in the middle, in the plane of the face, before black cloth."
         )
     return Ball(moments["m10"] / moments["m00"], moments["m01"] / moments["m00"], radius)
 
@@ -60,7 +62,7 @@ class Lamp:
 
 
 def locate_lamp(
-    picture: npt.NDArray[np.floating],
+    picture: npt.NDArray[np.floating[Any]],
     ball: Ball,
     sphere: Sphere,
     mm_per_px: float,
@@ -99,7 +101,7 @@ def locate_lamp(
     for _ in range(3):
         facing = shade(position) / shade(position).max()
         use = facing > _LEAST_FACING
-        position = _descend(position, lambda at, use=use: solve(at, use)[1])  # type: ignore[misc]
+        position = _descend(position, lambda at, use=use: solve(at, use)[1])
     line, errors = solve(position, use)
     misfit = float(np.sqrt((errors**2).mean()) / line[0])
     if not np.isfinite(position).all() or position[2] <= 0 or line[0] <= 0:
@@ -110,7 +112,7 @@ def locate_lamp(
     return Lamp((x, y, z), strength, misfit)
 
 
-def _descend(start: Array, errors) -> Array:  # type: ignore[no-untyped-def]
+def _descend(start: Array, errors: Callable[[Array], Array]) -> Array:
     """The place with the least squared errors near `start`, by Levenberg and Marquardt's method."""
     place, now, damping, step = start, errors(start), 1e-3, 0.1
     for _ in range(50):

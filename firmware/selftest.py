@@ -58,8 +58,9 @@ def _light_daemon(state: Path) -> Result:
         return Result("light daemon", False, str(fault))
     finally:
         lights.close()
-    fault = status.get("fault")
-    return Result("light daemon", fault is None, "no fault latched" if fault is None else f"latched: {fault}")
+    latched = status.get("fault")
+    found = "no fault latched" if latched is None else f"latched: {latched}"
+    return Result("light daemon", latched is None, found)
 
 
 def _lights(board: Board, state: Path, put: Callable[[str], None], hood_empty: bool) -> list[Result]:

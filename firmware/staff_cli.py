@@ -21,7 +21,7 @@ _PUT = {
 
 
 def _asked_of_staff(board: Board) -> Callable[[str], None]:
-    """What is called for each target: says what to put where, and waits; simulated ones come by themselves."""
+    """What is called for each target: says what to put where, and waits."""
 
     def put(target: str) -> None:
         if not board.simulated:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ class Workbench:
         self._lights = Lights(self._run / "light.sock")
         self._camera: Camera | None = None
         self._target = "white"
+        # A session of its own: the dose ledger counts pulses by session.
+        self._session = f"workbench-{uuid4().hex}"
 
     def __enter__(self) -> Workbench:
         self._lease()
@@ -109,7 +112,7 @@ class Workbench:
 
     def _lease(self) -> None:
         # Nobody is in the hood, no picture of anybody is taken: the consent is that of the staff at work.
-        self._lights.lease("workbench", ConsentStamp("staff", "en", datetime.now(timezone.utc)), self._uv)
+        self._lights.lease(self._session, ConsentStamp("staff", "en", datetime.now(timezone.utc)), self._uv)
 
     def _stand_in(self) -> object:
         from hardware.simulated.targets import Target
