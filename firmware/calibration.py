@@ -105,7 +105,7 @@ class Calibration:
     def _maps(self) -> bytes:
         buffer = io.BytesIO()
         maps = {f"gain-{name}": self.gains[name] for name in sorted(self.gains)}
-        np.savez(buffer, black=self.black, **maps)  # type: ignore[arg-type]
+        np.savez(buffer, black=self.black, **maps)
         return buffer.getvalue()
 
 

@@ -31,7 +31,8 @@ class Ball:
 def find_ball(picture: npt.NDArray[np.uint16], sphere: Sphere, mm_per_px: float) -> Ball:
     """The ball in a picture taken under white light (H×W×3 linear). Raises CalibrationError."""
     grey = cv2.GaussianBlur(picture.mean(axis=2).astype(np.float32), (0, 0), 1.0)
-    mask = (grey > grey.max() / 3).astype(np.uint8)
+    # Halfway between ball and cloth, where a blurred edge keeps its place.
+    mask = (grey > np.percentile(grey, (2, 98)).mean()).astype(np.uint8)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(outlines, key=cv2.contourArea, default=None)
     if largest is None:
@@ -44,7 +45,8 @@ def find_ball(picture: npt.NDArray[np.uint16], sphere: Sphere, mm_per_px: float)
     if abs(radius / wanted - 1) > 0.05 or enclosing > 1.1 * radius:
         raise CalibrationError(
             f"What is seen is not the ball of {2 * sphere.radius_mm:g} mm: it looks"
-            f" {2 * radius * mm_per_px:.0f} mm wide. Put the ball alone in the middle, in the plane of the face, before black cloth."
+            f" {2 * radius * mm_per_px:.0f} mm wide. Put the ball alone in the"
+            " middle, in the plane of the face, before black cloth."
         )
     return Ball(moments["m10"] / moments["m00"], moments["m01"] / moments["m00"], radius)
 
@@ -101,7 +103,7 @@ def locate_lamp(
     for _ in range(3):
         facing = shade(position) / shade(position).max()
         use = facing > _LEAST_FACING
-        position = _descend(position, lambda at, use=use: solve(at, use)[1])
+        position = _descend(position, lambda at, lit=use: solve(at, lit)[1])  # type: ignore[misc]
     line, errors = solve(position, use)
     misfit = float(np.sqrt((errors**2).mean()) / line[0])
     if not np.isfinite(position).all() or position[2] <= 0 or line[0] <= 0:

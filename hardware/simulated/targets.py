@@ -33,11 +33,11 @@ class TargetScene:
     in_sensor_colours = True
 
     def __init__(
-        self, board: Board, index: np.ndarray, spectra: np.ndarray, height_mm: np.ndarray, mm_per_px: float
+        self, board: Board, index: np.ndarray, spectra: np.ndarray, mm_per_px: float, radius_mm: float = 0.0
     ) -> None:
-        """`index` H×W uint8 into `spectra` (N×31), `height_mm` H×W float32: how far towards the camera."""
+        """`index` H×W uint8 into `spectra` (N×31); a ball of `radius_mm` in the middle stands out of it."""
         self.height, self.width = index.shape
-        self._index, self._height, self._mm = index, height_mm, mm_per_px
+        self._index, self._mm = index, mm_per_px
         white, sensor = board.lights["white"].led, board.camera.sensor
         self._colours = {
             name: (
@@ -47,10 +47,7 @@ class TargetScene:
             ).astype(np.float32)
             for name, light in board.lights.items()
         }
-        slope_x = cv2.Sobel(height_mm, cv2.CV_32F, 1, 0, ksize=1) / (2 * mm_per_px)
-        slope_y = cv2.Sobel(height_mm, cv2.CV_32F, 0, 1, ksize=1) / (2 * mm_per_px)
-        normals = np.dstack([-slope_x, -slope_y, np.ones_like(slope_x)])
-        self._normals = normals / np.linalg.norm(normals, axis=2, keepdims=True)
+        self._radius = radius_mm
 
     def strips(
         self, levels: Mapping[str, float], positions_mm: Mapping[str, tuple[float, float, float]]
@@ -77,9 +74,12 @@ class TargetScene:
         xs = (np.arange(self.width, dtype=np.float32) + 0.5 - self.width / 2) * self._mm
         ys = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5 - self.height / 2) * self._mm
         x, y = np.meshgrid(xs, ys)
-        to_lamp = lamp - np.dstack([x, y, self._height[rows]])
+        z = np.sqrt(np.maximum(self._radius**2 - x**2 - y**2, 0))
+        points = np.dstack([x, y, z])
+        normals = np.where(z[:, :, None] > 0, points / max(self._radius, 1.0), np.float32([0, 0, 1]))
+        to_lamp = lamp - points
         distance = np.linalg.norm(to_lamp, axis=2)
-        facing = np.clip((self._normals[rows] * to_lamp).sum(axis=2), 0, None)
+        facing = np.clip((normals * to_lamp).sum(axis=2), 0, None)
         light = facing / distance**3 * float(np.linalg.norm(lamp) ** 3 / lamp[2])
         return np.asarray((1 - _HOOD) * light + _HOOD, np.float32)
 
@@ -100,19 +100,19 @@ def mm_per_px(width: int) -> float:
 
 def _scene(board: Board, name: str, width: int, height: int) -> TargetScene:
     scale = mm_per_px(width)
-    index, flat = np.zeros((height, width), np.uint8), np.zeros((height, width), np.float32)
+    index = np.zeros((height, width), np.uint8)
     grey = np.ones((1, 31))
     if name == "chart":
-        return TargetScene(board, *_draw_chart(reference_chart(), width, height, scale), flat, scale)
+        return TargetScene(board, *_draw_chart(reference_chart(), width, height, scale), scale)
     if name == "sphere":
         sphere = Sphere()
         ys, xs = np.mgrid[0:height, 0:width]
         square = ((xs + 0.5 - width / 2) ** 2 + (ys + 0.5 - height / 2) ** 2) * scale**2
-        rise = np.sqrt(np.maximum(sphere.radius_mm**2 - square, 0)).astype(np.float32)
+        index[square < sphere.radius_mm**2] = 1
         spectra = np.vstack([grey * _BLACK_CLOTH, grey * sphere.reflectance])
-        return TargetScene(board, (rise > 0).astype(np.uint8), spectra, rise, scale)
+        return TargetScene(board, index, spectra, scale, sphere.radius_mm)
     plain = {"white": WHITE_REFLECTANCE, "grey": GREY_REFLECTANCE, "black": 0.0}[name]
-    return TargetScene(board, index, grey * plain, flat, scale)
+    return TargetScene(board, index, grey * plain, scale)
 
 
 def _draw_chart(chart: Chart, width: int, height: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
