@@ -80,10 +80,15 @@ class Calibration:
         profile = board.lights[name]
         exposed = (exposure.exposure_us / profile.exposure_us) * (exposure.gain / profile.gain) * level
         size = counts.shape[1::-1]
-        seen = cv2.subtract(counts.astype(np.float32), _spread(self.black, size))
+        seen = counts.astype(np.float32)
+        cv2.subtract(seen, cv2.resize(self.black, size), dst=seen)
         gain = self.gains.get(name, np.full((1, 1, 3), 1.0 / profile.white_counts, np.float32))
-        cv2.multiply(seen, _spread(gain * np.float32(1.0 / exposed), size), dst=seen)
-        linear = cv2.transform(seen, self.matrix.T * 65_535.0)
+        matrix = self.matrix * (65_535.0 / exposed)
+        if gain.shape[:2] == (1, 1):
+            matrix = gain.reshape(3, 1) * matrix
+        else:
+            cv2.multiply(seen, cv2.resize(gain, size), dst=seen)
+        linear = cv2.transform(seen, matrix.T)
         return np.asarray(cv2.addWeighted(linear, 1.0, linear, 0.0, 0.0, dtype=cv2.CV_16U), np.uint16)
 
     def _header(self) -> str:
@@ -107,13 +112,6 @@ class Calibration:
         maps = {f"gain-{name}": self.gains[name] for name in sorted(self.gains)}
         np.savez(buffer, black=self.black, **maps)
         return buffer.getvalue()
-
-
-def _spread(cells: Floats, size: tuple[int, ...]) -> Floats:
-    """A map's cells (h×w×3) at the size (width, height) of a picture."""
-    if cells.shape[:2] == (1, 1):
-        return np.broadcast_to(cells, (size[1], size[0], 3)).astype(np.float32)
-    return np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def cells(picture: npt.NDArray[Any]) -> Floats:
