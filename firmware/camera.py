@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from hardware.board import Board
+
+if TYPE_CHECKING:
+    from firmware.calibration import Calibration
 
 _T = TypeVar("_T")
 
@@ -114,13 +117,20 @@ def watched(call: Callable[[], _T], deadline_s: float, every_s: float, watch: Ca
 
 
 def reflectance(
-    board: Board, light: str, counts: npt.NDArray[np.uint16], exposure: Exposure, level: float = 1.0
+    board: Board,
+    light: str,
+    counts: npt.NDArray[np.uint16],
+    exposure: Exposure,
+    level: float = 1.0,
+    calibration: Calibration | None = None,
 ) -> npt.NDArray[np.uint16]:
     """Linear sRGB, 65,535 = reflectance 1.0, of `counts` taken under `light` at `level`.
 
-    The nominal calibration: black level off, over the board's constants for a white diffuser (brightness
-    and white balance). A dark frame is scaled like one under white light.
+    By `calibration`, or the nominal one: black level off, over the board's constants for a white diffuser
+    (brightness and white balance). A dark frame is scaled like one under white light.
     """
+    if calibration is not None:
+        return calibration.apply(board, light, counts, exposure, level)
     profile = board.lights.get(light, board.lights["white"])
     exposed = (exposure.exposure_us / profile.exposure_us) * (exposure.gain / profile.gain)
     scale = 65_535.0 / (profile.white_counts * exposed * level)

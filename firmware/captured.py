@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from firmware.calibration import Calibration, calibrations_in, newest_calibration
 from firmware.camera import Camera, CameraFrozen, open_camera, reflectance, to_srgb, watched
 from firmware.channel import Channel, ChannelError, Listener, close_all
+from firmware.grey_card import why_not_to_scan
 from firmware.guidance import FaceFinder, face_box, guide, look_for_face
 from firmware.lights import Lights, LightsFault
 from firmware.memory import publish
@@ -74,11 +76,13 @@ class CaptureDaemon:
         peers: Collection[int] = (),
     ) -> None:
         self._board, self._find_face, self._patient = board, find_face, patient
-        self._run = state / "run"
+        self._state_folder, self._run = state, state / "run"
         self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._camera: Camera | None = open_camera(board, self._run, patient)
         self._lights = Lights(self._run / "light.sock")
         self._listener = Listener(self._run / "capture.sock", peers)
+        self._kept: tuple[str, ...] = ()
+        self._calibration: Calibration | None = None
         self._turn = threading.Lock()
         self._stopping = threading.Event()
         self._state = "idle"
@@ -169,12 +173,15 @@ class CaptureDaemon:
         return self._capture(channel, session, consent, uv, phase)
 
     def _status(self) -> dict[str, Any]:
+        calibration = self._calibration_now()
         return {
             "board": self._board.name,
             "simulated": self._board.simulated,
             "camera": self._board.camera.driver,
             "state": self._state,
             "last_fault": self._last_fault,
+            "calibration": calibration.id if calibration else self._board.calibration,
+            "why_not_to_scan": why_not_to_scan(self._state_folder, self._board, calibration),
         }
 
     def _end(self, session: str) -> None:
@@ -221,7 +228,9 @@ class CaptureDaemon:
             self._check_running,
         )
         counts = watched(exposure.counts, _OPEN_S, _BEAT_S, self._check_running)
-        return to_srgb(reflectance(self._board, "white", counts, exposure, level))
+        return to_srgb(
+            reflectance(self._board, "white", counts, exposure, level, calibration=self._calibration_now())
+        )
 
     def _capture(
         self, channel: Channel, session: str, consent: ConsentStamp, uv: UvAllowance | None, phase: str
@@ -244,10 +253,14 @@ class CaptureDaemon:
         started = time.monotonic()
         with self._my_turn("capturing"):
             self._previewed = None
+            calibration = self._calibration_now()
+            why_not = why_not_to_scan(self._state_folder, self._board, calibration)
+            if why_not is not None:
+                raise _Refused("not_calibrated", why_not)
             camera = self._camera_now()
             self._lease(session, consent, uv)
             try:
-                sequence = Sequence(self._board, camera, self._lights, watch, self._find_face)
+                sequence = Sequence(self._board, camera, self._lights, watch, self._find_face, calibration)
                 capture = sequence.run(uv is not None, on_progress, phase)
                 self._freezes = 0
             except SequenceFailed as failed:
@@ -266,6 +279,15 @@ class CaptureDaemon:
             if fault.code != "unavailable":
                 raise
             self._lights.lease(session, consent, uv)
+
+    def _calibration_now(self) -> Calibration | None:
+        """The newest valid calibration; read again when another one has come or gone."""
+        kept = calibrations_in(self._state_folder)
+        if kept != self._kept:
+            self._calibration = newest_calibration(self._state_folder, self._board)
+            self._kept = kept
+            log.info("calibration", calibration=self._calibration.id if self._calibration else "nominal")
+        return self._calibration
 
     def _camera_now(self) -> Camera:
         """The camera; one that was dropped is opened anew, which may hang like everything it does."""

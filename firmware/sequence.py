@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from firmware.calibration import Calibration
 from firmware.camera import Camera, Exposure, reflectance, to_srgb, watched
 from firmware.checks import FrameChecks
 from firmware.eyes import eyes_closed
@@ -62,7 +63,7 @@ class Sequence:
 
     `watch` is called at least every 50 ms while a shutter is open and between lights; whatever it raises
     ends the sequence. `find_face` gives landmarks to see movement and closed eyes by; without it neither is
-    looked for. One Sequence is one run.
+    looked for. Without a `calibration` the board's nominal constants are applied. One Sequence is one run.
     """
 
     board: Board
@@ -70,6 +71,7 @@ class Sequence:
     lights: Lights
     watch: Callable[[], None]
     find_face: FaceFinder | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         self._checks = FrameChecks(self.board, self.find_face)
@@ -101,8 +103,8 @@ class Sequence:
         return Capture(
             board=self.board.name,
             frames=tuple(frames),
-            calibration=self.board.calibration,
-            mm_per_px=None,
+            calibration=self.calibration.id if self.calibration else self.board.calibration,
+            mm_per_px=self.calibration.mm_per_px if self.calibration else None,
             simulated=self.board.simulated,
             missing=missing,
         )
@@ -122,7 +124,7 @@ class Sequence:
                     raise
                 raise _Unusable(fault.code) from fault
             counts = watched(exposure.counts, _READ_OUT_S, _BEAT_S, self._beat)
-            pixels = reflectance(self.board, name, counts, exposure)
+            pixels = reflectance(self.board, name, counts, exposure, calibration=self.calibration)
             if exposure.timestamp_ns < self._after_ns:
                 fault_code: str | None = "too_early"
             else:

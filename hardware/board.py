@@ -62,7 +62,8 @@ class CameraProfile(_Strict):
     `colour` is what the camera itself delivers; a driver makes srgb linear first. `device` is the path of
     a V4L2 camera or the number of a libcamera one. The sensor's picture is turned by `rotate_deg` clockwise
     to stand upright. `port` is the socket that its cable goes to. A face less sharp than
-    `sharpness_at_least` (see `firmware.checks`) is blurred.
+    `sharpness_at_least` (see `firmware.checks`) is blurred. `sensor` names its colours in
+    `hardware.spectra`.
     """
 
     driver: Literal["simulated", "picamera2", "v4l2"]
@@ -75,6 +76,7 @@ class CameraProfile(_Strict):
     bits: Annotated[int, Field(ge=8, le=16)]
     black_level: Annotated[int, Field(ge=0)]
     settle_ms: Annotated[int, Field(ge=0, le=1000)]
+    sensor: Literal["srgb", "bayer"] | None = None
     deadline_s: Annotated[float, Field(gt=0, le=10)] = 2.0
     device: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^/dev/")] = 0
     sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
@@ -88,7 +90,8 @@ class Light(_Strict):
     switched. A light without `pin` is the room's, which nobody here switches. `driver` names the
     constant-current driver of the LEDs, set to `current_ma`. `colour_gains` (red,
     blue) over green make the nominal flat field neutral: the white balance, locked for this light. `expect`
-    is the band in which the median reflectance in the middle of a frame lies, whoever stands there.
+    is the band in which the median reflectance in the middle of a frame lies, whoever stands there. `led`
+    names its spectrum in `hardware.spectra`.
     """
 
     pin: Pin | None = None
@@ -104,6 +107,7 @@ class Light(_Strict):
     colour_gains: tuple[Positive, Positive] = (1.0, 1.0)
     expect: tuple[Positive, Positive] = (0.010, 0.97)
     position_mm: tuple[float, float, float] | None = None
+    led: Literal["d65", "blue-pump-ra90", "violet-pump-6500k"] | None = None
 
     @property
     def is_uv(self) -> bool:
@@ -210,6 +214,8 @@ class Board(_Strict):
     lights: dict[LightName, Light]
     interlocks: Interlocks | None = None
     sensors: Sensors | None = None
+    # No scan without a grey-card check that passed this recently; None asks for none.
+    grey_card_every_h: Positive | None = None
     limits: Limits = Limits()
     simulation: Simulation = Simulation()
 

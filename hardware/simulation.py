@@ -27,6 +27,8 @@ class Simulation(BaseModel):
     stuck_lamps: tuple[_Lamp, ...] = ()
     shroud_closed: tuple[bool, bool] = (True, True)
     lamp_temperature_c: float = 35.0
+    # How much darker the corners are than the middle; lamps are a little uneven, too.
+    uneven: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     camera_freezes_after: _Count | None = None
     camera_fault: Literal["raises", "hangs", "disconnects"] | None = None
     camera_fault_at: _Count = 0

@@ -118,6 +118,12 @@ TROUBLES: dict[str, Trouble] = {
         _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
         again=False,
     ),
+    "not_calibrated": Trouble(
+        _("This kiosk is resting"),
+        _("The check of its camera and lights is due, so we cannot take new scans now."),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        again=False,
+    ),
     "busy": Trouble(
         _("The camera is still busy"),
         _("It is finishing something else. Nothing of this try was kept."),

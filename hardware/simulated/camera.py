@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from hardware.board import Board
+from hardware.simulated.optics import Optics
 from hardware.simulated.patient import Patient
 from hardware.simulated.pose import View
 from hardware.simulated.scene import AMBIENT
 from hardware.simulated.senses import light_reader
 from hardware.simulated.sensor import Sensor
+from hardware.simulated.targets import Target
 
 
 class SimulatedExposure:
@@ -23,13 +25,14 @@ class SimulatedExposure:
     def __init__(
         self,
         board: Board,
+        optics: Optics,
         view: View,
         levels: dict[str, float],
         exposure_us: int,
         gain: float,
         timestamp_ns: int,
     ) -> None:
-        self._board, self._view, self._levels = board, view, levels
+        self._board, self._optics, self._view, self._levels = board, optics, view, levels
         self.exposure_us, self.gain, self.timestamp_ns = exposure_us, gain, timestamp_ns
 
     def counts(self) -> np.ndarray:
@@ -44,7 +47,10 @@ class SimulatedExposure:
         for rows, parts in scene.strips(self._levels, positions, self._view.eyes_closed):
             light = np.full(counts[rows].shape, ambient, np.float32)
             for name, reflectance in parts.items():
+                if not scene.in_sensor_colours:
+                    reflectance = self._optics.in_sensor_colours(name, reflectance)
                 reflectance *= np.float32(self._counts_per_reflectance(name))
+                self._optics.dim(name, reflectance, rows, scene.height)
                 light += reflectance
             light = self._view.moved(light)
             counts[rows] = sensor.read(light, self.gain, rng)
@@ -64,9 +70,10 @@ class SimulatedCamera:
 
     name = "simulated"
 
-    def __init__(self, board: Board, patient: Patient, page: Path) -> None:
+    def __init__(self, board: Board, patient: Patient | Target, page: Path) -> None:
         self._board, self._patient = board, patient
         self._faults = board.simulation
+        self._optics = Optics(board)
         self._reader = light_reader(board, page)
         self._born_ns = time.monotonic_ns()
         self._exposures = 0
@@ -100,12 +107,17 @@ class SimulatedCamera:
         read_ns = end_ns + round(self._faults.camera_readout_ms * 1e6)
         self._wait((read_ns - time.monotonic_ns()) / 1e9)
         levels = {name: level for name, level in self._reader.levels(begin_ns, end_ns).items() if level > 0}
-        view = self._patient.view(mode, number, self._faults)
-        return SimulatedExposure(self._board, view, levels, exposure_us, gain, begin_ns)
+        view = self._view(mode, number)
+        return SimulatedExposure(self._board, self._optics, view, levels, exposure_us, gain, begin_ns)
+
+    def _view(self, mode: str, number: int) -> View:
+        if isinstance(self._patient, Target):
+            return View(self._patient.still if mode == "still" else self._patient.preview)
+        return self._patient.view(mode, number, self._faults)
 
     def tell(self, instruction: str) -> None:
-        """The patient hears "close_eyes" or "open_eyes"."""
-        if not self._faults.patient_keeps_eyes_open:
+        """The patient hears "close_eyes" or "open_eyes"; a target hears nothing."""
+        if isinstance(self._patient, Patient) and not self._faults.patient_keeps_eyes_open:
             self._patient.eyes_closed = instruction == "close_eyes"
 
     def close(self) -> None:

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 
 from hardware.simulated.scene import Scene
+from hardware.simulated.targets import TargetScene
 
 
 @dataclass(frozen=True)
 class View:
     """`scene`, moved by `shift_px` to the right of the picture, swaying by `sway_px` meanwhile."""
 
-    scene: Scene
+    scene: Scene | TargetScene
     eyes_closed: bool = False
     shift_px: int = 0
     sway_px: int = 0

@@ -19,6 +19,8 @@ AMBIENT = 0.0002
 class Scene:
     """What one camera mode sees of the patient: maps of its size, and light by light what they send back."""
 
+    in_sensor_colours = False
+
     def __init__(
         self,
         diffuse: np.ndarray,

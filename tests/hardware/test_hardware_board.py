@@ -13,7 +13,7 @@ from hardware.cli import board as board_command
 SIMULATED = BOARDS / "simulated.toml"
 
 
-REAL = [path for path in sorted(BOARDS.glob("*.toml")) if path != SIMULATED]
+REAL = [path for path in sorted(BOARDS.glob("*.toml")) if not load_board(path).simulated]
 RASPBERRYPI5 = BOARDS / "raspberrypi5.toml"
 
 

@@ -119,8 +119,6 @@ assert vault.get(kept, dek, "a") == bytes(300_000)
     if os.geteuid() != 0:
         shell[1:1] = ["--map-root-user", "--user"]
     done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
-    if "unshare" in done.stderr or "mount:" in done.stderr:
-        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     assert "storage is full" in done.stdout
     assert "again" in done.stdout

@@ -14,8 +14,7 @@ from tests.support.clinic import POSTGRESQL, SealingKiosk, registered, running_p
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    if POSTGRESQL is None:
-        pytest.skip("no PostgreSQL is installed")
+    assert POSTGRESQL is not None, "PostgreSQL is missing: run 'make test', which installs it"
     with running_postgresql() as url:
         yield url
 

@@ -1,0 +1,108 @@
+"""The daily grey-card check: is the calibration still true?"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from firmware.calibrate import unevenness
+from firmware.calibration import Calibration
+from firmware.workbench import Workbench
+from hardware.board import Board
+from hardware.targets import GREY_REFLECTANCE
+
+# Lamps that differ by this much move ITA° by half a degree.
+LEVEL_LIMIT, UNEVEN_LIMIT = 0.03, 0.03
+_HALF = ("parallel", "cross")
+
+
+@dataclass(frozen=True)
+class GreyCheck:
+    """One check: which calibration, when, and how far each light is off, as shares of what it should be."""
+
+    calibration: str
+    at: datetime
+    level_off: Mapping[str, float]
+    uneven: Mapping[str, float]
+
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """The lights that are off beyond the limits."""
+        return tuple(
+            name
+            for name in self.level_off
+            if not (abs(self.level_off[name]) <= LEVEL_LIMIT and self.uneven.get(name, 0.0) <= UNEVEN_LIMIT)
+        )
+
+
+def check_grey_card(bench: Workbench, calibration: Calibration) -> GreyCheck:
+    """Look at the grey card under every light but UV. Raises LightsFault, CameraFrozen, OSError."""
+    board = bench.board
+    bench.show("grey")
+    level_off, uneven = {}, {}
+    for name, light in board.lights.items():
+        if light.is_uv:
+            continue
+        pictures = [
+            calibration.apply(board, name, counts, exposure) for counts, exposure in bench.expose(name, 2)
+        ]
+        picture = np.mean(pictures, axis=0) / 65_535
+        height, width = picture.shape[:2]
+        middle = picture[3 * height // 8 : 5 * height // 8, 3 * width // 8 : 5 * width // 8]
+        # A matrix that is right for skin leaves grey a little off: it is wanted where the matrix puts it.
+        wanted = GREY_REFLECTANCE * (0.5 if name in _HALF else 1.0) * calibration.matrix.sum(axis=0)
+        off = middle.reshape(-1, 3).mean(axis=0) / wanted - 1
+        level_off[name] = round(float(off[np.abs(off).argmax()]), 4)
+        if light.position_mm is None:
+            uneven[name] = round(unevenness(picture), 4)
+    return GreyCheck(calibration.id, datetime.now(timezone.utc), level_off, uneven)
+
+
+def write_check(state: Path, check: GreyCheck) -> None:
+    """Keep `check` as the latest one, in one step."""
+    folder = state / "calibration"
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    fresh = folder / ".grey-card.json"
+    with fresh.open("w") as file:
+        json.dump(asdict(check) | {"at": check.at.isoformat()}, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, folder / "grey-card.json")
+
+
+def why_not_to_scan(
+    state: Path, board: Board, calibration: Calibration | None, now: datetime | None = None
+) -> str | None:
+    """A sentence for staff, where the latest check forbids scanning or the board asks for one; else None."""
+    now = now or datetime.now(timezone.utc)
+    if calibration is None:
+        if board.grey_card_every_h is None:
+            return None
+        return "This kiosk was never calibrated, or too long ago: staff run 'dermakiosk calibrate'."
+    try:
+        data = json.loads((state / "calibration" / "grey-card.json").read_text())
+        check = GreyCheck(
+            str(data["calibration"]),
+            datetime.fromisoformat(data["at"]),
+            {str(k): float(v) for k, v in data["level_off"].items()},
+            {str(k): float(v) for k, v in data["uneven"].items()},
+        )
+        hours = (now - check.at).total_seconds() / 3600
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        check, hours = None, float("inf")
+    if check is not None and check.calibration == calibration.id and check.failing:
+        return (
+            f"The grey card did not look as it should under {', '.join(check.failing)}: staff clean lamps and"
+            " lens, then run 'dermakiosk greycard', or 'dermakiosk calibrate' if that does not help."
+        )
+    if board.grey_card_every_h is None:
+        return None
+    if check is None or check.calibration != calibration.id or not 0 <= hours <= board.grey_card_every_h:
+        return "The grey card was not checked today: staff run 'dermakiosk greycard'."
+    return None

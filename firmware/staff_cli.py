@@ -1,0 +1,147 @@
+"""The commands with which staff check and calibrate a kiosk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from firmware.cli import _board, _state
+from hardware.board import Board, load_board
+
+_PUT = {
+    "white": "Put the white card in the plane of the face; it must fill the picture.",
+    "chart": "Put the colour chart in the middle, facing the camera.",
+    "sphere": "Put the matte ball in the middle, in the plane of the face, before the black cloth.",
+    "grey": "Put the grey card in the plane of the face.",
+}
+
+
+def _asked_of_staff(board: Board) -> Callable[[str], None]:
+    """What is called for each target: says what to put where, and waits."""
+
+    def put(target: str) -> None:
+        if not board.simulated:
+            click.prompt(f"{_PUT[target]} Then press Enter", default="", show_default=False, err=True)
+
+    return put
+
+
+@click.command()
+@_board
+@_state
+@click.option(
+    "--chart",
+    "chart_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The chart's own colours (JSON: 24 of L*, a*, b* in D65); needed on a real kiosk.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+def calibrate(board: Path, state: Path, chart_file: Path | None, as_json: bool) -> None:
+    """Measure black, flat fields, colour, scale and lamp positions, and keep them as a new calibration.
+
+    The light daemon must run, the capture daemon must not hold a real camera meanwhile. Takes a white card, a
+    colour chart and a matte ball; a simulated kiosk has its own.
+    """
+    from firmware.calibrate import calibrate as measure
+    from firmware.calibration import write_calibration
+    from firmware.workbench import Workbench
+    from hardware.targets import reference_chart
+
+    profile = load_board(board)
+    if chart_file is None and not profile.simulated:
+        raise click.UsageError("--chart is needed: the colours that the maker measured of this very chart.")
+    chart = reference_chart() if chart_file is None else _read_chart_file(chart_file)
+    with Workbench(profile, state, _asked_of_staff(profile)) as bench:
+        made = measure(bench, chart, lambda step: click.echo(f"{step} …", err=True))
+    write_calibration(state, made)
+    if as_json:
+        click.echo(json.dumps({"calibration": made.id, "mm_per_px": made.mm_per_px, **made.scores}))
+        return
+    click.echo(f"calibration {made.id}")
+    for light, residual in made.scores["flat_residual"].items():
+        click.echo(f"{'flat field of ' + light:<26}uneven by {100 * residual:.2f} % after correction")
+    chart_score, skin = made.scores["chart_de00"], made.scores["modelled_skin"]
+    click.echo(f"{'colour chart':<26}ΔE00 {chart_score['mean']:.2f} mean, {chart_score['worst']:.2f} worst")
+    click.echo(f"{'modelled skins':<26}ΔE00 {skin['de00_mean']:.2f} mean, {skin['de00_p95']:.2f} for 95 %")
+    click.echo(f"{'scale':<26}{made.mm_per_px:.4f} mm a pixel")
+    for light, off in made.scores.get("lamp_beside_profile_mm", {}).items():
+        x, y, z = made.lamps_mm[light]
+        click.echo(f"{light:<26}at {x:.0f}, {y:.0f}, {z:.0f} mm; {off:.0f} mm beside the profile")
+
+
+def _read_chart_file(path: Path) -> Any:
+    """The chart whose L*a*b* values are in the JSON file at `path`."""
+    import numpy as np
+
+    from firmware.calibration import CalibrationError
+    from firmware.colour import from_lab
+    from hardware.targets import Chart
+
+    try:
+        values = np.array(json.loads(path.read_text()), np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise CalibrationError(f"{path} cannot be read as a chart: {error}.") from error
+    if values.shape != (24, 3) or not np.isfinite(values).all():
+        raise CalibrationError(f"{path} does not have 24 colours of three numbers: L*, a*, b*.")
+    return Chart(from_lab(values))
+
+
+@click.command()
+@_board
+@_state
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
+def greycard(board: Path, state: Path, as_json: bool) -> None:
+    """Look at the grey card under every light; a failed check forbids scanning until one passes.
+
+    Exit status 1 when it failed.
+    """
+    from firmware.calibration import CalibrationError, newest_calibration
+    from firmware.grey_card import check_grey_card, write_check
+    from firmware.workbench import Workbench
+
+    profile = load_board(board)
+    calibration = newest_calibration(state, profile)
+    if calibration is None:
+        raise CalibrationError("There is no calibration to check: run 'dermakiosk calibrate' first.")
+    with Workbench(profile, state, _asked_of_staff(profile)) as bench:
+        check = check_grey_card(bench, calibration)
+    write_check(state, check)
+    if as_json:
+        found = {"level_off": check.level_off, "uneven": check.uneven, "failing": check.failing}
+        click.echo(json.dumps({"calibration": check.calibration, "at": check.at.isoformat(), **found}))
+    else:
+        click.echo(f"{'light':<10}{'level':>9}{'uneven':>9}")
+        for light, off in check.level_off.items():
+            uneven = f"{100 * check.uneven[light]:.1f} %" if light in check.uneven else ""
+            mark = "  FAILED" if light in check.failing else ""
+            click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}")
+    if check.failing:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@_board
+@_state
+@click.option("--hood-empty", is_flag=True, help="Nobody is in the hood: UV may be tested, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line per check.")
+def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
+    """Check lights, interlocks, storage, clock and power; exit status 1 when anything failed.
+
+    The light daemon must run, the capture daemon must not hold a real camera meanwhile.
+    """
+    from firmware.selftest import run_selftest
+
+    profile = load_board(board)
+    results = run_selftest(profile, state, _asked_of_staff(profile), hood_empty)
+    for result in results:
+        if as_json:
+            click.echo(json.dumps({"check": result.check, "ok": result.ok, "found": result.found}))
+        else:
+            mark = {True: "ok", False: "FAILED", None: "not tested"}[result.ok]
+            click.echo(f"{result.check:<26}{mark:<12}{result.found}")
+    if any(result.ok is False for result in results):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,127 @@
+"""The workbench: lights and camera in the hands of staff, with a target where a patient would be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware.camera import Camera, Exposure, open_camera, watched
+from firmware.lights import Lights
+from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.board import Board
+
+_BEAT_S = 0.05
+
+
+class Workbench:
+    """`board`'s lights, through the running light daemon, and its camera, which no other may hold meanwhile.
+
+    `put(target)` is called for each new target: on a real kiosk it asks staff to put it there and waits; on a
+    simulated one it is put there by itself. Use it with `with`: the lights are off after it.
+    """
+
+    def __init__(
+        self, board: Board, state: Path, put: Callable[[str], None], uv: UvAllowance | None = None
+    ) -> None:
+        self.board = board
+        self._run, self._put, self._uv = state / "run", put, uv
+        self._lights = Lights(self._run / "light.sock")
+        self._camera: Camera | None = None
+        self._target = "white"
+        # A session of its own: the dose ledger counts pulses by session.
+        self._session = f"workbench-{uuid4().hex}"
+
+    def __enter__(self) -> Workbench:
+        self._lease()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lights.release()
+        self._lights.close()
+        if self._camera is not None:
+            self._camera.close()
+
+    def show(self, target: str) -> None:
+        """Have `target` put before the camera, in the dark. Raises OSError, DriverMissing."""
+        self._lights.off()
+        self._target = target
+        if self.board.simulated and self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        self._put(target)
+        if self._camera is None:
+            self._camera = open_camera(self.board, self._run, self._stand_in)
+
+    def expose(self, light: str | None, frames: int = 1) -> list[tuple[npt.NDArray[np.uint16], Exposure]]:
+        """`frames` pictures (H×W×3 counts) under `light` alone, or in the dark; the light is off after it.
+
+        Raises LightsFault, CameraFrozen, OSError.
+        """
+        camera = self._camera
+        if camera is None:
+            raise OSError("no target was put before the camera yet")
+        profile = self.board.lights[light or "white"]
+        exposures: list[Exposure] = []
+        # Staff take their time between pictures, and so does reading them out: the lease may have run out.
+        self._lease()
+        try:
+            if light is None:
+                self._lights.off()
+            watched(
+                lambda: camera.prepare("still", profile.exposure_us, profile.gain),
+                self.board.camera.deadline_s,
+                _BEAT_S,
+                self._lights.beat,
+            )
+            if light is None:
+                lit_ns = time.monotonic_ns()
+            elif profile.is_uv:
+                lit_ns = self._lights.pulse(light, 0.4)
+            else:
+                lit_ns = self._lights.on(light, 1.0)
+            after_ns = lit_ns + self.board.camera.settle_ms * 1_000_000
+            for _ in range(frames):
+                exposure = watched(
+                    lambda after_ns=after_ns: camera.expose(  # type: ignore[misc]
+                        "still", profile.exposure_us, profile.gain, after_ns
+                    ),
+                    self.board.camera.deadline_s,
+                    _BEAT_S,
+                    self._lights.beat,
+                )
+                after_ns = exposure.timestamp_ns + 1
+                exposures.append(exposure)
+        finally:
+            self._lights.off()
+        return [(exposure.counts(), exposure) for exposure in exposures]
+
+    def status(self) -> dict[str, Any]:
+        """The light daemon's status. Raises LightsFault."""
+        return self._lights.status()
+
+    def mean(self, light: str | None, frames: int = 4) -> npt.NDArray[np.float32]:
+        """The mean of `frames` pictures, H×W×3 float32 counts."""
+        pictures = [counts for counts, _ in self.expose(light, frames)]
+        total = np.zeros(pictures[0].shape, np.float32)
+        for picture in pictures:
+            total += picture
+        return np.asarray(total / np.float32(frames))
+
+    def _lease(self) -> None:
+        # Nobody is in the hood, no picture of anybody is taken: the consent is that of the staff at work.
+        self._lights.lease(self._session, ConsentStamp("staff", "en", datetime.now(timezone.utc)), self._uv)
+
+    def _stand_in(self) -> object:
+        from hardware.simulated.targets import Target
+
+        return Target(self.board, self._target)

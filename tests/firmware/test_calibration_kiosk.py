@@ -1,0 +1,270 @@
+"""Calibration closes the loop through the pins: measured, kept, applied to captures, checked every day."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from firmware.calibration import (
+    Calibration,
+    CalibrationError,
+    cells,
+    newest_calibration,
+    read_calibration,
+    write_calibration,
+)
+from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.chart import read_chart
+from firmware.colour import delta_e00, lab
+from firmware.grey_card import GreyCheck, why_not_to_scan, write_check
+from firmware.lamp_position import find_ball, locate_lamp
+from firmware.staff_cli import calibrate, greycard, selftest
+from hardware.board import BOARDS, load_board
+from hardware.simulated.patient import Patient
+from hardware.simulated.targets import Target, mm_per_px
+from hardware.targets import Sphere, reference_chart
+from tests.support.kiosk_daemons import consent, running_kiosk
+from tests.support.stand_in_face import find_stand_in, portrait
+
+NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
+
+
+def small(folder, name="board.toml", **replaced):
+    text = (BOARDS / "simulated-uncalibrated.toml").read_text()
+    text = text.replace("width = 1536, height = 2048", "width = 384, height = 512")
+    text = text.replace("width = 480, height = 640", "width = 192, height = 256")
+    for old, new in replaced.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def kiosk(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kiosk")
+    with running_kiosk(small(folder), folder / "k") as kiosk:
+        yield kiosk
+
+
+def run(command, board, state, *more):
+    return CliRunner().invoke(command, ["--board", str(board), "--state", str(state), *more])
+
+
+def taken(kiosk):
+    client = CaptureClient(kiosk.capture_socket, timeout=20)
+    return client.capture(uuid.uuid4().hex, consent(), None)
+
+
+def face_error(capture, board):
+    """ΔE00 between the patient's own colours and the cross frame (twice it: half the light is lost)."""
+    face = find_stand_in(portrait(), board.engine)
+    scene = Patient(board, portrait(), face.landmarks).still
+    own = np.concatenate([parts["cross"] for _, parts in scene.strips({"cross": 1.0}, {})])
+    pixels = capture.frame("cross").pixels / 65_535
+    middle = np.s_[160:320, 130:250]
+    seen, right = (cells(2 * picture[middle]) for picture in (pixels, own))
+    return float(np.median(delta_e00(lab(seen), lab(right))))
+
+
+@pytest.fixture(scope="module")
+def calibrated(kiosk):
+    """(what calibrate said, a capture from before it, one from after)."""
+    before = taken(kiosk)
+    result = run(calibrate, kiosk.board, kiosk.state, "--json")
+    assert result.exit_code == 0, result.output + str(result.exception)
+    return json.loads(result.stdout.splitlines()[-1]), before, taken(kiosk)
+
+
+def test_flat_fields_leave_less_than_one_per_cent(calibrated):
+    said, _, _ = calibrated
+    assert set(said["flat_residual"]) == {"white", "parallel", "cross"}
+    assert max(said["flat_residual"].values()) <= 0.01
+
+
+def test_the_chart_gives_the_scale_and_checks_the_colours(calibrated):
+    said, _, _ = calibrated
+    assert said["mm_per_px"] == pytest.approx(mm_per_px(384), rel=0.005)
+    assert said["chart_de00"]["mean"] < 3
+
+
+def test_the_ball_gives_the_lamps_places(calibrated):
+    said, _, _ = calibrated
+    assert set(said["lamp_beside_profile_mm"]) == {"dir0", "dir1", "dir2", "dir3"}
+    assert max(said["lamp_beside_profile_mm"].values()) < 12
+
+
+def test_captures_name_the_newest_calibration_and_show_true_colours(calibrated, kiosk):
+    said, before, after = calibrated
+    board = load_board(kiosk.board)
+    assert before.calibration == "nominal-simulated-uncalibrated"
+    assert after.calibration == said["calibration"]
+    assert after.mm_per_px == said["mm_per_px"]
+    assert face_error(before, board) > 5
+    assert face_error(after, board) < 1.5
+
+
+def test_a_dark_frame_stays_dark_after_calibration(calibrated):
+    _, _, after = calibrated
+    assert np.median(after.frame("dark").pixels) < 100
+
+
+def test_the_grey_card_passes_after_calibration_and_a_changed_lens_fails_it(calibrated, kiosk, tmp_path):
+    board = load_board(kiosk.board)
+    assert run(greycard, kiosk.board, kiosk.state).exit_code == 0
+    calibration = newest_calibration(kiosk.state, board)
+    assert why_not_to_scan(kiosk.state, board, calibration) is None
+    changed = small(tmp_path, **{"uneven = 0.3": "uneven = 0.45"})
+    failed = run(greycard, changed, kiosk.state)
+    assert failed.exit_code == 1
+    assert "FAILED" in failed.output
+    with pytest.raises(CaptureFault) as refused:
+        taken(kiosk)
+    assert refused.value.code == "not_calibrated"
+    assert "dermakiosk greycard" in str(refused.value)
+    assert kiosk.lit() == set()
+    assert run(greycard, kiosk.board, kiosk.state).exit_code == 0
+    assert taken(kiosk).frame("white") is not None
+
+
+def test_the_self_test_sees_every_light(calibrated, kiosk):
+    result = run(selftest, kiosk.board, kiosk.state, "--json", "--hood-empty")
+    rows = {row["check"]: row for row in map(json.loads, result.stdout.splitlines())}
+    lights = [f"light {name}" for name in load_board(kiosk.board).lights]
+    assert all(rows[name]["ok"] is True for name in lights), rows
+    assert rows["interlocks of uv365"]["ok"] is True
+    assert rows["calibration"]["ok"] is True
+
+
+def test_the_self_test_lights_no_uv_unless_the_hood_is_empty(calibrated, kiosk):
+    since = len([item for item in kiosk.pins.history() if item.channel == "uv365"])
+    result = run(selftest, kiosk.board, kiosk.state, "--json")
+    rows = {row["check"]: row for row in map(json.loads, result.stdout.splitlines())}
+    assert rows["light uv365"]["ok"] is None
+    assert len([item for item in kiosk.pins.history() if item.channel == "uv365"]) == since
+
+
+def test_the_self_test_names_a_dead_lamp(calibrated, kiosk, tmp_path):
+    board = small(tmp_path, **{"[simulation]\n": '[simulation]\ndead_lamps = ["parallel"]\n'})
+    result = run(selftest, board, kiosk.state)
+    assert result.exit_code == 1
+    assert [line.split()[1] for line in result.output.splitlines() if "FAILED" in line] == ["parallel"]
+
+
+def test_without_a_light_daemon_the_self_test_says_so_and_goes_on(tmp_path):
+    result = run(selftest, small(tmp_path), tmp_path / "k")
+    assert result.exit_code == 1
+    assert "The light daemon cannot be reached" in result.output
+    assert "storage" in result.output
+
+
+def test_a_board_that_names_no_led_cannot_be_calibrated(calibrated, kiosk, tmp_path):
+    board = small(
+        tmp_path, **{'[lights.white]\npin = 18\nled = "violet-pump-6500k"': "[lights.white]\npin = 18"}
+    )
+    result = run(calibrate, board, kiosk.state)
+    assert isinstance(result.exception, CalibrationError)
+    assert "lights.white.led is missing" in str(result.exception)
+    assert kiosk.lit() == set()
+
+
+def made(**changes):
+    given = {
+        "board": "simulated-uncalibrated",
+        "made_at": NOW,
+        "still": (384, 512),
+        "black": np.full((4, 3, 3), 64, np.float32),
+        "gains": {"white": np.full((4, 3, 3), 1 / 3300, np.float32)},
+        "matrix": np.eye(3),
+    }
+    return Calibration(**(given | changes))
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path):
+    first = made(mm_per_px=0.7, lamps_mm={"dir0": (1.0, 2.0, 3.0)}, scores={"flat_residual": {"white": 0.01}})
+    folder = write_calibration(tmp_path, first)
+    again = read_calibration(folder)
+    assert again.id == first.id == folder.name
+    assert np.array_equal(again.gains["white"], first.gains["white"])
+    assert (again.mm_per_px, again.lamps_mm, again.scores) == (first.mm_per_px, first.lamps_mm, first.scores)
+
+
+def test_the_newest_valid_calibration_is_used_and_no_other(tmp_path):
+    board = load_board(small(tmp_path))
+    right = made(made_at=NOW - timedelta(days=2))
+    for other in (
+        right,
+        made(made_at=NOW - timedelta(days=30)),
+        made(made_at=NOW - timedelta(days=1), board="another"),
+        made(made_at=NOW - timedelta(days=1), still=(10, 10)),
+        made(made_at=NOW + timedelta(days=1)),
+    ):
+        write_calibration(tmp_path, other)
+    damaged = write_calibration(tmp_path, made(made_at=NOW))
+    (damaged / "maps.npz").write_bytes(b"torn")
+    assert newest_calibration(tmp_path, board, NOW).id == right.id
+    assert newest_calibration(tmp_path, board, NOW + timedelta(days=800)) is None
+    with pytest.raises(CalibrationError, match="damaged"):
+        read_calibration(damaged)
+
+
+def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path):
+    board = load_board(small(tmp_path)).model_copy(update={"grey_card_every_h": 24.0})
+    calibration = made()
+    assert "never calibrated" in why_not_to_scan(tmp_path, board, None, NOW)
+    assert "not checked today" in why_not_to_scan(tmp_path, board, calibration, NOW)
+    check = GreyCheck(calibration.id, NOW, {"white": 0.01}, {"white": 0.01})
+    write_check(tmp_path, check)
+    assert why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=23)) is None
+    assert "not checked today" in why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=25))
+    assert "not checked today" in why_not_to_scan(tmp_path, board, made(mm_per_px=1.0), NOW)
+    write_check(tmp_path, replace(check, level_off={"white": float("nan")}))
+    assert "white" in why_not_to_scan(tmp_path, board, calibration, NOW)
+
+
+def test_counts_become_reflectance_at_any_size_and_exposure():
+    board = SimpleNamespace(lights={"white": SimpleNamespace(exposure_us=100, gain=1.0, white_counts=3300.0)})
+    counts = np.full((40, 30, 3), 64 + 1650, np.uint16)
+    half = made().apply(board, "white", counts, SimpleNamespace(exposure_us=100, gain=1.0))
+    quarter = made().apply(board, "white", counts, SimpleNamespace(exposure_us=100, gain=2.0))
+    assert half.shape == counts.shape
+    assert half == pytest.approx(65_535 / 2, abs=2)
+    assert quarter == pytest.approx(65_535 / 4, abs=2)
+
+
+def scene_of(name, tmp_path, light="white", position=None):
+    board = load_board(small(tmp_path))
+    positions = {} if position is None else {light: position}
+    strips = Target(board, name).still.strips({light: 1.0}, positions)
+    return np.concatenate([parts[light] for _, parts in strips])
+
+
+def test_a_chart_with_a_marker_covered_is_not_read(tmp_path):
+    picture = np.round(scene_of("chart", tmp_path) * 60_000).astype(np.uint16)
+    assert read_chart(picture, reference_chart()).mm_per_px == pytest.approx(mm_per_px(384), rel=0.005)
+    picture[: 512 // 2, : 384 // 2] = 30_000
+    with pytest.raises(CalibrationError, match="marker 0"):
+        read_chart(picture, reference_chart())
+
+
+@pytest.mark.parametrize("position", [(220.0, 0.0, 260.0), (-180.0, 60.0, 300.0), (0.0, -240.0, 200.0)])
+def test_a_lamp_is_found_from_40_mm_beside_its_place(tmp_path, position):
+    seen = np.round(scene_of("sphere", tmp_path) * 60_000).astype(np.uint16)
+    ball = find_ball(seen, Sphere(), mm_per_px(384))
+    light = scene_of("sphere", tmp_path, "dir0", position)
+    start = (position[0] + 25, position[1] - 25, position[2] + 20)
+    lamp = locate_lamp(light, ball, Sphere(), mm_per_px(384), start)
+    assert np.linalg.norm(np.subtract(lamp.position_mm, position)) < 6
+
+
+def test_a_white_card_is_no_ball(tmp_path):
+    seen = np.round(scene_of("white", tmp_path) * 60_000).astype(np.uint16)
+    with pytest.raises(CalibrationError, match="ball"):
+        find_ball(seen, Sphere(), mm_per_px(384))
