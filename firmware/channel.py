@@ -27,6 +27,12 @@ class ChannelError(Exception):
     exit_status = 1
 
 
+class PathTooLong(ChannelError):
+    """A socket cannot have so long a path."""
+
+    exit_status = 2
+
+
 class ChannelClosed(ChannelError):
     """The other side hung up."""
 
@@ -131,7 +137,7 @@ class Listener:
 
     def __init__(self, path: Path, peers: Collection[int] = ()) -> None:
         if len(os.fsencode(path)) > _PATH_LIMIT:
-            raise ChannelError(
+            raise PathTooLong(
                 f"{path} is too long for a socket ({_PATH_LIMIT} bytes): use a shorter --state."
             )
         self.path = path

@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-COLOURS = ("raw", "linear-srgb", "srgb")
+from hardware.picture_file import PictureError, read_picture_file
+
+MAX_FRAMES = 32
+MAX_INDEX_BYTES = 1_000_000
 _MAGIC = b"DKCAP1\n"
 
 
@@ -133,40 +137,105 @@ def write_capture_folder(capture: Capture, folder: Path) -> None:
     (folder / "capture.json").write_text(text + "\n")
 
 
+class _Strict(BaseModel):
+    """Keys that are not named here are left alone: a folder may say more than is read from it."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _Entry(_Strict):
+    """One frame in capture.json; without "light" it is named by its file."""
+
+    file: Annotated[str, Field(min_length=1, max_length=200)]
+    light: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    exposure_us: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    timestamp_ns: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    colour: Literal["raw", "linear-srgb", "srgb"] = "srgb"
+
+    @field_validator("file")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if name in (".", "..") or any(sign in name for sign in "/\\\0"):
+            raise ValueError("must be the plain name of a file in the folder")
+        return name
+
+    @property
+    def name(self) -> str:
+        """The light's name."""
+        return self.light or Path(self.file).stem
+
+
+class _Index(_Strict):
+    """capture.json."""
+
+    board: Annotated[str, Field(max_length=200)] = "unknown"
+    calibration: Annotated[str, Field(max_length=200)] | None = None
+    mm_per_px: Annotated[float, Field(ge=0.001, le=10, allow_inf_nan=False)] | None = None
+    simulated: bool = False
+    missing: dict[str, str] = {}
+    frames: Annotated[list[_Entry], Field(max_length=MAX_FRAMES)]
+
+    @field_validator("frames")
+    @classmethod
+    def _once(cls, frames: list[_Entry]) -> list[_Entry]:
+        names = [frame.name for frame in frames]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"name the light {twice!r} twice")
+        return frames
+
+
 def read_capture_folder(folder: Path) -> Capture:
     """The Capture stored in `folder`. Raises CaptureError with the file and the reason."""
-    index = folder / "capture.json"
-    try:
-        header = json.loads(index.read_text())
-        entries = header.pop("frames")
-    except FileNotFoundError as error:
-        raise CaptureError(f"{folder} has no capture.json: name a capture folder.") from error
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{index} is not a capture index: {error}.") from error
-    frames = []
-    for entry in entries:
-        path = folder / Path(str(entry.get("file", ""))).name
-        picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-        if picture is None:
-            raise CaptureError(f"{path} is missing or is not a picture; capture.json names it.")
-        colour = entry.get("colour", "srgb")
-        if colour not in COLOURS:
-            raise CaptureError(f"{index}: colour '{colour}' is unknown; use one of {', '.join(COLOURS)}.")
-        frames.append(
-            Frame(
-                light=str(entry["light"]) if "light" in entry else path.stem,
-                pixels=cv2.cvtColor(picture, cv2.COLOR_BGR2RGB),
-                exposure_us=int(entry.get("exposure_us", 0)),
-                gain=float(entry.get("gain", 1.0)),
-                timestamp_ns=int(entry.get("timestamp_ns", 0)),
-                colour=colour,
-            )
-        )
+    index = _read_index(folder)
     return Capture(
-        board=str(header.get("board", "unknown")),
-        frames=tuple(frames),
-        calibration=header.get("calibration"),
-        mm_per_px=header.get("mm_per_px"),
-        simulated=bool(header.get("simulated", False)),
-        missing=header.get("missing", {}),
+        board=index.board,
+        frames=tuple(_read_frame(folder, entry) for entry in index.frames),
+        calibration=index.calibration,
+        mm_per_px=index.mm_per_px,
+        simulated=index.simulated,
+        missing=index.missing,
     )
+
+
+def _read_index(folder: Path) -> _Index:
+    path = folder / "capture.json"
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_INDEX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CaptureError(f"{folder} has no capture.json: name a capture folder.") from error
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise CaptureError(f"{path} cannot be read: {reason}.") from error
+    if len(text) > MAX_INDEX_BYTES:
+        raise CaptureError(f"{path} is not a capture index: it is longer than a million bytes.")
+    try:
+        return _Index.model_validate_json(text)
+    except ValidationError as error:
+        raise CaptureError(f"{path} is not a capture index: {_problem(error.errors()[0])}.") from error
+
+
+def _problem(item: Any) -> str:
+    """One wrong key with the reason, as the end of a sentence."""
+    key = " ".join(".".join(str(part) for part in item["loc"]).split()) or "it"
+    message = str(item["msg"])
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    if item["type"] == "model_type":
+        return f"{key} should be an object"
+    if item["type"] == "value_error":
+        return f"{key} {message.removeprefix('Value error, ')}"
+    return f"{key}: {message[0].lower()}{message[1:]}"
+
+
+def _read_frame(folder: Path, entry: _Entry) -> Frame:
+    path = folder / entry.file
+    if not path.is_file():
+        raise CaptureError(f"{path} is missing or is not a file; capture.json names it.")
+    try:
+        pixels = read_picture_file(path)
+    except PictureError as error:
+        raise CaptureError(str(error)) from error
+    return Frame(entry.name, pixels, entry.exposure_us, entry.gain, entry.timestamp_ns, entry.colour)

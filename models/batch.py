@@ -33,8 +33,7 @@ def run_batch(paths: Sequence[Path], work: Callable[[Path], dict[str, Any]], jso
     with _output(json_path) as out, _progress(paths) as rows:
         for path in rows:
             row = work(path)
-            out.write(json.dumps(row, allow_nan=False) + "\n")
-            out.flush()
+            _write_row(out, row, json_path)
             if "error" in row or "refused" in row:
                 sentences.append(f"{path}: {row.get('sentence') or row.get('error')}")
     if len(sentences) == len(paths):
@@ -48,12 +47,46 @@ def _output(json_path: str) -> Iterator[IO[str]]:
     if json_path == "-":
         yield sys.stdout
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(json_path).open("w"))
-        except OSError as error:
-            raise BatchError(f"{json_path} cannot be written: {error.strerror}.") from error
+    try:
+        file = Path(json_path).open("w")  # noqa: SIM115
+    except OSError as error:
+        raise BatchError(_unwritable(json_path, error)) from error
+    try:
         yield file
+    finally:
+        # Every row has been flushed; one that could not be has been reported.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+def _write_row(out: IO[str], row: dict[str, Any], json_path: str) -> None:
+    try:
+        out.write(json.dumps(row, allow_nan=False) + "\n")
+        out.flush()
+    except OSError as error:
+        where = "Standard output" if json_path == "-" else json_path
+        raise BatchError(_unwritable(where, error)) from error
+
+
+def _unwritable(where: object, error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{where} cannot be written: {reason}. Name a place that you can write to."
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` if it is missing. Raises BatchError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BatchError(_unwritable(folder, error)) from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write `data` to `path`. Raises BatchError."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BatchError(_unwritable(path, error)) from error
 
 
 @contextlib.contextmanager

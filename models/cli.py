@@ -45,10 +45,10 @@ def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, en
     and right are the patient's own.
     """
     from models.analysis.describe import describe_picture
-    from models.batch import run_batch
+    from models.batch import make_folder, run_batch
 
     if masks:
-        masks.mkdir(parents=True, exist_ok=True)
+        make_folder(masks)
     run_batch(files, lambda path: describe_picture(path, masks, engine), json_path)
 
 
@@ -60,8 +60,10 @@ def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, en
 def capture_command(capture: Path, json_path: str, overlays: Path | None, engine: str) -> None:
     """Measure a stored capture folder: capture.json with one picture a light."""
     from models.analysis.describe import measure_folder
-    from models.batch import run_batch
+    from models.batch import make_folder, run_batch
 
+    if overlays:
+        make_folder(overlays)
     run_batch((capture,), lambda path: measure_folder(path, overlays, engine), json_path)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from hardware.standard_error import without_lines
 from models.manifest import ModelsError, verified_bytes
 
 DEFAULT_ENGINE = "ai-edge-litert"
@@ -21,7 +19,6 @@ ENGINES = {
 }
 
 _GREETING = b"Created TensorFlow Lite XNNPACK delegate"
-_greeting_lock = threading.Lock()
 
 
 class Network:
@@ -31,7 +28,7 @@ class Network:
         """Raises ModelsError if the file is absent or altered, or the engine is unknown or not installed."""
         self.name, self.engine = name, engine
         make, content = _engine(engine).Interpreter, verified_bytes(name)
-        with _without_greeting():
+        with without_lines(lambda line: _GREETING in line):
             interpreter = make(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
         self._interpreter = interpreter
@@ -62,32 +59,6 @@ def _engine(name: str) -> Any:
             f"The engine '{name}' is not installed here ({error}). Install the package {name}, "
             "or name another engine in the board profile."
         ) from error
-
-
-@contextmanager
-def _without_greeting() -> Iterator[None]:
-    """Keeps one line off standard error, which the engines write from C++ past every logging switch.
-
-    Whatever else is written meanwhile is passed on.
-    """
-    with _greeting_lock:
-        try:
-            standard_error = os.dup(2)
-        except OSError:
-            yield
-            return
-        held = os.memfd_create("stderr")
-        os.dup2(held, 2)
-        try:
-            yield
-        finally:
-            os.dup2(standard_error, 2)
-            with os.fdopen(held, "rb") as text:
-                text.seek(0)
-                for line in text:
-                    if _GREETING not in line:
-                        os.write(2, line)
-            os.close(standard_error)
 
 
 def installed_engines() -> list[str]:

@@ -11,6 +11,7 @@ import click
 
 from provisioning.authority import LOOPBACK, Authority
 from provisioning.enrol import enrol as enrol_kiosk
+from provisioning.files import PathFailed
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 PORT = click.IntRange(1, 65_535)
@@ -28,7 +29,19 @@ json_option = click.option(
 )
 
 
-@click.group()
+class _PlainGroup(click.Group):
+    """A group whose commands say in one sentence which path they could not use."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise PathFailed(error) from error
+
+
+@click.group(cls=_PlainGroup)
 def provision() -> None:
     """Make a clinic authority, a broker, the clinic's roles; enrol kiosks.
 

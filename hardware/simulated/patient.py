@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from hardware.board import Board
+from hardware.picture_file import PictureError, read_picture_file
 from hardware.simulated.lids import closed_lids
 from hardware.simulated.pose import View
 from hardware.simulated.scene import Scene
@@ -33,19 +34,15 @@ class PortraitError(ValueError):
 def read_portrait(path: Path) -> np.ndarray:
     """The picture at `path`, upright, H×W×3 RGB uint8, of at most 8 megapixels. Raises PortraitError."""
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    except OSError as error:
-        raise PortraitError(f"{path} cannot be read: {error.strerror or error}.") from error
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise PortraitError(f"{path} is not a picture: use a JPEG, PNG, WebP or TIFF file.")
+        picture = read_picture_file(Path(path))
+    except PictureError as error:
+        raise PortraitError(str(error)) from error
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
     if picture.shape[0] * picture.shape[1] > _MOST_PIXELS:
         scale = (_MOST_PIXELS / (picture.shape[0] * picture.shape[1])) ** 0.5
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return picture
 
 
 def default_portrait() -> np.ndarray:

@@ -14,20 +14,21 @@ import cv2
 import numpy as np
 
 from hardware.capture import Capture, Frame
+from hardware.picture_file import MAX_PIXELS
 from models.analysis.closeup import close_up
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
 from models.analysis.findings import Field, geometry, measure, red_places
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
-from models.analysis.refusal import Refused
+from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import scale_of
 from models.analysis.skin import skin_mask
 from models.analysis.spots import find_spots
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
-from models.picture import MAX_PIXELS, MIN_PIXELS_A_SIDE
+from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE
 from sync.wire.findings import Findings
 
@@ -127,7 +128,7 @@ def _choose(capture: Capture) -> tuple[Frame, Frame, list[str]]:
     if height * width > MAX_PIXELS:
         raise Refused("too_big")
     if min(height, width) < MIN_PIXELS_A_SIDE:
-        raise Refused("too_small", "This picture is too small to hold a face. Use a larger one.")
+        raise Refused("too_small", NO_ROOM_FOR_A_FACE)
     flags = [f"no_{light}_frame" for light in capture.missing]
     if capture.calibration is None:
         flags.append("uncalibrated_colour")

@@ -10,20 +10,26 @@ import cv2
 import numpy as np
 
 from hardware.capture import CaptureError, read_capture_folder
+from hardware.picture_file import PictureError
 from models.analysis.capture import analyse_capture
 from models.analysis.closeup import close_up
 from models.analysis.face import Face, find_faces
-from models.analysis.refusal import SENTENCES, Refused
+from models.analysis.refusal import NO_ROOM_FOR_A_FACE, SENTENCES, Refused
 from models.analysis.result import png
 from models.analysis.skin import skin_mask
 from models.analysis.zones import zone_polygons
-from models.picture import PictureError, read_picture
+from models.batch import BatchError, write_output
+from models.picture import MIN_PIXELS_A_SIDE, read_picture
+
+_NO_MEMORY = "There is not enough memory to measure this capture. Use smaller pictures."
+_NOT_MEASURED = "This capture cannot be measured: its pictures are of a kind not foreseen. Take them again."
 
 
 def describe_picture(path: Path, masks: Path | None, engine: str) -> dict[str, Any]:
     """The faces in the picture at `path`, largest first; its skin mask goes to `masks`/<stem>.png.
 
     An unreadable file gives "error"; a picture without a face gives "refused" and an empty list of faces.
+    A mask that cannot be written gives "error" beside the faces.
     """
     row: dict[str, Any] = {"picture": str(path)}
     try:
@@ -31,6 +37,9 @@ def describe_picture(path: Path, masks: Path | None, engine: str) -> dict[str, A
     except PictureError as error:
         return row | {"error": error.reason, "sentence": error.sentence}
     height, width = picture.shape[:2]
+    if min(height, width) < MIN_PIXELS_A_SIDE:
+        row |= {"width": width, "height": height, "faces": []}
+        return row | {"refused": "too_small", "sentence": NO_ROOM_FOR_A_FACE}
     faces = find_faces(picture, engine)
     row |= {"width": width, "height": height, "faces": [_describe_face(face) for face in faces]}
     if not faces:
@@ -40,8 +49,10 @@ def describe_picture(path: Path, masks: Path | None, engine: str) -> dict[str, A
         for face in faces:
             view = close_up(face, (height, width))
             whole |= view.paste_mask(skin_mask(view.cut(picture), view.face), (height, width))
-        if not cv2.imwrite(str(masks / f"{path.stem}.png"), whole):
-            raise OSError(f"{masks / path.stem}.png could not be written.")
+        try:
+            write_output(masks / f"{path.stem}.png", png(whole))
+        except BatchError as error:
+            return row | {"error": "mask_not_written", "sentence": str(error)}
     return row
 
 
@@ -56,15 +67,29 @@ def _describe_face(face: Face) -> dict[str, Any]:
 
 
 def measure_folder(path: Path, overlays: Path | None, engine: str) -> dict[str, Any]:
-    """The Findings of the capture folder at `path`; its overlays go to `overlays`/<name>.png."""
+    """The Findings of the capture folder at `path`; its overlays go to the folder `overlays`/<name>.png.
+
+    A folder that cannot be read or measured gives "error"; overlays that cannot be written give it beside
+    the Findings.
+    """
+    row: dict[str, Any] = {"capture": str(path)}
     try:
         analysis = analyse_capture(read_capture_folder(path), uuid4(), engine)
     except CaptureError as error:
-        return {"capture": str(path), "error": "not_a_capture", "sentence": str(error)}
+        return row | {"error": "not_a_capture", "sentence": str(error)}
     except Refused as refused:
-        return {"capture": str(path), "refused": refused.reason, "sentence": refused.sentence}
-    if overlays:
-        overlays.mkdir(parents=True, exist_ok=True)
+        return row | {"refused": refused.reason, "sentence": refused.sentence}
+    except MemoryError:
+        return row | {"error": "not_measured", "sentence": _NO_MEMORY}
+    except cv2.error as error:
+        sentence = _NO_MEMORY if error.code == cv2.Error.StsNoMem else _NOT_MEASURED
+        return row | {"error": "not_measured", "sentence": sentence}
+    findings = analysis.findings.model_dump(mode="json")
+    if not overlays:
+        return findings
+    try:
         for name, picture in analysis.overlays.items():
-            (overlays / f"{name}.png").write_bytes(png(picture))
-    return analysis.findings.model_dump(mode="json")
+            write_output(overlays / f"{name}.png", png(picture))
+    except BatchError as error:
+        return findings | {"error": "overlays_not_written", "sentence": str(error)}
+    return findings

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from hardware.picture_file import NOT_A_PICTURE, TOO_BIG
+
 SENTENCES = {
     "no_face": "No face can be seen in this picture. Look straight into the camera, whole face in view.",
     "two_faces": "There is more than one face in this picture. One person at a time, please.",
     "too_dark": "The picture is too dark to measure. Check that the light is on, and take it again.",
     "too_blurred": "The picture is too blurred to measure. Hold still, and take it again.",
-    "not_a_picture": "This is not a picture that can be read. Use a whole JPEG, PNG, TIFF, WebP or BMP file.",
-    "too_big": "This picture is too big. At most 64 million pixels can be read: make it smaller.",
+    "not_a_picture": NOT_A_PICTURE,
+    "too_big": TOO_BIG,
     "too_small": "The face in this picture is too small to measure. Come closer, or use a larger picture.",
 }
+
+# With the reason "too_small", where it is the picture rather than the face in it.
+NO_ROOM_FOR_A_FACE = "This picture is too small to hold a face. Use a larger one."
 
 
 class Refused(Exception):

@@ -78,10 +78,10 @@ def read_result(data: bytes) -> Result:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """H×W×3 uint8 sRGB as PNG."""
-    done, data = cv2.imencode(
-        ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3]
-    )
+    """H×W×3 uint8 sRGB, or H×W uint8, as PNG."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:
-        raise OSError("An overlay could not be encoded as PNG.")
+        raise OSError("A picture could not be encoded as PNG.")
     return bytes(data)

@@ -105,11 +105,22 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
     "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one."
 )
 @click.option("--behind-tls", is_flag=True, help="People come through a TLS proxy on this machine.")
-def serve(state: Path, db: str | None, host: str, port: int, behind_tls: bool) -> None:
+@click.option(
+    "--allow-host",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="A name that people reach the pages by, such as the proxy's; give it once for each. Loopback and "
+    "--host are always answered, any other name is refused.",
+)
+def serve(
+    state: Path, db: str | None, host: str, port: int, behind_tls: bool, names: tuple[str, ...]
+) -> None:
     """The clinic's pages. Without TLS they are served on loopback only."""
     from .pages.server import serve_pages
 
-    serve_pages(_ready(state, db), state, host, port, behind_tls=behind_tls, stop=_stop_on_signal())
+    database, stop = _ready(state, db), _stop_on_signal()
+    serve_pages(database, state, host, port, behind_tls=behind_tls, names=names, stop=stop)
 
 
 @clinic.command()
@@ -141,7 +152,7 @@ def tap(state: Path, out: Path) -> None:
 
 
 def _ready(state: Path, db: str | None) -> Database:
-    database = Database.at(state, db)
+    database = Database.existing(state, db)
     database.require_current()
     return database
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
@@ -30,16 +30,27 @@ def now() -> datetime:
 class Database:
     """One SQLite file or PostgreSQL database, used by any number of processes at once."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL) -> None:
         self.engine = _engine(url)
 
     @classmethod
     def at(cls, state: Path, url: str | None = None) -> Database:
-        """The database at `url`, or `clinic.sqlite` in the state folder."""
-        if url:
-            return cls(url)
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(f"sqlite:///{(state / 'clinic.sqlite').resolve()}")
+        """The database at `url`, or `clinic.sqlite` in the state folder; it is made if it is not there."""
+        place = _place(state, url)
+        _make_state(state)
+        if place.get_backend_name() == "sqlite":
+            _make_private(place.database)
+        return cls(place)
+
+    @classmethod
+    def existing(cls, state: Path, url: str | None = None) -> Database:
+        """The same, but nothing is made: raises ClinicUsageError where there is no clinic."""
+        place = _place(state, url)
+        command = f"dermakiosk clinic migrate --state {state}" + (" --db URL" if url else "")
+        _require(state, command)
+        if place.get_backend_name() == "sqlite":
+            _require(Path(place.database or ""), command)
+        return cls(place)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -71,7 +82,7 @@ class Database:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except DBAPIError as error:
-            raise ClinicError(f"The clinic's database cannot be migrated: {error.orig}.") from error
+            raise ClinicError(f"The clinic's database cannot be migrated: {self._why(error)}.") from error
         return REVISION
 
     def require_current(self) -> None:
@@ -83,7 +94,7 @@ class Database:
                     connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
                 )
         except DBAPIError as error:
-            raise ClinicError(f"The clinic's database cannot be opened: {error.orig}.") from error
+            raise ClinicError(f"The clinic's database cannot be opened: {self._why(error)}.") from error
         if revision != REVISION:
             has = f"at revision {revision}" if revision else "empty"
             raise ClinicError(
@@ -93,6 +104,15 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def _why(self, error: DBAPIError) -> str:
+        """The driver's first line, without the password that the URL may hold."""
+        why = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0].rstrip(" .:")
+        url = self.engine.url
+        for secret in (url.password, url.query.get("password")):
+            if secret:
+                why = why.replace(str(secret), "***")
+        return why
 
     def _write_connection(self) -> Connection:
         return self.engine.connect().execution_options(clinic_writes=True)
@@ -122,13 +142,23 @@ def _insert(session: Session, row: Base) -> Any:
     return dialect.insert(row.__table__).values(values)
 
 
-def _engine(text: str) -> Engine:
+def _place(state: Path, text: str | None) -> URL:
+    """Where the database is; nothing is looked at or made."""
+    if not text:
+        return URL.create("sqlite", database=os.path.abspath(state / "clinic.sqlite"))
     try:
         url = make_url(text)
-    except ArgumentError as error:
+        if "@" in (url.host or ""):
+            raise ValueError("what follows an unescaped @ is part of the password")
+    except (ArgumentError, ValueError) as error:
         raise ClinicUsageError(
-            "--db is not a database URL: write sqlite:////path/clinic.sqlite or postgresql://user@host/name."
+            "--db is not a database URL: write sqlite:////path/clinic.sqlite or postgresql://user@host/name, "
+            "and %40 for an @ in a password."
         ) from error
+    return url
+
+
+def _engine(url: URL) -> Engine:
     kind = url.get_backend_name()
     if kind == "postgresql":
         if url.drivername == "postgresql":
@@ -136,7 +166,6 @@ def _engine(text: str) -> Engine:
         arguments: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
     elif kind == "sqlite":
         arguments = {"timeout": BUSY_SECONDS}
-        _make_private(url.database)
     else:
         raise ClinicUsageError(f"--db names {kind}: the clinic's records live in SQLite or PostgreSQL.")
     try:
@@ -152,12 +181,37 @@ def _engine(text: str) -> Engine:
     return engine
 
 
+def _require(path: Path, command: str) -> None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ClinicUsageError(
+            f"There is no clinic at {path}: correct the path, or make a clinic there with '{command}'."
+        ) from error
+    except OSError as error:
+        raise ClinicUsageError(
+            f"{path} cannot be opened ({error.strerror}): correct the path, or become a user who may read it."
+        ) from error
+
+
+def _make_state(state: Path) -> None:
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ClinicUsageError(
+            f"The clinic's folder {state} cannot be made ({error.strerror}): name another --state."
+        ) from error
+
+
 def _make_private(path: str | None) -> None:
     """Make the file before SQLite does, readable by nobody else; SQLite gives its log the same mode."""
     try:
         os.close(os.open(path or "", os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise ClinicUsageError(f"The clinic's database cannot be made: {error}.") from error
+        raise ClinicUsageError(
+            f"The clinic's database {path or 'without a path'} cannot be made ({error.strerror}): "
+            "name a file in a folder that you may write to."
+        ) from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:

@@ -23,6 +23,7 @@ from sync.wire.status import Status
 from .identity import Identity, KeySet, NotEnrolled, load_status_key, tls_context
 from .link import DIAL_SECONDS, WINDOW, Link, Received
 from .outbox import REFUSE_FILL, WARN_FILL, Outbox, OutboxError
+from .report import Connection, report
 from .schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
 
 log = structlog.get_logger()
@@ -98,27 +99,8 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """What `dermakiosk sync status` shows; counts only. From any thread."""
-        counts = self._outbox.counts()
-        broker = self._identity.broker
-        return {
-            "running": True,
-            "kiosk": str(self.kiosk),
-            "connected": self._online,
-            "broker": f"{broker.host}:{broker.port}",
-            "waiting": counts.waiting,
-            "sent": counts.sent,
-            "reseal": counts.reseal,
-            "quarantined": counts.quarantined,
-            "bytes": counts.bytes,
-            "capacity": counts.capacity,
-            "fill": round(counts.fill, 4),
-            "warn": counts.fill >= WARN_FILL,
-            "accepting": counts.fill < REFUSE_FILL,
-            "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
-            "last_refusal": self._last_refusal,
-            "connection_problem": self._problem,
-            "clinic_keys": self._keys.current.version,
-        }
+        connection = Connection(self._online, self._last_refusal, self._problem)
+        return report(self._identity, self._keys.current, self._outbox.counts(), connection)
 
     def _tick(self, now: float) -> None:
         if self._link is None:

@@ -19,7 +19,9 @@ import structlog
 
 from .agent import Agent, Pace
 from .client import OutboxClient, OutboxUnavailable
-from .outbox import DEFAULT_CAPACITY, REFUSE_FILL, WARN_FILL, Outbox, read_counts
+from .identity import Identity, KeySet
+from .outbox import DEFAULT_CAPACITY, Outbox, read_counts
+from .report import AGENT_ONLY, report
 from .schedule import FIRST_SECONDS
 from .server import serving
 
@@ -114,21 +116,28 @@ def run(state: Path, app_user: int | None, resend_first: float, capacity_mb: int
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def status(state: Path, as_json: bool) -> None:
-    """What the outbox holds, when the last receipt came, whether the broker is connected."""
+    """What the outbox holds, the last receipt, the connection, the clinic's keys.
+
+    What only a running agent knows, such as the connection, is null in the JSON while none runs.
+    """
     try:
         facts = OutboxClient(state / "run" / "outbox.sock").status()
     except OutboxUnavailable:
-        facts = _facts_from_disk(state / "sync" / "outbox.sqlite")
+        facts = _facts_from_disk(state)
     if as_json:
         click.echo(json.dumps(facts))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {_in_words(value)}")
+        unknown = name in AGENT_ONLY and not facts["running"]
+        words = "unknown, no agent runs" if unknown else _in_words(value)
+        click.echo(f"{name.replace('_', ' '):<{width}}  {words}")
 
 
-def _facts_from_disk(path: Path) -> dict[str, Any]:
-    """The counts while no agent runs."""
+def _facts_from_disk(state: Path) -> dict[str, Any]:
+    """What can be said while no agent runs."""
+    path = state / "sync" / "outbox.sqlite"
+    identity, keys = Identity.load(state), KeySet(state)
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             counts = read_counts(db, DEFAULT_CAPACITY)
@@ -136,23 +145,14 @@ def _facts_from_disk(path: Path) -> dict[str, Any]:
         raise NoOutbox(
             f"There is no outbox in {path.parent}, and no agent answers: start 'dermakiosk sync run'."
         ) from error
-    return {
-        "running": False,
-        "connected": False,
-        "waiting": counts.waiting,
-        "sent": counts.sent,
-        "reseal": counts.reseal,
-        "quarantined": counts.quarantined,
-        "bytes": counts.bytes,
-        "warn": counts.fill >= WARN_FILL,
-        "accepting": counts.fill < REFUSE_FILL,
-        "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
-    }
+    return report(identity, keys.current, counts, None)
 
 
 def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value)
     return "none" if value is None else str(value)
 
 

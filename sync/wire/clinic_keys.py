@@ -62,6 +62,11 @@ class ClinicKeys:
         """The listed receipt key of this id."""
         return self._receipt_keys.get(kid)
 
+    @property
+    def receipt_kids(self) -> tuple[bytes, ...]:
+        """The ids of the listed receipt keys, in their order."""
+        return tuple(self._receipt_keys)
+
     def sign(self, root: Ed25519PrivateKey) -> bytes:
         """The key set as the clinic's root signs it: the content of `clinic-keys.cose`."""
         listed = tuple(_ListedKey(suite=key.suite, public=key.public) for key in self.opening)

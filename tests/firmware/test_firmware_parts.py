@@ -125,8 +125,9 @@ def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path):
 
 
 def test_a_path_too_long_for_a_socket_is_named(tmp_path):
-    with pytest.raises(ChannelError, match="shorter --state"):
+    with pytest.raises(ChannelError, match="shorter --state") as refused:
         Listener(tmp_path / ("x" * 110))
+    assert refused.value.exit_status == 2
 
 
 def test_a_hanging_call_is_given_up_and_watched_meanwhile():

@@ -204,3 +204,21 @@ def test_a_capture_in_blocks_is_the_capture():
     assert capture.to_bytes() == b"".join(capture.blocks())
     assert np.array_equal(again.frames[0].pixels, pixels)
     assert again.missing == {"uv365": "not_allowed"}
+
+
+def test_a_portrait_too_large_is_refused_by_its_header(tmp_path, monkeypatch):
+    path = tmp_path / "portrait.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[16:24] = (20_000).to_bytes(4, "big") * 2
+    path.write_bytes(data)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(PortraitError, match=r"portrait\.png: This picture is too big") as refused:
+        read_portrait(path)
+    assert refused.value.exit_status == 2
+
+
+def test_a_portrait_of_16_bits_is_read_as_one_of_8(tmp_path):
+    path = tmp_path / "portrait.tif"
+    cv2.imwrite(str(path), np.full((20, 30, 3), 0x80FF, np.uint16))
+    assert np.unique(read_portrait(path)).tolist() == [0x80] and read_portrait(path).dtype == np.uint8

@@ -19,11 +19,14 @@ from PIL import Image
 from hardware.capture import Capture, Frame, write_capture_folder
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
+from models.analysis.describe import measure_folder
 from models.analysis.face import find_face
 from models.analysis.refusal import Refused
 from models.analysis.result import Result, ResultError, read_result, write_result
 from models.analysis.words import Words
+from models.batch import BatchError
 from models.cli import analyse
+from models.runtime import DEFAULT_ENGINE
 from sync.wire.findings.canonical_face import VERTICES
 
 SCAN = UUID("11111111-2222-4333-8444-555555555555")
@@ -236,6 +239,22 @@ def test_analyse_capture_measures_a_folder(tmp_path: Path, large_portrait: np.nd
     findings = json.loads((tmp_path / "f.json").read_text())
     assert findings["schema"] == 1 and len(findings["findings"]) > 30
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"zones.png", "spots.png", "redness.png"}
+
+
+def test_overlays_that_cannot_be_written_are_named_beside_the_findings(
+    tmp_path: Path, large_portrait: np.ndarray
+) -> None:
+    write_capture_folder(_capture(large_portrait), tmp_path / "visit")
+    (tmp_path / "o" / "spots.png").mkdir(parents=True)
+    row = measure_folder(tmp_path / "visit", tmp_path / "o", DEFAULT_ENGINE)
+    assert row["error"] == "overlays_not_written" and len(row["findings"]) > 30
+    assert "spots.png cannot be written: is a directory. Name a place" in row["sentence"]
+
+
+def test_a_folder_for_overlays_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(analyse, ["capture", str(tmp_path), "--overlays", "/proc/nowhere"])
+    assert isinstance(done.exception, BatchError) and done.exception.exit_status == 2
+    assert "/proc/nowhere cannot be written" in str(done.exception)
 
 
 def test_scans_get_ids_of_their_own(large_portrait: np.ndarray) -> None:

@@ -78,3 +78,39 @@ def test_an_output_that_cannot_be_written_is_one_sentence(folder: Path) -> None:
     done = _run(folder / "face.png", "--json", folder / "no" / "out.json")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_picture_too_small_for_a_face_is_refused_as_such(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((1, 1, 3), np.uint8))
+    done = _run(tmp_path / "dot.png")
+    assert done.returncode == 2
+    row = json.loads(done.stdout)
+    assert row["refused"] == "too_small" and row["faces"] == []
+    assert "too small to hold a face" in row["sentence"] and "too small to hold a face" in done.stderr
+
+
+def test_a_mask_that_cannot_be_written_costs_its_own_row_alone(folder: Path, portrait: np.ndarray) -> None:
+    cv2.imwrite(str(folder / "other.png"), portrait[..., ::-1])
+    (folder / "masks" / "face.png").mkdir(parents=True)
+    done = _run(folder / "face.png", folder / "other.png", "--masks", folder / "masks")
+    assert done.returncode == 0
+    first, second = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first["error"] == "mask_not_written" and len(first["faces"]) == 1
+    assert "face.png cannot be written: is a directory" in first["sentence"]
+    assert "error" not in second and (folder / "masks" / "other.png").is_file()
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--masks", "--json"])
+def test_a_place_nothing_can_be_written_to_is_one_sentence(folder: Path, option: str) -> None:
+    done = _run(folder / "face.png", option, "/proc/nowhere")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "/proc/nowhere cannot be written" in done.stderr and "Name a place" in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_sentence(folder: Path) -> None:
+    done = _run(folder / "coffee.png", "--json", "/dev/full")
+    assert done.returncode == 2
+    assert "/dev/full cannot be written: no space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1

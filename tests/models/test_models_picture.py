@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from models import picture as module
+from hardware import picture_file as module
+from hardware.picture_file import PictureError
 from models.analysis.face import find_face
-from models.picture import PictureError, read_picture
+from models.picture import read_picture
 
 
 def _save(path: Path, pixels: np.ndarray, **options: object) -> Path:
@@ -122,3 +125,52 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(
 def test_a_single_pixel_is_a_picture_without_a_face(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.png", np.zeros((1, 1, 3), np.uint8))
     assert read_picture(path).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("kind", ["a.tif", "a.png"])
+def test_a_16_bit_colour_picture_is_read_as_it_is(tmp_path: Path, kind: str) -> None:
+    linear = [round(value * 65535) for value in (0.0722, 0.2159, 0.5)]
+    pixels = np.empty((40, 50, 3), np.uint16)
+    pixels[:] = linear[::-1]
+    cv2.imwrite(str(tmp_path / kind), pixels)
+    read = read_picture(tmp_path / kind)
+    assert read.shape == (40, 50, 3)
+    assert np.unique(read.reshape(-1, 3), axis=0).tolist() == [[76, 128, 188]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_webp_is_read_upright(tmp_path: Path, portrait: np.ndarray, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _save(tmp_path / "a.webp", portrait[:300, :400], exif=exif, lossless=True)
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(read_picture(path), upright)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_the_decoders_say_nothing_of_their_own_about_a_damaged_picture(
+    tmp_path: Path, portrait: np.ndarray, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = _save(tmp_path / name, portrait)
+    data = bytearray(path.read_bytes())
+    if name == "a.tif":
+        del data[len(data) // 2 :]
+    else:
+        # Ends as it should, with its middle gone.
+        del data[len(data) // 3 : -200]
+    path.write_bytes(data)
+    cv2.imread(str(path))
+    assert capfd.readouterr().err
+    with contextlib.suppress(PictureError):
+        read_picture(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_write_while_a_picture_is_decoded_is_passed_on(
+    tmp_path: Path, portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = _save(tmp_path / "a.png", portrait)
+    monkeypatch.setattr(module, "_decode", lambda _: (os.write(2, b"a line of ours\n"), portrait)[1])
+    read_picture(path)
+    assert capfd.readouterr().err == "a line of ours\n"

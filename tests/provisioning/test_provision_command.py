@@ -94,3 +94,29 @@ def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
 def test_every_command_explains_itself() -> None:
     for command in ("authority", "broker", "role", "opener", "enrol", "list"):
         assert "Usage: dermakiosk provision" in succeeds(command, "--help")
+
+
+@pytest.mark.parametrize("command", ["authority", "list"])
+def test_a_path_too_long_is_refused_in_a_sentence(tmp_path: Path, command: str) -> None:
+    refuses("choose a shorter path", command, "--state", tmp_path / ("x" * 300))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    refuses("/proc/xx cannot be used (No such file or directory): choose", "authority", "--state", "/proc/xx")
+    state = ("--state", tmp_path / "authority")
+    succeeds("authority", *state)
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "server.key").mkdir(parents=True)
+    broker = ("broker", *state, "--out")
+    refuses("/proc/xx cannot be used", *broker, "/proc/xx")
+    refuses("choose a path where no file is", *broker, tmp_path / "file" / "broker")
+    refuses("server.key cannot be used (Is a directory)", *broker, tmp_path / "taken")
+    refuses("choose a shorter path", *broker, tmp_path / ("x" * 300))
+    succeeds(*broker, tmp_path / "broker")
+    refuses("/proc/xx cannot be used", "role", "ingest-1", *state, "--out", "/proc/xx")
+    refuses("/proc/self/receipt.key cannot be used", "role", "ingest-1", *state, "--out", "/proc/self")
+    refuses("/proc/xx cannot be used", "opener", *state, "--out", "/proc/xx")
+    succeeds("role", "ingest-1", *state, "--out", tmp_path / "ingest")
+    succeeds("opener", *state, "--out", tmp_path / "opener")
+    refuses("/proc/xx cannot be used", "enrol", *state, "--kiosk", "/proc/xx", "--board", BOARD)
+    assert succeeds("list", *state).count("\n") == 1, "nobody was enrolled"

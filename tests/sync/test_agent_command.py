@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from sync.wire.keys import signing_kid
 from tests.support.agent import COMMAND, STOP_SECONDS, party_of, running_agent, unavailable
 from tests.support.mosquitto import Broker
 
@@ -57,9 +58,33 @@ def test_status_counts_with_an_agent_and_without(system: tuple[Broker, Path]) ->
         agent.stop()
     stopped = json.loads(sync("status", "--json", "--state", str(state)).stdout)
     assert (stopped["running"], stopped["waiting"], stopped["bytes"]) == (False, 1, len(envelope))
+    assert running.keys() == stopped.keys()
+    for name in ("kiosk", "broker", "clinic_keys", "opening_keys", "receipt_keys", "waiting", "bytes"):
+        assert running[name] == stopped[name], name
+    for name in ("connected", "connection_problem", "last_refusal", "capacity", "fill", "warn", "accepting"):
+        assert stopped[name] is None, name
+    assert stopped["kiosk"] == str(kiosk)
+    assert stopped["opening_keys"] == [party.opening.kid.hex()]
+    assert stopped["receipt_keys"] == [signing_kid(party.receipts.public_key()).hex()]
     table = sync("status", "--state", str(state)).stdout
-    assert "last receipt at" in table
-    assert "accepting" in table
+    for expected in ("last receipt at", "accepting", "no agent runs", party.opening.kid.hex(), str(kiosk)):
+        assert expected in table
+
+
+def test_the_status_of_no_kiosk_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for state, why in ((tmp_path / "none", "does not exist"), (tmp_path, "enrol this kiosk")):
+        refused = sync("status", "--state", str(state))
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+        assert why in refused.stderr
+
+
+def test_a_state_too_deep_for_a_socket_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "system")
+    state = tmp_path / ("x" * 100) / "kiosk"
+    broker.enrol(state)
+    refused = sync("run", "--state", str(state))
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "shorter --state" in refused.stderr
 
 
 def test_a_state_that_is_not_a_kiosks_is_an_error_with_what_to_do(tmp_path: Path) -> None:

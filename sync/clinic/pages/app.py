@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from ..accounts import Accounts
 from ..database import Database, now
 from . import words
+from .hosts import LOOPBACK, host_name
 from .views import pages
 
 CONTENT_POLICY = (
@@ -35,9 +37,15 @@ ERROR_PAGES = {
 }
 
 
-def make_app(database: Database, secret_key: bytes, *, behind_tls: bool = False) -> Flask:
-    """The application; `behind_tls` says that people reach it over HTTPS."""
+def make_app(
+    database: Database, secret_key: bytes, *, behind_tls: bool = False, names: Iterable[str] = ()
+) -> Flask:
+    """The application; `behind_tls` says that people reach it over HTTPS.
+
+    It answers to loopback's names and to `names`.
+    """
     app = Flask(__name__)
+    answers_to = LOOPBACK | {name.lower() for name in names}
     app.config.update(
         SECRET_KEY=secret_key,
         SESSION_COOKIE_NAME="__Host-clinic" if behind_tls else "clinic",
@@ -51,6 +59,15 @@ def make_app(database: Database, secret_key: bytes, *, behind_tls: bool = False)
         ACCOUNTS=Accounts(database),
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+    # Flask's own TRUSTED_HOSTS cannot name an IPv6 address. This comes before anything looks at the request.
+    @app.before_request
+    def refuse_strangers_names() -> Response | None:
+        if host_name(request.headers.get("Host", "")) in answers_to:
+            return None
+        text = "The clinic's pages do not go by this name: use the address that the clinic gave you.\n"
+        return Response(text, 400, mimetype="text/plain")
+
     CSRFProtect(app)
     app.register_blueprint(pages)
     app.jinja_env.globals.update(words=words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -12,6 +13,7 @@ import waitress
 from ..database import Database
 from ..errors import ClinicUsageError
 from .app import make_app, secret_key
+from .hosts import host_name
 
 THREADS = 4
 STOP_SECONDS = 1.5
@@ -20,15 +22,31 @@ log = structlog.get_logger()
 
 
 def serve_pages(
-    database: Database, state: Path, host: str, port: int, *, behind_tls: bool, stop: threading.Event
+    database: Database,
+    state: Path,
+    host: str,
+    port: int,
+    *,
+    behind_tls: bool,
+    stop: threading.Event,
+    names: Sequence[str] = (),
 ) -> None:
-    """Serve until `stop` is set. Names and passwords never cross a network in the clear."""
+    """Serve until `stop` is set. Names and passwords never cross a network in the clear.
+
+    `names` are what people may call this server by, besides loopback and `host`.
+    """
+    for name in names:
+        # A port or a scheme in it would make a name that no request ever has.
+        if name.startswith("[") or host_name(f"[{name}]" if ":" in name else name) != name.lower():
+            raise ClinicUsageError(
+                f"--allow-host {name} is no host's name: give it without https://, path or port."
+            )
     if not behind_tls and not _is_loopback(host):
         raise ClinicUsageError(
             f"{host} can be reached from outside, and these pages would cross the network in the clear: "
             "listen on 127.0.0.1 behind a TLS proxy, and say --behind-tls."
         )
-    app = make_app(database, secret_key(state), behind_tls=behind_tls)
+    app = make_app(database, secret_key(state), behind_tls=behind_tls, names=(host, *names))
     proxy = (
         {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"}}
         if behind_tls

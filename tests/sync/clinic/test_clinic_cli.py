@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import signal
 import subprocess
@@ -104,6 +106,92 @@ def test_a_daemon_says_ready_and_stops_at_a_word(tmp_path: Path, command: str) -
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_SECONDS) == 0
         assert time.monotonic() - asked < 5
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("open",), ("serve",), ("ingest",), ("add-account", "ann"), ("register-kiosk", "f")],
+)
+@pytest.mark.parametrize("with_url", [False, True])
+def test_a_mistyped_state_is_refused_and_nothing_is_made(
+    tmp_path: Path, command: tuple[str, ...], with_url: bool
+) -> None:
+    state = tmp_path / "clinik"
+    (tmp_path / "role").mkdir()
+    (tmp_path / "broker.json").write_text('{"host": "127.0.0.1", "port": 1, "share": "s"}')
+    database = ("--db", f"sqlite:///{tmp_path}/x.sqlite") if with_url else ()
+    with pytest.raises(ClinicUsageError, match="There is no clinic at .*clinic migrate --state") as refused:
+        run(*command, "--state", state, *database)
+    assert refused.value.exit_status == 2
+    assert "\n" not in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broker.json", "role"]
+
+
+def test_a_mistyped_database_url_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    run("migrate", "--state", tmp_path / "clinic")
+    with pytest.raises(ClinicUsageError, match="no clinic at"):
+        run("status", "--state", tmp_path / "clinic", "--db", f"sqlite:///{tmp_path}/x.sqlite")
+    assert not (tmp_path / "x.sqlite").exists()
+
+
+def test_a_state_that_cannot_be_made_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    for state in ("/proc/clinic", tmp_path / ("x" * 300)):
+        with pytest.raises(ClinicUsageError, match="cannot be made .*: name another --state"):
+            run("migrate", "--state", state)
+        with pytest.raises(ClinicUsageError):
+            run("status", "--state", state)
+
+
+@pytest.mark.parametrize("command", ["status", "migrate"])
+def test_a_database_server_that_is_away_is_told_in_one_line_without_the_password(
+    tmp_path: Path, command: str
+) -> None:
+    url = "postgresql://nobody:127.0.0.1@127.0.0.1:1/x"
+    with pytest.raises(ClinicError) as failed:
+        run(command, "--state", tmp_path, "--db", url)
+    sentence = str(failed.value)
+    assert sentence.startswith("The clinic's database cannot be")
+    assert "failed" in sentence
+    # The password here is what the driver says anyway, so that it would show.
+    assert "127.0.0.1" not in sentence and "\n" not in sentence
+    assert not sentence.endswith("?.")
+
+
+@pytest.mark.parametrize(
+    "name", ["https://clinic.example", "clinic.example:443", "clinic.example/x", "", "[::1]"]
+)
+def test_a_name_that_no_request_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    run("migrate", "--state", tmp_path)
+    with pytest.raises(ClinicUsageError, match="--allow-host"):
+        run("serve", "--state", tmp_path, "--allow-host", name)
+
+
+def test_the_served_pages_answer_to_their_own_names_only(tmp_path: Path) -> None:
+    run("migrate", "--state", tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from kiosk_app.cli import main; main()", "clinic", "serve"]
+        + ["--state", str(tmp_path), "--host", "127.0.0.2", "--port", "0", "--allow-host", "Clinic.example"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        port = json.loads(process.stderr.readline())["port"]
+
+        def asked_for(name: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.2", port, timeout=10)
+            with contextlib.closing(connection):
+                connection.request("GET", "/healthz", headers={"Host": name})
+                return connection.getresponse().status
+
+        for name in (f"127.0.0.2:{port}", f"localhost:{port}", f"[::1]:{port}", "clinic.example"):
+            assert asked_for(name) == 200, name
+        for name in (f"evil.example:{port}", "127.0.0.3", "clinic.example.evil.example", "localhost@evil"):
+            assert asked_for(name) == 400, name
     finally:
         process.kill()
         process.wait()

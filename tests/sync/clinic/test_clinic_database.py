@@ -82,11 +82,22 @@ def test_the_database_file_is_readable_by_its_owner_only(sqlite: Database, tmp_p
     assert modes == dict.fromkeys(("clinic.sqlite", "clinic.sqlite-wal", "clinic.sqlite-shm"), 0o600)
 
 
-@pytest.mark.parametrize("url", ["mysql://localhost/x", "not a url", "sqlite:////nonexistent/x.sqlite"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://localhost/x",
+        "not a url",
+        "sqlite:////nonexistent/x.sqlite",
+        "sqlite://",
+        "postgresql://ann:secret@host:port/x",
+        "postgresql://ann:se@cret@host/x",
+    ],
+)
 def test_a_database_that_cannot_be_is_refused_in_a_sentence(url: str, tmp_path: Path) -> None:
     with pytest.raises(ClinicUsageError) as refused:
         Database.at(tmp_path, url)
     assert str(refused.value).endswith(".")
+    assert "cret" not in str(refused.value)
 
 
 def test_a_kiosk_registered_again_keeps_its_old_keys(

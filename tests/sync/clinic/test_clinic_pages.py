@@ -270,3 +270,22 @@ def test_the_cookie_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
     key = secret_key(tmp_path)
     assert len(key) == 32 and secret_key(tmp_path) == key
     assert (tmp_path / "web" / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8090", "localhost.evil.example", "a@localhost", ""]
+)
+def test_a_name_that_is_not_ours_gets_no_page(sqlite: Database, host: str) -> None:
+    site = make_app(sqlite, b"k" * 32).test_client()
+    for answer in (site.get("/login", headers={"Host": host}), site.post("/login", headers={"Host": host})):
+        assert answer.status_code == 400
+        assert "<" not in answer.text
+        assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8090", "127.0.0.1", "[::1]:8090", "Clinic.Example", "[fd00::1]:8090"]
+)
+def test_our_own_names_get_the_pages(sqlite: Database, host: str) -> None:
+    site = make_app(sqlite, b"k" * 32, names=["clinic.example", "FD00::1"]).test_client()
+    assert site.get("/login", headers={"Host": host}).status_code == 200

@@ -1,0 +1,174 @@
+"""A capture folder that anyone made is read, or refused with one sentence that names what is wrong in it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from hardware import picture_file
+from hardware.capture import Capture, CaptureError, Frame, read_capture_folder, write_capture_folder
+from models.analysis import describe
+from models.runtime import DEFAULT_ENGINE
+
+DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Path:
+    frames = tuple(
+        Frame(light, np.full((40, 30, 3), 9000, np.uint16), 8000, 1.0, 1) for light in ("white", "cross")
+    )
+    write_capture_folder(Capture("test", frames), tmp_path / "visit")
+    return tmp_path / "visit"
+
+
+def _change(visit: Path, changes: dict[str, Any], frame: dict[str, Any] | None = None) -> None:
+    index = json.loads((visit / "capture.json").read_text()) | changes
+    if frame:
+        index["frames"][0] |= frame
+    (visit / "capture.json").write_text(json.dumps(index))
+
+
+def _refusal(visit: Path) -> str:
+    with pytest.raises(CaptureError) as refused:
+        read_capture_folder(visit)
+    sentence = str(refused.value)
+    assert refused.value.exit_status == 2 and "\n" not in sentence and "pydantic" not in sentence
+    return sentence
+
+
+def test_what_was_written_is_read_again(visit: Path) -> None:
+    _change(visit, {"note": "more than we read"}, {"lens": "50 mm"})
+    capture = read_capture_folder(visit)
+    assert [frame.light for frame in capture.frames] == ["white", "cross"]
+    assert np.unique(capture.frames[0].pixels).tolist() == [9000]
+    assert (capture.frames[0].exposure_us, capture.frames[0].colour) == (8000, "linear-srgb")
+
+
+def test_a_folder_of_ones_own_needs_only_file_names(visit: Path) -> None:
+    (visit / "capture.json").write_text('{"frames": [{"file": "white.png"}]}')
+    (frame,) = read_capture_folder(visit).frames
+    assert (frame.light, frame.colour, frame.gain) == ("white", "srgb", 1.0)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[]", "3", '"text"', "null", "[" * 5000, "\udcff", "{}"])
+def test_what_is_no_index_is_refused(visit: Path, text: str) -> None:
+    (visit / "capture.json").write_text(text, errors="surrogateescape")
+    assert "capture.json is not a capture index: " in _refusal(visit)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"frames": "white.png"}, "frames"),
+        ({"frames": {"white": "white.png"}}, "frames"),
+        ({"frames": 3}, "frames"),
+        ({"frames": ["white.png"]}, "frames.0 should be an object"),
+        ({"frames": [[]]}, "frames.0 should be an object"),
+        ({"frames": [3]}, "frames.0 should be an object"),
+        ({"frames": [{}]}, "frames.0.file is missing"),
+        ({"frames": [{"file": f"{n}.png"} for n in range(33)]}, "frames: "),
+        ({"frames": [{"light": "white", "file": name} for name in ("a.png", "b.png")]}, "'white' twice"),
+        ({"mm_per_px": "0.1"}, "mm_per_px"),
+        ({"mm_per_px": float("nan")}, "mm_per_px"),
+        ({"mm_per_px": float("inf")}, "mm_per_px"),
+        ({"mm_per_px": -0.1}, "mm_per_px"),
+        ({"mm_per_px": 0}, "mm_per_px"),
+        ({"mm_per_px": 1e9}, "mm_per_px"),
+        ({"mm_per_px": 1e-9}, "mm_per_px"),
+        ({"mm_per_px": True}, "mm_per_px"),
+        ({"calibration": 7}, "calibration"),
+        ({"board": ["a"]}, "board"),
+        ({"simulated": "no"}, "simulated"),
+        ({"missing": ["uv365"]}, "missing"),
+        ({"missing": {"uv365": 3}}, "missing.uv365"),
+    ],
+)
+def test_a_wrong_key_is_named(visit: Path, changes: dict[str, Any], words: str) -> None:
+    _change(visit, changes)
+    assert words in _refusal(visit)
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        ({"colour": "cmyk"}, "frames.0.colour"),
+        ({"light": 3}, "frames.0.light"),
+        ({"file": 3}, "frames.0.file"),
+        ({"exposure_us": "8000"}, "frames.0.exposure_us"),
+        ({"exposure_us": -1}, "frames.0.exposure_us"),
+        ({"gain": float("nan")}, "frames.0.gain"),
+        ({"timestamp_ns": 2**80}, "frames.0.timestamp_ns"),
+        ({"file": "absent.png"}, "absent.png is missing"),
+    ],
+)
+def test_a_wrong_key_of_a_frame_is_named(visit: Path, frame: dict[str, Any], words: str) -> None:
+    _change(visit, {}, frame)
+    assert words in _refusal(visit)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.jpg", "/etc/passwd", "a/white.png", "..", ".", "", "a\\b.png", "a\0.png"]
+)
+def test_a_file_outside_the_folder_is_refused(visit: Path, name: str) -> None:
+    (visit.parent / "x.jpg").write_bytes((visit / "white.png").read_bytes())
+    (visit / "x.jpg").write_bytes((visit / "white.png").read_bytes())
+    _change(visit, {}, {"file": name})
+    assert "frames.0.file" in _refusal(visit)
+
+
+@pytest.mark.parametrize("kind", [".jpg", ".png"])
+def test_a_picture_cut_short_is_refused(visit: Path, kind: str) -> None:
+    picture = np.random.default_rng(1).integers(0, 255, (90, 80, 3), np.uint8)
+    data = cv2.imencode(kind, picture)[1].tobytes()
+    (visit / f"cut{kind}").write_bytes(data[: len(data) // 2])
+    _change(visit, {}, {"file": f"cut{kind}"})
+    assert "cut short" in _refusal(visit)
+
+
+def test_a_picture_of_floating_point_numbers_is_refused(visit: Path) -> None:
+    cv2.imwrite(str(visit / "float.tif"), np.ones((40, 30, 3), np.float32))
+    _change(visit, {}, {"file": "float.tif"})
+    assert "floating-point" in _refusal(visit)
+
+
+def test_a_picture_too_large_is_refused_by_its_header(visit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray((visit / "white.png").read_bytes())
+    data[16:24] = struct.pack(">II", 20_000, 20_000)
+    (visit / "white.png").write_bytes(data)
+    monkeypatch.setattr(picture_file, "_decode", lambda _: pytest.fail("decoded"))
+    assert "too big" in _refusal(visit)
+
+
+def test_a_folder_without_an_index_is_named(tmp_path: Path) -> None:
+    assert "has no capture.json" in _refusal(tmp_path)
+
+
+def test_the_command_answers_with_one_error_row(visit: Path) -> None:
+    _change(visit, {"mm_per_px": "wide"})
+    command = [str(DERMAKIOSK), "analyse", "capture", str(visit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["error"] == "not_a_capture" and "mm_per_px" in row["sentence"]
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), cv2.error("Assertion failed")])
+def test_a_capture_that_overwhelms_the_measuring_is_one_sentence(
+    visit: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(describe, "analyse_capture", fail)
+    row = describe.measure_folder(visit, None, DEFAULT_ENGINE)
+    assert row["error"] == "not_measured" and row["sentence"].endswith(".")
