@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -56,10 +57,16 @@ def accepts(port: int) -> Callable[[bytes], bool]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on now.
+
+    From below the range that the kernel gives to outgoing connections: one of those, made before our part
+    listens, would take a port from that range away again.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise PartFailed("No loopback port is free between 20000 and 32000: stop what listens there.")
 
 
 class Stopped(Exception):

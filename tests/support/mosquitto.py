@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import hardware
+from kiosk_app.demo.supervisor import free_port
 from provisioning.authority import Authority
 from provisioning.enrol import enrol
 
@@ -126,13 +127,6 @@ class Broker(Mosquitto):
         What the clinic registers of it is `authority/kiosks/<id>.json`.
         """
         return UUID(enrol(self.authority, kiosk, board=board)["kiosk"])
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def tls_context(folder: Path) -> ssl.SSLContext:
