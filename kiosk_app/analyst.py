@@ -78,18 +78,18 @@ class Analyst:
     def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
         """The Outcome for `capture`, its overlays in `words`.
 
-        Raises AnalysisFailed when the child dies, is late or talks nonsense.
+        Raises AnalysisFailed when the child cannot be started, dies, is late or talks nonsense.
         """
-        with (
-            self._turn,
-            _memory("capture", capture.blocks()) as pictures,
-            _memory("result") as answer,
-        ):
-            self._run(pictures, answer, scan, words)
-            try:
-                result = read_result(_read_all(answer))
-            except ResultError as error:
-                raise AnalysisFailed(f"The analysis's answer is not understood: {error}") from error
+        try:
+            answer = self._ask(capture, scan, words)
+        except OSError as error:
+            raise AnalysisFailed(
+                f"The analysis could not be started ({error.strerror or error}). Look at the memory in use."
+            ) from error
+        try:
+            result = read_result(answer)
+        except ResultError as error:
+            raise AnalysisFailed(f"The analysis's answer is not understood: {error}") from error
         if result.error is not None:
             raise AnalysisFailed(f"The analysis could not be done: {result.sentence}")
         return Outcome(
@@ -100,6 +100,16 @@ class Analyst:
             seconds=dict(result.seconds),
             peak_rss_mb=result.peak_rss_mb,
         )
+
+    def _ask(self, capture: Capture, scan: UUID, words: Words) -> bytes:
+        """What the child wrote into the memory that is for its answer."""
+        with (
+            self._turn,
+            _memory("capture", capture.blocks()) as pictures,
+            _memory("result") as answer,
+        ):
+            self._run(pictures, answer, scan, words)
+            return _read_all(answer)
 
     def _run(self, pictures: int, answer: int, scan: UUID, words: Words) -> None:
         command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
@@ -121,6 +131,9 @@ class Analyst:
                 raise AnalysisFailed(
                     f"The analysis was not done within {self._deadline_s:g} s; it was stopped."
                 ) from None
+            except BaseException:
+                child.kill()  # told to stop: leaving the block would wait for the child's own end
+                raise
             finally:
                 self._child = None
         if status != 0:

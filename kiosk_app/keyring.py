@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from kiosk_app.private_files import locked, make_folder, replace_file
 
 KEY_BYTES = 32
+RECORDS = "records.sqlite"  # beside the key file: what its keys have been used for
 
 
 class KeyringError(Exception):
@@ -46,8 +47,9 @@ class _Contents:
 
 
 class Keyring:
-    """The generations of the key-encryption key (KEK) in the file `path`, which is made when missing.
+    """The generations of the key-encryption key (KEK) in the file `path`.
 
+    The file is made when there are no records beside it yet; later its loss is an error.
     A wrapped data key (DEK) is the generation's number in four bytes, then AES-KW (RFC 3394). The file is
     read anew at each use, so that a key destroyed by another process is gone here too.
     """
@@ -57,6 +59,8 @@ class Keyring:
         make_folder(path.parent)
         with self.lock():
             if not path.exists():
+                if (path.parent / RECORDS).exists():
+                    raise self._missing()  # a new key would make the loss of the old one look like damage
                 self._write(_Contents({1: os.urandom(KEY_BYTES)}, os.urandom(KEY_BYTES)))
 
     def lock(self, *, shared: bool = False) -> AbstractContextManager[None]:
@@ -69,15 +73,22 @@ class Keyring:
             generations = {int(number): bytes.fromhex(key) for number, key in data["generations"].items()}
             contents = _Contents(generations, bytes.fromhex(data["reference_key"]))
         except FileNotFoundError as error:
+            raise self._missing() from error
+        except OSError as error:
             raise KeyringError(
-                f"The vault's key file {self.path} is missing: what the vault holds cannot be read. "
-                "Restore the file, or give the kiosk a new state folder."
+                f"The vault's key file {self.path} cannot be read ({error.strerror}). Make it readable."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KeyringError(f"The vault's key file {self.path} is damaged. Restore it.") from error
         if not generations or any(len(key) != KEY_BYTES for key in generations.values()):
             raise KeyringError(f"The vault's key file {self.path} holds no usable key. Restore it.")
         return contents
+
+    def _missing(self) -> KeyringError:
+        return KeyringError(
+            f"The vault's key file {self.path} is missing: what the vault holds cannot be read. "
+            "Restore the file, or give the kiosk a new state folder."
+        )
 
     def _write(self, contents: _Contents) -> None:
         replace_file(self.path, contents.to_bytes(), wipe_old=True)

@@ -104,13 +104,20 @@ class Kiosk:
         """Finish what a crash interrupted, then wipe late sessions and follow the outbox until `stop`."""
         next_round = 0.0
         while not stop.is_set():
-            self.sessions.expire()
+            _guarded("late_sessions", self.sessions.expire)
             next_round -= 1.0
             if next_round <= 0:
                 next_round = ROUND_S
-                try:
-                    self.work.go_on()
-                    self.courier.run_once()
-                except (AnalysisFailed, SealerError, VaultError, RecordsError, KeyringError) as error:
-                    log.error("house_keeping", why=str(error))
+                _guarded("unfinished_scans", self.work.go_on)
+                _guarded("courier", self.courier.run_once)
             stop.wait(1.0)
+
+
+def _guarded(task: str, work: Callable[[], object]) -> None:
+    """Do one task of the house-keeping; whatever befalls it, the other tasks have their turn."""
+    try:
+        work()
+    except (AnalysisFailed, SealerError, VaultError, RecordsError, KeyringError) as error:
+        log.error("house_keeping", task=task, why=str(error))
+    except Exception as error:  # noqa: BLE001  a dead thread would silently end all delivery
+        log.error("house_keeping", task=task, why=type(error).__name__)

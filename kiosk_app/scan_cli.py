@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import secrets
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
@@ -18,11 +22,22 @@ from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
 from hardware.capture import Capture, write_capture_folder
 from kiosk_app.analyst import Analyst, Outcome
-from kiosk_app.demo.supervisor import Part, Supervisor, dermakiosk, logged_ready
+from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
+from kiosk_app.socket_paths import check_socket_paths
+from models.picture import read_picture
+
+RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
+RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
 
 
 class ScanRefused(Exception):
     """The pictures were taken but cannot be measured; str() says why and what to do."""
+
+    exit_status = 2
+
+
+class OutRefused(Exception):
+    """The folder given with --out cannot take a scan's results."""
 
     exit_status = 2
 
@@ -32,7 +47,10 @@ class ScanRefused(Exception):
     "--board", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Board profile."
 )
 @click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for what was made."
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for what was made; one that holds a scan already is refused.",
 )
 @click.option(
     "--portrait",
@@ -43,33 +61,68 @@ class ScanRefused(Exception):
 def scan(board: Path, out: Path, portrait: Path | None, seed: int) -> None:
     """Take one capture, measure it, and write capture/, findings.json and overlays/ into --out.
 
-    The files are in the clear: this is for setting up and checking a board, not for patients. On a real
-    board no UV is used.
+    Only a scan that succeeds leaves anything, and each needs a folder of its own, so that one person's
+    results never stand beside another's. The files are in the clear, for your user only: this is for
+    setting up and checking a board, not for patients. On a real board no UV is used.
     """
     profile = load_board(board)
     if portrait is not None and not profile.simulated:
         raise click.UsageError("--portrait is for simulated boards; this board has a real camera.")
-    out.mkdir(parents=True, exist_ok=True)
-    capture = _capture(profile, board, out, portrait, seed)
-    write_capture_folder(capture, out / "capture")
-    outcome = Analyst(profile.engine).measure(capture, uuid4())
-    if outcome.findings is None:
-        raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
-    _write(outcome, out)
+    if portrait is not None:
+        read_picture(portrait)
+    check_socket_paths(out / RUN, "--out")
+    stop_on_signals()
+    os.umask(0o077)  # whatever is written, by the daemons as well, is a face
+    try:
+        with _claimed(out) as run:
+            capture = _capture(profile, board, run, portrait, seed)
+            outcome = Analyst(profile.engine).measure(capture, uuid4())
+            if outcome.findings is None:
+                raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
+            findings = len(outcome.findings["findings"])
+            try:
+                _write(capture, outcome, run / "results", out)
+            except OSError as error:
+                raise _unusable(out, error) from error
+    except Stopped as stopped:
+        click.echo("Stopped; nothing of this scan was kept.", err=True)
+        sys.exit(stopped.exit_status)
     for light, reason in capture.missing.items():
         click.echo(f"There is no {light} frame: {reason}", err=True)
-    click.echo(
-        f"{out}: {len(capture.frames)} frames, {len(outcome.findings['findings'])} findings, "
-        f"{len(outcome.overlays)} overlays."
-    )
+    click.echo(f"{out}: {len(capture.frames)} frames, {findings} findings, {len(outcome.overlays)} overlays.")
 
 
-def _capture(profile: Board, board: Path, out: Path, portrait: Path | None, seed: int) -> Capture:
-    """The Capture from daemons of our own, which live in a folder inside `out` until it is taken."""
-    state = out / ".run"
-    shutil.rmtree(state, ignore_errors=True)
-    supervisor = Supervisor(state / "logs")
-    common = ("--board", board, "--state", state)
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[Path]:
+    """A private folder inside `out`, which is ours alone until the end; then the private one is gone."""
+    run = out / RUN
+    with contextlib.ExitStack() as tidy:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            tidy.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            known = [name for name in RESULTS if os.path.lexists(out / name)]
+            if known:
+                raise OutRefused(f"{out} holds a scan already ({', '.join(known)}): name another folder.")
+            shutil.rmtree(run, ignore_errors=True)  # of a scan that was killed
+            tidy.callback(shutil.rmtree, run, ignore_errors=True)
+            run.mkdir()
+        except BlockingIOError as error:
+            raise OutRefused(f"Another scan is at work in {out}: name another folder.") from error
+        except OSError as error:
+            raise _unusable(out, error) from error
+        yield run
+
+
+def _unusable(out: Path, error: OSError) -> OutRefused:
+    return OutRefused(f"{out} cannot be written ({error.strerror or error}): name another folder for --out.")
+
+
+def _capture(profile: Board, board: Path, run: Path, portrait: Path | None, seed: int) -> Capture:
+    """The Capture from daemons of our own, whose state folder is `run`."""
+    supervisor = Supervisor(run / "logs")
+    common = ("--board", board, "--state", run)
     patient = ("--portrait", portrait) if portrait else ()
     simulated = (*patient, "--seed", seed) if profile.simulated else ()
     session, consent = str(uuid4()), ConsentStamp("operator", "en", datetime.now(timezone.utc))
@@ -78,12 +131,11 @@ def _capture(profile: Board, board: Path, out: Path, portrait: Path | None, seed
         supervisor.start(Part("lightd", dermakiosk("lightd", *common), logged_ready))
         supervisor.start(Part("captured", dermakiosk("captured", *common, *simulated), logged_ready))
         # The daemons' memory is mapped, so the pictures outlive them.
-        return CaptureClient(state / "run" / "capture.sock", timeout=60.0).capture(
+        return CaptureClient(run / "run" / "capture.sock", timeout=60.0).capture(
             session, consent, uv, _show_progress
         )
     finally:
         supervisor.stop()
-        shutil.rmtree(state, ignore_errors=True)
 
 
 def _show_progress(light: str, done: int, of: int) -> None:
@@ -91,9 +143,19 @@ def _show_progress(light: str, done: int, of: int) -> None:
         click.echo(f"\r{done}/{of} {light:<10}", err=True, nl=done == of)
 
 
-def _write(outcome: Outcome, out: Path) -> None:
-    (out / "findings.json").write_text(json.dumps(outcome.findings, indent=2) + "\n")
-    overlays = out / "overlays"
-    overlays.mkdir(exist_ok=True)
+def _write(capture: Capture, outcome: Outcome, folder: Path, out: Path) -> None:
+    """Write everything into `folder`, then move it into `out`, all of it or nothing."""
+    write_capture_folder(capture, folder / "capture")
+    overlays = folder / "overlays"
+    overlays.mkdir()
     for name, picture in outcome.overlays.items():
         (overlays / f"{name}.png").write_bytes(picture)
+    (folder / "findings.json").write_text(json.dumps(outcome.findings, indent=2) + "\n")
+    try:
+        for name in RESULTS:
+            os.rename(folder / name, out / name)
+    except BaseException:
+        for name in RESULTS:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(out / name, folder / name)
+        raise

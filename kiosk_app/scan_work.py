@@ -88,6 +88,23 @@ class ScanWork:
         if left is None:
             return
         try:
+            self._do(scan, consent, uv, progress, words, left)
+        except Exception as error:  # noqa: BLE001  the thread ends here: a patient is never left waiting
+            # Its type only: the text of an error that nobody foresaw may quote measurements.
+            self._fail(scan, progress, "not_measurable", type(error).__name__)
+        finally:
+            self._end(scan)
+
+    def _do(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: UvAllowance | None,
+        progress: Progress,
+        words: Words,
+        left: threading.Event,
+    ) -> None:
+        try:
             self._capture(scan, consent, uv, progress, left)
             self._finish(scan, progress, words)
             progress.state = "ready"
@@ -95,7 +112,8 @@ class ScanWork:
             self._records.forget(scan, states.ABANDONED)
             progress.state, progress.reason = "failed", "left"
         except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
-            self._fail(scan, progress, getattr(error, "code", "storage"), error)
+            code = "storage_full" if isinstance(error, VaultFull) else getattr(error, "code", "storage")
+            self._fail(scan, progress, code, str(error))
         except AnalysisFailed as error:
             progress.state, progress.reason = "failed", "analysis_failed"
             log.error("analysis_failed", scan=str(scan), why=str(error))
@@ -105,8 +123,6 @@ class ScanWork:
             log.error("seal_failed", scan=str(scan), why=str(error))
         except _Refused as refusal:
             progress.state, progress.reason = "failed", str(refusal)
-        finally:
-            self._end(scan)
 
     def leave(self, scan: UUID) -> None:
         """The patient went away: a scan without kept pictures is abandoned, any other goes on."""
@@ -141,6 +157,8 @@ class ScanWork:
                 log.error("not_finished", scan=str(row.id), why=str(error))
             except _Refused:
                 finished += 1
+            except Exception as error:  # noqa: BLE001  one scan never keeps the others from their turn
+                log.error("not_finished", scan=str(row.id), why=type(error).__name__)
             finally:
                 self._end(row.id)
         return finished
@@ -156,17 +174,21 @@ class ScanWork:
         with self._lock:
             self._at_work.pop(scan, None)
 
-    def _fail(self, scan: UUID, progress: Progress, code: str, error: Exception) -> None:
-        """Nothing was kept: the scan is abandoned with the reason, and its key is destroyed."""
-        reason = "storage_full" if isinstance(error, VaultFull) else code
-        progress.state, progress.reason = "failed", reason
-        log.error("scan_failed", scan=str(scan), reason=reason, why=str(error))
+    def _fail(self, scan: UUID, progress: Progress, reason: str, why: str) -> None:
+        """Without kept pictures the scan is abandoned with the reason, and its key is destroyed.
+
+        With them it stays as it is, and is measured again.
+        """
+        log.error("scan_failed", scan=str(scan), reason=reason, why=why)
         try:
             if self._records.scan(scan).state == states.CONSENTED:
                 self._records.forget(scan, states.ABANDONED, reason)
-        except (RecordsError, KeyringError, OSError) as problem:
+            else:
+                reason = "analysis_failed"
+        except Exception as problem:  # noqa: BLE001  the page is told below, whatever this is
             # A full disk refuses this too; recover() abandons the scan after the next start.
-            log.error("abandon_failed", scan=str(scan), why=str(problem))
+            log.error("abandon_failed", scan=str(scan), why=type(problem).__name__)
+        progress.reason, progress.state = reason, "failed"
 
     def _capture(
         self,

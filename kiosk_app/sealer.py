@@ -90,16 +90,19 @@ class Sealer:
 
     def _seal(self, message: Message, message_id: UUID, sequence: int) -> bytes:
         recipient = self._clinic_keys().seal_to
-        header = Header.of(
-            message,
-            kiosk=self._identity.kiosk,
-            epoch=self._identity.epoch,
-            sequence=sequence,
-            signer=self._signing_key,
-            recipient=recipient,
-            message_id=message_id,
-        )
         try:
+            header = Header.of(
+                message,
+                kiosk=self._identity.kiosk,
+                epoch=self._identity.epoch,
+                sequence=sequence,
+                signer=self._signing_key,
+                recipient=recipient,
+                message_id=message_id,
+            )
             return seal(message, header, self._signing_key, recipient)
         except (EnvelopeError, KeyRefused) as error:
             raise SealerError(f"The message could not be sealed: {error}") from error
+        except ValidationError:
+            # The error itself quotes what it was given, which belongs in no log.
+            raise SealerError("The message could not be sealed: its header is not valid.") from None

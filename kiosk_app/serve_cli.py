@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import signal
 import threading
@@ -25,7 +26,9 @@ from kiosk_app.kiosk import Kiosk
 from kiosk_app.records import Records
 from kiosk_app.scan_work import ScanWork
 from kiosk_app.sealer import Sealer
+from kiosk_app.shred import Shredded
 from kiosk_app.shred import shred as destroy
+from kiosk_app.socket_paths import check_socket_paths
 from kiosk_app.vault import Vault
 from sync.kiosk.client import OutboxClient
 
@@ -51,6 +54,12 @@ class PortTaken(Exception):
     exit_status = 1
 
 
+class StateRefused(Exception):
+    """The state folder cannot hold what the application keeps."""
+
+    exit_status = 2
+
+
 def scan_size_mb(board: Board) -> int:
     """What one Capture of this board takes in the vault, rounded up: three 16-bit colours a pixel."""
     still = board.camera.still
@@ -73,10 +82,10 @@ def refuse_missing_key_store(board: Board) -> None:
 
 @contextlib.contextmanager
 def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
-    """The kiosk over `state`, with its parts put together. Raises NotEnrolled."""
+    """The kiosk over `state`, with its parts put together. Raises NotEnrolled, PathTooLong, StateRefused."""
+    check_socket_paths(state, "--state")
     identity = Identity.read(state)
-    records = Records(state / "app" / "records.sqlite", Keyring(state / "app" / "vault.key"))
-    vault = Vault(state / "app" / "vault")
+    records, vault = _open_storage(state / "app")
     sealer = Sealer(state, board.name, board.simulated)
     outbox = OutboxClient(state / "run" / "outbox.sock")
     camera = CaptureClient(state / "run" / "capture.sock")
@@ -101,10 +110,25 @@ def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
         analyst.close()
 
 
+def _open_storage(app: Path) -> tuple[Records, Vault]:
+    try:
+        return Records(app / "records.sqlite", Keyring(app / "vault.key")), Vault(app / "vault")
+    except OSError as error:
+        raise StateRefused(
+            f"{app} cannot be used ({error.strerror}): make it a folder that this user can write."
+        ) from error
+
+
 @click.command()
 @BOARD
 @STATE
-@click.option("--port", default=8080, show_default=True, help="On 127.0.0.1; 0 takes any that is free.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="On 127.0.0.1; 0 takes any that is free.",
+)
 def serve(board: Path, state: Path, port: int) -> None:
     """Serve the patient's pages on loopback, until SIGTERM."""
     profile = load_board(board)
@@ -132,16 +156,17 @@ def serve(board: Path, state: Path, port: int) -> None:
 @click.command()
 @click.argument("scan", type=click.UUID)
 @STATE
-def shred(scan: UUID, state: Path) -> None:
+@click.pass_context
+def shred(context: click.Context, scan: UUID, state: Path) -> None:
     """Destroy the pictures, findings, overlays and unsent envelopes of SCAN; withdraw it if it was sent."""
+    if not context.obj["debug"]:
+        # The sentences below say what an event would; only what they cannot say is still logged.
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     sealer = Sealer(state, board="unused", simulated=False)
-    records = Records(state / "app" / "records.sqlite", Keyring(state / "app" / "vault.key"))
+    records, vault = _open_storage(state / "app")
     courier = Courier(records, OutboxClient(state / "run" / "outbox.sock"), sealer)
-    gone = destroy(scan, records, Vault(state / "app" / "vault"), courier, by="staff")
-    click.echo(
-        f"Scan {scan}: its key is destroyed; gone with it are {len(gone.items)} encrypted items "
-        f"and {gone.findings} findings."
-    )
+    gone = destroy(scan, records, vault, courier, by="staff")
+    click.echo(_what_is_gone(scan, gone))
     click.echo(
         {
             "none": "Nothing had been sealed for the clinic.",
@@ -151,3 +176,13 @@ def shred(scan: UUID, state: Path) -> None:
         }[gone.result]
     )
     click.echo("Flash may keep old blocks for a while; without the destroyed key nobody can read them.")
+
+
+def _what_is_gone(scan: UUID, gone: Shredded) -> str:
+    items = f"{len(gone.items)} encrypted items"
+    if gone.before:
+        left = (
+            f"what was left of it here is gone now ({items})" if gone.items else "nothing of it was left here"
+        )
+        return f"Scan {scan} was destroyed before; {left}."
+    return f"Scan {scan}: its key is destroyed; gone with it are {items} and {gone.findings} findings."

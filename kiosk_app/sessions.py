@@ -41,8 +41,10 @@ class Sessions:
 
     def leave(self, session: Session, state: State = State.LANGUAGE) -> None:
         """End what the session was doing and forget the patient."""
-        self._on_leave(session)
-        session.wipe(state)
+        try:
+            self._on_leave(session)
+        finally:
+            session.wipe(state)
 
     def expire(self) -> int:
         """Wipe the sessions whose time is up; how many. Called every second."""

@@ -17,11 +17,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Shredded:
-    """What is gone. `result`, of what was sealed: none, discarded, withdrawn, pending."""
+    """What this shredding destroyed; `before` says that the scan's key had been destroyed already.
+
+    `result`, of what was sealed: none, discarded, withdrawn, pending.
+    """
 
     items: list[str]
     findings: int
     result: str
+    before: bool
 
 
 def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str) -> Shredded:
@@ -31,7 +35,8 @@ def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str)
     May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
     row = records.scan(scan)
-    if row.state not in states.GONE:
+    before = row.state in states.GONE
+    if not before:
         records.forget(scan, states.SHREDDED, by)
     items = vault.destroy(scan)
     courier.run_once()
@@ -41,4 +46,5 @@ def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str)
     else:
         result = message.state if message.state in (states.DISCARDED, states.WITHDRAWN) else "pending"
     log.info("scan", scan=str(scan), state=states.SHREDDED, items=len(items), result=result)
-    return Shredded(items=items, findings=int(row.figures.get("findings", 0)), result=result)
+    findings = 0 if before else int(row.figures.get("findings", 0))
+    return Shredded(items=items, findings=findings, result=result, before=before)

@@ -137,6 +137,10 @@ class Vault:
             data = (self._scan_folder(scan) / f"{item}.cob").read_bytes()
         except FileNotFoundError as error:
             raise VaultError(f"The vault holds no '{item}' of this scan.") from error
+        except OSError as error:
+            raise VaultError(
+                f"'{item}' in the vault cannot be read ({error.strerror}). Check the kiosk's storage."
+            ) from error
         return decrypt(scan, item, dek, data)
 
     def items(self, scan: UUID) -> list[str]:
@@ -180,14 +184,20 @@ class Vault:
         return self.put_all(scan, dek, items)
 
     def get_capture(self, scan: UUID, dek: bytes) -> Capture:
-        """The Capture of a scan, in memory."""
-        header = json.loads(self.get(scan, dek, "capture"))
-        frames = []
-        for entry in header.pop("frames"):
-            shape, dtype = entry.pop("shape"), np.dtype(entry.pop("dtype"))
-            pixels = np.frombuffer(self.get(scan, dek, f"frame.{entry['light']}"), dtype).reshape(shape)
-            frames.append(Frame(pixels=pixels, **entry))
-        return Capture(frames=tuple(frames), **header)
+        """The Capture of a scan, in memory. Raises VaultError."""
+        description = self.get(scan, dek, "capture")
+        try:
+            header = json.loads(description)
+            frames = []
+            for entry in header.pop("frames"):
+                shape, dtype = entry.pop("shape"), np.dtype(entry.pop("dtype"))
+                pixels = np.frombuffer(self.get(scan, dek, f"frame.{entry['light']}"), dtype).reshape(shape)
+                frames.append(Frame(pixels=pixels, **entry))
+            return Capture(frames=tuple(frames), **header)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise VaultError(
+                "What the vault holds of this scan does not make a Capture; was it kept by another version?"
+            ) from error
 
 
 def _explain(error: OSError) -> VaultError:

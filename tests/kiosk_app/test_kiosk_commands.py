@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -20,9 +21,10 @@ import pytest
 
 from hardware.board import BOARDS
 from hardware.capture import Capture, Frame
+from kiosk_app import analyst
 from kiosk_app.analyst import AnalysisFailed, Analyst
-from kiosk_app.demo.supervisor import dermakiosk
-from tests.support.kiosk_bench import Bench, Clinic, picture
+from kiosk_app.demo.supervisor import Stopped, dermakiosk
+from tests.support.kiosk_bench import Bench, Clinic, picture, wait_until
 
 BOARD = BOARDS / "simulated.toml"
 MODELS = Path(__file__).parents[2] / "models" / "third_party"
@@ -118,10 +120,47 @@ def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> Non
         vault.put_all(scan, records.dek(scan), {"frame.white": b"picture", "frame.cross": b"picture"})
         done = run("shred", scan, "--state", bench.state)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert "2 encrypted items" in done.stdout
     assert "Nothing had been sealed" in done.stdout
     assert vault.items(scan) == []
     assert records.keyring.generations() == [2]
+    again = run("shred", scan, "--state", bench.state)
+    assert again.returncode == 0, again.stderr
+    assert f"Scan {scan} was destroyed before; nothing of it was left here." in again.stdout
+    assert again.stderr.count("event") == 0
+
+
+@pytest.mark.parametrize("port", [99999, -1])
+def test_a_port_that_is_none_is_refused(state: Path, port: int) -> None:
+    done = run("serve", "--board", BOARD, "--state", state, "--port", port)
+    assert done.returncode == 2
+    assert "65535" in done.stderr
+
+
+def test_serve_refuses_to_go_on_without_the_key_of_its_records(bench: Bench) -> None:
+    (bench.state / "app" / "vault.key").unlink()
+    done = run("serve", "--board", BOARD, "--state", bench.state, "--port", 0)
+    assert done.returncode == 1
+    assert "vault.key is missing" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serve_says_which_folder_it_cannot_use(state: Path) -> None:
+    (state / "app" / "vault").write_text("in the way")
+    done = run("serve", "--board", BOARD, "--state", state, "--port", 0)
+    assert done.returncode == 2
+    assert f"{state / 'app'} cannot be used (File exists)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serve_refuses_a_folder_whose_path_has_no_room_for_sockets(clinic: Clinic, tmp_path: Path) -> None:
+    state = clinic.enrol(tmp_path / ("k" * 100))
+    done = run("serve", "--board", BOARD, "--state", state, "--port", 0)
+    assert done.returncode == 2
+    assert "bytes too long for the sockets" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (state / "app" / "vault.key").exists()
 
 
 @pytest.mark.parametrize("scan", ["7a9a587a-ed8d-4971-abd2-5c490d67a391", "not-an-id"])
@@ -164,11 +203,38 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_a_command_told_to_stop_does_not_wait_for_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_to_stop(*_args: object) -> int:
+        monkeypatch.undo()
+        raise Stopped(signal.SIGTERM)
+
+    stand_in(tmp_path / "child", "exec sleep 60", monkeypatch)
+    monkeypatch.setattr(subprocess.Popen, "wait", told_to_stop)
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
+    assert time.monotonic() - began < 30
+
+
 def test_a_child_that_dies_is_a_failure_that_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(tmp_path / "child", "kill -9 $$", monkeypatch)
     with pytest.raises(AnalysisFailed, match="status -9"):
+        Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "memfd_create"), (analyst.subprocess, "Popen")])
+def test_without_memory_for_the_child_the_analysis_can_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    def exhausted(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(owner, name, exhausted)
+    with pytest.raises(AnalysisFailed, match="Cannot allocate memory"):
         Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
 
 
@@ -192,7 +258,15 @@ def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
     assert {"white", "cross", "parallel", "uv365", "dir0"} <= {frame["light"] for frame in frames}
     assert cv2.imread(str(tmp_path / "capture" / "white.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert list((tmp_path / "overlays").glob("*.png"))
-    assert not (tmp_path / ".run").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"capture", "findings.json", "overlays"}
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_dir()} == {0o700}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = run("scan", "--board", BOARD, "--out", tmp_path, "--seed", 2)
+    assert again.returncode == 2
+    assert "holds a scan already" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 @needs_models
@@ -202,4 +276,46 @@ def test_scan_of_a_landscape_says_why_and_exits_2(tmp_path: Path) -> None:
     done = run("scan", "--board", BOARD, "--out", tmp_path / "out", "--portrait", tmp_path / "landscape.png")
     assert done.returncode == 2
     assert "face" in done.stderr
-    assert not (tmp_path / "out" / ".run").exists()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"my face\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"])
+def test_scan_reads_the_portrait_before_anything_is_made(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "face.png").write_bytes(content)
+    done = run("scan", "--board", BOARD, "--out", tmp_path / "out", "--portrait", tmp_path / "face.png")
+    assert done.returncode == 2
+    assert "face.png" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_scan_told_to_stop_leaves_no_picture(tmp_path: Path) -> None:
+    command = dermakiosk("scan", "--board", BOARD, "--out", tmp_path)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / ".run" / "logs" / "captured.log"
+        try:
+            wait_until(lambda: log.exists() and "ready" in log.read_text(), 60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 143
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        assert process.stderr.read() == "Stopped; nothing of this scan was kept.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scan_says_that_it_cannot_write_into_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run("scan", "--board", BOARD, "--out", tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert "cannot be written (Not a directory)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_scan_refuses_a_folder_whose_path_has_no_room_for_sockets(tmp_path: Path) -> None:
+    out = tmp_path / ("o" * 100)
+    done = run("scan", "--board", BOARD, "--out", out)
+    assert done.returncode == 2
+    assert "bytes too long for the sockets" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not out.exists()

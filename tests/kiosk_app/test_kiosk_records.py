@@ -166,3 +166,10 @@ def test_an_unknown_scan_is_an_error_of_the_caller(records: Records) -> None:
     with pytest.raises(NoSuchScan, match="Check the id") as caught:
         records.scan(uuid4())
     assert caught.value.exit_status == 2
+
+
+def test_a_lost_key_file_is_not_replaced_once_there_are_records(records: Records, keyring: Keyring) -> None:
+    keyring.path.unlink()
+    with pytest.raises(KeyringError, match="is missing: .* Restore the file"):
+        Keyring(keyring.path)
+    assert not keyring.path.exists()

@@ -144,3 +144,23 @@ def test_a_sweep_removes_what_a_crash_left(vault: Vault) -> None:
     assert vault.sweep({known}) == 2
     assert [path.name for path in vault.folder.iterdir()] == [str(known)]
     assert [path.name for path in (vault.folder / str(known)).iterdir()] == ["a.cob"]
+
+
+def test_an_item_that_the_disk_does_not_give_back_is_said_plainly(vault: Vault) -> None:
+    scan, dek = uuid4(), vaults.new_key()
+    vault.put_capture(scan, dek, small_capture())
+    item = vault.folder / str(scan) / "frame.white.cob"
+    item.unlink()
+    item.mkdir()
+    with pytest.raises(VaultError, match=r"'frame.white' in the vault cannot be read \(Is a directory\)"):
+        vault.get_capture(scan, dek)
+
+
+@pytest.mark.parametrize(
+    "description", [b"{", b"[]", b"{}", b'{"frames": [{}]}', b'{"frames": [], "new": 1}']
+)
+def test_a_capture_with_another_description_is_said_plainly(vault: Vault, description: bytes) -> None:
+    scan, dek = uuid4(), vaults.new_key()
+    vault.put_all(scan, dek, {"capture": description})
+    with pytest.raises(VaultError, match="does not make a Capture"):
+        vault.get_capture(scan, dek)

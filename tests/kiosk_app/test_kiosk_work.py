@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from kiosk_app.analyst import AnalysisFailed
 from kiosk_app.journey import Progress
 from kiosk_app.keyring import KeyGone
 from kiosk_app.shred import shred
-from kiosk_app.vault import VaultFull
+from kiosk_app.vault import VaultError, VaultFull
 from sync.wire.messages import Result, Withdraw
 from tests.support.kiosk_bench import Bench, wait_until
 
@@ -267,3 +268,83 @@ def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
     bench.analyst.go.set()
     thread.join(10)
     assert bench.analyst.measured == [scan]
+
+
+def unforeseen(*_args: object, **_kwargs: object) -> None:
+    raise ZeroDivisionError("a freckle of 41.25 mm2")
+
+
+def test_an_unforeseen_error_before_the_pictures_are_kept_ends_the_spinner_and_keeps_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.camera, "capture", unforeseen)
+    scan = consented(bench)
+    progress = do(bench, scan)
+    assert (progress.state, progress.reason) == ("failed", "not_measurable")
+    assert state_of(bench, scan) == states.ABANDONED
+    assert nothing_is_kept(bench, scan)
+
+
+def test_an_unforeseen_error_in_the_analysis_ends_the_spinner_and_names_its_type_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = consented(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.analyst, "measure", unforeseen)
+        progress = do(bench, scan)
+        assert bench.kiosk.work.go_on() == 0
+    assert (progress.state, progress.reason) == ("failed", "analysis_failed")
+    assert state_of(bench, scan) == states.CAPTURED
+    logged = "".join(capsys.readouterr())
+    assert "ZeroDivisionError" in logged
+    assert "freckle" not in logged
+    assert bench.kiosk.work.go_on() == 1
+
+
+def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_args: object) -> None:
+        raise VaultError("unreadable")
+
+    monkeypatch.setattr(bench.kiosk.vault, "get_capture", unreadable)
+    assert do(bench, consented(bench)).reason == "analysis_failed"
+
+
+@pytest.mark.parametrize("broken", ["sessions.expire", "work.go_on", "courier.run_once"])
+def test_one_broken_task_of_the_house_keeping_starves_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    kiosk, stop, done = bench.kiosk, threading.Event(), set()
+
+    def task(name: str) -> Callable[[], None]:
+        def work() -> None:
+            done.add(name)
+            if name == broken:
+                unforeseen()
+
+        return work
+
+    tasks = {"sessions.expire": kiosk.sessions, "work.go_on": kiosk.work, "courier.run_once": kiosk.courier}
+    for name, part in tasks.items():
+        monkeypatch.setattr(part, name.partition(".")[2], task(name))
+    thread = threading.Thread(target=kiosk.keep_house, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: done == set(tasks))
+        done.clear()
+        wait_until(lambda: done == set(tasks))
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def test_a_patient_is_forgotten_even_if_the_leaving_goes_wrong(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, session = bench.kiosk.sessions.begin()
+    session.scan = consented(bench)
+    monkeypatch.setattr(bench.kiosk.work, "leave", unforeseen)
+    with pytest.raises(ZeroDivisionError):
+        bench.kiosk.sessions.leave(session)
+    assert session.scan is None
