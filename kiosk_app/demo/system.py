@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiosk_app.socket_paths import check_socket_paths
+
 from .supervisor import Part, accepts, dermakiosk, free_port, logged_ready, run_step
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 ACCOUNT = "demo"
 # What provisioning makes; until `system.json` is written, none of it is whole.
 OURS = ("authority", "broker", "clinic", "kiosk")
-SOCKET_PATH_BYTES = 107  # of sockaddr_un, less its final zero
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> Iterat
     port that its certificates and the kiosk know. What an interrupted first start left is made anew.
     """
     root = root.resolve()
-    _check_socket_paths(root)
+    check_socket_paths(root / "kiosk", "--out or --state")
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -95,15 +96,6 @@ def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> Iterat
         yield system, password
     finally:
         os.close(lock)
-
-
-def _check_socket_paths(root: Path) -> None:
-    longest = root / "kiosk" / "run" / "capture.sock"
-    excess = len(os.fsencode(longest)) - SOCKET_PATH_BYTES
-    if excess > 0:
-        raise FolderRefused(
-            f"The folder's path is {excess} bytes too long for the sockets in it: name a shorter one."
-        )
 
 
 def _provision(system: System) -> str:
