@@ -40,7 +40,8 @@ def test_a_portrait_that_is_no_picture_is_one_sentence(tmp_path):
     bad.write_bytes(b"no picture")
     result = dermakiosk("captured", "--board", SIMULATED, "--state", tmp_path / "k", "--portrait", bad)
     assert result.returncode == 2
-    assert "bad.jpg is not a picture" in result.stderr
+    assert "bad.jpg: This is not a picture that can be read." in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_board_that_is_wrong_is_one_sentence(tmp_path):
