@@ -267,6 +267,7 @@ class CaptureDaemon:
                 raise _Refused(failed.code, str(failed)) from failed
             finally:
                 self._lights.release()
+                camera.tell("open_eyes")
             seconds = round(time.monotonic() - started, 2)
             log.info("captured", frames=len(capture.frames), missing=dict(capture.missing), seconds=seconds)
             return {"ok": True}, publish("capture", capture.blocks())

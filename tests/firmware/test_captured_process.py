@@ -10,6 +10,7 @@ import time
 import uuid
 from datetime import datetime, timezone
 
+import cv2
 import numpy as np
 import pytest
 
@@ -87,6 +88,18 @@ def test_a_scan_without_uv_is_a_whole_scan(kiosk, client, session):
     assert [frame.light for frame in capture.frames] == LIGHTS[:-1]
     assert capture.missing == {"uv365": "not_allowed"}
     assert intervals(kiosk.history(), "uv365") == []
+
+
+def test_the_next_patient_has_open_eyes_again_after_uv(kiosk, client, session):
+    first = client.capture(session, consent(), uv_allowance(session), None)
+    second = client.capture(session, consent(), None, None)
+    assert first.frame("uv365") is not None
+    blocks = [
+        cv2.resize(c.frame("white").pixels, (48, 64), interpolation=cv2.INTER_AREA) for c in (first, second)
+    ]
+    # Noise averages out over a block of pixels; a lid over an eye does not.
+    change = abs(blocks[0].astype(float) - blocks[1].astype(float)).max()
+    assert change < 5000, change
 
 
 def test_uv_that_the_light_daemon_refuses_is_missing_with_its_reason(kiosk, client, session):
