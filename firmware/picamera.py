@@ -7,9 +7,12 @@ it comes with Raspberry Pi OS, not with this package.
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as JobTimeoutError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +33,8 @@ _TO_RGB = {
 # The sensor rounds to whole lines and to its own steps of gain.
 _EXPOSURE_TOLERANCE_US, _GAIN_TOLERANCE = 100, 0.05
 _BUFFERS = 4
+# What Picamera2 is given to take a job back that has waited in vain.
+_TAKE_BACK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,14 @@ class PiCamera:
         try:
             self._camera = picamera2.Picamera2(number)
         except (IndexError, RuntimeError) as error:
-            raise OSError(f"camera {number} is not there ({error})") from error
+            # Picamera2 wraps the reason twice.
+            raise OSError(f"camera {number} cannot be opened ({_reasons(error)})") from error
         try:
-            self._start(board)
-        except RuntimeError as error:
-            self._camera.close()
-            raise OSError(f"camera {number} does not start ({error})") from error
+            with _camera_errors(f"camera {number} does not start"):
+                self._start(board)
         except BaseException:
-            self._camera.close()
+            with contextlib.suppress(OSError):
+                self.close()
             raise
 
     def _start(self, board: Board) -> None:
@@ -111,6 +116,8 @@ class PiCamera:
         )
         camera.configure(configuration)
         raw = camera.camera_configuration()["raw"]
+        if raw is None:
+            raise RuntimeError("it gives no raw frames; a USB camera needs camera.driver = 'v4l2'")
         self._pattern, self._raw_bits = _bayer_format(str(raw["format"]))
         self._size = raw["size"]
         camera.start()
@@ -138,13 +145,16 @@ class PiCamera:
         """Nobody listens in here."""
 
     def close(self) -> None:
-        self._camera.close()
+        """Raises OSError. A camera that has frozen may hang in this too."""
+        with _camera_errors("the camera does not close"):
+            self._camera.close()
 
     def _set(self, exposure_us: int, gain: float) -> bool:
         """Ask for other settings; False where they are these already."""
         if self._controls == (exposure_us, gain):
             return False
-        self._camera.set_controls({"ExposureTime": exposure_us, "AnalogueGain": gain})
+        with _camera_errors("the camera cannot be set"):
+            self._camera.set_controls({"ExposureTime": exposure_us, "AnalogueGain": gain})
         self._controls = (exposure_us, gain)
         return True
 
@@ -156,23 +166,41 @@ class PiCamera:
         Every request goes back to the camera at once, whatever happens: it has only a few.
         """
         deadline = time.monotonic() + self._profile.deadline_s
+        lacking = "the camera sends no frames"
         while True:
             rest = deadline - time.monotonic()
             if rest <= 0:
-                raise TimeoutError(f"no frame with {exposure_us} µs and gain {gain:g} in time")
+                raise TimeoutError(lacking)
+            with self._request(rest, after_ns, lacking) as request:
+                lacking = f"no frame with {exposure_us} µs and gain {gain:g} in time"
+                found = request.get_metadata()
+                begin_ns = _begin_ns(found)
+                if begin_ns < after_ns or not _fits(found, exposure_us, gain):
+                    continue
+                if mode is None:
+                    return None
+                return self._copied(request, found, begin_ns, mode)
+
+    @contextlib.contextmanager
+    def _request(self, wait_s: float, after_ns: int, lacking: str) -> Iterator[Any]:
+        """The next request that begins late enough, lent. Raises OSError; TimeoutError says `lacking`."""
+        with _camera_errors("the camera failed"):
+            job = self._camera.capture_request(wait=False, flush=after_ns or None)
             try:
-                with self._camera.captured_request(wait=rest, flush=after_ns or None) as request:
-                    found = request.get_metadata()
-                    begin_ns = _begin_ns(found)
-                    if begin_ns < after_ns or not _fits(found, exposure_us, gain):
-                        continue
-                    if mode is None:
-                        return None
-                    return self._copied(request, found, begin_ns, mode)
-            except (TimeoutError, concurrent.futures.TimeoutError) as error:
-                raise TimeoutError("the camera sends no frames") from error
-            except RuntimeError as error:
-                raise OSError(f"the camera failed ({error})") from error
+                request = self._camera.wait(job, timeout=wait_s)
+            except JobTimeoutError as error:
+                self._take_back(job)
+                raise TimeoutError(lacking) from error
+            try:
+                yield request
+            finally:
+                request.release()
+
+    def _take_back(self, job: Any) -> None:
+        """Picamera2 keeps a job that nobody waits for: the next frame would go to it, and never come back."""
+        self._camera.cancel_all_and_flush()
+        with contextlib.suppress(CancelledError, JobTimeoutError):
+            self._camera.wait(job, timeout=_TAKE_BACK_S).release()
 
     def _copied(self, request: Any, found: dict[str, Any], begin_ns: int, mode: Mode) -> PiExposure:
         width, height = self._size
@@ -202,6 +230,26 @@ def open_picamera(board: Board) -> PiCamera:
             " made with --system-site-packages."
         ) from error
     return PiCamera(board, picamera2)
+
+
+@contextlib.contextmanager
+def _camera_errors(what: str) -> Iterator[None]:
+    """What Picamera2 raises, as an OSError that says `what`; a KeyError is a field that a frame lacks."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{what} ({_reasons(error)})") from error
+    except KeyError as error:
+        raise OSError(f"{what} (its frames do not say their {error.args[0]})") from error
+
+
+def _reasons(error: BaseException) -> str:
+    """`error` and what it came from, in one line."""
+    said = [str(error).rstrip(".")]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        said.append(str(error).rstrip("."))
+    return ": ".join(said)
 
 
 def _begin_ns(found: dict[str, Any]) -> int:
