@@ -5,7 +5,7 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
-.PHONY: help setup setup-test demo test lint faults soak bench clean
+.PHONY: help setup setup-test demo test lint faults soak picamera bench clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ faults: setup-test ## N=… faults against the light rules
 
 soak: setup-test ## the long runs: a million faults, real daemons killed and harassed; a table
 	@.venv/bin/python -m tests.soak
+
+picamera: setup ## the camera driver on the real Picamera2, in a Debian chroot; needs root and debootstrap
+	@.venv/bin/python -m tests.picamera
 
 bench: setup ## seconds and memory of a scan, each beside its reference
 	@mkdir -p build

@@ -109,6 +109,16 @@ def test_every_request_goes_back_to_the_camera(camera, module):
     assert module.opened[0].free == module.opened[0].configurations[0]["buffer_count"]
 
 
+def test_a_wait_that_ran_out_keeps_no_buffer(camera, module):
+    module.fails = "freeze"
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            camera.expose("still", 5000, 1.0, 0)
+    module.fails = None
+    camera.expose("still", 5000, 1.0, 0)
+    assert module.opened[0].free == module.opened[0].configurations[0]["buffer_count"]
+
+
 @pytest.mark.parametrize(("fault", "words"), [("freeze", "no frames"), ("unplug", "timed out")])
 def test_a_camera_that_stops_is_an_error_within_its_deadline(camera, module, fault, words):
     module.fails = fault
@@ -130,18 +140,57 @@ def test_after_a_freeze_a_new_one_works(board, camera, module):
 
 def test_settings_that_never_work_are_an_error(camera, module):
     module.opened[0].set_controls = lambda controls: None
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="no frame with 9000 µs"):
         camera.expose("still", 9000, 1.0, 0)
 
 
 def test_no_camera_and_a_busy_one_are_errors(board, module):
     module.cameras = 0
-    with pytest.raises(OSError, match="camera 0 is not there"):
+    with pytest.raises(OSError, match=r"camera 0 cannot be opened \(No camera number 0 found\)"):
         PiCamera(board, module)
-    module.cameras, module.fails = 1, "start"
-    with pytest.raises(OSError, match="busy"):
+    module.cameras, module.fails = 1, "open"
+    with pytest.raises(OSError, match=r"camera 0 cannot be opened \(.*busy\)"):
+        PiCamera(board, module)
+    module.fails = "start"
+    with pytest.raises(OSError, match=r"does not start \(.*busy\)"):
         PiCamera(board, module)
     assert module.opened[0].closed
+
+
+@pytest.mark.parametrize("name", ["ColourGains", "ExposureTime", "NoiseReductionMode"])
+def test_a_control_that_the_camera_lacks_is_named(board, module, name):
+    module.lacks = name
+    with pytest.raises(OSError, match=f"camera 0 does not start .*{name}"):
+        PiCamera(board, module)
+    assert module.opened[0].closed
+
+
+def test_a_control_that_has_gone_is_named(camera, module):
+    module.lacks = "AnalogueGain"
+    with pytest.raises(OSError, match="cannot be set .*AnalogueGain"):
+        camera.prepare("still", 9000, 2.0)
+
+
+def test_a_camera_without_raw_frames_is_an_error(board, module):
+    module.gives_format = "none"
+    with pytest.raises(OSError, match=r"camera 0 does not start \(it gives no raw frames"):
+        PiCamera(board, module)
+    assert module.opened[0].closed
+
+
+@pytest.mark.parametrize("name", ["SensorTimestamp", "ExposureTime", "AnalogueGain"])
+def test_a_frame_that_does_not_say_how_it_was_taken_is_an_error(camera, module, name):
+    module.unsaid = name
+    with pytest.raises(OSError, match=name):
+        camera.expose("still", 5000, 1.0, 0)
+    assert module.opened[0].free == module.opened[0].configurations[0]["buffer_count"]
+
+
+def test_a_camera_that_does_not_close_is_an_error(camera, module):
+    module.fails = "close"
+    with pytest.raises(OSError, match="does not close .*Unable to stop"):
+        camera.close()
+    module.fails = None
 
 
 def test_without_picamera2_the_line_to_fix_is_named(board, tmp_path, monkeypatch):

@@ -1,8 +1,7 @@
 """`python -m tests.picamera.checks NAME`: one check of the driver on the real Picamera2, in its own process.
 
-`--list` prints the names.
-Prints what was seen in one line. The exit status is 0 only when the check held and the process ended by itself,
-so each of them also shows a clean exit.
+Prints what was seen in one line. The exit status is 0 only when the check held and the process ended by
+itself, so each of them also shows a clean exit. `--list` instead of a name prints the names.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,7 +68,7 @@ def _error(call: Callable[[], object]) -> str:
 def _resources() -> tuple[int, int, int]:
     """(open files, threads, resident bytes) of this process."""
     gc.collect()
-    resident = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     return len(os.listdir("/proc/self/fd")), threading.active_count(), resident
 
 
@@ -90,10 +90,9 @@ def opened() -> str:
     raw = camera._camera.camera_configuration()["raw"]
     begun = time.monotonic()
     camera.close()
+    closing = time.monotonic() - begun
     size = "{}×{}".format(*raw["size"])
-    return (
-        f"{size} {raw['format']} in {1e3 * took:.0f} ms, closed in {1e3 * (time.monotonic() - begun):.0f} ms"
-    )
+    return f"{size} {raw['format']} in {1e3 * took:.0f} ms, closed in {1e3 * closing:.0f} ms"
 
 
 @_check("50 preview frames")
@@ -130,8 +129,8 @@ def still() -> str:
     for bar in bars:
         middle = np.flatnonzero(column == bar)
         assert np.ptp(counts[middle[100]]) == 0, "a row is not even: the stride is wrong"
-    width_height = f"{counts.shape[1]}×{counts.shape[0]}"
-    return f"{width_height}, 8 even bars; exposed in {1e3 * (shut - begun):.0f} ms, read in {1e3 * (read - shut):.0f} ms"
+    said = f"exposed in {1e3 * (shut - begun):.0f} ms, read in {1e3 * (read - shut):.0f} ms"
+    return f"{counts.shape[1]}×{counts.shape[0]}, {len(bars)} even bars; {said}"
 
 
 @_check("a frame begins when it may, 20 times")

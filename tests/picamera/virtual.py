@@ -2,12 +2,13 @@
 
 Where the two differ from a Pi's camera, and only there, something is put in its place:
 
-- the virtual camera gives NV12 only, no raw frames: its luma is handed out as 12-bit Bayer words, in rows padded
-  as on a Pi;
+- the virtual camera gives NV12 only, no raw frames: its luma is handed out as 12-bit Bayer words, in rows
+  padded as on a Pi;
 - NV12 has two planes: each buffer of Picamera2's own allocator is split in two;
-- it has no exposure time, gain or white balance: these are advertised, set by Picamera2's own code, and dropped by
-  libcamera with an error in its log. A frame's metadata says what was asked for when it arrived;
-- its frames come as fast as the processor draws them, whatever duration was set.
+- it has no exposure time, gain or white balance: these are advertised, set by Picamera2's own code, and
+  dropped by libcamera with an error in its log. A frame says what was asked for when it arrived;
+- its frames come as fast as the processor draws them, whatever duration was set;
+- there is no DMA heap: `dmaheap.c` answers for one, with plain memory.
 
 Loop, jobs, requests, buffers, start, stop and errors are Picamera2's and libcamera's own.
 """

@@ -1,14 +1,16 @@
 """A small Picamera2: the calls that our driver makes, with the manners of the real one.
 
 Frames come on a beat, whether anyone wants them or not, out of a few buffers: who keeps them gets no more.
-New controls work some frames later. `SensorTimestamp` is when the readout begins. What the real class raises,
-it raises: IndexError for no camera, RuntimeError for a failing one, TimeoutError for a wait that ran out.
+New controls work some frames later. `SensorTimestamp` is when the readout begins. A job that nobody waits for
+any more takes the next frame, unless it is cancelled. What the real class raises, it raises: RuntimeError for
+no camera, one in use, a failing one, or a control that there is not; TimeoutError for a wait that ran out.
+`make picamera` runs the driver on the real one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
+from concurrent.futures import CancelledError
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,9 +48,14 @@ class FakePicamera2:
 
     def __init__(self, number, module):
         if number >= module.cameras:
-            raise IndexError("list index out of range")
+            raise RuntimeError(f"No camera number {number} found")
+        if module.fails == "open":
+            raise RuntimeError("Camera __init__ sequence did not complete.") from RuntimeError(
+                "Failed to acquire camera: Device or resource busy"
+            )
         self.module, self.sensor_format = module, module.sensor_format
         self.free, self.controls_set, self.closed, self.configurations = 0, [], False, []
+        self._jobs = []
         module.opened.append(self)
 
     def create_still_configuration(self, main, raw, buffer_count, queue, controls):
@@ -62,7 +69,11 @@ class FakePicamera2:
 
     def configure(self, configuration):
         self.configurations.append(configuration)
-        configuration["raw"]["format"] = self.module.gives_format or configuration["raw"]["format"]
+        self._check(configuration["controls"])
+        if self.module.gives_format == "none":
+            configuration["raw"] = None
+        else:
+            configuration["raw"]["format"] = self.module.gives_format or configuration["raw"]["format"]
         self._configuration, self.free = configuration, configuration["buffer_count"]
 
     def camera_configuration(self):
@@ -78,18 +89,36 @@ class FakePicamera2:
             (0, {"ExposureTime": controls["ExposureTime"], "AnalogueGain": controls["AnalogueGain"]})
         ]
 
+    def _check(self, controls):
+        if self.module.lacks in controls:
+            raise RuntimeError(f"Control {self.module.lacks} is not advertised by libcamera")
+
     def set_controls(self, controls):
+        self._check(controls)
         self.controls_set.append(controls)
         frame = (time.monotonic_ns() - self._begun_ns) // self._period_ns
         self._changes.append((frame + LATENCY_FRAMES, dict(controls)))
 
-    @contextlib.contextmanager
-    def captured_request(self, wait=None, flush=None):
-        request = self._capture(wait, flush)
-        try:
-            yield request
-        finally:
-            request.release()
+    def capture_request(self, wait=None, flush=None):
+        assert wait is False
+        self._jobs.append(SimpleNamespace(flush=flush, cancelled=False))
+        return self._jobs[-1]
+
+    def cancel_all_and_flush(self):
+        for job in self._jobs:
+            job.cancelled = True
+        self._jobs = []
+
+    def wait(self, job, timeout):
+        if job.cancelled:
+            raise CancelledError
+        if self.module.fails is None:
+            # Whoever asked before and went away gets its frame first, and keeps it.
+            self.free -= self._jobs.index(job)
+            self._jobs = [job]
+        request = self._capture(timeout, job.flush)
+        self._jobs.remove(job)
+        return request
 
     def _capture(self, wait, flush):
         end_ns = time.monotonic_ns() + int(wait * 1e9)
@@ -118,10 +147,13 @@ class FakePicamera2:
                 "ExposureTime": used["ExposureTime"] - 7,
                 "AnalogueGain": used["AnalogueGain"] * 1.004,
             }
+            metadata.pop(self.module.unsaid, None)
             return FakeRequest(self, metadata, self.module.scene(begin_ns, used["ExposureTime"]))
 
     def close(self):
         self.closed = True
+        if self.module.fails == "close":
+            raise RuntimeError("Unable to stop preview.")
 
 
 def fake_module(cameras=1):
@@ -130,6 +162,8 @@ def fake_module(cameras=1):
         cameras=cameras,
         sensor_format="SBGGR12_CSI2P",
         gives_format=None,
+        lacks=None,
+        unsaid=None,
         fails=None,
         opened=[],
         scene=lambda begin_ns, exposure_us: (1000, 800, 600),
