@@ -43,6 +43,11 @@ class FakeRequest:
         self._camera.free += 1
 
 
+class FakeJob:
+    def __init__(self, flush):
+        self.flush, self.cancelled = flush, False
+
+
 class FakePicamera2:
     """`scene(begin_ns, exposure_us)` gives the (red, green, blue) that a frame shows."""
 
@@ -101,7 +106,7 @@ class FakePicamera2:
 
     def capture_request(self, wait=None, flush=None):
         assert wait is False
-        self._jobs.append(SimpleNamespace(flush=flush, cancelled=False))
+        self._jobs.append(FakeJob(flush))
         return self._jobs[-1]
 
     def cancel_all_and_flush(self):
