@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 
 from hardware.simulated.phantom.tissue import Pigments, Tissue
 
+_AROUND_MM = 1.5
+
 
 def with_contrasts(
-    truth: dict[str, list[dict[str, Any]]], tissue: Tissue, rest: Pigments
+    truth: dict[str, list[dict[str, Any]]],
+    tissue: Tissue,
+    rest: Pigments,
+    lit: np.ndarray,
+    mm_per_px: float,
 ) -> dict[str, list[dict[str, Any]]]:
-    """`truth` with the optical density that each spot and lesion adds in its middle to the skin at `rest`.
+    """`truth` with the optical density that each mark adds in its middle.
 
-    `contrast` is the mean of red and green in white light without gloss, `contrast_uv` that of the blue under
-    365 nm.
+    A spot or lesion adds pigment to the skin at `rest`: `contrast` is the mean of red and green in white
+    light without gloss, `contrast_uv` that of the blue under 365 nm. A pore or wrinkle shows by the light
+    that reaches it, `lit` (H×W), beside the mean of what lies within 1.5 mm.
     """
+    around = cv2.GaussianBlur(lit, (0, 0), _AROUND_MM / mm_per_px)
+    for mark in (*truth["pores"], *truth["wrinkles"]):
+        x, y = (round(value) for value in mark["place"])
+        mark["contrast"] = round(float(np.log10(around[y, x] / lit[y, x])), 4)
     marks = [*truth["spots"], *truth["lesions"]]
     if not marks:
         return truth

@@ -34,7 +34,7 @@ class Phantom:
 
     `tone` is the mean ITA° of the cheeks' diffuse light; None lets the seed draw it. `scene` is what the
     still camera sees. The truth: `melanin` (of epidermis and dermis together, as a volume fraction of the
-    epidermis) and `haemoglobin` (blood's volume fraction in the dermis), 0 where no bare skin is; `depth_mm`
+    epidermis), its part in the dermis `melanin_dermal`, `haemoglobin` (blood's volume fraction in the dermis), 0 where no bare skin is; `depth_mm`
     (0 at the cheeks' mean, larger is nearer), `normals` (x right, y down, z to the camera), `zones` (see
     `zone_names`; 0 = none), all float32, H×W; `marks` are the lists of what was planted.
     """
@@ -63,10 +63,11 @@ class Phantom:
         base = self._base_melanin(rest, planted.pigments, lit, cheeks)
         rest = rest._replace(melanin=base * rest.melanin)
         pigments = _with_marks(rest, planted.pigments)
-        self.marks = with_contrasts(planted.truth, self._tissue, rest)
+        self.marks = with_contrasts(planted.truth, self._tissue, rest, lit, plan.mm_per_px)
         self.scene = self._scene(parts, skin, pigments, planted.glow, lit, shape, rng)
         bare = parts.bare(parts.body * (1 - parts.cloth)) > 0.5
         self.melanin = np.where(bare, pigments.melanin + pigments.deep, 0).astype(np.float32)
+        self.melanin_dermal = np.where(bare, pigments.deep, 0).astype(np.float32)
         self.haemoglobin = np.where(bare, pigments.blood, 0).astype(np.float32)
         self.depth_mm, self.normals = depth.astype(np.float32), shape.normals
         self.zones = zones.astype(np.float32)
@@ -127,6 +128,7 @@ class Phantom:
         """What truth.npz holds."""
         return {
             "melanin": self.melanin,
+            "melanin_dermal": self.melanin_dermal,
             "haemoglobin": self.haemoglobin,
             "depth_mm": self.depth_mm,
             "normals": self.normals.astype(np.float32),

@@ -12,7 +12,7 @@ import numpy as np
 from hardware.simulated.phantom import kinds
 from hardware.simulated.phantom.kinds import Kind
 from hardware.simulated.phantom.plan import Plan, rounded
-from hardware.simulated.phantom.tissue import Pigments
+from hardware.simulated.phantom.tissue import PORPHYRIN, Pigments
 
 _TRIES = 60
 _APART_MM = 0.8
@@ -118,11 +118,11 @@ class Planter:
         angle, distance = np.arctan2(down, right), np.hypot(right, down)
         outline = np.ones_like(distance)
         for wave in range(5):
-            amount = kind.rough * strays[wave] / (wave + 1.5)
+            amount = 1.2 * kind.rough * strays[wave] / (wave + 1.5) ** 1.5
             outline += amount * np.cos((wave + 2) * angle + turns[wave])
-        outline = np.clip(outline, 0.55, 1.5) * radius_mm
+        outline = (1 + 0.5 * np.tanh(2 * (outline - 1))) * radius_mm
         profile = 1 / (1 + np.exp(np.minimum((distance / outline - 1) * 4 / kind.soft, 30)))
-        profile = profile.astype(np.float32)
+        profile = cv2.GaussianBlur(profile.astype(np.float32), (0, 0), max(0.6, 0.12 * radius_mm / self._mm))
         self._taken[here] |= profile > 0.05
         melanin, deep, blood, height = amounts
         # Pigment is never even: a faint net in it.
@@ -186,7 +186,8 @@ class Planter:
             np.maximum(self._planted.glow[here], blob.astype(np.float32), out=self._planted.glow[here])
             area = np.pi * radius**2
             self._truth["porphyrins"].append(
-                self._record(*map(float, seat), area_mm2=area, contrast=glow) | {"class": "follicular"}
+                self._record(*map(float, seat), area_mm2=area, contrast=glow * float(PORPHYRIN[0]))
+                | {"class": "follicular"}
             )
 
     def _pores(self, rng: np.random.Generator) -> None:

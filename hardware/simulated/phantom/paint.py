@@ -177,7 +177,7 @@ def _brows(plan: Plan, rng: np.random.Generator) -> np.ndarray:
             cv2.line(canvas, start, (round(end[0] * 16), round(end[1] * 16)), (150,), 1, cv2.LINE_AA, 4)
     hairs = cv2.GaussianBlur(canvas.astype(np.float32) / 150, (0, 0), 0.7)
     root = cv2.GaussianBlur(full, (0, 0), 1.6 / plan.mm_per_px)
-    return np.clip(0.9 * hairs * np.clip(2 * root, 0, 1) + 0.42 * root**1.5, 0, 0.97)
+    return np.clip(0.9 * hairs * np.clip(2 * root, 0, 1) + 0.5 * root, 0, 0.97)
 
 
 def _nostrils(plan: Plan, px: float) -> np.ndarray:

@@ -102,7 +102,7 @@ def occlusion(depth_mm: np.ndarray, mm_per_px: float) -> np.ndarray:
     """
     height, width = depth_mm.shape
     dim = np.zeros((height, width), np.float32)
-    for radius_mm, weight in ((0.35, 1.0), (1.2, 0.45), (6.0, 0.045), (18.0, 0.009)):
+    for radius_mm, weight in ((0.35, 2.5), (1.2, 0.5), (6.0, 0.045), (18.0, 0.009)):
         sigma = radius_mm / mm_per_px
         step = max(1, int(sigma / 3))
         size = (max(1, width // step), max(1, height // step))

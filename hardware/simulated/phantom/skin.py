@@ -9,16 +9,17 @@ from hardware.simulated.phantom.plan import Plan
 from hardware.simulated.scene import shading
 from hardware.simulated.shape import Shape
 
+# Sites of one face differ by 5 to 10° of ITA, which is a tenth to a third of their melanin.
 # Where a face has more or less of a pigment than elsewhere: u (both sides where not 0), v, factor less 1,
 # half breadth, half height on the mean face. Cheeks, nose and lips are redder, around the eyes it is
 # darker.
 _MELANIN_AT = (
-    (0.0, -0.5, 0.05, 0.7, 0.3),
-    (0.46, 0.08, 0.18, 0.22, 0.13),
-    (0.24, 0.02, 0.12, 0.08, 0.10),
-    (0.0, 1.02, 0.14, 0.5, 0.20),
-    (0.62, 0.5, -0.04, 0.3, 0.3),
-    (0.9, 0.9, 0.10, 0.25, 0.5),
+    (0.0, -0.5, 0.14, 0.7, 0.3),
+    (0.46, 0.08, 0.28, 0.22, 0.13),
+    (0.24, 0.02, 0.16, 0.08, 0.10),
+    (0.0, 1.02, 0.22, 0.5, 0.20),
+    (0.62, 0.5, -0.10, 0.3, 0.3),
+    (0.9, 0.9, 0.20, 0.25, 0.5),
     (0.0, 2.0, 0.12, 2.0, 0.4),
 )
 _BLOOD_AT = (
@@ -43,7 +44,7 @@ _HOOD_SHARE = 0.45
 def relative_melanin(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     """Melanin relative to the face's base, H×W float32 about 1."""
     regions = 1 + _regions(plan, _MELANIN_AT)
-    mottle = _mottle(plan, rng, ((14.0, 0.035), (4.0, 0.03), (1.3, 0.025), (0.4, 0.03)))
+    mottle = _mottle(plan, rng, ((14.0, 0.08), (4.0, 0.06), (1.3, 0.035), (0.4, 0.03)))
     return np.asarray(regions * np.exp(mottle), np.float32)
 
 
