@@ -198,9 +198,10 @@ def test_the_cheeks_have_the_tone_asked_for(board: Board, seed: int, tone: float
     face = Phantom(board, canonical_face, seed, tone)
     capture = take(board, face, ("white", "cross"), lambda *_: None)
     cheeks = in_zones(face, *_CHEEKS)
-    light = seen(capture, "cross")[cheeks]
-    assert ita_degrees(light.mean(axis=0)) == pytest.approx(tone, abs=2)
-    assert ita_degrees(light).mean() == pytest.approx(tone, abs=2)
+    for light in ("white", "cross"):
+        colours = seen(capture, light)[cheeks]
+        assert ita_degrees(colours.mean(axis=0)) == pytest.approx(tone, abs=2)
+        assert ita_degrees(colours).mean() == pytest.approx(tone, abs=2)
 
 
 def test_another_tone_is_the_same_face(board: Board, face: Phantom) -> None:

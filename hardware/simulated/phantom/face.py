@@ -34,9 +34,10 @@ class Phantom:
 
     `tone` is the mean ITA° of the cheeks' diffuse light; None lets the seed draw it. `scene` is what the
     still camera sees. The truth: `melanin` (of epidermis and dermis together, as a volume fraction of the
-    epidermis), its part in the dermis `melanin_dermal`, `haemoglobin` (blood's volume fraction in the dermis), 0 where no bare skin is; `depth_mm`
-    (0 at the cheeks' mean, larger is nearer), `normals` (x right, y down, z to the camera), `zones` (see
-    `zone_names`; 0 = none), all float32, H×W; `marks` are the lists of what was planted.
+    epidermis) with its part in the dermis, `melanin_dermal`, and `haemoglobin` (blood's volume fraction in
+    the dermis), 0 where no bare skin is; `depth_mm` (0 at the cheeks' mean, larger is nearer), `normals` (x
+    right, y down, z to the camera), `zones` (see `zone_names`; 0 = none), all float32, H×W; `marks` are the
+    lists of what was planted.
     """
 
     def __init__(self, board: Board, anatomy: Anatomy, seed: int, tone: float | None = None) -> None:
@@ -165,7 +166,10 @@ def ita_degrees(colours: np.ndarray) -> np.ndarray:
 
 
 def _mean_tone(colours: np.ndarray) -> float:
-    """ITA° of a patch (N×3): midway between that of its mean colour and the mean of its pixels', which
-    differ by a few degrees where shading and spots vary.
+    """ITA° of a patch (N×3): between that of its mean colour and the mean of its pixels'.
+
+    They differ by some 2° where shading and spots vary; it lies nearer to the first, for the little gloss
+    that white light adds.
     """
-    return float(ita_degrees(colours.mean(axis=0)[None])[0] + ita_degrees(colours).mean()) / 2
+    mean_colour = float(ita_degrees(colours.mean(axis=0)[None])[0])
+    return 0.8 * mean_colour + 0.2 * float(ita_degrees(colours).mean())

@@ -40,10 +40,9 @@ class Kind:
     depth: str = ""
 
 
-# Diameters as dermatology describes them: ephelides of 1 to 3 mm, solar lentigines of some mm to over a
-# centimetre, melasma-like and dermal patches larger and blurred (Bolognia, Dermatology, chapter 112). How
-# much pigment each adds is chosen to give optical densities of 0.06 to 0.3 above the skin around, over which
-# the kiosk's spot finder has to work; a lentigo measures 0.1 to 0.25.
+# Diameters as textbooks have them (Bolognia, Dermatology): ephelides of 1 to 3 mm, solar lentigines of some mm
+# to a centimetre, dermal patches larger and blurred. How much pigment each adds is this project's choice: on
+# light skin it makes optical densities of 0.03 to 0.3 above the skin around, about the spot finder's limit.
 SPOTS: Mapping[str, Kind] = {
     "freckle": Kind(
         (0, 60),
@@ -69,8 +68,8 @@ SPOTS: Mapping[str, Kind] = {
         depth="mixed",
     ),
 }
-# Papules are raised and under 5 to 10 mm, common naevi under 6 mm (Bolognia, chapter 1 and 112). Blood of
-# inflamed skin is two to five times that of skin at rest (Zonios, J Invest Dermatol 2001: 0.2 to 7 %).
+# Papules are raised and below 5 mm, common naevi below 6 mm (Bolognia). Inflamed skin is given two to six times
+# the blood of skin at rest.
 LESIONS: Mapping[str, Kind] = {
     "papule": Kind(
         (0, 9), (2.0, 4.5), _FLUSHED | {"forehead": 2.0}, blood=(0.02, 0.05), height_mm=(0.2, 0.6), soft=0.45
@@ -80,15 +79,14 @@ LESIONS: Mapping[str, Kind] = {
         (1, 2), (2.5, 5.5), _EVERYWHERE, melanin=(0.25, 0.5), deep=(0.1, 0.3), height_mm=(0.1, 0.5), soft=0.12
     ),
 }
-# Dilated vessels of 0.1 to 1 mm (Goldman, Sclerotherapy, on telangiectasia), 4 to 14 mm long.
+# Vessels dilated to 0.1 to 1 mm are called so (Goldman, Sclerotherapy); these are the fine ones of cheeks and nose.
 VESSEL_COUNT, VESSEL_MM, VESSEL_LENGTH_MM, VESSEL_BLOOD = (0, 7), (0.15, 0.35), (3.0, 9.0), (0.02, 0.05)
 VESSEL_ZONES: Mapping[str, float] = _FLUSHED | {"nose": 3.0}
 # Follicles that glow: brightness is that of the camera under the board's 365 nm light, size that of a
 # follicle's opening with the light spread around it in the skin.
 PORPHYRIN_COUNT, PORPHYRIN_MM, PORPHYRIN_GLOW = (25, 140), (0.35, 0.8), (0.25, 0.9)
 PORPHYRIN_ZONES: Mapping[str, float] = _OILY
-# Openings of 0.1 to 0.5 mm; the visible ones have 0.25 mm and more (Flament, Clin Cosmet Investig Dermatol
-# 2015).
+# Openings count as visible from 0.25 mm (Flament, Clin Cosmet Investig Dermatol 2015); some here are smaller.
 PORES_PER_CM2: Mapping[str, tuple[float, float]] = {
     "nose": (20.0, 45.0),
     "left_cheek": (6.0, 22.0),
@@ -97,7 +95,7 @@ PORES_PER_CM2: Mapping[str, tuple[float, float]] = {
     "chin": (5.0, 16.0),
 }
 PORE_MM, PORE_DEPTH_MM = (0.2, 0.5), (0.04, 0.14)
-# Furrows: from a hair's breadth in the young to some tenths of a millimetre in the old (Lemperle, Plast
-# Reconstr Surg 2001, whose five grades run from just visible to deep folds).
+# Just visible lines are less than 0.2 mm deep (Lemperle, Plast Reconstr Surg 2001); folds are left out. At the
+# corners of the eyes they deepen from 40 to 60 years.
 WRINKLE_DEPTH_MM, WRINKLE_BREADTH_MM = (0.04, 0.45), (0.5, 1.5)
 AGES = (20, 78)

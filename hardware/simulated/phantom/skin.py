@@ -31,14 +31,14 @@ _BLOOD_AT = (
     (1.05, 0.26, 0.50, 0.10, 0.35),
     (0.0, -0.5, -0.08, 0.7, 0.25),
 )
-# Blood's volume fraction in facial skin at rest (Zonios 2001; Jacques 2013).
+# Blood's volume fraction in the skin of a face at rest, of the range in hardware.skin_spectra.
 _BLOOD = (0.007, 0.014)
 _LIP_BLOOD = 0.075
 _COARSE = 8
 # Lamps around the lens whose light together is that of the white, the polarised and the UV channels.
 _RING_MM = ((150.0, 0.0, 320.0), (-150.0, 0.0, 320.0), (0.0, -150.0, 320.0), (0.0, 120.0, 320.0))
 # The hood is white inside: so much of the light comes from all sides.
-_HOOD_SHARE = 0.45
+_HOOD_SHARE = 0.55
 
 
 def relative_melanin(plan: Plan, rng: np.random.Generator) -> np.ndarray:
@@ -95,8 +95,8 @@ def shine_of(shape: Shape, plan: Plan, rng: np.random.Generator) -> np.ndarray:
     )
     grain = _mottle(plan, rng, ((0.3, 0.35), (0.9, 0.25)))
     oily *= 1 - _regions(plan, ((0.0, 2.1, 0.9, 2.0, 0.5),))
-    lobe = 0.10 * smooth**40 + 0.018 * facing**12
-    return np.asarray(lobe * oily * np.exp(grain) + 0.0025, np.float32)
+    lobe = 0.10 * smooth**40 + 0.006 * facing**12
+    return np.asarray(lobe * oily * np.exp(grain) + 0.0008, np.float32)
 
 
 def _regions(plan: Plan, table: tuple[tuple[float, ...], ...]) -> np.ndarray:

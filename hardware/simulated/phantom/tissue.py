@@ -30,7 +30,7 @@ _LEAK = np.array([0.012, 0.008, 0.045])
 # Bands of the camera's red, green, blue in that light, nm.
 _BANDS = np.array([610.0, 530.0, 455.0])
 _UV_NM = 365.0
-# Protoporphyrin IX and coproporphyrin III: peaks at 620 to 640 nm, red-orange in a camera (Lucchina 1996).
+# Porphyrins of the skin's bacteria glow at 600 to 640 nm: red-orange to a camera.
 PORPHYRIN = np.array([0.55, 0.13, 0.05], np.float32)
 
 
