@@ -40,9 +40,10 @@ class Kind:
     depth: str = ""
 
 
-# Diameters as textbooks have them (Bolognia, Dermatology): ephelides of 1 to 3 mm, solar lentigines of some mm
-# to a centimetre, dermal patches larger and blurred. How much pigment each adds is this project's choice: on
-# light skin it makes optical densities of 0.03 to 0.3 above the skin around, about the spot finder's limit.
+# Diameters as textbooks have them (Bolognia, Dermatology): ephelides of 1 to 3 mm, solar lentigines of some
+# mm to a centimetre, dermal patches larger and blurred. How much pigment each adds is this project's
+# choice: on light skin it makes optical densities of 0.03 to 0.3 above the skin around, about the spot
+# finder's limit.
 SPOTS: Mapping[str, Kind] = {
     "freckle": Kind(
         (0, 60),
@@ -68,8 +69,8 @@ SPOTS: Mapping[str, Kind] = {
         depth="mixed",
     ),
 }
-# Papules are raised and below 5 mm, common naevi below 6 mm (Bolognia). Inflamed skin is given two to six times
-# the blood of skin at rest.
+# Papules are raised and below 5 mm, common naevi below 6 mm (Bolognia). Inflamed skin is given two to six
+# times the blood of skin at rest.
 LESIONS: Mapping[str, Kind] = {
     "papule": Kind(
         (0, 9), (2.0, 4.5), _FLUSHED | {"forehead": 2.0}, blood=(0.02, 0.05), height_mm=(0.2, 0.6), soft=0.45
@@ -79,7 +80,8 @@ LESIONS: Mapping[str, Kind] = {
         (1, 2), (2.5, 5.5), _EVERYWHERE, melanin=(0.25, 0.5), deep=(0.1, 0.3), height_mm=(0.1, 0.5), soft=0.12
     ),
 }
-# Vessels dilated to 0.1 to 1 mm are called so (Goldman, Sclerotherapy); these are the fine ones of cheeks and nose.
+# Vessels dilated to 0.1 to 1 mm are called so (Goldman, Sclerotherapy); these are the fine ones of cheeks
+# and nose.
 VESSEL_COUNT, VESSEL_MM, VESSEL_LENGTH_MM, VESSEL_BLOOD = (0, 7), (0.15, 0.35), (3.0, 9.0), (0.02, 0.05)
 VESSEL_ZONES: Mapping[str, float] = _FLUSHED | {"nose": 3.0}
 # Follicles that glow: brightness is that of the camera under the board's 365 nm light, size that of a
@@ -95,7 +97,7 @@ PORES_PER_CM2: Mapping[str, tuple[float, float]] = {
     "chin": (5.0, 16.0),
 }
 PORE_MM, PORE_DEPTH_MM = (0.2, 0.5), (0.04, 0.14)
-# Just visible lines are less than 0.2 mm deep (Lemperle, Plast Reconstr Surg 2001); folds are left out. At the
-# corners of the eyes they deepen from 40 to 60 years.
+# Just visible lines are less than 0.2 mm deep (Lemperle, Plast Reconstr Surg 2001); folds are left out. At
+# the corners of the eyes they deepen from 40 to 60 years.
 WRINKLE_DEPTH_MM, WRINKLE_BREADTH_MM = (0.04, 0.45), (0.5, 1.5)
 AGES = (20, 78)
