@@ -100,6 +100,8 @@ def captured(
     for option, value in (("--portrait", portrait), ("--phantom", phantom)):
         if value is not None and not profile.simulated:
             raise click.UsageError(f"{option} is for simulated boards; this board has a real camera.")
+    if tone is not None and phantom is None:
+        raise click.UsageError("--tone is for a phantom: name its seed with --phantom.")
     find_face = ctx.obj["face_finder"]()
     patients: list[Any] = []
 
