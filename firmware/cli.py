@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hardware.board import load_board
+from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
 
 if TYPE_CHECKING:
     from firmware.lights import Lights
@@ -72,16 +73,35 @@ def lightd(board: Path, state: Path, peers: tuple[int, ...]) -> None:
     help="Picture of the simulated patient; simulated boards only.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
+@click.option(
+    "--phantom",
+    type=click.IntRange(*PHANTOM_SEEDS),
+    metavar="SEED",
+    help="A phantom, made from this seed, in place of the portrait.",
+)
+@click.option(
+    "--tone", type=click.FloatRange(*PHANTOM_TONES), metavar="ITA", help="The phantom's skin tone, ITA°."
+)
 @click.pass_context
 def captured(
-    ctx: click.Context, board: Path, state: Path, peers: tuple[int, ...], portrait: Path | None, seed: int
+    ctx: click.Context,
+    board: Path,
+    state: Path,
+    peers: tuple[int, ...],
+    portrait: Path | None,
+    seed: int,
+    phantom: int | None,
+    tone: float | None,
 ) -> None:
     """Run the capture daemon: owner of the camera, preview and capture sequence."""
     from firmware.captured import CaptureDaemon
 
     profile = load_board(board)
-    if portrait is not None and not profile.simulated:
-        raise click.UsageError("--portrait is for simulated boards; this board has a real camera.")
+    for option, value in (("--portrait", portrait), ("--phantom", phantom)):
+        if value is not None and not profile.simulated:
+            raise click.UsageError(f"{option} is for simulated boards; this board has a real camera.")
+    if tone is not None and phantom is None:
+        raise click.UsageError("--tone is for a phantom: name its seed with --phantom.")
     find_face = ctx.obj["face_finder"]()
     patients: list[Any] = []
 
@@ -90,10 +110,15 @@ def captured(
         from firmware.guidance import look_for_face
         from hardware.simulated.patient import Patient, default_portrait, read_portrait
 
-        if not patients:
+        if not patients and phantom is not None:
+            from hardware.simulated.phantom.face import Phantom, PhantomPatient
+
+            face = Phantom(profile, ctx.obj["anatomy"](), phantom, tone)
+            patients.append(PhantomPatient(profile, face.scene))
+        elif not patients:
             picture = default_portrait() if portrait is None else read_portrait(portrait)
-            face, _ = look_for_face(find_face, picture, profile.engine)
-            landmarks = None if face is None else face.landmarks
+            found, _ = look_for_face(find_face, picture, profile.engine)
+            landmarks = None if found is None else found.landmarks
             patients.append(Patient(profile, picture, landmarks, seed))
         return patients[0]
 

@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _Lamp = Annotated[str, Field(pattern=r"^(white|parallel|cross|uv365|dir[0-7])$")]
+# What a phantom (hardware.simulated.phantom) can be made from: any seed; a skin tone in ITA°, beyond which no
+# melanin in the model of skin gives that colour.
+PHANTOM_SEEDS = (0, 2**32 - 1)
+PHANTOM_TONES = (-45.0, 62.0)
 _Count = Annotated[int, Field(ge=0)]
 
 

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "scan": ("kiosk_app.scan_cli", "scan", "One capture with analysis, no network."),
     "serve": ("kiosk_app.serve_cli", "serve", "The kiosk's pages, on loopback."),
     "shred": ("kiosk_app.serve_cli", "shred", "Destroy everything kept of one scan."),
+    "phantom": ("kiosk_app.phantom_cli", "phantom", "A simulated face capture with known truth."),
     "analyse": ("models.cli", "analyse", "Measure pictures: faces, captures."),
     "models": ("models.cli", "models", "List, verify and fetch the networks."),
     "board": ("hardware.cli", "board", "Check a board profile."),
@@ -55,6 +56,11 @@ def _face_finder() -> Callable[..., Any]:
     return importlib.import_module("models.analysis.face").find_face  # type: ignore[no-any-return]
 
 
+def _anatomy() -> Any:
+    """The face of 468 landmarks with its zones, which phantoms are made by; handed down likewise."""
+    return importlib.import_module("sync.wire.findings.canonical_face")
+
+
 def configure_logging(debug: bool) -> None:
     """One JSON line an event on stderr: time in UTC, level, event and its fields. No patient is in them."""
     structlog.configure(
@@ -82,7 +88,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
     Decision support, never a diagnosis.
     """
-    ctx.obj = {"debug": debug, "face_finder": _face_finder}
+    ctx.obj = {"debug": debug, "face_finder": _face_finder, "anatomy": _anatomy}
     configure_logging(debug)
 
 

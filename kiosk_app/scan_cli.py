@@ -23,8 +23,8 @@ from hardware.board import Board, load_board
 from hardware.capture import Capture, write_capture_folder
 from kiosk_app.analyst import Analyst, Outcome
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
+from kiosk_app.simulated_patient import SimulatedPatient, patient_options
 from kiosk_app.socket_paths import check_socket_paths
-from models.picture import read_picture
 
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
@@ -52,13 +52,8 @@ class OutRefused(Exception):
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for what was made; one that holds a scan already is refused.",
 )
-@click.option(
-    "--portrait",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The simulated patient's face (default: a public-domain portrait).",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
-def scan(board: Path, out: Path, portrait: Path | None, seed: int) -> None:
+@patient_options
+def scan(board: Path, out: Path, patient: SimulatedPatient) -> None:
     """Take one capture, measure it, and write capture/, findings.json and overlays/ into --out.
 
     Only a scan that succeeds leaves anything, and each needs a folder of its own, so that one person's
@@ -66,16 +61,17 @@ def scan(board: Path, out: Path, portrait: Path | None, seed: int) -> None:
     setting up and checking a board, not for patients. On a real board no UV is used.
     """
     profile = load_board(board)
-    if portrait is not None and not profile.simulated:
-        raise click.UsageError("--portrait is for simulated boards; this board has a real camera.")
-    if portrait is not None:
-        read_picture(portrait)
+    if patient.is_named and not profile.simulated:
+        raise click.UsageError(
+            "--portrait and --phantom are for simulated boards; this board has a real camera."
+        )
+    patient.check()
     check_socket_paths(out / RUN, "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face
     try:
         with _claimed(out) as run:
-            capture = _capture(profile, board, run, portrait, seed)
+            capture = _capture(profile, board, run, patient)
             outcome = Analyst(profile.engine).measure(capture, uuid4())
             if outcome.findings is None:
                 raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
@@ -119,12 +115,11 @@ def _unusable(out: Path, error: OSError) -> OutRefused:
     return OutRefused(f"{out} cannot be written ({error.strerror or error}): name another folder for --out.")
 
 
-def _capture(profile: Board, board: Path, run: Path, portrait: Path | None, seed: int) -> Capture:
+def _capture(profile: Board, board: Path, run: Path, patient: SimulatedPatient) -> Capture:
     """The Capture from daemons of our own, whose state folder is `run`."""
     supervisor = Supervisor(run / "logs")
     common = ("--board", board, "--state", run)
-    patient = ("--portrait", portrait) if portrait else ()
-    simulated = (*patient, "--seed", seed) if profile.simulated else ()
+    simulated = patient.arguments if profile.simulated else ()
     session, consent = str(uuid4()), ConsentStamp("operator", "en", datetime.now(timezone.utc))
     uv = UvAllowance(f"demo-{secrets.token_hex(8)}", True, time.time()) if profile.simulated else None
     try:

@@ -67,8 +67,14 @@ class Patient:
     def __init__(
         self, board: Board, portrait: np.ndarray, landmarks: np.ndarray | None, seed: int = 1
     ) -> None:
-        still, preview = board.camera.still, board.camera.preview
-        self.still = _scene(portrait, landmarks, still.width, still.height, np.random.default_rng(seed))
+        still = board.camera.still
+        scene = _scene(portrait, landmarks, still.width, still.height, np.random.default_rng(seed))
+        self._stand_before(board, scene)
+
+    def _stand_before(self, board: Board, scene: Scene) -> None:
+        """Be what `scene` shows to the still camera of `board`."""
+        preview = board.camera.preview
+        self.still = scene
         self.preview = self.still.scaled(preview.width, preview.height)
         self._empty = Scene(*_hood(preview.width, preview.height))
         self._mm_per_share = FACE_WIDTH_MM / _FACE_SHARE

@@ -29,11 +29,14 @@ class Scene:
         uv: np.ndarray,
         shape: Shape,
         lids: Sequence[Lid] = (),
+        frontal: np.ndarray | None = None,
     ):
         """`diffuse` and `uv` H×W×3, `shine` and `skin` H×W, all float16; `shape` on any grid.
 
-        `lids` are what shows in place of the eyes when these are closed.
+        `lids` are what shows in place of the eyes when these are closed. `frontal` (H×W float16) is the light
+        that the lamps around the lens throw on each place; a portrait, which has none, holds its own shading.
         """
+        self._frontal = frontal
         self._lids = tuple(lids)
         self.height, self.width = shine.shape
         self._diffuse, self._shine, self._skin, self._uv, self._shape = diffuse, shine, skin, uv, shape
@@ -52,7 +55,8 @@ class Scene:
 
         maps = (self._diffuse, self._shine, self._skin, self._uv)
         factor = width / self.width
-        return Scene(*map(shrink, maps), self._shape, [lid.scaled(factor) for lid in self._lids])
+        frontal = None if self._frontal is None else shrink(self._frontal)
+        return Scene(*map(shrink, maps), self._shape, [lid.scaled(factor) for lid in self._lids], frontal)
 
     def strips(
         self,
@@ -61,8 +65,8 @@ class Scene:
         eyes_closed: bool = False,
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         """(rows, light → reflectance float32 rows×W×3) from top to bottom, for each light with a level."""
-        shading = {
-            name: cv2.resize(_shading(self._shape, positions_mm[name]), (self.width, self.height))
+        lit = {
+            name: cv2.resize(shading(self._shape, positions_mm[name]), (self.width, self.height))
             for name in levels
             if name in positions_mm
         }
@@ -71,8 +75,10 @@ class Scene:
             diffuse, gloss, skin, uv = self._maps(rows, eyes_closed)
             parts = {}
             for name, level in levels.items():
-                if name in shading:
-                    parts[name] = diffuse * (level * self._roughened(shading, positions_mm, name, rows, skin))
+                if name in lit:
+                    parts[name] = diffuse * (
+                        level * self._roughened(lit[name], positions_mm[name], rows, skin)
+                    )
                 elif name == "uv365":
                     parts[name] = uv * np.float32(level)
                 else:
@@ -80,6 +86,8 @@ class Scene:
                     shine = gloss * np.float32(glossy * level)
                     part = diffuse * np.float32(half * level)
                     part += shine[:, :, None]
+                    if self._frontal is not None:
+                        part *= self._frontal[rows].astype(np.float32)[:, :, None]
                     parts[name] = part
             yield rows, parts
 
@@ -94,21 +102,25 @@ class Scene:
 
     def _roughened(
         self,
-        shading: Mapping[str, np.ndarray],
-        positions_mm: Mapping[str, tuple[float, float, float]],
-        name: str,
+        lit: np.ndarray,
+        position_mm: tuple[float, float, float],
         rows: slice,
         skin: np.ndarray,
     ) -> np.ndarray:
-        """Shading with the grain of skin in it, which a light from the side brings out."""
-        x, y, z = positions_mm[name]
+        """Shading with the grain of skin in it, which a light from the side brings out.
+
+        A shape as fine as the picture has its own.
+        """
+        if self._shape.skin.shape[0] >= self.height:
+            return np.asarray(lit[rows][:, :, None])
+        x, y, z = position_mm
         side = np.float32(0.05 / (x * x + y * y + z * z) ** 0.5)
         first = rows.start % 512
         here = slice(first, first + rows.stop - rows.start)
         grain = (self._slope_x[here] * np.float32(-x) + self._slope_y[here] * np.float32(-y)) * side
         grain *= skin
         grain += 1.0
-        return np.asarray((shading[name][rows] * grain)[:, :, None])
+        return np.asarray((lit[rows] * grain)[:, :, None])
 
 
 def _polarised(name: str) -> tuple[float, float]:
@@ -120,7 +132,7 @@ def _polarised(name: str) -> tuple[float, float]:
     return {"parallel": (1.0, 0.5), "cross": (_LEAK, 0.5)}.get(name, (1.0, 1.0))
 
 
-def _shading(shape: Shape, position_mm: tuple[float, float, float]) -> np.ndarray:
+def shading(shape: Shape, position_mm: tuple[float, float, float]) -> np.ndarray:
     """Light of a lamp near the face, h×w float32: ρ n·(s−x)/|s−x|³, about 1 for a plane facing the camera at
     the middle of the face.
     """

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from kiosk_app.simulated_patient import SimulatedPatient, patient_options
+
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
 from .supervisor import Stopped, Supervisor, stop_on_signals
@@ -30,12 +32,7 @@ PORT = click.IntRange(0, 65535)
     envvar="DERMAKIOSK_STATE",
     help="Without --once: the folder that the demo lives in; kept, and taken up again the next time.",
 )
-@click.option(
-    "--portrait",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The simulated patient's face (default: a public-domain portrait).",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
+@patient_options
 @click.option(
     "--kiosk-port",
     type=click.IntRange(0, 65535),
@@ -52,8 +49,7 @@ def demo(
     once: bool,
     out: Path | None,
     state: Path | None,
-    portrait: Path | None,
-    seed: int,
+    patient: SimulatedPatient,
     kiosk_port: int,
     clinic_port: int,
 ) -> None:
@@ -61,8 +57,7 @@ def demo(
     folder = out if once else state
     if folder is None:
         raise click.UsageError("Name the folder: --out DIR with --once, --state DIR without.")
-    if portrait is not None:
-        _check_portrait(portrait)
+    patient.check()
     stop_on_signals()
     click.echo("Setting up the clinic authority, the broker and the kiosk…", err=True)
     started = time.monotonic()
@@ -72,7 +67,7 @@ def demo(
                 _announce_account(system, password)
             supervisor = Supervisor(system.root / "logs")
             try:
-                broker, *others = parts(system, portrait, seed)
+                broker, *others = parts(system, patient)
                 supervisor.start(broker)
                 supervisor.start(*others)
                 if once:
@@ -89,12 +84,6 @@ def demo(
         click.echo("Stopped; every part has ended.", err=True)
         # Until told to stop is what `demo` is for; a scan that was cut short is not done.
         sys.exit(stopped.exit_status if once else 0)
-
-
-def _check_portrait(portrait: Path) -> None:
-    from models.picture import read_picture
-
-    read_picture(portrait)
 
 
 def _announce_account(system: System, password: str | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiosk_app.simulated_patient import SimulatedPatient
 from kiosk_app.socket_paths import check_socket_paths
 
 from .supervisor import Part, accepts, dermakiosk, free_port, logged_ready, run_step
@@ -117,11 +118,10 @@ def _provision(system: System) -> str:
     return run_step("clinic", "add-account", ACCOUNT, "--state", system.clinic).rpartition("=")[2].strip()
 
 
-def parts(system: System, portrait: Path | None, seed: int = 1) -> list[Part]:
+def parts(system: System, simulated: SimulatedPatient) -> list[Part]:
     """Every process of the system, in the order in which they start."""
     kiosk, clinic = ("--state", system.kiosk), ("--state", system.clinic)
     board = ("--board", BOARD)
-    patient = ("--seed", seed, *(("--portrait", portrait) if portrait else ()))
     mosquitto = ["/usr/sbin/mosquitto", "-c", str(system.broker / "mosquitto.conf")]
     port = ("--port", system.kiosk_port)
     return [
@@ -135,7 +135,7 @@ def parts(system: System, portrait: Path | None, seed: int = 1) -> list[Part]:
         ),
         Part("clinic", dermakiosk("clinic", "serve", *clinic, "--port", system.clinic_port), logged_ready),
         Part("lightd", dermakiosk("lightd", *board, *kiosk), logged_ready),
-        Part("captured", dermakiosk("captured", *board, *kiosk, *patient), logged_ready),
+        Part("captured", dermakiosk("captured", *board, *kiosk, *simulated.arguments), logged_ready),
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
     ]

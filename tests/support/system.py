@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kiosk_app.demo.supervisor import Part, Supervisor
 from kiosk_app.demo.system import System, open_system, parts
+from kiosk_app.simulated_patient import SimulatedPatient
 
 DEADLINE = 60.0
 
@@ -74,7 +75,7 @@ def _run(
     replace: dict[str, Sequence[str]],
 ) -> Iterator[RunningSystem]:
     table = {}
-    for part in parts(system, portrait):
+    for part in parts(system, SimulatedPatient(portrait)):
         argv = list(part.argv) + list(extra.get(part.name, ()))
         if part.name in replace:
             argv = [*replace[part.name], *argv[1:]]

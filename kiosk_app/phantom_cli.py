@@ -1,0 +1,141 @@
+"""The command `dermakiosk phantom`: a simulated face capture, with the truth about the face beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from hardware.board import BOARDS, Board, load_board
+from hardware.capture import Capture, Frame, write_capture_folder
+from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
+
+if TYPE_CHECKING:
+    from hardware.simulated.phantom.face import Phantom
+
+DARK = "dark"
+PART = ".part"  # what the folder is called while it is being filled
+# Frames are this far apart, on a clock that starts with the first; their noise follows from it and the seed.
+_APART_NS = 10_000_000_000
+
+
+class OutRefused(Exception):
+    """The folder given with --out cannot take a phantom."""
+
+    exit_status = 2
+
+
+def _lights(ctx: click.Context, param: click.Parameter, names: str | None) -> tuple[str, ...]:
+    """The lights of a comma-separated list, in the order of the simulated board; all of them without one."""
+    known = (DARK, *load_board(BOARDS / "simulated.toml").lights)
+    if names is None:
+        return known
+    wanted = [name.strip() for name in names.split(",")]
+    wrong = next((name for name in wanted if name not in known), None)
+    if wrong is not None:
+        raise click.BadParameter(
+            f"the simulated board has no light {wrong!r}: choose from {', '.join(known)}.", ctx, param
+        )
+    return tuple(name for name in known if name in wanted)
+
+
+@click.command()
+@click.option(
+    "--seed", required=True, type=click.IntRange(*PHANTOM_SEEDS), help="The same seed makes the same files."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for capture and truth; one that holds anything is refused.",
+)
+@click.option(
+    "--tone",
+    type=click.FloatRange(*PHANTOM_TONES),
+    metavar="ITA",
+    help="Mean ITA° of the cheeks (default: by the seed).",
+)
+@click.option(
+    "--lights",
+    callback=_lights,
+    metavar="NAME,…",
+    help="Lights to take a frame under (default: all of the simulated board's, and dark).",
+)
+@click.pass_context
+def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights: tuple[str, ...]) -> None:
+    """Make a simulated face capture with known truth.
+
+    Writes a capture folder (`dermakiosk analyse capture` reads it), truth.npz with maps of melanin,
+    haemoglobin, depth, normals and zones, and truth.json with everything that was planted in the skin.
+    """
+    from hardware.simulated.phantom.face import Phantom
+
+    if out.exists() and any(out.iterdir()):
+        raise OutRefused(f"{out} holds something already: name another folder for --out.")
+    board = load_board(BOARDS / "simulated.toml")
+    face = Phantom(board, ctx.obj["anatomy"](), seed, tone)
+    capture = take(board, face, lights, _show_progress)
+    part = out.with_name(out.name + PART)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        write_capture_folder(capture, part)
+        np.savez_compressed(part / "truth.npz", **face.maps())
+        (part / "truth.json").write_text(json.dumps(face.truth(), indent=1) + "\n", encoding="utf-8")
+        os.replace(part, out)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    planted = ", ".join(f"{len(found)} {name}" for name, found in face.marks.items())
+    click.echo(
+        f"{out}: SIMULATED, {len(capture.frames)} frames of a face at ITA {face.tone:.1f}°; {planted}."
+    )
+
+
+def take(
+    board: Board, face: Phantom, lights: tuple[str, ...], on_progress: Callable[[str, int, int], Any]
+) -> Capture:
+    """The Capture of `face` under `lights`, as `board`'s camera and sensor have it; eyes closed under UV."""
+    from firmware.camera import reflectance
+    from hardware.simulated.camera import SimulatedExposure
+    from hardware.simulated.optics import Optics
+    from hardware.simulated.pose import View
+
+    optics = Optics(board)
+    frames = []
+    for done, name in enumerate(lights):
+        on_progress(name, done, len(lights))
+        light = board.lights["white" if name == DARK else name]
+        exposure = SimulatedExposure(
+            board,
+            optics,
+            View(face.scene, eyes_closed=light.is_uv),
+            {} if name == DARK else {name: 1.0},
+            light.exposure_us,
+            light.gain,
+            (done + 1) * _APART_NS + face.seed,
+        )
+        frames.append(
+            Frame(
+                name,
+                reflectance(board, name, exposure.counts(), exposure),
+                exposure.exposure_us,
+                exposure.gain,
+                exposure.timestamp_ns,
+            )
+        )
+    on_progress("done", len(lights), len(lights))
+    return Capture(board.name, tuple(frames), board.calibration, face.mm_per_px, simulated=True)
+
+
+def _show_progress(light: str, done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{done}/{of} {light:<10}", err=True, nl=done == of)
