@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from firmware.capture_client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
-from kiosk_app.demo.patient import Patient
+from kiosk_app.demo.patient import JourneyBroken, Patient
 from tests.support.system import wait_until
 
 from .conftest import DERMAKIOSK, dermakiosk
@@ -23,7 +24,7 @@ from .conftest import DERMAKIOSK, dermakiosk
 
 @contextmanager
 def running_demo(
-    state: Path, places: Mapping[str, Path] | None = None
+    state: Path, places: Mapping[str, Path] | None = None, board: Path = BOARDS / "simulated.toml"
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The command as a person runs it, once it has printed both addresses.
 
@@ -33,7 +34,7 @@ def running_demo(
     if places:
         environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"])}
     process = subprocess.Popen(
-        [DERMAKIOSK, "demo", "--state", str(state)],
+        [DERMAKIOSK, "demo", "--state", str(state), "--board", str(board)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -147,6 +148,22 @@ def test_a_part_that_dies_is_started_again_and_the_demo_goes_on(tmp_path: Path) 
             wait_until(lambda part=part, old=before: bool(pids_of(state, part) - old), f"another {part}")
         assert process.poll() is None
         Patient(addresses["kiosk"]).walk()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert processes_of(tmp_path) == []
+
+
+def test_a_capture_daemon_with_a_frozen_camera_is_started_again_and_the_demo_goes_on(tmp_path: Path) -> None:
+    state, board = tmp_path / "demo", tmp_path / "board.toml"
+    text = (BOARDS / "simulated.toml").read_text()
+    board.write_text(f"{text}\n[simulation]\ncamera_freezes_after = 0\n")
+    with running_demo(state, board=board) as (process, addresses):
+        before = pids_of(state, "captured")
+        for _ in range(2):
+            with pytest.raises(JourneyBroken, match="The camera did not answer"):
+                Patient(addresses["kiosk"]).walk()
+        wait_until(lambda: bool(pids_of(state, "captured") - before), "another capture daemon")
+        assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert processes_of(tmp_path) == []
