@@ -129,6 +129,11 @@ def every_page(visitor: Visitor) -> list[Page]:
     return pages
 
 
+def test_every_page_of_a_simulated_kiosk_says_so(visitor: Visitor) -> None:
+    for page in every_page(visitor):
+        assert "SIMULATED" in page.text, page.name
+
+
 def test_every_page_has_one_primary_form_and_the_same_ways_out(visitor: Visitor) -> None:
     for page in every_page(visitor):
         assert sum(form["primary"] for form in page.forms) == 1, page.name
