@@ -124,6 +124,16 @@ def test_two_lights_add_up(board, tmp_path):
     page.close()
 
 
+def test_through_an_open_shroud_the_light_of_the_room_comes_in(board, tmp_path):
+    seen = {}
+    for closed in (True, False):
+        simulation = board.simulation.model_copy(update={"shroud_closed": (closed, closed)})
+        simulated = board.model_copy(update={"simulation": simulation})
+        patient = Patient(simulated, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
+        seen[closed] = shoot(simulated, patient, tmp_path / "pins.page", ["dark"])["dark"].mean()
+    assert seen[True] < 0.003 < 0.02 < seen[False] < 0.05
+
+
 def test_a_frame_begins_after_it_was_asked_for(board, tmp_path):
     patient = Patient(board, portrait(), None)
     camera = SimulatedCamera(board, patient, tmp_path / "none")
