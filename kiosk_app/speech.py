@@ -20,33 +20,36 @@ CLOSED_AT_MOST_S = 32
 
 @dataclass(frozen=True)
 class Spoken:
-    """One sentence, with the chime of `static/speech.js` that goes before it."""
+    """One sentence, with the chime of `static/speech.js` before it and the drawing beside it."""
 
     text: LazyString
     chime: str
+    drawing: str
 
 
 SPOKEN: dict[str, Spoken] = {
-    "look": Spoken(_("Keep your eyes open, look at the small light and hold still."), "call"),
-    "move": Spoken(_("Thank you. You can move again."), "rise"),
+    "look": Spoken(_("Keep your eyes open, look at the small light and hold still."), "call", "look"),
+    "move": Spoken(_("Thank you. You can move again."), "rise", "look"),
     "close_eyes": Spoken(
         _(
             "Put a finger on the button below. Close your eyes, then press it."
             " Keep them closed until you hear three rising notes."
         ),
         "call",
+        "eyes",
     ),
-    "keep_closed": Spoken(_("Keep your eyes closed until you hear three rising notes."), "fall"),
-    "open_eyes": Spoken(_("You can open your eyes."), "rise"),
+    "keep_closed": Spoken(_("Keep your eyes closed until you hear three rising notes."), "fall", "eyes"),
+    "open_eyes": Spoken(_("You can open your eyes."), "rise", "look"),
     "goggles_on": Spoken(
         _(
             "Put the goggles on, look straight ahead and press the button below."
             " Keep them on until you hear three rising notes."
         ),
         "call",
+        "goggles",
     ),
-    "keep_goggles": Spoken(_("Keep the goggles on until you hear three rising notes."), "fall"),
-    "goggles_off": Spoken(_("You can take the goggles off."), "rise"),
+    "keep_goggles": Spoken(_("Keep the goggles on until you hear three rising notes."), "fall", "goggles"),
+    "goggles_off": Spoken(_("You can take the goggles off."), "rise", "look"),
 }
 
 

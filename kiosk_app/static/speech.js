@@ -7,6 +7,7 @@ const CHIMES = {
   rise: [["c", 0], ["e", 0.3], ["g", 0.6]],
 };
 const place = document.querySelector("[data-said]");
+const picture = document.querySelector("[data-drawing]");
 const lines = new Map();
 for (const line of document.querySelector("[data-spoken]")?.content.children ?? []) {
   lines.set(line.dataset.name, line);
@@ -34,9 +35,11 @@ export function chime(name) {
 export function say(name) {
   const line = lines.get(name);
   if (!line) return;
+  const [sentence, drawing] = line.children;
   chime(line.dataset.chime);
-  place.textContent = line.textContent;
-  const detail = { name, text: line.textContent, language: document.documentElement.lang };
+  place.textContent = sentence.textContent;
+  picture?.replaceChildren(drawing.cloneNode(true));
+  const detail = { name, text: sentence.textContent, language: document.documentElement.lang };
   document.dispatchEvent(new CustomEvent("say", { detail }));
 }
 
