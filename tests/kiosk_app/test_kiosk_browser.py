@@ -145,7 +145,7 @@ def test_text_at_twice_the_size_loses_nothing(browser: Browser, address: str, si
         screen.page.click("button[value=de]")
         for _ in range(2):
             screen.page.click("button[name=larger]")
-        for step in ("about", "consent", "light_questions", "position"):
+        for step in ("about", "consent", "light_questions", "position", "eyes"):
             screen.arrives_at(step)
             found = screen.keep(f"de-{step}-200")
             assert found["wider"] == 0
