@@ -31,6 +31,7 @@ GUIDANCE = (
     "move_down",
     "turn_to_front",
     "too_dark",
+    "open_eyes",
     "hold_still",
 )
 

@@ -18,6 +18,7 @@ import structlog
 from firmware.calibration import Calibration, calibrations_in, newest_calibration
 from firmware.camera import Camera, CameraFrozen, open_camera, reflectance, to_srgb, watched
 from firmware.channel import Channel, ChannelError, Listener, close_all
+from firmware.eyes import eyes_closed
 from firmware.grey_card import why_not_to_scan
 from firmware.guidance import FaceFinder, face_box, guide, look_for_face
 from firmware.lights import Lights, LightsFault
@@ -193,14 +194,16 @@ class CaptureDaemon:
     def _preview(self, session: str, consent: ConsentStamp) -> tuple[dict[str, Any], int]:
         with self._my_turn("preview"):
             self._light_preview(session, consent)
-            picture = self._preview_picture()
+            linear = self._preview_picture()
             self._freezes = 0
             self._seen = time.monotonic()
+        picture = to_srgb(linear)
         face, reason = look_for_face(self._find_face, picture, self._board.engine)
+        closed = face is not None and eyes_closed(linear, face)
         answer = {
             "ok": True,
             "shape": picture.shape,
-            "guidance": guide(picture, face, reason),
+            "guidance": guide(picture, face, reason, closed),
             "face_box": face_box(picture, face),
         }
         return answer, publish("preview", [np.ascontiguousarray(picture).data])
@@ -214,8 +217,8 @@ class CaptureDaemon:
         self._seen = time.monotonic()
         self._previewed = session
 
-    def _preview_picture(self) -> npt.NDArray[np.uint8]:
-        """One small sRGB picture, exposed longer to make up for the dimmed light."""
+    def _preview_picture(self) -> npt.NDArray[np.uint16]:
+        """One small linear picture, exposed longer to make up for the dimmed light."""
         white = self._board.lights["white"]
         level = _PREVIEW_LEVEL if white.pwm_hz else 1.0
         longest = round(0.95e6 / self._board.camera.preview.fps)
@@ -228,9 +231,7 @@ class CaptureDaemon:
             self._check_running,
         )
         counts = watched(exposure.counts, _OPEN_S, _BEAT_S, self._check_running)
-        return to_srgb(
-            reflectance(self._board, "white", counts, exposure, level, calibration=self._calibration_now())
-        )
+        return reflectance(self._board, "white", counts, exposure, level, calibration=self._calibration_now())
 
     def _capture(
         self, channel: Channel, session: str, consent: ConsentStamp, uv: UvAllowance | None, phase: str

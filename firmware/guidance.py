@@ -48,7 +48,9 @@ def look_for_face(
         return None, reason
 
 
-def guide(picture: npt.NDArray[np.uint8], face: Face | None, reason: str | None) -> str:
+def guide(
+    picture: npt.NDArray[np.uint8], face: Face | None, reason: str | None, eyes_closed: bool = False
+) -> str:
     """One guidance code for a preview `picture` (H×W×3 uint8) with what was found in it.
 
     Left and right are the patient's own: who stands too far to the left of the picture, moves left.
@@ -73,7 +75,7 @@ def guide(picture: npt.NDArray[np.uint8], face: Face | None, reason: str | None)
     between_ears = (points[_RIGHT_EAR] + points[_LEFT_EAR]) / 2
     if abs(points[_NOSE_TIP, 0] - between_ears[0]) > _TURNED * share * width:
         return "turn_to_front"
-    return "hold_still"
+    return "open_eyes" if eyes_closed else "hold_still"
 
 
 def face_box(picture: npt.NDArray[np.uint8], face: Face | None) -> tuple[float, float, float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from uuid import UUID
 from firmware.stamps import ConsentStamp, UvAllowance
 
 CONSENT_TEXT = "2026-11"  # goes up whenever the words of the consent page change
-EYES_CLOSED_S = 30.0  # the patient's word about closed eyes is good for this long
 
 
 class State(str, Enum):
@@ -24,8 +24,8 @@ class State(str, Enum):
     CONSENT = "consent"
     LIGHT_QUESTIONS = "light_questions"
     POSITION = "position"
-    EYES = "eyes"
     SCAN = "scan"
+    EYES = "eyes"
     RESULT = "result"
     DONE = "done"
     DECLINED = "declined"
@@ -44,9 +44,9 @@ TABLE: dict[tuple[State, str], State] = {
     (_S.CONSENT, "decline"): _S.DECLINED,
     (_S.LIGHT_QUESTIONS, "none_apply"): _S.POSITION,
     (_S.LIGHT_QUESTIONS, "some_apply"): _S.POSITION,
-    (_S.POSITION, "ready"): _S.EYES,
-    (_S.POSITION, "ready_without_uv"): _S.SCAN,
-    (_S.EYES, "closed"): _S.SCAN,
+    (_S.POSITION, "ready"): _S.SCAN,
+    (_S.SCAN, "asks_for_eyes"): _S.EYES,  # the other pictures are there: now the one under UV
+    (_S.EYES, "protected"): _S.SCAN,
     (_S.EYES, "skip_uv"): _S.SCAN,
     (_S.SCAN, "again"): _S.POSITION,
     (_S.SCAN, "shown"): _S.RESULT,
@@ -61,8 +61,8 @@ PATIENCE_S: dict[State, float] = {
     _S.CONSENT: 240,
     _S.LIGHT_QUESTIONS: 180,
     _S.POSITION: 120,
-    _S.EYES: 90,
     _S.SCAN: 240,
+    _S.EYES: 90,
     _S.RESULT: 180,
     _S.DONE: 30,
     _S.DECLINED: 30,
@@ -73,7 +73,11 @@ WARNING_S = 30.0
 # These hold nothing of a patient, so they return to the start without a warning.
 ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
 # What a patient sees as steps of the way.
-STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.EYES, _S.SCAN)
+STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.SCAN)
+# Closing the eyes is in the middle of the scan's step.
+STEP_OF = {state: step for step, state in enumerate(STEPS, 1)} | {_S.EYES: len(STEPS)}
+# Where the work on a scan leads its patient: state of the work -> event.
+LEADS = {"asking": "asks_for_eyes", "ready": "shown"}
 
 
 class NotNow(Exception):
@@ -84,17 +88,35 @@ class NotNow(Exception):
 
 @dataclass
 class Progress:
-    """How far the work on a scan has come; written by the work, read by the scan page."""
+    """How far the work on a scan has come: written by the work, read by the scan page.
+
+    In the state "asking" the work waits for the patient's word about the eyes, which a page gives by
+    `answer`. `reason` is why the scan failed, or why it asks once more. `eyes_protected` holds from that word
+    on: when the UV light is over, the patient has to be told.
+    """
 
     stage: str = "starting"
     done: int = 0
     of: int = 0
-    state: str = "working"  # working, ready, failed
+    state: str = "working"  # working, asking, ready, failed
     reason: str | None = None
+    eyes_protected: bool = False
+    answers: queue.SimpleQueue[UvAllowance | None] = field(default_factory=queue.SimpleQueue, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    @property
-    def over(self) -> bool:
-        return self.state != "working"
+    def ask(self, why: str | None) -> None:
+        """Ask for the patient's word; `why` it is asked once more, None at first."""
+        with self.lock:
+            self.reason, self.eyes_protected, self.state = why, False, "asking"
+
+    def answer(self, word: UvAllowance | None) -> None:
+        """The word, or None for no UV. Only the first one counts; where none was asked for, none does."""
+        with self.lock:
+            if self.state != "asking":
+                return
+            self.stage, self.done, self.of = ("uv", 0, 1) if word else ("keeping", 0, 0)
+            self.reason, self.eyes_protected, self.state = None, word is not None, "working"
+            self.answers.put(word)
 
 
 @dataclass
@@ -109,7 +131,6 @@ class Session:
     consent: ConsentStamp | None = None
     scan: UUID | None = None
     uv_screened: bool = False
-    eyes_closed_at: float | None = None
     progress: Progress = field(default_factory=Progress)
     touched: float = 0.0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -133,7 +154,7 @@ class Session:
 
     def left(self) -> float:
         """Seconds until the session is wiped; a scan at work is waited for."""
-        if self.state is State.SCAN and not self.progress.over:
+        if self.state is State.SCAN and self.progress.state == "working":
             self.touch()
         return self.touched + PATIENCE_S[self.state] - self.clock()
 
@@ -142,19 +163,27 @@ class Session:
         self.consent = ConsentStamp(CONSENT_TEXT, self.language, datetime.now(timezone.utc))
         return self.consent
 
-    def allowance(self) -> UvAllowance | None:
-        """What the light daemon needs to hear before any UV; None means a scan without UV."""
-        if self.reference is None or not self.uv_screened or self.eyes_closed_at is None:
+    def follow(self) -> None:
+        """Go to where the work on the scan leads."""
+        with self.lock:
+            if self.state is State.SCAN and self.progress.state in LEADS:
+                self.move(LEADS[self.progress.state])
+
+    @property
+    def may_have_uv(self) -> bool:
+        """The clinic knows the patient, and the UV questions were all answered with a clear no."""
+        return self.reference is not None and self.uv_screened
+
+    def eyes_are_protected(self) -> UvAllowance | None:
+        """The patient's word of this moment, as the light daemon needs to hear it before any UV."""
+        if self.reference is None or not self.may_have_uv:
             return None
-        if time.time() - self.eyes_closed_at > EYES_CLOSED_S:
-            return None
-        return UvAllowance(self.reference, screened=True, eyes_closed_confirmed_at=self.eyes_closed_at)
+        return UvAllowance(self.reference, screened=True, eyes_closed_confirmed_at=time.time())
 
     def begin_again(self) -> None:
-        """Back to the position page for another try: what was said about the eyes must be said again."""
+        """Back to the position page for another try."""
         with self.lock:
             self.move("again")
-            self.eyes_closed_at = None
             self.progress = Progress()
 
     def wipe(self, state: State = State.LANGUAGE) -> None:
@@ -163,7 +192,7 @@ class Session:
             if state is State.LANGUAGE:
                 self.language, self.text_size = "en", 100
             self.state = state
-            self.reference = self.consent = self.scan = self.eyes_closed_at = None
+            self.reference = self.consent = self.scan = None
             self.uv_screened = False
             self.progress = Progress()
             self.touch()

@@ -80,7 +80,8 @@ class Kiosk:
             raise RecordsError("There is no consent of this session, so there is no scan.")
         if self.records.scan(session.scan).state != "consented":
             session.scan = self._new_scan(session)
-        self.work.start(session.scan, session.consent, session.allowance(), session.progress, words)
+        uv = self.has_uv and session.may_have_uv
+        self.work.start(session.scan, session.consent, uv, session.progress, words)
 
     def shred(self, scan: UUID) -> Shredded:
         """Destroy everything kept of one scan, since its patient wants that."""
@@ -90,7 +91,7 @@ class Kiosk:
         """The patient goes: the light of the preview goes off, a scan without pictures is abandoned."""
         if session.scan is None:
             return
-        if session.state in (State.POSITION, State.EYES):
+        if session.state is State.POSITION:
             try:
                 self.camera.end(str(session.scan))
             except CaptureFault as error:

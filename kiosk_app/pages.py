@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +22,8 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, NotFound, SecurityError
 from werkzeug.wrappers import Response
 
-from kiosk_app import sentences
-from kiosk_app.journey import ENDS, STEPS, WARNING_S, NotNow, Session, State
+from kiosk_app import sentences, speech
+from kiosk_app.journey import ENDS, STEP_OF, STEPS, WARNING_S, NotNow, Session, State
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
 from kiosk_app.overlay_words import overlay_words
@@ -72,8 +71,7 @@ def render(name: str, status: int = 200, **facts: Any) -> tuple[str, int]:
     """The template of a page, with what every page needs."""
     session: Session | None = g.get("session")
     left = session.left() if session is not None else None
-    on_the_way = session is not None and session.state.value == name and session.state in STEPS
-    step = STEPS.index(State(name)) + 1 if on_the_way else None
+    step = STEP_OF.get(session.state) if session is not None and session.state.value == name else None
     page = render_template(
         f"{name}.html",
         page=name,
@@ -131,8 +129,7 @@ def show(name: str) -> Response | tuple[str, int]:
     if name not in {state.value for state in State}:
         raise NotFound
     session = the_session()
-    if session.state is State.SCAN and session.progress.state == "ready":
-        session.move("shown")
+    session.follow()
     if session.state.value != name:
         return page_of(session)
     if session.state is State.LANGUAGE:
@@ -142,8 +139,25 @@ def show(name: str) -> Response | tuple[str, int]:
 
 
 def _scan_facts(session: Session) -> dict[str, Any]:
-    trouble = sentences.trouble(session.progress.reason) if session.progress.state == "failed" else None
-    return {"progress": session.progress, "trouble": trouble, "stages": sentences.STAGES}
+    progress, protection = session.progress, speech.protection_of(the_kiosk().eye_protection)
+    failed = progress.state == "failed"
+    return {
+        "progress": progress,
+        "trouble": sentences.trouble(progress.reason) if failed else None,
+        "stages": sentences.STAGES,
+        "protection": protection,
+        "say": None if failed else speech.said_at(progress, protection),
+        "spoken": speech.SPOKEN,
+        "closed_at_most": speech.CLOSED_AT_MOST_S,
+    }
+
+
+def _eyes_facts(session: Session) -> dict[str, Any]:
+    return {
+        "again": sentences.EYES_AGAIN.get(session.progress.reason or ""),
+        "say": speech.protection_of(the_kiosk().eye_protection).before,
+        "spoken": speech.SPOKEN,
+    }
 
 
 def _result_facts(session: Session) -> dict[str, Any]:
@@ -155,6 +169,7 @@ def _result_facts(session: Session) -> dict[str, Any]:
 _facts: dict[State, Callable[[Session], dict[str, Any]]] = {
     State.POSITION: lambda _session: {"guidance": sentences.GUIDANCE},
     State.SCAN: _scan_facts,
+    State.EYES: _eyes_facts,
     State.RESULT: _result_facts,
 }
 
@@ -197,20 +212,19 @@ def light_questions() -> Response:
 def position() -> Response:
     session = the_session()
     with session.lock:
-        if session.move("ready" if session.uv_screened else "ready_without_uv") is State.SCAN:
-            the_kiosk().begin_scan(session, overlay_words())
+        session.move("ready")
+        the_kiosk().begin_scan(session, overlay_words())
     return page_of(session)
 
 
 @blueprint.post("/eyes")
 def eyes() -> Response:
-    """The patient says that their eyes are closed; from here the UV light may be used for 30 s."""
+    """The patient says that their eyes are protected; from here the UV light may be used for 30 s."""
     session = the_session()
     with session.lock:
-        closed = request.form.get("eyes") == "closed"
-        session.move("closed" if closed else "skip_uv")
-        session.eyes_closed_at = time.time() if closed else None
-        the_kiosk().begin_scan(session, overlay_words())
+        protected = request.form.get("eyes") == "protected"
+        session.move("protected" if protected else "skip_uv")
+        session.progress.answer(session.eyes_are_protected() if protected else None)
     return page_of(session)
 
 

@@ -23,6 +23,7 @@ from hardware.board import Board, load_board
 from hardware.capture import Capture, write_capture_folder
 from kiosk_app.analyst import Analyst, Outcome
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
+from kiosk_app.phases import take_pictures
 from kiosk_app.simulated_patient import SimulatedPatient, patient_options
 from kiosk_app.socket_paths import check_socket_paths
 
@@ -121,14 +122,18 @@ def _capture(profile: Board, board: Path, run: Path, patient: SimulatedPatient) 
     common = ("--board", board, "--state", run)
     simulated = patient.arguments if profile.simulated else ()
     session, consent = str(uuid4()), ConsentStamp("operator", "en", datetime.now(timezone.utc))
-    uv = UvAllowance(f"demo-{secrets.token_hex(8)}", True, time.time()) if profile.simulated else None
+    patient_reference = f"demo-{secrets.token_hex(8)}"
+
+    def ask(_why: str | None) -> UvAllowance:
+        """A simulated patient closes the eyes when told."""
+        return UvAllowance(patient_reference, True, time.time())
+
     try:
         supervisor.start(Part("lightd", dermakiosk("lightd", *common), logged_ready))
         supervisor.start(Part("captured", dermakiosk("captured", *common, *simulated), logged_ready))
         # The daemons' memory is mapped, so the pictures outlive them.
-        return CaptureClient(run / "run" / "capture.sock", timeout=60.0).capture(
-            session, consent, uv, _show_progress
-        )
+        camera = CaptureClient(run / "run" / "capture.sock", timeout=60.0)
+        return take_pictures(camera, session, consent, ask if profile.simulated else None, _show_progress)
     finally:
         supervisor.stop()
 

@@ -8,8 +8,8 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from firmware.capture_client import CaptureFault
-from kiosk_app import sentences
-from kiosk_app.journey import Session, State
+from kiosk_app import sentences, speech
+from kiosk_app.journey import LEADS, TABLE, Session, State
 from kiosk_app.keyring import KeyringError
 from kiosk_app.pages import the_kiosk, the_session
 from kiosk_app.readings import cards
@@ -23,7 +23,7 @@ PREVIEW_QUALITY = 80
 def preview() -> Response | tuple[Response, int]:
     """One preview picture (JPEG) with its guidance in headers; only after the consent record."""
     session = the_session()
-    if session.consent is None or session.scan is None or session.state not in (State.POSITION, State.EYES):
+    if session.consent is None or session.scan is None or session.state is not State.POSITION:
         return jsonify(error="There is no preview on this page."), 409
     try:
         seen = the_kiosk().camera.preview(str(session.scan), session.consent)
@@ -43,19 +43,18 @@ def preview() -> Response | tuple[Response, int]:
 
 @blueprint.get("/scan/progress")
 def progress() -> Response:
-    """How far the scan is. `next` is the address to go to once it is set."""
+    """How far the scan is. `say` names what is said aloud now; `next` is where to go once it is set."""
     session = the_session()
     if session.state is not State.SCAN:
-        return jsonify(
-            stage="over", done=0, of=0, state="ready", reason=None, sentence="", next=_page(session.state)
-        )
+        over = {"stage": "over", "done": 0, "of": 0, "state": "ready", "reason": None, "sentence": ""}
+        return jsonify(**over, say=None, next=_page(session.state))
     now = session.progress
     stage = sentences.STAGES.get(now.stage, sentences.STAGES["starting"])
     sentence, address = str(stage), None
     if now.state == "failed":
         sentence, address = str(sentences.trouble(now.reason).happened), _page(State.SCAN)
-    elif now.state == "ready":
-        address = _page(State.RESULT)
+    elif now.state in ("asking", "ready"):
+        address = _page(TABLE[State.SCAN, LEADS[now.state]])
     return jsonify(
         stage=now.stage,
         done=now.done,
@@ -63,6 +62,7 @@ def progress() -> Response:
         state=now.state,
         reason=now.reason,
         sentence=sentence,
+        say=None if address else speech.said_at(now, speech.protection_of(the_kiosk().eye_protection)),
         next=address,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from typing import Any, Protocol
@@ -17,6 +19,7 @@ from kiosk_app.analyst import AnalysisFailed, Outcome
 from kiosk_app.courier import Courier
 from kiosk_app.journey import Progress
 from kiosk_app.keyring import KeyringError
+from kiosk_app.phases import UV, take_pictures
 from kiosk_app.records import Records, RecordsError
 from kiosk_app.sealer import Sealer, SealerError
 from kiosk_app.vault import Vault, VaultError, VaultFull
@@ -25,6 +28,8 @@ from models.analysis.words import ENGLISH, Words
 log = structlog.get_logger()
 
 TRIES = 3  # for one Capture in one run of the application
+# The page of the question wipes a silent session long before, even where it was extended ten times.
+ASK_S = 1200.0
 
 
 class Measures(Protocol):
@@ -61,12 +66,13 @@ class ScanWork:
         self,
         scan: UUID,
         consent: ConsentStamp,
-        uv: UvAllowance | None,
+        uv: bool,
         progress: Progress,
         words: Words = ENGLISH,
     ) -> threading.Thread:
         """Do the whole scan in a thread of its own; `progress` tells the page how far it is.
 
+        With `uv` the patient is asked to close the eyes once the other pictures are there.
         The patient's overlays are in `words`. A scan that is finished later, without them, is in English.
         """
         thread = threading.Thread(
@@ -79,7 +85,7 @@ class ScanWork:
         self,
         scan: UUID,
         consent: ConsentStamp,
-        uv: UvAllowance | None,
+        uv: bool,
         progress: Progress,
         words: Words = ENGLISH,
     ) -> None:
@@ -99,7 +105,7 @@ class ScanWork:
         self,
         scan: UUID,
         consent: ConsentStamp,
-        uv: UvAllowance | None,
+        uv: bool,
         progress: Progress,
         words: Words,
         left: threading.Event,
@@ -194,26 +200,49 @@ class ScanWork:
         self,
         scan: UUID,
         consent: ConsentStamp,
-        uv: UvAllowance | None,
+        uv: bool,
         progress: Progress,
         left: threading.Event,
     ) -> None:
         def on_progress(light: str, done: int, of: int) -> None:
             if left.is_set():
                 raise _Left
-            progress.stage, progress.done, progress.of = "pictures", done, of
+            stage = {UV: "uv", "done": progress.stage}.get(light, "pictures")
+            progress.stage, progress.done, progress.of = stage, done, of
+
+        waited = 0.0
+
+        def ask(why: str | None) -> UvAllowance | None:
+            nonlocal waited
+            asked = time.monotonic()
+            try:
+                return self._ask(progress, why, left)
+            finally:
+                waited += time.monotonic() - asked
 
         began = time.monotonic()
-        capture = self._camera.capture(str(scan), consent, uv, on_progress)
+        capture = take_pictures(self._camera, str(scan), consent, ask if uv else None, on_progress)
         taken = time.monotonic()
         if left.is_set():
             raise _Left
         progress.stage, progress.done, progress.of = "keeping", 0, 0
         size = self._vault.put_capture(scan, self._records.dek(scan), capture)
-        seconds = {"capture": _since(began, taken), "vault": _since(taken)}
+        seconds = {"capture": _since(began, taken - waited), "vault": _since(taken)}
         facts = {"frames": len(capture.frames), "missing": dict(capture.missing), "vault_bytes": size}
         self._records.advance(scan, states.CONSENTED, states.CAPTURED, seconds=seconds, **facts)
-        log.info("scan", scan=str(scan), state=states.CAPTURED, frames=len(capture.frames), uv=uv is not None)
+        taken_under_uv = capture.frame(UV) is not None
+        log.info("scan", scan=str(scan), state=states.CAPTURED, frames=len(capture.frames), uv=taken_under_uv)
+
+    def _ask(self, progress: Progress, why: str | None, left: threading.Event) -> UvAllowance | None:
+        """The patient's word about the eyes; None where they do without UV. Raises _Left."""
+        progress.ask(why)
+        deadline = time.monotonic() + ASK_S
+        while not left.is_set():
+            with contextlib.suppress(queue.Empty):
+                return progress.answers.get(timeout=0.1)
+            if time.monotonic() > deadline:
+                progress.answer(None)
+        raise _Left
 
     def _finish(self, scan: UUID, progress: Progress, words: Words) -> None:
         row = self._records.scan(scan)

@@ -19,15 +19,25 @@ GUIDANCE: dict[str, LazyString] = {
     "move_down": _("Move down a little"),
     "turn_to_front": _("Turn your face to the camera"),
     "too_dark": _("It is a little dark here"),
+    "open_eyes": _("Please open your eyes"),
     "hold_still": _("That is just right"),
 }
 
 STAGES: dict[str, LazyString] = {
     "starting": _("Getting ready"),
     "pictures": _("Taking pictures"),
+    "uv": _("The UV picture"),
     "keeping": _("Locking your pictures away"),
     "measuring": _("Measuring"),
     "sealing": _("Sealing your result"),
+}
+
+# Why a patient is asked once more to close the eyes, by the codes of `phases.ASK_AGAIN`.
+EYES_AGAIN: dict[str, LazyString] = {
+    "eyes_open": _("It looked as if your eyes were open, so the UV light stayed off."),
+    "no_face": _("We could not see your face, so the UV light stayed off."),
+    "two_faces": _("We saw more than one face, so the UV light stayed off."),
+    "eyes_not_confirmed": _("It took us too long, so the UV light stayed off."),
 }
 
 # The overlay pictures of a result, by the names that the analysis gives them.

@@ -1,4 +1,6 @@
 // What every page does: no context menu, no drag, a tap keeps the session, silence ends it after a warning.
+import { chime } from "./speech.js";
+
 const body = document.body;
 const token = document.querySelector('meta[name="csrf-token"]').content;
 
@@ -55,26 +57,8 @@ function watch(seconds, warning) {
       shown.textContent = left;
       if (!dialog.open) {
         dialog.showModal();
-        chime();
-      } else if (left % 10 === 0) chime();
+        chime("call");
+      } else if (left % 10 === 0) chime("call");
     }
   }, 1000);
-}
-
-// Two soft notes; a browser without sound is no reason to fail.
-export function chime() {
-  if (!window.AudioContext) return;
-  const audio = new AudioContext();
-  for (const [note, at] of [[523.25, 0], [659.25, 0.25]]) {
-    const tone = audio.createOscillator();
-    const volume = audio.createGain();
-    tone.frequency.value = note;
-    volume.gain.setValueAtTime(0.0001, audio.currentTime + at);
-    volume.gain.exponentialRampToValueAtTime(0.2, audio.currentTime + at + 0.03);
-    volume.gain.exponentialRampToValueAtTime(0.0001, audio.currentTime + at + 0.6);
-    tone.connect(volume).connect(audio.destination);
-    tone.start(audio.currentTime + at);
-    tone.stop(audio.currentTime + at + 0.7);
-  }
-  setTimeout(() => audio.close(), 1500);
 }

@@ -10,11 +10,14 @@ for (const line of document.querySelector("[data-sentences]").content.children) 
 const PAUSE_MS = 120;
 const CALM_MS = 700; // a sentence stays this long, so that it can be read
 const FAILURES = 4;
+// The patient goes on: the camera is needed for something else now.
+const leaving = new AbortController();
+document.addEventListener("submit", () => leaving.abort());
 let failures = 0;
 let said = -Infinity;
 
 async function show() {
-  const answer = await fetch("/preview", { cache: "no-store" });
+  const answer = await fetch("/preview", { cache: "no-store", signal: leaving.signal });
   if (answer.status === 409 || answer.status === 410) {
     location.assign("/");
     return false;
@@ -41,6 +44,7 @@ async function run() {
       if (!(await show())) return;
       failures = 0;
     } catch {
+      if (leaving.signal.aborted) return;
       failures += 1;
       if (failures >= FAILURES) {
         location.assign(box.dataset.trouble);

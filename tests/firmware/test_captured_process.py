@@ -224,6 +224,21 @@ def test_a_second_capture_meanwhile_is_told_busy(kiosk, client):
     thread.join(20)
 
 
+def test_a_preview_of_closed_eyes_asks_to_open_them(tmp_path):
+    with running_kiosk(small_board(tmp_path), tmp_path / "k") as kiosk:
+        client = CaptureClient(kiosk.capture_socket)
+        assert client.preview("s1", consent()).guidance == "hold_still"
+        kiosk.captured.end()
+        lids = cv2.imread(kiosk.portrait)
+        height, width = lids.shape[:2]
+        for x in (0.396, 0.604):
+            eye = (round(x * width), round(0.404 * height))
+            cv2.ellipse(lids, eye, (round(0.05 * width), round(0.03 * width)), 0, 0, 360, (125, 150, 205), -1)
+        cv2.imwrite(kiosk.portrait, lids)
+        kiosk.captured = kiosk.start_captured()
+        assert client.preview("s2", consent()).guidance == "open_eyes"
+
+
 def test_a_dead_white_lamp_is_named(tmp_path):
     board = small_board(tmp_path, '\n[simulation]\ndead_lamps = ["white"]\n')
     with running_kiosk(board, tmp_path / "k") as kiosk:

@@ -44,6 +44,11 @@ def test_guidance_tells_which_way(found, code):
     assert guide(PICTURE, found, None) == code
 
 
+def test_closed_eyes_are_asked_to_open_once_the_face_is_in_its_place():
+    assert guide(PICTURE, face(), None, eyes_closed=True) == "open_eyes"
+    assert guide(PICTURE, face(width=0.3), None, eyes_closed=True) == "too_far"
+
+
 def test_guidance_without_a_face():
     assert guide(PICTURE, None, "no_face") == "no_face"
     assert guide(PICTURE, None, "two_faces") == "two_faces"

@@ -18,7 +18,18 @@ from models.analysis import overlay
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
 from tests.support.kiosk_bench import Bench, wait_until
 
-WAY = ("language", "about", "consent", "light_questions", "position", "eyes", "scan", "result", "done")
+WAY = (
+    "language",
+    "about",
+    "consent",
+    "light_questions",
+    "position",
+    "scan",
+    "eyes",
+    "scan",
+    "result",
+    "done",
+)
 # What does not fit, or is too small to touch: as a list, so that a failure names it.
 LOOK = """() => ({
   wider: document.documentElement.scrollWidth - innerWidth,
@@ -56,6 +67,17 @@ class Screen:
         with self.page.expect_navigation(wait_until="domcontentloaded"):
             self.page.click("form[data-primary] button.primary")
 
+    def walk_to(self, name: str) -> None:
+        """From "about" to the page `name` by the primary buttons; a scan leads on by itself."""
+        for step in WAY[1 : WAY.index(name)]:
+            if step == "scan":
+                continue
+            self.arrives_at(step)
+            if step == "position":
+                self.page.wait_for_selector("[data-preview][data-good]")
+            self.tap()
+        self.arrives_at(name)
+
     def arrives_at(self, name: str) -> None:
         expect(self.page.locator("body")).to_have_attribute("data-page", name)
 
@@ -78,19 +100,20 @@ def test_every_page_of_the_way_fits_and_can_be_touched(
     browser: Browser, address: str, bench: Bench, size: tuple[int, int], language: str
 ) -> None:
     with on_screen(browser, address, size) as screen:
-        for step in WAY:
+        for place, step in enumerate(WAY):
             screen.arrives_at(step)
             if step == "position":
                 screen.page.wait_for_selector("[data-preview][data-good]")
-            assert screen.keep(f"{language}-{step}") == {"wider": 0, "taller": 0, "small": []}, step
+            name = "scan-uv" if WAY[place - 1] == "eyes" else step
+            assert screen.keep(f"{language}-{name}") == {"wider": 0, "taller": 0, "small": []}, step
             if step == "language":
                 screen.page.click(f"button[value={language}]")
-            elif step == "eyes":
+            elif step in ("position", "eyes"):
                 bench.camera.hold.clear()
                 screen.tap()
             elif step == "scan":
                 bench.camera.hold.set()
-                screen.page.wait_for_url("**/result")
+                screen.page.wait_for_url(f"**/{WAY[place + 1]}")
             elif step != "done":
                 screen.tap()
         assert screen.page.evaluate("document.documentElement.dir") == ("rtl" if language == "ar" else "ltr")
@@ -103,11 +126,8 @@ def test_the_words_in_a_picture_are_large_enough_to_read(
 ) -> None:
     with on_screen(browser, address, size) as screen:
         screen.page.click("button[value=de]")
-        for step in WAY[1:6]:
-            screen.arrives_at(step)
-            if step == "position":
-                screen.page.wait_for_selector("[data-preview][data-good]")
-            screen.tap()
+        screen.walk_to("eyes")
+        screen.tap()
         screen.page.wait_for_url("**/result")
         assert screen.page.locator("main img").count() == 0  # the numbers have their page for themselves
         screen.page.click("nav.tabs a >> nth=1")
@@ -125,12 +145,73 @@ def test_text_at_twice_the_size_loses_nothing(browser: Browser, address: str, si
         screen.page.click("button[value=de]")
         for _ in range(2):
             screen.page.click("button[name=larger]")
-        for step in ("about", "consent", "light_questions", "position"):
+        for step in ("about", "consent", "light_questions", "position", "eyes"):
             screen.arrives_at(step)
             found = screen.keep(f"de-{step}-200")
             assert found["wider"] == 0
             screen.page.click("footer .button >> nth=0", trial=True)  # scrolls to it: nothing covers it
             screen.tap()
+
+
+# Every line that is said, by its name.
+LISTEN = """addEventListener("say", e => heard(e.detail.name), true);"""
+
+
+def test_what_closed_eyes_need_to_know_is_said_in_time(browser: Browser, address: str, bench: Bench) -> None:
+    said: list[tuple[str, bool]] = []
+
+    def heard(name: str) -> None:
+        said.append((name, ("uv", True) in bench.camera.phases()))
+
+    with on_screen(browser, address, TALL) as screen:
+        screen.page.expose_function("heard", heard)
+        screen.page.add_init_script(LISTEN)
+        screen.page.click("button[value=en]")
+        bench.camera.hold.clear()
+        screen.walk_to("scan")
+        expect(screen.page.locator("[data-said]")).to_contain_text("look at the small light")
+        bench.camera.hold.set()
+        screen.arrives_at("eyes")
+        expect(screen.page.locator("[data-said]")).to_contain_text("three rising notes")
+        bench.camera.hold.clear()
+        screen.tap()
+        expect(screen.page.locator("[data-said]")).to_have_text(
+            "Keep your eyes closed until you hear three rising notes."
+        )
+        bench.camera.hold.set()
+        screen.page.wait_for_url("**/result")
+    assert said == [("look", False), ("close_eyes", False), ("keep_closed", False), ("open_eyes", True)]
+
+
+def test_eyes_that_were_seen_open_are_asked_again_kindly(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    for size in (TALL, WIDE):
+        bench.camera.uv_says = ["eyes_open"]
+        with on_screen(browser, address, size) as screen:
+            screen.page.click("button[value=de]")
+            screen.walk_to("eyes")
+            screen.tap()
+            expect(screen.page.locator(".notice")).to_be_visible(timeout=10_000)
+            assert screen.keep("de-eyes-again") == {"wider": 0, "taller": 0, "small": []}
+            screen.page.click("form:not([data-primary]) >> text=UV-Licht")
+            screen.page.wait_for_url("**/result")
+            assert screen.complaints == []
+
+
+def test_eyes_are_told_to_open_even_if_the_application_is_gone(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    with on_screen(browser, address, TALL) as screen:
+        screen.page.click("button[value=en]")
+        screen.walk_to("eyes")
+        bench.camera.hold.clear()
+        screen.tap()
+        screen.page.route("**/scan/progress", lambda route: route.abort())
+        expect(screen.page.locator("[data-said]")).to_have_text("You can open your eyes.", timeout=20_000)
+        screen.page.unroute("**/scan/progress")
+        bench.camera.hold.set()
+        screen.page.wait_for_url("**/result")
 
 
 def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address: str, bench: Bench) -> None:
@@ -173,8 +254,9 @@ def test_a_refusal_and_a_fault_are_pages_with_a_way_on(browser: Browser, address
         bench.analyst.refuse = "too_dark"
         screen.tap()
         screen.page.wait_for_selector("[data-preview][data-good]")
-        for _ in range(2):
-            screen.tap()
+        screen.tap()
+        screen.arrives_at("eyes")
+        screen.tap()
         screen.page.wait_for_selector("body[data-state=failed]")
         assert screen.keep("en-refused")["small"] == []
         screen.tap()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from html.parser import HTMLParser
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from hardware.board import Limits
 from kiosk_app import records as states
 from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
+from kiosk_app.phases import ASK_AGAIN, ASKS
+from kiosk_app.sentences import EYES_AGAIN
+from kiosk_app.speech import CLOSED_AT_MOST_S, PROTECTIONS, SPOKEN
 from tests.support.kiosk_bench import Bench, wait_until
 
 
@@ -72,11 +77,15 @@ class Visitor:
             if self.page.name == name:
                 return self.page
             if self.page.name == "scan":
-                wait_until(lambda: self.progress()["next"])
-                self.look(self.progress()["next"])
+                self.wait()
             else:
                 self.tap()
         raise AssertionError(f"{name} was not reached; the walk ended on {self.page.name}")
+
+    def wait(self) -> Page:
+        """Wait for the scan, then go where it leads."""
+        wait_until(lambda: self.progress()["next"])
+        return self.look(self.progress()["next"])
 
     def progress(self) -> dict[str, Any]:
         answer: dict[str, Any] = self.client.get("/scan/progress").get_json()
@@ -93,20 +102,22 @@ def the_session(bench: Bench) -> Session:
     return session
 
 
+def the_scan(bench: Bench) -> states.ScanRow:
+    (scan,) = bench.kiosk.records.scans()
+    return scan
+
+
 def test_the_primary_forms_lead_from_language_to_done(visitor: Visitor, bench: Bench) -> None:
     met = [visitor.page.name]
     while met[-1] != "done":
-        if met[-1] == "scan":
-            visitor.walk_to("result")
-        else:
-            visitor.tap()
-        met.append(visitor.page.name)
+        met.append((visitor.wait() if met[-1] == "scan" else visitor.tap()).name)
     assert met == [
         "language",
         "about",
         "consent",
         "light_questions",
         "position",
+        "scan",
         "eyes",
         "scan",
         "result",
@@ -115,7 +126,8 @@ def test_the_primary_forms_lead_from_language_to_done(visitor: Visitor, bench: B
     latest = bench.kiosk.records.latest()
     assert latest is not None
     assert latest.state == states.HANDED_OVER
-    assert bench.camera.captured[0]["uv"].screened is True
+    assert bench.camera.phases() == [("lit", False), ("uv", True)]
+    assert bench.camera.captured[1]["uv"].screened is True
 
 
 def every_page(visitor: Visitor) -> list[Page]:
@@ -199,14 +211,145 @@ def test_any_answer_but_a_clear_no_is_a_scan_without_uv(visitor: Visitor, bench:
     visitor.walk_to("light_questions")
     visitor.tap("/light_questions", answer="some")
     visitor.walk_to("result")
-    assert bench.camera.captured[0]["uv"] is None
+    assert bench.camera.phases() == [("all", False)]
 
 
 def test_without_the_word_about_the_eyes_there_is_no_uv(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
     visitor.walk_to("result")
-    assert bench.camera.captured[0]["uv"] is None
+    assert bench.camera.phases() == [("lit", False)]
+
+
+def test_the_word_about_the_eyes_is_given_at_the_uv_step_itself(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("eyes")
+    assert bench.camera.phases() == [("lit", False)]  # everything else is taken, with the eyes open
+    asked = time.time()
+    visitor.tap()
+    visitor.walk_to("result")
+    assert bench.camera.captured[1]["uv"].eyes_closed_confirmed_at >= asked
+
+
+def test_open_eyes_are_asked_once_more_and_only_the_uv_picture_is_taken_again(
+    visitor: Visitor, bench: Bench
+) -> None:
+    bench.camera.uv_says = ["eyes_open"]
+    visitor.walk_to("eyes")
+    assert "UV light stayed off" not in visitor.page.text
+    visitor.tap()
+    assert visitor.wait().name == "eyes"
+    assert "It looked as if your eyes were open" in visitor.page.text
+    visitor.tap()
+    visitor.walk_to("result")
+    assert bench.camera.phases() == [("lit", False), ("uv", True), ("uv", True)]
+    assert the_scan(bench).figures["missing"] == {}
+
+
+def test_eyes_that_stay_open_are_asked_three_times_and_the_scan_is_whole_without_uv(
+    visitor: Visitor, bench: Bench
+) -> None:
+    bench.camera.uv_says = ["eyes_open"] * 9
+    visitor.walk_to("eyes")
+    for _ in range(ASKS):
+        assert visitor.page.name == "eyes"
+        visitor.tap()
+        visitor.wait()
+    assert visitor.page.name == "result"
+    assert the_scan(bench).state == states.HANDED_OVER
+    assert the_scan(bench).figures["missing"] == {"uv365": "eyes_open"}
+
+
+def test_after_open_eyes_the_patient_can_still_leave_uv_out(visitor: Visitor, bench: Bench) -> None:
+    bench.camera.uv_says = ["eyes_open"]
+    visitor.walk_to("eyes")
+    visitor.tap()
+    visitor.wait()
+    visitor.tap("/eyes", eyes="open")
+    assert visitor.walk_to("result").name == "result"
+    assert bench.camera.phases() == [("lit", False), ("uv", True)]
+    assert the_scan(bench).figures["missing"] == {"uv365": "skipped"}
+
+
+def test_closed_eyes_are_told_when_to_open_and_only_after_uv(visitor: Visitor, bench: Bench) -> None:
+    bench.analyst.go.clear()
+    visitor.walk_to("position")
+    bench.camera.hold.clear()
+    visitor.tap()
+    assert (visitor.page.body["data-say"], visitor.progress()["say"]) == ("look", "look")
+    bench.camera.hold.set()
+    assert visitor.wait().body["data-say"] == "close_eyes"
+    bench.camera.hold.clear()
+    visitor.tap()
+    assert (visitor.page.body["data-say"], visitor.page.body["data-after"]) == ("keep_closed", "open_eyes")
+    assert visitor.progress()["say"] == "keep_closed"
+    bench.camera.hold.set()
+    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    assert visitor.progress()["say"] == "open_eyes"
+    bench.analyst.go.set()
+    visitor.walk_to("result")
+
+
+def test_eyes_that_were_never_closed_are_not_told_to_open(visitor: Visitor, bench: Bench) -> None:
+    bench.analyst.go.clear()
+    visitor.walk_to("eyes")
+    visitor.tap("/eyes", eyes="open")
+    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    assert visitor.progress()["say"] == "move"
+    bench.analyst.go.set()
+
+
+def test_goggles_are_put_on_and_taken_off_by_their_own_sentences(visitor: Visitor, bench: Bench) -> None:
+    bench.kiosk.eye_protection = "goggles"
+    page = visitor.walk_to("eyes")
+    assert page.body["data-say"] == "goggles_on"
+    assert "Put the goggles on" in page.text
+    page = visitor.tap()
+    assert page.body["data-after"] == "goggles_off"
+
+
+def test_a_patient_who_leaves_at_the_question_about_the_eyes_leaves_no_picture(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("eyes")
+    scan = the_scan(bench)
+    visitor.tap("/start-over")
+    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == states.ABANDONED)
+    assert bench.kiosk.vault.items(scan.id) == []
+
+
+def test_silence_at_the_question_about_the_eyes_wipes_the_session(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("eyes")
+    scan = the_scan(bench)
+    the_session(bench).touched -= PATIENCE_S[State.EYES] + 1
+    assert visitor.look("/").name == "expired"
+    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == states.ABANDONED)
+    assert bench.camera.phases() == [("lit", False)]
+
+
+def test_a_browser_that_is_gone_when_the_question_comes_does_not_hold_the_session(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("scan")
+    wait_until(lambda: visitor.progress()["next"])
+    the_session(bench).touched -= PATIENCE_S[State.SCAN] + 1
+    assert bench.kiosk.sessions.expire() == 1
+    wait_until(lambda: bench.kiosk.records.scans()[0].state == states.ABANDONED)
+
+
+def test_a_second_tap_about_the_eyes_changes_nothing(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("eyes")
+    fields = visitor.page.form()["fields"]
+    visitor.tap()
+    visitor.client.post("/eyes", data=fields | {"eyes": "open"})
+    visitor.walk_to("result")
+    assert the_scan(bench).figures["missing"] == {}
+
+
+def test_the_sentences_spoken_about_the_eyes_exist(bench: Bench) -> None:
+    for protection in PROTECTIONS.values():
+        assert {protection.before, protection.during, protection.after} <= set(SPOKEN)
+    assert set(EYES_AGAIN) == ASK_AGAIN
+    assert Limits().eye_protection_s + Limits().uv_pulse_s <= CLOSED_AT_MOST_S
 
 
 def test_a_walk_in_is_not_asked_about_uv(visitor: Visitor, bench: Bench) -> None:
@@ -215,7 +358,7 @@ def test_a_walk_in_is_not_asked_about_uv(visitor: Visitor, bench: Bench) -> None
     assert visitor.tap().name == "position"
     assert visitor.tap().name == "scan"
     visitor.walk_to("result")
-    assert bench.camera.captured[0]["uv"] is None
+    assert bench.camera.phases() == [("all", False)]
 
 
 def test_a_page_out_of_turn_leads_back_to_ones_own(visitor: Visitor) -> None:
@@ -223,7 +366,9 @@ def test_a_page_out_of_turn_leads_back_to_ones_own(visitor: Visitor) -> None:
     for address in ("/result", "/scan", "/position", "/done"):
         assert visitor.look(address).name == "about"
     token = visitor.page.form()["fields"]["csrf_token"]
-    answer = visitor.client.post("/eyes", data={"csrf_token": token, "eyes": "closed"}, follow_redirects=True)
+    answer = visitor.client.post(
+        "/eyes", data={"csrf_token": token, "eyes": "protected"}, follow_redirects=True
+    )
     assert Page(answer).name == "about"
 
 
@@ -282,7 +427,7 @@ def test_a_refusal_is_a_page_that_says_what_to_do(
 ) -> None:
     bench.analyst.refuse = reason
     visitor.walk_to("eyes")
-    visitor.tap()
+    visitor.tap("/eyes", eyes="open")
     wait_until(lambda: visitor.progress()["state"] == "failed")
     assert visitor.progress()["reason"] == reason
     page = visitor.look(visitor.progress()["next"])

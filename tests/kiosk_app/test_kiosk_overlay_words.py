@@ -47,9 +47,8 @@ def test_a_scan_is_drawn_in_the_language_of_its_session(bench: Bench, language: 
     client.post("/language", data={"language": language}, headers={"Accept-Language": "en"})
     client.post("/about")
     client.post("/consent", data={"consent": "agree"})
-    client.post("/light_questions", data={"answer": "none"})
+    client.post("/light_questions", data={"answer": "some"})
     client.post("/position")
-    client.post("/eyes", data={"eyes": "closed"})
     wait_until(lambda: bench.analyst.words)
     assert bench.analyst.words == [words_in(bench, language)]
     assert (bench.analyst.words[0] == ENGLISH) == (language == "en")
@@ -59,7 +58,7 @@ def test_a_scan_that_is_finished_after_a_restart_is_drawn_in_english(bench: Benc
     stamp = ConsentStamp("1", "de", datetime.now(timezone.utc))
     scan = bench.kiosk.records.create(stamp.to_dict(), "demo-1")
     bench.analyst.fail = AnalysisFailed("the kiosk was switched off")
-    bench.kiosk.work.do(scan, stamp, None, Progress(), words_in(bench, "de"))
+    bench.kiosk.work.do(scan, stamp, False, Progress(), words_in(bench, "de"))
     bench.analyst.fail = None
     bench.again().work.go_on()
     assert bench.analyst.words == [ENGLISH]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from firmware.capture_client import CaptureFault
-from firmware.stamps import ConsentStamp
+from firmware.stamps import ConsentStamp, UvAllowance
 from kiosk_app import records as states
 from kiosk_app.analyst import AnalysisFailed
 from kiosk_app.journey import Progress
@@ -29,7 +30,7 @@ def consented(bench: Bench) -> UUID:
 
 def do(bench: Bench, scan: UUID) -> Progress:
     progress = Progress()
-    bench.kiosk.work.do(scan, STAMP, None, progress)
+    bench.kiosk.work.do(scan, STAMP, False, progress)
     return progress
 
 
@@ -105,7 +106,7 @@ def test_a_refused_capture_is_destroyed(bench: Bench) -> None:
 def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -> None:
     scan, progress = consented(bench), Progress()
     bench.camera.hold.clear()
-    thread = bench.kiosk.work.start(scan, STAMP, None, progress)
+    thread = bench.kiosk.work.start(scan, STAMP, False, progress)
     wait_until(lambda: progress.done == 3)
     bench.kiosk.work.leave(scan)
     bench.camera.hold.set()
@@ -117,12 +118,62 @@ def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -
 def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench) -> None:
     scan, progress = consented(bench), Progress()
     bench.analyst.go.clear()
-    thread = bench.kiosk.work.start(scan, STAMP, None, progress)
+    thread = bench.kiosk.work.start(scan, STAMP, False, progress)
     wait_until(lambda: state_of(bench, scan) == states.CAPTURED)
     bench.kiosk.work.leave(scan)
     bench.analyst.go.set()
     thread.join(10)
     assert state_of(bench, scan) == states.HANDED_OVER
+
+
+def asked(bench: Bench, scan: UUID) -> tuple[Progress, threading.Thread]:
+    """A scan whose lit pictures are there, and that waits for the patient's word."""
+    progress = Progress()
+    thread = bench.kiosk.work.start(scan, STAMP, True, progress)
+    wait_until(lambda: progress.state == "asking")
+    return progress, thread
+
+
+@pytest.mark.parametrize("code", ["unavailable", "camera_frozen", "light_fault", "deadline", "busy"])
+def test_a_camera_lost_after_the_lit_pictures_costs_the_uv_picture_only(bench: Bench, code: str) -> None:
+    scan = consented(bench)
+    progress, thread = asked(bench, scan)
+    bench.camera.uv_fault = CaptureFault(code, "gone")
+    progress.answer(UvAllowance("demo-1", True, time.time()))
+    thread.join(10)
+    assert progress.state == "ready"
+    assert state_of(bench, scan) == states.HANDED_OVER
+    assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": code}
+    assert "frame.white" in bench.kiosk.vault.items(scan)
+
+
+def test_uv_that_the_lights_refuse_is_not_asked_for_again(bench: Bench) -> None:
+    scan = consented(bench)
+    progress, thread = asked(bench, scan)
+    bench.camera.uv_says = ["dose_per_day"]
+    progress.answer(UvAllowance("demo-1", True, time.time()))
+    thread.join(10)
+    assert bench.camera.phases() == [("lit", False), ("uv", True)]
+    assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": "dose_per_day"}
+
+
+def test_a_question_that_nobody_answers_ends_in_a_scan_without_uv(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kiosk_app.scan_work.ASK_S", 0.0)
+    scan, progress = consented(bench), Progress()
+    bench.kiosk.work.do(scan, STAMP, True, progress)
+    assert progress.state == "ready"
+    assert bench.camera.phases() == [("lit", False)]
+
+
+def test_a_patient_who_leaves_at_the_question_leaves_nothing(bench: Bench) -> None:
+    scan = consented(bench)
+    _, thread = asked(bench, scan)
+    bench.kiosk.work.leave(scan)
+    thread.join(10)
+    assert state_of(bench, scan) == states.ABANDONED
+    assert nothing_is_kept(bench, scan)
 
 
 def test_a_crash_before_the_pictures_are_kept_leaves_nothing(bench: Bench) -> None:
@@ -260,7 +311,7 @@ def test_shredding_without_an_outbox_is_finished_later(bench: Bench) -> None:
 def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
     scan, progress = consented(bench), Progress()
     bench.analyst.go.clear()
-    thread = bench.kiosk.work.start(scan, STAMP, None, progress)
+    thread = bench.kiosk.work.start(scan, STAMP, False, progress)
     wait_until(lambda: state_of(bench, scan) == states.CAPTURED)
     other = threading.Thread(target=bench.kiosk.work.go_on)
     other.start()

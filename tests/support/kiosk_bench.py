@@ -85,10 +85,15 @@ def findings(scan: UUID) -> dict[str, Any]:
 
 
 class FakeCamera:
-    """A capture client: `fault` is raised instead, `hold` lets a test stop the sequence half-way."""
+    """A capture client: `fault` is raised instead, `hold` lets a test stop a sequence half-way.
+
+    `uv_says` are the reasons why the next UV phases give no frame; `uv_fault` is raised in a UV phase.
+    """
 
     def __init__(self) -> None:
         self.fault: CaptureFault | None = None
+        self.uv_fault: Exception | None = None
+        self.uv_says: list[str] = []
         self.guidance = "hold_still"
         self.captured: list[dict[str, Any]] = []
         self.previewed: list[str] = []
@@ -103,21 +108,38 @@ class FakeCamera:
         return Preview(picture(), self.guidance, (0.2, 0.2, 0.8, 0.8))
 
     def capture(
-        self, session: str, consent: Any, uv: Any, on_progress: Callable[[str, int, int], None] | None = None
+        self,
+        session: str,
+        consent: Any,
+        uv: Any,
+        on_progress: Callable[[str, int, int], None] | None = None,
+        phase: str = "all",
     ) -> Capture:
-        lights = LIGHTS if uv else LIGHTS[:-1]
-        frames = []
+        lights = {"all": LIGHTS, "lit": LIGHTS[:-1], "uv": LIGHTS[-1:]}[phase]
+        refused = None if uv else "not_allowed"
+        frames, missing = [], {}
         for done, light in enumerate(lights):
             if on_progress:
                 on_progress(light, done, len(lights))
-            if done == 3:
+            if done == 3 or phase == "uv":
                 self.hold.wait(60)
             if self.fault:
                 raise self.fault
+            if phase == "uv":
+                if self.uv_fault:
+                    raise self.uv_fault
+                refused = self.uv_says.pop(0) if self.uv_says else refused
+            if light == LIGHTS[-1] and refused:
+                missing[light] = refused
+                continue
             pixels = picture(64, 48).astype(np.uint16) * 257
             frames.append(Frame(light, pixels, 8000, 1.0, timestamp_ns=done))
-        self.captured.append({"session": session, "uv": uv, "consent": consent})
-        return Capture("test", tuple(frames), "nominal-test", None, simulated=True)
+        self.captured.append({"session": session, "uv": uv, "consent": consent, "phase": phase})
+        return Capture("test", tuple(frames), "nominal-test", None, simulated=True, missing=missing)
+
+    def phases(self) -> list[tuple[str, bool]]:
+        """Each sequence that came to its end: its phase, with whether UV was allowed in it."""
+        return [(taken["phase"], taken["uv"] is not None) for taken in self.captured]
 
     def end(self, session: str) -> None:
         self.ended.append(session)

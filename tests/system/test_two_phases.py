@@ -1,0 +1,70 @@
+"""Open eyes, then closed ones: what a patient's whole visit leaves, on the simulated kiosk."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from firmware.camera import to_srgb
+from firmware.eyes import CLOSED_ABOVE, lid_brightness
+from hardware.capture import Capture
+from kiosk_app.demo.patient import Patient
+from kiosk_app.keyring import Keyring
+from kiosk_app.records import STORED, Records
+from kiosk_app.vault import Vault
+from models.analysis.face import find_face
+from tests.support.system import RunningSystem, wait_until
+
+
+class Interrupted(Patient):
+    """A patient at whose word about the eyes something happens first."""
+
+    def __init__(self, running: RunningSystem, part: str) -> None:
+        super().__init__(running.system.kiosk_url)
+        self._running, self._part = running, part
+
+    def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
+        if path == "/eyes" and fields:
+            self._running.supervisor.kill(self._part)
+        return super()._open(path, fields)
+
+
+def records_of(running: RunningSystem) -> Records:
+    app = running.system.kiosk / "app"
+    return Records(app / "records.sqlite", Keyring(app / "vault.key"))
+
+
+def newest_capture(running: RunningSystem) -> Capture:
+    records = records_of(running)
+    newest = records.latest()
+    assert newest is not None
+    vault = Vault(running.system.kiosk / "app" / "vault")
+    return vault.get_capture(newest.id, records.dek(newest.id))
+
+
+def test_eyes_are_open_in_every_picture_but_the_one_under_uv(running: RunningSystem) -> None:
+    assert "eyes" in Patient(running.system.kiosk_url).walk()
+    capture = newest_capture(running)
+    white = capture.frame("white")
+    assert white is not None
+    face = find_face(to_srgb(white.pixels), "ai-edge-litert")
+    between_lids = {
+        frame.light: lid_brightness(np.asarray(frame.pixels), face)
+        for frame in capture.frames
+        if frame.light != "dark"
+    }
+    closed = {light for light, brightness in between_lids.items() if brightness > CLOSED_ABOVE}
+    assert closed == {"uv365"}, between_lids
+
+
+def test_a_camera_killed_at_the_question_about_the_eyes_costs_the_uv_picture_only(
+    running: RunningSystem,
+) -> None:
+    before = len(running.clinic_scans())
+    assert Interrupted(running, "captured").walk()[-1] == "done"
+    running.start("captured")
+    records = records_of(running)
+    newest = records.latest()
+    assert newest is not None
+    assert newest.figures["missing"] == {"uv365": "unavailable"}
+    wait_until(lambda: records.scan(newest.id).state == STORED, "the result at the clinic")
+    assert len(running.clinic_scans()) == before + 1
