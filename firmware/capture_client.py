@@ -38,7 +38,7 @@ GUIDANCE = (
 class CaptureFault(Exception):
     """The capture daemon could not do it. `code` names why, str() is a sentence.
 
-    Codes: unavailable, busy, camera_frozen, light_fault, no_consent, deadline, moved, too_dark,
+    Codes: unavailable, busy, camera_frozen, light_fault, no_consent, deadline, moved, shroud_open, too_dark,
     not_calibrated.
     """
 

@@ -59,6 +59,7 @@ class LightCore:
         self._lit: tuple[str, float] | None = None
         self._last_rise = -math.inf
         self._check_dark_at: float | None = None
+        self._pulse_over_at: float | None = None
         self._watch_at = self._write_at = -math.inf
         self._uv_light = next((name for name, light in self._lights.items() if light.is_uv), None)
         self._check: Check | None = None
@@ -212,14 +213,25 @@ class LightCore:
         return 0.05 if self._lease is not None else _IDLE_WATCH_S
 
     def status(self) -> dict[str, Any]:
-        """What is lit, who leads, what is latched; no patient in it."""
+        """What is lit, who leads, what is latched, when the last pulse ended (monotonic ns); no patient in
+        it.
+        """
         return {
             "leased": self._lease is not None,
             "lit": dict([self._lit]) if self._lit else {},
             "pulse": self._pulse is not None,
             "fault": self._latched.fault,
             "check": self._check_state,
+            "pulse_over_ns": None if self._pulse_over_at is None else round(self._pulse_over_at * 1e9),
         }
+
+    def interlocks(self) -> dict[str, Any]:
+        """Which interlock is open now, and each of the shroud's switches (None where they cannot be read)."""
+        try:
+            shroud: tuple[bool, bool] | None = self._senses.shroud_closed()
+        except OSError:
+            shroud = None
+        return {"interlock": self._open_interlock(), "shroud_closed": shroud}
 
     def _held_by(self, client: int) -> Lease:
         if self._lease is None or self._lease.client != client:
@@ -357,7 +369,7 @@ class LightCore:
         except OSError:
             self._latch("pin_failed")
         if pulse is not None:
-            now = self._monotonic()
+            now = self._pulse_over_at = self._monotonic()
             self._check_dark_at = now + self._limits.light_after_off_s
             if self._check is not None:
                 self._check.seen = pulse.seen is True

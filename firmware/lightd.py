@@ -45,6 +45,7 @@ class LightDaemon:
         light, run = state / "light", state / "run"
         for folder in (light, run):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self._simulated = board.simulated
         self._owner = _own(light / "owner.lock")
         self._hardware = open_light_hardware(board, run)
         self._ledger = DoseLedger(light / "doses.sqlite")
@@ -74,7 +75,7 @@ class LightDaemon:
             with selectors.DefaultSelector() as selector:
                 selector.register(wake_reader, selectors.EVENT_READ, None)
                 selector.register(self._listener, selectors.EVENT_READ, 0)
-                log.info("ready", daemon="lightd", realtime=_go_first())
+                log.info("ready", daemon="lightd", simulated=self._simulated, realtime=_go_first())
                 self._notifier.ready()
                 while not self._stopping:
                     self._turn(selector)
@@ -178,7 +179,7 @@ class LightDaemon:
             self._core.clear(client, staff)
             self._note("light_check", staff=staff)
         elif what == "status":
-            return self._core.status()
+            return {**self._core.status(), **self._core.interlocks()}
         else:
             raise LightRefused("bad_request", f"{what!r} is not something this daemon does.")
         return {}

@@ -28,8 +28,12 @@ REQUIRED = "white"
 # A light is tried twice, while second tries are left for the sequence.
 _TRIES = 2
 _SECOND_TRIES = 4
-# So many lights lost to a face that is not where it was: nobody stands still there, or nobody at all.
-_MOVED_AT_MOST = 2
+# So many lights lost for one of these reasons: nobody stands still there, or nobody at all.
+_HOPELESS = {
+    "moved": "The face was not where it was, in several pictures: please hold still and try again.",
+    "shroud_open": "The shroud was open in several pictures: please close it and try again.",
+}
+_LOST_AT_MOST = 2
 _BEAT_S = 0.05
 # Working out a frame's pixels takes a processor, not a camera; it is given longer.
 _READ_OUT_S = 10.0
@@ -118,6 +122,7 @@ class Sequence:
             self.watch()
             try:
                 exposure = self._expose(name)
+                disturbed = self._disturbed(name, exposure)
             except LightsFault as fault:
                 # The light daemon's no to UV is not a fault: the scan goes on without.
                 if not self._is_uv(name) or fault.code in ("unavailable", "fault"):
@@ -127,6 +132,8 @@ class Sequence:
             pixels = reflectance(self.board, name, counts, exposure, calibration=self.calibration)
             if exposure.timestamp_ns < self._after_ns:
                 fault_code: str | None = "too_early"
+            elif disturbed is not None:
+                fault_code = disturbed
             else:
                 fault_code = self._checks.dark(pixels) if name == DARK else self._checks.lit(name, pixels)
             if fault_code is None:
@@ -141,6 +148,20 @@ class Sequence:
                 raise _Unusable(fault_code)
             self._second_tries -= 1
         raise AssertionError("unreachable")
+
+    def _disturbed(self, name: str, exposure: Exposure) -> str | None:
+        """Why the light of this exposure is not to be trusted: "shroud_open", another interlock that ended
+        the pulse too early, "cut_short" where none is open any more; else None.
+        """
+        if self.board.interlocks is None:
+            return None
+        status = self.lights.status()
+        if self._is_uv(name):
+            end_ns = exposure.timestamp_ns + exposure.exposure_us * 1000
+            too_early = status["pulse_over_ns"] < end_ns
+            return (status["interlock"] or "cut_short") if too_early else None
+        # One switch alone that says so is a broken wire, and white light needs no shroud.
+        return "shroud_open" if status["shroud_closed"] == [False, False] else None
 
     def _see_closed_eyes(self) -> None:
         """Look at the eyes in a little white light, right before UV. Raises _Unusable unless they are closed.
@@ -177,11 +198,9 @@ class Sequence:
                 "The camera sees light while all lamps are off: the shroud is open, or a lamp does not go"
                 " out. Staff need to look at it.",
             )
-        if list(missing.values()).count("moved") >= _MOVED_AT_MOST:
-            raise SequenceFailed(
-                "moved",
-                "The face was not where it was, in several pictures: please hold still and try again.",
-            )
+        lit = [reason for light, reason in missing.items() if not self._is_uv(light)]
+        if code in _HOPELESS and not self._is_uv(name) and lit.count(code) >= _LOST_AT_MOST:
+            raise SequenceFailed(code, _HOPELESS[code])
 
     def _expose(self, name: str) -> Exposure:
         """One exposure under `name`, the light off again on every way out."""
@@ -239,6 +258,8 @@ def _required(code: str) -> SequenceFailed:
             "too_dark",
             "The picture under the white light is dark: the lamp or the camera needs a look by staff.",
         )
+    if code == "shroud_open":
+        return SequenceFailed(code, "The shroud was open: please close it and try again.")
     if code == "blurred":
         return SequenceFailed("moved", "The picture is blurred: please hold still and try again.")
     if code == "too_bright":

@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _Lamp = Annotated[str, Field(pattern=r"^(white|parallel|cross|uv365|dir[0-7])$")]
+_Sense = Literal["photodiode", "lamp_current", "lamp_temperature"]
 _Count = Annotated[int, Field(ge=0)]
+_Seconds = Annotated[float, Field(ge=0, le=3600)]
+
+
+class Moment(BaseModel):
+    """`after_s` after `light` was switched on for the `nth` time since the light daemon has started."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    light: _Lamp
+    nth: Annotated[int, Field(ge=1, le=1000)] = 1
+    after_s: _Seconds = 0.0
 
 
 class Simulation(BaseModel):
@@ -18,7 +30,14 @@ class Simulation(BaseModel):
     times pass until a new exposure time works, `camera_readout_ms` how long after the shutter has closed a
     picture is there, `camera_drops_every` loses each n-th frame. The patient stands still and does as asked,
     unless told to move (`patient_moves_mm` to the side from exposure `patient_moves_at` on), to sway by
-    `patient_sways_mm` while the shutter is open, to leave, or to keep the eyes open.
+    `patient_sways_mm` while the shutter is open, to leave, to keep the eyes open, or to open the shroud once,
+    for `patient_opens_shroud_s`.
+
+    A dead lamp is a broken circuit: no light, no current. A stuck one does not go out once it was lit. The UV
+    lamp is at `lamp_temperature_c` when it has been dark for long, warms by `lamp_warms_c_per_s` while lit
+    and cools down by a factor of e in `lamp_cools_s`. A dead photodiode or current sense reads nothing, a
+    dead thermometer cannot be read. Where the power fails every pin falls low and every process of the kiosk
+    ends, so that is not in a profile: `dermakiosk demo` does it when asked to.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,7 +45,10 @@ class Simulation(BaseModel):
     dead_lamps: tuple[_Lamp, ...] = ()
     stuck_lamps: tuple[_Lamp, ...] = ()
     shroud_closed: tuple[bool, bool] = (True, True)
+    dead_senses: tuple[_Sense, ...] = ()
     lamp_temperature_c: float = 35.0
+    lamp_warms_c_per_s: Annotated[float, Field(ge=0, le=1000)] = 0.5
+    lamp_cools_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     # How much darker the corners are than the middle; lamps are a little uneven, too.
     uneven: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     camera_freezes_after: _Count | None = None
@@ -40,3 +62,5 @@ class Simulation(BaseModel):
     patient_sways_mm: Annotated[float, Field(ge=0, le=50)] = 0.0
     patient_leaves_at: _Count | None = None
     patient_keeps_eyes_open: bool = False
+    patient_opens_shroud_at: Moment | None = None
+    patient_opens_shroud_s: _Seconds = 3.0

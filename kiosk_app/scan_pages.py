@@ -85,6 +85,7 @@ def result_facts(session: Session) -> dict[str, object]:
         "cards": cards(findings["findings"]),
         "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
         "chosen": chosen if chosen in overlays else None,
+        "uv_left_out": sentences.UV_LEFT_OUT.get(figures.get("missing", {}).get("uv365")),
         "sent": kiosk.records.scan(scan).state in ("handed_over", "stored"),
     }
 

@@ -39,6 +39,15 @@ OVERLAYS: dict[str, LazyString] = {
 }
 
 
+# Why a result has no UV picture, where the patient should hear it, by the Capture's codes.
+UV_LEFT_OUT: dict[str, LazyString] = {
+    "shroud_open": _(
+        "The hood was open at the UV picture, so the UV light went off. Your measurements are whole"
+        " without it."
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Trouble:
     """A page about something that went wrong: what happened, what to do now. `again`: a try may help."""
@@ -86,6 +95,11 @@ TROUBLES: dict[str, Trouble] = {
         _("You moved a little"),
         _("The pictures do not fit together, so we stopped. Nothing of this try was kept."),
         _("Please rest your head and hold still for ten seconds, then try again."),
+    ),
+    "shroud_open": Trouble(
+        _("The hood was open"),
+        _("The hood was open while the pictures were taken, so we stopped. Nothing of this try was kept."),
+        _("Please close the hood, hold still for ten seconds, then try again."),
     ),
     "storage_full": _STORAGE,
     "storage": _STORAGE,

@@ -13,9 +13,10 @@ from hardware.board import Board
 from hardware.simulated.optics import Optics
 from hardware.simulated.patient import Patient
 from hardware.simulated.pose import View
-from hardware.simulated.scene import AMBIENT
+from hardware.simulated.scene import AMBIENT, ROOM
 from hardware.simulated.senses import light_reader
 from hardware.simulated.sensor import Sensor
+from hardware.simulated.shroud import Shroud
 from hardware.simulated.targets import Target
 
 
@@ -31,8 +32,10 @@ class SimulatedExposure:
         exposure_us: int,
         gain: float,
         timestamp_ns: int,
+        ambient: float = AMBIENT,
     ) -> None:
         self._board, self._optics, self._view, self._levels = board, optics, view, levels
+        self._ambient = ambient
         self.exposure_us, self.gain, self.timestamp_ns = exposure_us, gain, timestamp_ns
 
     def counts(self) -> np.ndarray:
@@ -43,7 +46,7 @@ class SimulatedExposure:
         positions = {n: light.position_mm for n, light in self._board.lights.items() if light.position_mm}
         scene = self._view.scene
         counts = np.empty((scene.height, scene.width, 3), np.uint16)
-        ambient = AMBIENT * self._counts_per_reflectance("white")
+        ambient = self._ambient * self._counts_per_reflectance("white")
         for rows, parts in scene.strips(self._levels, positions, self._view.eyes_closed):
             light = np.full(counts[rows].shape, ambient, np.float32)
             for name, reflectance in parts.items():
@@ -75,6 +78,7 @@ class SimulatedCamera:
         self._faults = board.simulation
         self._optics = Optics(board)
         self._reader = light_reader(board, page)
+        self._shroud = Shroud(board, self._reader)
         self._born_ns = time.monotonic_ns()
         self._exposures = 0
         self._frames = 0
@@ -108,7 +112,10 @@ class SimulatedCamera:
         self._wait((read_ns - time.monotonic_ns()) / 1e9)
         levels = {name: level for name, level in self._reader.levels(begin_ns, end_ns).items() if level > 0}
         view = self._view(mode, number)
-        return SimulatedExposure(self._board, self._optics, view, levels, exposure_us, gain, begin_ns)
+        ambient = AMBIENT if any(self._shroud.closed((begin_ns + end_ns) // 2)) else ROOM
+        return SimulatedExposure(
+            self._board, self._optics, view, levels, exposure_us, gain, begin_ns, ambient
+        )
 
     def _view(self, mode: str, number: int) -> View:
         if isinstance(self._patient, Target):

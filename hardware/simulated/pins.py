@@ -5,7 +5,8 @@ simulated camera sees. The file starts with 64-bit words (magic, number of trans
 last sign of life, length of the channel names), then the names, then one (since, level) pair per channel,
 then a ring of (time, channel, level) transitions. The number of transitions is written last, so a reader
 that finds it not yet a whole ring ahead has read whole entries. The writer holds a lock on the file; once
-that is gone the writer is dead and every pin is low, as the pull-downs on the gates would make it.
+that is gone the writer is dead and every pin is low, as the pull-downs on the gates would make it. A last
+word says when the supply failed: from then on nothing shines, whatever a pin or a lamp did.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 _MAGIC = int.from_bytes(b"DKPINS1\n", "little")
-_COUNT, _ALIVE, _NAMES = 1, 2, 3
+_COUNT, _ALIVE, _NAMES, _POWER = 1, 2, 3, 4
 _NAMES_AT = 256
 _SLOTS_AT = 1024 // 8
 _RING_AT = 4096 // 8
@@ -100,6 +101,20 @@ class PinPage:
             self._fd = -1
 
 
+def cut_power(path: Path) -> int:
+    """The supply fails now: on the page at `path` all is dark from here on, for good; returns when (ns).
+
+    A light daemon that starts after it makes a page of its own. Raises PinPageError when there is no page.
+    """
+    try:
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), _SIZE) as page:
+            now = time.monotonic_ns()
+            page[_POWER * 8 : _POWER * 8 + 8] = now.to_bytes(8, "little")
+    except (OSError, ValueError) as error:
+        raise PinPageError(f"There is no pin page at {path}: start the light daemon.") from error
+    return now
+
+
 class PinReader:
     """The reader's side. `one_shot_s` names the channels that the lamp's own circuit cuts off, and when.
 
@@ -131,12 +146,17 @@ class PinReader:
         return list(self._names)
 
     def history(self) -> list[Transition]:
-        """Every transition still in the ring, oldest first; a dead writer's pins end low."""
+        """Every transition still in the ring, oldest first; the pins of a dead writer, or without power, end
+        low.
+        """
         self._open()
         rows, _ = self._rows()
         found = [Transition(int(t), self._names[int(c)], int(v) / _LEVEL_SCALE) for t, c, v in rows]
-        end = self._writer_end_ns()
-        if end is not None:
+        power_ns = self._power_end_ns()
+        ends = [end for end in (self._writer_end_ns(), power_ns) if end is not None]
+        if ends:
+            end = min(ends)
+            found = [item for item in found if power_ns is None or item.at_ns <= power_ns]
             last = {item.channel: item for item in found}
             found += [Transition(end, name, 0.0) for name, item in last.items() if item.level > 0]
         return found
@@ -147,28 +167,59 @@ class PinReader:
             self._open()
         except PinPageError:
             return {}
+        span = max(1, end_ns - start_ns)
+        result = {}
+        for name, intervals in self._shining(self._names).items():
+            lit = [level * max(0, min(to, end_ns) - max(since, start_ns)) for since, to, level in intervals]
+            result[name] = sum(lit) / span
+        return result
+
+    def shone(self, channel: str) -> list[tuple[int, int, float]]:
+        """When `channel` gave light: (from, to, level) in monotonic ns, `to` in the future while it does."""
+        try:
+            self._open()
+        except PinPageError:
+            return []
+        return self._shining([channel])[channel]
+
+    def rise_ns(self, channel: str, nth: int) -> int | None:
+        """When the pin of `channel` went high for the `nth` time; None before that, and once the ring has
+        forgotten its first entries.
+        """
+        try:
+            self._open()
+        except PinPageError:
+            return None
+        rows, _ = self._rows()
+        if len(rows) >= _RING - 1:
+            return None
+        levels = rows[rows[:, 1] == self._names.index(channel)]
+        high = levels[:, 2] > 0
+        rises = levels[high & ~np.concatenate([[False], high[:-1]]), 0]
+        return int(rises[nth - 1]) if len(rises) >= nth else None
+
+    def _shining(self, channels: Sequence[str]) -> dict[str, list[tuple[int, int, float]]]:
         rows, slots = self._rows()
         dead_at = self._writer_end_ns()
-        result = {}
-        for index, name in enumerate(self._names):
-            own = [(int(t), int(v) / _LEVEL_SCALE) for t, c, v in rows if int(c) == index]
+        found = {}
+        for name in channels:
+            index = self._names.index(name)
+            own = [(int(t), int(v) / _LEVEL_SCALE) for t, _, v in rows[rows[:, 1] == index]]
             if not own and slots[index][0]:
                 own = [(slots[index][0], slots[index][1] / _LEVEL_SCALE)]
-            lit = 0.0
-            for begin, finish, level in self._intervals(name, own, dead_at):
-                lit += level * max(0, min(finish, end_ns) - max(begin, start_ns))
-            result[name] = lit / max(1, end_ns - start_ns)
-        return result
+            found[name] = self._intervals(name, own, dead_at)
+        return found
 
     def _intervals(
         self, name: str, changes: list[tuple[int, float]], dead_at: int | None
     ) -> list[tuple[int, int, float]]:
-        """When `name` really shone: (from, to, level), after one-shot, faults and the writer's death."""
+        """When `name` really shone: (from, to, level), after one-shot, faults, the writer's death, power."""
         if name in self._dead:
             return []
         if name in self._stuck:
             changes = [change for change in changes if change[1] > 0][:1]
         forever = 2**63
+        power_ns = self._power_end_ns() or forever
         one_shot = int(self._one_shot.get(name, 0.0) * 1e9)
         intervals = []
         triggered = 0
@@ -182,6 +233,7 @@ class PinReader:
                 finish = min(finish, triggered + one_shot)
             if dead_at is not None and name not in self._stuck:
                 finish = min(finish, dead_at)
+            finish = min(finish, power_ns)
             if level > 0 and finish > at:
                 intervals.append((at, finish, level))
         return intervals
@@ -220,6 +272,10 @@ class PinReader:
         rows = copy[_RING_AT : _RING_AT + _RING * 3].reshape(_RING, 3)[order]
         slots = copy[_SLOTS_AT : _SLOTS_AT + 2 * len(self._names)].reshape(-1, 2)
         return rows, [(int(since), int(level)) for since, level in slots]
+
+    def _power_end_ns(self) -> int | None:
+        """When the supply failed; None while there is power."""
+        return int(np.frombuffer(self._map[:64], np.uint64)[_POWER]) or None
 
     def _writer_end_ns(self) -> int | None:
         """When the writer died, at the latest sign of life; None while it holds its lock."""

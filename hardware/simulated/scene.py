@@ -12,8 +12,9 @@ from hardware.simulated.shape import Shape
 
 _STRIP_ROWS = 128
 _LEAK = 0.01
-# Under no lamp, light still creeps in under the shroud.
-AMBIENT = 0.0002
+# Under no lamp, light still creeps in under the shroud, and the room's comes in where it is open: shares of
+# what a white diffuser sends back of the white lamp.
+AMBIENT, ROOM = 0.0002, 0.03
 
 
 class Scene:

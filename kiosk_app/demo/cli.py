@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hardware.board import load_board
+
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
-from .supervisor import Stopped, Supervisor, stop_on_signals
-from .system import ACCOUNT, System, open_system, parts
+from .supervisor import Part, Stopped, Supervisor, stop_on_signals
+from .system import ACCOUNT, BOARD, System, fail_power, open_system, parts
 
 WATCH_SECONDS = 0.25
 PORT = click.IntRange(0, 65535)
@@ -29,6 +33,12 @@ PORT = click.IntRange(0, 65535)
     type=click.Path(file_okay=False, path_type=Path),
     envvar="DERMAKIOSK_STATE",
     help="Without --once: the folder that the demo lives in; kept, and taken up again the next time.",
+)
+@click.option(
+    "--board",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=BOARD,
+    help="A simulated board's profile, for one whose [simulation] names a fault (default: nothing is wrong).",
 )
 @click.option(
     "--portrait",
@@ -52,43 +62,66 @@ def demo(
     once: bool,
     out: Path | None,
     state: Path | None,
+    board: Path,
     portrait: Path | None,
     seed: int,
     kiosk_port: int,
     clinic_port: int,
 ) -> None:
-    """The whole system on simulated hardware: kiosk, broker and clinic, each part its own process."""
+    """The whole system on simulated hardware: kiosk, broker and clinic, each part its own process.
+
+    Without --once, a part that ends is started again, and SIGUSR1 is a power cut: every part ends at once,
+    then all of them start anew.
+    """
     folder = out if once else state
     if folder is None:
         raise click.UsageError("Name the folder: --out DIR with --once, --state DIR without.")
+    if not load_board(board).simulated:
+        raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
     if portrait is not None:
         _check_portrait(portrait)
     stop_on_signals()
     click.echo("Setting up the clinic authority, the broker and the kiosk…", err=True)
     started = time.monotonic()
     try:
-        with open_system(folder, kiosk_port, clinic_port) as (system, password):
+        with open_system(folder, kiosk_port, clinic_port, board) as (system, password):
             if not once:
                 _announce_account(system, password)
             supervisor = Supervisor(system.root / "logs")
             try:
-                broker, *others = parts(system, portrait, seed)
-                supervisor.start(broker)
-                supervisor.start(*others)
+                all_parts = parts(system, portrait, seed)
+                _start(supervisor, all_parts)
                 if once:
                     ready_after = time.monotonic() - started
                     click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
                 else:
                     _announce(system)
-                    while True:
-                        time.sleep(WATCH_SECONDS)
-                        supervisor.check()
+                    _keep_going(system, supervisor, all_parts)
             finally:
                 supervisor.stop()
     except Stopped as stopped:
         click.echo("Stopped; every part has ended.", err=True)
         # Until told to stop is what `demo` is for; a scan that was cut short is not done.
         sys.exit(stopped.exit_status if once else 0)
+
+
+def _start(supervisor: Supervisor, all_parts: list[Part]) -> None:
+    broker, *others = all_parts
+    supervisor.start(broker)
+    supervisor.start(*others)
+
+
+def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part]) -> None:
+    """Mend what breaks until a signal ends it; SIGUSR1 is a power cut."""
+    power_fails = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: power_fails.set())
+    while True:
+        if power_fails.wait(WATCH_SECONDS):
+            power_fails.clear()
+            fail_power(system, supervisor)
+            click.echo("The power failed; everything starts anew.", err=True)
+            _start(supervisor, all_parts)
+        supervisor.mend()
 
 
 def _check_portrait(portrait: Path) -> None:

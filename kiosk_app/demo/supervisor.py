@@ -1,4 +1,4 @@
-"""A supervisor that starts parts as separate processes, and stops all of them when one dies."""
+"""A supervisor that starts parts as separate processes, watches them, and starts again what ended."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ log = structlog.get_logger()
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 STEP_SECONDS = 120.0
+# As the units' RestartSec; a part that ends more often than that is not mended by another start.
+RESTART_SECONDS = 1.0
+RESTARTS, RESTARTS_WITHIN_SECONDS = 5, 60.0
+# With this status a part asks for a new start: it cannot mend what befell it, and did no wrong.
+START_ME_AGAIN = os.EX_TEMPFAIL
 
 
 class PartFailed(RuntimeError):
@@ -91,7 +96,10 @@ def stop_on_signals() -> None:
 
 
 class Supervisor:
-    """Starts parts in the order given, watches them, and stops them in reverse order."""
+    """Starts parts in the order given, watches them, and stops them in reverse order.
+
+    Its user calls `check` or `mend` a few times a second.
+    """
 
     def __init__(self, log_folder: Path) -> None:
         """`log_folder` gets one file a part; those of an earlier run are deleted."""
@@ -101,6 +109,9 @@ class Supervisor:
         self._log_folder = log_folder
         self._seen: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._parts: dict[str, Part] = {}
+        self._due: dict[str, float] = {}
+        self._restarts: dict[str, list[float]] = {}
 
     def start(self, *parts: Part) -> None:
         """Start `parts` side by side and wait until all of them are ready. Raises PartFailed."""
@@ -127,7 +138,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._running[part.name] = process
+        self._running[part.name], self._parts[part.name] = process, part
         log.debug("launched", part=part.name, pid=process.pid)
 
     def _log_file(self, name: str) -> Path:
@@ -147,16 +158,60 @@ class Supervisor:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_SECONDS)
 
+    def kill_all(self) -> None:
+        """End every part at once, as a power cut would: none of them can do anything about it."""
+        for process in self._running.values():
+            _kill_group(process)
+        for process in self._running.values():
+            process.wait(STOP_SECONDS)
+        self._running.clear()
+        self._due.clear()
+
     def check(self) -> None:
-        """Raises PartFailed if any part has died."""
-        for name, process in self._running.items():
-            if process.poll() is not None:
-                raise PartFailed(self._epitaph(name, process.returncode))
+        """Start again what asked for it (START_ME_AGAIN). Raises PartFailed if any other part has died."""
+        self._look(lambda status: status == START_ME_AGAIN)
+
+    def mend(self) -> None:
+        """Start again every part that has ended, as systemd would.
+
+        Raises PartFailed for one that has ended too often of late.
+        """
+        self._look(lambda status: True)
+
+    def _look(self, starts_again: Callable[[int], bool]) -> None:
+        for name, process in list(self._running.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            if not starts_again(status):
+                raise PartFailed(self._epitaph(name, status))
+            now = time.monotonic()
+            if name not in self._due:
+                _kill_group(process)
+                self._count_restart(name, status, now)
+                self._due[name] = now + RESTART_SECONDS
+            elif now >= self._due[name]:
+                del self._due[name]
+                self._launch(self._parts[name])
+
+    def _count_restart(self, name: str, status: int, now: float) -> None:
+        """Raises PartFailed when this is one too many."""
+        log.warning("starts again", part=name, status=status, asked=status == START_ME_AGAIN)
+        since = now - RESTARTS_WITHIN_SECONDS
+        late = [at for at in self._restarts.get(name, []) if at > since]
+        if len(late) >= RESTARTS:
+            often = (
+                f"{name} was started {RESTARTS} times within {RESTARTS_WITHIN_SECONDS:.0f} s to no avail: "
+            )
+            raise PartFailed(often + self._epitaph(name, status))
+        self._restarts[name] = [*late, now]
 
     def peak_rss_mb(self) -> dict[str, float]:
         """The largest resident memory of each running part so far, in MB (VmHWM of /proc)."""
         peaks = {}
         for name, process in self._running.items():
+            if process.poll() is not None:
+                continue
             status = Path(f"/proc/{process.pid}/status").read_text()
             kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
             peaks[name] = round(kib / 1024, 1)
@@ -171,16 +226,21 @@ class Supervisor:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 log.warning("killed", part=name)
-            # Whatever the part left in its process group goes with it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process)
             process.wait(STOP_SECONDS)
         self._running.clear()
+        self._due.clear()
 
     def _epitaph(self, name: str, status: int) -> str:
         lines = self._log_text(name).decode(errors="replace").strip().splitlines()
         last = "".join(c for c in lines[-1][:300] if c.isprintable()) if lines else "it said nothing"
         return f"{name} ended with status {status}, so everything was stopped; its last word was: {last}"
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a part: itself, and whatever it left in its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def dermakiosk(*arguments: object) -> list[str]:

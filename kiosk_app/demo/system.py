@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware.simulated.pins import PinPageError, cut_power
 from kiosk_app.socket_paths import check_socket_paths
 
-from .supervisor import Part, accepts, dermakiosk, free_port, logged_ready, run_step
+from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 ACCOUNT = "demo"
@@ -23,12 +24,13 @@ OURS = ("authority", "broker", "clinic", "kiosk")
 
 @dataclass(frozen=True)
 class System:
-    """Folders and ports of one whole system; everything it writes lies under `root`."""
+    """Folders, ports and board of one whole system; everything it writes lies under `root`."""
 
     root: Path
     kiosk_port: int
     clinic_port: int
     broker_port: int
+    board: Path = BOARD
 
     @property
     def kiosk(self) -> Path:
@@ -58,7 +60,9 @@ class FolderRefused(Exception):
 
 
 @contextlib.contextmanager
-def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> Iterator[tuple[System, str | None]]:
+def open_system(
+    root: Path, kiosk_port: int = 0, clinic_port: int = 0, board: Path = BOARD
+) -> Iterator[tuple[System, str | None]]:
     """The system under `root`, provisioned if it is new; with the new clinic account's password, once.
 
     While the context is open the folder is ours alone. A port of 0 means any free one; the broker keeps the
@@ -86,6 +90,7 @@ def open_system(root: Path, kiosk_port: int = 0, clinic_port: int = 0) -> Iterat
             kiosk_port=kiosk_port or free_port(),
             clinic_port=clinic_port or free_port(),
             broker_port=known["broker_port"] if known else free_port(),
+            board=board.resolve(),
         )
         password = None
         if known is None:
@@ -108,7 +113,7 @@ def _provision(system: System) -> str:
         run_step("provision", "role", role, "--state", authority, "--out", system.clinic / folder)
     run_step("provision", "opener", "--state", authority, "--out", system.clinic / "opener")
     run_step(
-        *("provision", "enrol", "--state", authority, "--kiosk", system.kiosk, "--board", BOARD),
+        *("provision", "enrol", "--state", authority, "--kiosk", system.kiosk, "--board", system.board),
         *("--broker-host", "127.0.0.1", "--broker-port", system.broker_port),
     )
     run_step("clinic", "migrate", "--state", system.clinic)
@@ -120,7 +125,7 @@ def _provision(system: System) -> str:
 def parts(system: System, portrait: Path | None, seed: int = 1) -> list[Part]:
     """Every process of the system, in the order in which they start."""
     kiosk, clinic = ("--state", system.kiosk), ("--state", system.clinic)
-    board = ("--board", BOARD)
+    board = ("--board", system.board)
     patient = ("--seed", seed, *(("--portrait", portrait) if portrait else ()))
     mosquitto = ["/usr/sbin/mosquitto", "-c", str(system.broker / "mosquitto.conf")]
     port = ("--port", system.kiosk_port)
@@ -139,3 +144,10 @@ def parts(system: System, portrait: Path | None, seed: int = 1) -> list[Part]:
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
     ]
+
+
+def fail_power(system: System, supervisor: Supervisor) -> None:
+    """Cut the supply of a running system: every pin is low and every process gone, from one instant on."""
+    with contextlib.suppress(PinPageError):
+        cut_power(system.kiosk / "run" / "pins.page")
+    supervisor.kill_all()

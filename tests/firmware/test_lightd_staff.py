@@ -37,13 +37,8 @@ def test_staff_clears_a_fault_by_a_light_check_that_passes():
     world = latched()
     world.set_uv_stuck(False)
     world.clear_by_staff()
-    assert world.core.status() == {
-        "leased": False,
-        "lit": {},
-        "pulse": False,
-        "fault": None,
-        "check": "passed",
-    }
+    status = world.core.status()
+    assert (status["lit"], status["fault"], status["check"]) == ({}, None, "passed")
     world.restart()
     world.lease(1, "s2", world.allowance())
     world.pulse(1, 0.1)

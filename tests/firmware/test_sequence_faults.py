@@ -18,6 +18,7 @@ from hardware.board import load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
 from hardware.simulated.pins import PinReader
+from hardware.simulation import Moment
 from tests.support.direct_lights import DirectLights
 from tests.support.kiosk_daemons import Daemon, consent, lit, small_board, until, uv_allowance
 from tests.support.stand_in_face import find_stand_in, landmarks, portrait
@@ -221,6 +222,41 @@ def test_open_eyes_are_seen_and_get_no_uv(stage, tmp_path):
     reader = PinReader(tmp_path / "pins.page")
     assert [item for item in reader.history() if item.channel == "uv365"] == []
     reader.close()
+
+
+def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage, tmp_path):
+    capture, _ = run(stage(patient_opens_shroud_at=Moment(light="uv365", after_s=0.03)))
+    assert capture.missing == {"uv365": "shroud_open"}
+    assert [frame.light for frame in capture.frames] == STEPS[:-1]
+    assert lit_lamps(tmp_path) == set()
+
+
+def test_a_shroud_opened_late_and_left_open_costs_the_frames_after_it(stage):
+    capture, _ = run(stage(patient_opens_shroud_at=Moment(light="dir3"), patient_opens_shroud_s=60.0))
+    assert capture.missing == {"dir3": "shroud_open", "uv365": "shroud_open"}
+
+
+@pytest.mark.parametrize(("light", "ends_at"), [("white", "white"), ("cross", "dir0")])
+def test_a_shroud_opened_early_and_left_open_ends_the_sequence(stage, tmp_path, light, ends_at):
+    sequence = stage(patient_opens_shroud_at=Moment(light=light), patient_opens_shroud_s=60.0)
+    begun = []
+    with pytest.raises(SequenceFailed, match="close it") as caught:
+        sequence.run(True, lambda name, done, of: begun.append(name))
+    assert caught.value.code == "shroud_open"
+    assert begun[-1] == ends_at
+    assert lit_lamps(tmp_path) == set()
+
+
+def test_an_open_shroud_is_not_taken_for_a_lamp_that_stays_on(stage):
+    sequence = stage(shroud_closed=(False, False))
+    with pytest.raises(SequenceFailed) as caught:
+        run(sequence)
+    assert caught.value.code == "shroud_open"
+
+
+def test_one_broken_switch_of_the_shroud_costs_no_more_than_uv(stage):
+    capture, _ = run(stage(shroud_closed=(True, False)))
+    assert capture.missing == {"uv365": "shroud_open"}
 
 
 def test_uv_is_a_phase_of_its_own(stage, patient):

@@ -12,7 +12,7 @@ import pytest
 from gpiozero import DigitalOutputDevice, PWMOutputDevice
 
 from hardware.simulated.pin_factory import PageFactory
-from hardware.simulated.pins import PinPage, PinPageError, PinReader
+from hardware.simulated.pins import PinPage, PinPageError, PinReader, cut_power
 
 MS = 1_000_000
 
@@ -133,3 +133,38 @@ def test_what_is_no_pin_page_is_refused(path):
     path.write_bytes(b"x" * 200_000)
     with pytest.raises(PinPageError, match="not a pin page"):
         PinReader(path).history()
+
+
+def test_when_the_power_fails_all_is_dark_from_that_instant_even_a_stuck_lamp(page, path):
+    page.write("white", 1.0)
+    page.write("uv365", 1.0)
+    failed_ns = cut_power(path)
+    page.write("white", 0.5)
+    reader = PinReader(path, stuck=["uv365"])
+    on_ns = reader.history()[0].at_ns
+    assert [(item.channel, item.level) for item in reader.history()] == [
+        ("white", 1.0),
+        ("uv365", 1.0),
+        ("white", 0.0),
+        ("uv365", 0.0),
+    ]
+    assert {item.at_ns for item in reader.history()[2:]} == {failed_ns}
+    assert reader.levels(failed_ns, failed_ns + MS) == {"white": 0.0, "uv365": 0.0}
+    assert reader.levels(on_ns, failed_ns)["white"] == pytest.approx(1.0)
+    assert reader.shone("uv365")[0][1] == failed_ns
+    reader.close()
+
+
+def test_power_can_only_fail_where_a_light_daemon_has_run(tmp_path):
+    with pytest.raises(PinPageError, match="start the light daemon"):
+        cut_power(tmp_path / "none")
+
+
+def test_a_pins_rises_are_counted_from_darkness(page, reader):
+    assert reader.rise_ns("white", 1) is None
+    for level in (0.3, 0.6, 0.0, 1.0):
+        page.write("white", level)
+    rises = [item.at_ns for item in reader.history() if item.level in (0.3, 1.0)]
+    assert [reader.rise_ns("white", nth) for nth in (1, 2)] == rises
+    assert reader.rise_ns("white", 3) is None
+    assert reader.rise_ns("uv365", 1) is None

@@ -129,6 +129,11 @@ def every_page(visitor: Visitor) -> list[Page]:
     return pages
 
 
+def test_every_page_of_a_simulated_kiosk_says_so(visitor: Visitor) -> None:
+    for page in every_page(visitor):
+        assert "SIMULATED" in page.text, page.name
+
+
 def test_every_page_has_one_primary_form_and_the_same_ways_out(visitor: Visitor) -> None:
     for page in every_page(visitor):
         assert sum(form["primary"] for form in page.forms) == 1, page.name
@@ -301,6 +306,33 @@ def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Be
     assert visitor.look("/trouble").name == "trouble"
     bench.camera.fault = None
     assert visitor.tap().name == "position"
+
+
+@pytest.mark.parametrize(("language", "hood"), [("en", "hood"), ("de", "Haube"), ("es", "campana")])
+def test_a_hood_opened_in_the_scan_is_said_in_the_patients_language(
+    visitor: Visitor, bench: Bench, language: str, hood: str
+) -> None:
+    from firmware.capture_client import CaptureFault
+
+    visitor.tap(language=language)
+    visitor.walk_to("eyes")
+    bench.camera.fault = CaptureFault("shroud_open", "internal words")
+    visitor.tap()
+    wait_until(lambda: visitor.progress()["state"] == "failed")
+    assert hood in visitor.progress()["sentence"]
+    bench.camera.fault = None
+    visitor.look(visitor.progress()["next"])
+    assert visitor.tap().name == "position"
+    assert hood not in visitor.walk_to("result").text
+
+
+def test_a_result_says_why_the_uv_light_went_off(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    (scan,) = bench.kiosk.records.scans()
+    said = "The hood was open at the UV picture"
+    assert said not in visitor.page.text
+    bench.kiosk.records.note(scan.id, missing={"uv365": "shroud_open"})
+    assert said in visitor.look("/result").text
 
 
 def test_after_a_restart_the_patient_reads_a_sentence_and_has_a_way_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from firmware.doses import DoseLedger
 from firmware.lightcore import LightCore, LightRefused
@@ -44,6 +45,16 @@ class DirectLights(Lights):
 
     def off(self) -> None:
         self.core.off(_CLIENT)
+
+    def status(self) -> dict[str, Any]:
+        status = {**self.core.status(), **self.core.interlocks()}
+        over_ns = status["pulse_over_ns"]
+        # As the socket has it, on the clock of the camera.
+        return {
+            **status,
+            "shroud_closed": list(status["shroud_closed"]),
+            "pulse_over_ns": over_ns and over_ns - round(self.skipped * 1e9),
+        }
 
     def _skipping(self, call) -> None:
         for _ in range(3):

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kiosk_app.demo.supervisor import Part, Supervisor
-from kiosk_app.demo.system import System, open_system, parts
+from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts
 
 DEADLINE = 60.0
 
@@ -38,6 +38,15 @@ class RunningSystem:
         self.supervisor.kill(name)
         self.start(name)
 
+    def power_cut(self) -> None:
+        """Every pin low, every process gone, from one instant on; `start_all` is the power coming back."""
+        fail_power(self.system, self.supervisor)
+
+    def start_all(self) -> None:
+        broker, *others = self.parts
+        self.start(broker)
+        self.start(*others)
+
     def clinic_rows(self, query: str) -> list[tuple]:
         uri = f"file:{self.system.clinic / 'clinic.sqlite'}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
@@ -53,6 +62,7 @@ def running_system(
     root: Path,
     *,
     portrait: Path | None = None,
+    board: Path = BOARD,
     without: Sequence[str] = (),
     extra: dict[str, Sequence[str]] | None = None,
     replace: dict[str, Sequence[str]] | None = None,
@@ -62,7 +72,7 @@ def running_system(
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
     `replace` takes another command in the place of `dermakiosk` itself.
     """
-    with open_system(root) as (system, _):
+    with open_system(root, board=board) as (system, _):
         yield from _run(system, portrait, without, extra or {}, replace or {})
 
 

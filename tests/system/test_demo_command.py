@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from firmware.capture_client import CaptureClient, CaptureFault
+from hardware.board import BOARDS
+from kiosk_app.demo.patient import JourneyBroken, Patient
 from tests.support.system import wait_until
 
 from .conftest import DERMAKIOSK, dermakiosk
@@ -20,7 +24,7 @@ from .conftest import DERMAKIOSK, dermakiosk
 
 @contextmanager
 def running_demo(
-    state: Path, places: Mapping[str, Path] | None = None
+    state: Path, places: Mapping[str, Path] | None = None, board: Path = BOARDS / "simulated.toml"
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The command as a person runs it, once it has printed both addresses.
 
@@ -30,7 +34,7 @@ def running_demo(
     if places:
         environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"])}
     process = subprocess.Popen(
-        [DERMAKIOSK, "demo", "--state", str(state)],
+        [DERMAKIOSK, "demo", "--state", str(state), "--board", str(board)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -125,13 +129,75 @@ def test_a_part_that_dies_in_a_headless_scan_ends_it_and_is_named(tmp_path: Path
     assert processes_of(out) == []
 
 
-@pytest.mark.parametrize("part", ["lightd", "mosquitto"])
-def test_the_death_of_a_part_stops_all_of_them(part: str, tmp_path: Path) -> None:
-    with running_demo(tmp_path / "demo") as (process, _):
-        victims = [p for p in processes_of(tmp_path) if any(part in word for word in p.cmdline())]
-        victims[0].kill()
-        assert process.wait(30) == 1
+def pids_of(state: Path, part: str) -> set[int]:
+    """The part's own processes; a process that is just ending has no command line."""
+    found = set()
+    for process in processes_of(state):
+        with contextlib.suppress(psutil.Error):
+            if any(part in word for word in process.cmdline()):
+                found.add(process.pid)
+    return found
+
+
+def test_a_part_that_dies_is_started_again_and_the_demo_goes_on(tmp_path: Path) -> None:
+    state = tmp_path / "demo"
+    with running_demo(state) as (process, addresses):
+        for part in ("lightd", "mosquitto"):
+            before = pids_of(state, part)
+            os.kill(min(before), signal.SIGKILL)
+            wait_until(lambda part=part, old=before: bool(pids_of(state, part) - old), f"another {part}")
+        assert process.poll() is None
+        Patient(addresses["kiosk"]).walk()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     assert processes_of(tmp_path) == []
+
+
+def test_a_capture_daemon_with_a_frozen_camera_is_started_again_and_the_demo_goes_on(tmp_path: Path) -> None:
+    state, board = tmp_path / "demo", tmp_path / "board.toml"
+    text = (BOARDS / "simulated.toml").read_text()
+    board.write_text(f"{text}\n[simulation]\ncamera_freezes_after = 0\n")
+    with running_demo(state, board=board) as (process, addresses):
+        before = pids_of(state, "captured")
+        for _ in range(2):
+            with pytest.raises(JourneyBroken, match="The camera did not answer"):
+                Patient(addresses["kiosk"]).walk()
+        wait_until(lambda: bool(pids_of(state, "captured") - before), "another capture daemon")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert processes_of(tmp_path) == []
+
+
+def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_path: Path) -> None:
+    state = tmp_path / "demo"
+    with running_demo(state) as (process, addresses):
+        before = {p.pid for p in processes_of(state)} - {process.pid}
+        process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: not before & {p.pid for p in processes_of(state)}, "every part gone")
+        wait_until(lambda: len(processes_of(state)) > len(before), "every part back")
+        wait_until(lambda: serves(state, addresses["kiosk"]), "a kiosk that serves")
+        Patient(addresses["kiosk"]).walk()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert processes_of(tmp_path) == []
+
+
+def serves(state: Path, address: str) -> bool:
+    """Whether the kiosk's page is there, and its camera behind it."""
+    try:
+        CaptureClient(state / "kiosk" / "run" / "capture.sock", timeout=2).status()
+        with urllib.request.urlopen(address, timeout=5) as page:
+            return bool(page.status == 200)
+    except (OSError, CaptureFault):
+        return False
+
+
+def test_a_real_board_is_no_demo(tmp_path: Path) -> None:
+    done = dermakiosk("demo", "--state", tmp_path / "demo", "--board", BOARDS / "raspberrypi5.toml")
+    assert done.returncode == 2
+    assert "not a simulated board" in done.stderr
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_supervisor_killed_outright_takes_its_parts_along(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_every_frame_has_its_own_light(finished_scan: FinishedScan) -> None:
     assert lights == {"dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"}
 
 
+def test_the_logs_of_a_simulated_kiosk_say_so(finished_scan: FinishedScan) -> None:
+    for part in ("lightd", "captured", "app"):
+        lines = (finished_scan.folder / "logs" / f"{part}.log").read_text().splitlines()
+        (ready,) = [line for line in lines if '"event": "ready"' in line]
+        assert json.loads(ready)["simulated"] is True, part
+
+
 def _photograph(path: Path, name: str) -> Path:
     face = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
     pictures = {

@@ -2,80 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from firmware.capture_client import CaptureClient, CaptureFault
-from kiosk_app.demo.patient import JourneyBroken, Patient, ScanRefused
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import ABANDONED, CAPTURED, REFUSED, STORED, Records
 from sync.kiosk.client import OutboxClient
 from tests.support.secrecy import clear_pictures
 from tests.support.system import RunningSystem, running_system, wait_until
+from tests.support.visits import Visit, capturing, everything_arrived_once, measuring
 
 from .conftest import DERMAKIOSK
 
 DISK_MB = 400
 CLINIC_PARTS = ("tap", "ingest", "opener", "clinic")
-
-
-def records_of(running: RunningSystem) -> Records:
-    app = running.system.kiosk / "app"
-    return Records(app / "records.sqlite", Keyring(app / "vault.key"))
-
-
-class Visit(threading.Thread):
-    """A patient who walks in the background; `said` is a failure's sentence, None after the last page."""
-
-    def __init__(self, running: RunningSystem) -> None:
-        super().__init__(daemon=True)
-        self.said: str | None = None
-        self._patient = Patient(running.system.kiosk_url)
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._patient.walk()
-        except (JourneyBroken, ScanRefused) as error:
-            self.said = str(error)
-
-    def end(self) -> str | None:
-        self.join(120)
-        assert not self.is_alive(), "the patient is stuck"
-        return self.said
-
-
-def capturing(running: RunningSystem) -> Callable[[], bool]:
-    client = CaptureClient(running.system.kiosk / "run" / "capture.sock", timeout=2.0)
-
-    def now() -> bool:
-        try:
-            return client.status()["state"] == "capturing"
-        except CaptureFault:
-            return False
-
-    return now
-
-
-def measuring(running: RunningSystem) -> Callable[[], bool]:
-    records = records_of(running)
-    known = {row.id for row in records.scans()}
-    return lambda: any(row.state == CAPTURED for row in records.scans() if row.id not in known)
-
-
-def everything_arrived_once(running: RunningSystem) -> None:
-    """Every scan with pictures ends up with one record at the clinic, and the clinic has no other."""
-    records = records_of(running)
-
-    def settled() -> bool:
-        return {row.state for row in records.scans()} <= {STORED, REFUSED, ABANDONED}
-
-    wait_until(settled, "every scan stored or given up")
-    kept = sorted(row.id.hex for row in records.scans(STORED))
-    wait_until(lambda: sorted(running.clinic_scans()) == kept, "one clinic record for each stored scan")
 
 
 def test_a_broker_that_is_absent_delays_the_result_and_loses_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""The simulated shroud: closed, unless its board says otherwise or the patient opens it."""
+
+from __future__ import annotations
+
+from hardware.board import Board
+from hardware.simulated.pins import PinReader
+
+
+class Shroud:
+    """The shroud of `board`, opened by the patient at a moment that the pins on `reader`'s page tell.
+
+    Every process of a simulated kiosk has one of its own, and all of them agree.
+    """
+
+    def __init__(self, board: Board, reader: PinReader) -> None:
+        self._simulation, self._reader = board.simulation, reader
+        self._opened_ns: int | None = None
+
+    def closed(self, at_ns: int) -> tuple[bool, bool]:
+        """What the two switches say at `at_ns` (monotonic)."""
+        if self._opened_ns is None:
+            self._opened_ns = self._opening_ns()
+        if self._opened_ns is not None:
+            open_s = (at_ns - self._opened_ns) / 1e9
+            if 0 <= open_s < self._simulation.patient_opens_shroud_s:
+                return (False, False)
+        return self._simulation.shroud_closed
+
+    def _opening_ns(self) -> int | None:
+        moment = self._simulation.patient_opens_shroud_at
+        if moment is None:
+            return None
+        rise_ns = self._reader.rise_ns(moment.light, moment.nth)
+        return None if rise_ns is None else rise_ns + round(moment.after_s * 1e9)

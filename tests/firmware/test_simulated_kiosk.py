@@ -1,0 +1,149 @@
+"""What real daemons do about each fault that a simulated kiosk can be given: lights, pictures, words."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+import pytest
+
+from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.lights import Lights, LightsFault
+from tests.support.kiosk_daemons import consent, intervals, running_kiosk, small_board, until, uv_allowance
+
+LIGHTS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
+# From the switch to darkness: one turn of the light daemon's loop, on a machine with other work.
+AT_ONCE_S = 0.1
+
+
+@pytest.fixture
+def kiosk(tmp_path):
+    """`kiosk(simulation)`: a running kiosk whose board has these lines in [simulation]."""
+    with contextlib.ExitStack() as stack:
+
+        def start(simulation):
+            board = small_board(tmp_path, f"\n[simulation]\n{simulation}\n")
+            return stack.enter_context(running_kiosk(board, tmp_path / "k"))
+
+        yield start
+
+
+def visit(kiosk):
+    """One capture of a patient of its own, with UV allowed; every light is off after it."""
+    session = uuid.uuid4().hex
+    try:
+        client = CaptureClient(kiosk.capture_socket, timeout=20)
+        return client.capture(session, consent(), uv_allowance(session), None)
+    finally:
+        assert kiosk.lit() == set()
+
+
+def status(kiosk):
+    lights = Lights(kiosk.light_socket)
+    try:
+        return lights.status()
+    finally:
+        lights.close()
+
+
+def uv_pulses(kiosk):
+    return intervals(kiosk.history(), "uv365")
+
+
+def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_whole(kiosk):
+    kiosk = kiosk(
+        'patient_opens_shroud_at = { light = "uv365", after_s = 0.05 }\npatient_opens_shroud_s = 1.5'
+    )
+    capture = visit(kiosk)
+    assert capture.missing == {"uv365": "shroud_open"}
+    assert [frame.light for frame in capture.frames] == LIGHTS[:-1]
+    (pulse,) = uv_pulses(kiosk)
+    assert 0.05 <= pulse < 0.05 + AT_ONCE_S
+    until(lambda: status(kiosk)["interlock"] is None)
+    again = visit(kiosk)
+    assert again.missing == {}
+    assert [frame.light for frame in again.frames] == LIGHTS
+
+
+def test_a_shroud_opened_among_the_white_pictures_ends_the_scan_with_a_sentence(kiosk):
+    kiosk = kiosk('patient_opens_shroud_at = { light = "parallel" }\npatient_opens_shroud_s = 4.0')
+    with pytest.raises(CaptureFault, match="The shroud was open in several pictures") as caught:
+        visit(kiosk)
+    assert caught.value.code == "shroud_open"
+    assert uv_pulses(kiosk) == []
+    until(lambda: status(kiosk)["interlock"] is None)
+    assert visit(kiosk).missing == {}
+
+
+def test_a_lamp_that_is_hot_gives_no_uv_and_the_scan_is_whole_without(kiosk):
+    kiosk = kiosk("lamp_temperature_c = 65.0")
+    assert visit(kiosk).missing == {"uv365": "lamp_hot"}
+    assert uv_pulses(kiosk) == []
+    assert status(kiosk)["fault"] is None
+
+
+def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_cooled_down(kiosk):
+    # From 35 °C it takes less than 0.1 s of light to 60 °C, and a few seconds back.
+    kiosk = kiosk("lamp_warms_c_per_s = 300.0\nlamp_cools_s = 2.0")
+    capture = visit(kiosk)
+    assert capture.missing == {"uv365": "lamp_hot"}
+    assert all(pulse < 0.3 for pulse in uv_pulses(kiosk))
+    until(lambda: status(kiosk)["interlock"] is None, 20)
+    lights = Lights(kiosk.light_socket)
+    session = uuid.uuid4().hex
+    lights.lease(session, consent(), uv_allowance(session))
+    lights.pulse("uv365", 0.02)
+    lights.close()
+    until(lambda: not kiosk.lit())
+
+
+@pytest.mark.parametrize(
+    ("fault", "missing"),
+    [('dead_lamps = ["uv365"]', {"uv365": "uv_fault"}), ('dead_senses = ["photodiode"]', {})],
+)
+def test_uv_that_no_photodiode_sees_locks_uv_and_nothing_else(kiosk, fault, missing):
+    kiosk = kiosk(fault)
+    assert visit(kiosk).missing == missing
+    until(lambda: status(kiosk)["fault"] == "uv_unseen")
+    assert visit(kiosk).missing == {"uv365": "uv_fault"}
+    assert len(uv_pulses(kiosk)) == 1
+
+
+def test_a_dead_thermometer_gives_no_uv(kiosk):
+    kiosk = kiosk('dead_senses = ["lamp_temperature"]')
+    assert visit(kiosk).missing == {"uv365": "sense_failed"}
+    assert uv_pulses(kiosk) == []
+
+
+def test_a_uv_lamp_that_does_not_go_out_locks_every_light_until_staff_clears_it(kiosk):
+    kiosk = kiosk('stuck_lamps = ["uv365"]')
+    with contextlib.suppress(CaptureFault):
+        visit(kiosk)
+    until(lambda: status(kiosk)["fault"] == "light_after_off")
+    with pytest.raises(CaptureFault) as caught:
+        visit(kiosk)
+    assert caught.value.code == "light_fault"
+    assert "call staff" in str(caught.value)
+    lights = Lights(kiosk.light_socket)
+    with contextlib.suppress(LightsFault):
+        assert not lights.clear("nurse")
+    lights.close()
+    assert status(kiosk)["fault"] == "light_after_off"
+
+
+def test_dropped_frames_cost_time_and_no_picture(kiosk):
+    kiosk = kiosk("camera_drops_every = 3")
+    assert visit(kiosk).missing == {}
+
+
+def test_a_patient_who_keeps_the_eyes_open_gets_no_uv(kiosk):
+    kiosk = kiosk("patient_keeps_eyes_open = true")
+    assert visit(kiosk).missing == {"uv365": "eyes_open"}
+    assert uv_pulses(kiosk) == []
+
+
+def test_the_logs_of_both_daemons_say_simulated(kiosk):
+    kiosk = kiosk("")
+    for daemon in (kiosk.lightd, kiosk.captured):
+        (ready,) = [line for line in daemon.log.read_text().splitlines() if '"ready"' in line]
+        assert '"simulated": true' in ready

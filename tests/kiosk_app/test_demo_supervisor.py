@@ -1,0 +1,142 @@
+"""The demo's supervisor: who is started again, who is not, and when it gives up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kiosk_app.demo import supervisor as module
+from kiosk_app.demo.supervisor import Part, PartFailed, Supervisor, logged_ready
+from tests.support.kiosk_bench import wait_until
+
+READY = 'print(\'{"event": "ready"}\', flush=True)\n'
+STAY = READY + "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    monkeypatch.setattr(module, "RESTART_SECONDS", 0.02)
+    started = Supervisor(tmp_path / "logs")
+    yield started
+    started.stop()
+
+
+def part(program: str, name: str = "part") -> Part:
+    return Part(name, [sys.executable, "-c", program], logged_ready)
+
+
+def until(supervisor_does: Callable[[], None], question: Callable[[], bool]) -> None:
+    def look() -> bool:
+        supervisor_does()
+        return question()
+
+    wait_until(look)
+
+
+def ends_once(folder: Path, how: str) -> str:
+    """A program that is ready, then ends by `how` the first time, and stays the second."""
+    return (
+        f"{READY}import os, pathlib, signal, sys, time\nseen = pathlib.Path({str(folder / 'seen')!r})\n"
+        f"if not seen.exists():\n    seen.touch(); {how}\ntime.sleep(60)"
+    )
+
+
+@pytest.mark.parametrize("look", ["check", "mend"])
+def test_a_part_that_asks_for_it_is_started_again(supervisor: Supervisor, tmp_path: Path, look: str) -> None:
+    program = ends_once(tmp_path, "sys.exit(os.EX_TEMPFAIL)")
+    supervisor.start(part(program), part(STAY, "other"))
+    first, other = supervisor.pid("part"), supervisor.pid("other")
+    until(getattr(supervisor, look), lambda: supervisor.pid("part") != first)
+    assert supervisor.pid("other") == other
+
+
+@pytest.mark.parametrize("how", ["sys.exit(1)", "sys.exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_part_that_dies_is_mended_where_that_is_asked_for(
+    supervisor: Supervisor, tmp_path: Path, how: str
+) -> None:
+    supervisor.start(part(ends_once(tmp_path, how)))
+    first = supervisor.pid("part")
+    until(supervisor.mend, lambda: supervisor.pid("part") != first)
+
+
+def test_a_part_that_dies_is_named_where_it_is_not(supervisor: Supervisor) -> None:
+    supervisor.start(part(STAY))
+    os.kill(supervisor.pid("part"), signal.SIGKILL)
+    with pytest.raises(PartFailed, match="part ended with status -9"):
+        until(supervisor.check, lambda: False)
+
+
+def test_a_part_that_cannot_live_is_given_up_after_some_starts(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    program = f"{READY}open({str(starts)!r}, 'a').write('x'); raise SystemExit('no camera')"
+    supervisor.start(part(program))
+    with pytest.raises(PartFailed, match="started 5 times within 60 s to no avail.*no camera"):
+        until(supervisor.mend, lambda: False)
+    assert starts.read_text() == "x" * (1 + module.RESTARTS)
+
+
+def test_restarts_of_long_ago_do_not_count(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTARTS_WITHIN_SECONDS", 0.0)
+    starts = tmp_path / "starts"
+    supervisor.start(part(f"{READY}open({str(starts)!r}, 'a').write('x')"))
+    until(supervisor.mend, lambda: len(starts.read_text()) > module.RESTARTS + 2)
+
+
+def test_a_part_is_not_started_again_at_once(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTART_SECONDS", 3600.0)
+    supervisor.start(part(STAY))
+    first = supervisor.pid("part")
+    os.kill(first, signal.SIGKILL)
+    for _ in range(20):
+        supervisor.mend()
+        time.sleep(0.01)
+    assert supervisor.pid("part") == first
+
+
+def test_what_a_dead_part_left_running_goes_with_it(supervisor: Supervisor, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    leave = (
+        "import subprocess; child = subprocess.Popen(['sleep', '60']);"
+        f" open({str(child)!r}, 'w').write(str(child.pid)); os._exit(1)"
+    )
+    supervisor.start(part(ends_once(tmp_path, leave)))
+    first = supervisor.pid("part")
+    until(supervisor.mend, lambda: supervisor.pid("part") != first)
+    wait_until(lambda: ended(int(child.read_text())))
+
+
+def ended(pid: int) -> bool:
+    """Whether the process is gone; nobody may have asked for its exit status yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_power_cut_leaves_no_part_the_time_to_do_anything(supervisor: Supervisor, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    program = (
+        "import atexit, signal, sys\n"
+        f"atexit.register(lambda: open({str(said)!r}, 'w').write('bye'))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + STAY
+    )
+    supervisor.start(part(program, "one"), part(program, "two"))
+    pids = [supervisor.pid(name) for name in ("one", "two")]
+    supervisor.kill_all()
+    assert all(ended(pid) for pid in pids)
+    assert not said.exists()
+    supervisor.check()
+    supervisor.start(part(STAY, "one"))

@@ -1,0 +1,109 @@
+"""A kiosk that loses its power in a scan: darkness at once, every dose counted, no promise broken."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from hardware.board import load_board
+from hardware.simulated.pins import PinReader, Transition
+from kiosk_app import records as states
+from kiosk_app.demo.system import BOARD
+from tests.support.kiosk_daemons import intervals, lit
+from tests.support.secrecy import clear_pictures
+from tests.support.system import RunningSystem, wait_until
+from tests.support.visits import Visit, everything_arrived_once, records_of
+
+PROMISED = (states.CAPTURED, states.ANALYSED, states.SEALED, states.HANDED_OVER, states.STORED)
+IRRADIANCE_W_M2 = load_board(BOARD).lights["uv365"].irradiance_w_m2
+
+
+@pytest.fixture
+def pins(running: RunningSystem) -> Iterator[PinReader]:
+    reader = PinReader(running.system.kiosk / "run" / "pins.page")
+    yield reader
+    reader.close()
+
+
+Moment = Callable[[RunningSystem, PinReader], Callable[[], object]]
+
+
+def lit_by(light: str) -> Moment:
+    return lambda running, pins: lambda: light in lit(pins)
+
+
+def locking_pictures_away(running: RunningSystem, pins: PinReader) -> Callable[[], object]:
+    vault = running.system.kiosk / "app" / "vault"
+    return lambda: list(vault.glob(".*.partial/*"))
+
+
+def newest_is(state: str) -> Moment:
+    def moment(running: RunningSystem, pins: PinReader) -> Callable[[], object]:
+        records = records_of(running)
+        known = {row.id for row in records.scans()}
+        return lambda: any(row.state == state for row in records.scans() if row.id not in known)
+
+    return moment
+
+
+MOMENTS: dict[str, Moment] = {
+    "a white picture": lit_by("cross"),
+    "a UV pulse": lit_by("uv365"),
+    "locking away": locking_pictures_away,
+    "measuring": newest_is(states.CAPTURED),
+    "sending": newest_is(states.HANDED_OVER),
+}
+
+
+def doses(running: RunningSystem) -> tuple[int, float]:
+    """How many UV pulses the ledger has, and their J/m²."""
+    uri = f"file:{running.system.kiosk / 'light' / 'doses.sqlite'}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=10)) as ledger:
+        count, total = ledger.execute("SELECT count(*), coalesce(sum(dose_j_m2), 0) FROM pulses").fetchone()
+    return int(count), float(total)
+
+
+def since(history: list[Transition], begun_ns: int) -> list[Transition]:
+    return [item for item in history if item.at_ns >= begun_ns]
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_a_power_cut_costs_at_most_a_new_try(running: RunningSystem, pins: PinReader, moment: str) -> None:
+    pulses_before, dose_before = doses(running)
+    at_clinic = len(running.clinic_scans())
+    reached = MOMENTS[moment](running, pins)
+    begun_ns = time.monotonic_ns()
+    visit = Visit(running)
+    wait_until(lambda: bool(reached()), moment)
+    running.power_cut()
+    dark_ns = time.monotonic_ns()
+    visit.end()
+
+    # Dark from that instant on, and the ledger has at least what was received.
+    assert lit(pins) == set()
+    assert not any(pins.levels(dark_ns, time.monotonic_ns()).values())
+    received = intervals(since(pins.history(), begun_ns), "uv365")
+    pulses, dose = doses(running)
+    assert pulses - pulses_before >= len(received)
+    assert dose - dose_before >= IRRADIANCE_W_M2 * sum(received)
+    if moment == "a UV pulse":
+        assert len(received) == 1
+
+    records = records_of(running)
+    promised = {row.id for row in records.scans(*PROMISED)}
+    running.start_all()
+    vault = running.system.kiosk / "app" / "vault"
+    assert {path.name for path in vault.iterdir()} <= {str(scan) for scan in promised}
+    assert all(row.state == states.ABANDONED for row in records.scans() if row.id not in promised)
+
+    assert Visit(running).end() is None
+    everything_arrived_once(running)
+    assert all(records.scan(scan).state == states.STORED for scan in promised)
+    newly_promised = moment in ("measuring", "sending")
+    assert len(running.clinic_scans()) == at_clinic + 1 + newly_promised
+    files = [path for path in running.system.root.rglob("*") if path.is_file()]
+    assert clear_pictures(files) == []
