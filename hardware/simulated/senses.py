@@ -29,8 +29,14 @@ class SimulatedSenses:
         self._shroud = Shroud(board, self._reader)
         self._heat = LampHeat(board.simulation, time.monotonic_ns())
         self._noise = random.Random(1)
-        designed = sum(light.irradiance_w_m2 or 0.0 for light in self._lamps.values())
-        self._lit_above = board.sensors.photodiode.lit_above if board.sensors else _LIT_SHARE * designed
+        full_w_m2 = sum(light.irradiance_w_m2 or 0.0 for light in self._lamps.values())
+        full_a = sum(light.current_ma or _LAMP_MA for light in self._lamps.values()) / 1000
+        sensors = board.sensors
+        self._lit_above = (
+            (sensors.photodiode.lit_above, sensors.lamp_current.lit_above)
+            if sensors
+            else (_LIT_SHARE * full_w_m2, _LIT_SHARE * full_a)
+        )
 
     def shroud_closed(self) -> tuple[bool, bool]:
         return self._shroud.closed(time.monotonic_ns())
@@ -53,8 +59,12 @@ class SimulatedSenses:
         lit = [level * (self._lamps[name].current_ma or _LAMP_MA) for name, level in self._levels().items()]
         return self._read("lamp_current", sum(lit) / 1000)
 
-    def uv_seen(self) -> bool:
-        return bool(self._lamps) and self.photodiode_w_m2() > self._lit_above
+    def uv_seen(self) -> tuple[bool, bool]:
+        """Whether the photodiode sees the lamp lit, and whether the current sense does."""
+        if not self._lamps:
+            return (False, False)
+        light, current = self._lit_above
+        return self.photodiode_w_m2() > light, self.lamp_current_a() > current
 
     def close(self) -> None:
         self._reader.close()
