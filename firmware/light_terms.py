@@ -10,7 +10,6 @@ from typing import Protocol
 from firmware.doses import Dose
 from firmware.stamps import ConsentStamp, UvAllowance
 
-
 # Whether the photodiode sees the UV lamp lit, and whether the current sense does; None where one of them
 # cannot be read.
 UvSeen = tuple[bool | None, bool | None]

@@ -23,8 +23,8 @@ __all__ = ["LightCore", "LightRefused", "Pins", "Senses"]
 # A pulse is charged, and bounded, as if it ended this much late.
 OVERRUN_S = 0.05
 _WATCH_S = 0.01
-# With no pulse on, this is how often photodiode and lamp current are read, and how often a fault that could not be
-# written down is tried again.
+# With no pulse on, this is how often photodiode and lamp current are read, and how often a fault that could
+# not be written down is tried again.
 _IDLE_WATCH_S = 0.25
 _WRITE_AGAIN_S = 5.0
 # A lamp that is on shows at photodiode and current sense within this time.

@@ -16,9 +16,11 @@ import structlog
 
 from firmware.channel import Channel, ChannelError, Listener, close_all
 from firmware.doses import DoseLedger
+from firmware.light_terms import readings
 from firmware.lightcore import LightCore, LightRefused
 from firmware.notify import Notifier
 from firmware.pins import open_light_hardware
+from firmware.sampler import go_first
 from firmware.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
 
@@ -37,7 +39,7 @@ class LightDaemonError(Exception):
 class LightDaemon:
     """Serves the light protocol at `state/run/light.sock` until told to stop.
 
-    One thread, one loop: each turn handles at most one message per client, then lets the core put out what
+    One loop in one thread: each turn handles at most one message per client, then lets the core put out what
     may not be lit. Whatever ends the loop, the lights go out first.
     """
 
@@ -75,7 +77,7 @@ class LightDaemon:
             with selectors.DefaultSelector() as selector:
                 selector.register(wake_reader, selectors.EVENT_READ, None)
                 selector.register(self._listener, selectors.EVENT_READ, 0)
-                log.info("ready", daemon="lightd", simulated=self._simulated, realtime=_go_first())
+                log.info("ready", daemon="lightd", simulated=self._simulated, realtime=go_first())
                 self._notifier.ready()
                 while not self._stopping:
                     self._turn(selector)
@@ -179,7 +181,8 @@ class LightDaemon:
             self._core.clear(client, staff)
             self._note("light_check", staff=staff)
         elif what == "status":
-            return {**self._core.status(), **self._core.interlocks()}
+            sensors = readings(self._hardware.senses)
+            return {**self._core.status(), **self._core.interlocks(), "sensors": sensors}
         else:
             raise LightRefused("bad_request", f"{what!r} is not something this daemon does.")
         return {}
@@ -192,15 +195,6 @@ class LightDaemon:
         self._hardware.close()
         self._ledger.close()
         os.close(self._owner)
-
-
-def _go_first() -> bool:
-    """Ask the kernel to run this process before all ordinary ones; False where that is not permitted."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(20))
-    except OSError:
-        return False
-    return True
 
 
 def _own(path: Path) -> int:
