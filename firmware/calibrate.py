@@ -57,6 +57,7 @@ def calibrate(bench: Workbench, chart: Chart, say: Callable[[str], None]) -> Cal
         black=black,
         gains={},
         matrix=np.eye(3),
+        lamp_hours=bench.status()["lamp_hours"],
     )
     flat, scores = {}, {}
     for light in [name for name in _FLAT_LIGHTS if name in board.lights]:
