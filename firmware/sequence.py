@@ -95,6 +95,10 @@ class Sequence:
             if self._is_uv(name) and not uv:
                 missing[name] = "not_allowed"
                 continue
+            if name == DARK and self.board.room_lit:
+                # Nobody can switch the room off: what a frame "in the dark" shows is the light of all others.
+                missing[name] = "room_lit"
+                continue
             try:
                 if self._is_uv(name):
                     self._see_closed_eyes()
@@ -180,7 +184,8 @@ class Sequence:
             exposure = self._shoot("preview", exposure_us, white.gain, after_ns)
         finally:
             self.lights.off()
-        picture = reflectance(self.board, REQUIRED, exposure.counts(), exposure, level)
+        counts = watched(exposure.counts, _READ_OUT_S, _BEAT_S, self._beat)
+        picture = reflectance(self.board, REQUIRED, counts, exposure, level)
         face, reason = look_for_face(self.find_face, to_srgb(picture), self.board.engine)
         if face is None:
             raise _Unusable(reason or "no_face")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,12 +14,14 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from firmware.camera import Camera, Exposure, open_camera, watched
+from firmware.camera import Camera, CameraFrozen, Exposure, open_camera, watched
 from firmware.lights import Lights
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board
 
 _BEAT_S = 0.05
+_OPEN_S = 30.0
+_READ_OUT_S = 10.0
 
 
 class Workbench:
@@ -48,19 +51,19 @@ class Workbench:
     ) -> None:
         self._lights.release()
         self._lights.close()
-        if self._camera is not None:
-            self._camera.close()
+        self._close_camera()
 
     def show(self, target: str) -> None:
         """Have `target` put before the camera, in the dark. Raises OSError, DriverMissing."""
         self._lights.off()
         self._target = target
-        if self.board.simulated and self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        if self.board.simulated:
+            self._close_camera()
         self._put(target)
         if self._camera is None:
-            self._camera = open_camera(self.board, self._run, self._stand_in)
+            self._camera = watched(
+                lambda: open_camera(self.board, self._run, self._stand_in), _OPEN_S, _BEAT_S, lambda: None
+            )
 
     def expose(self, light: str | None, frames: int = 1) -> list[tuple[npt.NDArray[np.uint16], Exposure]]:
         """`frames` pictures (H×W×3 counts) under `light` alone, or in the dark; the light is off after it.
@@ -103,7 +106,9 @@ class Workbench:
                 exposures.append(exposure)
         finally:
             self._lights.off()
-        return [(exposure.counts(), exposure) for exposure in exposures]
+        return [
+            (watched(exposure.counts, _READ_OUT_S, _BEAT_S, lambda: None), exposure) for exposure in exposures
+        ]
 
     def status(self) -> dict[str, Any]:
         """The light daemon's status. Raises LightsFault."""
@@ -116,6 +121,13 @@ class Workbench:
         for picture in pictures:
             total += picture
         return np.asarray(total / np.float32(frames))
+
+    def _close_camera(self) -> None:
+        """Close the camera, if there is one; one that hangs even in this is left behind."""
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            with contextlib.suppress(CameraFrozen, OSError):
+                watched(camera.close, self.board.camera.deadline_s, _BEAT_S, lambda: None)
 
     def _lease(self) -> None:
         # Nobody is in the hood, no picture of anybody is taken: the consent is that of the staff at work.
