@@ -100,7 +100,11 @@ def captured(
     CaptureDaemon(profile, state, find_face, patient, peers).run()
 
 
-_UNITS = {"w_m2": "W/m²", "a": "A", "c": "°C"}
+_SENSORS = {
+    "photodiode_w_m2": ("photodiode", "W/m²"),
+    "lamp_current_a": ("lamp current", "A"),
+    "lamp_temperature_c": ("lamp temperature", "°C"),
+}
 
 
 def _shroud_words(closed: list[bool] | None) -> str:
@@ -126,16 +130,14 @@ def status(state: Path, as_json: bool) -> None:
         click.echo(json.dumps(said))
     else:
         lit = ", ".join(f"{name} {level:.0%}" for name, level in said["lit"].items())
-        click.echo(f"lit     {lit or 'nothing'}")
-        click.echo(f"leased  {'yes' if said['leased'] else 'no'}")
-        click.echo(f"fault   {said['fault'] or 'none'}")
-        click.echo(f"shroud  {_shroud_words(said['shroud_closed'])}")
-        for name, unit in (("photodiode", "w_m2"), ("lamp_current", "a"), ("lamp_temperature", "c")):
-            value = said["sensors"][f"{name}_{unit}"]
-            words = "cannot be read" if value is None else f"{value:.2f} {_UNITS[unit]}"
-            click.echo(f"{name.replace('_', ' '):<17}{words}")
-        for name, hours in said["lamp_hours"].items():
-            click.echo(f"{name:<8}{hours:.2f} h lit")
+        rows = {"lit": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
+        rows |= {"fault": said["fault"] or "none", "shroud": _shroud_words(said["shroud_closed"])}
+        for key, (name, unit) in _SENSORS.items():
+            value = said["sensors"][key]
+            rows[name] = "cannot be read" if value is None else f"{value:.2f} {unit}"
+        rows |= {f"{name}, hours": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
+        for name, words in rows.items():
+            click.echo(f"{name:<18}{words}")
     if said["fault"]:
         raise click.exceptions.Exit(1)
 

@@ -192,6 +192,7 @@ class LightDaemon:
                 **self._core.status(),
                 **self._core.interlocks(),
                 "sensors": readings(self._hardware.senses),
+                "uv_seen": self._hardware.senses.uv_seen(),
                 "lamp_hours": self._hours.hours(),
             }
         else:

@@ -218,7 +218,7 @@ class Sequence:
             if name == DARK:
                 lit_ns = time.monotonic_ns()
             elif profile.is_uv:
-                lit_ns = self.lights.pulse(name, self._pulse_s(profile.exposure_us))
+                lit_ns = self.lights.pulse(name, pulse_s(self.board, name))
             else:
                 lit_ns = self.lights.on(name, 1.0)
             self._after_ns = lit_ns + settle_ns
@@ -248,13 +248,14 @@ class Sequence:
         self.watch()
         self.lights.beat()
 
-    def _pulse_s(self, exposure_us: int) -> float:
-        """Long enough to settle, wait for the next frame to begin, lose one, expose it and read it out; off
-        comes sooner.
-        """
-        camera = self.board.camera
-        wanted = camera.settle_ms / 1000 + 4 / camera.still.fps + exposure_us / 1e6
-        return min(wanted, self.board.limits.uv_pulse_s - OVERRUN_S)
+
+def pulse_s(board: Board, light: str) -> float:
+    """How long a UV pulse is for one frame under `light`: to settle, wait for the next frame to begin, lose
+    one, expose it and read it out; off comes sooner.
+    """
+    camera = board.camera
+    wanted = camera.settle_ms / 1000 + 4 / camera.still.fps + board.lights[light].exposure_us / 1e6
+    return min(wanted, board.limits.uv_pulse_s - OVERRUN_S)
 
 
 def _required(code: str) -> SequenceFailed:

@@ -26,7 +26,8 @@ class SimulatedSenses:
         self._simulation = board.simulation
         self._lamps = {name: light for name, light in board.lights.items() if light.is_uv}
         self._reader = light_reader(board, page)
-        self._shroud = Shroud(board, self._reader)
+        hold_shroud(page, is_open=False)
+        self._shroud = Shroud(board, self._reader, _held_open(page))
         self._heat = LampHeat(board.simulation, time.monotonic_ns())
         self._noise = random.Random(1)
         full_w_m2 = sum(light.irradiance_w_m2 or 0.0 for light in self._lamps.values())
@@ -78,6 +79,19 @@ class SimulatedSenses:
         if sense in self._simulation.dead_senses:
             true = 0.0
         return true + self._noise.gauss(0.0, _NOISE[sense])
+
+
+def hold_shroud(page: Path, is_open: bool) -> None:
+    """Staff at the simulated kiosk whose pins are on `page` open the shroud, or close it again."""
+    if is_open:
+        _held_open(page).touch()
+    else:
+        _held_open(page).unlink(missing_ok=True)
+
+
+def _held_open(page: Path) -> Path:
+    """The file that is there while staff hold the shroud open."""
+    return page.with_name("shroud.open")
 
 
 def light_reader(board: Board, page: Path) -> PinReader:

@@ -171,9 +171,10 @@ def test_the_light_daemon_counts_shows_and_renews(tmp_path):
         (state / "light" / "hours.json").write_text('{"white": 7200.0}')
         daemon = Daemon("lightd", small_board(tmp_path), state)
         shown = CliRunner().invoke(lights_command, ["status", "--state", str(state)])
-        assert "white   2.00 h lit" in shown.output
-        assert "shroud  closed" in shown.output
-        assert "photodiode" in shown.output
+        said = dict(line.split("  ", 1) for line in shown.output.splitlines())
+        assert said["white, hours"].strip() == "2.00"
+        assert said["shroud"].strip() == "closed"
+        assert said["photodiode"].endswith("W/m²")
         new = ["new-lamp", "--state", str(state), "--staff", "nurse", "--light"]
         assert CliRunner().invoke(lights_command, [*new, "white"]).exit_code == 0
         refused = CliRunner().invoke(lights_command, [*new, "green"])
