@@ -8,9 +8,9 @@ The loop itself never waits for the bus. A transfer that hangs holds only this t
 kernel lets it (`_BUS_TIMEOUT_S` where the adapter can be told, else a second); meanwhile what was read gets
 old, and a voltage whose conversion began more than `OLDEST_S` ago is none. So that time is
 
-- longer than two cycles: one transfer may go wrong, as they do beside a lamp that is switched;
+- longer than three cycles: transfers may go wrong, as they do beside a lamp that is switched;
 - shorter than the 50 ms from off to the look at a lamp that must be dark: what is looked at then was
-  converted in the dark;
+  converted at least 10 ms after it, in the dark;
 - far shorter than the 200 ms of a heartbeat: UV is off within one look more once its sensors are gone.
 """
 
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-OLDEST_S = 0.03
+OLDEST_S = 0.04
 _PAUSE_S = 0.0015
 _BUS_TIMEOUT_S = 0.02
 # A bus that cannot be opened is tried again this often, and one on which nothing answers is opened anew.

@@ -234,9 +234,9 @@ def test_a_board_reads_its_sensors_through_smbus2(kiosk, bus):
     set_lamp(bus.chip, lit=True)
     until(lambda: hardware.senses.uv_seen() == (True, True))
     assert bus.timeout == 2
-    found = readings(hardware.senses)
-    assert found["photodiode_w_m2"] == pytest.approx(8.0, abs=0.01)
-    assert found["lamp_temperature_c"] == pytest.approx(35.0, abs=0.1)
+    until(lambda: None not in readings(hardware.senses).values())
+    until(lambda: readings(hardware.senses)["photodiode_w_m2"] == pytest.approx(8.0, abs=0.01))
+    until(lambda: readings(hardware.senses)["lamp_temperature_c"] == pytest.approx(35.0, abs=0.1))
 
 
 def test_a_converter_that_goes_is_noticed_and_one_that_comes_back_is_read(kiosk, bus):
@@ -349,13 +349,24 @@ def test_what_is_read_is_what_is_drawn(board):
     assert "100 kΩ to ground at each input" in drawn
 
 
+def granted(core):
+    """Whether UV is lit; a machine with other work may have starved the sampler just then."""
+    try:
+        core.pulse(1, "uv365", 0.9)
+    except LightRefused as refused:
+        assert refused.code == "sense_failed"
+        core.beat(1)
+        return False
+    return True
+
+
 def test_uv_lights_on_a_raspberry_pi_and_not_without_its_converter(kiosk, bus):
     hardware, factory = kiosk()
     lamp = PI.lights["uv365"].model_copy(update={"calibrated_on": datetime.now(timezone.utc).date()})
     board = PI.model_copy(update={"lights": {**PI.lights, "uv365": lamp}})
     core = LightCore(board, hardware.pins, hardware.senses, DoseLedger(":memory:"), time.monotonic)
     core.lease(1, "s1", consent(), uv_allowance())
-    core.pulse(1, "uv365", 0.9)
+    until(lambda: granted(core))
     assert factory.pin(lamp.pin).state
     bus.chip.gone = True
     until(lambda: core.tick() or not factory.pin(lamp.pin).state)
