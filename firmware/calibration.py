@@ -44,7 +44,8 @@ class Calibration:
     `black` is h×w×3 counts in the dark. `gains` takes counts above black, at the board's own exposure, gain
     and full level, to reflectance in the sensor's colours: h×w×3 for the lights with a flat field, 1×1×3 for
     the others. `matrix` takes those (rows of pixels @ matrix) to linear sRGB. `lamps_mm` are the measured
-    positions of the directional lights; `scores` says how good each part is.
+    positions of the directional lights; `scores` says how good each part is. `lamp_hours` is how long each
+    lamp had been lit in its life.
     """
 
     board: str
@@ -56,6 +57,7 @@ class Calibration:
     mm_per_px: float | None = None
     lamps_mm: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    lamp_hours: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -92,20 +94,19 @@ class Calibration:
         return np.asarray(cv2.addWeighted(linear, 1.0, linear, 0.0, 0.0, dtype=cv2.CV_16U), np.uint16)
 
     def _header(self) -> str:
-        return json.dumps(
-            {
-                "schema": SCHEMA,
-                "board": self.board,
-                "made_at": self.made_at.isoformat(),
-                "still": list(self.still),
-                "matrix": self.matrix.tolist(),
-                "mm_per_px": self.mm_per_px,
-                "lamps_mm": {name: list(at) for name, at in self.lamps_mm.items()},
-                "scores": dict(self.scores),
-            },
-            indent=2,
-            sort_keys=True,
-        )
+        header = {
+            "schema": SCHEMA,
+            "board": self.board,
+            "made_at": self.made_at.isoformat(),
+            "still": list(self.still),
+            "matrix": self.matrix.tolist(),
+            "mm_per_px": self.mm_per_px,
+            "lamps_mm": {name: list(at) for name, at in self.lamps_mm.items()},
+            "scores": dict(self.scores),
+        }
+        if self.lamp_hours:
+            header["lamp_hours"] = dict(self.lamp_hours)
+        return json.dumps(header, indent=2, sort_keys=True)
 
     def _maps(self) -> bytes:
         buffer = io.BytesIO()
@@ -164,6 +165,7 @@ def read_calibration(folder: Path) -> Calibration:
             mm_per_px=header["mm_per_px"],
             lamps_mm={name: (at[0], at[1], at[2]) for name, at in header["lamps_mm"].items()},
             scores=header["scores"],
+            lamp_hours=header.get("lamp_hours", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, CalibrationError):
@@ -193,6 +195,24 @@ def newest_calibration(state: Path, board: Board, now: datetime | None = None) -
         else:
             log.warning("calibration passed over", calibration=folder.name, reason=reason)
     return max(found, key=lambda item: item.made_at, default=None)
+
+
+def lamps_aged(board: Board, calibration: Calibration, hours: Mapping[str, float]) -> str | None:
+    """A sentence for staff, where a lamp was lit for longer since `calibration` than `board` allows, or is
+    another one than then; `hours` are the lamps' own, now.
+    """
+    limit, then = board.calibrate_after_lamp_h, calibration.lamp_hours
+    if not then:
+        return None
+    since = {light: hours.get(light, 0.0) - then.get(light, 0.0) for light in sorted({*hours, *then})}
+    renewed = [light for light, lit in since.items() if lit < 0]
+    if renewed:
+        return f"{', '.join(renewed)}: a new lamp since the calibration. Staff run 'dermakiosk calibrate'."
+    aged = {light: lit for light, lit in since.items() if limit is not None and lit > limit}
+    if not aged:
+        return None
+    words = ", ".join(f"{light} for {lit:.0f} h" for light, lit in aged.items())
+    return f"Lit since the calibration: {words}, and lamps fade. Staff run 'dermakiosk calibrate'."
 
 
 def calibrations_in(state: Path) -> tuple[str, ...]:

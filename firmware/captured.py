@@ -33,6 +33,8 @@ _PREVIEW_SILENCE_S = 3.0
 _BEAT_S = 0.25
 _CAPTURE_BUDGET_S = 25.0
 _OPEN_S = 10.0
+# At the first opening a simulated patient is drawn, too.
+_FIRST_OPEN_S = 60.0
 # Opening the camera anew helped nothing: the process asks to be restarted.
 _FREEZES = 2
 
@@ -79,7 +81,7 @@ class CaptureDaemon:
         self._board, self._find_face, self._patient = board, find_face, patient
         self._state_folder, self._run = state, state / "run"
         self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._camera: Camera | None = open_camera(board, self._run, patient)
+        self._camera: Camera | None = self._first_camera()
         self._lights = Lights(self._run / "light.sock")
         self._listener = Listener(self._run / "capture.sock", peers)
         self._kept: tuple[str, ...] = ()
@@ -91,6 +93,21 @@ class CaptureDaemon:
         self._freezes = 0
         self._previewed: str | None = None
         self._seen = 0.0
+
+    def _first_camera(self) -> Camera:
+        """The camera, or CameraLost when it does not open in time. Raises DriverMissing."""
+        try:
+            return watched(
+                lambda: open_camera(self._board, self._run, self._patient),
+                _FIRST_OPEN_S,
+                _BEAT_S,
+                lambda: None,
+            )
+        except (CameraFrozen, OSError) as error:
+            raise CameraLost(
+                f"The camera cannot be opened ({error}), so nobody can be scanned: look at it and its cable,"
+                " then start this daemon afresh."
+            ) from error
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Call from the main thread.

@@ -125,25 +125,44 @@ def captured(
     CaptureDaemon(profile, state, find_face, patient, peers).run()
 
 
+_SENSORS = {
+    "photodiode_w_m2": ("photodiode", "W/m²"),
+    "lamp_current_a": ("lamp current", "A"),
+    "lamp_temperature_c": ("lamp temperature", "°C"),
+}
+
+
+def _shroud_words(closed: list[bool] | None) -> str:
+    if closed is None:
+        return "cannot be read"
+    first, second = ("closed" if one else "open" for one in closed)
+    return first if first == second else f"switch 1 {first}, switch 2 {second}"
+
+
 @click.group()
 def lights() -> None:
-    """Ask the light daemon for its state; clear a fault that locks the lights."""
+    """Ask the light daemon for its state; clear a fault that locks the lights; name a lamp as new."""
 
 
 @lights.command()
 @_state
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 def status(state: Path, as_json: bool) -> None:
-    """Say what is lit and which fault is latched; exit 1 when there is one."""
+    """Say what is lit, sensed and latched, and the lamps' hours; exit 1 when a fault is latched."""
     with _talking_to(state) as daemon:
         said = daemon.status()
     if as_json:
         click.echo(json.dumps(said))
     else:
         lit = ", ".join(f"{name} {level:.0%}" for name, level in said["lit"].items())
-        click.echo(f"lit     {lit or 'nothing'}")
-        click.echo(f"leased  {'yes' if said['leased'] else 'no'}")
-        click.echo(f"fault   {said['fault'] or 'none'}")
+        rows = {"lit": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
+        rows |= {"fault": said["fault"] or "none", "shroud": _shroud_words(said["shroud_closed"])}
+        for key, (name, unit) in _SENSORS.items():
+            value = said["sensors"][key]
+            rows[name] = "cannot be read" if value is None else f"{value:.2f} {unit}"
+        rows |= {f"{name}, hours": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
+        for name, words in rows.items():
+            click.echo(f"{name:<18}{words}")
     if said["fault"]:
         raise click.exceptions.Exit(1)
 
@@ -170,6 +189,17 @@ def clear(state: Path, staff: str) -> None:
             " dark. Look at lamp, photodiode and wiring, then try again."
         )
     click.echo(f"The light check passed; the fault {fault} is cleared.")
+
+
+@lights.command("new-lamp")
+@_state
+@click.option("--light", required=True, metavar="LIGHT", help="Whose lamp it is, as the board names it.")
+@click.option("--staff", required=True, metavar="NAME", help="Who put it in; it goes to the log.")
+def new_lamp(state: Path, light: str, staff: str) -> None:
+    """Begin a lamp's hours at 0. Run this as the light daemon's user, then calibrate."""
+    with _talking_to(state) as daemon:
+        daemon.new_lamp(light, staff)
+    click.echo(f"{light} begins at 0 h. Run 'dermakiosk calibrate' now.")
 
 
 class CheckFailed(Exception):

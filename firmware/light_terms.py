@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from firmware.doses import Dose
 from firmware.stamps import ConsentStamp, UvAllowance
+
+# Whether the photodiode sees the UV lamp lit, and whether the current sense does; None where one of them
+# cannot be read.
+UvSeen = tuple[bool | None, bool | None]
 
 
 class LightRefused(Exception):
@@ -35,7 +41,30 @@ class Senses(Protocol):
 
     def lamp_temperature_c(self) -> float: ...
 
-    def uv_seen(self) -> bool: ...
+    def photodiode_w_m2(self) -> float: ...
+
+    def lamp_current_a(self) -> float: ...
+
+    def uv_seen(self) -> UvSeen:
+        """What the photodiode and the current sense say of the UV lamp, without raising."""
+
+
+LIT: UvSeen = (True, True)
+DARK: UvSeen = (False, False)
+
+
+def readings(senses: Senses) -> dict[str, float | None]:
+    """What each of the lamp's sensors reads now, in its unit; None where it cannot be read."""
+    reads: dict[str, Callable[[], float]] = {
+        "photodiode_w_m2": senses.photodiode_w_m2,
+        "lamp_current_a": senses.lamp_current_a,
+        "lamp_temperature_c": senses.lamp_temperature_c,
+    }
+    found: dict[str, float | None] = dict.fromkeys(reads)
+    for name, read in reads.items():
+        with contextlib.suppress(OSError):
+            found[name] = round(read(), 3)
+    return found
 
 
 @dataclass
@@ -51,7 +80,9 @@ class Lease:
 
 @dataclass
 class Pulse:
-    """A UV pulse under way, in monotonic seconds; `seen` says whether the photodiode saw it, once looked."""
+    """A UV pulse under way, in monotonic seconds; `seen` says whether both of the lamp's own sensors saw it,
+    once looked.
+    """
 
     light: str
     begun_at: float

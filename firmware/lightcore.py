@@ -14,7 +14,7 @@ from typing import Any
 
 from firmware.doses import Dose, DoseRefused, Ledger, Moment
 from firmware.latch import FaultLatch
-from firmware.light_terms import Check, Lease, LightRefused, Pins, Pulse, Senses
+from firmware.light_terms import DARK, LIT, Check, Lease, LightRefused, Pins, Pulse, Senses
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, Light
 
@@ -23,11 +23,11 @@ __all__ = ["LightCore", "LightRefused", "Pins", "Senses"]
 # A pulse is charged, and bounded, as if it ended this much late.
 OVERRUN_S = 0.05
 _WATCH_S = 0.01
-# With no pulse on, this is how often the photodiode is read, and how often a fault that could not be
-# written down is tried again.
+# With no pulse on, this is how often photodiode and lamp current are read, and how often a fault that could
+# not be written down is tried again.
 _IDLE_WATCH_S = 0.25
 _WRITE_AGAIN_S = 5.0
-# A lamp that is on shows at the photodiode within this time.
+# A lamp that is on shows at photodiode and current sense within this time.
 _RISE_S = 0.02
 # The UV pulse of a light check: shorter than one heartbeat.
 _CHECK_S = 0.1
@@ -130,7 +130,7 @@ class LightCore:
         """Begin the light check that clears the latched fault when it passes; `status` says how it went.
 
         The hood is empty, by the word of `staff`. One short UV pulse, charged like any other and under
-        every interlock, has to show at the photodiode and be gone after it.
+        every interlock, has to show at photodiode and current sense and be gone after it.
         """
         self.tick()
         self._latched.read()
@@ -184,14 +184,14 @@ class LightCore:
             if now >= self._pulse.ends_at or not self._uv_may_go_on(now):
                 self._all_low()
             elif not self._pulse.seen and now - self._pulse.begun_at >= _RISE_S:
-                self._pulse.seen = self._photodiode() is True
+                self._pulse.seen = self._senses.uv_seen() == LIT
         if self._lease is not None and now - self._lease.beat_at > self._limits.lease_silence_s:
             self._lease = None
             self._all_low()
         if self._check_dark_at is not None and now >= self._check_dark_at and self._pulse is None:
             self._check_dark_at = None
-            # A photodiode that does not answer has not seen darkness.
-            dark = self._photodiode() is False
+            # A sensor that does not answer has not seen darkness.
+            dark = self._senses.uv_seen() == DARK
             if not dark:
                 self._latch("light_after_off")
             if self._check is not None:
@@ -201,7 +201,7 @@ class LightCore:
             if now >= self._write_at and self._lease is None:
                 self._write_at = now + _WRITE_AGAIN_S
                 self._latched.write()
-            if self._uv_light is not None and self._check_dark_at is None and self._photodiode():
+            if self._uv_light and self._check_dark_at is None and True in self._senses.uv_seen():
                 self._latch("light_unasked")
 
     def next_tick_s(self) -> float:
@@ -331,25 +331,18 @@ class LightCore:
         interlock = self._open_interlock()
         if interlock is not None:
             raise LightRefused(interlock, f"An interlock is open ({interlock}): no UV.")
-        seen = self._photodiode()
-        if seen is None:
-            raise LightRefused("sense_failed", "The photodiode does not answer: no UV.")
-        if seen:
+        seen = self._senses.uv_seen()
+        if True in seen:
             self._latch("light_after_off")
             raise LightRefused("fault", "UV is seen where none may be: call staff.")
+        if seen != DARK:
+            raise LightRefused("sense_failed", "Photodiode or current sense does not answer: no UV.")
 
     def _uv_may_go_on(self, now: float) -> bool:
         lease = self._lease
         if self._check is None and (lease is None or now - lease.beat_at > self._limits.heartbeat_s):
             return False
         return self._open_interlock() is None
-
-    def _photodiode(self) -> bool | None:
-        """What the photodiode sees; None when it does not answer."""
-        try:
-            return self._senses.uv_seen()
-        except OSError:
-            return None
 
     def _raise_pin(self, light: str, level: float) -> float:
         self._lit = (light, level)

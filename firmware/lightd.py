@@ -16,9 +16,12 @@ import structlog
 
 from firmware.channel import Channel, ChannelError, Listener, close_all
 from firmware.doses import DoseLedger
+from firmware.lamp_hours import LampHours
+from firmware.light_terms import readings
 from firmware.lightcore import LightCore, LightRefused
 from firmware.notify import Notifier
 from firmware.pins import open_light_hardware
+from firmware.sampler import go_first
 from firmware.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
 
@@ -37,7 +40,7 @@ class LightDaemonError(Exception):
 class LightDaemon:
     """Serves the light protocol at `state/run/light.sock` until told to stop.
 
-    One thread, one loop: each turn handles at most one message per client, then lets the core put out what
+    One loop in one thread: each turn handles at most one message per client, then lets the core put out what
     may not be lit. Whatever ends the loop, the lights go out first.
     """
 
@@ -45,14 +48,15 @@ class LightDaemon:
         light, run = state / "light", state / "run"
         for folder in (light, run):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._simulated = board.simulated
+        self._simulated, self._lamps = board.simulated, frozenset(board.lights)
         self._owner = _own(light / "owner.lock")
         self._hardware = open_light_hardware(board, run)
         self._ledger = DoseLedger(light / "doses.sqlite")
+        self._hours = LampHours(self._hardware.pins, light / "hours.json", time.monotonic).start()
         self._log_later: list[tuple[str, dict[str, Any]]] = []
         self._core = LightCore(
             board,
-            self._hardware.pins,
+            self._hours,
             self._hardware.senses,
             self._ledger,
             time.monotonic,
@@ -75,7 +79,7 @@ class LightDaemon:
             with selectors.DefaultSelector() as selector:
                 selector.register(wake_reader, selectors.EVENT_READ, None)
                 selector.register(self._listener, selectors.EVENT_READ, 0)
-                log.info("ready", daemon="lightd", simulated=self._simulated, realtime=_go_first())
+                log.info("ready", daemon="lightd", simulated=self._simulated, realtime=go_first())
                 self._notifier.ready()
                 while not self._stopping:
                     self._turn(selector)
@@ -172,35 +176,43 @@ class LightDaemon:
         elif what == "release":
             self._core.release(client)
         elif what == "clear":
-            # The capture daemon may ask for light; to unlock it takes the light daemon's own user.
-            if self._clients[client].peer_uid() != os.getuid():
-                raise LightRefused("not_staff", "Only staff, as the light daemon's own user, clears a fault.")
+            self._refuse_if_not_staff(client, "clears a fault")
             staff = str(request["staff"])
             self._core.clear(client, staff)
             self._note("light_check", staff=staff)
+        elif what == "new_lamp":
+            self._refuse_if_not_staff(client, "says that a lamp is new")
+            light, staff = str(request["light"]), str(request["staff"])
+            if light not in self._lamps:
+                raise LightRefused("unknown_light", f"This board has no lamp named {light!r}.")
+            self._note("new_lamp", light=light, staff=staff, hours=self._hours.hours().get(light, 0.0))
+            self._hours.renew(light)
         elif what == "status":
-            return {**self._core.status(), **self._core.interlocks()}
+            return {
+                **self._core.status(),
+                **self._core.interlocks(),
+                "sensors": readings(self._hardware.senses),
+                "uv_seen": self._hardware.senses.uv_seen(),
+                "lamp_hours": self._hours.hours(),
+            }
         else:
             raise LightRefused("bad_request", f"{what!r} is not something this daemon does.")
         return {}
+
+    def _refuse_if_not_staff(self, client: int, does: str) -> None:
+        # The capture daemon may ask for light; for this it takes the light daemon's own user.
+        if self._clients[client].peer_uid() != os.getuid():
+            raise LightRefused("not_staff", f"Only staff, as the light daemon's own user, {does}.")
 
     def _close(self) -> None:
         for channel in self._clients.values():
             channel.close()
         self._notifier.close()
         self._listener.close()
+        self._hours.close()
         self._hardware.close()
         self._ledger.close()
         os.close(self._owner)
-
-
-def _go_first() -> bool:
-    """Ask the kernel to run this process before all ordinary ones; False where that is not permitted."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(20))
-    except OSError:
-        return False
-    return True
 
 
 def _own(path: Path) -> int:

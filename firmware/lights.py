@@ -78,8 +78,14 @@ class Lights:
             time.sleep(0.02)
         return bool(state == "passed")
 
+    def new_lamp(self, light: str, staff: str) -> None:
+        """`staff` put in a new lamp: its hours begin at 0. Raises LightsFault."""
+        self._ask(do="new_lamp", light=light, staff=staff)
+
     def status(self) -> dict[str, Any]:
-        """What is lit, whether leased, which fault. Raises LightsFault."""
+        """What is lit, whether leased, which fault, what the sensors read, how long each lamp was lit in its
+        life. Raises LightsFault.
+        """
         answer = self._ask(do="status")
         return {key: value for key, value in answer.items() if key not in ("v", "ok")}
 

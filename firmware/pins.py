@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gpiozero import DigitalOutputDevice, GPIOZeroError, PWMOutputDevice
 
-from firmware.light_terms import Pins, Senses
+from firmware.light_terms import DARK, Pins, Senses, UvSeen
 from hardware.board import Board
 
 
@@ -62,8 +62,14 @@ class NoSenses:
     def lamp_temperature_c(self) -> float:
         raise OSError("this board has no lamp")
 
-    def uv_seen(self) -> bool:
-        return False
+    def photodiode_w_m2(self) -> float:
+        raise OSError("this board has no photodiode")
+
+    def lamp_current_a(self) -> float:
+        raise OSError("this board has no lamp")
+
+    def uv_seen(self) -> UvSeen:
+        return DARK
 
 
 class OwnedPins(Pins, Protocol):

@@ -1,54 +1,75 @@
-"""The drivers of real light pins, each imported when a board asks for it."""
+"""The drivers of a real board's pins and sensors, each imported when a board asks for it."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from firmware.ads1115 import Ads1115
 from firmware.line_pins import LinePins
-from firmware.pins import LightHardware, LightPins
-from hardware.board import Board, DriverMissing
+from firmware.pins import LightHardware, LightPins, OwnedPins
+from firmware.real_senses import RealSenses, Shroud
+from firmware.sampler import Converter, Sampler, bound_bus
+from firmware.shroud import ShroudDevices, ShroudLines
+from hardware.board import Board, DriverMissing, Sensors
+
+Load = Callable[[str], Any]
 
 
-class UnreadSenses:
-    """Senses that cannot be read: every interlock counts as open, so there is no UV."""
+def open_real_pins(board: Board, load: Load = importlib.import_module) -> LightHardware:
+    """Pins and senses of a real `board` through the drivers it names; `load` imports. Raises DriverMissing.
 
-    def shroud_closed(self) -> tuple[bool, bool]:
-        raise OSError("the shroud's switches have no driver")
-
-    def lamp_temperature_c(self) -> float:
-        raise OSError("the lamp's temperature sensor has no driver")
-
-    def uv_seen(self) -> bool:
-        raise OSError("the photodiode has no driver")
-
-
-def open_real_pins(board: Board, load: Callable[[str], Any] = importlib.import_module) -> LightHardware:
-    """The pins of a real `board` through the driver it names; `load` imports. Raises DriverMissing."""
-    try:
-        if board.pin_factory == "gpiod":
-            chip = board.gpio_chip or "/dev/gpiochip0"
-            line_pins = LinePins(board, chip, load("gpiod"))
-            return LightHardware(line_pins, UnreadSenses(), lambda: None, lambda: None)
-        factory = _lgpio_factory(load)
-    except ImportError as error:
-        raise DriverMissing(
-            f"pin_factory = '{board.pin_factory}' in board '{board.name}' needs the Python package"
-            f" '{board.pin_factory}', which is not here ({error}): install it."
-        ) from error
-    except OSError as error:
-        raise DriverMissing(
-            f"pin_factory = '{board.pin_factory}' in board '{board.name}' cannot have this machine's GPIO"
-            f" ({error}): check that the board is the right one, and that this user is in the group gpio."
-        ) from error
-    return LightHardware(LightPins(board, factory), UnreadSenses(), lambda: None, factory.close)
+    Pins must open. A converter that does not answer is no reason not to start: there is no UV, then.
+    """
+    with contextlib.ExitStack() as undo:
+        sampler = None if board.sensors is None else _sampler(board, board.sensors, load)
+        try:
+            pins, shroud = _open_gpio(board, load, undo)
+        except ImportError as error:
+            raise DriverMissing(
+                f"pin_factory = '{board.pin_factory}' in board '{board.name}' needs the Python package"
+                f" '{board.pin_factory}', which is not here ({error}): install it."
+            ) from error
+        except OSError as error:
+            raise DriverMissing(
+                f"pin_factory = '{board.pin_factory}' in board '{board.name}' cannot have this machine's"
+                f" GPIO ({error}): check that the board is the right one, and that this user is in the group"
+                " gpio."
+            ) from error
+        if sampler is not None:
+            undo.callback(sampler.start().close)
+        senses = RealSenses(shroud, board.sensors, None if sampler is None else sampler.volts)
+        return LightHardware(pins, senses, lambda: None, undo.pop_all().close)
+    raise AssertionError("unreachable")
 
 
-def _lgpio_factory(load: Callable[[str], Any]) -> Any:
-    """gpiozero's own factory over lgpio, which leaves a FIFO in whatever folder it is imported in."""
+def _open_gpio(board: Board, load: Load, undo: contextlib.ExitStack) -> tuple[OwnedPins, Shroud | None]:
+    """The light pins, and the shroud's inputs where there are some; `undo` lets go of the latter."""
+    shroud: Shroud | None = None
+    if board.pin_factory == "gpiod":
+        gpiod, chip = load("gpiod"), board.gpio_chip or "/dev/gpiochip0"
+        pins: OwnedPins = LinePins(board, chip, gpiod)
+        if board.interlocks is not None:
+            shroud = ShroudLines(board.interlocks, chip, gpiod)
+    else:
+        factory, error = _lgpio_factory(load)
+        undo.callback(factory.close)
+        pins = LightPins(board, factory)
+        if board.interlocks is not None:
+            shroud = ShroudDevices(board.interlocks, factory, error)
+    if shroud is not None:
+        undo.callback(shroud.close)
+    return pins, shroud
+
+
+def _lgpio_factory(load: Load) -> tuple[Any, type[Exception]]:
+    """gpiozero's own factory over lgpio, and what lgpio raises; it leaves a FIFO in whatever folder it is
+    imported in.
+    """
     before = os.getcwd()
     with tempfile.TemporaryDirectory(prefix="lgpio-") as folder:
         os.chdir(folder)
@@ -57,7 +78,27 @@ def _lgpio_factory(load: Callable[[str], Any]) -> Any:
             module = load("gpiozero.pins.lgpio")
         finally:
             os.chdir(before)
+    failure: type[Exception] = getattr(lgpio, "error", OSError)
     try:
-        return module.LGPIOFactory()
-    except getattr(lgpio, "error", OSError) as error:
+        return module.LGPIOFactory(), failure
+    except failure as error:
         raise OSError(str(error)) from error
+
+
+def _sampler(board: Board, sensors: Sensors, load: Load) -> Sampler:
+    """What reads the converter of `sensors`; not started. Raises DriverMissing."""
+    try:
+        smbus2 = load("smbus2")
+    except ImportError as error:
+        raise DriverMissing(
+            f"sensors.adc in board '{board.name}' needs the Python package 'smbus2', which is not here"
+            f" ({error}): install it."
+        ) from error
+
+    def open_converter() -> tuple[Converter, Callable[[], None]]:
+        bus = smbus2.SMBus(sensors.adc.bus)
+        bound_bus(bus)
+        return Ads1115(sensors.adc, bus), bus.close
+
+    channels = (sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature)
+    return Sampler(open_converter, [sensor.channel for sensor in channels])

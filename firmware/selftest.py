@@ -1,4 +1,4 @@
-"""The self-test: every light seen, every interlock read, storage, clock and power looked at."""
+"""The self-test: every light seen, every interlock exercised, storage, clock and power looked at."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from firmware.calibration import newest_calibration
+from firmware.calibration import lamps_aged, newest_calibration
 from firmware.camera import CameraFrozen, reflectance
 from firmware.grey_card import why_not_to_scan
+from firmware.interlock_check import Result, check_interlocks
 from firmware.lights import Lights, LightsFault
-from firmware.stamps import UvAllowance
 from firmware.workbench import Workbench
 from hardware.board import Board, DriverMissing
 from hardware.targets import GREY_REFLECTANCE
@@ -29,15 +28,8 @@ _BUILT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 _CPU_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 _CPU_HOT_C = 80.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the table: what was checked, whether it is well (None: not tested), what was found."""
-
-    check: str
-    ok: bool | None
-    found: str
+# By their key in the light daemon's status, in the order of its `uv_seen`.
+_SENSORS = (("photodiode_w_m2", "photodiode", "W/m²"), ("lamp_current_a", "current sense", "A"))
 
 
 def run_selftest(
@@ -46,44 +38,87 @@ def run_selftest(
     """Every check, each in its own line whatever becomes of the others. `put` as for the Workbench."""
     results = [_light_daemon(state)]
     results += _lights(board, state, put, hood_empty)
-    results += [_calibration(board, state), _storage(state), _clock(), _temperature(), _power()]
+    results += check_interlocks(board, state, put, hood_empty)
+    hours = _status(state).get("lamp_hours", {})
+    results += [_lamp_hours(board, hours), _calibration(board, state, hours)]
+    results += [_storage(state), _clock(), _temperature(), _power()]
     return results
 
 
-def _light_daemon(state: Path) -> Result:
+def _status(state: Path) -> dict[str, Any]:
+    """The light daemon's status; without one, what is wrong under "unavailable"."""
     lights = Lights(state / "run" / "light.sock")
     try:
-        status = lights.status()
+        return lights.status()
     except LightsFault as fault:
-        return Result("light daemon", False, str(fault))
+        return {"unavailable": str(fault)}
     finally:
         lights.close()
-    latched = status.get("fault")
+
+
+def _light_daemon(state: Path) -> Result:
+    status = _status(state)
+    if "unavailable" in status:
+        return Result("light daemon", False, status["unavailable"])
+    latched = status["fault"]
     found = "no fault latched" if latched is None else f"latched: {latched}"
     return Result("light daemon", latched is None, found)
 
 
 def _lights(board: Board, state: Path, put: Callable[[str], None], hood_empty: bool) -> list[Result]:
     """Each light as the camera sees it on the grey card: its own pin lights it, and it goes out."""
-    # A reference of its own: the dose ledger counts what the self-test uses, against no patient.
-    uv = UvAllowance("selftest", True, time.time()) if hood_empty else None
     results = []
     try:
-        with Workbench(board, state, put, uv) as bench:
+        with Workbench(board, state, put, hood_empty) as bench:
             bench.show("grey")
+            if board.room_lit:
+                return [Result("camera", True, f"sees {100 * _level(bench, 'white'):.0f} % of white")]
             results.append(_darkness(bench))
             for name, light in board.lights.items():
-                if light.is_uv and uv is None:
+                if light.is_uv and not hood_empty:
                     results.append(Result(f"light {name}", None, "needs --hood-empty"))
-                    results.append(Result(f"interlocks of {name}", None, "needs --hood-empty"))
-                elif light.is_uv:
-                    results += _uv(bench, name)
-                else:
-                    results.append(_seen(bench, name))
+                    continue
+                # The sensors first: one that is dead locks UV after this pulse.
+                if board.has_uv:
+                    results.append(_sensed(bench, name))
+                results.append(_glows(bench, name) if light.is_uv else _seen(bench, name))
             results.append(_darkness(bench, "dark again"))
     except (LightsFault, CameraFrozen, DriverMissing, OSError) as error:
         results.append(Result("lights and camera", False, str(error)))
     return results
+
+
+def _sensed(bench: Workbench, name: str) -> Result:
+    """What photodiode and current sense read with light `name` off, on, and off again."""
+    check = f"sensors, {name}"
+    try:
+        steps = bench.sense(name)
+    except LightsFault as fault:
+        return Result(check, False, str(fault))
+    wanted = [False, bench.board.lights[name].is_uv, False]
+    found, wrong, values = [], [], {}
+    for which, (key, sensor, unit) in enumerate(_SENSORS):
+        values[key] = [step["sensors"][key] for step in steps]
+        # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
+        words = ["–" if value is None else f"{round(value, 2) + 0.0:.2f}" for value in values[key]]
+        found.append(f"{sensor} {', '.join(words)} {unit}")
+        wrong += _sensor_wrong(sensor, name, [step["uv_seen"][which] for step in steps], wanted)
+    return Result(check, not wrong, "; ".join(wrong or found) + ("" if wrong else " (off, on, off)"), values)
+
+
+def _sensor_wrong(sensor: str, light: str, seen: list[bool | None], wanted: list[bool]) -> list[str]:
+    """What is wrong with `sensor`, which saw the UV lamp as `seen` says; at most one sentence."""
+    if None in seen:
+        return [f"the {sensor} cannot be read: look at it, its wire and the converter"]
+    if seen == wanted:
+        return []
+    if not any(seen):
+        return [
+            f"the {sensor} does not see {light} lit: it is dead or covered, its wire is torn, or the lamp"
+        ]
+    if wanted[1]:
+        return [f"the {sensor} sees {light} lit while it is off: a lamp or the sensor is stuck"]
+    return [f"the {sensor} takes {light} for the UV lamp: other light falls on it"]
 
 
 def _level(bench: Workbench, name: str | None) -> float:
@@ -109,36 +144,37 @@ def _seen(bench: Workbench, name: str) -> Result:
     return Result(f"light {name}", well, f"camera sees {100 * share:.0f} % of nominal")
 
 
-def _uv(bench: Workbench, name: str) -> list[Result]:
-    """UV lit once, with all its interlocks asked by the light daemon, which then looks at the photodiode."""
-    check = f"interlocks of {name}"
+def _glows(bench: Workbench, name: str) -> Result:
+    """A UV light, as the camera sees it: no target has a nominal glow."""
     try:
         level = _level(bench, name)
     except LightsFault as fault:
-        return [
-            Result(f"light {name}", None, "was not lit"),
-            Result(check, False, f"the light daemon refused: {fault}"),
-        ]
-    results = [Result(f"light {name}", level > _DARK, f"camera sees {100 * level:.1f} % of white")]
-    deadline = time.monotonic() + 1.0
-    fault_code = None
-    while time.monotonic() < deadline and fault_code is None:
-        fault_code = bench.status().get("fault")
-        time.sleep(0.05)
-    if fault_code is None:
-        results.append(Result(check, True, "closed; the photodiode saw the lamp go out"))
-    else:
-        results.append(Result(check, False, f"latched: {fault_code}"))
-    return results
+        return Result(f"light {name}", False, f"not lit: {fault}")
+    return Result(f"light {name}", level > _DARK, f"camera sees {100 * level:.1f} % of white")
 
 
-def _calibration(board: Board, state: Path) -> Result:
+def _lamp_hours(board: Board, hours: Mapping[str, float]) -> Result:
+    """Lamps beyond what their maker rates them for."""
+    worn = [
+        f"{name} has {hours.get(name, 0.0):.0f} h of {light.rated_h:.0f} h: put in a new lamp, then run"
+        " 'dermakiosk lights new-lamp'"
+        for name, light in board.lights.items()
+        if light.rated_h is not None and hours.get(name, 0.0) > light.rated_h
+    ]
+    lit = ", ".join(f"{name} {hours[name]:.1f} h" for name in board.lights if name in hours)
+    return Result("lamp hours", not worn, "; ".join(worn) or lit or "no lamp was ever lit", dict(hours))
+
+
+def _calibration(board: Board, state: Path, hours: Mapping[str, float]) -> Result:
     calibration = newest_calibration(state, board)
     why_not = why_not_to_scan(state, board, calibration)
     if why_not is not None:
         return Result("calibration", False, why_not)
     if calibration is None:
         return Result("calibration", None, "never calibrated: nominal constants apply")
+    aged = lamps_aged(board, calibration, hours)
+    if aged is not None:
+        return Result("calibration", False, aged)
     days = (datetime.now(timezone.utc) - calibration.made_at).days
     return Result("calibration", True, f"{calibration.id}, {days} days old")
 

@@ -95,6 +95,10 @@ class Sequence:
             if self._is_uv(name) and not uv:
                 missing[name] = "not_allowed"
                 continue
+            if name == DARK and self.board.room_lit:
+                # Nobody can switch the room off: what a frame "in the dark" shows is the light of all others.
+                missing[name] = "room_lit"
+                continue
             try:
                 if self._is_uv(name):
                     self._see_closed_eyes()
@@ -180,7 +184,8 @@ class Sequence:
             exposure = self._shoot("preview", exposure_us, white.gain, after_ns)
         finally:
             self.lights.off()
-        picture = reflectance(self.board, REQUIRED, exposure.counts(), exposure, level)
+        counts = watched(exposure.counts, _READ_OUT_S, _BEAT_S, self._beat)
+        picture = reflectance(self.board, REQUIRED, counts, exposure, level)
         face, reason = look_for_face(self.find_face, to_srgb(picture), self.board.engine)
         if face is None:
             raise _Unusable(reason or "no_face")
@@ -213,7 +218,7 @@ class Sequence:
             if name == DARK:
                 lit_ns = time.monotonic_ns()
             elif profile.is_uv:
-                lit_ns = self.lights.pulse(name, self._pulse_s(profile.exposure_us))
+                lit_ns = self.lights.pulse(name, pulse_s(self.board, name))
             else:
                 lit_ns = self.lights.on(name, 1.0)
             self._after_ns = lit_ns + settle_ns
@@ -243,13 +248,14 @@ class Sequence:
         self.watch()
         self.lights.beat()
 
-    def _pulse_s(self, exposure_us: int) -> float:
-        """Long enough to settle, wait for the next frame to begin, lose one, expose it and read it out; off
-        comes sooner.
-        """
-        camera = self.board.camera
-        wanted = camera.settle_ms / 1000 + 4 / camera.still.fps + exposure_us / 1e6
-        return min(wanted, self.board.limits.uv_pulse_s - OVERRUN_S)
+
+def pulse_s(board: Board, light: str) -> float:
+    """How long a UV pulse is for one frame under `light`: to settle, wait for the next frame to begin, lose
+    one, expose it and read it out; off comes sooner.
+    """
+    camera = board.camera
+    wanted = camera.settle_ms / 1000 + 4 / camera.still.fps + board.lights[light].exposure_us / 1e6
+    return min(wanted, board.limits.uv_pulse_s - OVERRUN_S)
 
 
 def _required(code: str) -> SequenceFailed:

@@ -17,15 +17,22 @@ _PUT = {
     "chart": "Put the colour chart in the middle, facing the camera.",
     "sphere": "Put the matte ball in the middle, in the plane of the face, before the black cloth.",
     "grey": "Put the grey card in the plane of the face.",
+    "paper": "Put plain white copy paper in the plane of the face, to fill the picture; close the shroud.",
+    "shroud_open": "Open the shroud on all sides.",
+    "shroud_closed": "Close the shroud.",
 }
 
 
-def _asked_of_staff(board: Board) -> Callable[[str], None]:
-    """What is called for each target: says what to put where, and waits."""
+def _asked_of_staff(board: Board, state: Path) -> Callable[[str], None]:
+    """What is called for each thing to do: says it, and waits. A simulated kiosk does it by itself."""
 
-    def put(target: str) -> None:
+    def put(what: str) -> None:
         if not board.simulated:
-            click.prompt(f"{_PUT[target]} Then press Enter", default="", show_default=False, err=True)
+            click.prompt(f"{_PUT[what]} Then press Enter", default="", show_default=False, err=True)
+        elif what.startswith("shroud"):
+            from hardware.simulated.senses import hold_shroud
+
+            hold_shroud(state / "run" / "pins.page", is_open=what == "shroud_open")
 
     return put
 
@@ -39,12 +46,13 @@ def _asked_of_staff(board: Board) -> Callable[[str], None]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The chart's own colours (JSON: 24 of L*, a*, b* in D65); needed on a real kiosk.",
 )
+@click.option("--hood-empty", is_flag=True, help="Nobody is in the hood: UV may be measured, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
-def calibrate(board: Path, state: Path, chart_file: Path | None, as_json: bool) -> None:
+def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: bool, as_json: bool) -> None:
     """Measure black, flat fields, colour, scale and lamp positions, and keep them as a new calibration.
 
     The light daemon must run, the capture daemon must not hold a real camera meanwhile. Takes a white card, a
-    colour chart and a matte ball; a simulated kiosk has its own.
+    colour chart, a matte ball and, for UV, white copy paper; a simulated kiosk has its own.
     """
     from firmware.calibrate import calibrate as measure
     from firmware.calibration import write_calibration
@@ -55,7 +63,7 @@ def calibrate(board: Path, state: Path, chart_file: Path | None, as_json: bool) 
     if chart_file is None and not profile.simulated:
         raise click.UsageError("--chart is needed: the colours that the maker measured of this very chart.")
     chart = reference_chart() if chart_file is None else _read_chart_file(chart_file)
-    with Workbench(profile, state, _asked_of_staff(profile)) as bench:
+    with Workbench(profile, state, _asked_of_staff(profile, state), hood_empty) as bench:
         made = measure(bench, chart, lambda step: click.echo(f"{step} …", err=True))
     write_calibration(state, made)
     if as_json:
@@ -99,7 +107,7 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
 
     Exit status 1 when it failed.
     """
-    from firmware.calibration import CalibrationError, newest_calibration
+    from firmware.calibration import CalibrationError, lamps_aged, newest_calibration
     from firmware.grey_card import check_grey_card, write_check
     from firmware.workbench import Workbench
 
@@ -107,8 +115,9 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
     calibration = newest_calibration(state, profile)
     if calibration is None:
         raise CalibrationError("There is no calibration to check: run 'dermakiosk calibrate' first.")
-    with Workbench(profile, state, _asked_of_staff(profile)) as bench:
+    with Workbench(profile, state, _asked_of_staff(profile, state)) as bench:
         check = check_grey_card(bench, calibration)
+        aged = lamps_aged(profile, calibration, bench.status()["lamp_hours"])
     write_check(state, check)
     if as_json:
         found = {"level_off": check.level_off, "uneven": check.uneven, "failing": check.failing}
@@ -119,6 +128,8 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
             uneven = f"{100 * check.uneven[light]:.1f} %" if light in check.uneven else ""
             mark = "  FAILED" if light in check.failing else ""
             click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}")
+    if aged is not None:
+        click.echo(aged, err=True)
     if check.failing:
         raise click.exceptions.Exit(1)
 
@@ -136,10 +147,11 @@ def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
     from firmware.selftest import run_selftest
 
     profile = load_board(board)
-    results = run_selftest(profile, state, _asked_of_staff(profile), hood_empty)
+    results = run_selftest(profile, state, _asked_of_staff(profile, state), hood_empty)
     for result in results:
         if as_json:
-            click.echo(json.dumps({"check": result.check, "ok": result.ok, "found": result.found}))
+            row = {"check": result.check, "ok": result.ok, "found": result.found}
+            click.echo(json.dumps(row | ({"values": result.values} if result.values else {})))
         else:
             mark = {True: "ok", False: "FAILED", None: "not tested"}[result.ok]
             click.echo(f"{result.check:<26}{mark:<12}{result.found}")

@@ -91,7 +91,7 @@ class Light(_Strict):
     constant-current driver of the LEDs, set to `current_ma`. `colour_gains` (red,
     blue) over green make the nominal flat field neutral: the white balance, locked for this light. `expect`
     is the band in which the median reflectance in the middle of a frame lies, whoever stands there. `led`
-    names its spectrum in `hardware.spectra`.
+    names its spectrum in `hardware.spectra`, `rated_h` the hours after which its maker calls it worn out.
     """
 
     pin: Pin | None = None
@@ -108,6 +108,7 @@ class Light(_Strict):
     expect: tuple[Positive, Positive] = (0.010, 0.97)
     position_mm: tuple[float, float, float] | None = None
     led: Literal["d65", "blue-pump-ra90", "violet-pump-6500k"] | None = None
+    rated_h: Positive | None = None
 
     @property
     def is_uv(self) -> bool:
@@ -216,6 +217,8 @@ class Board(_Strict):
     sensors: Sensors | None = None
     # No scan without a grey-card check that passed this recently; None asks for none.
     grey_card_every_h: Positive | None = None
+    # A lamp fades by the hour: staff hear it when one was lit for so long since the calibration.
+    calibrate_after_lamp_h: Positive | None = None
     limits: Limits = Limits()
     simulation: Simulation = Simulation()
 

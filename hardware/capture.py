@@ -54,7 +54,8 @@ class Frame:
 class Capture:
     """The frames of one visit to the camera, plus the id of the calibration that was applied to them.
 
-    `missing` names the lights of the sequence that gave no frame, each with the reason.
+    `missing` names the lights of the sequence that gave no frame, "dark" among them, each with the reason:
+    "room_lit" for a dark that there is none of, because the face is seen in the light of the room.
     """
 
     board: str

@@ -35,7 +35,7 @@ class Simulation(BaseModel):
     picture is there, `camera_drops_every` loses each n-th frame. The patient stands still and does as asked,
     unless told to move (`patient_moves_mm` to the side from exposure `patient_moves_at` on), to sway by
     `patient_sways_mm` while the shutter is open, to leave, to keep the eyes open, or to open the shroud once,
-    for `patient_opens_shroud_s`.
+    for `patient_opens_shroud_s`. A welded switch says closed when staff hold the shroud open.
 
     A dead lamp is a broken circuit: no light, no current. A stuck one does not go out once it was lit. The UV
     lamp is at `lamp_temperature_c` when it has been dark for long, warms by `lamp_warms_c_per_s` while lit
@@ -49,6 +49,7 @@ class Simulation(BaseModel):
     dead_lamps: tuple[_Lamp, ...] = ()
     stuck_lamps: tuple[_Lamp, ...] = ()
     shroud_closed: tuple[bool, bool] = (True, True)
+    welded_switches: tuple[bool, bool] = (False, False)
     dead_senses: tuple[_Sense, ...] = ()
     lamp_temperature_c: float = 35.0
     lamp_warms_c_per_s: Annotated[float, Field(ge=0, le=1000)] = 0.5

@@ -121,6 +121,7 @@ def _sensor_words(board: Board) -> tuple[str, tuple[str, ...]]:
         f"A{sensors.photodiode.channel}  {sensors.photodiode.part}",
         f"A{sensors.lamp_current.channel}  lamp current: {sensors.lamp_current.part}",
         f"A{sensors.lamp_temperature.channel}  lamp temperature: {sensors.lamp_temperature.part}",
+        "100 kΩ to ground at each input: a torn wire reads 0 V",
     )
     adc = sensors.adc
     return f"{adc.driver.upper()} at 0x{adc.address:02x}, I²C bus {adc.bus}", rows

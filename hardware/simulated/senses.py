@@ -26,11 +26,18 @@ class SimulatedSenses:
         self._simulation = board.simulation
         self._lamps = {name: light for name, light in board.lights.items() if light.is_uv}
         self._reader = light_reader(board, page)
-        self._shroud = Shroud(board, self._reader)
+        hold_shroud(page, is_open=False)
+        self._shroud = Shroud(board, self._reader, _held_open(page))
         self._heat = LampHeat(board.simulation, time.monotonic_ns())
         self._noise = random.Random(1)
-        designed = sum(light.irradiance_w_m2 or 0.0 for light in self._lamps.values())
-        self._lit_above = board.sensors.photodiode.lit_above if board.sensors else _LIT_SHARE * designed
+        full_w_m2 = sum(light.irradiance_w_m2 or 0.0 for light in self._lamps.values())
+        full_a = sum(light.current_ma or _LAMP_MA for light in self._lamps.values()) / 1000
+        sensors = board.sensors
+        self._lit_above = (
+            (sensors.photodiode.lit_above, sensors.lamp_current.lit_above)
+            if sensors
+            else (_LIT_SHARE * full_w_m2, _LIT_SHARE * full_a)
+        )
 
     def shroud_closed(self) -> tuple[bool, bool]:
         return self._shroud.closed(time.monotonic_ns())
@@ -53,8 +60,12 @@ class SimulatedSenses:
         lit = [level * (self._lamps[name].current_ma or _LAMP_MA) for name, level in self._levels().items()]
         return self._read("lamp_current", sum(lit) / 1000)
 
-    def uv_seen(self) -> bool:
-        return bool(self._lamps) and self.photodiode_w_m2() > self._lit_above
+    def uv_seen(self) -> tuple[bool, bool]:
+        """Whether the photodiode sees the lamp lit, and whether the current sense does."""
+        if not self._lamps:
+            return (False, False)
+        light, current = self._lit_above
+        return self.photodiode_w_m2() > light, self.lamp_current_a() > current
 
     def close(self) -> None:
         self._reader.close()
@@ -68,6 +79,19 @@ class SimulatedSenses:
         if sense in self._simulation.dead_senses:
             true = 0.0
         return true + self._noise.gauss(0.0, _NOISE[sense])
+
+
+def hold_shroud(page: Path, is_open: bool) -> None:
+    """Staff at the simulated kiosk whose pins are on `page` open the shroud, or close it again."""
+    if is_open:
+        _held_open(page).touch()
+    else:
+        _held_open(page).unlink(missing_ok=True)
+
+
+def _held_open(page: Path) -> Path:
+    """The file that is there while staff hold the shroud open."""
+    return page.with_name("shroud.open")
 
 
 def light_reader(board: Board, page: Path) -> PinReader:

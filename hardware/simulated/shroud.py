@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hardware.board import Board
 from hardware.simulated.pins import PinReader
 
@@ -9,15 +11,18 @@ from hardware.simulated.pins import PinReader
 class Shroud:
     """The shroud of `board`, opened by the patient at a moment that the pins on `reader`'s page tell.
 
-    Every process of a simulated kiosk has one of its own, and all of them agree.
+    Staff hold it open for as long as there is a file at `held_open`. Every process of a simulated kiosk has
+    one of its own, and all of them agree.
     """
 
-    def __init__(self, board: Board, reader: PinReader) -> None:
-        self._simulation, self._reader = board.simulation, reader
+    def __init__(self, board: Board, reader: PinReader, held_open: Path | None = None) -> None:
+        self._simulation, self._reader, self._held_open = board.simulation, reader, held_open
         self._opened_ns: int | None = None
 
     def closed(self, at_ns: int) -> tuple[bool, bool]:
-        """What the two switches say at `at_ns` (monotonic)."""
+        """What the two switches say at `at_ns` (monotonic); a welded one says closed."""
+        if self._held_open is not None and self._held_open.exists():
+            return self._simulation.welded_switches
         if self._opened_ns is None:
             self._opened_ns = self._opening_ns()
         if self._opened_ns is not None:

@@ -23,6 +23,8 @@ from hardware.targets import (
 _FACE_SHARE = 0.52
 _STRIP_ROWS = 128
 _BLACK_CLOTH = 0.03
+# Paint does not glow: what the camera sees is the lamp's violet leaking through. Copy paper does.
+_LEAK, _GLOW = np.float32([0.03, 0.02, 0.09]), np.float32([0.2, 0.35, 0.6])
 # What comes back from the hood's walls of a lamp at the side.
 _HOOD = 0.06
 
@@ -33,9 +35,17 @@ class TargetScene:
     in_sensor_colours = True
 
     def __init__(
-        self, board: Board, index: np.ndarray, spectra: np.ndarray, mm_per_px: float, radius_mm: float = 0.0
+        self,
+        board: Board,
+        index: np.ndarray,
+        spectra: np.ndarray,
+        mm_per_px: float,
+        radius_mm: float = 0.0,
+        glow: np.ndarray = _LEAK,
     ) -> None:
-        """`index` H×W uint8 into `spectra` (N×31); a ball of `radius_mm` in the middle stands out of it."""
+        """`index` H×W uint8 into `spectra` (N×31); a ball of `radius_mm` in the middle stands out of it.
+        `glow` is what the camera sees of it under UV, beside white light.
+        """
         self.height, self.width = index.shape
         self._index, self._mm = index, mm_per_px
         white, sensor = board.lights["white"].led, board.camera.sensor
@@ -47,7 +57,7 @@ class TargetScene:
             ).astype(np.float32)
             for name, light in board.lights.items()
         }
-        self._radius = radius_mm
+        self._radius, self._glow = radius_mm, glow
 
     def strips(
         self,
@@ -67,8 +77,7 @@ class TargetScene:
                 elif name in ("parallel", "cross"):
                     part *= np.float32(0.5)
                 elif name.startswith("uv"):
-                    # Paint does not glow: what the camera sees is the lamp's violet leaking through.
-                    part *= np.float32([0.03, 0.02, 0.09])
+                    part *= self._glow
                 parts[name] = part
             yield rows, parts
 
@@ -89,7 +98,7 @@ class TargetScene:
 
 
 class Target:
-    """A target where a patient would be: `white`, `grey`, `black` (a lens cap), `chart`, `sphere`."""
+    """A target where a patient is: `white`, `grey`, `paper`, `black` (a lens cap), `chart`, `sphere`."""
 
     def __init__(self, board: Board, name: str) -> None:
         still, preview = board.camera.still, board.camera.preview
@@ -115,6 +124,8 @@ def _scene(board: Board, name: str, width: int, height: int) -> TargetScene:
         index[square < sphere.radius_mm**2] = 1
         spectra = np.vstack([grey * _BLACK_CLOTH, grey * sphere.reflectance])
         return TargetScene(board, index, spectra, scale, sphere.radius_mm)
+    if name == "paper":
+        return TargetScene(board, index, grey * WHITE_REFLECTANCE, scale, glow=_GLOW)
     plain = {"white": WHITE_REFLECTANCE, "grey": GREY_REFLECTANCE, "black": 0.0}[name]
     return TargetScene(board, index, grey * plain, scale)
 

@@ -30,7 +30,7 @@ from hardware.board import BOARDS, load_board
 from hardware.simulated.patient import Patient
 from hardware.simulated.targets import Target, mm_per_px
 from hardware.targets import Sphere, reference_chart
-from tests.support.kiosk_daemons import consent, running_kiosk
+from tests.support.kiosk_daemons import Daemon, consent, running_kiosk
 from tests.support.stand_in_face import find_stand_in, portrait
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -78,14 +78,14 @@ def face_error(capture, board):
 def calibrated(kiosk):
     """(what calibrate said, a capture from before it, one from after)."""
     before = taken(kiosk)
-    result = run(calibrate, kiosk.board, kiosk.state, "--json")
+    result = run(calibrate, kiosk.board, kiosk.state, "--json", "--hood-empty")
     assert result.exit_code == 0, result.output + str(result.exception)
     return json.loads(result.stdout.splitlines()[-1]), before, taken(kiosk)
 
 
 def test_flat_fields_leave_less_than_one_per_cent(calibrated):
     said, _, _ = calibrated
-    assert set(said["flat_residual"]) == {"white", "parallel", "cross"}
+    assert set(said["flat_residual"]) == {"white", "parallel", "cross", "uv365"}
     assert max(said["flat_residual"].values()) <= 0.01
 
 
@@ -134,21 +134,79 @@ def test_the_grey_card_passes_after_calibration_and_a_changed_lens_fails_it(cali
     assert taken(kiosk).frame("white") is not None
 
 
+def test_a_calibration_notes_its_lamps_hours(calibrated, kiosk):
+    calibration = newest_calibration(kiosk.state, load_board(kiosk.board))
+    assert calibration.lamp_hours["white"] > 0
+
+
+def test_no_uv_is_lit_to_calibrate_unless_the_hood_is_empty(calibrated, kiosk, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr("firmware.calibration.write_calibration", lambda state, made: kept.append(made))
+    since = len(uv_pins(kiosk))
+    assert run(calibrate, kiosk.board, kiosk.state).exit_code == 0
+    assert "uv365" not in kept[0].gains
+    assert len(uv_pins(kiosk)) == since
+
+
+def rows_of(result):
+    return {row["check"]: row for row in map(json.loads, result.stdout.splitlines())}
+
+
+def uv_pins(kiosk):
+    return [item for item in kiosk.pins.history() if item.channel == "uv365"]
+
+
 def test_the_self_test_sees_every_light(calibrated, kiosk):
     result = run(selftest, kiosk.board, kiosk.state, "--json", "--hood-empty")
-    rows = {row["check"]: row for row in map(json.loads, result.stdout.splitlines())}
-    lights = [f"light {name}" for name in load_board(kiosk.board).lights]
-    assert all(rows[name]["ok"] is True for name in lights), rows
-    assert rows["interlocks of uv365"]["ok"] is True
+    rows = rows_of(result)
+    lights = list(load_board(kiosk.board).lights)
+    assert all(rows[f"light {name}"]["ok"] is True for name in lights), rows
+    for name in lights:
+        read = rows[f"sensors, {name}"]["values"]
+        wanted = [0.0, 8.0 if name == "uv365" else 0.0, 0.0]
+        assert read["photodiode_w_m2"] == pytest.approx(wanted, abs=0.3), rows
+        assert read["lamp_current_a"] == pytest.approx([0.7 * (one > 0) for one in wanted], abs=0.1), rows
     assert rows["calibration"]["ok"] is True
+    assert rows["lamp hours"]["values"]["white"] > 0
+
+
+def test_the_self_test_exercises_every_interlock(calibrated, kiosk):
+    rows = rows_of(run(selftest, kiosk.board, kiosk.state, "--json", "--hood-empty"))
+    exercised = [row for name, row in rows.items() if name.startswith(("UV", "shroud", "lamp temperature"))]
+    assert len(exercised) == 13
+    assert all(row["ok"] is True for row in exercised), rows
+    assert kiosk.lit() == set()
 
 
 def test_the_self_test_lights_no_uv_unless_the_hood_is_empty(calibrated, kiosk):
-    since = len([item for item in kiosk.pins.history() if item.channel == "uv365"])
-    result = run(selftest, kiosk.board, kiosk.state, "--json")
-    rows = {row["check"]: row for row in map(json.loads, result.stdout.splitlines())}
+    since = len(uv_pins(kiosk))
+    rows = rows_of(run(selftest, kiosk.board, kiosk.state, "--json"))
     assert rows["light uv365"]["ok"] is None
-    assert len([item for item in kiosk.pins.history() if item.channel == "uv365"]) == since
+    assert rows["UV that is refused"]["ok"] is None
+    assert rows["shroud"]["ok"] is True
+    assert len(uv_pins(kiosk)) == since
+
+
+@pytest.mark.parametrize(
+    ("simulation", "named"),
+    [
+        ('dead_senses = ["photodiode"]', "the photodiode does not see uv365 lit"),
+        ('dead_senses = ["lamp_current"]', "the current sense does not see uv365 lit"),
+        ('dead_senses = ["lamp_temperature"]', "the thermometer cannot be read"),
+        ("welded_switches = [false, true]", "switch 2 says closed, the shroud is open"),
+        ("shroud_closed = [false, true]", "switch 1 says open, the shroud is closed"),
+        ('dead_lamps = ["uv365"]', "the photodiode does not see uv365 lit"),
+    ],
+)
+def test_the_self_test_names_what_is_broken_at_the_lamp(tmp_path, simulation, named):
+    board = small(tmp_path, **{"[simulation]\n": f"[simulation]\n{simulation}\n"})
+    daemon = Daemon("lightd", board, tmp_path / "k")
+    try:
+        result = run(selftest, board, tmp_path / "k", "--hood-empty")
+    finally:
+        daemon.end()
+    assert result.exit_code == 1
+    assert [line for line in result.output.splitlines() if "FAILED" in line and named in line], result.output
 
 
 def test_the_self_test_names_a_dead_lamp(calibrated, kiosk, tmp_path):

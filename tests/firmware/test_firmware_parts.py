@@ -164,7 +164,7 @@ def test_a_board_without_lamps_takes_orders_and_lights_nothing(tmp_path):
     hardware.pins.set("white", 1.0)
     hardware.pins.all_low()
     assert hardware.senses.shroud_closed() == (False, False)
-    assert not hardware.senses.uv_seen()
+    assert hardware.senses.uv_seen() == (False, False)
     hardware.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import types
 
 import pytest
@@ -12,43 +11,7 @@ from firmware.pins import open_light_hardware
 from firmware.real_pins import open_real_pins
 from hardware.board import Board, DriverMissing, load_board
 from tests.support.kiosk_daemons import SIMULATED
-
-
-class Value(enum.Enum):
-    INACTIVE = 0
-    ACTIVE = 1
-
-
-class Request:
-    """What gpiod.request_lines gives: lines that remember, one of which may fail."""
-
-    def __init__(self, config):
-        self.values = dict.fromkeys([pin for pins in config for pin in pins], Value.INACTIVE)
-        self.broken = None
-        self.released = False
-
-    def set_value(self, line, value):
-        if line == self.broken:
-            raise OSError("no such line")
-        self.values[line] = value
-
-    def release(self):
-        self.released = True
-
-
-def libgpiod():
-    """A stand-in with the names of libgpiod's own binding, version 2."""
-    module = types.SimpleNamespace(requests=[])
-
-    def request_lines(path, config, consumer=None):
-        module.requests.append((path, consumer, config))
-        module.request = Request(config)
-        return module.request
-
-    module.request_lines = request_lines
-    module.LineSettings = lambda direction, output_value: (direction, output_value)
-    module.line = types.SimpleNamespace(Value=Value, Direction=types.SimpleNamespace(OUTPUT="output"))
-    return module
+from tests.support.stand_in_gpio import Value, lgpio, libgpiod
 
 
 def a_board(factory, **light):
@@ -62,25 +25,29 @@ def a_board(factory, **light):
 def test_libgpiod_lines_are_requested_low_and_switched():
     gpiod = libgpiod()
     hardware = open_real_pins(a_board("gpiod", pwm_hz=None), {"gpiod": gpiod}.__getitem__)
-    ((path, consumer, config),) = gpiod.requests
-    assert (path, consumer) == ("/dev/gpiochip7", "dermakiosk-lightd")
-    assert set(config.values()) == {("output", Value.INACTIVE)}
+    lights, shroud = gpiod.requests
+    assert {(request.path, request.consumer) for request in (lights, shroud)} == {
+        ("/dev/gpiochip7", "dermakiosk-lightd")
+    }
+    assert (lights.direction, lights.output_value) == ("output", Value.INACTIVE)
     hardware.pins.set("white", 0.5)
-    assert [pin for pin, value in gpiod.request.values.items() if value is Value.ACTIVE] == [18]
+    assert [pin for pin, value in lights.values.items() if value is Value.ACTIVE] == [18]
     hardware.pins.all_low()
-    assert set(gpiod.request.values.values()) == {Value.INACTIVE}
+    assert set(lights.values.values()) == {Value.INACTIVE}
     hardware.close()
-    assert gpiod.request.released
+    assert lights.released
+    assert shroud.released
 
 
 def test_a_libgpiod_line_that_fails_keeps_no_other_from_going_low():
     gpiod = libgpiod()
     hardware = open_real_pins(a_board("gpiod", pwm_hz=None), {"gpiod": gpiod}.__getitem__)
     hardware.pins.set("uv365", 1.0)
-    gpiod.request.broken = 18
+    lights = gpiod.requests[0]
+    lights.broken = 18
     with pytest.raises(OSError, match="does not go low"):
         hardware.pins.all_low()
-    assert gpiod.request.values[23] is Value.INACTIVE
+    assert lights.values[23] is Value.INACTIVE
 
 
 def test_libgpiod_cannot_dim_and_says_which_line_to_change():
@@ -90,11 +57,7 @@ def test_libgpiod_cannot_dim_and_says_which_line_to_change():
 
 def test_lgpio_is_gpiozeros_own_factory():
     factory = MockFactory(pin_class=MockPWMPin)
-    modules = {
-        "lgpio": types.SimpleNamespace(error=RuntimeError),
-        "gpiozero.pins.lgpio": types.SimpleNamespace(LGPIOFactory=lambda: factory),
-    }
-    hardware = open_real_pins(a_board("lgpio"), modules.__getitem__)
+    hardware = open_real_pins(a_board("lgpio"), lgpio(factory))
     hardware.pins.set("white", 0.5)
     assert factory.pin(18).state == 0.5
     hardware.pins.all_low()
@@ -124,12 +87,16 @@ def test_a_missing_library_is_an_error_that_names_the_line(factory, tmp_path, mo
         open_light_hardware(a_board(factory), tmp_path)
 
 
-def test_a_real_board_without_sensor_drivers_counts_every_interlock_as_open():
-    hardware = open_real_pins(a_board("gpiod", pwm_hz=None), {"gpiod": libgpiod()}.__getitem__)
+def test_a_real_board_without_sensors_counts_every_interlock_as_open():
+    board = a_board("gpiod", pwm_hz=None).model_copy(update={"interlocks": None})
+    hardware = open_real_pins(board, {"gpiod": libgpiod()}.__getitem__)
+    senses = hardware.senses
     for read in (
-        hardware.senses.shroud_closed,
-        hardware.senses.lamp_temperature_c,
-        hardware.senses.uv_seen,
+        senses.shroud_closed,
+        senses.lamp_temperature_c,
+        senses.photodiode_w_m2,
+        senses.lamp_current_a,
     ):
-        with pytest.raises(OSError, match="no driver"):
+        with pytest.raises(OSError, match="this board has no"):
             read()
+    assert senses.uv_seen() == (None, None)

@@ -53,9 +53,10 @@ def test_a_lamp_that_is_still_stuck_is_not_cleared():
     assert world.core.status()["fault"] == "light_after_off"
 
 
-def test_a_photodiode_that_sees_nothing_locks_uv_and_leaves_white_light():
+@pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
+def test_a_sensor_that_sees_nothing_locks_uv_and_leaves_white_light(sensor):
     world = World()
-    world.set_blind(True)
+    world.set_blind(True, sensor)
     world.lease(1, "s1", world.allowance())
     world.pulse(1, 0.1)
     world.advance(0.5, beat=1)
@@ -68,6 +69,30 @@ def test_a_photodiode_that_sees_nothing_locks_uv_and_leaves_white_light():
     world.clear_by_staff()
     assert world.core.status()["check"] == "failed"
     assert world.core.status()["fault"] == "uv_unseen"
+
+
+@pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
+@pytest.mark.parametrize("how", ["set_blind", "set_lost"])
+def test_a_lamp_that_stays_on_is_noticed_by_the_sensor_that_is_left(sensor, how):
+    world = World()
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.2)
+    world.advance(0.1, beat=1)
+    getattr(world, how)(True, sensor)
+    world.set_uv_stuck(True)
+    world.advance(0.3, beat=1)
+    assert world.core.status()["fault"] == "light_after_off"
+
+
+@pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
+def test_a_sensor_that_does_not_answer_means_no_uv(sensor):
+    world = World()
+    world.set_lost(True, sensor)
+    world.lease(1, "s1", world.allowance())
+    with pytest.raises(LightRefused) as refused:
+        world.pulse(1, 0.1)
+    assert refused.value.code == "sense_failed"
+    assert world.uv_intervals() == []
 
 
 def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark():

@@ -273,6 +273,40 @@ def test_uv_is_a_phase_of_its_own(stage, patient):
     assert lit_phase.joined(refused).missing == {"uv365": "not_allowed"}
 
 
+def test_a_read_out_that_hangs_in_the_look_at_the_eyes_is_given_up(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("firmware.sequence._READ_OUT_S", 0.2)
+    sequence = stage()
+    stuck = threading.Event()
+
+    class Hanging:
+        """The camera, but what it shows of eyes is never read out."""
+
+        prepare, tell = sequence.camera.prepare, sequence.camera.tell
+
+        def expose(self, mode, *settings):
+            exposure = camera.expose(mode, *settings)
+            if mode == "preview":
+                exposure.counts = stuck.wait
+            return exposure
+
+    camera, sequence.camera = sequence.camera, Hanging()
+    with pytest.raises(CameraFrozen):
+        run(sequence, phase="uv")
+    stuck.set()
+    assert lit_lamps(tmp_path) == set()
+    assert sequence.lights.core.status()["pulse_over_ns"] is None
+
+
+def test_in_a_lit_room_no_dark_frame_is_taken_and_the_capture_says_why(stage):
+    sequence = stage()
+    room = {"pin_factory": "none", "lights": {"white": sequence.board.lights["white"]}, "interlocks": None}
+    sequence.board = sequence.board.model_copy(update=room)
+    capture, steps = run(sequence, uv=False)
+    assert steps == ["dark", "white", "done"]
+    assert [frame.light for frame in capture.frames] == ["white"]
+    assert capture.missing == {"dark": "room_lit"}
+
+
 def test_every_light_of_the_order_is_known_to_boards():
     assert ORDER[0] == "dark"
     assert ORDER[-1] == "uv365"
@@ -347,6 +381,26 @@ def test_the_daemon_names_the_fault_and_a_patient_is_not_stuck(plain, patient, l
     finally:
         daemon.stop()
         thread.join(10)
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "raises"])
+def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
+    plain, patient, tmp_path, monkeypatch, trouble
+):
+    stuck = threading.Event()
+
+    def open_badly(*_):
+        stuck.wait()
+        raise OSError("camera 0 is not there.")
+
+    if trouble == "raises":
+        stuck.set()
+    monkeypatch.setattr("firmware.captured._FIRST_OPEN_S", 0.2)
+    monkeypatch.setattr("firmware.captured.open_camera", open_badly)
+    with pytest.raises(CameraLost, match="cannot be opened") as lost:
+        CaptureDaemon(plain, tmp_path, find_stand_in, lambda: patient)
+    stuck.set()
+    assert lost.value.exit_status == 1
 
 
 def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, patient, lightd, monkeypatch):

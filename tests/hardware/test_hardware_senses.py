@@ -50,12 +50,12 @@ def test_photodiode_and_current_follow_the_pin_of_the_uv_lamp(kiosk):
     page.write("white", 1.0)
     assert mean(senses.photodiode_w_m2) == pytest.approx(0.0, abs=0.05)
     assert mean(senses.lamp_current_a) == pytest.approx(0.0, abs=0.01)
-    assert not senses.uv_seen()
+    assert senses.uv_seen() == (False, False)
     page.write("uv365", 1.0)
     time.sleep(SETTLED_S)
     assert mean(senses.photodiode_w_m2) == pytest.approx(8.0, abs=0.05)
     assert mean(senses.lamp_current_a) == pytest.approx(0.7, abs=0.01)
-    assert senses.uv_seen()
+    assert senses.uv_seen() == (True, True)
 
 
 def test_every_reading_has_noise(kiosk):
@@ -69,7 +69,7 @@ def test_a_dead_lamp_has_neither_light_nor_current(kiosk):
     page.write("uv365", 1.0)
     assert mean(senses.photodiode_w_m2) == pytest.approx(0.0, abs=0.05)
     assert mean(senses.lamp_current_a) == pytest.approx(0.0, abs=0.01)
-    assert not senses.uv_seen()
+    assert senses.uv_seen() == (False, False)
 
 
 def test_a_stuck_lamp_has_light_and_current_after_off(kiosk):
@@ -79,7 +79,7 @@ def test_a_stuck_lamp_has_light_and_current_after_off(kiosk):
     time.sleep(SETTLED_S)
     assert mean(senses.photodiode_w_m2) > 7.5
     assert mean(senses.lamp_current_a) > 0.65
-    assert senses.uv_seen()
+    assert senses.uv_seen() == (True, True)
 
 
 @pytest.mark.parametrize(

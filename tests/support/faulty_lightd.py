@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from firmware.doses import Moment
-from firmware.light_terms import Senses
+from firmware.light_terms import LIT, Senses, UvSeen
 
 # One byte a switch, in one page; a byte is read whole or not at all.
-OPEN_A, OPEN_B, HOT, BLIND, STUCK, SENSE_FAILS, CLOCK = range(7)
+OPEN_A, OPEN_B, HOT, BLIND, NUMB, STUCK, SENSE_FAILS, CLOCK = range(8)
 _SIZE = 4096
 
 
@@ -49,10 +49,15 @@ class SwitchedSenses:
     def lamp_temperature_c(self) -> float:
         return 61.0 if self._switches[HOT] else 35.0
 
-    def uv_seen(self) -> bool:
-        if self._switches[BLIND]:
-            return False
-        return bool(self._switches[STUCK]) or self._senses.uv_seen()
+    def photodiode_w_m2(self) -> float:
+        return self._senses.photodiode_w_m2()
+
+    def lamp_current_a(self) -> float:
+        return self._senses.lamp_current_a()
+
+    def uv_seen(self) -> UvSeen:
+        light, current = LIT if self._switches[STUCK] else self._senses.uv_seen()
+        return light and not self._switches[BLIND], current and not self._switches[NUMB]
 
 
 def main() -> None:

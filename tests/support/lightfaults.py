@@ -135,8 +135,9 @@ class Scene:
                 world.set_ledger_fails(False)
             if world.uv_stuck:
                 world.set_uv_stuck(False)
-            if world.blind:
-                world.set_blind(False)
+            for which, how in enumerate(world.lamp_senses):
+                if how:
+                    world.set_blind(False, which)
         if world.core.status()["fault"] and random.random() < 0.7:
             self.clear()
         if random.random() < 0.2:
@@ -178,6 +179,28 @@ def stick_the_lamp(scene: Scene) -> None:
 
 def blind_the_photodiode(scene: Scene) -> None:
     scene.world.set_blind(True)
+
+
+def blind_the_current_sense(scene: Scene) -> None:
+    scene.world.set_blind(True, 1)
+
+
+def lose_the_photodiode(scene: Scene) -> None:
+    scene.world.set_lost(True)
+
+
+def lose_the_current_sense(scene: Scene) -> None:
+    scene.world.set_lost(True, 1)
+
+
+def stick_the_lamp_half_seen(scene: Scene) -> None:
+    """A lamp that does not go out, and one of the two sensors that should see it does not."""
+    which = scene.random.randrange(2)
+    if scene.random.random() < 0.5:
+        scene.world.set_blind(True, which)
+    else:
+        scene.world.set_lost(True, which)
+    scene.world.set_uv_stuck(True)
 
 
 def fail_the_ledger(scene: Scene) -> None:
@@ -341,6 +364,10 @@ _BEFORE = [
     lose_the_senses,
     stick_the_lamp,
     blind_the_photodiode,
+    blind_the_current_sense,
+    lose_the_photodiode,
+    lose_the_current_sense,
+    stick_the_lamp_half_seen,
     fail_the_ledger,
     slow_the_ledger,
     open_while_the_ledger_writes,
@@ -364,6 +391,10 @@ _DURING = [
     lose_the_senses,
     stick_the_lamp,
     blind_the_photodiode,
+    blind_the_current_sense,
+    lose_the_photodiode,
+    lose_the_current_sense,
+    stick_the_lamp_half_seen,
     fail_the_ledger,
     fail_the_pins,
     jump_the_clock_ahead,

@@ -170,7 +170,37 @@ MUTANTS = [
     _core(
         "a lamp that stays on locks", "a lamp stuck", "            if not dark:\n", "            if False:\n"
     ),
-    _core("a photodiode that sees nothing locks UV", "gone blind", "if pulse.seen is False:", "if False:"),
+    _core("a sensor that sees nothing locks UV", "gone blind", "if pulse.seen is False:", "if False:"),
+    _core(
+        "the photodiode has to see the lamp lit",
+        "gone blind",
+        "self._pulse.seen = self._senses.uv_seen() == LIT",
+        "self._pulse.seen = self._senses.uv_seen()[1] is True",
+    ),
+    _core(
+        "the current sense has to see the lamp lit",
+        "gone blind",
+        "self._pulse.seen = self._senses.uv_seen() == LIT",
+        "self._pulse.seen = self._senses.uv_seen()[0] is True",
+    ),
+    _core(
+        "the photodiode has to see the lamp dark",
+        "a lamp stuck",
+        "dark = self._senses.uv_seen() == DARK",
+        "dark = self._senses.uv_seen()[1] is False",
+    ),
+    _core(
+        "the current sense has to see the lamp dark",
+        "a lamp stuck",
+        "dark = self._senses.uv_seen() == DARK",
+        "dark = self._senses.uv_seen()[0] is False",
+    ),
+    _core(
+        "no UV while a sensor of the lamp does not answer",
+        "does not answer",
+        "        if seen != DARK:\n",
+        "        if False:\n",
+    ),
     _core(
         "a fault locks",
         "lit after",

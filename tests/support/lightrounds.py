@@ -32,6 +32,7 @@ TROUBLES = (
     "heat the lamp",
     "lose the senses",
     "blind the photodiode",
+    "blind the current sense",
     "stick the lamp",
     "lock the ledger",
     "set the clock ahead",
@@ -124,8 +125,8 @@ class Rounds:
                 time.sleep(self.random.uniform(0.001, 0.03))
         elif trouble in _INTERLOCKS:
             self._open(_INTERLOCKS[trouble], True)
-        elif trouble == "blind the photodiode":
-            switches[switch.BLIND] = 1
+        elif trouble.startswith("blind"):
+            switches[switch.BLIND if "photodiode" in trouble else switch.NUMB] = 1
             self.tape.blind.append((now, True))
         elif trouble == "stick the lamp":
             switches[switch.STUCK] = 1

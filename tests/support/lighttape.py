@@ -52,7 +52,10 @@ class Tape:
     grants: list[Grant] = field(default_factory=list)
     stalls: list[tuple[float, float]] = field(default_factory=list)
     stuck: list[tuple[float, bool]] = field(default_factory=list)
+    # One of photodiode and current sense sees nothing or does not answer; both do; one does not answer.
     blind: list[tuple[float, bool]] = field(default_factory=list)
+    sightless: list[tuple[float, bool]] = field(default_factory=list)
+    lost: list[tuple[float, bool]] = field(default_factory=list)
     cleared: list[float] = field(default_factory=list)
     new_ledgers: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
@@ -112,6 +115,8 @@ class Judge:
             found.append(f"UV for {end - begin:.3f} s")
         if self._overlap(tape.open, begin, end) > late or self._during(tape.open, begin):
             found.append("UV with an interlock open")
+        if self._during(tape.lost, begin):
+            found.append("UV with a sensor that does not answer")
         beats = self._beats[grant.client]
         words = [begin, *beats[bisect_right(beats, begin) : bisect_left(beats, end)], end]
         if not grant.check and any(b - a > HEARTBEAT_S + late for a, b in pairwise(words)):
@@ -179,12 +184,12 @@ class Judge:
         return _TINY if self.tape.rows is not None else 0.005
 
     def _locks(self) -> list[str]:
-        """After a stuck lamp, an overlong pulse or a blind photodiode, nothing (or no UV) until cleared."""
+        """After a stuck lamp, an overlong pulse or a blind sensor, nothing (or no UV) until cleared."""
         tape, found = self.tape, []
         for begin, end in self.uv:
             look = end + AFTER_OFF_S + tape.grace_s
             looked = self._overlap(tape.stuck, end, look) >= look - end - _TINY
-            if looked and self._overlap(tape.blind, end, look) == 0 and self._stalled(end, look) == 0:
+            if looked and self._overlap(tape.sightless, end, look) == 0 and self._stalled(end, look) == 0:
                 found += self._lit_while_locked(look, uv_only=False, why="a lamp stuck")
             if end - begin > PULSE_S + _TINY:
                 found += self._lit_while_locked(end, uv_only=False, why="a pulse beyond the limit")
@@ -196,12 +201,12 @@ class Judge:
                 and end - begin > 0.04 + tape.grace_s
                 and self._stalled(begin, end) == 0
             ):
-                found += self._lit_while_locked(end, uv_only=True, why="a photodiode gone blind")
+                found += self._lit_while_locked(end, uv_only=True, why="a sensor gone blind")
         for at in tape.cleared:
-            if self._state(tape.stuck, at - _TINY) and not self._state(tape.blind, at - _TINY):
+            if self._state(tape.stuck, at - _TINY) and not self._state(tape.sightless, at - _TINY):
                 found.append("a fault cleared with the lamp stuck")
             if self._overlap(tape.blind, at - 0.15, at) >= 0.15 - _TINY:
-                found.append("a fault cleared with the photodiode blind")
+                found.append("a fault cleared with a sensor blind")
         return found
 
     def _lit_while_locked(self, since: float, uv_only: bool, why: str) -> list[str]:

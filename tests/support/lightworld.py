@@ -8,6 +8,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 
 from firmware.doses import Dose, DoseLedger, DoseRefused, Moment
+from firmware.light_terms import UvSeen
 from firmware.lightcore import LightCore
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, Limits, load_board
@@ -58,7 +59,8 @@ class World:
         self.ledger_takes = 0.0
         self.when_charged: Callable[[], None] = lambda: None
         self.uv_stuck = False
-        self.blind = False
+        # What fails of (photodiode, current sense): "blind" sees nothing, "lost" does not answer.
+        self.lamp_senses: list[str] = ["", ""]
         self.levels: dict[str, float] = {}
         self.faults: list[str] = []
         self.tape = Tape(GRACE_S, irradiance, rows=[])
@@ -173,10 +175,20 @@ class World:
         self.uv_stuck = stuck
         self.tape.stuck.append((self.now, stuck))
 
-    def set_blind(self, blind: bool) -> None:
-        """The photodiode sees nothing."""
-        self.blind = blind
-        self.tape.blind.append((self.now, blind))
+    def set_blind(self, blind: bool, which: int = 0) -> None:
+        """The photodiode (0) or the current sense (1) sees nothing."""
+        self._set_lamp_sense(which, "blind" if blind else "")
+
+    def set_lost(self, lost: bool, which: int = 0) -> None:
+        """The photodiode (0) or the current sense (1) does not answer."""
+        self._set_lamp_sense(which, "lost" if lost else "")
+
+    def _set_lamp_sense(self, which: int, how: str) -> None:
+        self.lamp_senses[which] = how
+        tape, now = self.tape, self.now
+        tape.blind.append((now, any(self.lamp_senses)))
+        tape.sightless.append((now, all(self.lamp_senses)))
+        tape.lost.append((now, "lost" in self.lamp_senses))
 
     def set_ledger_fails(self, fails: bool) -> None:
         self.ledger_fails = fails
@@ -220,8 +232,16 @@ class World:
     def lamp_temperature_c(self) -> float:
         return self.temperature
 
-    def uv_seen(self) -> bool:
-        return not self.blind and (self.uv_stuck or self.levels.get("uv365", 0.0) > 0)
+    def photodiode_w_m2(self) -> float:
+        return self.irradiance if self.uv_seen()[0] else 0.0
+
+    def lamp_current_a(self) -> float:
+        return 0.5 if self.uv_seen()[1] else 0.0
+
+    def uv_seen(self) -> UvSeen:
+        lit = self.uv_stuck or self.levels.get("uv365", 0.0) > 0
+        light, current = ({"": lit, "blind": False, "lost": None}[how] for how in self.lamp_senses)
+        return light, current
 
     # The ledger: a real one that can be made to fail.
     def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:

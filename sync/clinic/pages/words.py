@@ -54,6 +54,7 @@ QUALITY = {
     "overexposed": "Parts of the skin are overexposed: their colour is not reliable.",
     "uncalibrated_colour": "The colours are those of a camera that was not calibrated.",
     "no_cross_frame": "No picture without shine was taken: colours and spots are less sure.",
+    "no_dark_frame": "The pictures were taken in the light of the room, which is in their colours.",
     "no_uv365_frame": "No picture under UV light was taken.",
 }
 # What is missing without harm to any number that is shown.

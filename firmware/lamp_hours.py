@@ -1,0 +1,131 @@
+"""LampHours: how long each lamp has been lit in its life, kept over restarts and power cuts.
+
+Lamps fade by the hour. The count is taken where the pins are switched and costs a clock reading there; it is
+written by a thread of its own, at most `EVERY_S` late, so that no light ever waits for a disk. A power cut
+loses less than a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from firmware.light_terms import Pins
+
+EVERY_S = 30.0
+_CLOSE_S = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """Seconds lit until `since`, by lamp; `lit` is on since then."""
+
+    seconds: Mapping[str, float]
+    lit: str | None = None
+    since: float = 0.0
+
+    def seconds_at(self, now: float) -> dict[str, float]:
+        if self.lit is None:
+            return dict(self.seconds)
+        lit = self.seconds.get(self.lit, 0.0) + max(0.0, now - self.since)
+        return {**self.seconds, self.lit: lit}
+
+
+class LampHours:
+    """`pins`, with the hours of each lamp counted into the file at `path`. `monotonic` gives seconds.
+
+    A file that cannot be read is kept beside the new one, which begins at 0.
+    """
+
+    def __init__(self, pins: Pins, path: Path, monotonic: Callable[[], float]) -> None:
+        self._pins, self._path, self._monotonic = pins, path, monotonic
+        # Replaced as a whole at each change, because the writer reads it at any time.
+        self._tally = self._written = _Tally(_read(path))
+        self._stopping = threading.Event()
+        self._writer = threading.Thread(target=self._keep_writing, name="lamp hours", daemon=True)
+
+    def start(self) -> LampHours:
+        """Begin to write."""
+        self._writer.start()
+        return self
+
+    def set(self, light: str, level: float) -> None:
+        """See Pins.set; any level counts in full. Raises OSError."""
+        now = self._monotonic()
+        self._tally = _Tally(self._tally.seconds_at(now), light if level > 0 else None, now)
+        self._pins.set(light, level)
+
+    def all_low(self) -> None:
+        """See Pins.all_low. Raises OSError."""
+        self._pins.all_low()
+        self._tally = _Tally(self._tally.seconds_at(self._monotonic()))
+
+    def hours(self) -> dict[str, float]:
+        """Hours lit, for each lamp that ever was."""
+        seconds = self._tally.seconds_at(self._monotonic())
+        return {light: round(lit / 3600, 4) for light, lit in seconds.items()}
+
+    def renew(self, light: str) -> None:
+        """A new lamp is in: `light` begins at 0."""
+        now = self._monotonic()
+        self._tally = _Tally({**self._tally.seconds_at(now), light: 0.0}, self._tally.lit, now)
+
+    def write(self) -> None:
+        """Write the hours until now, durably. Raises OSError."""
+        fresh = self._path.with_suffix(".fresh")
+        with fresh.open("w") as file:
+            json.dump(self._tally.seconds_at(self._monotonic()), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def close(self) -> None:
+        """Write a last time, unless the disk takes too long."""
+        self._stopping.set()
+        if self._writer.ident is not None:
+            self._writer.join(_CLOSE_S)
+
+    def _keep_writing(self) -> None:
+        stopping = False
+        while not stopping:
+            stopping = self._stopping.wait(EVERY_S)
+            tally = self._tally
+            if tally is self._written and tally.lit is None:
+                continue
+            try:
+                self.write()
+                self._written = tally
+            except OSError as error:
+                log.warning("lamp hours not written", why=str(error))
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Seconds lit by lamp; none where there is no file yet, or no readable one."""
+    try:
+        found = {str(light): float(seconds) for light, seconds in json.loads(path.read_text()).items()}
+        if all(0 <= seconds < float("inf") for seconds in found.values()):
+            return found
+        why = "it has an hour count that cannot be"
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        why = str(error)
+    log.error("lamp hours unreadable: they begin at 0", why=why)
+    try:
+        os.replace(path, path.with_suffix(".damaged"))
+    except OSError as error:
+        log.error("the unreadable lamp hours stay where they are", why=str(error))
+    return {}

@@ -1,0 +1,217 @@
+"""Lamp hours: counted where the pins are switched, kept over restarts, never in the way of a light."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from firmware import lamp_hours
+from firmware.calibration import Calibration, lamps_aged, newest_calibration, write_calibration
+from firmware.cli import lights as lights_command
+from firmware.lamp_hours import LampHours
+from firmware.lights import Lights, LightsFault
+from hardware.board import BOARDS, load_board
+from tests.support.kiosk_daemons import Daemon, consent, small_board
+
+
+class Pins:
+    def __init__(self):
+        self.calls = []
+        self.fails = False
+
+    def set(self, light, level):
+        self.calls.append((light, level))
+        if self.fails:
+            raise OSError("pin failed")
+
+    def all_low(self):
+        self.calls.append("low")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def counted(tmp_path, clock):
+    return LampHours(Pins(), tmp_path / "hours.json", clock)
+
+
+def lit(counted, clock, light, seconds, level=1.0):
+    counted.set(light, level)
+    clock.now += seconds
+    counted.all_low()
+
+
+def test_each_lamp_has_its_own_hours_and_darkness_counts_for_none(counted, clock):
+    lit(counted, clock, "white", 1800, level=0.35)
+    clock.now += 10_000
+    lit(counted, clock, "uv365", 9.0)
+    lit(counted, clock, "white", 1800)
+    assert counted.hours() == {"white": 1.0, "uv365": 0.0025}
+
+
+def test_a_lamp_that_is_lit_now_counts_until_now(counted, clock):
+    counted.set("white", 1.0)
+    clock.now += 360
+    assert counted.hours() == {"white": 0.1}
+    counted.set("white", 0.35)
+    clock.now += 360
+    assert counted.hours() == {"white": 0.2}
+
+
+def test_every_order_goes_on_to_the_pins_and_so_does_their_failure(counted, clock):
+    lit(counted, clock, "white", 1.0)
+    assert counted._pins.calls == [("white", 1.0), "low"]
+    counted._pins.fails = True
+    with pytest.raises(OSError, match="pin failed"):
+        counted.set("white", 1.0)
+
+
+def test_the_hours_go_on_after_a_restart(counted, clock, tmp_path):
+    lit(counted, clock, "white", 3600)
+    counted.write()
+    again = LampHours(Pins(), tmp_path / "hours.json", clock)
+    lit(again, clock, "white", 3600)
+    assert again.hours() == {"white": 2.0}
+
+
+def test_a_new_lamp_begins_at_nothing(counted, clock):
+    lit(counted, clock, "white", 3600)
+    lit(counted, clock, "cross", 3600)
+    counted.renew("white")
+    lit(counted, clock, "white", 1800)
+    assert counted.hours() == {"white": 0.5, "cross": 1.0}
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"white": -1}', '{"white": "NaN"}', '{"white": null}', "\xff"])
+def test_a_damaged_file_is_kept_aside_and_the_hours_begin_anew(counted, clock, tmp_path, damage):
+    path = tmp_path / "hours.json"
+    path.write_text(damage, "latin-1")
+    again = LampHours(Pins(), path, clock)
+    assert again.hours() == {}
+    assert (tmp_path / "hours.damaged").read_text("latin-1") == damage
+    lit(again, clock, "white", 3600)
+    again.write()
+    assert LampHours(Pins(), path, clock).hours() == {"white": 1.0}
+
+
+def test_they_are_written_within_half_a_minute_and_not_at_every_pulse(monkeypatch, counted, clock, tmp_path):
+    assert lamp_hours.EVERY_S <= 30.0
+    for _ in range(100):
+        lit(counted, clock, "uv365", 0.4)
+    assert not (tmp_path / "hours.json").exists()
+    monkeypatch.setattr(lamp_hours, "EVERY_S", 0.0)
+    written = threading.Event()
+    real = counted.write
+    monkeypatch.setattr(counted, "write", lambda: (real(), written.set()))
+    counted.start()
+    assert written.wait(10)
+    assert json.loads((tmp_path / "hours.json").read_text()) == {"uv365": pytest.approx(40.0)}
+    counted.close()
+
+
+def test_a_disk_that_hangs_holds_up_no_light(monkeypatch, counted, clock):
+    monkeypatch.setattr(lamp_hours, "EVERY_S", 0.0)
+    monkeypatch.setattr(lamp_hours, "_CLOSE_S", 0.01)
+    writing, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(counted, "write", lambda: (writing.set(), go_on.wait(30)))
+    lit(counted, clock, "white", 1.0)
+    counted.start()
+    lit(counted, clock, "white", 1.0)
+    assert writing.wait(10)
+    lit(counted, clock, "white", 3598.0)
+    assert counted.hours() == {"white": 1.0}
+    counted.close()
+    go_on.set()
+
+
+def test_a_disk_that_is_full_holds_up_no_light_either(monkeypatch, counted, clock):
+    monkeypatch.setattr(lamp_hours, "EVERY_S", 0.0)
+    failed = threading.Event()
+
+    def fail():
+        failed.set()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(counted, "write", fail)
+    counted.start()
+    lit(counted, clock, "white", 3600)
+    assert failed.wait(10)
+    assert counted.hours() == {"white": 1.0}
+    counted.close()
+
+
+def test_the_light_daemon_counts_shows_and_renews(tmp_path):
+    state = tmp_path / "k"
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    try:
+        lights = Lights(state / "run" / "light.sock")
+        lights.lease("s1", consent())
+        lights.on("white", 0.35)
+        lights.off()
+        assert lights.status()["lamp_hours"]["white"] >= 0.0
+        lights.close()
+        assert daemon.stop() == 0
+        assert json.loads((state / "light" / "hours.json").read_text())["white"] > 0
+        (state / "light" / "hours.json").write_text('{"white": 7200.0}')
+        daemon = Daemon("lightd", small_board(tmp_path), state)
+        shown = CliRunner().invoke(lights_command, ["status", "--state", str(state)])
+        said = dict(line.split("  ", 1) for line in shown.output.splitlines())
+        assert said["white, hours"].strip() == "2.00"
+        assert said["shroud"].strip() == "closed"
+        assert said["photodiode"].endswith("W/m²")
+        new = ["new-lamp", "--state", str(state), "--staff", "nurse", "--light"]
+        assert CliRunner().invoke(lights_command, [*new, "white"]).exit_code == 0
+        refused = CliRunner().invoke(lights_command, [*new, "green"])
+        assert isinstance(refused.exception, LightsFault)
+        assert refused.exception.code == "unknown_light"
+        assert lights.status()["lamp_hours"] == {"white": 0.0}
+        lights.close()
+    finally:
+        daemon.end()
+
+
+def made(**hours):
+    return Calibration(
+        board="simulated",
+        made_at=datetime.now(timezone.utc).replace(microsecond=0),
+        still=(1536, 2048),
+        black=np.zeros((4, 3, 3), np.float32),
+        gains={},
+        matrix=np.eye(3),
+        lamp_hours=hours,
+    )
+
+
+def test_a_calibration_keeps_the_hours_its_lamps_had(tmp_path):
+    write_calibration(tmp_path, made(white=12.5))
+    kept = newest_calibration(tmp_path, load_board(BOARDS / "simulated.toml"))
+    assert kept.lamp_hours == {"white": 12.5}
+
+
+def test_staff_hear_of_lamps_that_aged_since_the_calibration():
+    board = load_board(BOARDS / "simulated.toml")
+    after_500 = board.model_copy(update={"calibrate_after_lamp_h": 500.0})
+    then = made(white=100.0, cross=10.0)
+    assert lamps_aged(after_500, then, {"white": 600.0, "cross": 10.0}) is None
+    assert lamps_aged(board, then, {"white": 6000.0, "cross": 10.0}) is None
+    assert lamps_aged(after_500, made(), {"white": 6000.0}) is None
+    said = lamps_aged(after_500, then, {"white": 601.0, "cross": 10.0, "dir0": 700.0})
+    assert said.startswith("Lit since the calibration: dir0 for 700 h, white for 501 h")
+    assert "dermakiosk calibrate" in said
+    assert "cross: a new lamp" in lamps_aged(after_500, then, {"white": 100.0, "cross": 0.0})
