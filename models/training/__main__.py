@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -22,6 +24,17 @@ def _value(text: str) -> object:
         return text
 
 
+def changed(settings: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """The settings with each "KEY=VALUE" of `changes`. Raises click.UsageError for a key that they lack."""
+    settings = dict(settings)
+    for change in changes:
+        name, _, value = change.partition("=")
+        if name not in settings:
+            raise click.UsageError(f"'{name}' is no setting of this task. Use one of {', '.join(sorted(settings))}.")
+        settings[name] = _value(value)
+    return settings
+
+
 @click.command()
 @click.argument("task", type=click.Choice(sorted(SETTINGS)))
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="The unpacked archives.")
@@ -31,12 +44,7 @@ def _value(text: str) -> object:
 @click.option("--resume", is_flag=True, help="Go on where the last run in OUT stopped.")
 def main(task: str, data: Path, out: Path, changes: tuple[str, ...], device: str, resume: bool) -> None:
     """Train TASK's network on the pictures in DATA; weights, curve and settings go to OUT."""
-    settings = dict(SETTINGS[task])
-    for change in changes:
-        name, _, value = change.partition("=")
-        if name not in settings:
-            raise click.UsageError(f"'{name}' is no setting of {task}. Use one of {', '.join(sorted(settings))}.")
-        settings[name] = _value(value)
+    settings = changed(SETTINGS[task], changes)
     out.mkdir(parents=True, exist_ok=True)
     (out / "settings.json").write_text(json.dumps(settings, indent=1))
     torch.manual_seed(settings["seed"])

@@ -44,6 +44,17 @@ class Task(Protocol):
         """Figures on the validation split, `score` among them."""
         ...
 
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """The graph to ship: (1, 3, h, w) in [-1, 1] to one tensor or several, maps (1, c, h', w') or vectors (1, k).
+
+        A task whose `evaluate` expects something else of its network has `restored`, which makes that from these.
+        """
+        ...
+
+    def calibration(self) -> Tensor:
+        """(n, 3, h, w) in [-1, 1], always the same training pictures, which fix the whole-number graph's ranges."""
+        ...
+
 
 def schedule(settings: dict[str, Any]) -> Schedule:
     """The Schedule among a task's settings."""
