@@ -177,3 +177,27 @@ def vignette(pictures: Tensor, *, chance: float = 0.3) -> Tensor:
     dark = (torch.rand(n, 3, device=device) * 0.12)[:, :, None, None]
     some = sometimes(n, chance, device)[:, None, None, None]
     return torch.where(some, pictures * shade[:, None] + dark * (1 - shade[:, None]), pictures)
+
+
+def hairs(pictures: Tensor, *, chance: float = 0.3, most: int = 10) -> Tensor:
+    """Dark or fair arcs across a share of the pictures."""
+    n, _, h, w = pictures.shape
+    device = pictures.device
+    y, x = torch.meshgrid(torch.linspace(-1, 1, h, device=device), torch.linspace(-w / h, w / h, w, device=device), indexing="ij")
+    tint = (torch.rand(n, 3, device=device) * 0.35)[:, :, None, None]
+    fair = sometimes(n, 0.15, device)[:, None, None, None]
+    tint = torch.where(fair, 1 - tint / 2, tint)
+    cover = torch.zeros(n, 1, h, w, device=device)
+    for strand in range(most):
+        # A strand is a piece of a large circle; its distance field is that of the circle, cut by a half-plane.
+        radius = uniform(n, 0.8, 6.0, device)[:, None, None]
+        angle = uniform(n, 0, 2 * math.pi, device)[:, None, None]
+        through = (torch.rand(n, 2, 1, 1, device=device) - 0.5) * 2
+        centre_x, centre_y = through[:, 0] + radius * angle.cos(), through[:, 1] + radius * angle.sin()
+        distance = (((x - centre_x) ** 2 + (y - centre_y) ** 2).sqrt() - radius).abs()
+        near = ((x - through[:, 0]) ** 2 + (y - through[:, 1]) ** 2).sqrt() < uniform(n, 0.3, 2.0, device)[:, None, None]
+        width = uniform(n, 0.004, 0.012, device)[:, None, None]
+        line = (1 - distance / width).clamp(0, 1) * near * sometimes(n, 1 - strand / most, device)[:, None, None]
+        cover = torch.maximum(cover, line[:, None])
+    cover = cover * sometimes(n, chance, device)[:, None, None, None] * uniform(n, 0.4, 1.0, device)[:, None, None, None]
+    return pictures * (1 - cover) + tint * cover
