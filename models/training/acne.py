@@ -33,6 +33,9 @@ HAYASHI = (5.5, 20.5, 50.5)
 """Lesions of half a face above which severity is 1, 2, 3 (Hayashi et al., J Dermatol 2008)."""
 WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48}
 TOP = 120
+CENTRES, SIDES = (5.0, 0.75), (1.5, 2.0)
+"""The deployed graph says relu6((x + first) · second) of these outputs, so that whole numbers spend no level
+on values that decide nothing."""
 LEFT_OUT = Path(__file__).parent / "acne_left_out.txt"
 """Training pictures that show a validation picture again, one a line."""
 
@@ -65,6 +68,18 @@ class Network(nn.Module):
         box = self.box(fine)
         pooled = self.dropout(torch.cat([self.picture(taps[-1]).mean((2, 3)), fine.mean((2, 3))], 1))
         return self.centre(fine), box[:, :4], box[:, 4:], self.count(pooled), self.severity(pooled)
+
+
+class Deployed(nn.Module):
+    """The network whose centres and sides are within [0, 6], see CENTRES and SIDES."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        centres, sides, *rest = self.network(x)
+        return F.relu6((centres + CENTRES[0]) * CENTRES[1]), F.relu6((sides + SIDES[0]) * SIDES[1]), *rest
 
 
 class Task:
@@ -198,6 +213,16 @@ class Task:
         better = max(figures["severity"], figures["severity_of_count"])
         count = min(figures["count_error"], figures["count_head_error"])
         return {"score": figures["f1"] + 0.3 * better - 0.02 * count, **figures}
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        return Deployed(network).eval()  # type: ignore[arg-type]
+
+    def restored(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        centres, sides, *rest = outputs
+        return centres / CENTRES[1] - CENTRES[0], sides / SIDES[1] - SIDES[0], *rest
+
+    def calibration(self) -> Tensor:
+        return network_input(unit(self.pictures[self.train[:: max(1, len(self.train) // 96)]]))
 
 
 def decode(centres: Tensor, sides: Tensor, classes: Tensor) -> list[np.ndarray]:
