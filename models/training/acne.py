@@ -17,25 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.analysis.acne_maps import CENTRES, CLASSES, HAYASHI, SIDES, STRIDE, UNIT, boxes_of
 from models.training import augment
 from models.training.backbone import Trunk, load_pretrained
-from models.training.boxes import average_precision, found, nms
+from models.training.boxes import average_precision, found
 from models.training.decoder import Decoder, separable
 from models.training.pictures import network_input, read_all, unit
 
-CLASSES = ("whitehead and blackhead", "papules", "pustules", "nodules and cysts")
-STRIDE = 4
-UNIT = 16.0
-"""A side's distance is UNIT · exp(output) pixels."""
 COUNTS = 80
 """Bins of the count's distribution: 0 … COUNTS − 1 lesions."""
-HAYASHI = (5.5, 20.5, 50.5)
-"""Lesions of half a face above which severity is 1, 2, 3 (Hayashi et al., J Dermatol 2008)."""
 WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48}
-TOP = 120
-CENTRES, SIDES = (5.0, 0.75), (1.5, 2.0)
-"""The deployed graph says relu6((x + first) · second) of these outputs, so that whole numbers spend no level
-on values that decide nothing."""
 LEFT_OUT = Path(__file__).parent / "acne_left_out.txt"
 """Training pictures that show a validation picture again, one a line."""
 
@@ -167,16 +158,15 @@ class Task:
         return augment.jpeg(pictures, quality=(35, 95), chance=0.3), boxes, levels
 
     def predict(self, network: nn.Module) -> list[tuple[np.ndarray, float, np.ndarray]]:
-        """Per validation picture: boxes as `decode`'s, expected count, severity's probabilities (4,)."""
-        out = []
+        """Per validation picture: boxes (`boxes_of`), expected count, severity's probabilities (4,)."""
+        out: list[tuple[np.ndarray, float, np.ndarray]] = []
         for some in torch.tensor(self.valid).split(16):
             heads = network(network_input(unit(self.pictures[some.to(self.device)])))
             centres, sides, classes, counts, severity = (head.float() for head in heads)
             expected = (counts.softmax(1) * torch.arange(COUNTS, device=counts.device)).sum(1)
-            for boxes, count, level in zip(
-                decode(centres, sides, classes), expected, severity.softmax(1), strict=True
-            ):
-                out.append((nms(boxes), float(count), level.cpu().numpy()))
+            maps = zip(centres[:, 0], sides.permute(0, 2, 3, 1), classes.permute(0, 2, 3, 1), strict=True)
+            boxes = [boxes_of(*(part.cpu().numpy() for part in parts)) for parts in maps]
+            out += zip(boxes, expected.tolist(), severity.softmax(1).cpu().numpy(), strict=True)
         return out
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -223,25 +213,6 @@ class Task:
 
     def calibration(self) -> Tensor:
         return network_input(unit(self.pictures[self.train[:: max(1, len(self.train) // 96)]]))
-
-
-def decode(centres: Tensor, sides: Tensor, classes: Tensor) -> list[np.ndarray]:
-    """The network's maps to at most TOP boxes (k, 6: x0, y0, x1, y1, score, class) a picture, best first."""
-    score = centres[:, 0].sigmoid()
-    score = torch.where(F.max_pool2d(score, 3, 1, 1) == score, score, 0.0)
-    wide = score.shape[-1]
-    best, at = score.flatten(1).topk(min(TOP, wide * wide))
-    middle = torch.stack([at % wide, at // wide], -1) * STRIDE + STRIDE / 2
-    near = _take(sides, at[..., None])[:, :, 0].clamp(-3, 3).exp() * UNIT
-    kind = _take(classes, at[..., None])[:, :, 0].argmax(-1)
-    rows = (
-        torch.cat(
-            [middle - near[..., :2], middle + near[..., 2:], best[..., None], kind[..., None].float()], -1
-        )
-        .cpu()
-        .numpy()
-    )
-    return [row[row[:, 4] > 0.01] for row in rows]
 
 
 def _read_boxes(file: Path) -> dict[str, list[list[float]]]:
