@@ -27,8 +27,8 @@ from models.training.pictures import network_input, read_all, unit
 COUNTS = 80
 """Bins of the count's distribution: 0 … COUNTS − 1 lesions."""
 WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48}
-LEFT_OUT = Path(__file__).parent / "acne_left_out.txt"
-"""Training pictures that show a validation picture again, one a line."""
+TWINS = Path(__file__).with_name("acne_twins.txt")
+"""Validation pictures of which training has another photograph (twins.py): no score counts them."""
 
 
 class Network(nn.Module):
@@ -79,7 +79,7 @@ class Task:
     def __init__(self, data: Path, settings: dict[str, Any], device: torch.device) -> None:
         self.settings, self.device = settings, device
         root = data / "acne04"
-        twins = set(LEFT_OUT.read_text().split())
+        twins = set(TWINS.read_text().split())
         names, boxes = [], []
         for split in ("train", "valid"):
             rows = _read_boxes(root / split / "boxes.csv")
