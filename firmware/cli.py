@@ -82,7 +82,7 @@ def captured(
     profile = load_board(board)
     if portrait is not None and not profile.simulated:
         raise click.UsageError("--portrait is for simulated boards; this board has a real camera.")
-    find_face = ctx.obj["face_finder"]()
+    find_face = ctx.obj["face_finder"](state)
     patients: list[Any] = []
 
     def patient() -> Any:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hardware.standard_error import without_lines
-from models.manifest import ModelsError, verified_bytes
+from models.manifest import ModelsError, Tensor, load_manifest, verified_bytes
 
 DEFAULT_ENGINE = "ai-edge-litert"
 ENGINES = {
@@ -32,7 +37,7 @@ class NetworkTooSlow(ModelsError):
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a graph. value = (number - zero) * scale where the numbers are whole, else the number."""
+    """An input or output of a graph; value = (number - zero) * scale where its numbers are whole."""
 
     index: int
     name: str
@@ -46,7 +51,15 @@ class Port:
         """The port that an engine's details describe."""
         scale, zero = details["quantization"]
         shape = tuple(int(n) for n in details["shape"])
-        return cls(int(details["index"]), str(details["name"]), shape, details["dtype"], float(scale), int(zero))
+        return cls(
+            int(details["index"]), str(details["name"]), shape, details["dtype"], float(scale), int(zero)
+        )
+
+    def matches(self, wanted: Tensor) -> bool:
+        """Whether this is what the manifest says."""
+        return (
+            (self.shape, np.dtype(self.dtype).name, self.zero) == (wanted.shape, wanted.type, wanted.zero)
+        ) and math.isclose(self.scale, wanted.scale, rel_tol=1e-5)
 
     def numbers(self, values: np.ndarray) -> np.ndarray:
         """float32 values as the numbers that the graph takes."""
@@ -66,10 +79,10 @@ class Port:
 
 
 class Graph:
-    """The content of a `.tflite` file, loaded into one engine; float32 in and out whatever the file's numbers are."""
+    """The content of a `.tflite` file in one engine: float32 in and out, whatever the file's numbers are."""
 
     def __init__(self, content: bytes, engine: str, threads: int = 1) -> None:
-        """Raises ModelsError if the engine is unknown or not installed, ValueError if it cannot run the content."""
+        """Raises ModelsError if the engine is unknown or absent, ValueError if it cannot run the content."""
         make = _engine(engine).Interpreter
         with without_lines(lambda line: _GREETING in line):
             try:
@@ -91,38 +104,86 @@ class Graph:
         )
 
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
-        """The outputs, in the file's order, for one float32 batch of the input's shape. Raises ValueError for another."""
-        if batch.shape != self.input.shape:
-            raise ValueError(f"takes {self.input.shape} and was given {batch.shape}")
+        """The outputs, in the file's order, for one float32 batch of the input's shape."""
         self._interpreter.set_tensor(self.input.index, self.input.numbers(batch))
         self._interpreter.invoke()
         return [output.values(self._interpreter.get_tensor(output.index)) for output in self.outputs]
-class Network:
-    """One network in one engine, verified by hash; may be called from several threads."""
 
-    def __init__(self, name: str, engine: str, threads: int = 1) -> None:
-        """Raises ModelsError if the file is absent or altered, or the engine is unknown or not installed."""
-        self.name, self.engine = name, engine
-        make, content = _engine(engine).Interpreter, verified_bytes(name)
-        with without_lines(lambda line: _GREETING in line):
-            interpreter = make(model_content=content, num_threads=threads)
-            interpreter.allocate_tensors()
-        self._interpreter = interpreter
-        self._input = interpreter.get_input_details()[0]
-        self._outputs = interpreter.get_output_details()
-        self._lock = threading.Lock()
+
+class Network:
+    """One network of the manifest in one engine, verified; may be called from several threads."""
+
+    def __init__(
+        self, name: str, engine: str, threads: int = 1, deadline_s: float = DEADLINE_SECONDS
+    ) -> None:
+        """Raises ModelsError if the file is absent, altered, not as described, or unknown to the engine."""
+        self.name, self.engine, self.deadline_s = name, engine, deadline_s
+        content, entry = verified_bytes(name), load_manifest().entry(name)
+        try:
+            self._graph = Graph(content, engine, threads)
+        except ValueError as error:
+            raise ModelsError(f"The engine '{engine}' cannot run the network '{name}': {error}.") from error
+        found, wanted = [self._graph.input, *self._graph.outputs], [entry.input, *entry.outputs]
+        if len(found) != len(wanted) or not all(map(Port.matches, found, wanted)):
+            raise ModelsError(
+                f"The network '{name}' takes and gives {_shapes(found)} where the manifest says "
+                f"{_shapes(wanted)}, so it is not used. {entry.remedy}"
+            )
+        self._turn = threading.Lock()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """(1, height, width, channels)."""
-        return tuple(int(n) for n in self._input["shape"])
+        return self._graph.input.shape
+
+    @property
+    def delegated(self) -> bool:
+        """Whether the engine handed the whole graph to XNNPACK, its fast path."""
+        return self._graph.delegated
+
+    def warm_up(self) -> None:
+        """Run once on nothing, so that the first patient does not wait for memory and packed weights."""
+        self.run(np.zeros(self.input_shape, np.float32))
 
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
-        """The outputs, in the file's order, for one float32 batch of `input_shape`."""
-        with self._lock:
-            self._interpreter.set_tensor(self._input["index"], np.ascontiguousarray(batch, np.float32))
-            self._interpreter.invoke()
-            return [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
+        """The outputs, in the file's order, for one float32 batch of `input_shape`.
+
+        Raises ModelsError for a batch of another shape, NetworkTooSlow after `deadline_s`. No engine can be
+        told to stop: a run that was given up goes on in its thread and keeps its memory, and until it ends
+        further runs of this network wait for it up to their own deadlines. What never ends holds one thread,
+        which only the end of the process frees; where that matters, the analysis is a process of its own.
+        """
+        if batch.shape != self.input_shape:
+            raise ModelsError(f"The network '{self.name}' takes {self.input_shape}, not {batch.shape}.")
+        answer: Future[list[np.ndarray]] = Future()
+        ends = time.monotonic() + self.deadline_s
+        try:
+            # One run at a time, and one given up keeps its turn: threads and their memory cannot pile up.
+            if not self._turn.acquire(timeout=self.deadline_s):
+                raise FutureTimeout
+            threading.Thread(target=self._answer, args=(batch, answer), name=self.name, daemon=True).start()
+            return answer.result(ends - time.monotonic())
+        except FutureTimeout as error:
+            raise NetworkTooSlow(
+                f"The network '{self.name}' took longer than {self.deadline_s:g} s and was given up. "
+                "See what else is at work on this machine, then try again."
+            ) from error
+
+    def _answer(self, batch: np.ndarray, answer: Future[list[np.ndarray]]) -> None:
+        try:
+            answer.set_result(self._graph.run(batch))
+        except (RuntimeError, ValueError) as error:
+            answer.set_exception(ModelsError(f"The network '{self.name}' failed: {error}"))
+        finally:
+            self._turn.release()
+
+
+def _shapes(ports: Sequence[Port | Tensor]) -> str:
+    words = []
+    for port in ports:
+        name = port.type if isinstance(port, Tensor) else np.dtype(port.dtype).name
+        words.append(f"{'x'.join(map(str, port.shape))} {name}")
+    return ", ".join(words)
 
 
 def _engine(name: str) -> Any:

@@ -19,7 +19,7 @@ from sync.wire.clinic_keys import ClinicKeys
 from tests.support.mosquitto import BOARD
 
 PRIVATE = {"app/result.key", "app/opening.key", "sync/status.key", "sync/tls.key"}
-PUBLIC = {"identity.json", "clinic-root.pub", "clinic-keys.cose", "sync/tls.crt", "sync/ca.crt"}
+PUBLIC = {"identity.json", "clinic-root.pub", "clinic-keys.cose", "clinic-manifest.pub", "sync/tls.crt", "sync/ca.crt"}
 
 
 @pytest.fixture
