@@ -32,8 +32,8 @@ def time_networks(names: Sequence[str], runs: int, onnx: Path | None = None) -> 
     """One row a network, engine and number of threads: median and 95th percentile in ms, memory in MB.
 
     `names`: these networks, or all. `memory_mb` is what a fresh process grew by when the network was loaded
-    and ran once. `xnnpack` says whether the engine gave the whole graph to its fast path. `onnx` is a folder; its
-    <network>.onnx (fp32) and <network>.int8.onnx are timed too. Raises ModelsError.
+    and ran once. `xnnpack` says whether the engine gave the whole graph to its fast path. `onnx` is a folder;
+    its <network>.onnx (fp32) and <network>.int8.onnx are timed too. Raises ModelsError.
     """
     rows = []
     for name in names or load_manifest().networks:
