@@ -112,6 +112,10 @@ class Task:
         """The graph to ship: probabilities (n, 1, h, w)."""
         return nn.Sequential(network, nn.Sigmoid())
 
+    def restored(self, probabilities: Tensor) -> Tensor:
+        """The logits that `deployed` made probabilities of."""
+        return torch.logit(probabilities, 1e-3)
+
 
 def overlap_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy, twice as heavy near the border, and soft Jaccard (Yuan et al. 2017) by picture."""
