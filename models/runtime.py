@@ -26,6 +26,8 @@ ENGINES = {
 # A hundred times what the slowest network needs on one core of a Raspberry Pi.
 DEADLINE_SECONDS = 60.0
 
+TIE = 1 / 256
+
 _GREETING = b"Created TensorFlow Lite XNNPACK delegate"
 _DELEGATES = {"DELEGATE", "TfLiteXNNPackDelegate"}
 _WHOLE = (np.int8, np.uint8)
@@ -67,8 +69,9 @@ class Port:
             return np.ascontiguousarray(values, self.dtype)
         limits = np.iinfo(self.dtype)
         scaled = np.multiply(values, np.float32(1 / self.scale), dtype=np.float32)
-        np.rint(scaled, out=scaled)
-        scaled += self.zero
+        # Bytes in [-1, 1] lie half-way between two numbers: all go up, or two bytes would share one.
+        scaled += self.zero + 0.5 + TIE
+        np.floor(scaled, out=scaled)
         return np.clip(scaled, limits.min, limits.max, out=scaled).astype(self.dtype)
 
     def values(self, numbers: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ai_edge_quantizer.utils import qsv_utils
 from torch import Tensor, nn
 
 from models.runtime import DEFAULT_ENGINE, Graph
+from models.training import augment, quantise
 from models.training.__main__ import SETTINGS, changed
 from models.training.loop import Task, load
 
@@ -126,6 +128,14 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     return total
 
 
+def _views(pictures: Tensor, n: int) -> Tensor:
+    """`n` of the pictures in [-1, 1], drawn and varied at random."""
+    some = pictures[torch.randint(len(pictures), (n,))] / 2 + 0.5
+    theta = augment.affine(n, some.device, rotate=15, scale=(0.85, 1.2), shift=0.05, flip_x=0.5)
+    some = augment.warp(some, theta, tuple(some.shape[-2:]))
+    return augment.light(some, stops=0.4) * 2 - 1
+
+
 def _speed(graph: Graph, batch: np.ndarray) -> float:
     graph.run(batch)
     times = []
@@ -136,20 +146,31 @@ def _speed(graph: Graph, batch: np.ndarray) -> float:
     return float(np.median(times)) * 1000
 
 
-def convert(task: Task, network: nn.Module, out: Path, name: str, *, evaluate: bool) -> dict[str, Any]:
-    """Write `name`.fp32.tflite and `name`.tflite (int8) to `out`; what was measured."""
+def convert(
+    task: Task, network: nn.Module, out: Path, name: str, *, evaluate: bool, adapt: int = 0, rate: float = 2e-5
+) -> dict[str, Any]:
+    """Write `name`.fp32.tflite and `name`.tflite (int8) to `out`; what was measured.
+
+    adapt: steps of quantisation-aware training before the int8 file is made, at learning rate `rate`.
+    """
     pictures = task.calibration().cpu().float()
     size = tuple(pictures.shape[-2:])
     deployed = task.deployed(network).cpu().float().eval()
     single = float_file(deployed, size)
     (out / f"{name}.fp32.tflite").write_bytes(single)
-    whole, how = integer_file(single, pictures)
+    source = single
+    if adapt:
+        torch.manual_seed(0)
+        views = partial(_views, pictures, max(2, 16 * 192 * 256 // (size[0] * size[1])))
+        source = float_file(quantise.train(deployed, pictures, views, steps=adapt, rate=rate), size)
+    whole, how = integer_file(source, pictures)
     (out / f"{name}.tflite").write_bytes(whole)
     report: dict[str, Any] = {
         "network": name,
         "parameters": sum(p.numel() for p in deployed.parameters()),
         "multiply_adds": multiply_adds(deployed, size),
         "calibration": f"{len(pictures)} pictures, {how} ranges",
+        "quantisation_aware_steps": adapt,
     }
     batch = pictures[:1].permute(0, 2, 3, 1).contiguous()
     with torch.no_grad():
@@ -179,8 +200,20 @@ def convert(task: Task, network: nn.Module, out: Path, name: str, *, evaluate: b
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--name", help="The files' stem; by default the task.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value than the training run's.")
+@click.option("--adapt", type=click.IntRange(0), default=0, help="Steps of quantisation-aware training.")
+@click.option("--rate", type=float, default=2e-5, show_default=True, help="Its learning rate.")
 @click.option("--evaluate/--no-evaluate", default=True, help="Score both files on the validation split.")
-def main(task: str, weights: Path, data: Path, out: Path, name: str | None, changes: tuple[str, ...], evaluate: bool) -> None:
+def main(
+    task: str,
+    weights: Path,
+    data: Path,
+    out: Path,
+    name: str | None,
+    changes: tuple[str, ...],
+    adapt: int,
+    rate: float,
+    evaluate: bool,
+) -> None:
     """Convert TASK's trained WEIGHTS; what was measured goes to OUT/NAME.json."""
     settings = dict(SETTINGS[task])
     run = weights.with_name("settings.json")
@@ -189,7 +222,8 @@ def main(task: str, weights: Path, data: Path, out: Path, name: str | None, chan
     settings = changed(settings, changes)
     out.mkdir(parents=True, exist_ok=True)
     made = importlib.import_module(f"models.training.{settings['module']}").Task(data, settings, torch.device("cpu"))
-    report = convert(made, load(made.network.cpu(), weights), out, name or task, evaluate=evaluate)
+    network = load(made.network.cpu(), weights)
+    report = convert(made, network, out, name or task, evaluate=evaluate, adapt=adapt, rate=rate)
     (out / f"{name or task}.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
 

@@ -69,6 +69,11 @@ def test_whole_numbers_are_what_they_stand_for_and_end_at_their_limits() -> None
     assert whole(1 / 255, 0, np.uint8).numbers(values).tolist() == [[0, 255, 255, 0]]
 
 
+def test_every_byte_of_a_picture_has_a_whole_number_of_its_own() -> None:
+    picture = np.arange(256, dtype=np.float32)[None] / 127.5 - 1
+    assert whole(2 / 255, -1).numbers(picture).tolist() == [list(range(-128, 128))]
+
+
 def test_a_network_that_does_not_answer_is_given_up_and_holds_one_thread() -> None:
     network = Network("iris", DEFAULT_ENGINE, deadline_s=0.2)
     release, batch = threading.Event(), np.zeros(network.input_shape, np.float32)
