@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.analysis.acne_maps import CENTRES, CLASSES, HAYASHI, SIDES, STRIDE, UNIT, boxes_of
 from models.training import augment
+from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, SIDES, STRIDE, UNIT, boxes_of
 from models.training.backbone import Trunk, load_pretrained
 from models.training.boxes import average_precision, found
 from models.training.decoder import Decoder, separable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.analysis.acne_maps import iou
+from models.training.acne_maps import iou
 
 
 def found(boxes: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""What the acne network's maps mean: from heat-map and distances to boxes, in pixels of its square."""
+"""What the acne network's maps mean: from heat-map and distances to boxes, in pixels of its square.
+
+Training and the analysis read the maps alike; it lies here because training must run where no analysis is.
+"""
 
 from __future__ import annotations
 
