@@ -23,7 +23,6 @@ from models.runtime import Network, installed_engines
 
 THREADS = (1, 2)
 DEADLINE_SECONDS = 600.0
-ONNX_ENGINES = {"onnxruntime": ".onnx", "onnxruntime-int8": ".int8.onnx"}
 
 Run = Callable[[np.ndarray], object]
 
@@ -33,15 +32,14 @@ def time_networks(names: Sequence[str], runs: int, onnx: Path | None = None) -> 
 
     `names`: these networks, or all. `memory_mb` is what a fresh process grew by when the network was loaded
     and ran once. `xnnpack` says whether the engine gave the whole graph to its fast path. `onnx` is a folder;
-    its <network>.onnx (fp32) and <network>.int8.onnx are timed too. Raises ModelsError.
+    its <network>.onnx are timed too. Raises ModelsError.
     """
     rows = []
     for name in names or load_manifest().networks:
         load_manifest().entry(name)
         engines = [(engine, None) for engine in installed_engines()]
         if onnx is not None:
-            files = [(engine, onnx / f"{name}{ending}") for engine, ending in ONNX_ENGINES.items()]
-            engines += [(engine, file) for engine, file in files if file.exists()]
+            engines += [("onnxruntime", file) for file in [onnx / f"{name}.onnx"] if file.exists()]
         rows += [_apart(name, engine, threads, runs, file) for engine, file in engines for threads in THREADS]
     return rows
 

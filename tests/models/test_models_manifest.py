@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,8 +15,8 @@ from models import fetch, manifest, runtime
 from models.cli import models
 from models.manifest import ModelsError, load_manifest, verified_bytes
 
-# Whole-number kernels round differently in each engine, and the difference grows from layer to layer.
-WHOLE_STEPS = 12
+# Each engine's whole-number kernels round in their own way, and the difference grows from layer to layer.
+WHOLE_STEPS = 3
 
 
 @pytest.fixture
@@ -96,19 +97,20 @@ def test_an_engine_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyP
     assert "ai-edge-litert" not in runtime.installed_engines()
 
 
-def test_the_engines_agree_on_every_network() -> None:
+def test_the_engines_agree_on_every_network(portrait: np.ndarray) -> None:
     engines = runtime.installed_engines()
     assert "ai-edge-litert" in engines
     for name in load_manifest().networks:
         first, entry = runtime.Network(name, engines[0]), load_manifest().entry(name)
-        batch = np.random.default_rng(1).random(first.input_shape, dtype=np.float32)
+        batch = cv2.resize(portrait, first.input_shape[2:0:-1])[None].astype(np.float32) / 127.5 - 1
         outputs = first.run(batch)
         for engine in engines[1:]:
             others = runtime.Network(name, engine).run(batch)
             for a, b, port in zip(outputs, others, entry.outputs, strict=True):
-                far = np.abs(a - b)
-                assert far.max() <= max(WHOLE_STEPS * port.scale, 1e-3 * max(1.0, np.abs(a).max()))
-                assert far.mean() <= max(port.scale, 1e-4 * max(1.0, np.abs(a).max()))
+                if port.type == "float32":
+                    assert np.abs(a - b).max() <= 1e-3 * max(1.0, np.abs(a).max()), (name, engine)
+                else:
+                    assert np.abs(a - b).mean() <= WHOLE_STEPS * port.scale, (name, engine)
 
 
 def test_the_default_engine_hands_every_network_whole_to_its_fast_path() -> None:
