@@ -195,7 +195,7 @@ def sign_command(key: Path, state: Path) -> None:
 def bench_command(runs: int, onnx: Path | None, names: tuple[str, ...], as_json: bool) -> None:
     """Time every network in every engine that is installed here, on one and on two threads.
 
-    The training environment makes the files for --onnx (models/training/convert.py); they are not shipped.
+    `make bench` writes the files for --onnx; they are not shipped.
     """
     from models.bench import time_networks
 
