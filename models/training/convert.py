@@ -1,4 +1,4 @@
-"""`python -m models.training.convert TASK --weights FILE --data DIR --out DIR`: a trained network as fp32 and int8 `.tflite`."""
+"""`python -m models.training.convert TASK …`: a trained network as fp32 and whole-number `.tflite`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from models.training.__main__ import SETTINGS, changed
 from models.training.loop import Task, load
 
 RUNS = 20
-# How a tensor's range follows from the pictures' ranges: their widest, or about their mean, which clips rare extremes.
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+# A tensor's range out of the pictures' ranges: their widest; or about their mean, which clips extremes.
 RANGES = {"widest": qsv_utils.min_max_update, "mean": qsv_utils.moving_average_update}
 
 
@@ -41,7 +42,8 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = self.network(x.permute(0, 3, 1, 2))
-        return tuple(t.permute(0, 2, 3, 1) if t.ndim == 4 else t for t in (y if isinstance(y, tuple) else (y,)))
+        outputs = y if isinstance(y, tuple) else (y,)
+        return tuple(t.permute(0, 2, 3, 1) if t.ndim == 4 else t for t in outputs)
 
 
 class FileNetwork(nn.Module):
@@ -55,8 +57,8 @@ class FileNetwork(nn.Module):
     def forward(self, x: Tensor) -> Any:
         pictures = x.detach().float().cpu().permute(0, 2, 3, 1).numpy()
         rows = [self.graph.run(picture[None]) for picture in pictures]
-        outputs = [torch.from_numpy(np.concatenate(column)).to(x.device) for column in zip(*rows, strict=True)]
-        maps = tuple(y.permute(0, 3, 1, 2) if y.ndim == 4 else y for y in outputs)
+        columns = [torch.from_numpy(np.concatenate(column)) for column in zip(*rows, strict=True)]
+        maps = tuple((y.permute(0, 3, 1, 2) if y.ndim == 4 else y).to(x.device) for y in columns)
         return self.restored(maps if len(maps) > 1 else maps[0])
 
 
@@ -67,7 +69,7 @@ def float_file(network: nn.Module, size: tuple[int, int]) -> bytes:
 
 
 def integer_file(content: bytes, pictures: Tensor) -> tuple[bytes, str]:
-    """The fp32 file as whole numbers only, calibrated with (n, 3, h, w) in [-1, 1], and how its ranges were chosen.
+    """The fp32 file as whole numbers, and how its ranges were chosen from (n, 3, h, w) `pictures` in [-1, 1].
 
     Of the ways in RANGES, the one whose outputs differ least from the fp32 file's on these pictures.
     """
@@ -91,7 +93,7 @@ def _statistics(content: bytes, batches: list[np.ndarray], update: Any) -> dict[
     recipes.load_quantization_recipe(recipe.static_wi8_ai8())
     calibrator.calibrate({signature: [{ports["inputs"][0]: batch} for batch in batches]}, recipes)
     statistics = calibrator.get_model_qsvs()
-    # The input's range is known, whatever these pictures hold: every byte of a picture has a whole number of its own.
+    # The input's range is known, whatever these pictures hold: each byte has a number of its own.
     edge = np.ones((1, 1, 1, 1), np.float32)
     statistics[Graph(content, DEFAULT_ENGINE).input.name] = {"min": -edge, "max": edge}
     return statistics
@@ -109,7 +111,8 @@ def operations(content: bytes) -> Counter[str]:
     """How often each operator occurs in a `.tflite` file."""
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
-    return Counter(names[model.operatorCodes[op.opcodeIndex].builtinCode] for op in model.subgraphs[0].operators)
+    codes = [model.operatorCodes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+    return Counter(names[code.builtinCode] for code in codes)
 
 
 def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
@@ -120,7 +123,8 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
         nonlocal total
         total += layer.weight[0].numel() * y.numel()
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    layers = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.no_grad():
         network(torch.zeros(1, 3, *size))
     for hook in hooks:
@@ -147,7 +151,14 @@ def _speed(graph: Graph, batch: np.ndarray) -> float:
 
 
 def convert(
-    task: Task, network: nn.Module, out: Path, name: str, *, evaluate: bool, adapt: int = 0, rate: float = 2e-5
+    task: Task,
+    network: nn.Module,
+    out: Path,
+    name: str,
+    *,
+    evaluate: bool,
+    adapt: int = 0,
+    rate: float = 2e-5,
 ) -> dict[str, Any]:
     """Write `name`.fp32.tflite and `name`.tflite (int8) to `out`; what was measured.
 
@@ -187,19 +198,21 @@ def convert(
         }
         if evaluate:
             with torch.no_grad():
-                report[label]["figures"] = task.evaluate(FileNetwork(content, getattr(task, "restored", None)))
+                figures = task.evaluate(FileNetwork(content, getattr(task, "restored", None)))
+            report[label]["figures"] = figures
     if evaluate:
-        report["points_lost"] = 100 * (report["fp32"]["figures"]["score"] - report["int8"]["figures"]["score"])
+        before, after = report["fp32"]["figures"], report["int8"]["figures"]
+        report["points_lost"] = {name: 100 * (before[name] - after[name]) for name in before}
     return report
 
 
 @click.command()
 @click.argument("task", type=click.Choice(sorted(SETTINGS)))
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="The unpacked archives.")
+@click.option("--data", type=FOLDER, required=True, help="The unpacked archives.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--name", help="The files' stem; by default the task.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value than the training run's.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Other than in the training run.")
 @click.option("--adapt", type=click.IntRange(0), default=0, help="Steps of quantisation-aware training.")
 @click.option("--rate", type=float, default=2e-5, show_default=True, help="Its learning rate.")
 @click.option("--evaluate/--no-evaluate", default=True, help="Score both files on the validation split.")
@@ -214,14 +227,18 @@ def main(
     rate: float,
     evaluate: bool,
 ) -> None:
-    """Convert TASK's trained WEIGHTS; what was measured goes to OUT/NAME.json."""
+    """Convert TASK's trained WEIGHTS; what was measured goes to OUT/NAME.json.
+
+    Settings are those of the training run beside WEIGHTS (settings.json), if they are there.
+    """
     settings = dict(SETTINGS[task])
     run = weights.with_name("settings.json")
     if run.exists():
         settings |= json.loads(run.read_text())
     settings = changed(settings, changes)
     out.mkdir(parents=True, exist_ok=True)
-    made = importlib.import_module(f"models.training.{settings['module']}").Task(data, settings, torch.device("cpu"))
+    module = importlib.import_module(f"models.training.{settings['module']}")
+    made = module.Task(data, settings, torch.device("cpu"))
     network = load(made.network.cpu(), weights)
     report = convert(made, network, out, name or task, evaluate=evaluate, adapt=adapt, rate=rate)
     (out / f"{name or task}.json").write_text(json.dumps(report, indent=1))

@@ -1,8 +1,8 @@
 """Quantisation-aware training: the deployed graph learns to give its float answers in whole numbers.
 
-Batch normalisation is folded into the convolutions; then every weight and activation is rounded as the int8 graph will
-round it, with gradients passed straight through (Jacob et al., CVPR 2018). The float graph is the teacher, so no labels
-are needed; what is learnt is only how to live with the rounding.
+Batch normalisation is folded into the convolutions; then every weight and activation is rounded as the int8
+graph will round it, with gradients passed straight through (Jacob et al., CVPR 2018). The float graph is the
+teacher, so no labels are needed; what is learnt is only how to live with the rounding.
 """
 
 from __future__ import annotations
@@ -102,10 +102,11 @@ def rounding(network: fx.GraphModule) -> tuple[fx.GraphModule, list[Rounding]]:
 
 
 def _rounds(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether the int8 graph has numbers of its own after this node; a clamp is part of what comes before it."""
+    """Whether the int8 graph has numbers of its own after this node; a clamp is part of what is before it."""
     if node.op == "placeholder":
         return True
-    clamped = any(user.target in (F.relu6, torch.relu) or _is(user, modules, nn.ReLU6, nn.ReLU) for user in node.users)
+    clamps = (F.relu6, torch.relu)
+    clamped = any(user.target in clamps or _is(user, modules, nn.ReLU6, nn.ReLU) for user in node.users)
     if node.op == "call_module":
         return _is(node, modules, nn.Conv2d, nn.Linear, nn.ReLU6, nn.ReLU) and not clamped
     if node.op == "call_method":
@@ -129,8 +130,8 @@ def train(
 ) -> nn.Module:
     """The deployed graph, its weights trained for rounding: same outputs, batch normalisation folded.
 
-    calibration: (n, 3, h, w), fixes the ranges. batches: gives (b, 3, h, w) at each call. The loss is the squared
-    difference from the float graph's outputs, each over its variance.
+    calibration: (n, 3, h, w), fixes the ranges. batches: gives (b, 3, h, w) at each call. The loss is the
+    squared difference from the float graph's outputs, each over its variance.
     """
     teacher = folded(deployed)
     student, rounders = rounding(teacher)

@@ -1,7 +1,7 @@
-"""`python -m models.training.register NETWORK --from DIR/NAME`: a converted network becomes the shipped one.
+"""`python -m models.training.register NETWORK --from DIR/NAME`: a converted network is shipped from now on.
 
-The file goes to models/weights/NETWORK.tflite, and its facts into that network's section of the manifest, which says by
-hand what the network does, where it comes from and whose it is.
+The file goes to models/weights/NETWORK.tflite, and its facts into that network's section of the manifest.
+What the network does, where it comes from and whose it is are written there by hand.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def rewritten(manifest: str, network: str, known: dict[str, str]) -> str:
     head = f"[networks.{network}]\n"
     before, found, after = manifest.partition(head)
     if not found:
-        raise ModelsError(f"The manifest has no section {head.strip()}. Write it: what it does, task, file, …")
+        raise ModelsError(
+            f"The manifest has no section {head.strip()}. Write it: what it does, task, file, …"
+        )
     section, mark, rest = after.partition("\n[")
     for key in known:
         section = re.sub(rf"(?ms)^{key} = (\[\n.*?^\]|[^\n]*)\n?", "", section)
@@ -52,7 +54,9 @@ def rewritten(manifest: str, network: str, known: dict[str, str]) -> str:
 
 @click.command()
 @click.argument("network")
-@click.option("--from", "source", type=click.Path(path_type=Path), required=True, help="Of convert: OUT/NAME.")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), required=True, help="Of convert: OUT/NAME."
+)
 def main(network: str, source: Path) -> None:
     """Ship SOURCE.tflite, which convert made beside SOURCE.json, as NETWORK."""
     content = source.with_name(f"{source.name}.tflite").read_bytes()
