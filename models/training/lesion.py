@@ -11,14 +11,11 @@ from torch import Tensor, nn
 
 from models.training import augment
 from models.training.backbone import HEAD, Head, Trunk, load_pretrained
+from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 from models.training.loop import load
-from models.training.outline import NATIVE, mask_file, records
+from models.training.outline import mask_file, records
 from models.training.pictures import network_input, read_all, unit
 from models.training.splits import held_out
-
-CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-# Sides of the square views, in sides of the lesion's bounding square; a scan's answer is the views' mean.
-VIEWS = (1.4, 2.4)
 
 
 class Classifier(nn.Module):
@@ -151,7 +148,7 @@ def frames(masks: Tensor) -> tuple[Tensor, Tensor]:
     columns, rows = (masks > 127).any(2)[:, 0], (masks > 127).any(3)[:, 0]
     x0, x1 = _ends(columns, width)
     y0, y1 = _ends(rows, height)
-    sides = torch.maximum(x1 - x0, y1 - y0).clamp(min=height / 5)
+    sides = torch.maximum(x1 - x0, y1 - y0).clamp(min=LEAST_SIDE)
     return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2], 1), sides
 
 

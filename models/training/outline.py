@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from models.training import augment
 from models.training.backbone import Trunk, load_pretrained
 from models.training.decoder import Decoder
+from models.training.lesion_views import NATIVE
 from models.training.loop import load
 from models.training.pictures import network_input, read_all, unit
 from models.training.splits import held_out
 
-NATIVE = (150, 200)
 WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48, 2: 24}
 
 
