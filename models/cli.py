@@ -70,6 +70,22 @@ def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, en
     run_batch(files, lambda path: describe_picture(path, masks, engine), json_path)
 
 
+@analyse.command("acne")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@json_option
+@engine_option
+@signed_option
+def acne_command(files: tuple[Path, ...], json_path: str, engine: str) -> None:
+    """Find acne in pictures of faces: boxes, count, severity.
+
+    Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture.
+    """
+    from models.analysis.acne import describe_acne
+    from models.batch import run_batch
+
+    run_batch(files, lambda path: describe_acne(path, engine), json_path)
+
+
 @analyse.command("capture")
 @click.argument("capture", type=folder, metavar="DIR")
 @json_option
