@@ -70,6 +70,25 @@ def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, en
     run_batch(files, lambda path: describe_picture(path, masks, engine), json_path)
 
 
+@analyse.command("lesion")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@json_option
+@click.option("--masks", type=folder, help="Folder for the lesions' masks, <stem>.png: 255 = lesion.")
+@engine_option
+@signed_option
+def lesion_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
+    """Outline and class the lesion in dermoscopic close-ups.
+
+    Writes one JSON line a picture, in the order given. What is no close-up of skin is refused.
+    """
+    from models.analysis.lesion import describe_lesion
+    from models.batch import make_folder, run_batch
+
+    if masks:
+        make_folder(masks)
+    run_batch(files, lambda path: describe_lesion(path, masks, engine), json_path)
+
+
 @analyse.command("acne")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
 @json_option

@@ -41,7 +41,9 @@ class Task:
             rows = rows[:: len(rows) // settings["pictures"]]
         folder = data / "ham10000"
         self.size, self.device, self.settings = settings["size"], device, settings
-        self.pictures = read_all([folder / "images" / f"{row['image_id']}.jpg" for row in rows], NATIVE).to(device)
+        self.pictures = read_all([folder / "images" / f"{row['image_id']}.jpg" for row in rows], NATIVE).to(
+            device
+        )
         masks = read_all([mask_file(folder, row["image_id"]) for row in rows], NATIVE, grey=True).to(device)
         self.centres, self.sides = frames(masks)
         self.labels = torch.tensor([CLASSES.index(row["dx"]) for row in rows], device=device)
@@ -51,7 +53,9 @@ class Task:
             self.train = torch.arange(len(rows))
         counts = torch.bincount(self.labels[self.train.to(device)], minlength=len(CLASSES)).float()
         self.log_prior = torch.log((counts + 1) / (counts + 1).sum())
-        self.train = _balanced(self.train, self.labels.cpu(), counts.cpu(), settings["balance"], settings["seed"])
+        self.train = _balanced(
+            self.train, self.labels.cpu(), counts.cpu(), settings["balance"], settings["seed"]
+        )
         self.network = Classifier(settings["scale"], settings["drop"], settings["drop_path"])
         if settings["pretrained"]:
             load_pretrained(Path(settings["pretrained"]), self.network.trunk, self.network.head)
@@ -63,13 +67,15 @@ class Task:
         ]
 
     def loss(self, network: nn.Module, index: Tensor) -> Tensor:
-        """Cross-entropy against the label with the prior taken out (Menon et al. 2021), and against the teachers if there are any."""
+        """Cross-entropy against labels, the prior taken out (Menon et al. 2021), and against teachers."""
         index = index.to(self.device)
         pictures = self.augmented(index)
         target = F.one_hot(self.labels[index], len(CLASSES)).float()
         target = target * (1 - self.settings["smoothing"]) + self.settings["smoothing"] / len(CLASSES)
         if self.settings["mix"]:
-            share = torch.distributions.Beta(self.settings["mix"], self.settings["mix"]).sample().to(self.device)
+            share = (
+                torch.distributions.Beta(self.settings["mix"], self.settings["mix"]).sample().to(self.device)
+            )
             order = torch.randperm(len(index), device=self.device)
             pictures = pictures * share + pictures[order] * (1 - share)
             target = target * share + target[order] * (1 - share)
@@ -87,7 +93,9 @@ class Task:
     def augmented(self, index: Tensor) -> Tensor:
         """A training batch (n, 3, size, size) in [0, 1]: the lesion in a frame of some width, any way up."""
         n, device = len(index), self.device
-        jitter = augment.affine(n, device, rotate=180, scale=(0.75, 1.3), stretch=1.25, shift=0.08, flip_x=0.5, flip_y=0.5)
+        jitter = augment.affine(
+            n, device, rotate=180, scale=(0.75, 1.3), stretch=1.25, shift=0.08, flip_x=0.5, flip_y=0.5
+        )
         wide = torch.exp(augment.uniform(n, 0.15, 1.1, device))
         theta = framed(self.centres[index], self.sides[index] * wide, jitter)
         outside = "reflection" if torch.rand(()) < 0.7 else "zeros"
@@ -104,7 +112,9 @@ class Task:
         index = index.to(self.device)
         still = augment.affine(len(index), self.device)
         theta = framed(self.centres[index], self.sides[index] * width, still)
-        pictures = augment.warp(unit(self.pictures[index]), theta, (self.size, self.size), outside="reflection")
+        pictures = augment.warp(
+            unit(self.pictures[index]), theta, (self.size, self.size), outside="reflection"
+        )
         return network_input(pictures).contiguous(memory_format=torch.channels_last)
 
     def predictions(self, network: nn.Module, index: Tensor) -> Tensor:
@@ -112,14 +122,18 @@ class Task:
         logits = []
         for part in index.split(100):
             views = [self.view(part, width) for width in VIEWS]
-            logits.append(sum(network(v).float() + network(v.flip(3)).float() for v in views) / (2 * len(views)))
+            logits.append(
+                sum(network(v).float() + network(v.flip(3)).float() for v in views) / (2 * len(views))
+            )
         return torch.cat(logits)
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         logits, labels = self.predictions(network, self.valid), self.labels[self.valid.to(self.device)]
         balanced = F.softmax(logits, 1)
         found = balanced.argmax(1)
-        recalls = torch.stack([(found[labels == c] == c).float().mean() for c in range(len(CLASSES)) if (labels == c).any()])
+        recalls = torch.stack(
+            [(found[labels == c] == c).float().mean() for c in range(len(CLASSES)) if (labels == c).any()]
+        )
         natural = F.softmax(logits + self.log_prior, 1)
         aucs = [area(natural[:, c], labels == c) for c in range(len(CLASSES))]
         figures = {
@@ -135,7 +149,9 @@ class Task:
         torch.manual_seed(0)
         index = torch.unique(self.train)
         index = index[torch.randperm(len(index))[:150]].to(self.device)
-        return torch.cat([self.view(index, VIEWS[0]), self.view(index, VIEWS[1]), network_input(self.augmented(index))])
+        return torch.cat(
+            [self.view(index, VIEWS[0]), self.view(index, VIEWS[1]), network_input(self.augmented(index))]
+        )
 
     def deployed(self, network: nn.Module) -> nn.Module:
         """The graph to ship: logits (n, 7)."""
@@ -143,7 +159,7 @@ class Task:
 
 
 def frames(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres (n, 2), x then y, and sides (n,) of the lesions' bounding squares, in pixels of `masks` (n, 1, h, w)."""
+    """Centres (n, 2), x then y, and sides (n,) of the bounding squares, in pixels of `masks` (n, 1, h, w)."""
     height, width = masks.shape[-2:]
     columns, rows = (masks > 127).any(2)[:, 0], (masks > 127).any(3)[:, 0]
     x0, x1 = _ends(columns, width)
@@ -161,7 +177,7 @@ def _ends(seen: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def framed(centres: Tensor, sides: Tensor, jitter: Tensor) -> Tensor:
-    """(n, 2, 3) maps from a square view of `sides` pixels about `centres`, moved by `jitter`, to the whole picture.
+    """(n, 2, 3) maps from square views of `sides` pixels about `centres`, moved by `jitter`, to the picture.
 
     A view is at most as wide as the picture, and lies within it where it can.
     """

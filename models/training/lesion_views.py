@@ -1,4 +1,4 @@
-"""What the lesion networks look at, in training and in the kiosk alike: classes, views, the scale of the pictures."""
+"""What the lesion networks look at, in training and in the kiosk alike: classes, views, scale."""
 
 from __future__ import annotations
 

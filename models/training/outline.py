@@ -49,8 +49,12 @@ class Task:
         folder = data / "ham10000"
         self.size = tuple(settings["size"])
         self.device, self.settings = device, settings
-        self.pictures = read_all([folder / "images" / f"{row['image_id']}.jpg" for row in rows], NATIVE).to(device)
-        self.masks = read_all([mask_file(folder, row["image_id"]) for row in rows], NATIVE, grey=True).to(device)
+        self.pictures = read_all([folder / "images" / f"{row['image_id']}.jpg" for row in rows], NATIVE).to(
+            device
+        )
+        self.masks = read_all([mask_file(folder, row["image_id"]) for row in rows], NATIVE, grey=True).to(
+            device
+        )
         held = torch.tensor([held_out(row["lesion_id"]) for row in rows])
         self.train, self.valid = torch.nonzero(~held)[:, 0], torch.nonzero(held)[:, 0]
         self.network = Outline(settings["scale"])
@@ -58,7 +62,9 @@ class Task:
             load_pretrained(Path(settings["pretrained"]), self.network.trunk)
         self.teacher: nn.Module | None = None
         if settings["teacher"]:
-            self.teacher = load(Outline("lite2"), Path(settings["teacher"])).to(device, memory_format=torch.channels_last)
+            self.teacher = load(Outline("lite2"), Path(settings["teacher"])).to(
+                device, memory_format=torch.channels_last
+            )
 
     def loss(self, network: nn.Module, index: Tensor) -> Tensor:
         pictures, masks = self.augmented(index)
@@ -74,7 +80,15 @@ class Task:
         n, device = len(index), self.device
         index = index.to(device)
         theta = augment.affine(
-            n, device, rotate=180, scale=(0.75, 1.8), stretch=1.3, shift=0.12, flip_x=0.5, flip_y=0.5, aspect=4 / 3
+            n,
+            device,
+            rotate=180,
+            scale=(0.75, 1.8),
+            stretch=1.3,
+            shift=0.12,
+            flip_x=0.5,
+            flip_y=0.5,
+            aspect=4 / 3,
         )
         outside = ("border", "reflection", "zeros")[int(torch.randint(3, ()))]
         pictures = augment.warp(unit(self.pictures[index]), theta, self.size, outside=outside)
@@ -88,7 +102,9 @@ class Task:
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         dice, jaccard = [], []
         for index in self.valid.split(100):
-            logits = F.interpolate(network(self.prepared(index)).float(), NATIVE, mode="bilinear", align_corners=False)
+            logits = F.interpolate(
+                network(self.prepared(index)).float(), NATIVE, mode="bilinear", align_corners=False
+            )
             found, truth = logits > 0, self.masks[index.to(self.device)] > 127
             both = (found & truth).sum((1, 2, 3)).float()
             either = (found | truth).sum((1, 2, 3)).float()
@@ -99,7 +115,9 @@ class Task:
 
     def prepared(self, index: Tensor) -> Tensor:
         """Unaltered pictures as the network's input."""
-        pictures = F.interpolate(unit(self.pictures[index.to(self.device)]), self.size, mode="bilinear", align_corners=False)
+        pictures = F.interpolate(
+            unit(self.pictures[index.to(self.device)]), self.size, mode="bilinear", align_corners=False
+        )
         return network_input(pictures).contiguous(memory_format=torch.channels_last)
 
     def calibration(self) -> Tensor:
