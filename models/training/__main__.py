@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+import tomllib
 import torch
 
 from models.training.loop import fit, schedule
@@ -30,14 +30,20 @@ def changed(settings: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     for change in changes:
         name, _, value = change.partition("=")
         if name not in settings:
-            raise click.UsageError(f"'{name}' is no setting of this task. Use one of {', '.join(sorted(settings))}.")
+            known = ", ".join(sorted(settings))
+            raise click.UsageError(f"'{name}' is no setting of this task. Use one of {known}.")
         settings[name] = _value(value)
     return settings
 
 
 @click.command()
 @click.argument("task", type=click.Choice(sorted(SETTINGS)))
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="The unpacked archives.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="The unpacked archives.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value than tasks.toml's.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
