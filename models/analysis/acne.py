@@ -16,7 +16,7 @@ from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE, read_picture
 from models.runtime import DEFAULT_ENGINE, network
-from models.training.acne_maps import CENTRES, CLASSES, LEAST_SCORE, SIDES, boxes_of
+from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
 
 NETWORK = "acne"
 THRESHOLD = 0.5
@@ -37,7 +37,7 @@ _DARK = 8.0
 class Acne:
     """`boxes` (k, 6): x0, y0, x1, y1 in pixels of the picture, score, class; best first, above LEAST_SCORE.
 
-    `severity` 0…3 is the network's own; ACNE04's annotators grade by Hayashi's counts of a half face.
+    `severity` 0…3 as ACNE04's annotators grade, who follow Hayashi's counts of a half face.
     """
 
     boxes: np.ndarray
@@ -83,7 +83,7 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
     height, width = picture.shape[:2]
     boxes[:, :4] = np.clip(boxes[:, :4], 0, np.tile([width, height], 2))
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 4] > LEAST_SCORE)
-    return Acne(boxes[real], int(seen.severity.argmax()))
+    return Acne(boxes[real], _severity(seen))
 
 
 def describe_acne(path: Path, engine: str) -> dict[str, Any]:
@@ -165,6 +165,13 @@ def _comparable(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     places = np.flatnonzero(np.concatenate([[True], logits[:-1] - logits[1:] > 1e-3, [True]]))
     cut = edges[places[np.abs(places - wanted).argmin()]]
     return np.asarray(1 / (1 + np.exp(cut - logits)))
+
+
+def _severity(seen: _Seen) -> int:
+    """The likeliest of 0…3, by the mean of the network's own grade and its count's chances of each band."""
+    bands = np.searchsorted(HAYASHI, np.arange(len(seen.counts)))
+    of_count = np.bincount(bands, seen.counts, len(HAYASHI) + 1)
+    return int((seen.severity + of_count).argmax())
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
