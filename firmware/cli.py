@@ -102,7 +102,7 @@ def captured(
             raise click.UsageError(f"{option} is for simulated boards; this board has a real camera.")
     if tone is not None and phantom is None:
         raise click.UsageError("--tone is for a phantom: name its seed with --phantom.")
-    find_face = ctx.obj["face_finder"]()
+    find_face = ctx.obj["face_finder"](state)
     patients: list[Any] = []
 
     def patient() -> Any:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -67,10 +68,14 @@ def _read_all(handle: int) -> bytes:
 
 
 class Analyst:
-    """Measures one Capture at a time with the named engine. close() ends a child that is still at work."""
+    """Measures one Capture at a time with the named engine. close() ends a child that is still at work.
 
-    def __init__(self, engine: str, deadline_s: float = DEADLINE_S) -> None:
+    `state` is the kiosk's, whose clinic must have signed the networks; None where there is no kiosk.
+    """
+
+    def __init__(self, engine: str, state: Path | None = None, deadline_s: float = DEADLINE_S) -> None:
         self._engine = engine
+        self._state = state
         self._deadline_s = deadline_s
         self._turn = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -115,6 +120,7 @@ class Analyst:
         command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
         command += ["--engine", self._engine, "--words", words.model_dump_json()]
         command += ["--capture-fd", str(pictures), "--result-fd", str(answer)]
+        command += ["--state", str(self._state.resolve())] if self._state else []
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with subprocess.Popen(
             command,

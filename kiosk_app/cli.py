@@ -6,6 +6,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "shred": ("kiosk_app.serve_cli", "shred", "Destroy everything kept of one scan."),
     "phantom": ("kiosk_app.phantom_cli", "phantom", "A simulated face capture with known truth."),
     "analyse": ("models.cli", "analyse", "Measure pictures: faces, captures."),
-    "models": ("models.cli", "models", "List, verify and fetch the networks."),
+    "models": ("models.cli", "models", "List, verify, fetch, sign the networks."),
     "board": ("hardware.cli", "board", "Check a board profile."),
     "lightd": ("firmware.cli", "lightd", "The light daemon."),
     "lights": ("firmware.cli", "lights", "State of the lights; clear a fault."),
@@ -51,8 +52,12 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
-def _face_finder() -> Callable[..., Any]:
-    """The callable that finds a face and its landmarks; lower rooms are handed it, they never import it."""
+def _face_finder(state: Path) -> Callable[..., Any]:
+    """The callable that finds a face and its landmarks; lower rooms are handed it, they never import it.
+
+    Raises ModelsError if `state` is a kiosk's whose clinic did not sign the networks.
+    """
+    importlib.import_module("models.signature").check_signature(state)
     return importlib.import_module("models.analysis.face").find_face  # type: ignore[no-any-return]
 
 

@@ -30,6 +30,7 @@ from kiosk_app.shred import Shredded
 from kiosk_app.shred import shred as destroy
 from kiosk_app.socket_paths import check_socket_paths
 from kiosk_app.vault import Vault
+from models.signature import check_signature
 from sync.kiosk.client import OutboxClient
 
 log = structlog.get_logger()
@@ -82,15 +83,19 @@ def refuse_missing_key_store(board: Board) -> None:
 
 @contextlib.contextmanager
 def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
-    """The kiosk over `state`, with its parts put together. Raises NotEnrolled, PathTooLong, StateRefused."""
+    """The kiosk over `state`, with its parts put together.
+
+    Raises NotEnrolled, ModelsError, PathTooLong, StateRefused.
+    """
     check_socket_paths(state, "--state")
     identity = Identity.read(state)
+    check_signature(state)
     records, vault = _open_storage(state / "app")
     sealer = Sealer(state, board.name, board.simulated)
     outbox = OutboxClient(state / "run" / "outbox.sock")
     camera = CaptureClient(state / "run" / "capture.sock")
     courier = Courier(records, outbox, sealer)
-    analyst = Analyst(board.engine)
+    analyst = Analyst(board.engine, state)
     try:
         yield Kiosk(
             clinic=identity.clinic,

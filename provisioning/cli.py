@@ -46,7 +46,7 @@ def provision() -> None:
     """Make a clinic authority, a broker, the clinic's roles; enrol kiosks.
 
     The order: authority, broker, one role for each ingest worker, opener, then kiosks. A kiosk learns the
-    clinic's keys when it is enrolled.
+    clinic's keys when it is enrolled; 'models sign' then lets it run the networks that came with it.
     """
 
 
@@ -122,7 +122,10 @@ def enrol(
     broker_port: int | None,
     json_file: Any,
 ) -> None:
-    """Let a kiosk make its keys, certify them, and tell it the clinic's keys."""
+    """Let a kiosk make its keys, certify them, and tell it the clinic's keys.
+
+    It runs no network until 'dermakiosk models sign' has signed their manifest for it.
+    """
     entry = enrol_kiosk(
         Authority.load(state), kiosk, board=board, name=name, host=broker_host, port=broker_port
     )

@@ -65,7 +65,7 @@ def enrol(
     if not 1 <= len(name) <= 120 or not name.isprintable():
         raise AuthorityRefused("A kiosk's name must be 1 to 120 printable characters: choose another.")
     profile = load_board(board)
-    clinic_keys = authority.signed_keys()
+    clinic_keys, manifest_public = authority.signed_keys(), authority.manifest_public
     address = {"host": host or authority.broker["host"], "port": port or authority.broker["port"]}
 
     identity, now = uuid4(), datetime.now(timezone.utc)
@@ -101,6 +101,7 @@ def enrol(
         kiosk / "clinic-root.pub", wire_keys.public_bytes(authority.root_public).hex() + "\n", files.PUBLIC
     )
     files.write(kiosk / "clinic-keys.cose", clinic_keys, files.PUBLIC)
+    files.write(kiosk / "clinic-manifest.pub", manifest_public + "\n", files.PUBLIC)
     facts = {
         "kiosk": str(identity),
         "clinic": authority.clinic,

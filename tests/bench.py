@@ -24,15 +24,19 @@ from hardware.capture import Capture
 from kiosk_app.keyring import Keyring
 from kiosk_app.records import Records
 from kiosk_app.vault import Vault
+from models.bench import time_networks
+from models.manifest import load_manifest, verified_bytes
 from models.runtime import network
 from sync.wire.keys import generate_opening_key
 from tests.bench_firmware import firmware_rows
 from tests.support.mosquitto import running_broker
 from tests.support.mqtt import connected
+from tests.support.onnx_twin import onnx_twin
 
 BUILD = Path(__file__).parents[1] / "build"
 FACE_NETWORKS = ("face-detection-short", "face-landmarks", "iris")
 ENGINE = "ai-edge-litert"
+NETWORK_RUNS = 30
 IMPORTS = "import cv2, numpy, ai_edge_litert.interpreter"
 
 
@@ -136,6 +140,23 @@ def memory_of_imports() -> float:
     return next(int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("VmHWM")) / 1024
 
 
+def timed_networks(folder: Path) -> list[dict]:
+    """The rows of `models bench`, onnxruntime on the same graphs among them where they are our own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, entry in load_manifest().networks.items():
+        if entry.file is not None:
+            (folder / f"{name}.onnx").write_bytes(onnx_twin(verified_bytes(name)))
+    return [{"stage": "network"} | row for row in time_networks((), NETWORK_RUNS, folder)]
+
+
+def print_networks(rows: list[dict]) -> None:
+    columns = "{:21} {:15} {:>7} {:>8} {:>8} {:>6} {:>7} {:>9} {:>7} {:>7}"
+    heads = ("network", "engine", "threads", "ms", "p95 ms", "MB", "file MB", "million", "Mmacs", "XNNPACK")
+    print(columns.format(*heads))
+    for row in rows:
+        print(columns.format(*(value for key, value in row.items() if key != "stage")))
+
+
 def main() -> None:
     """Print the table and write `build/bench.json`."""
     BUILD.mkdir(exist_ok=True)
@@ -172,7 +193,8 @@ def main() -> None:
         for stage, (part, what, reference) in references.items()
     ]
     light_rows = firmware_rows(scratch)
-    (BUILD / "bench.json").write_text(json.dumps(rows + light_rows, indent=2) + "\n")
+    network_rows = timed_networks(BUILD / "onnx")
+    (BUILD / "bench.json").write_text(json.dumps(rows + light_rows + network_rows, indent=2) + "\n")
     columns = "{:9} {:>8}  {:41} {:>8} {:>6}  {:9} {:>5} {:>6}"
     print(columns.format("stage", "seconds", "beside", "seconds", "ratio", "part", "MB", "ratio"))
     for row in rows:
@@ -182,6 +204,7 @@ def main() -> None:
         figures = (f"{row[key]:.3g} {row['unit']}" for key in ("figure", "reference_figure"))
         figure, beside = figures
         print(f"{row['stage']:30} {figure:>9}  {row['reference']:41} {beside:>9} {row['ratio']:>6}")
+    print_networks(network_rows)
     print(f"Memory is beside a Python that only imports NumPy, OpenCV and the engine: {floor_mb:.0f} MB.")
 
 

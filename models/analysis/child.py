@@ -1,9 +1,11 @@
 """The analysis as a process of its own, without keys: a Capture comes in as memory, a Result goes out.
 
     python -m models.analysis.child --capture-fd N --result-fd M --scan UUID --engine E --words JSON
+        [--state DIR]
 
 Both numbers are inherited file descriptors: N a memfd with Capture.to_bytes, M a memfd or a pipe for the
-Result. JSON is the Words of the overlays; nothing about the patient is in it.
+Result. JSON is the Words of the overlays; nothing about the patient is in it. DIR is the kiosk's state, of
+which only the clinic's signature of the networks is read.
 Exit status 0 means that a whole Result was written, a refusal included; 1 that the process itself failed.
 """
 
@@ -25,9 +27,10 @@ from models.analysis.result import Result, png, write_result
 from models.analysis.words import ENGLISH, Words
 from models.manifest import ModelsError
 from models.runtime import DEFAULT_ENGINE, ENGINES
+from models.signature import check_signature
 
 
-def run(capture_fd: int, scan: UUID, engine: str, words: Words) -> Result:
+def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | None = None) -> Result:
     """The Result for the Capture in `capture_fd`."""
     started = time.monotonic()
     try:
@@ -36,6 +39,7 @@ def run(capture_fd: int, scan: UUID, engine: str, words: Words) -> Result:
     except (CaptureError, ValueError, OSError) as error:
         return Result(error="capture", sentence=f"The capture cannot be read: {error}")
     try:
+        check_signature(state)
         analysis = analyse_capture(capture, scan, engine, words)
     except Refused as refused:
         return Result(refused=refused.reason, sentence=refused.sentence, seconds=_total({}, started))
@@ -69,8 +73,9 @@ def main() -> int:
     parser.add_argument("--scan", type=UUID, required=True)
     parser.add_argument("--engine", choices=list(ENGINES), default=DEFAULT_ENGINE)
     parser.add_argument("--words", type=Words.model_validate_json, default=ENGLISH)
+    parser.add_argument("--state", type=Path)
     given = parser.parse_args()
-    result = run(given.capture_fd, given.scan, given.engine, given.words)
+    result = run(given.capture_fd, given.scan, given.engine, given.words, given.state)
     with os.fdopen(given.result_fd, "wb") as out:
         out.write(write_result(replace(result, peak_rss_mb=peak_rss_mb())))
     return 0

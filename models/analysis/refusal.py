@@ -9,6 +9,9 @@ SENTENCES = {
     "two_faces": "There is more than one face in this picture. One person at a time, please.",
     "too_dark": "The picture is too dark to measure. Check that the light is on, and take it again.",
     "too_blurred": "The picture is too blurred to measure. Hold still, and take it again.",
+    "not_skin": "This does not look like a dermoscopic close-up of skin. Put the attachment flat on the "
+    "spot, and take it again.",
+    "no_lesion": "No spot can be seen in this close-up. Put it in the middle, and take it again.",
     "not_a_picture": NOT_A_PICTURE,
     "too_big": TOO_BIG,
     "too_small": "The face in this picture is too small to measure. Come closer, or use a larger picture.",

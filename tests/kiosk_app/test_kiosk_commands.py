@@ -94,6 +94,26 @@ def test_serve_refuses_a_key_store_that_it_cannot_keep_its_key_in(state: Path) -
     assert "key_store = 'tpm2'" in result.stderr
 
 
+def test_serve_refuses_networks_that_the_clinic_did_not_sign(state: Path) -> None:
+    signature = state / "models.sig"
+    signature.write_text("0" * 128)
+    done = run("serve", "--board", BOARD, "--state", state, "--port", 0)
+    assert done.returncode == 1
+    assert "not the one that this kiosk's clinic signed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    signature.unlink()
+    assert "dermakiosk models sign" in run("serve", "--board", BOARD, "--state", state, "--port", 0).stderr
+
+
+def test_the_child_that_measures_is_told_whose_networks_it_may_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "child", f'echo "$@" > {tmp_path}/seen', monkeypatch)
+    with pytest.raises(AnalysisFailed):
+        Analyst("ai-edge-litert", tmp_path / "kiosk").measure(a_capture(picture(64, 48)), uuid4())
+    assert f"--state {tmp_path}/kiosk" in (tmp_path / "seen").read_text()
+
+
 def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path) -> None:
     with serving(state) as (_process, address):
         port = address.rstrip("/").rpartition(":")[2]

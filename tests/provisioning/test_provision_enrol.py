@@ -19,7 +19,10 @@ from sync.wire.clinic_keys import ClinicKeys
 from tests.support.mosquitto import BOARD
 
 PRIVATE = {"app/result.key", "app/opening.key", "sync/status.key", "sync/tls.key"}
-PUBLIC = {"identity.json", "clinic-root.pub", "clinic-keys.cose", "sync/tls.crt", "sync/ca.crt"}
+PUBLIC = {
+    *("identity.json", "clinic-root.pub", "clinic-keys.cose", "clinic-manifest.pub"),
+    *("sync/tls.crt", "sync/ca.crt"),
+}
 
 
 @pytest.fixture
@@ -72,6 +75,13 @@ def test_the_kiosk_can_verify_the_key_set_with_the_root_it_was_given(
     root = wire_keys.load_public_key(bytes.fromhex((kiosk / "clinic-root.pub").read_text()))
     keys = ClinicKeys.verify((kiosk / "clinic-keys.cose").read_bytes(), root)
     assert keys.seal_to.suite == "X-Wing"
+
+
+def test_the_kiosk_is_given_the_public_half_of_the_manifest_key(authority: Authority, kiosk: Path) -> None:
+    enrol(authority, kiosk, board=BOARD)
+    manifest_key = wire_keys.load_signing_key((authority.folder / "manifest.key").read_bytes())
+    given = bytes.fromhex((kiosk / "clinic-manifest.pub").read_text())
+    assert given == wire_keys.public_bytes(manifest_key)
 
 
 def test_the_authority_never_sees_a_private_key_of_the_kiosk(

@@ -25,6 +25,7 @@ from kiosk_app.scan_work import ScanWork
 from kiosk_app.sealer import Sealer
 from kiosk_app.vault import Vault
 from models.analysis.words import ENGLISH, Words
+from models.signature import sign_manifest
 from sync.kiosk.client import OutboxUnavailable
 from sync.wire import keys
 from sync.wire.clinic_keys import ClinicKeys
@@ -210,6 +211,7 @@ class Clinic:
         self.opening = keys.generate_opening_key()
         self.receipt = keys.generate_signing_key()
         self.result = keys.generate_signing_key()
+        self.manifest = keys.generate_signing_key()
         self.kiosk = uuid4()
 
     def enrol(self, state: Path) -> Path:
@@ -220,6 +222,10 @@ class Clinic:
         (state / "clinic-root.pub").write_text(keys.public_bytes(self.root).hex() + "\n")
         (state / "app" / "result.key").write_bytes(keys.dump_signing_key(self.result))
         self.publish(state, 1)
+        key = state.parent / "manifest.key"
+        key.write_bytes(keys.dump_signing_key(self.manifest))
+        (state / "clinic-manifest.pub").write_text(keys.public_bytes(self.manifest).hex() + "\n")
+        sign_manifest(key, state)
         return state
 
     def publish(self, state: Path, version: int) -> None:

@@ -169,7 +169,7 @@ def main() -> None:
 
     configure_logging(debug=False)
     command = getattr(cli, sys.argv[1])
-    command.main(sys.argv[2:], standalone_mode=False, obj={"face_finder": lambda: find_stand_in})
+    command.main(sys.argv[2:], standalone_mode=False, obj={"face_finder": lambda _: find_stand_in})
 
 
 if __name__ == "__main__":

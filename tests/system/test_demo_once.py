@@ -11,6 +11,8 @@ import cv2
 import pytest
 import skimage.data
 
+from models.signature import check_signature
+
 from .conftest import FinishedScan, dermakiosk
 
 
@@ -22,6 +24,10 @@ def test_the_summary_says_that_the_clinic_stored_the_scan(finished_scan: Finishe
     assert summary["findings"] > 20
     assert {"capture", "vault", "analysis", "seal", "submit", "deliver"} <= set(summary["seconds"])
     assert summary["peak_rss_mb"] > 0
+
+
+def test_the_kiosk_ran_networks_that_its_clinic_signed(finished_scan: FinishedScan) -> None:
+    assert check_signature(finished_scan.folder / "kiosk") == "signed"
 
 
 def test_the_clinic_read_exactly_what_the_kiosk_measured(finished_scan: FinishedScan) -> None:

@@ -1,0 +1,179 @@
+"""Acne in a photograph: boxes with class and score, their number, and the severity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hardware.picture_file import PictureError
+from models.analysis.detector import detect
+from models.analysis.face import SECOND_FACE_SHARE, find_faces
+from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
+from models.manifest import load_manifest
+from models.picture import MIN_PIXELS_A_SIDE, read_picture
+from models.runtime import DEFAULT_ENGINE, network
+from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
+
+NETWORK = "acne"
+THRESHOLD = 0.5
+"""Scores are shifted by picture so that the lesions counted are those above this, whatever the picture."""
+# Both chosen on the validation pictures, on either half alike: best F1, a count's error of one costing 0.02.
+_PEAK = 0.22
+_COUNT_SHARE = 0.5
+# Pictures of training's kind hold one face of 0.35 to 1.16, median 0.74, of the picture's side.
+_FACE_SHARE_LEAST, _FACE_SHARE = 0.45, 0.74
+# Where no landmarks fit, as in half faces, a picture needs a lesion this sure: each validation picture
+# has one, most things that are not skin have none.
+_SURE = 0.31
+# A frame whose mean is darker than this shows nothing.
+_DARK = 8.0
+
+
+@dataclass(frozen=True)
+class Acne:
+    """`boxes` (k, 6): x0, y0, x1, y1 in pixels of the picture, score, class; best first, above LEAST_SCORE.
+
+    `severity` 0…3 as ACNE04's annotators grade, who follow Hayashi's counts of a half face.
+    """
+
+    boxes: np.ndarray
+    severity: int
+
+    @property
+    def counted(self) -> np.ndarray:
+        """The boxes above THRESHOLD."""
+        return self.boxes[self.boxes[:, 4] > THRESHOLD]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the network said of one square: raw boxes in its pixels, count's and severity's probabilities."""
+
+    boxes: np.ndarray
+    counts: np.ndarray
+    severity: np.ndarray
+
+
+def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
+    """The acne in `picture` (H×W×3 uint8 RGB, upright), of its largest face or of all of it.
+
+    Raises Refused("no_face", "two_faces", "too_dark" or "too_small"), ModelsError.
+    """
+    if min(picture.shape[:2]) < MIN_PIXELS_A_SIDE:
+        raise Refused("too_small", NO_ROOM_FOR_A_FACE)
+    if picture[::4, ::4].mean() < _DARK:
+        raise Refused("too_dark")
+    faces = find_faces(picture, engine)
+    if len(faces) > 1 and faces[1].width > SECOND_FACE_SHARE * faces[0].width:
+        raise Refused("two_faces")
+    # The detector sees half faces, in which no landmarks can be found, and faces where there are none.
+    likely = max((d.box for d in detect(picture, engine)), key=lambda box: box[2] - box[0], default=None)
+    x0, y0, x1, y1 = _window(picture, likely)
+    size = network(NETWORK, engine).input_shape[1]
+    seen = _look(_square(picture, (x0, y0, x1, y1), size), engine)
+    if not faces and (not len(seen.boxes) or seen.boxes[0, 4] < _SURE):
+        raise Refused("no_face")
+    boxes = seen.boxes.copy()
+    boxes[:, 4] = _comparable(boxes[:, 4], seen.counts)
+    boxes[:, :4] = boxes[:, :4] * np.tile([(x1 - x0) / size, (y1 - y0) / size], 2) + np.tile([x0, y0], 2)
+    height, width = picture.shape[:2]
+    boxes[:, :4] = np.clip(boxes[:, :4], 0, np.tile([width, height], 2))
+    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 4] > LEAST_SCORE)
+    return Acne(boxes[real], _severity(seen))
+
+
+def describe_acne(path: Path, engine: str) -> dict[str, Any]:
+    """The acne in the picture at `path` as one JSON object, or why there is none: "error", "refused"."""
+    row: dict[str, Any] = {"picture": str(path)}
+    try:
+        acne = find_acne(read_picture(path), engine)
+    except PictureError as error:
+        return row | {"error": error.reason, "sentence": error.sentence}
+    except Refused as refused:
+        return row | {"refused": refused.reason, "sentence": refused.sentence}
+    names = [CLASSES[int(kind)] for kind in acne.counted[:, 5]]
+    return row | {
+        "boxes": [
+            [*(round(float(v), 2) for v in box[:4]), round(float(box[4]), 6), CLASSES[int(box[5])]]
+            for box in acne.boxes
+        ],
+        "threshold": THRESHOLD,
+        "count": len(names),
+        "counts": {name: names.count(name) for name in CLASSES},
+        "severity": acne.severity,
+        "model": load_manifest().entry(NETWORK).reference,
+    }
+
+
+def _window(picture: np.ndarray, face: np.ndarray | None) -> tuple[float, float, float, float]:
+    """The part to look at: all of the picture, as in training, unless the face in it is small."""
+    height, width = picture.shape[:2]
+    if face is None:
+        return 0, 0, width, height
+    side = float(np.sqrt((face[2] - face[0]) * (face[3] - face[1])))
+    if side >= _FACE_SHARE_LEAST * np.sqrt(width * height):
+        return 0, 0, width, height
+    cx, cy, reach = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2, side / _FACE_SHARE / 2
+    x0, y0, side = round(cx - reach), round(cy - reach), max(1, round(2 * reach))
+    return x0, y0, x0 + side, y0 + side
+
+
+def _square(picture: np.ndarray, window: tuple[float, float, float, float], size: int) -> np.ndarray:
+    """size×size×3 float32 in [-1, 1]: the window, stretched; black where it leaves the picture."""
+    x0, y0, x1, y1 = (int(v) for v in window)
+    height, width = picture.shape[:2]
+    part = picture[max(0, y0) : min(height, y1), max(0, x0) : min(width, x1)]
+    outside = [max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)]
+    if any(outside):
+        part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    if part.shape[:2] != (size, size):
+        smaller = part.shape[0] > size or part.shape[1] > size
+        part = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return np.asarray(part, np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def _look(square: np.ndarray, engine: str) -> _Seen:
+    """The mean of what the network says of the square and of its mirror image, which is steadier."""
+    net = network(NETWORK, engine)
+    plain = [output[0] for output in net.run(square[None])]
+    turned = [output[0] for output in net.run(np.ascontiguousarray(square[None, :, ::-1]))]
+    # Left and right change places in the mirror.
+    turned[1] = turned[1][..., [2, 1, 0, 3]]
+    centres, sides, classes = ((a + b[:, ::-1]) / 2 for a, b in zip(plain[:3], turned[:3], strict=True))
+    boxes = boxes_of(centres[..., 0] / CENTRES[1] - CENTRES[0], sides / SIDES[1] - SIDES[0], classes)
+    counts, severity = ((_softmax(a) + _softmax(b)) / 2 for a, b in zip(plain[3:], turned[3:], strict=True))
+    return _Seen(boxes, counts, severity)
+
+
+def _comparable(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The scores, best first, their logits shifted so that as many as there are lesions are above THRESHOLD.
+
+    That number is the mean of the peaks above _PEAK and the median of the count's distribution; on validation
+    pictures each alone errs more than both.
+    """
+    if not len(scores):
+        return scores
+    median = int(np.searchsorted(np.cumsum(counts), 0.5))
+    wanted = min(len(scores), round((1 - _COUNT_SHARE) * (scores > _PEAK).sum() + _COUNT_SHARE * median))
+    logits = np.log(scores) - np.log1p(-np.minimum(scores, 1 - 1e-6))
+    edges = np.concatenate([[logits[0] + 0.2], (logits[1:] + logits[:-1]) / 2, [logits[-1] - 0.2]])
+    # Whole numbers tie: between scores that are equal there is no edge, so the nearest one is taken.
+    places = np.flatnonzero(np.concatenate([[True], logits[:-1] - logits[1:] > 1e-3, [True]]))
+    cut = edges[places[np.abs(places - wanted).argmin()]]
+    return np.asarray(1 / (1 + np.exp(cut - logits)))
+
+
+def _severity(seen: _Seen) -> int:
+    """The likeliest of 0…3, by the mean of the network's own grade and its count's chances of each band."""
+    bands = np.searchsorted(HAYASHI, np.arange(len(seen.counts)))
+    of_count = np.bincount(bands, seen.counts, len(HAYASHI) + 1)
+    return int((seen.severity + of_count).argmax())
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())

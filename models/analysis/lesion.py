@@ -1,0 +1,227 @@
+"""What kind of lesion a close-up shows: seven chances, a melanoma score, or why nothing is said."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hardware.picture_file import PictureError
+from models.analysis.abcd import abcd
+from models.analysis.outline import NETWORK as OUTLINE
+from models.analysis.outline import Outline, find_outline
+from models.analysis.refusal import Refused
+from models.analysis.result import png
+from models.batch import BatchError, write_output
+from models.manifest import load_manifest
+from models.picture import MIN_PIXELS_A_SIDE, read_picture
+from models.runtime import DEFAULT_ENGINE, network
+from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NETWORK = "lesion-class"
+CONSTANTS = Path(__file__).with_name("lesion.toml")
+# A lesion that is small in a large picture is looked at this many pixels wide, where the picture has them.
+_SMALL_LESION = 60.0
+_DARK = 12.0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a picture before any constant is applied: the outline, logits (7,), `traits`."""
+
+    outline: Outline
+    logits: np.ndarray
+    traits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """`chances` (7,) in the order of CLASSES, summing to 1; `melanoma` 0…1, calibrated by itself."""
+
+    mask: np.ndarray
+    chances: np.ndarray
+    melanoma: float
+    melanoma_like: bool
+
+
+@lru_cache(maxsize=1)
+def constants() -> dict[str, Any]:
+    """The numbers beside the network: prior, temperature, melanoma score, refusal; the file says whence."""
+    return tomllib.loads(CONSTANTS.read_text())
+
+
+def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
+    """The lesion in a dermoscopic close-up (H×W×3 uint8 sRGB, upright).
+
+    Raises Refused("too_small", "too_dark", "not_skin", "no_lesion"), ModelsError.
+    """
+    if min(picture.shape[:2]) < MIN_PIXELS_A_SIDE:
+        raise Refused("too_small", "This picture is too small to hold a lesion. Use a larger one.")
+    if picture[::4, ::4].mean() < _DARK:
+        raise Refused("too_dark")
+    seen = look(picture, engine)
+    known = constants()
+    if strangeness(seen.traits) > known["refusal"]["limit"]:
+        raise Refused("not_skin")
+    if not seen.outline.mask.any():
+        raise Refused("no_lesion")
+    score = melanoma(seen.logits, known)
+    return Lesion(
+        seen.outline.mask,
+        chances(seen.logits, known["classes"]),
+        score,
+        score >= known["melanoma"]["never_benign"],
+    )
+
+
+def look(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Look:
+    """What the networks see of `picture` (H×W×3 uint8 sRGB). Raises ModelsError."""
+    outline = find_outline(picture, engine)
+    logits = _logits(picture, outline.mask, engine)
+    return Look(outline, logits.mean(axis=0), _traits(picture, outline, logits))
+
+
+def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
+    """(…, 7) probabilities: softmax((logits + share · log prior) / temperature)."""
+    warm = (logits + known["share"] * np.log(known["prior"])) / known["temperature"]
+    powers = np.exp(warm - warm.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def melanoma(logits: np.ndarray, known: dict[str, Any]) -> float:
+    """The logits (7,) as one probability: a logistic function of melanoma's lead (Platt 1999)."""
+    line = known["melanoma"]
+    ahead = lead(logits, line["share"], known["classes"]["prior"])
+    return float(1 / (1 + np.exp(-(line["slope"] * ahead + line["offset"]))))
+
+
+def lead(logits: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
+    """(…, 7) to (…,): melanoma's log odds against the other six, after `share` of the log prior is added."""
+    logits = logits + share * np.log(prior)
+    index = CLASSES.index("mel")
+    others = np.delete(logits, index, axis=-1)
+    return np.asarray(logits[..., index] - np.logaddexp.reduce(others, axis=-1))
+
+
+def strangeness(traits: np.ndarray) -> float:
+    """How unlike a skin close-up: the logit of a logistic regression on `traits` and their squares."""
+    known = constants()["refusal"]
+    return float(
+        np.dot(known["weights"], spread(traits, known["means"], known["deviations"])) + known["offset"]
+    )
+
+
+def spread(traits: np.ndarray, means: list[float], deviations: list[float]) -> np.ndarray:
+    """(…, n) traits as (…, 2n) standard scores and their squares, none beyond five deviations."""
+    scores = np.clip((traits - np.asarray(means)) / np.asarray(deviations), -5, 5)
+    return np.concatenate([scores, scores**2], axis=-1)
+
+
+def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, Any]:
+    """The lesion in the picture at `path` as one JSON object, or why there is none: "error", "refused".
+
+    Its mask goes to `masks`/<stem>.png.
+    """
+    row: dict[str, Any] = {"picture": str(path)}
+    try:
+        picture = read_picture(path)
+        lesion = find_lesion(picture, engine)
+    except PictureError as error:
+        return row | {"error": error.reason, "sentence": error.sentence}
+    except Refused as refused:
+        return row | {"refused": refused.reason, "sentence": refused.sentence}
+    manifest = load_manifest()
+    row |= {
+        "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},
+        "melanoma": round(lesion.melanoma, 6),
+        "melanoma_like": lesion.melanoma_like,
+        "abcd": abcd(picture, lesion.mask),
+        "area_px": int(cv2.countNonZero(lesion.mask)),
+        "model": manifest.entry(NETWORK).reference,
+        "outline_model": manifest.entry(OUTLINE).reference,
+    }
+    if masks:
+        try:
+            write_output(masks / f"{path.stem}.png", png(lesion.mask))
+        except BatchError as error:
+            return row | {"error": "mask_not_written", "sentence": str(error)}
+    return row
+
+
+def _logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
+    """(views, 7) without a prior: square views about the lesion and their mirror images."""
+    height, width = picture.shape[:2]
+    x, y, w, h = cv2.boundingRect(mask) if mask.any() else (0, 0, width, height)
+    step = min(1.0, max(NATIVE[1] / max(height, width), _SMALL_LESION / max(w, h)))
+    small = picture
+    if step < 1:
+        size = (max(1, round(width * step)), max(1, round(height * step)))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    net = network(NETWORK, engine)
+    rows = []
+    for times in VIEWS:
+        side = max(LEAST_SIDE * min(1.0, max(small.shape[:2]) / NATIVE[1]), max(w, h) * step) * times
+        view = _view(small, ((x + w / 2) * step, (y + h / 2) * step), side, net.input_shape[1])
+        for turned in (view, view[:, ::-1], view[::-1], view[::-1, ::-1]):
+            [logits] = net.run(np.ascontiguousarray(turned)[None])
+            rows.append(logits[0])
+    return np.stack(rows)
+
+
+def _view(picture: np.ndarray, centre: tuple[float, float], side: float, size: int) -> np.ndarray:
+    """size×size×3 float32 in [-1, 1]: a square within the picture where it can be, reflected at its edges."""
+    height, width = picture.shape[:2]
+    side = min(side, float(max(width, height)))
+    corner = [
+        float(np.clip(place, min(side, length) / 2, length - min(side, length) / 2)) - side / 2
+        for place, length in zip(centre, (width, height), strict=True)
+    ]
+    scale = side / size
+    # Pixel centres: the view's (u + .5) · scale + corner is the picture's x + .5.
+    matrix = np.array([[scale, 0, corner[0] + scale / 2 - 0.5], [0, scale, corner[1] + scale / 2 - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    view = cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(view, np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def _traits(picture: np.ndarray, outline: Outline, logits: np.ndarray) -> np.ndarray:
+    """(18,) numbers by which a skin close-up differs from others: colours, contours, the networks' doubts."""
+    small = cv2.resize(picture, NATIVE[::-1], interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    inside = cv2.resize(outline.mask, NATIVE[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    # The border of the lesion and dark corners belong to neither side.
+    around = (cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0) & (lab[..., 0] > 15)
+    skin = lab[around] if around.sum() > 50 else lab.reshape(-1, 3)
+    lesion = lab[inside] if inside.sum() > 20 else lab.reshape(-1, 3)
+    across = cv2.Sobel(lab[..., 0], cv2.CV_32F, 1, 0)
+    down = cv2.Sobel(lab[..., 0], cv2.CV_32F, 0, 1)
+    steep = np.log1p(np.hypot(across, down))
+    single = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+    mean = logits.mean(axis=0)
+    return np.array(
+        [
+            *np.median(skin, axis=0),
+            *np.log1p(skin.std(axis=0)),
+            *(np.median(lesion, axis=0) - np.median(skin, axis=0)),
+            np.log1p(lesion[:, 1:].std()),
+            steep.mean(),
+            np.log1p(np.abs(cv2.Laplacian(lab[..., 0], cv2.CV_32F)).mean()),
+            outline.sureness,
+            np.log(outline.doubt + 0.01),
+            np.log((outline.mask > 0).mean() + 0.01),
+            np.logaddexp.reduce(mean),
+            mean.max(),
+            single.std(axis=0).mean(),
+        ],
+        np.float64,
+    )

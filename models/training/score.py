@@ -1,0 +1,198 @@
+"""`python -m models.training.score --data DIR`: the shipped networks' scores, by the shipped commands.
+
+They see validation pictures only. Writes build/scores.json and prints a markdown table; intervals are 95 %
+bootstrap intervals over lesions or persons.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+
+from models.training.lesion_views import CLASSES
+from models.training.splits import held_out
+
+ROUNDS = 1000
+BINS = 15
+DEADLINE_SECONDS = 3600
+
+Figure = Callable[[np.ndarray], float]
+Row = dict[str, Any]
+
+
+def balanced_accuracy(chances: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over the classes that occur of the share found."""
+    found = chances.argmax(1)
+    return float(np.mean([(found[labels == c] == c).mean() for c in np.unique(labels)]))
+
+
+def calibration_error(chances: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error of the likeliest class, in BINS bins of equal width (Guo et al. 2017)."""
+    sure, right = chances.max(1), chances.argmax(1) == labels
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, sure - right, BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def area(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the receiver operating characteristic: the chance that a positive outscores a negative."""
+    hits, misses = scores[positive], np.sort(scores[~positive])
+    if not len(hits) or not len(misses):
+        return float("nan")
+    below, upto = np.searchsorted(misses, hits, "left"), np.searchsorted(misses, hits, "right")
+    return float((below + upto).mean() / 2 / len(misses))
+
+
+def macro_area(chances: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over the classes of one against the rest."""
+    return float(np.nanmean([area(chances[:, c], labels == c) for c in range(chances.shape[1])]))
+
+
+def interval(groups: Sequence[str], figure: Figure, rounds: int = ROUNDS) -> Row:
+    """`figure` of all rows with its 95 % interval: `figure` takes indices of rows; groups are drawn whole."""
+    names, inverse = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+    draw = np.random.default_rng(0)
+    values = [
+        figure(np.concatenate([members[i] for i in draw.integers(0, len(names), len(names))]))
+        for _ in range(rounds)
+    ]
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    whole = figure(np.arange(len(inverse)))
+    return {"value": round(whole, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def command(task: str, files: Sequence[Path], *options: str) -> list[Row]:
+    """The rows of `dermakiosk analyse TASK`. Raises CalledProcessError, TimeoutExpired."""
+    dermakiosk = str(Path(sys.executable).with_name("dermakiosk"))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.jsonl"
+        line = [dermakiosk, "analyse", task, *map(str, files), "--json", str(out), *options]
+        subprocess.run(line, check=True, stderr=subprocess.DEVNULL, timeout=DEADLINE_SECONDS)
+        return [json.loads(text) for text in out.read_text().splitlines()]
+
+
+@lru_cache(maxsize=1)
+def lesions(data: Path) -> tuple[list[Row], list[Row], np.ndarray]:
+    """HAM10000's validation rows, what the command said of each, and (n, 2) Dice, Jaccard of the masks."""
+    folder = data / "ham10000"
+    with (folder / "metadata.csv").open(newline="") as source:
+        rows: list[Row] = [row for row in csv.DictReader(source) if held_out(row["lesion_id"])]
+    files = [folder / "images" / f"{row['image_id']}.jpg" for row in rows]
+    overlaps = []
+    with tempfile.TemporaryDirectory() as masks:
+        said = command("lesion", files, "--masks", masks)
+        for row in rows:
+            truth = cv2.imread(str(folder / "masks" / f"{row['image_id']}.png"), cv2.IMREAD_GRAYSCALE) > 127
+            found = cv2.imread(f"{masks}/{row['image_id']}.png", cv2.IMREAD_GRAYSCALE)
+            # A picture that is refused has no mask, and counts as wholly missed.
+            overlaps.append(_overlap(np.zeros_like(truth) if found is None else found > 127, truth))
+    return rows, said, np.array(overlaps)
+
+
+def _overlap(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    both, either = (found & truth).sum(), (found | truth).sum()
+    return float(2 * both / max(1, both + either)), float(both / max(1, either))
+
+
+def outline_scores(data: Path) -> list[Row]:
+    """Dice and Jaccard: means over the pictures."""
+    rows, _, overlaps = lesions(data)
+    groups = [row["lesion_id"] for row in rows]
+
+    def mean(column: int) -> Figure:
+        return lambda index: float(overlaps[index, column].mean())
+
+    names = (("Dice", 0, 0.935), ("Jaccard", 1, 0.88))
+    return [{"measure": name, "goal": goal, **interval(groups, mean(i))} for name, i, goal in names]
+
+
+def lesion_scores(data: Path) -> list[Row]:
+    """Of the pictures that were answered; how many were refused is a row of its own."""
+    rows, said, _ = lesions(data)
+    groups = np.array([row["lesion_id"] for row in rows])
+    refused = np.array(["classes" not in answer for answer in said])
+    kept = np.flatnonzero(~refused)
+    chances = np.array([[said[i]["classes"][name] for name in CLASSES] for i in kept])
+    score = np.array([said[i]["melanoma"] for i in kept])
+    flagged = np.array([said[i]["melanoma_like"] for i in kept])
+    labels = np.array([CLASSES.index(rows[i]["dx"]) for i in kept])
+    truly = labels == CLASSES.index("mel")
+    figures: list[tuple[str, Figure, float | None]] = [
+        ("balanced accuracy", lambda i: balanced_accuracy(chances[i], labels[i]), 0.82),
+        ("macro AUC", lambda i: macro_area(chances[i], labels[i]), 0.965),
+        ("melanoma AUC", lambda i: area(score[i], truly[i]), None),
+        ("calibration error", lambda i: calibration_error(chances[i], labels[i]), 0.05),
+        ("melanoma-like: sensitivity", lambda i: float(flagged[i][truly[i]].mean()), 0.95),
+        ("melanoma-like: specificity", lambda i: float(1 - flagged[i][~truly[i]].mean()), None),
+    ]
+    scores = [{"measure": m, "goal": goal, **interval(groups[kept].tolist(), f)} for m, f, goal in figures]
+    share = interval(groups.tolist(), lambda i: float(refused[i].mean()))
+    return [*scores, {"measure": "refused, of skin close-ups", "goal": 0.02, **share}, *by_group(rows, said)]
+
+
+def by_group(rows: list[Row], said: list[Row], least: int = 60) -> list[Row]:
+    """Melanoma AUC by age, sex and site, where a group has ten melanomas and `least` pictures."""
+    groups: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        if "classes" not in said[i]:
+            continue
+        years = float(row["age"] or "nan")
+        age = (
+            "unknown"
+            if np.isnan(years)
+            else "under 40"
+            if years < 40
+            else "40 to 59"
+            if years < 60
+            else "60 and over"
+        )
+        for name in (f"age {age}", f"sex {row['sex']}", f"site {row['localization']}"):
+            groups.setdefault(name, []).append(i)
+    scores = []
+    for name, members in sorted(groups.items()):
+        truly = np.array([rows[i]["dx"] == "mel" for i in members])
+        if len(members) < least or truly.sum() < 10 or name.endswith("unknown"):
+            continue
+        score = np.array([said[i]["melanoma"] for i in members])
+        figure = interval(
+            [rows[i]["lesion_id"] for i in members], lambda i, s=score, t=truly: area(s[i], t[i])
+        )
+        scores.append({"measure": f"melanoma AUC, {name}", "goal": None, "pictures": len(members), **figure})
+    return scores
+
+
+TASKS: dict[str, Callable[[Path], list[Row]]] = {
+    "outline": outline_scores,
+    "lesion": lesion_scores,
+}
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/scores.json"), show_default=True)
+@click.argument("tasks", nargs=-1, type=click.Choice(sorted(TASKS)))
+def main(data: Path, out: Path, tasks: tuple[str, ...]) -> None:
+    """Score the TASKS, or all, on the validation pictures in DATA."""
+    scores = [{"task": task, **row} for task in (tasks or TASKS) for row in TASKS[task](data)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(scores, indent=1) + "\n")
+    print("| task | measure | score | 95 % | goal |\n| --- | --- | --- | --- | --- |")
+    for row in scores:
+        span = f"{row['low']:.3f}–{row['high']:.3f}"
+        print(f"| {row['task']} | {row['measure']} | {row['value']:.3f} | {span} | {row['goal'] or ''} |")
+
+
+if __name__ == "__main__":
+    main()

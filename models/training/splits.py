@@ -1,0 +1,11 @@
+"""Which pictures are for validation: by lesion or person, the same on every machine and in every run."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def held_out(group: str, share: float = 0.2, salt: str = "dermakiosk") -> bool:
+    """Whether everything of one lesion or person is kept for validation; decided by a hash of its name."""
+    digest = hashlib.sha256(f"{salt}:{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64

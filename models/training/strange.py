@@ -1,0 +1,148 @@
+"""Pictures that are no skin close-ups, to fit the refusal on some kinds and to test it on others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage import data as examples
+
+HEIGHT, WIDTH = 300, 400
+# scikit-image's example pictures, none of which is in both lists.
+FITTED = (
+    "coffee camera chessboard_RGB grass logo text moon rocket horse motorcycle_left color hubble_deep_field"
+)
+TESTED = (
+    "astronaut chelsea brick gravel page coins clock_motion retina ihc phantom cell motorcycle_right "
+    "microaneurysms"
+)
+_UPRIGHT, _SERIF = (0, 2, 3), (4, 6, 7)
+
+Draw = np.random.Generator
+
+
+def strange_pictures(data: Path, *, tested: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """(kind, H×W×3 uint8 sRGB) one after the other; the kinds for testing are not those for fitting, except
+    noise and darkness, which are drawn anew. `data` has the unpacked archives of faces."""
+    draw = np.random.default_rng(6 if tested else 5)
+    for name in (TESTED if tested else FITTED).split():
+        yield from ((name, crop) for crop in _crops(_example(name), draw, 9 if tested else 14))
+    for kind, make, count in _tested(data) if tested else _fitted(data):
+        yield from ((kind, make(draw, i)) for i in range(count))
+
+
+def _fitted(data: Path) -> list[tuple[str, Callable[[Draw, int], np.ndarray], int]]:
+    return [
+        ("text", lambda draw, _: _text(draw, _UPRIGHT), 50),
+        ("coloured walls", lambda draw, _: _wall(draw, _any_colour(draw)), 50),
+        ("pale walls", lambda draw, _: _wall(draw, _pale(draw)), 30),
+        ("walls in a skin's colour", lambda draw, _: _wall(draw, _skin_colour(draw)), 30),
+        (
+            "coloured surfaces through a dermoscope",
+            lambda draw, _: _cornered(draw, _wall(draw, _any_colour(draw))),
+            30,
+        ),
+        ("noise", lambda draw, _: _noise(draw), 40),
+        ("dark frames", lambda draw, _: _dark(draw), 30),
+        ("drawn objects", lambda draw, _: _objects(draw, 30), 60),
+        ("families", _photographs(data / "pratheepan_family" / "images"), 30),
+        ("faces with acne", _photographs(data / "acne04" / "train"), 60),
+    ]
+
+
+def _tested(data: Path) -> list[tuple[str, Callable[[Draw, int], np.ndarray], int]]:
+    return [
+        ("text in other letters", lambda draw, _: _text(draw, _SERIF), 40),
+        ("pale walls", lambda draw, _: _wall(draw, _pale(draw)), 40),
+        ("walls in a skin's colour", lambda draw, _: _wall(draw, _skin_colour(draw)), 30),
+        ("a dermoscope off the skin", lambda draw, _: _cornered(draw, _wall(draw, _pale(draw))), 30),
+        ("noise", lambda draw, _: _noise(draw), 30),
+        ("dark frames", lambda draw, _: _dark(draw), 30),
+        ("drawn objects, angular", lambda draw, _: _objects(draw, 72), 40),
+        ("portraits", _photographs(data / "fasseg_frontal03" / "images"), 40),
+    ]
+
+
+def _example(name: str) -> np.ndarray:
+    folder = Path(examples.__file__).parent
+    [file] = [path for path in folder.iterdir() if path.stem == name]
+    return np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def _photographs(folder: Path) -> Callable[[Draw, int], np.ndarray]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return lambda _draw, i: np.ascontiguousarray(cv2.imread(str(files[i * 7 % len(files)]))[:, :, ::-1])
+
+
+def _crops(picture: np.ndarray, draw: Draw, count: int) -> Iterator[np.ndarray]:
+    height, width = picture.shape[:2]
+    yield cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    for _ in range(count):
+        w = int(min(width, height * 4 / 3) * draw.uniform(0.25, 0.9))
+        h = int(w * 0.75)
+        y, x = draw.integers(0, height - h + 1), draw.integers(0, width - w + 1)
+        how = cv2.INTER_AREA if w > WIDTH else cv2.INTER_CUBIC
+        yield cv2.resize(picture[y : y + h, x : x + w], (WIDTH, HEIGHT), interpolation=how)
+
+
+def _text(draw: Draw, fonts: tuple[int, ...]) -> np.ndarray:
+    page = np.full((HEIGHT, WIDTH, 3), draw.integers(180, 256), np.uint8)
+    ink, size = [int(v) for v in draw.integers(0, 90, 3)], draw.uniform(0.4, 1.6)
+    font = int(draw.choice(fonts))
+    for y in range(20, HEIGHT, int(22 * size + 8)):
+        line = "".join(chr(c) for c in draw.integers(65, 122, 30))
+        cv2.putText(page, line, (5, y), font, size, ink, int(1 + size), cv2.LINE_AA)
+    return page
+
+
+def _any_colour(draw: Draw) -> np.ndarray:
+    return draw.uniform(20, 250, 3)
+
+
+def _pale(draw: Draw) -> np.ndarray:
+    return draw.uniform(170, 245) + draw.uniform(-14, 14, 3)
+
+
+def _skin_colour(draw: Draw) -> np.ndarray:
+    return draw.uniform(140, 230) * np.array([1, 0.78, 0.66]) + draw.uniform(-6, 6, 3)
+
+
+def _wall(draw: Draw, colour: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    slope = x * draw.uniform(-0.1, 0.1) + y * draw.uniform(-0.1, 0.1)
+    grain = draw.normal(0, draw.uniform(1, 6), (HEIGHT, WIDTH, 1))
+    return np.clip(colour + slope[..., None] + grain, 0, 255).astype(np.uint8)
+
+
+def _cornered(draw: Draw, picture: np.ndarray) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -4 / 3 : 4 / 3 : WIDTH * 1j]
+    shade = np.clip((draw.uniform(1.0, 1.4) - np.hypot(x, y)) * 8, 0, 1)
+    return (picture * shade[..., None]).astype(np.uint8)
+
+
+def _noise(draw: Draw) -> np.ndarray:
+    grain, size = draw.normal(0, 1, (HEIGHT, WIDTH, 3)), float(draw.choice([0, 1, 3, 10]))
+    if size:
+        grain = cv2.GaussianBlur(grain, (0, 0), size)
+    grain = (grain - grain.mean()) / grain.std() * draw.uniform(20, 70) + draw.uniform(60, 190)
+    return np.clip(grain, 0, 255).astype(np.uint8)
+
+
+def _dark(draw: Draw) -> np.ndarray:
+    return np.clip(draw.normal(draw.uniform(2, 25), draw.uniform(1, 6), (HEIGHT, WIDTH, 3)), 0, 255).astype(
+        np.uint8
+    )
+
+
+def _objects(draw: Draw, degrees: int) -> np.ndarray:
+    picture = np.tile(draw.integers(30, 250, 3).astype(np.uint8), (HEIGHT, WIDTH, 1))
+    for _ in range(int(draw.integers(1, 5))):
+        centre = (int(draw.integers(80, 320)), int(draw.integers(60, 240)))
+        axes = (int(draw.integers(30, 150)), int(draw.integers(20, 80)))
+        corners = cv2.ellipse2Poly(centre, axes, int(draw.integers(0, 180)), 0, 360, degrees)
+        corners = corners + draw.integers(-12, 12, corners.shape).astype(np.int32)
+        cv2.fillPoly(picture, [corners], [int(v) for v in draw.integers(0, 255, 3)])
+    grainy = np.clip(picture + draw.normal(0, 5, picture.shape), 0, 255).astype(np.uint8)
+    return cv2.GaussianBlur(grainy, (0, 0), draw.uniform(0.6, 2))

@@ -1,0 +1,35 @@
+"""The networks that are trained here: what they ship as, and that onnxruntime gives the same answers."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+
+from models.manifest import load_manifest, verified_bytes
+from models.runtime import DEFAULT_ENGINE, Network
+from tests.support.onnx_twin import onnx_twin
+
+OURS = [name for name, entry in load_manifest().networks.items() if entry.file is not None]
+WHOLE_STEPS = 3  # as between our own engines
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_networks_are_whole_numbers_from_end_to_end(name: str) -> None:
+    entry = load_manifest().entry(name)
+    assert entry.input.type == "int8"
+    assert {port.type for port in entry.outputs} == {"int8"}
+    assert entry.size < 5_000_000
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_onnxruntime_gives_the_same_answers_on_the_same_graph(name: str, portrait: np.ndarray) -> None:
+    network, entry = Network(name, DEFAULT_ENGINE), load_manifest().entry(name)
+    height, width = entry.input.shape[1:3]
+    batch = cv2.resize(portrait, (width, height))[None].astype(np.float32) / 127.5 - 1
+    session = onnxruntime.InferenceSession(onnx_twin(verified_bytes(name)))
+    for ours, theirs, port in zip(
+        network.run(batch), session.run(None, {"input": batch}), entry.outputs, strict=True
+    ):
+        assert np.abs(ours - theirs).mean() < WHOLE_STEPS * port.scale
