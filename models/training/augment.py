@@ -1,6 +1,8 @@
-"""What a kiosk's camera could have done to a training picture: framing, light, colour, blur, noise, JPEG; on the device, by batch.
+"""What a kiosk's camera could have done to a training picture: framing, light, colour, blur, noise, JPEG;
+on the device, by batch.
 
-Pictures are (n, 3, h, w) sRGB in [0, 1]; h and w multiples of 8. Every function draws from torch's global generator.
+Pictures are (n, 3, h, w) sRGB in [0, 1]; h and w multiples of 8. Every function draws from torch's global
+generator.
 """
 
 from __future__ import annotations
@@ -55,8 +57,10 @@ def affine(
 ) -> Tensor:
     """(n, 2, 3) maps from output to input coordinates in [-1, 1], for `warp`.
 
-    rotate: at most so many degrees either way. scale: magnification, drawn log-uniformly. stretch: width over height
-    changes by at most this factor. shift: at most this share of the picture. flip_x, flip_y: chances. aspect: width over
+    rotate: at most so many degrees either way. scale: magnification, drawn log-uniformly. stretch:
+    width over height
+    changes by at most this factor. shift: at most this share of the picture. flip_x, flip_y: chances.
+    aspect: width over
     height of the pictures in pixels, so that a rotation stays one.
     """
     angle = uniform(n, -rotate, rotate, device) * math.pi / 180
@@ -73,8 +77,16 @@ def affine(
     return theta
 
 
-def warp(pictures: Tensor, theta: Tensor, size: tuple[int, int], mode: str = "bilinear", outside: str = "reflection") -> Tensor:
-    """Resample (n, c, h, w) to `size` (height, width) through `theta`; `outside` as in torch's grid_sample."""
+def warp(
+    pictures: Tensor,
+    theta: Tensor,
+    size: tuple[int, int],
+    mode: str = "bilinear",
+    outside: str = "reflection",
+) -> Tensor:
+    """Resample (n, c, h, w) to `size` (height, width) through `theta`; `outside` as in torch's
+    grid_sample.
+    """
     grid = F.affine_grid(theta, [len(pictures), pictures.shape[1], *size], align_corners=False)
     return F.grid_sample(pictures, grid, mode=mode, padding_mode=outside, align_corners=False)
 
@@ -85,8 +97,12 @@ def points(xy: Tensor, theta: Tensor) -> Tensor:
     return (xy - theta[:, None, :, 2]) @ inverse.transpose(1, 2)
 
 
-def light(pictures: Tensor, *, stops: float = 1.0, kelvin: float = 0.12, tint: float = 0.05, gamma: float = 0.2) -> Tensor:
-    """Exposure within ±stops, red against blue within ±kelvin, green within ±tint, tone curve within ±gamma, all in log units."""
+def light(
+    pictures: Tensor, *, stops: float = 1.0, kelvin: float = 0.12, tint: float = 0.05, gamma: float = 0.2
+) -> Tensor:
+    """Exposure within ±stops, red against blue within ±kelvin, green within ±tint, tone curve within
+    ±gamma, all in log units.
+    """
     n, device = len(pictures), pictures.device
     exposure = uniform(n, -stops, stops, device) * math.log(2) / 2.2
     warm, green = uniform(n, -kelvin, kelvin, device), uniform(n, -tint, tint, device)
@@ -131,7 +147,9 @@ def noise(pictures: Tensor, *, sigma: float = 0.04, chance: float = 0.5) -> Tens
 
 
 def jpeg(pictures: Tensor, *, quality: tuple[float, float] = (30, 95), chance: float = 0.4) -> Tensor:
-    """JPEG's loss without its file: 8x8 cosine transform, quantised at a quality drawn for each picture of a share."""
+    """JPEG's loss without its file: 8x8 cosine transform, quantised at a quality drawn for each picture
+    of a share.
+    """
     n, _, h, w = pictures.shape
     device, dtype = pictures.device, pictures.dtype
     k = torch.arange(8, device=device, dtype=dtype)
@@ -164,7 +182,9 @@ def coarse(pictures: Tensor, *, least: float = 0.4, chance: float = 0.3) -> Tens
 
 
 def vignette(pictures: Tensor, *, chance: float = 0.3) -> Tensor:
-    """The dark round edge of a dermoscope's tube: soft or sharp, of any size that leaves most of the picture."""
+    """The dark round edge of a dermoscope's tube: soft or sharp, of any size that leaves most of the
+    picture.
+    """
     n, _, h, w = pictures.shape
     device = pictures.device
     radius = uniform(n, 0.75, 1.4, device)[:, None, None]
@@ -183,21 +203,34 @@ def hairs(pictures: Tensor, *, chance: float = 0.3, most: int = 10) -> Tensor:
     """Dark or fair arcs across a share of the pictures."""
     n, _, h, w = pictures.shape
     device = pictures.device
-    y, x = torch.meshgrid(torch.linspace(-1, 1, h, device=device), torch.linspace(-w / h, w / h, w, device=device), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, h, device=device),
+        torch.linspace(-w / h, w / h, w, device=device),
+        indexing="ij",
+    )
     tint = (torch.rand(n, 3, device=device) * 0.35)[:, :, None, None]
     fair = sometimes(n, 0.15, device)[:, None, None, None]
     tint = torch.where(fair, 1 - tint / 2, tint)
     cover = torch.zeros(n, 1, h, w, device=device)
     for strand in range(most):
-        # A strand is a piece of a large circle; its distance field is that of the circle, cut by a half-plane.
+        # A strand is a piece of a large circle; its distance field is that of the circle, cut by
+        # a half-plane.
         radius = uniform(n, 0.8, 6.0, device)[:, None, None]
         angle = uniform(n, 0, 2 * math.pi, device)[:, None, None]
         through = (torch.rand(n, 2, 1, 1, device=device) - 0.5) * 2
         centre_x, centre_y = through[:, 0] + radius * angle.cos(), through[:, 1] + radius * angle.sin()
         distance = (((x - centre_x) ** 2 + (y - centre_y) ** 2).sqrt() - radius).abs()
-        near = ((x - through[:, 0]) ** 2 + (y - through[:, 1]) ** 2).sqrt() < uniform(n, 0.3, 2.0, device)[:, None, None]
+        near = ((x - through[:, 0]) ** 2 + (y - through[:, 1]) ** 2).sqrt() < uniform(n, 0.3, 2.0, device)[
+            :, None, None
+        ]
         width = uniform(n, 0.004, 0.012, device)[:, None, None]
-        line = (1 - distance / width).clamp(0, 1) * near * sometimes(n, 1 - strand / most, device)[:, None, None]
+        line = (
+            (1 - distance / width).clamp(0, 1) * near * sometimes(n, 1 - strand / most, device)[:, None, None]
+        )
         cover = torch.maximum(cover, line[:, None])
-    cover = cover * sometimes(n, chance, device)[:, None, None, None] * uniform(n, 0.4, 1.0, device)[:, None, None, None]
+    cover = (
+        cover
+        * sometimes(n, chance, device)[:, None, None, None]
+        * uniform(n, 0.4, 1.0, device)[:, None, None, None]
+    )
     return pictures * (1 - cover) + tint * cover

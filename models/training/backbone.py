@@ -1,7 +1,9 @@
 """EfficientNet-Lite, the trunk of every network that is trained here.
 
-Mingxing Tan, Ruoming Yu: EfficientNet-Lite (2020): EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation and
-with ReLU6 for swish, so that whole-integer graphs lose little. Parameter names are those of the published PyTorch weights.
+Mingxing Tan, Ruoming Yu: EfficientNet-Lite (2020): EfficientNet (Tan and Le, ICML 2019) without squeeze-
+and-excitation and
+with ReLU6 for swish, so that whole-integer graphs lose little. Parameter names are those of the published
+PyTorch weights.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ class SameConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         pad = []
-        for size, kernel, stride in ((width, self.kernel_size[1], self.stride[1]), (height, self.kernel_size[0], self.stride[0])):
+        for size, kernel, stride in (
+            (width, self.kernel_size[1], self.stride[1]),
+            (height, self.kernel_size[0], self.stride[0]),
+        ):
             total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
             pad += [total // 2, total - total // 2]
         if pad[0] == pad[1] == pad[2] == pad[3]:
@@ -52,7 +57,9 @@ class SameConv(nn.Conv2d):
 class Block(nn.Module):
     """Inverted residual: expand, depthwise, project."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, drop: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, drop: float
+    ) -> None:
         super().__init__()
         middle = inputs * expansion
         if expansion != 1:
@@ -121,7 +128,9 @@ class Head(nn.Module):
 
 
 def load_pretrained(weights: Path, *parts: nn.Module) -> None:
-    """Copy published ImageNet weights into the parts that have them. Raises KeyError if a part finds one missing."""
+    """Copy published ImageNet weights into the parts that have them. Raises KeyError if a part finds
+    one missing.
+    """
     published = torch.load(weights, map_location="cpu", weights_only=True)
     for part in parts:
         part.load_state_dict({name: published[name].float() for name in part.state_dict()})

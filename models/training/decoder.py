@@ -23,13 +23,16 @@ def separable(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 def lateral(inputs: int, outputs: int) -> nn.Sequential:
     """A 1x1 convolution that brings a tap to the decoder's width."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, **BATCH_NORM), nn.ReLU6())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, **BATCH_NORM), nn.ReLU6()
+    )
 
 
 class Decoder(nn.Module):
     """Taps at strides 2 … 32 to one map at `stride` with `widths[stride]` channels.
 
-    widths: channels of the decoder at each stride from 32 down to the wanted one, such as {32: 128, 16: 96, 8: 64, 4: 48}.
+    widths: channels of the decoder at each stride from 32 down to the wanted one, such as {32: 128, 16:
+    96, 8: 64, 4: 48}.
     """
 
     def __init__(self, channels: list[int], widths: dict[int, int]) -> None:

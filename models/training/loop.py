@@ -1,4 +1,6 @@
-"""One training run: batches, averaged weights, validation, early stopping, curves, and going on after a stop."""
+"""One training run: batches, averaged weights, validation, early stopping, curves, and going on after a
+stop.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. `seconds` ends the run by the clock; the learning rate then follows the clock."""
+    """How long and how fast. `seconds` ends the run by the clock; the learning rate then follows the
+    clock.
+    """
 
     epochs: int = 30
     batch: int = 32
@@ -45,14 +49,18 @@ class Task(Protocol):
         ...
 
     def deployed(self, network: nn.Module) -> nn.Module:
-        """The graph to ship: (1, 3, h, w) in [-1, 1] to one tensor or several, maps (1, c, h', w') or vectors (1, k).
+        """The graph to ship: (1, 3, h, w) in [-1, 1] to one tensor or several, maps (1, c, h', w')
+        or vectors (1, k).
 
-        A task whose `evaluate` expects something else of its network has `restored`, which makes that from these.
+        A task whose `evaluate` expects something else of its network has `restored`, which makes
+        that from these.
         """
         ...
 
     def calibration(self) -> Tensor:
-        """(n, 3, h, w) in [-1, 1], always the same training pictures, which fix the whole-number graph's ranges."""
+        """(n, 3, h, w) in [-1, 1], always the same training pictures, which fix the whole-number
+        graph's ranges.
+        """
         ...
 
 
@@ -62,8 +70,11 @@ def schedule(settings: dict[str, Any]) -> Schedule:
     return Schedule(**{name: value for name, value in settings.items() if name in known})
 
 
-def fit(task: Task, plan: Schedule, out: Path, device: torch.device, *, resume: bool = False) -> dict[str, float]:
-    """Train, and leave `best.pt` (the averaged weights that scored best), `curve.csv` and `resume.pt` in `out`.
+def fit(
+    task: Task, plan: Schedule, out: Path, device: torch.device, *, resume: bool = False
+) -> dict[str, float]:
+    """Train, and leave `best.pt` (the averaged weights that scored best), `curve.csv` and `resume.pt`
+    in `out`.
 
     Returns the best figures.
     """
@@ -112,7 +123,12 @@ def fit(task: Task, plan: Schedule, out: Path, device: torch.device, *, resume: 
             continue
         with torch.no_grad():
             now = task.evaluate(average)
-        row = {"epoch": state["epoch"], "seconds": round(state["elapsed"], 1), "loss": float(total) / steps_an_epoch, **now}
+        row = {
+            "epoch": state["epoch"],
+            "seconds": round(state["elapsed"], 1),
+            "loss": float(total) / steps_an_epoch,
+            **now,
+        }
         _write_row(out / "curve.csv", row)
         print(" ".join(f"{k}={v:.4g}" for k, v in row.items()), flush=True)
         if now["score"] > state["best"]:

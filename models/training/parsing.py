@@ -63,7 +63,8 @@ class Task:
         self.valid = torch.tensor([i for i, kept in enumerate(held) if kept])
         plain = torch.tensor([i for i, kept in enumerate(held) if not kept])
         self.learnt = plain.to(device)
-        # Families are few and vary most: each is drawn three times as often; an epoch has every picture eight times.
+        # Families are few and vary most: each is drawn three times as often; an epoch has every
+        # picture eight times.
         often = [1 if i < self.portraits else 3 for i in plain.tolist()]
         self.train = plain.repeat_interleave(torch.tensor(often)).repeat(8)
         self.network = Parser(settings["scale"])

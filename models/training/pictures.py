@@ -12,15 +12,25 @@ import torch
 from torch import Tensor
 
 
-def read_all(files: Sequence[Path], size: tuple[int, int], *, grey: bool = False, nearest: bool = False) -> Tensor:
-    """(n, 3 or 1, h, w) uint8, RGB or grey, each picture stretched to `size` (height, width). Raises ValueError naming a bad file."""
+def read_all(
+    files: Sequence[Path], size: tuple[int, int], *, grey: bool = False, nearest: bool = False
+) -> Tensor:
+    """(n, 3 or 1, h, w) uint8, RGB or grey, each picture stretched to `size` (height, width). Raises
+    ValueError naming a bad file.
+    """
 
     def read(file: Path) -> np.ndarray:
         picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
         if picture is None:
             raise ValueError(f"The picture {file} cannot be read. Unpack the archive again.")
         if picture.shape[:2] != size:
-            how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if picture.shape[0] > size[0] else cv2.INTER_LINEAR
+            how = (
+                cv2.INTER_NEAREST
+                if nearest
+                else cv2.INTER_AREA
+                if picture.shape[0] > size[0]
+                else cv2.INTER_LINEAR
+            )
             picture = cv2.resize(picture, size[::-1], interpolation=how)
         return picture[None] if grey else np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
 
