@@ -67,7 +67,7 @@ def choose(logits: np.ndarray, labels: np.ndarray, log_prior: np.ndarray) -> tup
 
 
 def platt(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the logistic function of scores that gives chances (Platt 1999, his soft targets)."""
+    """Slope and offset of the logistic function of scores that gives chances (Platt 1999)."""
     hits, misses = positive.sum(), (~positive).sum()
     target = np.where(positive, (hits + 1) / (hits + 2), 1 / (misses + 2))
 
