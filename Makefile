@@ -5,7 +5,7 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
-.PHONY: help setup setup-test demo test lint faults soak picamera bench clean
+.PHONY: help setup setup-test demo test lint faults soak picamera bench score clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ picamera: setup ## the camera driver on the real Picamera2, in a Debian chroot; 
 bench: setup ## seconds and memory of a scan, each beside its reference
 	@mkdir -p build
 	@.venv/bin/python -m tests.bench
+
+score: setup-test ## DATA=… scores of our own networks on validation pictures
+	@.venv/bin/python -m models.training.score --data $(DATA)
 
 clean: ## remove what was built (not the downloads)
 	rm -rf build *.egg-info

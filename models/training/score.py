@@ -95,7 +95,8 @@ def lesions(data: Path) -> tuple[list[Row], list[Row], np.ndarray]:
         said = command("lesion", files, "--masks", masks)
         for row in rows:
             truth = cv2.imread(str(folder / "masks" / f"{row['image_id']}.png"), cv2.IMREAD_GRAYSCALE) > 127
-            found = cv2.imread(f"{masks}/{row['image_id']}.png", cv2.IMREAD_GRAYSCALE)
+            mask = Path(masks) / f"{row['image_id']}.png"
+            found = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.exists() else None
             # A picture that is refused has no mask, and counts as wholly missed.
             overlaps.append(_overlap(np.zeros_like(truth) if found is None else found > 127, truth))
     return rows, said, np.array(overlaps)
