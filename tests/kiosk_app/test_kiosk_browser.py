@@ -79,7 +79,7 @@ class Screen:
         self.arrives_at(name)
 
     def arrives_at(self, name: str) -> None:
-        expect(self.page.locator("body")).to_have_attribute("data-page", name)
+        expect(self.page.locator("body")).to_have_attribute("data-page", name, timeout=30_000)
 
     def keep(self, name: str) -> dict[str, Any]:
         """Take a picture of the screen, and say what does not fit."""

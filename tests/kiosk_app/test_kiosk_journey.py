@@ -460,7 +460,7 @@ def test_a_hood_opened_in_the_scan_is_said_in_the_patients_language(
     from firmware.capture_client import CaptureFault
 
     visitor.tap(language=language)
-    visitor.walk_to("eyes")
+    visitor.walk_to("position")
     bench.camera.fault = CaptureFault("shroud_open", "internal words")
     visitor.tap()
     wait_until(lambda: visitor.progress()["state"] == "failed")
