@@ -54,10 +54,17 @@ def analyse() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
 @json_option
 @click.option("--masks", type=folder, help="Folder for the skin masks, <stem>.png: 255 = skin.")
+@click.option(
+    "--parsing",
+    type=folder,
+    help="Folder for the parsing, <stem>.png: 0 background, 1 hair, 2 skin, 3 eyes, 4 nose, 5 mouth.",
+)
 @engine_option
 @signed_option
-def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
-    """Find the faces in pictures, with landmarks, zones and skin.
+def face_command(
+    files: tuple[Path, ...], json_path: str, masks: Path | None, parsing: Path | None, engine: str
+) -> None:
+    """Find the faces in pictures, with landmarks, zones, skin and parsing.
 
     Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture; left
     and right are the patient's own.
@@ -65,9 +72,10 @@ def face_command(files: tuple[Path, ...], json_path: str, masks: Path | None, en
     from models.analysis.describe import describe_picture
     from models.batch import make_folder, run_batch
 
-    if masks:
-        make_folder(masks)
-    run_batch(files, lambda path: describe_picture(path, masks, engine), json_path)
+    for maps in (masks, parsing):
+        if maps:
+            make_folder(maps)
+    run_batch(files, lambda path: describe_picture(path, masks, parsing, engine), json_path)
 
 
 @analyse.command("lesion")

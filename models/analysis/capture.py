@@ -20,10 +20,11 @@ from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
 from models.analysis.findings import Field, geometry, measure, red_places
 from models.analysis.overlay import Sheet, draw_overlays
+from models.analysis.parsing import parse
 from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import scale_of
-from models.analysis.skin import skin_mask
+from models.analysis.skin import facial_skin
 from models.analysis.spots import find_spots
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
@@ -35,7 +36,7 @@ from sync.wire.findings import Findings
 # The face is looked for, and the irises measured, in a picture of at most this long side.
 SEARCH_LONG_SIDE = 2048
 RIM_MM = 1.0
-NETWORKS = ("face-detection-short", "face-detection-full", "face-landmarks", "iris")
+NETWORKS = ("face-detection-short", "face-detection-full", "face-landmarks", "iris", "parsing")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def analyse_capture(
         mm_per_px = scale.mm_per_px * factor * view.step
         visible = linear(view.cut(shown.pixels), shown.colour)
         picture = to_srgb8(visible)
-        skin = skin_mask(picture, view.face)
+        skin = facial_skin(parse(picture, [view.face], engine), view.face)
         flags += require_quality(visible, skin, view.face)
         inner = _without_rim(skin, mm_per_px)
         masks = zone_masks(view.face.points, inner)

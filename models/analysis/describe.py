@@ -12,8 +12,8 @@ import numpy as np
 from hardware.capture import CaptureError, read_capture_folder
 from hardware.picture_file import PictureError
 from models.analysis.capture import analyse_capture
-from models.analysis.closeup import close_up
 from models.analysis.face import Face, find_faces
+from models.analysis.parsing import parse
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, SENTENCES, Refused
 from models.analysis.result import png
 from models.analysis.skin import skin_mask
@@ -25,11 +25,12 @@ _NO_MEMORY = "There is not enough memory to measure this capture. Use smaller pi
 _NOT_MEASURED = "This capture cannot be measured: its pictures are of a kind not foreseen. Take them again."
 
 
-def describe_picture(path: Path, masks: Path | None, engine: str) -> dict[str, Any]:
-    """The faces in the picture at `path`, largest first; its skin mask goes to `masks`/<stem>.png.
+def describe_picture(path: Path, masks: Path | None, parsing: Path | None, engine: str) -> dict[str, Any]:
+    """The faces in the picture at `path`, largest first.
 
-    An unreadable file gives "error"; a picture without a face gives "refused" and an empty list of faces.
-    A mask that cannot be written gives "error" beside the faces.
+    Its skin mask goes to `masks`/<stem>.png and its parsing to `parsing`/<stem>.png, even without a face. An
+    unreadable file gives "error"; a picture without a face gives "refused" and an empty list of faces. A mask
+    that cannot be written gives "error" beside the faces.
     """
     row: dict[str, Any] = {"picture": str(path)}
     try:
@@ -43,17 +44,24 @@ def describe_picture(path: Path, masks: Path | None, engine: str) -> dict[str, A
     faces = find_faces(picture, engine)
     row |= {"width": width, "height": height, "faces": [_describe_face(face) for face in faces]}
     if not faces:
-        return row | {"refused": "no_face", "sentence": SENTENCES["no_face"]}
-    if masks:
-        whole = np.zeros((height, width), np.uint8)
-        for face in faces:
-            view = close_up(face, (height, width))
-            whole |= view.paste_mask(skin_mask(view.cut(picture), view.face), (height, width))
-        try:
-            write_output(masks / f"{path.stem}.png", png(whole))
-        except BatchError as error:
-            return row | {"error": "mask_not_written", "sentence": str(error)}
+        row |= {"refused": "no_face", "sentence": SENTENCES["no_face"]}
+    try:
+        _write_maps(path.stem, picture, faces, masks, parsing, engine)
+    except BatchError as error:
+        return row | {"error": "mask_not_written", "sentence": str(error)}
     return row
+
+
+def _write_maps(
+    stem: str, picture: np.ndarray, faces: list[Face], masks: Path | None, parsing: Path | None, engine: str
+) -> None:
+    if not masks and not parsing:
+        return
+    labels = parse(picture, faces, engine)
+    if masks:
+        write_output(masks / f"{stem}.png", png(skin_mask(labels, faces)))
+    if parsing:
+        write_output(parsing / f"{stem}.png", png(labels))
 
 
 def _describe_face(face: Face) -> dict[str, Any]:

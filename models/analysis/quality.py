@@ -34,14 +34,15 @@ def require_quality(light: np.ndarray, skin: np.ndarray, face: Face) -> list[str
     `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin), `face` in their pixels.
     """
     flags = []
-    if cv2.countNonZero(skin) < 0.12 * face.width**2:
-        raise Refused("no_face", "Too little skin can be seen in this face. Take off what covers it.")
-    inside = light[skin > 0]
+    # In a dark or blurred face little skin is found: what is wrong with the picture is said first.
+    value = sharpness(light, face)
+    inside = light[skin > 0] if skin.any() else light.reshape(-1, 3)
     if float(np.median(inside @ _LUMINANCE)) < DARKEST_SKIN:
         raise Refused("too_dark")
-    value = sharpness(light, face)
     if value < LEAST_SHARPNESS:
         raise Refused("too_blurred")
+    if cv2.countNonZero(skin) < 0.12 * face.width**2:
+        raise Refused("no_face", "Too little skin can be seen in this face. Take off what covers it.")
     if value < SOFT:
         flags.append("soft_focus")
     if float(np.mean(inside.max(axis=1) >= 0.995)) > CLIPPED_SHARE:

@@ -1,16 +1,18 @@
-"""The skin mask: the face within its outline, up to the hairline, without eyes, brows, lips, hair."""
+"""The skin masks: all the skin of a picture, and that of one face which is measured."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from models.analysis.blur import smooth_within
 from models.analysis.face import Face
-from models.analysis.zones import outline, polygon_mask, zone_polygons
+from models.analysis.parsing import NOSE, SKIN
+from models.analysis.zones import outline, polygon_mask
 from sync.wire.findings.canonical_face import MIRROR
 
-# The landmarks end below the hairline; the mask may grow this share of brow-to-top beyond them, by colour.
+# The landmarks end below the hairline; a face may reach this share of brow-to-top beyond them.
 _FOREHEAD_GROWTH = 0.9
 _NOSTRIL = (98, 235, 166, 79, 239, 60, 99, 240)
 _NOSTRIL_MARGIN = 0.014
@@ -18,21 +20,27 @@ _HOLE_RADIUS = 0.05
 _EYE_MARGIN, _BROW_MARGIN, _LIP_MARGIN = 0.035, 0.018, 0.012
 
 
-def skin_mask(picture: np.ndarray, face: Face) -> np.ndarray:
-    """H×W uint8, 255 = facial skin with the nose; `picture` is H×W×3 uint8 sRGB, `face` in its pixels."""
-    shape = (picture.shape[0], picture.shape[1])
-    reach = _reach(face, shape)
+def skin_mask(labels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    """H×W uint8, 255 = skin with noses, ears, necks and hands, without hair, brows, eyes and lips.
+
+    `labels` is H×W as `parse` gives it, `faces` in its pixels.
+    """
+    skin = cv2.inRange(labels, SKIN, SKIN) | cv2.inRange(labels, NOSE, NOSE)
+    for face in faces:
+        for name in ("left_eye", "right_eye", "lips_outer"):
+            skin &= ~polygon_mask(outline(face.points, name), skin.shape)
+    return skin
+
+
+def facial_skin(labels: np.ndarray, face: Face) -> np.ndarray:
+    """H×W uint8, 255 = the skin of `face` that is measured: up to the hairline, ears and neck left out.
+
+    Eyes, brows, lips and nostrils go with a margin, for lashes, stray hairs and shadows are no skin.
+    """
+    shape = (labels.shape[0], labels.shape[1])
     removed = _features(face, shape)
-    core = np.zeros(shape, np.uint8)
-    for name, polygon in zone_polygons(face.points).items():
-        if "cheek" in name or name == "nose":
-            core |= polygon_mask(polygon, shape)
-    core &= ~removed
-    if cv2.countNonZero(core) < 30:
-        return core
-    like = _like_the_core(picture, core, face)
-    mask = reach & ~removed & like
-    return _largest_parts(mask, core, removed, face)
+    mask = skin_mask(labels, [face]) & _reach(face, shape) & ~removed
+    return _without_holes(mask, removed, face) & ~removed
 
 
 def _reach(face: Face, shape: tuple[int, int]) -> np.ndarray:
@@ -62,37 +70,6 @@ def _features(face: Face, shape: tuple[int, int]) -> np.ndarray:
         nostril = polygon_mask(face.points[list(indices)], shape)
         mask |= np.asarray(cv2.dilate(nostril, _disc(_NOSTRIL_MARGIN * face.width)), np.uint8)
     return mask
-
-
-def _like_the_core(picture: np.ndarray, core: np.ndarray, face: Face) -> np.ndarray:
-    """255 where the colour is one that the middle of this face has, for its height in the face.
-
-    Chroma is compared with the whole core; lightness with a smooth map of the core's, so that a face lit from
-    one side stays whole.
-    """
-    sigma = max(0.6, face.width / 300)
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), sigma).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    inside = lab[core > 0]
-    middle = np.median(inside, axis=0)
-    spread = 1.4826 * np.median(np.abs(inside - middle), axis=0)
-    spread = np.maximum(spread, [6.0, 3.0, 3.0])
-    chroma = np.abs(lab[..., 1:] - middle[1:]) / spread[1:]
-    lightness = lab[..., 0] - smooth_within(lab[..., 0], core, face.width * 0.25)
-    low = -max(2.6 * float(spread[0]), 0.30 * float(middle[0]))
-    alike = (np.hypot(chroma[..., 0], chroma[..., 1]) < 5.0) & (lightness > low)
-    return np.where(alike, np.uint8(255), np.uint8(0))
-
-
-def _largest_parts(mask: np.ndarray, core: np.ndarray, removed: np.ndarray, face: Face) -> np.ndarray:
-    """The mask without thin bridges, parts away from the middle of the face, and pinholes."""
-    disc = _disc(0.012 * face.width)
-    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc)
-    count, labels = cv2.connectedComponents(opened)
-    touching = np.bincount(labels[core > 0], minlength=count)
-    touching[0] = 0
-    kept = np.isin(labels, np.flatnonzero(touching > 0.02 * touching.sum()))
-    closed = cv2.morphologyEx(np.where(kept, np.uint8(255), np.uint8(0)), cv2.MORPH_CLOSE, disc)
-    return _without_holes(np.asarray(closed, np.uint8), removed, face) & ~removed
 
 
 def _without_holes(mask: np.ndarray, removed: np.ndarray, face: Face) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""What each pixel of a picture shows: background, hair, skin, eyes, nose or mouth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from models.analysis.face import Face
+from models.runtime import DEFAULT_ENGINE, network
+
+CLASSES = ("background", "hair", "skin", "eyes", "nose", "mouth")
+BACKGROUND, HAIR, SKIN, EYES, NOSE, MOUTH = range(6)
+
+NETWORK = "parsing"
+# Views are merged at no more than this: a face that fills it is four times the network's own picture.
+WORK_LONG_SIDE = 1280
+# A view of one face is this many times its larger extent, which shows the hair, the ears and the neck.
+_FACE_VIEW = 1.9
+_MOST_FACE_VIEWS = 12
+# Where faces are small, quarters of the picture with overlap are looked at as well.
+_TILE = 0.55
+_SMALL_FACE = 0.33
+# A view counts by its magnification to this power.
+_FINE_COUNTS = 1.0
+
+View = tuple[int, int, int]
+
+
+def parse(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> np.ndarray:
+    """H×W uint8, an index into CLASSES for each pixel of `picture` (H×W×3 uint8 sRGB).
+
+    The network sees the whole picture, then each of `faces` (in its pixels, largest first) by itself.
+    """
+    height, width = picture.shape[:2]
+    step = min(1.0, WORK_LONG_SIDE / max(height, width))
+    small = picture
+    if step < 1:
+        size = (max(1, round(width * step)), max(1, round(height * step)))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    chances = _chances(small, list(_views(small.shape[:2], [face.points * step for face in faces])), engine)
+    best = np.full((height, width), -1, np.float32)
+    labels = np.zeros((height, width), np.uint8)
+    for number in range(len(CLASSES)):
+        grown = cv2.resize(chances[number], (width, height), interpolation=cv2.INTER_LINEAR)
+        labels[grown > best] = number
+        np.maximum(best, grown, out=best)
+    return labels
+
+
+def _views(shape: tuple[int, ...], faces: Sequence[np.ndarray]) -> Iterator[View]:
+    """Squares (left, top, side), which may reach over the edge, for faces of (468, 2) landmarks."""
+    height, width = shape[:2]
+    longest = max(height, width)
+    yield 0, 0, longest
+    extents = [float(np.ptp(points, axis=0).max()) for points in faces]
+    if not extents or max(extents) < _SMALL_FACE * longest:
+        side = round(_TILE * longest)
+        for top in sorted({0, max(0, height - side)}):
+            for left in sorted({0, max(0, width - side)}):
+                yield left, top, side
+    for points, extent in list(zip(faces, extents, strict=True))[:_MOST_FACE_VIEWS]:
+        centre, side = (points.min(0) + points.max(0)) / 2, round(_FACE_VIEW * extent)
+        if side < 0.9 * longest:
+            yield round(centre[0] - side / 2), round(centre[1] - side / 2), side
+
+
+def _chances(picture: np.ndarray, views: Sequence[View], engine: str) -> np.ndarray:
+    """(6, h, w) float32: the classes' probabilities, the weighted mean over `views` of the picture."""
+    height, width = picture.shape[:2]
+    net = network(NETWORK, engine)
+    taper = _taper(net.input_shape[1])
+    total = np.zeros((len(CLASSES), height, width), np.float32)
+    weights = np.zeros((height, width), np.float32)
+    for left, top, side in views:
+        x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
+        [logits] = net.run(_seen(picture, (left, top, side), net.input_shape[1]))
+        exponents = np.exp(logits[0] - logits[0].max(axis=2, keepdims=True))
+        shares = exponents / exponents.sum(axis=2, keepdims=True)
+        inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+        importance = (max(height, width) / side) ** _FINE_COUNTS
+        grown = cv2.resize(taper, (side, side), interpolation=cv2.INTER_LINEAR)
+        # The whole picture has nothing beside it that could say more of its edges.
+        weight = importance * (grown[inside] if side < max(height, width) else np.float32(1))
+        weights[y0:y1, x0:x1] += weight
+        for number in range(len(CLASSES)):
+            share = np.ascontiguousarray(shares[:, :, number])
+            grown = cv2.resize(share, (side, side), interpolation=cv2.INTER_LINEAR)
+            total[number, y0:y1, x0:x1] += weight * grown[inside]
+    return total / weights
+
+
+def _seen(picture: np.ndarray, view: View, size: int) -> np.ndarray:
+    """(1, size, size, 3) in [-1, 1]: the view, black where it reaches over the picture's edge."""
+    left, top, side = view
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
+    square = np.zeros((side, side, 3), np.uint8)
+    square[y0 - top : y1 - top, x0 - left : x1 - left] = picture[y0:y1, x0:x1]
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    seen = cv2.resize(square, (size, size), interpolation=how)
+    return np.asarray(seen[None], np.float32) / 127.5 - 1
+
+
+def _taper(size: int) -> np.ndarray:
+    """(size, size) float32: 1 in the middle of a view, falling to 0.05 over its outer tenth."""
+    line = np.clip((np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5) / (0.1 * size), 0.05, 1)
+    return np.asarray(np.minimum.outer(line, line), np.float32)
