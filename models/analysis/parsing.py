@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from models.analysis.face import Face
-from models.runtime import DEFAULT_ENGINE, network
+from models.runtime import DEFAULT_ENGINE, Network, network
 
 CLASSES = ("background", "hair", "skin", "eyes", "nose", "mouth")
 BACKGROUND, HAIR, SKIN, EYES, NOSE, MOUTH = range(6)
@@ -19,11 +20,8 @@ WORK_LONG_SIDE = 1280
 # A view of one face is this many times its larger extent, which shows the hair, the ears and the neck.
 _FACE_VIEW = 1.9
 _MOST_FACE_VIEWS = 12
-# Where faces are small, quarters of the picture with overlap are looked at as well.
-_TILE = 0.55
-_SMALL_FACE = 0.33
-# A view counts by its magnification to this power.
-_FINE_COUNTS = 1.0
+# Squares of these shares of the longer side are seen as well: the second where no face is larger than that.
+_TILES = ((0.55, 1.0), (0.35, 0.2))
 
 View = tuple[int, int, int]
 
@@ -55,15 +53,20 @@ def _views(shape: tuple[int, ...], faces: Sequence[np.ndarray]) -> Iterator[View
     longest = max(height, width)
     yield 0, 0, longest
     extents = [float(np.ptp(points, axis=0).max()) for points in faces]
-    if not extents or max(extents) < _SMALL_FACE * longest:
-        side = round(_TILE * longest)
-        for top in sorted({0, max(0, height - side)}):
-            for left in sorted({0, max(0, width - side)}):
-                yield left, top, side
+    for share, largest in _TILES:
+        if max(extents, default=longest) <= largest * longest:
+            side = round(share * longest)
+            yield from ((left, top, side) for top in _starts(height, side) for left in _starts(width, side))
     for points, extent in list(zip(faces, extents, strict=True))[:_MOST_FACE_VIEWS]:
         centre, side = (points.min(0) + points.max(0)) / 2, round(_FACE_VIEW * extent)
         if side < 0.9 * longest:
             yield round(centre[0] - side / 2), round(centre[1] - side / 2), side
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where squares begin that cover the length, with a tenth of overlap at least."""
+    count = 1 + max(0, math.ceil((length - side) / (0.9 * side)))
+    return [round(start) for start in np.linspace(0, max(0, length - side), count)]
 
 
 def _chances(picture: np.ndarray, views: Sequence[View], engine: str) -> np.ndarray:
@@ -75,20 +78,27 @@ def _chances(picture: np.ndarray, views: Sequence[View], engine: str) -> np.ndar
     weights = np.zeros((height, width), np.float32)
     for left, top, side in views:
         x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
-        [logits] = net.run(_seen(picture, (left, top, side), net.input_shape[1]))
-        exponents = np.exp(logits[0] - logits[0].max(axis=2, keepdims=True))
-        shares = exponents / exponents.sum(axis=2, keepdims=True)
+        seen = _seen(picture, (left, top, side), net.input_shape[1])
+        # The mean of a view and its mirror image errs less than either.
+        shares = _shares(net, seen) + _shares(net, np.ascontiguousarray(seen[:, :, ::-1]))[:, ::-1]
         inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-        importance = (max(height, width) / side) ** _FINE_COUNTS
+        importance = max(height, width) / side
         grown = cv2.resize(taper, (side, side), interpolation=cv2.INTER_LINEAR)
-        # The whole picture has nothing beside it that could say more of its edges.
+        # Beyond the edges of the whole picture nothing could say more of them.
         weight = importance * (grown[inside] if side < max(height, width) else np.float32(1))
         weights[y0:y1, x0:x1] += weight
         for number in range(len(CLASSES)):
             share = np.ascontiguousarray(shares[:, :, number])
             grown = cv2.resize(share, (side, side), interpolation=cv2.INTER_LINEAR)
             total[number, y0:y1, x0:x1] += weight * grown[inside]
-    return total / weights
+    return total / (2 * weights)
+
+
+def _shares(net: Network, seen: np.ndarray) -> np.ndarray:
+    """(size, size, 6): the softmax of the network's logits."""
+    [logits] = net.run(seen)
+    exponents = np.exp(logits[0] - logits[0].max(axis=2, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=2, keepdims=True))
 
 
 def _seen(picture: np.ndarray, view: View, size: int) -> np.ndarray:

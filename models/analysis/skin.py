@@ -27,7 +27,7 @@ def skin_mask(labels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     """
     skin = cv2.inRange(labels, SKIN, SKIN) | cv2.inRange(labels, NOSE, NOSE)
     for face in faces:
-        for name in ("left_eye", "right_eye", "lips_outer"):
+        for name in ("left_eye", "right_eye", "lips_inner"):
             skin &= ~polygon_mask(outline(face.points, name), skin.shape)
     return skin
 
