@@ -17,7 +17,7 @@ from models.training.backbone import Trunk, load_pretrained
 from models.training.decoder import Decoder
 from models.training.loop import load
 from models.training.pictures import network_input, unit
-from models.training.splits import held_out
+from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
 
 CLASSES = ("background", "hair", "skin", "eyes", "nose", "mouth")
 HAIR, SKIN, EYES, NOSE, MOUTH = 1, 2, 3, 4, 5
@@ -27,7 +27,6 @@ ALLOWED = torch.cat([torch.eye(6), torch.tensor([[0.0, 0, 1, 0, 1, 0], [1, 1, 0,
 """(8, 6): the classes that each label admits."""
 WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48, 2: 32}
 CANVAS = 512
-BLOCK = 10
 
 
 class Parser(nn.Module):
@@ -56,10 +55,9 @@ class Task:
         self.masks = torch.from_numpy(np.stack([m for _, m, _ in loaded])[:, None]).to(device)
         self.inside = [inside for _, _, inside in loaded]
         self.portraits = len(portraits)
-        # One person often has neighbouring portraits: whole blocks are held out.
-        held = [(i // BLOCK) % 5 == 2 for i in range(len(portraits))] + [
-            held_out(file.stem, 0.25) for file in families
-        ]
+        # Siblings' portraits are neighbours: whole blocks are held out.
+        held = [held_out_block(i) for i in range(len(portraits))]
+        held += [held_out(file.stem, FAMILIES_HELD_OUT) for file in families]
         self.valid = torch.tensor([i for i, kept in enumerate(held) if kept])
         plain = torch.tensor([i for i, kept in enumerate(held) if not kept])
         self.learnt = plain.to(device)

@@ -21,8 +21,10 @@ import cv2
 import numpy as np
 
 from models.training.lesion_views import CLASSES
-from models.training.splits import held_out
+from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
 
+PARTS = ("background", "hair", "skin", "eyes", "nose", "mouth")
+SKIN = (2, 4)
 ROUNDS = 1000
 BINS = 15
 DEADLINE_SECONDS = 3600
@@ -174,9 +176,48 @@ def by_group(rows: list[Row], said: list[Row], least: int = 60) -> list[Row]:
     return scores
 
 
+def parsing_scores(data: Path) -> list[Row]:
+    """Skin with noses in portraits and family photographs, each class in portraits: means over pictures."""
+    portraits = sorted((data / "fasseg_frontal03" / "images").iterdir())
+    portraits = [file for i, file in enumerate(portraits) if held_out_block(i)]
+    families = sorted((data / "pratheepan_family" / "images").iterdir())
+    families = [file for file in families if held_out(file.stem, FAMILIES_HELD_OUT)]
+    scores = []
+    for name, goal, files in (("frontal", 0.95, portraits), ("in the wild", 0.8, families)):
+        with tempfile.TemporaryDirectory() as masks, tempfile.TemporaryDirectory() as maps:
+            said = command("face", files, "--masks", masks, "--parsing", maps)
+            truths = [_grey(file.parent.parent / "masks" / f"{file.stem}.png") for file in files]
+            found = [_grey(Path(masks) / f"{file.stem}.png") > 127 for file in files]
+            labels = [_grey(Path(maps) / f"{file.stem}.png") for file in files]
+        places = [file.stem for file in files]
+        is_skin = [truth > 127 if truth.max() > len(PARTS) else np.isin(truth, SKIN) for truth in truths]
+        skin = np.array([_overlap(a, b)[1] for a, b in zip(found, is_skin, strict=True)])
+        figure = interval(places, lambda i, v=skin: float(v[i].mean()))
+        scores.append({"measure": f"skin IoU, {name}", "goal": goal, "pictures": len(files), **figure})
+        with_face = np.array([bool(row["faces"]) for row in said])
+        figure = interval(places, lambda i, v=with_face: float(v[i].mean()))
+        scores.append({"measure": f"a face found, {name}", "goal": None, **figure})
+        if files is not portraits:
+            continue
+        for number, part in enumerate(PARTS):
+            pairs = zip(labels, truths, strict=True)
+            each = np.array([_overlap(a == number, b == number)[1] for a, b in pairs])
+            figure = interval(places, lambda i, v=each: float(v[i].mean()))
+            scores.append({"measure": f"class {part}: IoU, {name}", "goal": None, **figure})
+    return scores
+
+
+def _grey(file: Path) -> np.ndarray:
+    picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise ValueError(f"The mask {file} cannot be read. Unpack the archive again.")
+    return np.asarray(picture)
+
+
 TASKS: dict[str, Callable[[Path], list[Row]]] = {
     "outline": outline_scores,
     "lesion": lesion_scores,
+    "parsing": parsing_scores,
 }
 
 
