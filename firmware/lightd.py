@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import selectors
@@ -84,12 +85,14 @@ class LightDaemon:
                 while not self._stopping:
                     self._turn(selector)
         finally:
-            self._core.stop()
-            self._notifier.stopping()
-            signal.set_wakeup_fd(-1)
-            wake_reader.close()
-            wake_writer.close()
-            self._close()
+            # From the last to the first: whatever one of them raises, the others have their turn.
+            with contextlib.ExitStack() as ending:
+                ending.callback(self._close)
+                ending.callback(wake_writer.close)
+                ending.callback(wake_reader.close)
+                ending.callback(signal.set_wakeup_fd, -1)
+                ending.callback(self._notifier.stopping)
+                ending.callback(self._core.stop)
         log.info("stopped", daemon="lightd")
 
     def _stop(self, *_: Any) -> None:
@@ -205,14 +208,13 @@ class LightDaemon:
             raise LightRefused("not_staff", f"Only staff, as the light daemon's own user, {does}.")
 
     def _close(self) -> None:
-        for channel in self._clients.values():
-            channel.close()
-        self._notifier.close()
-        self._listener.close()
-        self._hours.close()
-        self._hardware.close()
-        self._ledger.close()
-        os.close(self._owner)
+        """Close everything, whatever another raises; the pins' lock is the last to go."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(os.close, self._owner)
+            for each in (self._ledger, self._hardware, self._hours, self._listener, self._notifier):
+                closing.callback(each.close)
+            for channel in self._clients.values():
+                closing.callback(channel.close)
 
 
 def _own(path: Path) -> int:

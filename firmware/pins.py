@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,18 +16,24 @@ from hardware.board import Board
 class LightPins:
     """Every light pin of `board`, low until told otherwise. Only the light daemon makes one.
 
-    A light without a pin is the room's: it takes orders like the others, and nothing happens.
+    A light without a pin is the room's: it takes orders like the others, and nothing happens. `error` is what
+    the driver of `factory` raises besides OSError; opening raises it as it comes.
     """
 
-    def __init__(self, board: Board, factory: Any) -> None:
+    def __init__(self, board: Board, factory: Any, error: type[Exception] = OSError) -> None:
+        self._errors = (GPIOZeroError, OSError, error)
         self._devices: dict[str, Any] = {}
-        for name, light in board.lights.items():
-            if light.pin is None:
-                continue
-            if light.pwm_hz is None:
-                self._devices[name] = DigitalOutputDevice(light.pin, pin_factory=factory)
-            else:
-                self._devices[name] = PWMOutputDevice(light.pin, frequency=light.pwm_hz, pin_factory=factory)
+        with contextlib.ExitStack() as opened:
+            for name, light in board.lights.items():
+                if light.pin is None:
+                    continue
+                if light.pwm_hz is None:
+                    device = DigitalOutputDevice(light.pin, pin_factory=factory)
+                else:
+                    device = PWMOutputDevice(light.pin, frequency=light.pwm_hz, pin_factory=factory)
+                opened.callback(device.close)
+                self._devices[name] = device
+            self._opened = opened.pop_all()
 
     def set(self, light: str, level: float) -> None:
         """`light` at `level` in 0…1. Raises OSError."""
@@ -34,7 +41,7 @@ class LightPins:
         try:
             if device is not None:
                 device.value = level
-        except GPIOZeroError as error:
+        except self._errors as error:
             raise OSError(f"{light}: {error}") from error
 
     def all_low(self) -> None:
@@ -43,14 +50,17 @@ class LightPins:
         for device in self._devices.values():
             try:
                 device.off()
-            except (GPIOZeroError, OSError) as error:
+            except self._errors as error:
                 first = first or error
         if first is not None:
             raise OSError(f"A light pin does not go low: {first}") from first
 
     def close(self) -> None:
-        for device in self._devices.values():
-            device.close()
+        """Let go of every pin, whatever another one does; then the last failure is raised as OSError."""
+        try:
+            self._opened.close()
+        except self._errors as error:
+            raise OSError(f"A light pin cannot be let go of: {error}") from error
 
 
 class NoSenses:
@@ -95,8 +105,11 @@ class LightHardware:
         self._close = close
 
     def close(self) -> None:
-        self.pins.close()
-        self._close()
+        """Pins first, then the rest, whatever the pins do."""
+        try:
+            self.pins.close()
+        finally:
+            self._close()
 
 
 def open_light_hardware(board: Board, run: Path) -> LightHardware:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from gpiozero import GPIOZeroError
+
 from firmware.ads1115 import Ads1115
 from firmware.line_pins import LinePins
 from firmware.pins import LightHardware, LightPins, OwnedPins
@@ -48,7 +50,10 @@ def open_real_pins(board: Board, load: Load = importlib.import_module) -> LightH
 
 
 def _open_gpio(board: Board, load: Load, undo: contextlib.ExitStack) -> tuple[OwnedPins, Shroud | None]:
-    """The light pins, and the shroud's inputs where there are some; `undo` lets go of the latter."""
+    """The light pins, and the shroud's inputs where there are some; `undo` lets go of the latter.
+
+    Raises OSError, whatever the driver raises.
+    """
     shroud: Shroud | None = None
     if board.pin_factory == "gpiod":
         gpiod, chip = load("gpiod"), board.gpio_chip or "/dev/gpiochip0"
@@ -58,9 +63,12 @@ def _open_gpio(board: Board, load: Load, undo: contextlib.ExitStack) -> tuple[Ow
     else:
         factory, error = _lgpio_factory(load)
         undo.callback(factory.close)
-        pins = LightPins(board, factory)
-        if board.interlocks is not None:
-            shroud = ShroudDevices(board.interlocks, factory, error)
+        try:
+            pins = LightPins(board, factory, error)
+            if board.interlocks is not None:
+                shroud = ShroudDevices(board.interlocks, factory, error)
+        except (GPIOZeroError, error) as failed:
+            raise OSError(str(failed)) from failed
     if shroud is not None:
         undo.callback(shroud.close)
     return pins, shroud
@@ -81,7 +89,7 @@ def _lgpio_factory(load: Load) -> tuple[Any, type[Exception]]:
     failure: type[Exception] = getattr(lgpio, "error", OSError)
     try:
         return module.LGPIOFactory(), failure
-    except failure as error:
+    except (GPIOZeroError, failure) as error:
         raise OSError(str(error)) from error
 
 

@@ -7,11 +7,13 @@ import types
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPWMPin
 
-from firmware.pins import open_light_hardware
+from firmware.lightcore import LightCore, LightRefused
+from firmware.pins import LightPins, open_light_hardware
 from firmware.real_pins import open_real_pins
 from hardware.board import Board, DriverMissing, load_board
 from tests.support.kiosk_daemons import SIMULATED
-from tests.support.stand_in_gpio import Value, lgpio, libgpiod
+from tests.support.lightworld import CONSENT, World
+from tests.support.stand_in_gpio import LgpioError, Value, break_pin, lgpio, libgpiod
 
 
 def a_board(factory, **light):
@@ -63,6 +65,74 @@ def test_lgpio_is_gpiozeros_own_factory():
     hardware.pins.all_low()
     assert factory.pin(18).state == 0
     hardware.close()
+
+
+@pytest.fixture
+def driven():
+    """A light core over gpiozero's pins, with the clocks, senses and ledger of a World."""
+    world, factory = World(), MockFactory(pin_class=MockPWMPin)
+    pins = LightPins(world.board, factory, LgpioError)
+    core = LightCore(
+        world.board, pins, world, world, lambda: world.now, world.moment, on_fault=world.faults.append
+    )
+    core.lease(1, "s1", CONSENT, world.allowance())
+
+    def pin(light):
+        return factory.pin(world.board.lights[light].pin)
+
+    yield world, core, pin
+    for light in world.board.lights:
+        pin(light).__class__ = MockPWMPin
+    pins.close()
+
+
+def test_a_driver_that_fails_at_one_pin_does_not_keep_uv_lit_and_latches(driven):
+    world, core, pin = driven
+    core.pulse(1, "uv365", 0.5)
+    assert pin("uv365").state == 1.0
+    break_pin(pin("parallel"))
+    world.now += 0.6
+    core.tick()
+    assert pin("uv365").state == 0.0
+    assert "pin_failed" in world.faults
+    core.stop()
+
+
+def test_a_driver_that_fails_to_light_a_pin_is_a_refusal_and_latches(driven):
+    world, core, pin = driven
+    break_pin(pin("cross"))
+    with pytest.raises(LightRefused, match="cross"):
+        core.on(1, "cross", 1.0)
+    assert world.faults == ["pin_failed"]
+
+
+def test_a_pin_that_cannot_be_let_go_of_keeps_no_other():
+    factory = MockFactory(pin_class=MockPWMPin)
+    hardware = open_real_pins(a_board("lgpio"), lgpio(factory))
+    hardware.pins.set("white", 1.0)
+    pin = factory.pin(23)
+
+    def fail(self):
+        raise LgpioError("bad handle")
+
+    pin.__class__ = type("Broken", (MockPWMPin,), {"close": fail})
+    with pytest.raises(OSError, match="let go"):
+        hardware.pins.close()
+    assert factory.pin(18).function == "input"
+    pin.__class__ = MockPWMPin
+    hardware.close()
+
+
+@pytest.mark.parametrize("name", ["GPIO23", "GPIO20"], ids=["lamp", "shroud"])
+def test_a_pin_that_another_process_holds_is_one_sentence(name):
+    class Pin(MockPWMPin):
+        def __init__(self, factory, info):
+            if info.name == name:
+                raise LgpioError("GPIO busy")
+            super().__init__(factory, info)
+
+    with pytest.raises(DriverMissing, match="GPIO busy"):
+        open_real_pins(a_board("lgpio"), lgpio(MockFactory(pin_class=Pin)))
 
 
 def test_gpio_that_may_not_be_opened_is_one_sentence():

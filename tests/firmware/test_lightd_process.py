@@ -14,7 +14,9 @@ import uuid
 import pytest
 
 from firmware.channel import Channel
+from firmware.lightd import LightDaemon
 from firmware.lights import Lights, LightsFault
+from hardware.board import load_board
 from hardware.simulated.pins import PinReader
 from tests.support.kiosk_daemons import (
     ROOT,
@@ -222,6 +224,28 @@ def test_nonsense_is_answered_and_harms_nobody(daemon, state, lights):
     os.write(raw.fileno(), b"\xff\x00 no json")
     raw.close()
     assert lights.status()["lit"] == {"white": 1.0}
+
+
+def test_whatever_fails_at_its_end_the_daemon_lets_go_of_the_rest(tmp_path, monkeypatch):
+    board = load_board(small_board(tmp_path))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def fail(*_):
+        raise RuntimeError("failed")
+
+    daemon = LightDaemon(board, tmp_path / "k")
+    monkeypatch.setattr(daemon, "_turn", fail)
+    monkeypatch.setattr(daemon._core, "stop", fail)
+    monkeypatch.setattr(daemon._notifier, "close", fail)
+    try:
+        with pytest.raises(RuntimeError, match="failed"):
+            daemon.run()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert signal.set_wakeup_fd(-1) == -1
+    again = LightDaemon(board, tmp_path / "k")
+    again._close()
 
 
 def test_a_second_light_daemon_is_refused(daemon, folder, state):

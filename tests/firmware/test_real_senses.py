@@ -322,14 +322,9 @@ def test_libgpiod_reads_both_switches_with_the_same_pull(bus):
 
 def test_a_driver_that_fails_to_read_a_switch_is_an_oserror(bus):
     factory = MockFactory(pin_class=MockPWMPin)
-    modules = gpio.lgpio(factory)
-    hardware = open_real_pins(PI, modules)
-
-    def fail(self):
-        raise modules("lgpio").error("bad handle")
-
+    hardware = open_real_pins(PI, gpio.lgpio(factory))
     pin = factory.pin(PI.interlocks.shroud_pins[0])
-    pin.__class__ = type("Broken", (type(pin),), {"_get_state": fail})
+    gpio.break_pin(pin)
     with pytest.raises(OSError, match="bad handle"):
         hardware.senses.shroud_closed()
     pin.__class__ = MockPWMPin

@@ -76,5 +76,14 @@ def lgpio(factory: Any) -> Callable[[str], Any]:
     return modules.__getitem__
 
 
+def break_pin(pin: Any) -> None:
+    """From now on the driver raises what lgpio raises, where gpiozero sets or reads `pin`."""
+
+    def fail(self: Any, *_: Any) -> None:
+        raise LgpioError("bad handle")
+
+    pin.__class__ = type("Broken", (type(pin),), {"_get_state": fail, "_set_state": fail})
+
+
 def missing(name: str) -> Any:
     raise ImportError(f"No module named {name!r}")
