@@ -100,8 +100,6 @@ class Sequence:
                 missing[name] = "room_lit"
                 continue
             try:
-                if self._is_uv(name):
-                    self._see_closed_eyes()
                 frames.append(self._take(name))
             except _Unusable as unusable:
                 log.warning("frame missing", light=name, reason=unusable.code)
@@ -121,9 +119,14 @@ class Sequence:
         return name != DARK and self.board.lights[name].is_uv
 
     def _take(self, name: str) -> Frame:
-        """A frame under light `name`; tried again where that may help. Raises _Unusable."""
+        """A frame under light `name`; tried again where that may help. Raises _Unusable.
+
+        Each UV pulse has a look at the eyes of its own, and one that an interlock has cut is not fired again.
+        """
         for attempt in range(_TRIES):
             self.watch()
+            if self._is_uv(name):
+                self._see_closed_eyes()
             try:
                 exposure = self._expose(name)
                 disturbed = self._disturbed(name, exposure)
@@ -132,6 +135,8 @@ class Sequence:
                 if not self._is_uv(name) or fault.code in ("unavailable", "fault"):
                     raise
                 raise _Unusable(fault.code) from fault
+            if disturbed is not None and self._is_uv(name):
+                raise _Unusable(disturbed)
             counts = watched(exposure.counts, _READ_OUT_S, _BEAT_S, self._beat)
             pixels = reflectance(self.board, name, counts, exposure, calibration=self.calibration)
             if exposure.timestamp_ns < self._after_ns:
@@ -253,8 +258,10 @@ def pulse_s(board: Board, light: str) -> float:
     """How long a UV pulse is for one frame under `light`: to settle, wait for the next frame to begin, lose
     one, expose it and read it out; off comes sooner.
     """
-    camera = board.camera
-    wanted = camera.settle_ms / 1000 + 4 / camera.still.fps + board.lights[light].exposure_us / 1e6
+    camera, exposure_s = board.camera, board.lights[light].exposure_us / 1e6
+    # A frame takes as long as its exposure, where that is more than the camera's frame time.
+    frame_s = max(1 / camera.still.fps, exposure_s)
+    wanted = camera.settle_ms / 1000 + 4 * frame_s + exposure_s
     return min(wanted, board.limits.uv_pulse_s - OVERRUN_S)
 
 

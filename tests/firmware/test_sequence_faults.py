@@ -219,9 +219,7 @@ def test_open_eyes_are_seen_and_get_no_uv(stage, tmp_path):
     sequence = stage(patient_keeps_eyes_open=True)
     capture, _ = run(sequence)
     assert capture.missing == {"uv365": "eyes_open"}
-    reader = PinReader(tmp_path / "pins.page")
-    assert [item for item in reader.history() if item.channel == "uv365"] == []
-    reader.close()
+    assert uv_rises(tmp_path) == 0
 
 
 def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage, tmp_path):
@@ -229,6 +227,44 @@ def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage
     assert capture.missing == {"uv365": "shroud_open"}
     assert [frame.light for frame in capture.frames] == STEPS[:-1]
     assert lit_lamps(tmp_path) == set()
+
+
+def uv_rises(folder):
+    reader = PinReader(folder / "pins.page")
+    history = reader.history()
+    reader.close()
+    return sum(item.channel == "uv365" and item.level > 0 for item in history)
+
+
+def test_a_uv_pulse_that_an_interlock_has_cut_is_not_fired_again(stage, tmp_path):
+    opened = Moment(light="uv365", after_s=0.02)
+    capture, _ = run(stage(patient_opens_shroud_at=opened, patient_opens_shroud_s=0.05))
+    assert set(capture.missing) == {"uv365"}
+    assert uv_rises(tmp_path) == 1
+
+
+def test_eyes_that_open_after_a_first_uv_pulse_get_no_second_one(stage, tmp_path, patient):
+    sequence = stage()
+    asked = []
+
+    class Told:
+        """The camera; its patient obeys once."""
+
+        prepare, expose = sequence.camera.prepare, sequence.camera.expose
+
+        def tell(self, instruction):
+            asked.append(instruction)
+            patient.eyes_closed = len(asked) == 1
+
+    sequence.camera = Told()
+    lights = dict(sequence.board.lights)
+    lights["uv365"] = lights["uv365"].model_copy(update={"expect": (0.9, 0.95)})
+    sequence.board = sequence.board.model_copy(update={"lights": lights})
+    sequence.__post_init__()
+    capture, _ = run(sequence, phase="uv")
+    assert capture.missing == {"uv365": "eyes_open"}
+    assert asked == ["close_eyes", "close_eyes"]
+    assert uv_rises(tmp_path) == 1
 
 
 def test_a_shroud_opened_late_and_left_open_costs_the_frames_after_it(stage):
