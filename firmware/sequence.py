@@ -66,8 +66,8 @@ class Sequence:
     """Runs the lights of `board` past `camera`. The lease on `lights` is the caller's.
 
     `watch` is called at least every 50 ms while a shutter is open and between lights; whatever it raises
-    ends the sequence. `find_face` gives landmarks to see movement and closed eyes by; without it neither is
-    looked for. Without a `calibration` the board's nominal constants are applied. One Sequence is one run.
+    ends the sequence. `find_face` gives landmarks to see movement and closed eyes by; without it movement is
+    not looked for, and there is no UV. Without a `calibration` the board's nominal constants are applied. One Sequence is one run.
     """
 
     board: Board
@@ -175,10 +175,11 @@ class Sequence:
     def _see_closed_eyes(self) -> None:
         """Look at the eyes in a little white light, right before UV. Raises _Unusable unless they are closed.
 
-        The patient has said so before; this is the machine's own look, and no proof either.
+        The patient has said so before; this is the machine's own look, and no proof either. Where there is
+        nothing to look with, they were not seen.
         """
         if self.board.eye_protection != "closed_eyes" or self.find_face is None:
-            return
+            raise _Unusable("eyes_not_seen")
         self.camera.tell("close_eyes")
         white = self.board.lights[REQUIRED]
         level = _LOOK_LEVEL if white.pwm_hz else 1.0

@@ -197,8 +197,8 @@ class Limits(_Strict):
 class Board(_Strict):
     """One board profile. `simulated` boards say so on every page; `engine` runs the networks.
 
-    `eye_protection` names its detector too: goggles seen, or eyelids seen closed, in the last preview frame;
-    `none` is for boards without UV. `header` is the connector that the pin numbers belong to.
+    `eye_protection` names its detector too: `closed_eyes` are eyelids seen closed right before each UV pulse.
+    `goggles` has none yet, so such a board has no UV; `none` is for boards without UV. `header` is the connector that the pin numbers belong to.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
@@ -309,6 +309,8 @@ def _uv_problems(board: Board) -> Iterator[str]:
         yield "sensors is missing: a board with UV has a photodiode, a current sense and a thermometer"
     if board.eye_protection == "none":
         yield "eye_protection = 'none' is for boards without UV"
+    if board.eye_protection == "goggles":
+        yield "eye_protection = 'goggles' has no detector in this version: use 'closed_eyes'"
     sensors = board.sensors
     if sensors is not None:
         channels = [sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature]

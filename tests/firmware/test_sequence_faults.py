@@ -229,6 +229,21 @@ def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage
     assert lit_lamps(tmp_path) == set()
 
 
+@pytest.mark.parametrize("protection", ["goggles", "none"])
+def test_eyes_that_nothing_can_look_at_get_no_uv(stage, tmp_path, protection):
+    sequence = stage()
+    sequence.board = sequence.board.model_copy(update={"eye_protection": protection})
+    capture, _ = run(sequence)
+    assert capture.missing == {"uv365": "eyes_not_seen"}
+    assert uv_rises(tmp_path) == 0
+
+
+def test_without_a_face_finder_there_is_no_uv(stage, tmp_path):
+    capture, _ = run(stage(find_face=None))
+    assert capture.missing == {"uv365": "eyes_not_seen"}
+    assert uv_rises(tmp_path) == 0
+
+
 def uv_rises(folder):
     reader = PinReader(folder / "pins.page")
     history = reader.history()

@@ -134,6 +134,7 @@ def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
         ("[interlocks]\nshroud_pins = [20, 21]\none_shot_s = 2.0", "", "interlocks is missing"),
         ("one_shot_s = 2.0", "one_shot_s = 2.5", "interlocks.one_shot_s = 2.5"),
         ('eye_protection = "closed_eyes"', 'eye_protection = "none"', "for boards without UV"),
+        ('eye_protection = "closed_eyes"', 'eye_protection = "goggles"', "'goggles' has no detector"),
         ("channel = 2", "channel = 1", "two sensors share a channel"),
         ("address = 0x48", "address = 0x20", "sensors.adc.address"),
         ('pin_factory = "lgpio"', 'pin_factory = "gpiod"', "gpio_chip belongs to pin_factory = 'gpiod'"),
