@@ -67,7 +67,8 @@ class Sequence:
 
     `watch` is called at least every 50 ms while a shutter is open and between lights; whatever it raises
     ends the sequence. `find_face` gives landmarks to see movement and closed eyes by; without it movement is
-    not looked for, and there is no UV. Without a `calibration` the board's nominal constants are applied. One Sequence is one run.
+    not looked for, and there is no UV. Without a `calibration` the board's nominal constants are applied. One
+    Sequence is one run.
     """
 
     board: Board

@@ -198,7 +198,8 @@ class Board(_Strict):
     """One board profile. `simulated` boards say so on every page; `engine` runs the networks.
 
     `eye_protection` names its detector too: `closed_eyes` are eyelids seen closed right before each UV pulse.
-    `goggles` has none yet, so such a board has no UV; `none` is for boards without UV. `header` is the connector that the pin numbers belong to.
+    `goggles` has none yet, so such a board has no UV; `none` is for boards without UV. `header` is the
+    connector that the pin numbers belong to.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
