@@ -196,10 +196,21 @@ def clear(state: Path, staff: str) -> None:
 @click.option("--light", required=True, metavar="LIGHT", help="Whose lamp it is, as the board names it.")
 @click.option("--staff", required=True, metavar="NAME", help="Who put it in; it goes to the log.")
 def new_lamp(state: Path, light: str, staff: str) -> None:
-    """Begin a lamp's hours at 0. Run this as the light daemon's user, then calibrate."""
+    """Begin a lamp's hours at 0. Run this as the light daemon's user, then calibrate.
+
+    A new UV lamp stays locked until its irradiance was measured.
+    """
     with _talking_to(state) as daemon:
-        daemon.new_lamp(light, staff)
-    click.echo(f"{light} begins at 0 h. Run 'dermakiosk calibrate' now.")
+        measure = daemon.new_lamp(light, staff)
+    if measure:
+        click.echo(
+            f"{light} begins at 0 h, and UV is locked. Measure the new lamp's irradiance at the eye plane,"
+            f" write it and today's date into lights.{light}.irradiance_w_m2 and calibrated_on of the board"
+            " profile, restart the light daemon, and run 'dermakiosk lights clear'."
+            " Then run 'dermakiosk calibrate'."
+        )
+    else:
+        click.echo(f"{light} begins at 0 h. Run 'dermakiosk calibrate' now.")
 
 
 class CheckFailed(Exception):

@@ -76,6 +76,12 @@ class Ledger(Protocol):
     def clear(self, staff: str) -> None:
         """Keep that `staff` cleared the latched fault. Raises DoseRefused when it cannot be written."""
 
+    def renew(self, light: str, staff: str, at: Moment) -> None:
+        """Keep that `staff` put a new lamp into `light`. Raises DoseRefused, as `charge` does."""
+
+    def renewed_at(self, light: str) -> float | None:
+        """When (Unix seconds) the lamp of `light` was put in; None for the first. Raises DoseRefused."""
+
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
@@ -87,6 +93,8 @@ CREATE INDEX IF NOT EXISTS pulses_by_session ON pulses (session);
 CREATE INDEX IF NOT EXISTS pulses_by_wall ON pulses (wall);
 CREATE TABLE IF NOT EXISTS faults (
     id INTEGER PRIMARY KEY, wall REAL NOT NULL, fault TEXT NOT NULL, cleared_by TEXT);
+CREATE TABLE IF NOT EXISTS lamps (
+    id INTEGER PRIMARY KEY, wall REAL NOT NULL, light TEXT NOT NULL, renewed_by TEXT NOT NULL);
 """
 
 
@@ -108,12 +116,8 @@ class DoseLedger:
 
     def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:
         """See Ledger.charge. Raises DoseRefused: clock_unknown, dose_limit, pulse_limit, ledger_failed."""
-        if not at.wall >= EARLIEST_CREDIBLE:
-            raise DoseRefused("clock_unknown", "The time is not known, so there is no UV.")
         with self._transaction() as database:
-            newest = database.execute("SELECT max(wall) FROM pulses").fetchone()[0]
-            if newest is not None and at.wall < newest - _SLEW_S:
-                raise DoseRefused("clock_unknown", "The clock ran backwards, so there is no UV.")
+            self._refuse_unknown_time(database, at)
             pulses, in_scan = database.execute(
                 "SELECT count(*), coalesce(sum(dose_j_m2), 0) FROM pulses WHERE session = ?",
                 (self._hmac(b"session", dose.session),),
@@ -161,6 +165,27 @@ class DoseLedger:
         """See Ledger.clear."""
         with self._transaction() as database:
             database.execute("UPDATE faults SET cleared_by = ? WHERE cleared_by IS NULL", (staff,))
+
+    def renew(self, light: str, staff: str, at: Moment) -> None:
+        """See Ledger.renew. A lamp put in at a time that is not known could pass for one measured since."""
+        with self._transaction() as database:
+            self._refuse_unknown_time(database, at)
+            database.execute(
+                "INSERT INTO lamps (wall, light, renewed_by) VALUES (?, ?, ?)", (at.wall, light, staff)
+            )
+
+    def renewed_at(self, light: str) -> float | None:
+        """See Ledger.renewed_at."""
+        with self._transaction() as database:
+            row = database.execute("SELECT max(wall) FROM lamps WHERE light = ?", (light,)).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def _refuse_unknown_time(self, database: sqlite3.Connection, at: Moment) -> None:
+        if not at.wall >= EARLIEST_CREDIBLE:
+            raise DoseRefused("clock_unknown", "The time is not known, so there is no UV.")
+        newest = database.execute("SELECT max(wall) FROM pulses").fetchone()[0]
+        if newest is not None and at.wall < newest - _SLEW_S:
+            raise DoseRefused("clock_unknown", "The clock ran backwards, so there is no UV.")
 
     def _insert(self, database: sqlite3.Connection, dose: Dose, at: Moment) -> None:
         who, scan = self._hmac(b"reference", dose.reference), self._hmac(b"session", dose.session)

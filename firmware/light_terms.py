@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from firmware.doses import Dose
+from firmware.doses import Dose, DoseRefused
 from firmware.stamps import ConsentStamp, UvAllowance
 
 # Whether the photodiode sees the UV lamp lit, and whether the current sense does; None where one of them
@@ -24,6 +24,22 @@ class LightRefused(Exception):
         super().__init__(sentence)
         self.code = code
         self.retry_s = retry_s
+
+
+@contextlib.contextmanager
+def refusals_of_the_ledger() -> Iterator[None]:
+    """What the ledger refuses, the light core refuses."""
+    try:
+        yield
+    except DoseRefused as refused:
+        raise LightRefused(refused.code, str(refused)) from refused
+
+
+def staff_name(staff: str) -> str:
+    """The name that `staff` give, for what only they may do. Raises LightRefused where there is none."""
+    if not staff.strip():
+        raise LightRefused("bad_request", "This is done under the name of a member of staff: give one.")
+    return staff.strip()
 
 
 class Pins(Protocol):

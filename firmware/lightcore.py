@@ -9,12 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 from firmware.doses import Dose, DoseRefused, Ledger, Moment
+from firmware.interlocks import interlocks, open_interlock
+from firmware.irradiance import good_irradiance
 from firmware.latch import FaultLatch
-from firmware.light_terms import DARK, LIT, Check, Lease, LightRefused, Pins, Pulse, Senses
+from firmware.light_terms import (
+    DARK,
+    LIT,
+    Check,
+    Lease,
+    LightRefused,
+    Pins,
+    Pulse,
+    Senses,
+    refusals_of_the_ledger,
+    staff_name,
+)
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, Light
 
@@ -50,8 +62,7 @@ class LightCore:
         on_fault: Callable[[str], None] = lambda fault: None,
     ) -> None:
         self._lights: Mapping[str, Light] = board.lights
-        self._simulated = board.simulated
-        self._limits = board.limits
+        self._board, self._limits = board, board.limits
         self._pins, self._senses, self._ledger = pins, senses, ledger
         self._monotonic, self._moment, self._on_fault = monotonic, moment, on_fault
         self._lease: Lease | None = None
@@ -136,12 +147,9 @@ class LightCore:
         self._latched.read()
         if self._stopped or self._latched.fault is None:
             raise LightRefused("no_fault", "There is no fault to clear.")
-        if not staff.strip():
-            raise LightRefused("bad_request", "A fault is cleared under the name of a member of staff.")
-        if self._lease is not None or self._pulse is not None or self._check_dark_at is not None:
-            raise LightRefused("busy", "The lights are in use.", self._limits.lease_silence_s)
+        check = Check(client, staff_name(staff))
+        self._refuse_if_in_use()
         self._all_low()
-        check = Check(client, staff.strip())
         if self._uv_light is None:
             check.seen = True
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
@@ -154,6 +162,21 @@ class LightCore:
             self._refuse_open_interlock()
             self._fire(self._uv_light, _CHECK_S, dose)
         self._check, self._check_state = check, "running"
+
+    def new_lamp(self, light: str, staff: str) -> bool:
+        """`staff` put a new lamp into `light`; returns whether it has to be measured before it is lit again.
+
+        UV has: it stays locked until its irradiance was measured on this day or later, and until the light
+        check has passed.
+        """
+        self.tick()
+        is_uv, name = self._known(light).is_uv, staff_name(staff)
+        if is_uv:
+            self._refuse_if_in_use()
+            with refusals_of_the_ledger():
+                self._ledger.renew(light, name, self._moment())
+            self._latch("uv_lamp_new")
+        return is_uv
 
     def off(self, client: int) -> None:
         """All lights off. Any client may ask; darkness needs no lease."""
@@ -226,12 +249,8 @@ class LightCore:
         }
 
     def interlocks(self) -> dict[str, Any]:
-        """Which interlock is open now, and each of the shroud's switches (None where they cannot be read)."""
-        try:
-            shroud: tuple[bool, bool] | None = self._senses.shroud_closed()
-        except OSError:
-            shroud = None
-        return {"interlock": self._open_interlock(), "shroud_closed": shroud}
+        """See firmware.interlocks."""
+        return interlocks(self._senses, self._limits)
 
     def _held_by(self, client: int) -> Lease:
         if self._lease is None or self._lease.client != client:
@@ -251,6 +270,10 @@ class LightCore:
             code, what = ("fault", "The lights are") if self._latched.locks_all else ("uv_fault", "UV is")
             raise LightRefused(code, f"{what} locked by a fault ({self._latched.fault}): call staff.")
 
+    def _refuse_if_in_use(self) -> None:
+        if self._lease is not None or self._pulse is not None or self._check_dark_at is not None:
+            raise LightRefused("busy", "The lights are in use.", self._limits.lease_silence_s)
+
     def _refuse_flashing(self) -> None:
         wait = self._last_rise + 1.0 / self._limits.flashes_per_s - self._monotonic()
         if wait > 0:
@@ -269,33 +292,21 @@ class LightCore:
             raise LightRefused("eyes_not_confirmed", "Eye protection was not confirmed just now.")
         return uv
 
-    def _irradiance(self, light: Light) -> float:
-        """Irradiance at the eye plane in W/m², from a measurement that is still good."""
-        irradiance, measured = light.irradiance_w_m2, light.calibrated_on
-        if irradiance is None or measured is None:
-            raise LightRefused("not_calibrated", "The irradiance of this lamp is not known.")
-        if irradiance > self._limits.uv_lockout_w_m2:
-            raise LightRefused("too_bright", "The lamp is brighter than the lock-out: no UV.")
-        if measured == "simulated":
-            if not self._simulated:
-                raise LightRefused("not_calibrated", "The irradiance of this lamp was never measured.")
-            return irradiance
-        today = datetime.fromtimestamp(self._moment().wall, timezone.utc).date()
-        if not 0 <= (today - measured).days <= self._limits.uv_calibration_days:
-            raise LightRefused("not_calibrated", "The irradiance of this lamp was measured too long ago.")
-        return irradiance
+    def _irradiance(self, light: str) -> float:
+        """Irradiance at the eye plane in W/m², from a measurement of this very lamp that is still good."""
+        with refusals_of_the_ledger():
+            renewed_at = self._ledger.renewed_at(light)
+        return good_irradiance(self._board, light, self._moment().wall, renewed_at)
 
     def _charge(self, light: str, seconds: float, who: tuple[str, str], elsewhere: float) -> Dose:
         """All dark, every interlock closed, and the pulse of `light` for `who` written down."""
-        irradiance = self._irradiance(self._lights[light])
+        irradiance = self._irradiance(light)
         self._all_low()
         self._refuse_flashing()
         self._refuse_open_interlock()
         dose = Dose(*who, irradiance * (seconds + OVERRUN_S))
-        try:
+        with refusals_of_the_ledger():
             self._ledger.charge(dose, elsewhere, self._limits, self._moment())
-        except DoseRefused as refused:
-            raise LightRefused(refused.code, str(refused)) from refused
         return dose
 
     def _fire(self, light: str, seconds: float, charged: Dose) -> float:
@@ -317,15 +328,7 @@ class LightCore:
             self._on_fault(refused.code)
 
     def _open_interlock(self) -> str | None:
-        try:
-            if self._senses.shroud_closed() != (True, True):
-                return "shroud_open"
-            # Written so that a reading that is not a number counts as too hot.
-            if not self._senses.lamp_temperature_c() < self._limits.lamp_temperature_c:
-                return "lamp_hot"
-        except OSError:
-            return "sense_failed"
-        return None
+        return open_interlock(self._senses, self._limits)
 
     def _refuse_open_interlock(self) -> None:
         interlock = self._open_interlock()

@@ -49,7 +49,7 @@ class LightDaemon:
         light, run = state / "light", state / "run"
         for folder in (light, run):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._simulated, self._lamps = board.simulated, frozenset(board.lights)
+        self._simulated = board.simulated
         self._owner = _own(light / "owner.lock")
         self._hardware = open_light_hardware(board, run)
         self._ledger = DoseLedger(light / "doses.sqlite")
@@ -186,10 +186,10 @@ class LightDaemon:
         elif what == "new_lamp":
             self._refuse_if_not_staff(client, "says that a lamp is new")
             light, staff = str(request["light"]), str(request["staff"])
-            if light not in self._lamps:
-                raise LightRefused("unknown_light", f"This board has no lamp named {light!r}.")
+            measure = self._core.new_lamp(light, staff)
             self._note("new_lamp", light=light, staff=staff, hours=self._hours.hours().get(light, 0.0))
             self._hours.renew(light)
+            return {"measure": measure}
         elif what == "status":
             return {
                 **self._core.status(),

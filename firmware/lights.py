@@ -78,9 +78,11 @@ class Lights:
             time.sleep(0.02)
         return bool(state == "passed")
 
-    def new_lamp(self, light: str, staff: str) -> None:
-        """`staff` put in a new lamp: its hours begin at 0. Raises LightsFault."""
-        self._ask(do="new_lamp", light=light, staff=staff)
+    def new_lamp(self, light: str, staff: str) -> bool:
+        """`staff` put in a new lamp: its hours begin at 0. Returns whether UV is locked until its irradiance
+        was measured. Raises LightsFault.
+        """
+        return bool(self._ask(do="new_lamp", light=light, staff=staff)["measure"])
 
     def status(self) -> dict[str, Any]:
         """What is lit, whether leased, which fault, what the sensors read, how long each lamp was lit in its

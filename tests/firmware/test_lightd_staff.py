@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import date, datetime, timezone
 
 import pytest
 
@@ -134,6 +135,77 @@ def test_a_fault_that_could_not_be_written_is_written_later():
     assert world.core.status()["fault"] == "light_unasked"
 
 
+MEASURED = date(2027, 1, 10)
+
+
+def refusal(ask):
+    with pytest.raises(LightRefused) as refused:
+        ask()
+    return refused.value.code
+
+
+def test_a_new_uv_lamp_is_locked_until_it_was_measured_and_staff_cleared_it():
+    world = World(calibrated_on=MEASURED)
+    world.renew_lamp()
+    world.lease(1, "s1", world.allowance())
+    world.on(1, "white")
+    assert refusal(lambda: world.pulse(1, 0.1)) == "uv_fault"
+    world.hang_up(1)
+    world.advance(0.4)
+    with pytest.raises(LightRefused, match="new lamp since 2027-01-15"):
+        world.clear_by_staff()
+    world.restart()
+    assert world.core.status()["fault"] == "uv_lamp_new"
+    world.measure_lamp()
+    world.lease(1, "s2", world.allowance())
+    assert refusal(lambda: world.pulse(1, 0.1)) == "uv_fault"
+    world.hang_up(1)
+    world.advance(0.4)
+    world.clear_by_staff()
+    assert world.core.status()["check"] == "passed"
+    world.lease(1, "s3", world.allowance())
+    world.pulse(1, 0.1)
+    assert world.judge() == []
+
+
+def test_a_new_lamp_in_place_of_a_dead_one_is_measured_too():
+    world = World(calibrated_on=MEASURED)
+    world.set_blind(True)
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.advance(0.4, beat=1)
+    world.hang_up(1)
+    world.advance(0.4)
+    assert world.core.status()["fault"] == "uv_unseen"
+    world.set_blind(False)
+    world.renew_lamp()
+    assert refusal(world.clear_by_staff) == "not_calibrated"
+    world.measure_lamp()
+    world.clear_by_staff()
+    assert world.core.status()["fault"] is None
+
+
+def test_a_new_simulated_lamp_is_not_what_the_profile_says_either():
+    world = World()
+    world.renew_lamp()
+    assert refusal(world.clear_by_staff) == "not_calibrated"
+
+
+def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
+    world = World()
+    assert refusal(lambda: world.core.new_lamp("white", " ")) == "bad_request"
+    assert refusal(lambda: world.core.new_lamp("green", "nurse")) == "unknown_light"
+    world.lease(1, "s1", world.allowance())
+    assert refusal(world.renew_lamp) == "busy"
+    world.hang_up(1)
+    world.wall_offset = 0.0
+    assert refusal(world.renew_lamp) == "clock_unknown"
+    world.set_ledger_fails(True)
+    assert refusal(world.renew_lamp) == "ledger_failed"
+    assert world.core.status()["fault"] is None
+    assert not world.core.new_lamp("white", "nurse")
+
+
 def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
     limits = load_board(SIMULATED).limits
     ledger = DoseLedger(tmp_path / "doses.sqlite")
@@ -217,5 +289,31 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         with pytest.raises(LightsFault, match="no fault"):
             again.clear("nurse")
         again.close()
+    finally:
+        daemon.end()
+
+
+def test_staff_renews_the_uv_lamp_by_command(tmp_path):
+    state, today = tmp_path / "k", datetime.now(timezone.utc).date()
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    new_lamp = ["new-lamp", "--light", "uv365", "--staff"]
+    clear = ["clear", "--staff", "nurse", "--hood-is-empty"]
+    try:
+        assert lights_command(state, *new_lamp, "").returncode == 1
+        said = lights_command(state, *new_lamp, "nurse")
+        assert said.returncode == 0, said.stderr
+        assert "lights.uv365.irradiance_w_m2 and calibrated_on" in said.stdout
+        assert "dermakiosk lights clear" in said.stdout
+        refused = lights_command(state, *clear)
+        assert refused.returncode == 1
+        assert f"new lamp since {today}" in refused.stderr
+        daemon.end()
+        board = small_board(tmp_path)
+        measured = board.read_text().replace('calibrated_on = "simulated"', f"calibrated_on = {today}")
+        board.write_text(measured)
+        daemon = Daemon("lightd", board, state)
+        cleared = lights_command(state, *clear)
+        assert cleared.returncode == 0, cleared.stderr
+        assert "uv_lamp_new is cleared" in cleared.stdout
     finally:
         daemon.end()

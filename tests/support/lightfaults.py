@@ -138,6 +138,8 @@ class Scene:
             for which, how in enumerate(world.lamp_senses):
                 if how:
                     world.set_blind(False, which)
+        if world.lamp_is_new and random.random() < 0.8:
+            world.measure_lamp()
         if world.core.status()["fault"] and random.random() < 0.7:
             self.clear()
         if random.random() < 0.2:
@@ -352,6 +354,15 @@ def kill_without_ledger(scene: Scene) -> None:
     world.set_ledger_fails(False)
 
 
+def renew_the_lamp(scene: Scene) -> None:
+    """Staff put in a new lamp, and some think that a light check will do."""
+    scene.world.hang_up(1)
+    scene.world.advance(0.4)
+    scene.world.renew_lamp()
+    if scene.random.random() < 0.5:
+        scene.clear()
+
+
 def clear_at_will(scene: Scene) -> None:
     """Staff clears a fault without looking, whatever state the lamp is in."""
     scene.clear()
@@ -381,6 +392,7 @@ _BEFORE = [
     flash,
     take_all_there_is,
     kill_without_ledger,
+    renew_the_lamp,
     clear_at_will,
 ]
 _DURING = [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firmware import doses, latch, light_terms, lightcore
+from firmware import doses, interlocks, irradiance, latch, light_terms, lightcore
 from firmware.doses import DoseLedger
 from firmware.lightcore import LightCore
 
@@ -36,7 +37,13 @@ class Mutant:
 @functools.cache
 def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[DoseLedger]]:
     """The core and the ledger, made from their sources with the change; other modules are as they are."""
-    modules = {"doses": doses, "latch": latch, "lightcore": lightcore}
+    modules = {
+        "doses": doses,
+        "interlocks": interlocks,
+        "irradiance": irradiance,
+        "latch": latch,
+        "lightcore": lightcore,
+    }
     made: dict[str, types.ModuleType] = {}
     for name, original in modules.items():
         source = Path(str(original.__file__)).read_text()
@@ -45,13 +52,19 @@ def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[Dose
                 raise ValueError(f"{old!r} is {source.count(old)} times in firmware/{name}.py, not once.")
             source = source.replace(old, new)
         module = types.ModuleType(f"mutated_{name}")
+        module.__dict__["contextlib"] = contextlib
         # Dataclasses look their own module up by this name.
         module.__dict__["__name__"] = original.__name__
         exec(compile(source, f"firmware/{name}.py", "exec"), module.__dict__)
         module.__dict__.update({key: getattr(doses, key) for key in ("DoseRefused", "Dose", "Moment")})
         made[name] = module
     made["lightcore"].__dict__.update(
-        {"FaultLatch": made["latch"].FaultLatch, "LightRefused": light_terms.LightRefused}
+        {
+            "FaultLatch": made["latch"].FaultLatch,
+            "open_interlock": made["interlocks"].open_interlock,
+            "good_irradiance": made["irradiance"].good_irradiance,
+            "LightRefused": light_terms.LightRefused,
+        }
     )
     return made["lightcore"].LightCore, made["doses"].DoseLedger
 
@@ -62,6 +75,10 @@ def _loose(rule: str, violation: str, **limits: float) -> Mutant:
 
 def _core(rule: str, violation: str, old: str, new: str) -> Mutant:
     return Mutant(rule, violation, (), "lightcore", old, new)
+
+
+def _interlock(rule: str, violation: str, old: str, new: str) -> Mutant:
+    return Mutant(rule, violation, (), "interlocks", old, new)
 
 
 def _ledger(rule: str, violation: str, old: str, new: str) -> Mutant:
@@ -82,25 +99,25 @@ MUTANTS = [
     _loose("eye protection within 30 s", "eye protection", eye_protection_s=1e9),
     _loose("no faster than 3 Hz", "flashing", flashes_per_s=1e9),
     _core("a pulse ends by itself", "a pulse beyond the limit", "now >= self._pulse.ends_at or not", "not"),
-    _core(
+    _interlock(
         "the shroud's first switch",
         "interlock open",
-        "shroud_closed() != (True, True)",
-        "shroud_closed()[1] is not True",
+        "senses.shroud_closed() != (True, True)",
+        "senses.shroud_closed()[1] is not True",
     ),
-    _core(
+    _interlock(
         "the shroud's second switch",
         "interlock open",
-        "shroud_closed() != (True, True)",
-        "shroud_closed()[0] is not True",
+        "senses.shroud_closed() != (True, True)",
+        "senses.shroud_closed()[0] is not True",
     ),
-    _core(
+    _interlock(
         "a temperature that is no number is hot",
         "interlock open",
-        "not self._senses.lamp_temperature_c() <",
-        "self._senses.lamp_temperature_c() >=",
+        "not senses.lamp_temperature_c() <",
+        "senses.lamp_temperature_c() >=",
     ),
-    _core(
+    _interlock(
         "a sense that fails is an open interlock", "interlock open", 'return "sense_failed"', "return None"
     ),
     _core(
@@ -152,8 +169,8 @@ MUTANTS = [
     _core(
         "the ledger's no is a no",
         "not in the ledger",
-        "raise LightRefused(refused.code, str(refused)) from refused\n        return dose",
-        "pass\n        return dose",
+        "with refusals_of_the_ledger():\n            self._ledger.charge(",
+        "with contextlib.suppress(DoseRefused):\n            self._ledger.charge(",
     ),
     _core(
         "a late pulse is owned up to",
@@ -213,6 +230,15 @@ MUTANTS = [
         "passed=dark and self._check.seen",
         "passed=True",
     ),
+    Mutant(
+        "a new lamp is measured before it is lit",
+        "not measured",
+        (),
+        "irradiance",
+        "if renewed_at is not None and (",
+        "if False and (",
+    ),
+    _core("a new lamp is locked until staff clears it", "a new lamp", 'self._latch("uv_lamp_new")', "pass"),
     Mutant(
         "a fault outlives a restart",
         "lit after",

@@ -43,8 +43,10 @@ class Tape:
 
     grace_s: float
     irradiance: float
-    # When the lamp was measured, in days since 1970; a simulated lamp never was.
-    calibrated_day: int | None = None
+    # (since when, the day of the measurement that the profile names, since 1970); None for a simulated lamp.
+    calibrated: list[tuple[float, int | None]] = field(default_factory=list)
+    # When a new lamp was put in, with the wall clock then.
+    renewed: list[tuple[float, float]] = field(default_factory=list)
     pins: list[tuple[float, str, float]] = field(default_factory=list)
     open: list[tuple[float, bool]] = field(default_factory=list)
     beats: list[tuple[float, int]] = field(default_factory=list)
@@ -133,7 +135,10 @@ class Judge:
             found.append("UV without knowing the time")
         if tape.irradiance > LOCKOUT_W:
             found.append("UV beyond the lock-out")
-        day = tape.calibrated_day
+        day = next((day for at, day in reversed(tape.calibrated) if at <= begin), None)
+        new = [int(wall / DAY_S) for at, wall in tape.renewed if at <= begin]
+        if new and (day is None or day < max(new)):
+            found.append("UV from a new lamp that was not measured")
         days = [int(wall / DAY_S) - day for wall in (grant.wall - LEDGER_S, grant.wall)] if day else [0]
         if not any(0 <= age <= CALIBRATION_DAYS for age in days):
             found.append("UV from a lamp measured too long ago")
@@ -202,6 +207,8 @@ class Judge:
                 and self._stalled(begin, end) == 0
             ):
                 found += self._lit_while_locked(end, uv_only=True, why="a sensor gone blind")
+        for at, _ in tape.renewed:
+            found += self._lit_while_locked(at, uv_only=True, why="a new lamp")
         for at in tape.cleared:
             if self._state(tape.stuck, at - _TINY) and not self._state(tape.sightless, at - _TINY):
                 found.append("a fault cleared with the lamp stuck")

@@ -20,6 +20,7 @@ CONSENT = ConsentStamp("1", "en", datetime(2026, 1, 1, tzinfo=timezone.utc))
 LOOP_S = 0.01
 GRACE_S = 0.011
 _MESSAGE_S = 1e-5
+_EPOCH = date(1970, 1, 1)
 
 
 @functools.cache
@@ -65,7 +66,8 @@ class World:
         self.faults: list[str] = []
         self.tape = Tape(GRACE_S, irradiance, rows=[])
         if isinstance(calibrated_on, date):
-            self.tape.calibrated_day = (calibrated_on - date(1970, 1, 1)).days
+            self.tape.calibrated.append((-1.0, (calibrated_on - _EPOCH).days))
+        self.lamp_is_new = False
         self.leases: dict[int, tuple[str, UvAllowance | None]] = {}
         self._core_class = core
         self._database = ledger(":memory:")
@@ -124,6 +126,21 @@ class World:
         self.advance(0.4)
         if self.core.status()["check"] == "passed":
             self.tape.cleared.append(self.now)
+
+    def renew_lamp(self) -> None:
+        """Staff put in a new UV lamp."""
+        self.core.new_lamp("uv365", "nurse")
+        self.tape.renewed.append((self.now, self.wall()))
+        self.lamp_is_new = True
+
+    def measure_lamp(self) -> None:
+        """Staff measure the UV lamp, write that into the profile, and restart the daemon."""
+        today = datetime.fromtimestamp(self.wall(), timezone.utc).date()
+        lamp = self.board.lights["uv365"].model_copy(update={"calibrated_on": today})
+        self.board = self.board.model_copy(update={"lights": {**self.board.lights, "uv365": lamp}})
+        self.restart()
+        self.tape.calibrated.append((self.now, (today - _EPOCH).days))
+        self.lamp_is_new = False
 
     def terminate(self) -> None:
         """SIGTERM, then a new daemon."""
@@ -272,6 +289,14 @@ class World:
     def clear(self, staff: str) -> None:
         self._fail()
         self._database.clear(staff)
+
+    def renew(self, light: str, staff: str, at: Moment) -> None:
+        self._fail()
+        self._database.renew(light, staff, at)
+
+    def renewed_at(self, light: str) -> float | None:
+        self._fail()
+        return self._database.renewed_at(light)
 
     def _fail(self) -> None:
         if self.ledger_fails:
