@@ -8,7 +8,7 @@ from collections.abc import Callable
 from firmware.doses import DoseRefused, Ledger, Moment
 
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
-UV_ONLY = frozenset({"uv_unseen", "uv_lamp_new"})
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", "uv_lamp_new"})
 
 
 class FaultLatch:

@@ -213,12 +213,14 @@ class LightCore:
             self._all_low()
         if self._check_dark_at is not None and now >= self._check_dark_at and self._pulse is None:
             self._check_dark_at = None
-            # A sensor that does not answer has not seen darkness.
-            dark = self._senses.uv_seen() == DARK
-            if not dark:
+            seen = self._senses.uv_seen()
+            if True in seen:
                 self._latch("light_after_off")
+            elif seen != DARK:
+                # A sensor that does not answer has not seen darkness; it is needed for UV alone.
+                self._latch("dark_unseen")
             if self._check is not None:
-                self._end_check(passed=dark and self._check.seen)
+                self._end_check(passed=seen == DARK and self._check.seen)
         elif self._pulse is None and now >= self._watch_at:
             self._watch_at = now + _IDLE_WATCH_S
             if now >= self._write_at and self._lease is None:

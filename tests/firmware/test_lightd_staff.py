@@ -34,6 +34,12 @@ def latched() -> World:
     return world
 
 
+def refusal(ask):
+    with pytest.raises(LightRefused) as refused:
+        ask()
+    return refused.value.code
+
+
 def test_staff_clears_a_fault_by_a_light_check_that_passes():
     world = latched()
     world.set_uv_stuck(False)
@@ -96,6 +102,25 @@ def test_a_sensor_that_does_not_answer_means_no_uv(sensor):
     assert world.uv_intervals() == []
 
 
+@pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
+def test_a_sensor_lost_in_a_pulse_locks_uv_until_it_is_back_and_staff_cleared_it(sensor):
+    world = World()
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.2)
+    world.advance(0.1, beat=1)
+    world.set_lost(True, sensor)
+    world.advance(0.4, beat=1)
+    assert world.faults == ["dark_unseen"]
+    world.on(1, "white")
+    assert refusal(lambda: world.pulse(1, 0.1)) == "uv_fault"
+    world.hang_up(1)
+    world.advance(0.4)
+    assert refusal(world.clear_by_staff) == "sense_failed"
+    world.set_lost(False, sensor)
+    world.clear_by_staff()
+    assert world.core.status()["fault"] is None
+
+
 def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark():
     world = World()
     world.set_uv_stuck(True)
@@ -136,12 +161,6 @@ def test_a_fault_that_could_not_be_written_is_written_later():
 
 
 MEASURED = date(2027, 1, 10)
-
-
-def refusal(ask):
-    with pytest.raises(LightRefused) as refused:
-        ask()
-    return refused.value.code
 
 
 def test_a_new_uv_lamp_is_locked_until_it_was_measured_and_staff_cleared_it():

@@ -474,6 +474,9 @@ def test_a_fault_in_a_pulse_ends_it_at_the_next_look(world, fault):
     world.advance(0.5, beat=1)
     ((_, end),) = world.uv_intervals()
     assert end - at <= 0.011
+    # Only without the converter was darkness not seen; and that is no reason to do without white light.
+    assert world.faults == (["dark_unseen"] if fault is lose_the_converter else [])
+    world.on(1, "white")
 
 
 def test_a_value_stuck_at_lit_locks_the_lights_after_the_pulse(world):

@@ -85,6 +85,7 @@ def _ledger(rule: str, violation: str, old: str, new: str) -> Mutant:
     return Mutant(rule, violation, (), "doses", old, new)
 
 
+_LOOK_AFTER_OFF = "            self._check_dark_at = None\n            seen = self._senses.uv_seen()\n"
 MUTANTS = [
     _loose("a pulse lasts at most 1 s", "a pulse beyond the limit", uv_pulse_s=3.0),
     _loose("six pulses a scan", "pulses, ", uv_pulses_per_scan=99),
@@ -185,7 +186,16 @@ MUTANTS = [
         "if False:",
     ),
     _core(
-        "a lamp that stays on locks", "a lamp stuck", "            if not dark:\n", "            if False:\n"
+        "a lamp that stays on locks",
+        "a lamp stuck",
+        '            if True in seen:\n                self._latch("light_after_off")',
+        '            if False:\n                self._latch("light_after_off")',
+    ),
+    _core(
+        "a sensor that does not answer after off locks UV",
+        "not seen dark",
+        'self._latch("dark_unseen")',
+        "pass",
     ),
     _core("a sensor that sees nothing locks UV", "gone blind", "if pulse.seen is False:", "if False:"),
     _core(
@@ -203,14 +213,14 @@ MUTANTS = [
     _core(
         "the photodiode has to see the lamp dark",
         "a lamp stuck",
-        "dark = self._senses.uv_seen() == DARK",
-        "dark = self._senses.uv_seen()[1] is False",
+        _LOOK_AFTER_OFF,
+        _LOOK_AFTER_OFF + "            seen = (False, seen[1])\n",
     ),
     _core(
         "the current sense has to see the lamp dark",
         "a lamp stuck",
-        "dark = self._senses.uv_seen() == DARK",
-        "dark = self._senses.uv_seen()[0] is False",
+        _LOOK_AFTER_OFF,
+        _LOOK_AFTER_OFF + "            seen = (seen[0], False)\n",
     ),
     _core(
         "no UV while a sensor of the lamp does not answer",
@@ -227,7 +237,7 @@ MUTANTS = [
     _core(
         "a light check must see the lamp and darkness",
         "cleared with",
-        "passed=dark and self._check.seen",
+        "passed=seen == DARK and self._check.seen",
         "passed=True",
     ),
     Mutant(

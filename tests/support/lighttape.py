@@ -196,6 +196,9 @@ class Judge:
             looked = self._overlap(tape.stuck, end, look) >= look - end - _TINY
             if looked and self._overlap(tape.sightless, end, look) == 0 and self._stalled(end, look) == 0:
                 found += self._lit_while_locked(look, uv_only=False, why="a lamp stuck")
+            unanswered = self._overlap(tape.lost, end, look) >= look - end - _TINY
+            if unanswered and end not in tape.killed and self._stalled(end, look) == 0:
+                found += self._lit_while_locked(look, uv_only=True, why="a lamp not seen dark")
             if end - begin > PULSE_S + _TINY:
                 found += self._lit_while_locked(end, uv_only=False, why="a pulse beyond the limit")
             whole = self._overlap(tape.blind, begin, end) >= end - begin - _TINY
