@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,7 +20,9 @@ _T = TypeVar("_T")
 
 
 class Exposure(Protocol):
-    """One exposure, its shutter closed. `timestamp_ns` is its begin on the monotonic clock."""
+    """One exposure, its shutter closed. `timestamp_ns` is its begin on the monotonic clock, `end_ns` when the
+    shutter had closed on the last row for sure: no later than `Camera.expose` returned.
+    """
 
     @property
     def exposure_us(self) -> int: ...
@@ -31,8 +33,16 @@ class Exposure(Protocol):
     @property
     def timestamp_ns(self) -> int: ...
 
+    @property
+    def end_ns(self) -> int: ...
+
     def counts(self) -> npt.NDArray[np.uint16]:
         """Read it out: H×W×3 RGB linear counts, black level included."""
+
+
+def lit_to_its_end(exposure: Exposure, status: Mapping[str, Any]) -> bool:
+    """Whether a UV pulse, over by now as the light daemon's `status` has it, lit the last row to its end."""
+    return bool(status["pulse_over_ns"] >= exposure.end_ns)
 
 
 class Camera(Protocol):

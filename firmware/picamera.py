@@ -44,6 +44,7 @@ class PiExposure:
     exposure_us: int
     gain: float
     timestamp_ns: int
+    end_ns: int
     mode: Mode
     rotation: int
     bits: int
@@ -202,6 +203,13 @@ class PiCamera:
         with contextlib.suppress(CancelledError, JobTimeoutError):
             self._camera.wait(job, timeout=_TAKE_BACK_S).release()
 
+    def _end_ns(self, found: dict[str, Any]) -> int:
+        """When the last row had ended its exposure: the rows are read out one after the other, all of them in
+        a frame time at most, and a frame that is here has been.
+        """
+        frame_ns = round(1e9 / self._profile.still.fps)
+        return min(int(found["SensorTimestamp"]) + frame_ns, time.monotonic_ns())
+
     def _copied(self, request: Any, found: dict[str, Any], begin_ns: int, mode: Mode) -> PiExposure:
         width, height = self._size
         # A row is padded to the hardware's liking, and comes as bytes.
@@ -210,6 +218,7 @@ class PiCamera:
             exposure_us=int(found["ExposureTime"]),
             gain=float(found["AnalogueGain"]),
             timestamp_ns=begin_ns,
+            end_ns=self._end_ns(found),
             mode=mode,
             rotation=self._profile.rotate_deg,
             bits=self._profile.bits,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from firmware.calibration import Calibration
-from firmware.camera import Camera, Exposure, reflectance, to_srgb, watched
+from firmware.camera import Camera, Exposure, lit_to_its_end, reflectance, to_srgb, watched
 from firmware.checks import FrameChecks
 from firmware.eyes import eyes_closed
 from firmware.guidance import FaceFinder, look_for_face
@@ -167,9 +167,7 @@ class Sequence:
             return None
         status = self.lights.status()
         if self._is_uv(name):
-            end_ns = exposure.timestamp_ns + exposure.exposure_us * 1000
-            too_early = status["pulse_over_ns"] < end_ns
-            return (status["interlock"] or "cut_short") if too_early else None
+            return None if lit_to_its_end(exposure, status) else status["interlock"] or "cut_short"
         # One switch alone that says so is a broken wire, and white light needs no shroud.
         return "shroud_open" if status["shroud_closed"] == [False, False] else None
 

@@ -36,6 +36,7 @@ class UsbExposure:
     exposure_us: int
     gain: float
     timestamp_ns: int
+    end_ns: int
     mode: Mode
     rotation: int
     bits: int
@@ -93,7 +94,8 @@ class UsbCamera:
             self._set(exposure_us, gain)
             while True:
                 self._grab()
-                begin_ns = self._arrival_ns() - 2 * frame_ns
+                end_ns = self._arrival_ns()
+                begin_ns = end_ns - 2 * frame_ns
                 if begin_ns >= after_ns:
                     break
                 if time.monotonic() > deadline:
@@ -104,7 +106,9 @@ class UsbCamera:
         if picture.ndim != 3 or picture.shape[2] != 3:
             raise OSError("the camera's pictures have no colour")
         profile = self._profile
-        return UsbExposure(exposure_us, gain, begin_ns, size, profile.rotate_deg, profile.bits, picture)
+        return UsbExposure(
+            exposure_us, gain, begin_ns, end_ns, size, profile.rotate_deg, profile.bits, picture
+        )
 
     def tell(self, instruction: str) -> None:
         """Nobody listens in here."""

@@ -14,7 +14,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from firmware.camera import Camera, CameraFrozen, Exposure, open_camera, watched
+from firmware.camera import Camera, CameraFrozen, Exposure, lit_to_its_end, open_camera, watched
 from firmware.lights import Lights, LightsFault
 from firmware.sequence import pulse_s
 from firmware.stamps import ConsentStamp, UvAllowance
@@ -177,8 +177,7 @@ class Workbench:
         self._lights.lease(self._session, staff_consent(), empty_hood() if self.hood_empty else None)
 
     def _refuse_cut_short(self, exposure: Exposure) -> None:
-        over_ns = self.status()["pulse_over_ns"]
-        if over_ns < exposure.timestamp_ns + exposure.exposure_us * 1000:
+        if not lit_to_its_end(exposure, self.status()):
             raise LightsFault("cut_short", "The UV pulse was over before the picture was taken.")
 
     def _stand_in(self) -> object:

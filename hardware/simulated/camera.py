@@ -38,6 +38,11 @@ class SimulatedExposure:
         self._ambient = ambient
         self.exposure_us, self.gain, self.timestamp_ns = exposure_us, gain, timestamp_ns
 
+    @property
+    def end_ns(self) -> int:
+        """All rows are exposed at once."""
+        return self.timestamp_ns + self.exposure_us * 1000
+
     def counts(self) -> np.ndarray:
         """H×W×3 RGB uint16 linear counts, with the sensor's black in them."""
         camera = self._board.camera

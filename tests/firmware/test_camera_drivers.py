@@ -86,6 +86,13 @@ def test_a_frame_began_after_the_light_was_on(camera, module):
     assert exposure.counts().mean() > 500
 
 
+def test_a_frame_ends_when_its_last_row_was_read_out(camera):
+    exposure = camera.expose("still", 5000, 1.0, time.monotonic_ns())
+    shutter_ns = exposure.timestamp_ns + exposure.exposure_us * 1000
+    # A frame lasts 20 ms; the fake one is there that long after its first row.
+    assert shutter_ns < exposure.end_ns <= min(shutter_ns + 20_000_000, time.monotonic_ns())
+
+
 def test_a_frame_with_older_settings_is_passed_over(camera):
     camera.expose("still", 5000, 1.0, 0)
     exposure = camera.expose("still", 15_000, 4.0, 0)
@@ -284,6 +291,14 @@ def test_a_usb_frame_counts_only_when_it_must_have_begun_after_the_light(usb):
     exposure = camera.expose("still", 5000, 1.0, after)
     assert exposure.timestamp_ns >= after
     assert time.monotonic_ns() - after > 2 * 20e6
+
+
+def test_a_usb_frame_had_ended_when_it_came(usb):
+    camera, capture = usb
+    capture.waited_s = 0.03
+    exposure = camera.expose("still", 5000, 1.0, 0)
+    assert exposure.end_ns - exposure.timestamp_ns == 2 * 20_000_000
+    assert exposure.end_ns <= time.monotonic_ns() - 30_000_000
 
 
 def test_a_usb_frame_that_waited_in_a_queue_counts_from_when_it_came(usb):

@@ -282,6 +282,51 @@ def test_eyes_that_open_after_a_first_uv_pulse_get_no_second_one(stage, tmp_path
     assert uv_rises(tmp_path) == 1
 
 
+class AfterUv:
+    """The camera; `then(exposure)` is called for each exposure of a UV pulse, before the sequence has it."""
+
+    def __init__(self, sequence, then):
+        self._camera, self._lights, self._then = sequence.camera, sequence.lights, then
+        self.prepare, self.tell = self._camera.prepare, self._camera.tell
+
+    def expose(self, *settings):
+        exposure = self._camera.expose(*settings)
+        if self._lights.core.status()["pulse"]:
+            self._then(exposure)
+        return exposure
+
+
+def test_a_pulse_over_before_the_last_row_was_exposed_gives_no_uv_frame(stage):
+    sequence = stage()
+
+    class Rolling:
+        """An exposure whose last row ends a minute after the first."""
+
+        def __init__(self, exposure):
+            self.exposure_us, self.gain, self.counts = exposure.exposure_us, exposure.gain, exposure.counts
+            self.timestamp_ns, self.end_ns = exposure.timestamp_ns, exposure.end_ns + 60 * 10**9
+
+    class Camera(AfterUv):
+        def expose(self, *settings):
+            return Rolling(super().expose(*settings))
+
+    sequence.camera = Camera(sequence, lambda exposure: sequence.lights.off())
+    capture, _ = run(sequence, phase="uv")
+    assert capture.missing == {"uv365": "cut_short"}
+
+
+def test_a_pulse_that_ends_while_its_picture_is_under_way_was_long_enough(stage):
+    sequence = stage()
+
+    def come_late(exposure):
+        while sequence.lights.core.status()["pulse"]:
+            time.sleep(0.01)
+
+    sequence.camera = AfterUv(sequence, come_late)
+    capture, _ = run(sequence, phase="uv")
+    assert capture.missing == {}
+
+
 def test_a_shroud_opened_late_and_left_open_costs_the_frames_after_it(stage):
     capture, _ = run(stage(patient_opens_shroud_at=Moment(light="dir3"), patient_opens_shroud_s=60.0))
     assert capture.missing == {"dir3": "shroud_open", "uv365": "shroud_open"}
