@@ -17,8 +17,6 @@ from hardware.board import Board, Limits
 _SHORT_S = 0.1
 _LONG_S = 0.6
 _STATE_S = 2.0
-# A daemon that has lost its client, or its client's word, is dark this long after.
-_GONE_S = 0.25
 _POLL_S = 0.01
 
 
@@ -158,7 +156,8 @@ def _hung_up(path: Path, light: str, limits: Limits) -> Result:
             client.lease(a_session(), staff_consent(), empty_hood())
             client.pulse(light, min(_LONG_S, limits.uv_pulse_s - OVERRUN_S))
             gone_ns = time.monotonic_ns()
-        return _in_time("UV after its client", _over_ns(witness) - gone_ns, _GONE_S)
+        # Well before the missing heartbeat would have ended it: this is the test of the hanging up.
+        return _in_time("UV after its client", _over_ns(witness) - gone_ns, limits.heartbeat_s / 2)
 
 
 def _lit_for(lights: Lights, light: str, seconds: float, meanwhile: Callable[[], None]) -> int:

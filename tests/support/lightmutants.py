@@ -162,6 +162,12 @@ MUTANTS = [
         "            self._lease = None\n        if self._check is not None and",
     ),
     _core(
+        "UV dark when the client hangs up",
+        "UV after its client was gone",
+        "if self._lease is not None and self._lease.client == client:",
+        "if False:",
+    ),
+    _core(
         "dark on SIGTERM",
         "daemon was stopped",
         "        self._lease = None\n        self._all_low()\n\n    def tick",

@@ -1,0 +1,51 @@
+"""The interlocks' part of the self-test, before a light daemon that breaks a rule."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from firmware.interlock_check import check_interlocks
+from hardware.board import load_board
+from tests.support.kiosk_daemons import ROOT, small_board
+
+# Run in the daemon before it starts: a client that goes in a pulse is not noticed, its missing heartbeat is.
+_DEAF = "LightCore.release = lambda self, *who, real=LightCore.release: self._pulse or real(self, *who)"
+
+
+@contextmanager
+def broken_daemon(folder, rule):
+    """A light daemon whose core was changed by `rule`; gives its board and its state folder."""
+    board, state = small_board(folder), folder / "k"
+    state.mkdir()
+    code = f"from firmware.lightcore import LightCore; {rule}; from kiosk_app.cli import main; main()"
+    command = [sys.executable, "-c", code, "lightd", "--board", str(board), "--state", str(state)]
+    log = folder / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
+    try:
+        deadline = time.monotonic() + 60
+        while b'"ready"' not in log.read_bytes():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
+        yield load_board(board), state
+    finally:
+        process.kill()
+        process.wait(5)
+
+
+def checked(board, state):
+    results = check_interlocks(board, state, lambda target: None, hood_empty=True)
+    return {result.check: result.ok for result in results}
+
+
+@pytest.mark.parametrize(("rule", "well"), [("pass", True), (_DEAF, False)], ids=["as it is", "deaf"])
+def test_a_daemon_that_does_not_notice_a_lost_client_fails(tmp_path, rule, well):
+    with broken_daemon(tmp_path, rule) as daemon:
+        said = checked(*daemon)
+    assert said["UV after its client"] is well
+    assert said["UV without heartbeat"] is True
