@@ -39,8 +39,8 @@ _WATCH_S = 0.01
 # not be written down is tried again.
 _IDLE_WATCH_S = 0.25
 _WRITE_AGAIN_S = 5.0
-# A lamp that is on shows at photodiode and current sense within this time.
-_RISE_S = 0.02
+# A lamp that is on shows at photodiode and current sense within this time: a reading may be 40 ms old.
+_RISE_S = 0.06
 # The UV pulse of a light check: shorter than one heartbeat.
 _CHECK_S = 0.1
 

@@ -16,6 +16,7 @@ from firmware.doses import DAY_S, Dose, DoseLedger, Moment
 from firmware.lightcore import LightRefused
 from firmware.lights import Lights, LightsFault
 from firmware.notify import Notifier
+from firmware.sampler import OLDEST_S
 from hardware.board import load_board
 from tests.support.kiosk_daemons import ROOT, SIMULATED, Daemon, consent, small_board, until, uv_allowance
 from tests.support.lightworld import World
@@ -119,6 +120,23 @@ def test_a_sensor_lost_in_a_pulse_locks_uv_until_it_is_back_and_staff_cleared_it
     world.set_lost(False, sensor)
     world.clear_by_staff()
     assert world.core.status()["fault"] is None
+
+
+@pytest.mark.parametrize("lit_s", [0.03, 0.05, 0.07, 0.3])
+def test_a_pulse_is_not_judged_by_what_was_sampled_before_it(lit_s):
+    world = World()
+
+    def sampled_before():
+        levels = [level for at, light, level in world.history if at <= world.now - OLDEST_S]
+        return (bool(levels and levels[-1]),) * 2
+
+    world.uv_seen = sampled_before
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.5)
+    world.advance(lit_s, beat=1)
+    world.core.off(1)
+    world.advance(0.3, beat=1)
+    assert world.faults == []
 
 
 def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark():

@@ -205,6 +205,17 @@ def stick_the_lamp_half_seen(scene: Scene) -> None:
     scene.world.set_uv_stuck(True)
 
 
+def kill_after_the_look(scene: Scene) -> None:
+    """The same, and the daemon dies right after it has looked for darkness; then all is mended."""
+    stick_the_lamp_half_seen(scene)
+    scene.world.core.off(1)
+    scene.world.advance(0.07)
+    scene.world.restart()
+    scene.world.set_uv_stuck(False)
+    for which in range(2):
+        scene.world.set_blind(False, which)
+
+
 def fail_the_ledger(scene: Scene) -> None:
     scene.world.set_ledger_fails(True)
 
@@ -407,6 +418,7 @@ _DURING = [
     lose_the_photodiode,
     lose_the_current_sense,
     stick_the_lamp_half_seen,
+    kill_after_the_look,
     fail_the_ledger,
     fail_the_pins,
     jump_the_clock_ahead,

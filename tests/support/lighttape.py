@@ -206,7 +206,7 @@ class Judge:
             if (
                 whole
                 and end not in tape.killed
-                and end - begin > 0.04 + tape.grace_s
+                and end - begin > 0.08 + tape.grace_s
                 and self._stalled(begin, end) == 0
             ):
                 found += self._lit_while_locked(end, uv_only=True, why="a sensor gone blind")
