@@ -91,7 +91,8 @@ def calibrate(bench: Workbench, chart: Chart, say: Callable[[str], None]) -> Cal
     scores["chart_de00"] = {"mean": _round(errors.mean()), "worst": _round(errors.max())}
     calibration = replace(calibration, mm_per_px=seen.mm_per_px)
     calibration = _lamps(bench, calibration, scores, say)
-    calibration = replace(calibration, scores=scores, lamp_hours=bench.status()["lamp_hours"])
+    lamps = {key: bench.status()[key] for key in ("lamp_hours", "lamp_renewals")}
+    calibration = replace(calibration, scores=scores, **lamps)
     _refuse_if_poor(calibration)
     return calibration
 

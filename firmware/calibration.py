@@ -45,7 +45,7 @@ class Calibration:
     and full level, to reflectance in the sensor's colours: h×w×3 for the lights with a flat field, 1×1×3 for
     the others. `matrix` takes those (rows of pixels @ matrix) to linear sRGB. `lamps_mm` are the measured
     positions of the directional lights; `scores` says how good each part is. `lamp_hours` is how long each
-    lamp had been lit in its life.
+    lamp had been lit in its life, `lamp_renewals` how often it had been renewed.
     """
 
     board: str
@@ -58,6 +58,7 @@ class Calibration:
     lamps_mm: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     lamp_hours: Mapping[str, float] = field(default_factory=dict)
+    lamp_renewals: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -106,6 +107,8 @@ class Calibration:
         }
         if self.lamp_hours:
             header["lamp_hours"] = dict(self.lamp_hours)
+        if self.lamp_renewals:
+            header["lamp_renewals"] = dict(self.lamp_renewals)
         return json.dumps(header, indent=2, sort_keys=True)
 
     def _maps(self) -> bytes:
@@ -166,6 +169,7 @@ def read_calibration(folder: Path) -> Calibration:
             lamps_mm={name: (at[0], at[1], at[2]) for name, at in header["lamps_mm"].items()},
             scores=header["scores"],
             lamp_hours=header.get("lamp_hours", {}),
+            lamp_renewals=header.get("lamp_renewals", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, CalibrationError):
@@ -197,15 +201,21 @@ def newest_calibration(state: Path, board: Board, now: datetime | None = None) -
     return max(found, key=lambda item: item.made_at, default=None)
 
 
-def lamps_aged(board: Board, calibration: Calibration, hours: Mapping[str, float]) -> str | None:
+def lamps_aged(board: Board, calibration: Calibration, status: Mapping[str, Any]) -> str | None:
     """A sentence for staff, where a lamp was lit for longer since `calibration` than `board` allows, or is
-    another one than then; `hours` are the lamps' own, now.
+    another one than then; `status` is the light daemon's, now.
+
+    A calibration that says nothing of a lamp was made when nothing was counted yet.
     """
+    hours, renewals = status["lamp_hours"], status["lamp_renewals"]
     limit, then = board.calibrate_after_lamp_h, calibration.lamp_hours
-    if not then:
-        return None
     since = {light: hours.get(light, 0.0) - then.get(light, 0.0) for light in sorted({*hours, *then})}
-    renewed = [light for light, lit in since.items() if lit < 0]
+    # Hours that went back are those of a lamp whose count was lost.
+    renewed = [
+        light
+        for light in since
+        if renewals.get(light, 0) != calibration.lamp_renewals.get(light, 0) or since[light] < 0
+    ]
     if renewed:
         return f"{', '.join(renewed)}: a new lamp since the calibration. Staff run 'dermakiosk calibrate'."
     aged = {light: lit for light, lit in since.items() if limit is not None and lit > limit}

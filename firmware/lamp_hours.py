@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -26,9 +26,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class _Tally:
-    """Seconds lit until `since`, by lamp; `lit` is on since then."""
+    """Seconds lit until `since` and how often it was renewed, by lamp; `lit` is on since then."""
 
     seconds: Mapping[str, float]
+    renewals: Mapping[str, int]
     lit: str | None = None
     since: float = 0.0
 
@@ -37,6 +38,10 @@ class _Tally:
             return dict(self.seconds)
         lit = self.seconds.get(self.lit, 0.0) + max(0.0, now - self.since)
         return {**self.seconds, self.lit: lit}
+
+    def at(self, now: float, lit: str | None) -> _Tally:
+        """The same until `now`, from when on `lit` is on."""
+        return replace(self, seconds=self.seconds_at(now), lit=lit, since=now)
 
 
 class LampHours:
@@ -48,7 +53,7 @@ class LampHours:
     def __init__(self, pins: Pins, path: Path, monotonic: Callable[[], float]) -> None:
         self._pins, self._path, self._monotonic = pins, path, monotonic
         # Replaced as a whole at each change, because the writer reads it at any time.
-        self._tally = self._written = _Tally(_read(path))
+        self._tally = self._written = _Tally(*_read(path))
         self._stopping = threading.Event()
         self._writer = threading.Thread(target=self._keep_writing, name="lamp hours", daemon=True)
 
@@ -60,29 +65,38 @@ class LampHours:
     def set(self, light: str, level: float) -> None:
         """See Pins.set; any level counts in full. Raises OSError."""
         now = self._monotonic()
-        self._tally = _Tally(self._tally.seconds_at(now), light if level > 0 else None, now)
+        self._tally = self._tally.at(now, light if level > 0 else None)
         self._pins.set(light, level)
 
     def all_low(self) -> None:
         """See Pins.all_low. Raises OSError."""
         self._pins.all_low()
-        self._tally = _Tally(self._tally.seconds_at(self._monotonic()))
+        self._tally = self._tally.at(self._monotonic(), None)
 
     def hours(self) -> dict[str, float]:
         """Hours lit, for each lamp that ever was."""
         seconds = self._tally.seconds_at(self._monotonic())
         return {light: round(lit / 3600, 4) for light, lit in seconds.items()}
 
+    def renewals(self) -> dict[str, int]:
+        """How often a new lamp was put in, for each light where one was."""
+        return dict(self._tally.renewals)
+
     def renew(self, light: str) -> None:
         """A new lamp is in: `light` begins at 0."""
-        now = self._monotonic()
-        self._tally = _Tally({**self._tally.seconds_at(now), light: 0.0}, self._tally.lit, now)
+        tally = self._tally.at(self._monotonic(), self._tally.lit)
+        renewals = {**tally.renewals, light: tally.renewals.get(light, 0) + 1}
+        self._tally = replace(tally, seconds={**tally.seconds, light: 0.0}, renewals=renewals)
 
     def write(self) -> None:
         """Write the hours until now, durably. Raises OSError."""
-        fresh = self._path.with_suffix(".fresh")
+        fresh, tally = self._path.with_suffix(".fresh"), self._tally
+        kept = {
+            light: {"seconds": seconds, "renewals": tally.renewals.get(light, 0)}
+            for light, seconds in tally.seconds_at(self._monotonic()).items()
+        }
         with fresh.open("w") as file:
-            json.dump(self._tally.seconds_at(self._monotonic()), file)
+            json.dump(kept, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, self._path)
@@ -112,20 +126,28 @@ class LampHours:
                 log.warning("lamp hours not written", why=str(error))
 
 
-def _read(path: Path) -> dict[str, float]:
-    """Seconds lit by lamp; none where there is no file yet, or no readable one."""
+def _read(path: Path) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds lit and renewals by lamp; none where there is no file yet, or no readable one.
+
+    Where a lamp has a bare number, it is of a time before renewals were counted: its seconds.
+    """
     try:
-        found = {str(light): float(seconds) for light, seconds in json.loads(path.read_text()).items()}
-        if all(0 <= seconds < float("inf") for seconds in found.values()):
-            return found
-        why = "it has an hour count that cannot be"
+        kept = {
+            str(light): one if isinstance(one, dict) else {"seconds": one, "renewals": 0}
+            for light, one in json.loads(path.read_text()).items()
+        }
+        seconds = {light: float(one["seconds"]) for light, one in kept.items()}
+        renewals = {light: int(one["renewals"]) for light, one in kept.items() if one["renewals"]}
+        if all(0 <= one < float("inf") for one in (*seconds.values(), *renewals.values())):
+            return seconds, renewals
+        why = "it has a count that cannot be"
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return {}, {}
+    except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
         why = str(error)
     log.error("lamp hours unreadable: they begin at 0", why=why)
     try:
         os.replace(path, path.with_suffix(".damaged"))
     except OSError as error:
         log.error("the unreadable lamp hours stay where they are", why=str(error))
-    return {}
+    return {}, {}

@@ -197,6 +197,7 @@ class LightDaemon:
                 "sensors": readings(self._hardware.senses),
                 "uv_seen": self._hardware.senses.uv_seen(),
                 "lamp_hours": self._hours.hours(),
+                "lamp_renewals": self._hours.renewals(),
             }
         else:
             raise LightRefused("bad_request", f"{what!r} is not something this daemon does.")

@@ -86,7 +86,7 @@ class Lights:
 
     def status(self) -> dict[str, Any]:
         """What is lit, whether leased, which fault, what the sensors read, how long each lamp was lit in its
-        life. Raises LightsFault.
+        life and how often it was renewed. Raises LightsFault.
         """
         answer = self._ask(do="status")
         return {key: value for key, value in answer.items() if key not in ("v", "ok")}

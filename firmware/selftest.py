@@ -39,8 +39,8 @@ def run_selftest(
     results = [_light_daemon(state)]
     results += _lights(board, state, put, hood_empty)
     results += check_interlocks(board, state, put, hood_empty)
-    hours = _status(state).get("lamp_hours", {})
-    results += [_lamp_hours(board, hours), _calibration(board, state, hours)]
+    status = {"lamp_hours": {}, "lamp_renewals": {}, **_status(state)}
+    results += [_lamp_hours(board, status["lamp_hours"]), _calibration(board, state, status)]
     results += [_storage(state), _clock(), _temperature(), _power()]
     return results
 
@@ -165,14 +165,14 @@ def _lamp_hours(board: Board, hours: Mapping[str, float]) -> Result:
     return Result("lamp hours", not worn, "; ".join(worn) or lit or "no lamp was ever lit", dict(hours))
 
 
-def _calibration(board: Board, state: Path, hours: Mapping[str, float]) -> Result:
+def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> Result:
     calibration = newest_calibration(state, board)
     why_not = why_not_to_scan(state, board, calibration)
     if why_not is not None:
         return Result("calibration", False, why_not)
     if calibration is None:
         return Result("calibration", None, "never calibrated: nominal constants apply")
-    aged = lamps_aged(board, calibration, hours)
+    aged = lamps_aged(board, calibration, status)
     if aged is not None:
         return Result("calibration", False, aged)
     days = (datetime.now(timezone.utc) - calibration.made_at).days

@@ -117,7 +117,7 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
         raise CalibrationError("There is no calibration to check: run 'dermakiosk calibrate' first.")
     with Workbench(profile, state, _asked_of_staff(profile, state)) as bench:
         check = check_grey_card(bench, calibration)
-        aged = lamps_aged(profile, calibration, bench.status()["lamp_hours"])
+        aged = lamps_aged(profile, calibration, bench.status())
     write_check(state, check)
     if as_json:
         found = {"level_off": check.level_off, "uneven": check.uneven, "failing": check.failing}

@@ -96,9 +96,40 @@ def test_a_new_lamp_begins_at_nothing(counted, clock):
     counted.renew("white")
     lit(counted, clock, "white", 1800)
     assert counted.hours() == {"white": 0.5, "cross": 1.0}
+    assert counted.renewals() == {"white": 1}
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"white": -1}', '{"white": "NaN"}', '{"white": null}', "\xff"])
+def test_a_new_lamp_is_remembered_over_a_restart(counted, clock, tmp_path):
+    lit(counted, clock, "white", 3600)
+    counted.renew("white")
+    counted.renew("dir0")
+    counted.renew("dir0")
+    counted.write()
+    again = LampHours(Pins(), tmp_path / "hours.json", clock)
+    assert again.renewals() == {"white": 1, "dir0": 2}
+    assert again.hours() == {"white": 0.0, "dir0": 0.0}
+
+
+def test_hours_written_before_renewals_were_counted_go_on(clock, tmp_path):
+    (tmp_path / "hours.json").write_text('{"white": 3600.0}')
+    counted = LampHours(Pins(), tmp_path / "hours.json", clock)
+    assert (counted.hours(), counted.renewals()) == ({"white": 1.0}, {})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "[]",
+        '{"white": -1}',
+        '{"white": "NaN"}',
+        '{"white": null}',
+        '{"white": {"seconds": 1.0}}',
+        '{"white": {"seconds": 1.0, "renewals": -1}}',
+        '{"white": {"seconds": 1.0, "renewals": Infinity}}',
+        "\xff",
+    ],
+)
 def test_a_damaged_file_is_kept_aside_and_the_hours_begin_anew(counted, clock, tmp_path, damage):
     path = tmp_path / "hours.json"
     path.write_text(damage, "latin-1")
@@ -121,7 +152,8 @@ def test_they_are_written_within_half_a_minute_and_not_at_every_pulse(monkeypatc
     monkeypatch.setattr(counted, "write", lambda: (real(), written.set()))
     counted.start()
     assert written.wait(10)
-    assert json.loads((tmp_path / "hours.json").read_text()) == {"uv365": pytest.approx(40.0)}
+    kept = json.loads((tmp_path / "hours.json").read_text())
+    assert kept == {"uv365": {"seconds": pytest.approx(40.0), "renewals": 0}}
     counted.close()
 
 
@@ -167,7 +199,7 @@ def test_the_light_daemon_counts_shows_and_renews(tmp_path):
         assert lights.status()["lamp_hours"]["white"] >= 0.0
         lights.close()
         assert daemon.stop() == 0
-        assert json.loads((state / "light" / "hours.json").read_text())["white"] > 0
+        assert json.loads((state / "light" / "hours.json").read_text())["white"]["seconds"] > 0
         (state / "light" / "hours.json").write_text('{"white": 7200.0}')
         daemon = Daemon("lightd", small_board(tmp_path), state)
         shown = CliRunner().invoke(lights_command, ["status", "--state", str(state)])
@@ -181,12 +213,13 @@ def test_the_light_daemon_counts_shows_and_renews(tmp_path):
         assert isinstance(refused.exception, LightsFault)
         assert refused.exception.code == "unknown_light"
         assert lights.status()["lamp_hours"] == {"white": 0.0}
+        assert lights.status()["lamp_renewals"] == {"white": 1}
         lights.close()
     finally:
         daemon.end()
 
 
-def made(**hours):
+def made(renewals=None, **hours):
     return Calibration(
         board="simulated",
         made_at=datetime.now(timezone.utc).replace(microsecond=0),
@@ -195,23 +228,44 @@ def made(**hours):
         gains={},
         matrix=np.eye(3),
         lamp_hours=hours,
+        lamp_renewals=renewals or {},
     )
 
 
+def now(renewals=None, **hours):
+    return {"lamp_hours": hours, "lamp_renewals": renewals or {}}
+
+
 def test_a_calibration_keeps_the_hours_its_lamps_had(tmp_path):
-    write_calibration(tmp_path, made(white=12.5))
+    write_calibration(tmp_path, made({"cross": 2}, white=12.5))
     kept = newest_calibration(tmp_path, load_board(BOARDS / "simulated.toml"))
     assert kept.lamp_hours == {"white": 12.5}
+    assert kept.lamp_renewals == {"cross": 2}
 
 
 def test_staff_hear_of_lamps_that_aged_since_the_calibration():
     board = load_board(BOARDS / "simulated.toml")
     after_500 = board.model_copy(update={"calibrate_after_lamp_h": 500.0})
     then = made(white=100.0, cross=10.0)
-    assert lamps_aged(after_500, then, {"white": 600.0, "cross": 10.0}) is None
-    assert lamps_aged(board, then, {"white": 6000.0, "cross": 10.0}) is None
-    assert lamps_aged(after_500, made(), {"white": 6000.0}) is None
-    said = lamps_aged(after_500, then, {"white": 601.0, "cross": 10.0, "dir0": 700.0})
+    assert lamps_aged(after_500, then, now(white=600.0, cross=10.0)) is None
+    assert lamps_aged(board, then, now(white=6000.0, cross=10.0)) is None
+    said = lamps_aged(after_500, then, now(white=601.0, cross=10.0, dir0=700.0))
     assert said.startswith("Lit since the calibration: dir0 for 700 h, white for 501 h")
     assert "dermakiosk calibrate" in said
-    assert "cross: a new lamp" in lamps_aged(after_500, then, {"white": 100.0, "cross": 0.0})
+    assert "cross: a new lamp" in lamps_aged(after_500, then, now(white=100.0, cross=0.0))
+
+
+def test_a_calibration_from_before_hours_were_counted_ages_by_all_of_them():
+    board = load_board(BOARDS / "simulated.toml").model_copy(update={"calibrate_after_lamp_h": 500.0})
+    assert lamps_aged(board, made(), now(white=499.0)) is None
+    assert "white for 6000 h" in lamps_aged(board, made(), now(white=6000.0))
+
+
+def test_a_new_lamp_is_another_one_however_long_it_was_lit_since():
+    board = load_board(BOARDS / "simulated.toml")
+    then = made({"white": 1}, white=10.0, cross=10.0)
+    assert lamps_aged(board, then, now({"white": 1}, white=15.0, cross=15.0)) is None
+    assert "white: a new lamp" in lamps_aged(board, then, now({"white": 2}, white=15.0, cross=15.0))
+    assert "cross: a new lamp" in lamps_aged(
+        board, then, now({"white": 1, "cross": 1}, white=15.0, cross=15.0)
+    )
