@@ -254,7 +254,12 @@ class Board(_Strict):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Board:
-        problems = [*_pin_problems(self), *_driver_problems(self), *_uv_problems(self)]
+        problems = [
+            *_pin_problems(self),
+            *_driver_problems(self),
+            *_uv_problems(self),
+            *_simulation_problems(self),
+        ]
         for name, light in self.lights.items():
             problems += _light_problems(name, light, self)
         if problems:
@@ -317,6 +322,18 @@ def _uv_problems(board: Board) -> Iterator[str]:
         channels = [sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature]
         if len({sensor.channel for sensor in channels}) < len(channels):
             yield "sensors: two sensors share a channel of the ADC"
+
+
+def _simulation_problems(board: Board) -> Iterator[str]:
+    """Faults of lamps that there are not."""
+    simulation, opens = board.simulation, board.simulation.patient_opens_shroud_at
+    named = {"dead_lamps": simulation.dead_lamps, "stuck_lamps": simulation.stuck_lamps}
+    if opens is not None:
+        named["patient_opens_shroud_at.light"] = (opens.light,)
+    for key, lights in named.items():
+        for light in lights:
+            if light not in board.lights:
+                yield f"simulation.{key} = '{light}' is no light of this board: name one of lights"
 
 
 def _light_problems(name: str, light: Light, board: Board) -> Iterator[str]:

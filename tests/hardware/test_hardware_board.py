@@ -150,6 +150,21 @@ def test_what_is_wrong_with_a_real_board_is_named(tmp_path, old, new, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('dead_lamps = ["white", "dir7"]', "simulation.dead_lamps"),
+        ('stuck_lamps = ["dir7"]', "simulation.stuck_lamps"),
+        ('patient_opens_shroud_at = { light = "dir7" }', "simulation.patient_opens_shroud_at.light"),
+    ],
+)
+def test_a_fault_of_a_light_that_the_board_lacks_is_named(tmp_path, line, key):
+    path = tmp_path / "board.toml"
+    path.write_text((BOARDS / "simulated.toml").read_text() + f"\n[simulation]\n{line}\n")
+    with pytest.raises(BoardError, match=f"{key} = 'dir7' is no light of this board"):
+        load_board(path)
+
+
 def test_every_mistake_between_keys_is_named_at_once(tmp_path):
     path = changed(tmp_path, "pin = 17", "pin = 4", RASPBERRYPI5)
     path.write_text(path.read_text().replace('eye_protection = "closed_eyes"', 'eye_protection = "none"'))
