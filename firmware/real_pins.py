@@ -28,7 +28,7 @@ def open_real_pins(board: Board, load: Load = importlib.import_module) -> LightH
     Pins must open. A converter that does not answer is no reason not to start: there is no UV, then.
     """
     with contextlib.ExitStack() as undo:
-        sampler = None if board.sensors is None else _sampler(board, board.sensors, load)
+        lamp = None if board.sensors is None else (board.sensors, _sampler(board, board.sensors, load))
         try:
             pins, shroud = _open_gpio(board, load, undo)
         except ImportError as error:
@@ -42,9 +42,11 @@ def open_real_pins(board: Board, load: Load = importlib.import_module) -> LightH
                 f" GPIO ({error}): check that the board is the right one, and that this user is in the group"
                 " gpio."
             ) from error
-        if sampler is not None:
+        senses = RealSenses(shroud, None)
+        if lamp is not None:
+            sensors, sampler = lamp
             undo.callback(sampler.start().close)
-        senses = RealSenses(shroud, board.sensors, None if sampler is None else sampler.volts)
+            senses = RealSenses(shroud, (sensors, sampler.volts))
         return LightHardware(pins, senses, lambda: None, undo.pop_all().close)
     raise AssertionError("unreachable")
 

@@ -12,6 +12,9 @@ from hardware.board import LightSensor, Sensor, Sensors
 # connected to the ground of the converter: shorted, open, or without its supply.
 PLAUSIBLE_V = (-0.1, 3.1)
 
+# The voltage at a channel of the converter now. Raises OSError.
+Volts = Callable[[int], float]
+
 
 class Shroud(Protocol):
     """The shroud's two inputs. `closed` raises OSError when they cannot be read."""
@@ -22,15 +25,14 @@ class Shroud(Protocol):
 
 
 class RealSenses:
-    """The senses of a board: `shroud` reads its switches, `volts(channel)` the converter of `sensors`.
+    """The senses of a board: `shroud` reads its switches, `lamp` are its sensors at the UV lamp, with what
+    reads a channel of their converter in volts.
 
     Either is None on a board without; whatever is missing cannot be read, and that counts as open.
     """
 
-    def __init__(
-        self, shroud: Shroud | None, sensors: Sensors | None, volts: Callable[[int], float] | None
-    ) -> None:
-        self._shroud, self._sensors, self._volts = shroud, sensors, volts
+    def __init__(self, shroud: Shroud | None, lamp: tuple[Sensors, Volts] | None) -> None:
+        self._shroud, self._lamp = shroud, lamp
 
     def shroud_closed(self) -> tuple[bool, bool]:
         if self._shroud is None:
@@ -38,38 +40,40 @@ class RealSenses:
         return self._shroud.closed()
 
     def lamp_temperature_c(self) -> float:
-        sensor = self._named().lamp_temperature
-        return sensor.reading(self._read(sensor))
+        sensors, volts = self._at_lamp()
+        return _reading(sensors.lamp_temperature, volts)
 
     def photodiode_w_m2(self) -> float:
-        sensor = self._named().photodiode
-        return sensor.reading(self._read(sensor))
+        sensors, volts = self._at_lamp()
+        return _reading(sensors.photodiode, volts)
 
     def lamp_current_a(self) -> float:
-        sensor = self._named().lamp_current
-        return sensor.reading(self._read(sensor))
+        sensors, volts = self._at_lamp()
+        return _reading(sensors.lamp_current, volts)
 
     def uv_seen(self) -> UvSeen:
-        if self._sensors is None:
+        if self._lamp is None:
             return (None, None)
-        return self._lit(self._sensors.photodiode), self._lit(self._sensors.lamp_current)
+        sensors, volts = self._lamp
+        return _lit(sensors.photodiode, volts), _lit(sensors.lamp_current, volts)
 
-    def _lit(self, sensor: LightSensor) -> bool | None:
-        try:
-            return sensor.reading(self._read(sensor)) > sensor.lit_above
-        except OSError:
-            return None
-
-    def _named(self) -> Sensors:
-        if self._sensors is None:
+    def _at_lamp(self) -> tuple[Sensors, Volts]:
+        if self._lamp is None:
             raise OSError("this board has no sensors at its lamp")
-        return self._sensors
+        return self._lamp
 
-    def _read(self, sensor: Sensor) -> float:
-        if self._volts is None:
-            raise OSError("the converter of the sensors has no driver")
-        volts = self._volts(sensor.channel)
-        low, high = PLAUSIBLE_V
-        if not low <= volts <= high:
-            raise OSError(f"{sensor.part} gives {volts:.2f} V: it or its wire is shorted or open")
-        return volts
+
+def _lit(sensor: LightSensor, volts: Volts) -> bool | None:
+    try:
+        return _reading(sensor, volts) > sensor.lit_above
+    except OSError:
+        return None
+
+
+def _reading(sensor: Sensor, volts: Volts) -> float:
+    """In the sensor's unit. Raises OSError where its voltage cannot be had, or believed."""
+    found = volts(sensor.channel)
+    low, high = PLAUSIBLE_V
+    if not low <= found <= high:
+        raise OSError(f"{sensor.part} gives {found:.2f} V: it or its wire is shorted or open")
+    return sensor.reading(found)
