@@ -49,7 +49,7 @@ def check_interlocks(board: Board, state: Path, put: Callable[[str], None], hood
             results += [_shroud(lights, put), _temperature(lights, board.limits)]
             if not hood_empty:
                 return [*results, Result("UV that is refused", None, "needs --hood-empty")]
-            results += [_refused(*one) for one in _refusals(lights, light, board.limits)]
+            results += [_refused(lights, *one) for one in _refusals(lights, light, board.limits)]
         results.append(_ends_by_itself(path, light))
         results.append(_without_heartbeat(path, light, board.limits))
         results.append(_hung_up(path, light, board.limits))
@@ -129,11 +129,14 @@ def _refusals(lights: Lights, light: str, limits: Limits) -> list[tuple[str, str
     ]
 
 
-def _refused(check: str, code: str, ask: Callable[[], object]) -> Result:
+def _refused(lights: Lights, check: str, code: str, ask: Callable[[], object]) -> Result:
+    """Whether `ask` is refused with `code`; what was wrongly lit is off after it."""
     try:
         ask()
     except LightsFault as fault:
         return Result(check, fault.code == code, f"refused: {fault}")
+    finally:
+        lights.off()
     return Result(check, False, "was lit: switch the lamps' supply off and call for service")
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from firmware.interlock_check import check_interlocks
+from firmware.interlock_check import _refused, check_interlocks
+from firmware.lights import LightsFault
 from hardware.board import load_board
 from tests.support.kiosk_daemons import ROOT, small_board
 
@@ -49,3 +50,26 @@ def test_a_daemon_that_does_not_notice_a_lost_client_fails(tmp_path, rule, well)
         said = checked(*daemon)
     assert said["UV after its client"] is well
     assert said["UV without heartbeat"] is True
+
+
+class CarelessLights:
+    """Lights that refuse nothing, or fail in another way than they should."""
+
+    def __init__(self, fault=None):
+        self.fault, self.lit = fault, False
+
+    def pulse(self):
+        self.lit = True
+        if self.fault is not None:
+            raise self.fault
+
+    def off(self):
+        self.lit = False
+
+
+@pytest.mark.parametrize("fault", [None, LightsFault("unavailable", "gone"), LightsFault("no_lease", "no")])
+def test_whatever_was_lit_where_it_had_to_be_refused_is_put_out(fault):
+    lights = CarelessLights(fault)
+    result = _refused(lights, "UV without a lease", "no_lease", lights.pulse)
+    assert result.ok is (fault is not None and fault.code == "no_lease")
+    assert not lights.lit
