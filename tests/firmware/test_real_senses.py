@@ -1,68 +1,20 @@
-"""A real board's senses, over a bus and pins that stand in for the kernel's: what fails reads as open."""
+"""A real board's senses over a converter's inputs, and the light core over them: what fails reads as open."""
 
 from __future__ import annotations
 
-import time
-from datetime import datetime, timezone
-
 import pytest
-from gpiozero.pins.mock import MockFactory, MockPWMPin
 
 from firmware.ads1115 import Ads1115
-from firmware.doses import DoseLedger
 from firmware.light_terms import readings
-from firmware.lightcore import LightCore, LightRefused
-from firmware.real_pins import open_real_pins
+from firmware.lightcore import LightRefused
 from firmware.real_senses import RealSenses
-from firmware.sampler import OLDEST_S, Sampler
-from hardware.board import BOARDS, DriverMissing, load_board
-from hardware.header import HEADERS
-from hardware.wiring import draw_wiring
-from tests.support import stand_in_gpio as gpio
-from tests.support.i2c_bus import Bus, Chip, wire
-from tests.support.kiosk_daemons import consent, until, uv_allowance
+from hardware.board import BOARDS, load_board
+from tests.support.i2c_bus import LIT_A, LIT_V, WARM, Chip, set_lamp
 from tests.support.lightworld import World
 
 PI = load_board(BOARDS / "raspberrypi5.toml")
-JETSON = load_board(BOARDS / "jetson-orin-nano.toml")
-# A lamp that is lit: 0.1 V per W/m², 1 V per A; and its heat sink at 35 °C: 0.5 V and 10 mV for each °C.
-LIT_V, LIT_A, WARM = 0.8, 0.5, 0.85
 # What the reading of one voltage may be off by: half a step of the converter.
 STEP_V = 4.096 / 32_768
-
-
-@pytest.fixture
-def bus(monkeypatch):
-    return wire(monkeypatch, Bus(Chip()))
-
-
-@pytest.fixture
-def kiosk(bus):
-    """`kiosk()`: the opened hardware of a Raspberry Pi on `bus`, its shroud closed, already sampled."""
-    opened = []
-
-    def build(wait=True):
-        factory = MockFactory(pin_class=MockPWMPin)
-        hardware = open_real_pins(PI, gpio.lgpio(factory))
-        opened.append(hardware)
-        for pin in PI.interlocks.shroud_pins:
-            factory.pin(pin).drive_high()
-        if wait:
-            until(lambda: readable(hardware.senses.photodiode_w_m2))
-        return hardware, factory
-
-    yield build
-    bus.chip.hangs.set()
-    for hardware in opened:
-        hardware.close()
-
-
-def readable(read):
-    try:
-        read()
-    except OSError:
-        return False
-    return True
 
 
 def senses(chip, board=PI, shroud=None):
@@ -84,13 +36,6 @@ class SmallBus:
     def read_i2c_block_data(self, address, register, length):
         assert (address, length) == (self.chip.address, 2)
         return list(self.chip.read(register).to_bytes(2, "big"))
-
-
-def set_lamp(chip, lit):
-    chip.volts[0], chip.volts[1] = (LIT_V, LIT_A) if lit else (0.0, 0.0)
-
-
-# The converter and what hangs on it.
 
 
 def test_each_sensor_is_read_from_its_own_input_in_its_own_unit():
@@ -157,218 +102,6 @@ def test_a_conversion_that_takes_its_time_is_waited_for_and_one_that_never_ends_
     chip.never_ends = True
     with pytest.raises(OSError, match="does not end"):
         senses(chip).photodiode_w_m2()
-
-
-# The sampler, on a clock of the test's own.
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-class Converter:
-    """Gives 1 V per channel number, plus one; `takes` seconds each."""
-
-    def __init__(self, clock, takes=0.003):
-        self.clock, self.takes, self.broken = clock, takes, set()
-
-    def volts(self, channel):
-        self.clock.now += self.takes
-        if channel in self.broken:
-            raise OSError("no answer")
-        return channel + 1.0
-
-
-@pytest.fixture
-def sampled():
-    clock = Clock()
-    converter = Converter(clock)
-    return clock, converter, Sampler(lambda: (converter, lambda: None), [0, 1, 2], clock)
-
-
-def test_nothing_sampled_yet_is_no_voltage(sampled):
-    _, _, sampler = sampled
-    with pytest.raises(OSError, match="not read yet"):
-        sampler.volts(0)
-
-
-def test_a_voltage_older_than_it_may_be_is_none(sampled):
-    clock, converter, sampler = sampled
-    sampler.sample(converter)
-    begun = clock.now - 3 * converter.takes
-    assert [sampler.volts(channel) for channel in range(3)] == [1.0, 2.0, 3.0]
-    clock.now = begun + OLDEST_S - 1e-6
-    assert sampler.volts(0) == 1.0
-    clock.now = begun + OLDEST_S + 1e-6
-    with pytest.raises(OSError, match="gives no voltage"):
-        sampler.volts(0)
-    assert sampler.volts(2) == 3.0
-
-
-def test_one_transfer_gone_wrong_does_not_lose_a_channel_and_several_do(sampled):
-    clock, converter, sampler = sampled
-    sampler.sample(converter)
-    converter.broken = {1}
-    sampler.sample(converter)
-    assert sampler.volts(1) == 2.0
-    for _ in range(3):
-        sampler.sample(converter)
-    assert sampler.volts(0) == 1.0
-    with pytest.raises(OSError, match="no answer"):
-        sampler.volts(1)
-
-
-def test_what_is_looked_at_50_ms_after_off_was_converted_in_the_dark():
-    assert PI.limits.light_after_off_s > OLDEST_S
-
-
-# The whole of it, over smbus2's own code.
-
-
-def test_a_board_reads_its_sensors_through_smbus2(kiosk, bus):
-    hardware, _ = kiosk()
-    set_lamp(bus.chip, lit=True)
-    until(lambda: hardware.senses.uv_seen() == (True, True))
-    assert bus.timeout == 2
-    until(lambda: None not in readings(hardware.senses).values())
-    until(lambda: readings(hardware.senses)["photodiode_w_m2"] == pytest.approx(8.0, abs=0.01))
-    until(lambda: readings(hardware.senses)["lamp_temperature_c"] == pytest.approx(35.0, abs=0.1))
-
-
-def test_a_converter_that_goes_is_noticed_and_one_that_comes_back_is_read(kiosk, bus):
-    hardware, _ = kiosk()
-    bus.chip.gone = True
-    until(lambda: hardware.senses.uv_seen() == (None, None))
-    until(lambda: "Remote I/O error" in message(hardware.senses.lamp_temperature_c))
-    bus.chip.gone = False
-    until(lambda: hardware.senses.uv_seen() == (False, False))
-
-
-def test_a_transfer_that_hangs_holds_up_nobody_who_asks(kiosk, bus):
-    hardware, _ = kiosk()
-    bus.chip.hangs.clear()
-    until(lambda: hardware.senses.uv_seen() == (None, None))
-    begun = time.monotonic()
-    for _ in range(1000):
-        assert hardware.senses.uv_seen() == (None, None)
-    # A call that waited for the bus would never come back; a thousand that do not are quick on any machine.
-    assert time.monotonic() - begun < 5
-    hardware.close()
-    bus.chip.hangs.set()
-
-
-def test_a_board_without_its_bus_starts_and_has_no_uv(kiosk, bus):
-    bus.missing = True
-    hardware, _ = kiosk(wait=False)
-    hardware.pins.set("white", 1.0)
-    assert hardware.senses.uv_seen() == (None, None)
-    until(lambda: "No such file" in message(hardware.senses.lamp_temperature_c))
-    bus.missing = False
-    until(lambda: hardware.senses.uv_seen() == (False, False))
-
-
-def message(read):
-    try:
-        read()
-    except OSError as error:
-        return str(error)
-    return ""
-
-
-def test_a_missing_smbus2_is_an_error_that_names_the_key():
-    modules = gpio.lgpio(MockFactory(pin_class=MockPWMPin))
-    with pytest.raises(DriverMissing, match=r"sensors\.adc .* 'smbus2'"):
-        open_real_pins(PI, lambda name: modules(name) if name != "smbus2" else gpio.missing(name))
-
-
-# The shroud.
-
-
-def test_both_switches_are_read_with_the_pull_that_makes_a_torn_wire_open(kiosk):
-    hardware, factory = kiosk()
-    assert hardware.senses.shroud_closed() == (True, True)
-    first, second = (factory.pin(pin) for pin in PI.interlocks.shroud_pins)
-    assert (first.pull, second.pull) == ("down", "down")
-    first.drive_low()
-    assert hardware.senses.shroud_closed() == (False, True)
-    second.drive_low()
-    assert hardware.senses.shroud_closed() == (False, False)
-
-
-def test_libgpiod_reads_both_switches_with_the_same_pull(bus):
-    gpiod = gpio.libgpiod()
-    board = JETSON.model_copy(update={"sensors": None})
-    hardware = open_real_pins(board, {"gpiod": gpiod}.__getitem__)
-    (request,) = [one for one in gpiod.requests if one.direction == "input"]
-    assert set(request.values) == set(board.interlocks.shroud_pins)
-    assert request.bias == "pull down"
-    assert hardware.senses.shroud_closed() == (False, False)
-    for pin in board.interlocks.shroud_pins:
-        request.values[pin] = gpio.Value.ACTIVE
-    assert hardware.senses.shroud_closed() == (True, True)
-    request.values[board.interlocks.shroud_pins[1]] = gpio.Value.INACTIVE
-    assert hardware.senses.shroud_closed() == (True, False)
-    request.fails = True
-    with pytest.raises(OSError, match="no such line"):
-        hardware.senses.shroud_closed()
-    hardware.close()
-    assert request.released
-
-
-def test_a_driver_that_fails_to_read_a_switch_is_an_oserror(bus):
-    factory = MockFactory(pin_class=MockPWMPin)
-    hardware = open_real_pins(PI, gpio.lgpio(factory))
-    pin = factory.pin(PI.interlocks.shroud_pins[0])
-    gpio.break_pin(pin)
-    with pytest.raises(OSError, match="bad handle"):
-        hardware.senses.shroud_closed()
-    pin.__class__ = MockPWMPin
-    hardware.close()
-
-
-@pytest.mark.parametrize("board", [PI, JETSON], ids=["pi", "jetson"])
-def test_what_is_read_is_what_is_drawn(board):
-    drawn, header = draw_wiring(board), HEADERS[board.header]
-    for pin in board.interlocks.shroud_pins:
-        assert header.names[pin] in drawn
-    assert drawn.count("closed reads high; a cut wire reads open") == 2
-    adc, sensors = board.sensors.adc, board.sensors
-    assert f"ADS1115 at 0x{adc.address:02x}, I²C bus {adc.bus}" in drawn
-    for sensor in (sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature):
-        assert f"A{sensor.channel}" in drawn
-    assert "100 kΩ to ground at each input" in drawn
-
-
-def granted(core):
-    """Whether UV is lit; a machine with other work may have starved the sampler just then."""
-    try:
-        core.pulse(1, "uv365", 0.9)
-    except LightRefused as refused:
-        assert refused.code == "sense_failed"
-        core.beat(1)
-        return False
-    return True
-
-
-def test_uv_lights_on_a_raspberry_pi_and_not_without_its_converter(kiosk, bus):
-    hardware, factory = kiosk()
-    lamp = PI.lights["uv365"].model_copy(update={"calibrated_on": datetime.now(timezone.utc).date()})
-    board = PI.model_copy(update={"lights": {**PI.lights, "uv365": lamp}})
-    core = LightCore(board, hardware.pins, hardware.senses, DoseLedger(":memory:"), time.monotonic)
-    core.lease(1, "s1", consent(), uv_allowance())
-    until(lambda: granted(core))
-    assert factory.pin(lamp.pin).state
-    bus.chip.gone = True
-    until(lambda: core.tick() or not factory.pin(lamp.pin).state)
-    core.release(1)
-    core.stop()
-
-
-# The light core over these senses: no UV, and no UV any longer.
 
 
 class WiredWorld(World):

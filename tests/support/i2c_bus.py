@@ -16,6 +16,10 @@ _FULL_SCALE_V = 4.096
 _FD = 77
 
 
+# A lamp that is lit: 0.1 V per W/m², 1 V per A; and its heat sink at 35 °C: 0.5 V and 10 mV for each °C.
+LIT_V, LIT_A, WARM = 0.8, 0.5, 0.85
+
+
 class Chip:
     """The ADS1115's registers and inputs. `volts` has what each input is at; faults are for tests to set.
 
@@ -106,3 +110,8 @@ def wire(monkeypatch: pytest.MonkeyPatch, bus: Bus) -> Bus:
     monkeypatch.setattr(smbus, "ioctl", bus.ioctl)
     monkeypatch.setattr(sampler, "fcntl", types.SimpleNamespace(ioctl=bus.ioctl))
     return bus
+
+
+def set_lamp(chip: Chip, lit: bool) -> None:
+    """What photodiode and current sense give of a lamp that is `lit`, or dark."""
+    chip.volts[0], chip.volts[1] = (LIT_V, LIT_A) if lit else (0.0, 0.0)
