@@ -1,0 +1,45 @@
+"""A stage for capture sequences: the simulated board, made quick, with a patient before its camera."""
+
+from __future__ import annotations
+
+import pytest
+
+from firmware.sequence import Sequence
+from hardware.board import load_board
+from hardware.simulated.camera import SimulatedCamera
+from hardware.simulated.patient import Patient
+from tests.support.direct_lights import DirectLights
+from tests.support.kiosk_daemons import small_board
+from tests.support.stand_in_face import find_stand_in, landmarks, portrait
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The simulated board with small pictures at 60 frames a second, a short deadline, and no settling."""
+    board = load_board(small_board(tmp_path_factory.mktemp("board")))
+    still = board.camera.still.model_copy(update={"fps": 60.0})
+    changes = {"still": still, "settle_ms": 5, "deadline_s": 0.5}
+    return board.model_copy(update={"camera": board.camera.model_copy(update=changes)})
+
+
+@pytest.fixture(scope="module")
+def patient(plain):
+    return Patient(plain, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
+
+
+@pytest.fixture
+def stage(plain, patient, tmp_path):
+    """`stage(…)`: a Sequence in front of the patient, on a board whose simulation is as given."""
+    opened = []
+
+    def build(find_face=find_stand_in, **simulation):
+        patient.eyes_closed = False
+        board = plain.model_copy(update={"simulation": plain.simulation.model_copy(update=simulation)})
+        lights = DirectLights(board, tmp_path)
+        camera = SimulatedCamera(board, patient, tmp_path / "pins.page")
+        opened.extend([lights, camera])
+        return Sequence(board, camera, lights, lambda: None, find_face)
+
+    yield build
+    for item in reversed(opened):
+        item.close()

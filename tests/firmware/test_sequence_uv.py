@@ -1,0 +1,178 @@
+"""UV in a capture sequence, and the shroud around it: eyes looked at, pulses whole, none fired in vain."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from firmware.camera import CameraFrozen
+from firmware.sequence import SequenceFailed
+from hardware.simulation import Moment
+from tests.support.sequences import STEPS, lit_lamps, run, uv_rises
+
+
+def test_open_eyes_are_seen_and_get_no_uv(stage, tmp_path):
+    sequence = stage(patient_keeps_eyes_open=True)
+    capture, _ = run(sequence)
+    assert capture.missing == {"uv365": "eyes_open"}
+    assert uv_rises(tmp_path) == 0
+
+
+def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage, tmp_path):
+    capture, _ = run(stage(patient_opens_shroud_at=Moment(light="uv365", after_s=0.03)))
+    assert capture.missing == {"uv365": "shroud_open"}
+    assert [frame.light for frame in capture.frames] == STEPS[:-1]
+    assert lit_lamps(tmp_path) == set()
+
+
+@pytest.mark.parametrize("protection", ["goggles", "none"])
+def test_eyes_that_nothing_can_look_at_get_no_uv(stage, tmp_path, protection):
+    sequence = stage()
+    sequence.board = sequence.board.model_copy(update={"eye_protection": protection})
+    capture, _ = run(sequence)
+    assert capture.missing == {"uv365": "eyes_not_seen"}
+    assert uv_rises(tmp_path) == 0
+
+
+def test_without_a_face_finder_there_is_no_uv(stage, tmp_path):
+    capture, _ = run(stage(find_face=None))
+    assert capture.missing == {"uv365": "eyes_not_seen"}
+    assert uv_rises(tmp_path) == 0
+
+
+def test_a_uv_pulse_that_an_interlock_has_cut_is_not_fired_again(stage, tmp_path):
+    opened = Moment(light="uv365", after_s=0.02)
+    capture, _ = run(stage(patient_opens_shroud_at=opened, patient_opens_shroud_s=0.05))
+    assert set(capture.missing) == {"uv365"}
+    assert uv_rises(tmp_path) == 1
+
+
+def test_eyes_that_open_after_a_first_uv_pulse_get_no_second_one(stage, tmp_path, patient):
+    sequence = stage()
+    asked = []
+
+    class Told:
+        """The camera; its patient obeys once."""
+
+        prepare, expose = sequence.camera.prepare, sequence.camera.expose
+
+        def tell(self, instruction):
+            asked.append(instruction)
+            patient.eyes_closed = len(asked) == 1
+
+    sequence.camera = Told()
+    lights = dict(sequence.board.lights)
+    lights["uv365"] = lights["uv365"].model_copy(update={"expect": (0.9, 0.95)})
+    sequence.board = sequence.board.model_copy(update={"lights": lights})
+    sequence.__post_init__()
+    capture, _ = run(sequence, phase="uv")
+    assert capture.missing == {"uv365": "eyes_open"}
+    assert asked == ["close_eyes", "close_eyes"]
+    assert uv_rises(tmp_path) == 1
+
+
+class SlowCamera:
+    """The camera; what it gives in a UV pulse it gives when `later(exposure)` does."""
+
+    def __init__(self, sequence, later):
+        self._camera, self._lights, self._later = sequence.camera, sequence.lights, later
+        self.prepare, self.tell = self._camera.prepare, self._camera.tell
+
+    def expose(self, *settings):
+        exposure = self._camera.expose(*settings)
+        return self._later(exposure) if self._lights.core.status()["pulse"] else exposure
+
+
+def test_a_pulse_over_before_the_last_row_was_exposed_gives_no_uv_frame(stage):
+    class Rolling:
+        """An exposure whose last row ends a minute after the first."""
+
+        def __init__(self, exposure):
+            self.exposure_us, self.gain, self.counts = exposure.exposure_us, exposure.gain, exposure.counts
+            self.timestamp_ns, self.end_ns = exposure.timestamp_ns, exposure.end_ns + 60 * 10**9
+
+    sequence = stage()
+    sequence.camera = SlowCamera(sequence, Rolling)
+    capture, _ = run(sequence, phase="uv")
+    assert capture.missing == {"uv365": "cut_short"}
+
+
+def test_a_pulse_that_ends_while_its_picture_is_under_way_was_long_enough(stage):
+    sequence = stage()
+
+    def come_late(exposure):
+        while sequence.lights.core.status()["pulse"]:
+            time.sleep(0.01)
+        return exposure
+
+    sequence.camera = SlowCamera(sequence, come_late)
+    capture, _ = run(sequence, phase="uv")
+    assert capture.missing == {}
+
+
+def test_a_shroud_opened_late_and_left_open_costs_the_frames_after_it(stage):
+    capture, _ = run(stage(patient_opens_shroud_at=Moment(light="dir3"), patient_opens_shroud_s=60.0))
+    assert capture.missing == {"dir3": "shroud_open", "uv365": "shroud_open"}
+
+
+@pytest.mark.parametrize(("light", "ends_at"), [("white", "white"), ("cross", "dir0")])
+def test_a_shroud_opened_early_and_left_open_ends_the_sequence(stage, tmp_path, light, ends_at):
+    sequence = stage(patient_opens_shroud_at=Moment(light=light), patient_opens_shroud_s=60.0)
+    begun = []
+    with pytest.raises(SequenceFailed, match="close it") as caught:
+        sequence.run(True, lambda name, done, of: begun.append(name))
+    assert caught.value.code == "shroud_open"
+    assert begun[-1] == ends_at
+    assert lit_lamps(tmp_path) == set()
+
+
+def test_an_open_shroud_is_not_taken_for_a_lamp_that_stays_on(stage):
+    sequence = stage(shroud_closed=(False, False))
+    with pytest.raises(SequenceFailed) as caught:
+        run(sequence)
+    assert caught.value.code == "shroud_open"
+
+
+def test_one_broken_switch_of_the_shroud_costs_no_more_than_uv(stage):
+    capture, _ = run(stage(shroud_closed=(True, False)))
+    assert capture.missing == {"uv365": "shroud_open"}
+
+
+def test_uv_is_a_phase_of_its_own(stage, patient):
+    lit_phase, steps = run(stage(), phase="lit")
+    assert steps == [*STEPS[:-1], "done"]
+    assert lit_phase.missing == {}
+    assert not patient.eyes_closed
+    uv_phase, steps = run(stage(), phase="uv")
+    assert steps == ["uv365", "done"]
+    assert patient.eyes_closed
+    joined = lit_phase.joined(uv_phase)
+    assert [frame.light for frame in joined.frames] == STEPS
+    refused, _ = run(stage(), uv=False, phase="uv")
+    assert lit_phase.joined(refused).missing == {"uv365": "not_allowed"}
+
+
+def test_a_read_out_that_hangs_in_the_look_at_the_eyes_is_given_up(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("firmware.sequence._READ_OUT_S", 0.2)
+    sequence = stage()
+    stuck = threading.Event()
+
+    class Hanging:
+        """The camera, but what it shows of eyes is never read out."""
+
+        prepare, tell = sequence.camera.prepare, sequence.camera.tell
+
+        def expose(self, mode, *settings):
+            exposure = camera.expose(mode, *settings)
+            if mode == "preview":
+                exposure.counts = stuck.wait
+            return exposure
+
+    camera, sequence.camera = sequence.camera, Hanging()
+    with pytest.raises(CameraFrozen):
+        run(sequence, phase="uv")
+    stuck.set()
+    assert lit_lamps(tmp_path) == set()
+    assert sequence.lights.core.status()["pulse_over_ns"] is None

@@ -1,0 +1,35 @@
+"""What tests of capture sequences ask: to run one, and what the pins did meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firmware.sequence import Sequence
+from hardware.capture import Capture
+from hardware.simulated.pins import PinReader
+from tests.support.kiosk_daemons import lit
+
+STEPS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
+
+
+def lit_lamps(folder: Path) -> set[str]:
+    reader = PinReader(folder / "pins.page")
+    try:
+        return lit(reader)
+    finally:
+        reader.close()
+
+
+def run(sequence: Sequence, uv: bool = True, phase: str = "all") -> tuple[Capture, list[str]]:
+    """The Capture, and the steps that it named on its way."""
+    steps: list[str] = []
+    capture = sequence.run(uv, lambda light, done, of: steps.append(light), phase)
+    return capture, steps
+
+
+def uv_rises(folder: Path) -> int:
+    """How often UV was lit."""
+    reader = PinReader(folder / "pins.page")
+    history = reader.history()
+    reader.close()
+    return sum(item.channel == "uv365" and item.level > 0 for item in history)
