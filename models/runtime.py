@@ -164,11 +164,22 @@ class Network:
             # One run at a time, and one given up keeps its turn: threads and their memory cannot pile up.
             if not self._turn.acquire(timeout=self.deadline_s):
                 raise FutureTimeout
-            threading.Thread(target=self._answer, args=(batch, answer), name=self.name, daemon=True).start()
+            self._begin(batch, answer)
             return answer.result(ends - time.monotonic())
         except FutureTimeout as error:
             raise NetworkTooSlow(
                 f"The network '{self.name}' took longer than {self.deadline_s:g} s and was given up. "
+                "See what else is at work on this machine, then try again."
+            ) from error
+
+    def _begin(self, batch: np.ndarray, answer: Future[list[np.ndarray]]) -> None:
+        thread = threading.Thread(target=self._answer, args=(batch, answer), name=self.name, daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._turn.release()
+            raise ModelsError(
+                f"No thread could be started for the network '{self.name}'. "
                 "See what else is at work on this machine, then try again."
             ) from error
 
@@ -177,6 +188,10 @@ class Network:
             answer.set_result(self._graph.run(batch))
         except (RuntimeError, ValueError) as error:
             answer.set_exception(ModelsError(f"The network '{self.name}' failed: {error}"))
+        except MemoryError:
+            answer.set_exception(
+                ModelsError(f"There is not enough memory for the network '{self.name}'. Use smaller pictures.")
+            )
         finally:
             self._turn.release()
 
