@@ -125,11 +125,23 @@ class Manifest(_Strict):
 
 
 @lru_cache(maxsize=1)
+def manifest_bytes() -> bytes:
+    """The manifest's file, read once a process: what is used is what the signature was checked on.
+
+    Raises ModelsError.
+    """
+    try:
+        return MANIFEST.read_bytes()
+    except OSError as error:
+        raise ModelsError(f"{MANIFEST} cannot be read. Install this software again.") from error
+
+
+@lru_cache(maxsize=1)
 def load_manifest() -> Manifest:
     """The manifest that ships with this software. Raises ModelsError if it is damaged."""
     try:
-        return Manifest.model_validate(tomllib.loads(MANIFEST.read_text()))
-    except (OSError, ValidationError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return Manifest.model_validate(tomllib.loads(manifest_bytes().decode()))
+    except (ValidationError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelsError(f"{MANIFEST} is damaged: {error}. Install this software again.") from error
 
 
