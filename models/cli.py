@@ -178,11 +178,16 @@ def verify_command(state: Path | None, as_json: bool) -> None:
     The signature is that of the kiosk in --state; without one, the manifest is said to be unsigned. Exit
     status 1 if a file is absent or altered, or the signature is missing or wrong.
     """
-    from models.manifest import ModelsError, load_manifest, verified_bytes
+    from models.manifest import ModelsError, load_manifest, verified_bytes, verified_constants
     from models.signature import check_signature
 
     checks: list[tuple[str, Callable[[], object]]] = [("manifest", lambda: check_signature(state))]
     checks += [(name, partial(verified_bytes, name)) for name in load_manifest().networks]
+    checks += [
+        (entry.constants.path.name, partial(verified_constants, name))
+        for name, entry in load_manifest().networks.items()
+        if entry.constants is not None
+    ]
     rows = []
     for name, check in checks:
         try:

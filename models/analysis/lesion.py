@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,18 +17,12 @@ from models.analysis.outline import Outline, find_outline
 from models.analysis.refusal import Refused
 from models.analysis.result import png
 from models.batch import BatchError, write_output
-from models.manifest import load_manifest
+from models.manifest import load_manifest, verified_constants
 from models.picture import MIN_PIXELS_A_SIDE, read_picture
 from models.runtime import DEFAULT_ENGINE, network
 from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 NETWORK = "lesion-class"
-CONSTANTS = Path(__file__).with_name("lesion.toml")
 # A lesion that is small in a large picture is looked at this many pixels wide, where the picture has them.
 _SMALL_LESION = 60.0
 _DARK = 12.0
@@ -56,8 +49,11 @@ class Lesion:
 
 @lru_cache(maxsize=1)
 def constants() -> dict[str, Any]:
-    """The numbers beside the network: prior, temperature, melanoma score, refusal; the file says whence."""
-    return tomllib.loads(CONSTANTS.read_text())
+    """The numbers beside the network: prior, temperature, melanoma score, refusal; the file says whence.
+
+    Raises ModelsError if they are not the manifest's, or are another network's.
+    """
+    return verified_constants(NETWORK)
 
 
 def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:

@@ -8,6 +8,7 @@ skin close-ups; its limit is even odds, or what refuses 1 % of the validation pi
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import numpy as np
 import scipy.optimize
 
 from models.analysis import lesion
-from models.manifest import load_manifest
+from models.analysis.outline import NETWORK as OUTLINE
+from models.manifest import MANIFEST, ModelsError, load_manifest
 from models.training.lesion_views import CLASSES
+from models.training.register import rewritten
 from models.training.score import area, balanced_accuracy, calibration_error
 from models.training.splits import held_out
 from models.training.strange import strange_pictures
@@ -142,19 +145,30 @@ def fit(
 
 def written(constants: dict[str, dict[str, Any]]) -> str:
     """The constants as TOML, with their origin."""
-    models = " and ".join(
-        load_manifest().entry(name).reference for name in ("lesion-outline", "lesion-class")
-    )
     lines = [
-        "# Constants beside the lesion's networks, written by `python -m models.training.calibrate`.",
-        f"# Made with {models} on HAM10000:",
+        "# Constants beside the lesion's networks, by `python -m models.training.calibrate` on HAM10000.",
+        "# networks: the SHA-256 of those that they were made with, and are refused with any other;",
         "# prior: shares of the classes in its training pictures; share, temperature, slope, offset,",
         "# never_benign: chosen on half of its validation lesions; refusal: fitted to training pictures",
         "# against others than skin, its limit checked on all validation pictures.",
+        "",
+        "[networks]",
+        *(f'{name} = "{load_manifest().entry(name).sha256}"' for name in (OUTLINE, lesion.NETWORK)),
     ]
     for name, values in constants.items():
         lines += ["", f"[{name}]", *(f"{key} = {value}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def ship(text: str) -> None:
+    """Write the constants, and their hash into the manifest. Raises ModelsError if that names none."""
+    constants = load_manifest().entry(lesion.NETWORK).constants
+    if constants is None:
+        raise ModelsError(f"The manifest names no constants of '{lesion.NETWORK}'. Write their line first.")
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    constants.path.write_text(text)
+    line = f'{{ file = "{constants.file}", sha256 = "{sha256}" }}'
+    MANIFEST.write_text(rewritten(MANIFEST.read_text(), lesion.NETWORK, {"constants": line}))
 
 
 def _varied(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -190,9 +204,7 @@ def main(data: Path) -> None:
     _, skin = looks(_varied(pictures(some)))
     _, strange = looks(picture for _, picture in strange_pictures(data, tested=False))
     groups = [row["lesion_id"] for row in valid]
-    lesion.CONSTANTS.write_text(
-        written(fit(logits, traits, labels, groups, counts / counts.sum(), skin, strange))
-    )
+    ship(written(fit(logits, traits, labels, groups, counts / counts.sum(), skin, strange)))
 
 
 if __name__ == "__main__":
