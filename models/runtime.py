@@ -190,7 +190,9 @@ class Network:
             answer.set_exception(ModelsError(f"The network '{self.name}' failed: {error}"))
         except MemoryError:
             answer.set_exception(
-                ModelsError(f"There is not enough memory for the network '{self.name}'. Use smaller pictures.")
+                ModelsError(
+                    f"There is not enough memory for the network '{self.name}'. Use smaller pictures."
+                )
             )
         finally:
             self._turn.release()
