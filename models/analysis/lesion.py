@@ -39,17 +39,21 @@ class Look:
 
 @dataclass(frozen=True)
 class Lesion:
-    """`chances` (7,) in the order of CLASSES, summing to 1; `melanoma` 0…1, calibrated by itself."""
+    """`chances` (7,) in the order of CLASSES, summing to 1."""
 
     mask: np.ndarray
     chances: np.ndarray
-    melanoma: float
     melanoma_like: bool
+
+    @property
+    def melanoma(self) -> float:
+        """The chance of melanoma, 0…1."""
+        return float(self.chances[CLASSES.index("mel")])
 
 
 @lru_cache(maxsize=1)
 def constants() -> dict[str, Any]:
-    """The numbers beside the network: prior, temperature, melanoma score, refusal; the file says whence.
+    """The numbers beside the network: prior, temperature, melanoma's threshold, refusal; says whence.
 
     Raises ModelsError if they are not the manifest's, or are another network's.
     """
@@ -71,12 +75,9 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
         raise Refused("not_skin")
     if not seen.outline.mask.any():
         raise Refused("no_lesion")
-    score = melanoma(seen.logits, known)
+    found = chances(seen.logits, known["classes"])
     return Lesion(
-        seen.outline.mask,
-        chances(seen.logits, known["classes"]),
-        score,
-        score >= known["melanoma"]["never_benign"],
+        seen.outline.mask, found, bool(found[CLASSES.index("mel")] >= known["melanoma"]["never_benign"])
     )
 
 
@@ -92,21 +93,6 @@ def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
     warm = (logits + known["share"] * np.log(known["prior"])) / known["temperature"]
     powers = np.exp(warm - warm.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def melanoma(logits: np.ndarray, known: dict[str, Any]) -> float:
-    """The logits (7,) as one probability: a logistic function of melanoma's lead (Platt 1999)."""
-    line = known["melanoma"]
-    ahead = lead(logits, line["share"], known["classes"]["prior"])
-    return float(1 / (1 + np.exp(-(line["slope"] * ahead + line["offset"]))))
-
-
-def lead(logits: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
-    """(…, 7) to (…,): melanoma's log odds against the other six, after `share` of the log prior is added."""
-    logits = logits + share * np.log(prior)
-    index = CLASSES.index("mel")
-    others = np.delete(logits, index, axis=-1)
-    return np.asarray(logits[..., index] - np.logaddexp.reduce(others, axis=-1))
 
 
 def strangeness(traits: np.ndarray) -> float:

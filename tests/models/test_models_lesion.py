@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from skimage import data
 
+from models.analysis import lesion
 from models.analysis.abcd import abcd
 from models.analysis.lesion import chances, constants, find_lesion
 from models.analysis.outline import find_outline
@@ -87,6 +89,37 @@ def test_chances_sum_to_one_and_keep_the_order_of_the_logits_without_a_prior() -
     assert len(constants()["classes"]["prior"]) == len(CLASSES)
 
 
+def test_the_chance_of_melanoma_rises_with_its_own_logit_and_falls_with_any_other() -> None:
+    known, mel = constants()["classes"], CLASSES.index("mel")
+    logits = np.random.default_rng(3).normal(0, 2, (20, len(CLASSES)))
+    before = chances(logits, known)[:, mel]
+    for index, name in enumerate(CLASSES):
+        after = chances(logits + np.eye(len(CLASSES))[index], known)[:, mel]
+        assert (after > before).all() if name == "mel" else (after < before).all()
+
+
+@pytest.mark.parametrize(("first", "last", "like"), [("mel", "nv", True), ("nv", "mel", False)])
+def test_a_lesion_whose_first_class_is_melanoma_is_melanoma_like(
+    close_up: np.ndarray, monkeypatch: pytest.MonkeyPatch, first: str, last: str, like: bool
+) -> None:
+    real = lesion._logits
+
+    def ordered(*arguments: Any) -> np.ndarray:
+        """The network's own logits, in an order of the classes that is not its own."""
+        logits = real(*arguments)
+        order = [name for name in CLASSES if name not in (first, last)]
+        columns = [CLASSES.index(name) for name in (last, *order, first)]
+        changed = np.empty_like(logits)
+        changed[:, columns] = logits[:, logits.mean(axis=0).argsort()]
+        return changed
+
+    monkeypatch.setattr(lesion, "_logits", ordered)
+    found = find_lesion(close_up)
+    assert CLASSES[int(found.chances.argmax())] == first
+    assert found.melanoma == found.chances[CLASSES.index("mel")]
+    assert found.melanoma_like is like
+
+
 @pytest.mark.parametrize(
     "name", ["coffee", "page", "text", "brick", "camera", "rocket", "coins", "astronaut"]
 )
@@ -147,7 +180,7 @@ def test_the_command_answers_every_picture_in_order(
     assert coffee["refused"] == "not_skin" and broken["error"] == "not_a_picture"
     assert set(mole["classes"]) == set(CLASSES)
     assert sum(mole["classes"].values()) == pytest.approx(1, abs=1e-4)
-    assert 0 <= mole["melanoma"] <= 1
+    assert mole["melanoma"] == mole["classes"]["mel"]
     assert mole["melanoma_like"] == (mole["melanoma"] >= constants()["melanoma"]["never_benign"])
     assert mole["model"].startswith("lesion-class@")
     mask = cv2.imread(str(tmp_path / "masks" / "mole.png"), cv2.IMREAD_UNCHANGED)
