@@ -1,8 +1,9 @@
 """`python -m models.training.calibrate --data DIR`: the constants beside the lesion's shipped networks.
 
 Prior, temperature and melanoma's threshold are chosen on half of the validation lesions; the card reports
-both halves. The refusal is fitted to training pictures, under varied light and blur, against pictures that are no
-skin close-ups; its limit is even odds, or what refuses 1 % of the validation pictures if that is milder.
+both halves. The refusal is fitted to training pictures, under varied light and blur, against pictures that
+are no skin close-ups; its limit is even odds, or what refuses 1 % of the validation pictures if that is
+milder.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from skimage import data
 
 from models.analysis import lesion
 from models.analysis.abcd import abcd
@@ -19,6 +18,7 @@ from models.analysis.lesion import chances, constants, find_lesion
 from models.analysis.outline import find_outline
 from models.analysis.refusal import Refused
 from models.training.lesion_views import CLASSES
+from models.training.strange import FITTED, TESTED, example
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 
@@ -120,16 +120,15 @@ def test_a_lesion_whose_first_class_is_melanoma_is_melanoma_like(
     assert found.melanoma_like is like
 
 
-@pytest.mark.parametrize(
-    "name", ["coffee", "page", "text", "brick", "camera", "rocket", "coins", "astronaut"]
-)
+def test_no_scene_that_fitted_the_refusal_tests_it() -> None:
+    fitted, tested = ({name.split("_")[0] for name in names.split()} for names in (FITTED, TESTED))
+    assert not fitted & tested
+
+
+@pytest.mark.parametrize("name", TESTED.split())
 def test_what_is_no_close_up_of_skin_is_refused(name: str) -> None:
-    picture = getattr(data, name)()
-    picture = (
-        cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else np.ascontiguousarray(picture)
-    )
     with pytest.raises(Refused):
-        find_lesion(picture)
+        find_lesion(example(name))
 
 
 def test_a_wall_noise_and_a_frame_of_skin_without_a_spot_are_refused() -> None:
