@@ -147,7 +147,7 @@ def lesion_scores(data: Path) -> list[Row]:
 
 
 def strange_refused(data: Path) -> Row:
-    """The share of the pictures for testing that `analyse lesion` refuses; a photograph's crops are a group."""
+    """The share of the pictures for testing that `analyse lesion` refuses; crops of one are a group."""
     with tempfile.TemporaryDirectory() as folder:
         files, groups = [], []
         for i, (kind, picture) in enumerate(strange_pictures(data, tested=True)):
