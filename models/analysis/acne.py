@@ -26,9 +26,9 @@ _PEAK = 0.22
 _COUNT_SHARE = 0.5
 # Pictures of training's kind hold one face of 0.35 to 1.16, median 0.74, of the picture's side.
 _FACE_SHARE_LEAST, _FACE_SHARE = 0.45, 0.74
-# Where no landmarks fit, as in half faces, a picture needs a lesion this sure: each validation picture
-# has one, most things that are not skin have none.
-_SURE = 0.31
+# Where no landmarks fit, as in half faces, a picture needs a lesion this sure. By training pictures: of
+# 250 of acne it refuses 1.6 %, and of 200 dermoscopic close-ups it passes 2 %.
+_SURE = 0.38
 # A frame whose mean is darker than this shows nothing.
 _DARK = 8.0
 
@@ -59,7 +59,7 @@ class _Seen:
 
 
 def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
-    """The acne in `picture` (H×W×3 uint8 RGB, upright), of its largest face or of all of it.
+    """The acne in `picture` (H×W×3 uint8 RGB, upright) of a face, of all of it or about its largest face.
 
     Raises Refused("no_face", "two_faces", "too_dark" or "too_small"), ModelsError.
     """
@@ -72,6 +72,8 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
         raise Refused("two_faces")
     # The detector sees half faces, in which no landmarks can be found, and faces where there are none.
     likely = max((d.box for d in detect(picture, engine)), key=lambda box: box[2] - box[0], default=None)
+    if likely is None:
+        raise Refused("no_face")
     x0, y0, x1, y1 = _window(picture, likely)
     size = network(NETWORK, engine).input_shape[1]
     seen = _look(_square(picture, (x0, y0, x1, y1), size), engine)
@@ -109,11 +111,9 @@ def describe_acne(path: Path, engine: str) -> dict[str, Any]:
     }
 
 
-def _window(picture: np.ndarray, face: np.ndarray | None) -> tuple[float, float, float, float]:
+def _window(picture: np.ndarray, face: np.ndarray) -> tuple[float, float, float, float]:
     """The part to look at: all of the picture, as in training, unless the face in it is small."""
     height, width = picture.shape[:2]
-    if face is None:
-        return 0, 0, width, height
     side = float(np.sqrt((face[2] - face[0]) * (face[3] - face[1])))
     if side >= _FACE_SHARE_LEAST * np.sqrt(width * height):
         return 0, 0, width, height
