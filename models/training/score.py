@@ -30,6 +30,9 @@ from models.training.strange import TESTED, strange_pictures
 
 LEAST_OVERLAP = 0.3
 """Intersection over union from which a box has found a lesion."""
+CLOSE_UPS = 8
+"""One in so many of HAM10000's validation pictures is shown to the acne network, which must refuse it."""
+FACES = ("astronaut", "portraits")
 ROUNDS = 1000
 BINS = 15
 DEADLINE_SECONDS = 3600
@@ -84,12 +87,17 @@ def command(task: str, files: Sequence[Path], *options: str) -> list[Row]:
         return [json.loads(text) for text in out.read_text().splitlines()]
 
 
+def lesion_rows(folder: Path) -> list[Row]:
+    """HAM10000's validation rows."""
+    with (folder / "metadata.csv").open(newline="") as source:
+        return [row for row in csv.DictReader(source) if held_out(row["lesion_id"])]
+
+
 @lru_cache(maxsize=1)
 def lesions(data: Path) -> tuple[list[Row], list[Row], np.ndarray]:
     """HAM10000's validation rows, what the command said of each, and (n, 2) Dice, Jaccard of the masks."""
     folder = data / "ham10000"
-    with (folder / "metadata.csv").open(newline="") as source:
-        rows: list[Row] = [row for row in csv.DictReader(source) if held_out(row["lesion_id"])]
+    rows = lesion_rows(folder)
     files = [folder / "images" / f"{row['image_id']}.jpg" for row in rows]
     overlaps = []
     with tempfile.TemporaryDirectory() as masks:
@@ -142,19 +150,25 @@ def lesion_scores(data: Path) -> list[Row]:
     scores = [{"measure": m, "goal": goal, **interval(groups[kept].tolist(), f)} for m, f, goal in figures]
     share = interval(groups.tolist(), lambda i: float(refused[i].mean()))
     scores.append({"measure": "refused, of skin close-ups", "goal": 0.02, **share})
-    scores.append({"measure": "refused, of other pictures", "goal": None, **strange_refused(data)})
-    return scores + by_group(rows, said)
+    return [*scores, strange_refused(data, "lesion"), *by_group(rows, said)]
 
 
-def strange_refused(data: Path) -> Row:
-    """The share of the pictures for testing that `analyse lesion` refuses; crops of one are a group."""
+def strange_refused(data: Path, task: str, without: Sequence[str] = ()) -> Row:
+    """The share that `analyse TASK` refuses of the pictures for testing, but for the kinds `without`."""
     with tempfile.TemporaryDirectory() as folder:
         files, groups = [], []
         for i, (kind, picture) in enumerate(strange_pictures(data, tested=True)):
-            files.append(Path(folder) / f"{i}.png")
-            groups.append(kind if kind in TESTED.split() else f"{kind} {i}")
-            cv2.imwrite(str(files[-1]), picture[:, :, ::-1])
-        refused = np.array(["refused" in row for row in command("lesion", files)])
+            if kind not in without:
+                files.append(Path(folder) / f"{i}.png")
+                # The crops of one photograph are a group.
+                groups.append(kind if kind in TESTED.split() else f"{kind} {i}")
+                cv2.imwrite(str(files[-1]), picture[:, :, ::-1])
+        return {"measure": "refused, of other pictures", "goal": None} | refused_share(task, files, groups)
+
+
+def refused_share(task: str, files: Sequence[Path], groups: Sequence[str]) -> Row:
+    """The share of `files` that `analyse TASK` refuses."""
+    refused = np.array(["refused" in row for row in command(task, files)])
     return {"pictures": len(files), **interval(groups, lambda i: float(refused[i].mean()))}
 
 
@@ -215,9 +229,14 @@ def acne_scores(data: Path) -> list[Row]:
         ("severity right", lambda i: float(graded[i].mean()), 0.8),
         ("refused, of faces", lambda i: float(refused[i].mean()), 0.02),
     ]
-    return [
+    scores = [
         {"measure": m, "goal": goal, "pictures": len(files), **interval(names, f)} for m, f, goal in figures
     ]
+    rows = lesion_rows(data / "ham10000")[::CLOSE_UPS]
+    close_ups = [data / "ham10000" / "images" / f"{row['image_id']}.jpg" for row in rows]
+    share = refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
+    scores.append({"measure": "refused, of dermoscopic close-ups", "goal": None, **share})
+    return [*scores, strange_refused(data, "acne", without=FACES)]
 
 
 def parsing_scores(data: Path) -> list[Row]:
