@@ -160,6 +160,15 @@ def test_a_disc_is_symmetric_and_a_half_moon_is_not() -> None:
     assert whole["diameter_px"] == pytest.approx(161, abs=2) and whole["diameter_mm"] is None
 
 
+def test_a_speck_too_small_to_measure_has_no_features() -> None:
+    mask = np.zeros((20, 5000), np.uint8)
+    mask[3, 2501] = 255
+    speck = abcd(np.full((20, 5000, 3), 120, np.uint8), mask)
+    disc = abcd(np.full((20, 20, 3), 120, np.uint8), np.full((20, 20), 255, np.uint8))
+    assert speck.keys() == disc.keys()
+    assert not any(speck.values())
+
+
 def test_colours_are_named_as_dermoscopy_names_them() -> None:
     picture, mask = np.zeros((100, 100, 3), np.uint8), np.full((100, 100), 255, np.uint8)
     picture[:, :60], picture[:, 60:97], picture[:, 97:] = (108, 62, 42), (33, 28, 27), (190, 80, 70)
