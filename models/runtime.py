@@ -144,10 +144,6 @@ class Network:
         """Whether the engine handed the whole graph to XNNPACK, its fast path."""
         return self._graph.delegated
 
-    def warm_up(self) -> None:
-        """Run once on nothing, so that the first patient does not wait for memory and packed weights."""
-        self.run(np.zeros(self.input_shape, np.float32))
-
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
         """The outputs, in the file's order, for one float32 batch of `input_shape`.
 
