@@ -71,7 +71,7 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
         raise Refused("too_dark")
     seen = look(picture, engine)
     known = constants()
-    if strangeness(seen.traits) > known["refusal"]["limit"]:
+    if not is_close_up(seen):
         raise Refused("not_skin")
     if not seen.outline.mask.any():
         raise Refused("no_lesion")
@@ -93,6 +93,11 @@ def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
     warm = (logits + known["share"] * np.log(known["prior"])) / known["temperature"]
     powers = np.exp(warm - warm.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def is_close_up(seen: Look) -> bool:
+    """Whether a picture looks like a dermoscopic close-up of skin. Raises ModelsError."""
+    return bool(strangeness(seen.traits) <= constants()["refusal"]["limit"])
 
 
 def strangeness(traits: np.ndarray) -> float:

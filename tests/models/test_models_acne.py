@@ -26,6 +26,7 @@ class _DarkSpots:
     """In the network's place: sees dark spots as lesions, and all of them as 32 pixels wide and high."""
 
     input_shape = (1, SIZE, SIZE, 3)
+    peak = 2.0
 
     def __init__(self, lesions: int = 0) -> None:
         self.lesions = lesions
@@ -36,7 +37,7 @@ class _DarkSpots:
         y, x = np.mgrid[: SIZE // 4, : SIZE // 4]
         logits = np.full(cells.shape, -5.0)
         for cx, cy in dark[3][1:]:
-            logits = np.maximum(logits, 7 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 8) - 5)
+            logits = np.maximum(logits, (self.peak + 5) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 8) - 5)
         sides = np.full((1, *logits.shape, 4), np.log(16 / UNIT), np.float32)
         kinds = np.zeros((1, *logits.shape, len(CLASSES)), np.float32)
         kinds[..., 2] = 1
@@ -149,6 +150,19 @@ def test_spots_where_no_face_is_detected_are_no_acne(
     monkeypatch.setattr(acne, "detect", lambda picture, engine: [])
     with pytest.raises(Refused) as refused:
         find_acne(_spotted(SIZE, SIZE, [(200, 300), (400, 300)]))
+    assert refused.value.reason == "no_face"
+
+
+def test_doubtful_spots_are_acne_only_where_no_dermoscope_took_the_picture(
+    dark_spots: _DarkSpots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dark_spots.lesions, dark_spots.peak = 1, -0.3
+    picture = _spotted(SIZE, SIZE, [(300, 320)])
+    monkeypatch.setattr(acne, "is_close_up", lambda seen: False)
+    assert len(find_acne(picture).counted) == 1
+    monkeypatch.setattr(acne, "is_close_up", lambda seen: True)
+    with pytest.raises(Refused) as refused:
+        find_acne(picture)
     assert refused.value.reason == "no_face"
 
 
