@@ -9,13 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hardware.picture_file import PictureError
+from models.analysis.answer import answer
 from models.analysis.detector import detect
 from models.analysis.face import SECOND_FACE_SHARE, find_faces
 from models.analysis.lesion import is_close_up, look
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.manifest import load_manifest
-from models.picture import MIN_PIXELS_A_SIDE, read_picture
+from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
 from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
 
@@ -92,15 +92,12 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
 
 def describe_acne(path: Path, engine: str) -> dict[str, Any]:
     """The acne in the picture at `path` as one JSON object, or why there is none: "error", "refused"."""
-    row: dict[str, Any] = {"picture": str(path)}
-    try:
-        acne = find_acne(read_picture(path), engine)
-    except PictureError as error:
-        return row | {"error": error.reason, "sentence": error.sentence}
-    except Refused as refused:
-        return row | {"refused": refused.reason, "sentence": refused.sentence}
+    return answer(path, lambda picture: _described(find_acne(picture, engine)))
+
+
+def _described(acne: Acne) -> dict[str, Any]:
     names = [CLASSES[int(kind)] for kind in acne.counted[:, 5]]
-    return row | {
+    return {
         "boxes": [
             [*(round(float(v), 2) for v in box[:4]), round(float(box[4]), 6), CLASSES[int(box[5])]]
             for box in acne.boxes

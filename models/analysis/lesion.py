@@ -10,15 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hardware.picture_file import PictureError
 from models.analysis.abcd import abcd
+from models.analysis.answer import answer
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.outline import Outline, find_outline
 from models.analysis.refusal import Refused
 from models.analysis.result import png
 from models.batch import BatchError, write_output
 from models.manifest import load_manifest, verified_constants
-from models.picture import MIN_PIXELS_A_SIDE, read_picture
+from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
 from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 
@@ -119,16 +119,13 @@ def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, An
 
     Its mask goes to `masks`/<stem>.png.
     """
-    row: dict[str, Any] = {"picture": str(path)}
-    try:
-        picture = read_picture(path)
-        lesion = find_lesion(picture, engine)
-    except PictureError as error:
-        return row | {"error": error.reason, "sentence": error.sentence}
-    except Refused as refused:
-        return row | {"refused": refused.reason, "sentence": refused.sentence}
+    return answer(path, lambda picture: _described(picture, masks and masks / f"{path.stem}.png", engine))
+
+
+def _described(picture: np.ndarray, mask: Path | None, engine: str) -> dict[str, Any]:
+    lesion = find_lesion(picture, engine)
     manifest = load_manifest()
-    row |= {
+    row: dict[str, Any] = {
         "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},
         "melanoma": round(lesion.melanoma, 6),
         "melanoma_like": lesion.melanoma_like,
@@ -137,9 +134,9 @@ def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, An
         "model": manifest.entry(NETWORK).reference,
         "outline_model": manifest.entry(OUTLINE).reference,
     }
-    if masks:
+    if mask:
         try:
-            write_output(masks / f"{path.stem}.png", png(lesion.mask))
+            write_output(mask, png(lesion.mask))
         except BatchError as error:
             return row | {"error": "mask_not_written", "sentence": str(error)}
     return row

@@ -156,7 +156,7 @@ def test_spots_where_no_face_is_detected_are_no_acne(
 def test_doubtful_spots_are_acne_only_where_no_dermoscope_took_the_picture(
     dark_spots: _DarkSpots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dark_spots.lesions, dark_spots.peak = 1, -0.3
+    dark_spots.lesions, dark_spots.peak = 1, -0.42
     picture = _spotted(SIZE, SIZE, [(300, 320)])
     monkeypatch.setattr(acne, "is_close_up", lambda seen: False)
     assert len(find_acne(picture).counted) == 1
