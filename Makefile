@@ -5,7 +5,7 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
-.PHONY: help setup setup-test demo test lint faults soak picamera bench score clean
+.PHONY: help setup setup-test demo test lint faults soak picamera bench score train clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,13 @@ bench: setup ## seconds and memory of a scan, each beside its reference
 
 score: setup-test ## DATA=… scores of our own networks on validation pictures
 	@.venv/bin/python -m models.training.score --data $(DATA)
+
+train: build/training/ready ## TASK=… DATA=… train one of our own networks; ARGS='--set KEY=VALUE …'
+	@build/training/bin/python -m models.training $(TASK) --data $(DATA) --out build/runs/$(TASK) $(ARGS)
+
+build/training/ready: models/training/requirements.txt
+	@python3 -m venv build/training && build/training/bin/pip install --quiet --requirement $<
+	@touch $@
 
 clean: ## remove what was built (not the downloads)
 	rm -rf build *.egg-info

@@ -50,17 +50,42 @@ def analyse() -> None:
     """Measure pictures: faces, captures. Decision support, never a diagnosis."""
 
 
-@analyse.command("face")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@json_option
+files_argument = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…"
+)
+
+
+def _pictures_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a function a command of `analyse` that takes FILE…, --json, --engine and --state."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        function = engine_option(signed_option(function))
+        return analyse.command(name)(files_argument(json_option(function)))
+
+    return decorate
+
+
+def _answer(
+    files: tuple[Path, ...],
+    describe: Callable[[Path], dict[str, Any]],
+    json_path: str,
+    *folders: Path | None,
+) -> None:
+    from models.batch import make_folder, run_batch
+
+    for path in folders:
+        if path:
+            make_folder(path)
+    run_batch(files, describe, json_path)
+
+
+@_pictures_command("face")
 @click.option("--masks", type=folder, help="Folder for the skin masks, <stem>.png: 255 = skin.")
 @click.option(
     "--parsing",
     type=folder,
     help="Folder for the parsing, <stem>.png: 0 background, 1 hair, 2 skin, 3 eyes, 4 nose, 5 mouth.",
 )
-@engine_option
-@signed_option
 def face_command(
     files: tuple[Path, ...], json_path: str, masks: Path | None, parsing: Path | None, engine: str
 ) -> None:
@@ -70,47 +95,31 @@ def face_command(
     and right are the patient's own.
     """
     from models.analysis.describe import describe_picture
-    from models.batch import make_folder, run_batch
 
-    for maps in (masks, parsing):
-        if maps:
-            make_folder(maps)
-    run_batch(files, lambda path: describe_picture(path, masks, parsing, engine), json_path)
+    _answer(files, lambda path: describe_picture(path, masks, parsing, engine), json_path, masks, parsing)
 
 
-@analyse.command("lesion")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@json_option
+@_pictures_command("lesion")
 @click.option("--masks", type=folder, help="Folder for the lesions' masks, <stem>.png: 255 = lesion.")
-@engine_option
-@signed_option
 def lesion_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
     """Outline and class the lesion in dermoscopic close-ups.
 
     Writes one JSON line a picture, in the order given. What is no close-up of skin is refused.
     """
     from models.analysis.lesion import describe_lesion
-    from models.batch import make_folder, run_batch
 
-    if masks:
-        make_folder(masks)
-    run_batch(files, lambda path: describe_lesion(path, masks, engine), json_path)
+    _answer(files, lambda path: describe_lesion(path, masks, engine), json_path, masks)
 
 
-@analyse.command("acne")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
-@json_option
-@engine_option
-@signed_option
+@_pictures_command("acne")
 def acne_command(files: tuple[Path, ...], json_path: str, engine: str) -> None:
     """Find acne in pictures of faces: boxes, count, severity.
 
     Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture.
     """
     from models.analysis.acne import describe_acne
-    from models.batch import run_batch
 
-    run_batch(files, lambda path: describe_acne(path, engine), json_path)
+    _answer(files, lambda path: describe_acne(path, engine), json_path)
 
 
 @analyse.command("capture")
@@ -122,11 +131,8 @@ def acne_command(files: tuple[Path, ...], json_path: str, engine: str) -> None:
 def capture_command(capture: Path, json_path: str, overlays: Path | None, engine: str) -> None:
     """Measure a stored capture folder: capture.json with one picture a light."""
     from models.analysis.describe import measure_folder
-    from models.batch import make_folder, run_batch
 
-    if overlays:
-        make_folder(overlays)
-    run_batch((capture,), lambda path: measure_folder(path, overlays, engine), json_path)
+    _answer((capture,), lambda path: measure_folder(path, overlays, engine), json_path, overlays)
 
 
 @click.group()
@@ -178,11 +184,16 @@ def verify_command(state: Path | None, as_json: bool) -> None:
     The signature is that of the kiosk in --state; without one, the manifest is said to be unsigned. Exit
     status 1 if a file is absent or altered, or the signature is missing or wrong.
     """
-    from models.manifest import ModelsError, load_manifest, verified_bytes
+    from models.manifest import ModelsError, load_manifest, verified_bytes, verified_constants
     from models.signature import check_signature
 
     checks: list[tuple[str, Callable[[], object]]] = [("manifest", lambda: check_signature(state))]
     checks += [(name, partial(verified_bytes, name)) for name in load_manifest().networks]
+    checks += [
+        (entry.constants.path.name, partial(verified_constants, name))
+        for name, entry in load_manifest().networks.items()
+        if entry.constants is not None
+    ]
     rows = []
     for name, check in checks:
         try:

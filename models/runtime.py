@@ -144,10 +144,6 @@ class Network:
         """Whether the engine handed the whole graph to XNNPACK, its fast path."""
         return self._graph.delegated
 
-    def warm_up(self) -> None:
-        """Run once on nothing, so that the first patient does not wait for memory and packed weights."""
-        self.run(np.zeros(self.input_shape, np.float32))
-
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
         """The outputs, in the file's order, for one float32 batch of `input_shape`.
 
@@ -164,11 +160,22 @@ class Network:
             # One run at a time, and one given up keeps its turn: threads and their memory cannot pile up.
             if not self._turn.acquire(timeout=self.deadline_s):
                 raise FutureTimeout
-            threading.Thread(target=self._answer, args=(batch, answer), name=self.name, daemon=True).start()
+            self._begin(batch, answer)
             return answer.result(ends - time.monotonic())
         except FutureTimeout as error:
             raise NetworkTooSlow(
                 f"The network '{self.name}' took longer than {self.deadline_s:g} s and was given up. "
+                "See what else is at work on this machine, then try again."
+            ) from error
+
+    def _begin(self, batch: np.ndarray, answer: Future[list[np.ndarray]]) -> None:
+        thread = threading.Thread(target=self._answer, args=(batch, answer), name=self.name, daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._turn.release()
+            raise ModelsError(
+                f"No thread could be started for the network '{self.name}'. "
                 "See what else is at work on this machine, then try again."
             ) from error
 
@@ -177,6 +184,12 @@ class Network:
             answer.set_result(self._graph.run(batch))
         except (RuntimeError, ValueError) as error:
             answer.set_exception(ModelsError(f"The network '{self.name}' failed: {error}"))
+        except MemoryError:
+            answer.set_exception(
+                ModelsError(
+                    f"There is not enough memory for the network '{self.name}'. Use smaller pictures."
+                )
+            )
         finally:
             self._turn.release()
 

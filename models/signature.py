@@ -13,8 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from models import manifest
-from models.manifest import ModelsError
+from models.manifest import ModelsError, manifest_bytes
 
 CONTEXT = b"dermakiosk-models-manifest\0"
 PUBLIC_KEY = "clinic-manifest.pub"
@@ -52,7 +51,7 @@ def sign_manifest(key_file: Path, state: Path) -> Path:
     path, part = state / SIGNATURE, state / f".{SIGNATURE}.part"
     try:
         with part.open("w") as file:
-            file.write(key.sign(CONTEXT + _manifest()).hex() + "\n")
+            file.write(key.sign(CONTEXT + manifest_bytes()).hex() + "\n")
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
@@ -80,20 +79,13 @@ def check_signature(state: Path | None) -> str:
     except (OSError, ValueError) as error:
         raise ModelsError(f"{path} cannot be read as a signature. {_sign(state)}") from error
     try:
-        public.verify(signature, CONTEXT + _manifest())
+        public.verify(signature, CONTEXT + manifest_bytes())
     except InvalidSignature as error:
         raise ModelsError(
             "The manifest of the networks is not the one that this kiosk's clinic signed, so none is loaded. "
             f"Find out who changed it; if it came with an update: {_sign(state)}"
         ) from error
     return "signed"
-
-
-def _manifest() -> bytes:
-    try:
-        return manifest.MANIFEST.read_bytes()
-    except OSError as error:
-        raise ModelsError(f"{manifest.MANIFEST} cannot be read. Install this software again.") from error
 
 
 def _public_key(state: Path) -> bytes:

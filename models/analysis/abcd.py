@@ -33,7 +33,9 @@ def abcd(picture: np.ndarray, mask: np.ndarray) -> dict[str, object]:
         mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
-        return {"asymmetry": None, "border": None, "colour_spread": None, "colours": [], "diameter_px": 0.0}
+        # A speck in a very long picture, gone when that was made smaller.
+        nothing = dict.fromkeys(("asymmetry", "border", "colour_spread", "diameter_px", "diameter_mm"))
+        return nothing | {"colours": []}
     outline = max(contours, key=cv2.contourArea)
     lab = cv2.cvtColor((picture.astype(np.float32) / 255), cv2.COLOR_RGB2LAB)[mask > 0]
     return {

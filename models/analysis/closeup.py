@@ -39,20 +39,8 @@ class CloseUp:
             return np.ascontiguousarray(part)
         return cv2.resize(part, self.size, interpolation=cv2.INTER_AREA)
 
-    def to_picture(self, points: np.ndarray) -> np.ndarray:
-        """Points (N×2) of the close-up in pixels of the picture."""
-        return np.asarray(points * self.step + self.window[:2])
 
-    def paste_mask(self, mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """A mask of the close-up (uint8, 0 or 255) in a black picture of `shape` (height, width)."""
-        x0, y0, x1, y1 = self.window
-        whole = np.zeros(shape, np.uint8)
-        grown = cv2.resize(mask, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-        whole[y0:y1, x0:x1] = cv2.threshold(grown, 127, 255, cv2.THRESH_BINARY)[1]
-        return whole
-
-
-def close_up(face: Face, shape: tuple[int, int], face_px: int = FACE_PX) -> CloseUp:
+def close_up(face: Face, shape: tuple[int, int]) -> CloseUp:
     """The close-up of `face` in a picture of `shape` (height, width); never enlarges."""
     low, high = face.points.min(0), face.points.max(0)
     extent = high - low
@@ -61,7 +49,7 @@ def close_up(face: Face, shape: tuple[int, int], face_px: int = FACE_PX) -> Clos
     x1, y1 = np.ceil(high + extent * [right, below]).astype(int)
     x0, y0 = max(0, int(x0)), max(0, int(y0))
     x1, y1 = min(shape[1], int(x1)), min(shape[0], int(y1))
-    step = max(1.0, float(max(extent)) / face_px)
+    step = max(1.0, float(max(extent)) / FACE_PX)
     size = (max(1, round((x1 - x0) / step)), max(1, round((y1 - y0) / step)))
     landmarks = face.landmarks.copy()
     landmarks[:, :2] -= [x0, y0]

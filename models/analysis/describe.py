@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hardware.capture import CaptureError, read_capture_folder
-from hardware.picture_file import PictureError
+from models.analysis.answer import answer
 from models.analysis.capture import analyse_capture
 from models.analysis.face import Face, find_faces
 from models.analysis.parsing import parse
@@ -19,7 +19,7 @@ from models.analysis.result import png
 from models.analysis.skin import skin_mask
 from models.analysis.zones import zone_polygons
 from models.batch import BatchError, write_output
-from models.picture import MIN_PIXELS_A_SIDE, read_picture
+from models.picture import MIN_PIXELS_A_SIDE
 
 _NO_MEMORY = "There is not enough memory to measure this capture. Use smaller pictures."
 _NOT_MEASURED = "This capture cannot be measured: its pictures are of a kind not foreseen. Take them again."
@@ -32,21 +32,22 @@ def describe_picture(path: Path, masks: Path | None, parsing: Path | None, engin
     unreadable file gives "error"; a picture without a face gives "refused" and an empty list of faces. A mask
     that cannot be written gives "error" beside the faces.
     """
-    row: dict[str, Any] = {"picture": str(path)}
-    try:
-        picture = read_picture(path)
-    except PictureError as error:
-        return row | {"error": error.reason, "sentence": error.sentence}
+    return answer(path, lambda picture: _described(picture, path.stem, masks, parsing, engine))
+
+
+def _described(
+    picture: np.ndarray, stem: str, masks: Path | None, parsing: Path | None, engine: str
+) -> dict[str, Any]:
     height, width = picture.shape[:2]
+    row: dict[str, Any] = {"width": width, "height": height, "faces": []}
     if min(height, width) < MIN_PIXELS_A_SIDE:
-        row |= {"width": width, "height": height, "faces": []}
         return row | {"refused": "too_small", "sentence": NO_ROOM_FOR_A_FACE}
     faces = find_faces(picture, engine)
-    row |= {"width": width, "height": height, "faces": [_describe_face(face) for face in faces]}
+    row["faces"] = [_describe_face(face) for face in faces]
     if not faces:
         row |= {"refused": "no_face", "sentence": SENTENCES["no_face"]}
     try:
-        _write_maps(path.stem, picture, faces, masks, parsing, engine)
+        _write_maps(stem, picture, faces, masks, parsing, engine)
     except BatchError as error:
         return row | {"error": "mask_not_written", "sentence": str(error)}
     return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,25 +10,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hardware.picture_file import PictureError
 from models.analysis.abcd import abcd
+from models.analysis.answer import answer
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.outline import Outline, find_outline
 from models.analysis.refusal import Refused
 from models.analysis.result import png
 from models.batch import BatchError, write_output
-from models.manifest import load_manifest
-from models.picture import MIN_PIXELS_A_SIDE, read_picture
+from models.manifest import load_manifest, verified_constants
+from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
 from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 NETWORK = "lesion-class"
-CONSTANTS = Path(__file__).with_name("lesion.toml")
 # A lesion that is small in a large picture is looked at this many pixels wide, where the picture has them.
 _SMALL_LESION = 60.0
 _DARK = 12.0
@@ -46,18 +39,25 @@ class Look:
 
 @dataclass(frozen=True)
 class Lesion:
-    """`chances` (7,) in the order of CLASSES, summing to 1; `melanoma` 0…1, calibrated by itself."""
+    """`chances` (7,) in the order of CLASSES, summing to 1."""
 
     mask: np.ndarray
     chances: np.ndarray
-    melanoma: float
     melanoma_like: bool
+
+    @property
+    def melanoma(self) -> float:
+        """The chance of melanoma, 0…1."""
+        return float(self.chances[CLASSES.index("mel")])
 
 
 @lru_cache(maxsize=1)
 def constants() -> dict[str, Any]:
-    """The numbers beside the network: prior, temperature, melanoma score, refusal; the file says whence."""
-    return tomllib.loads(CONSTANTS.read_text())
+    """The numbers beside the network: prior, temperature, melanoma's threshold, refusal; says whence.
+
+    Raises ModelsError if they are not the manifest's, or are another network's.
+    """
+    return verified_constants(NETWORK)
 
 
 def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
@@ -71,16 +71,13 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
         raise Refused("too_dark")
     seen = look(picture, engine)
     known = constants()
-    if strangeness(seen.traits) > known["refusal"]["limit"]:
+    if not is_close_up(seen):
         raise Refused("not_skin")
     if not seen.outline.mask.any():
         raise Refused("no_lesion")
-    score = melanoma(seen.logits, known)
+    found = chances(seen.logits, known["classes"])
     return Lesion(
-        seen.outline.mask,
-        chances(seen.logits, known["classes"]),
-        score,
-        score >= known["melanoma"]["never_benign"],
+        seen.outline.mask, found, bool(found[CLASSES.index("mel")] >= known["melanoma"]["never_benign"])
     )
 
 
@@ -98,19 +95,9 @@ def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def melanoma(logits: np.ndarray, known: dict[str, Any]) -> float:
-    """The logits (7,) as one probability: a logistic function of melanoma's lead (Platt 1999)."""
-    line = known["melanoma"]
-    ahead = lead(logits, line["share"], known["classes"]["prior"])
-    return float(1 / (1 + np.exp(-(line["slope"] * ahead + line["offset"]))))
-
-
-def lead(logits: np.ndarray, share: float, prior: np.ndarray) -> np.ndarray:
-    """(…, 7) to (…,): melanoma's log odds against the other six, after `share` of the log prior is added."""
-    logits = logits + share * np.log(prior)
-    index = CLASSES.index("mel")
-    others = np.delete(logits, index, axis=-1)
-    return np.asarray(logits[..., index] - np.logaddexp.reduce(others, axis=-1))
+def is_close_up(seen: Look) -> bool:
+    """Whether a picture looks like a dermoscopic close-up of skin. Raises ModelsError."""
+    return bool(strangeness(seen.traits) <= constants()["refusal"]["limit"])
 
 
 def strangeness(traits: np.ndarray) -> float:
@@ -132,16 +119,13 @@ def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, An
 
     Its mask goes to `masks`/<stem>.png.
     """
-    row: dict[str, Any] = {"picture": str(path)}
-    try:
-        picture = read_picture(path)
-        lesion = find_lesion(picture, engine)
-    except PictureError as error:
-        return row | {"error": error.reason, "sentence": error.sentence}
-    except Refused as refused:
-        return row | {"refused": refused.reason, "sentence": refused.sentence}
+    return answer(path, lambda picture: _described(picture, masks and masks / f"{path.stem}.png", engine))
+
+
+def _described(picture: np.ndarray, mask: Path | None, engine: str) -> dict[str, Any]:
+    lesion = find_lesion(picture, engine)
     manifest = load_manifest()
-    row |= {
+    row: dict[str, Any] = {
         "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},
         "melanoma": round(lesion.melanoma, 6),
         "melanoma_like": lesion.melanoma_like,
@@ -150,9 +134,9 @@ def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, An
         "model": manifest.entry(NETWORK).reference,
         "outline_model": manifest.entry(OUTLINE).reference,
     }
-    if masks:
+    if mask:
         try:
-            write_output(masks / f"{path.stem}.png", png(lesion.mask))
+            write_output(mask, png(lesion.mask))
         except BatchError as error:
             return row | {"error": "mask_not_written", "sentence": str(error)}
     return row

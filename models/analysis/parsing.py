@@ -10,9 +10,7 @@ import numpy as np
 
 from models.analysis.face import Face
 from models.runtime import DEFAULT_ENGINE, Network, network
-
-CLASSES = ("background", "hair", "skin", "eyes", "nose", "mouth")
-BACKGROUND, HAIR, SKIN, EYES, NOSE, MOUTH = range(6)
+from models.training.parsing_classes import CLASSES
 
 NETWORK = "parsing"
 # Views are merged at no more than this: a face that fills it is four times the network's own picture.

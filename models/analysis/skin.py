@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from models.analysis.face import Face
-from models.analysis.parsing import NOSE, SKIN
 from models.analysis.zones import outline, polygon_mask
+from models.training.parsing_classes import NOSE, SKIN
 from sync.wire.findings.canonical_face import MIRROR
 
 # The landmarks end below the hairline; a face may reach this share of brow-to-top beyond them.

@@ -12,7 +12,8 @@ import click
 import tomllib
 import torch
 
-from models.training.loop import fit, schedule
+from models.training.loop import fit
+from models.training.schedule import schedule
 
 SETTINGS = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text())
 

@@ -8,7 +8,6 @@ picture that the network sees.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,13 @@ from torch import Tensor, nn
 from models.training import augment
 from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, SIDES, STRIDE, UNIT, boxes_of
 from models.training.backbone import Trunk, load_pretrained
-from models.training.boxes import average_precision, found
+from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.decoder import Decoder, separable
 from models.training.pictures import network_input, read_all, unit
 
 COUNTS = 80
 """Bins of the count's distribution: 0 … COUNTS − 1 lesions."""
 WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48}
-TWINS = Path(__file__).with_name("acne_twins.txt")
-"""Validation pictures of which training has another photograph (twins.py): no score counts them."""
 
 
 class Network(nn.Module):
@@ -82,7 +79,7 @@ class Task:
         twins = set(TWINS.read_text().split())
         names, boxes = [], []
         for split in ("train", "valid"):
-            rows = _read_boxes(root / split / "boxes.csv")
+            rows = read_boxes(root / split / "boxes.csv")
             files = sorted(
                 p.name for p in (root / split / "images").iterdir() if split == "valid" or p.name not in twins
             )
@@ -95,7 +92,7 @@ class Task:
         )
         self.valid = [i for i, (split, _) in enumerate(names) if split == "valid"]
         self.train = torch.tensor([i for i, (split, _) in enumerate(names) if split == "train"])
-        self.levels = torch.tensor([_level(name) for _, name in names], device=device)
+        self.levels = torch.tensor([level(name) for _, name in names], device=device)
         self.names = [name for _, name in names]
         most = max(map(len, boxes))
         self.boxes = torch.full((len(boxes), most, 5), -1.0)
@@ -213,21 +210,6 @@ class Task:
 
     def calibration(self) -> Tensor:
         return network_input(unit(self.pictures[self.train[:: max(1, len(self.train) // 96)]]))
-
-
-def _read_boxes(file: Path) -> dict[str, list[list[float]]]:
-    """Boxes by picture: x0, y0, x1, y1, class. Those without an area are left out."""
-    boxes: dict[str, list[list[float]]] = {}
-    with file.open(newline="") as source:
-        for row in csv.DictReader(source):
-            box = [float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")]
-            if box[2] - box[0] > 1 and box[3] - box[1] > 1:
-                boxes.setdefault(row["image"], []).append([*box, float(CLASSES.index(row["class"]))])
-    return boxes
-
-
-def _level(name: str) -> int:
-    return int(name[5]) if name.startswith("levle") else -1
 
 
 def _moved(boxes: Tensor, theta: Tensor, size: int, levels: Tensor) -> tuple[Tensor, Tensor]:

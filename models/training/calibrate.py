@@ -1,13 +1,15 @@
 """`python -m models.training.calibrate --data DIR`: the constants beside the lesion's shipped networks.
 
-Prior, temperature and the melanoma score are chosen on half of the validation lesions; the card reports both
-halves. The refusal is fitted to training pictures, under varied light and blur, against pictures that are no
-skin close-ups; its limit is even odds, or what refuses 1 % of the validation pictures if that is milder.
+Prior, temperature and melanoma's threshold are chosen on half of the validation lesions; the card reports
+both halves. The refusal is fitted to training pictures, under varied light and blur, against pictures that
+are no skin close-ups; its limit is even odds, or what refuses 1 % of the validation pictures if that is
+milder.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ import numpy as np
 import scipy.optimize
 
 from models.analysis import lesion
-from models.manifest import load_manifest
+from models.analysis.outline import NETWORK as OUTLINE
+from models.manifest import MANIFEST, ModelsError, load_manifest
 from models.training.lesion_views import CLASSES
-from models.training.score import area, balanced_accuracy, calibration_error
+from models.training.register import rewritten
+from models.training.score import balanced_accuracy, calibration_error
 from models.training.splits import held_out
 from models.training.strange import strange_pictures
 
@@ -66,21 +70,6 @@ def choose(logits: np.ndarray, labels: np.ndarray, log_prior: np.ndarray) -> tup
     return chosen
 
 
-def platt(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the logistic function of scores that gives chances (Platt 1999, his soft
-    targets).
-    """
-    hits, misses = positive.sum(), (~positive).sum()
-    target = np.where(positive, (hits + 1) / (hits + 2), 1 / (misses + 2))
-
-    def cross(line: np.ndarray) -> float:
-        z = line[0] * scores + line[1]
-        return float((np.logaddexp(0, z) - target * z).mean())
-
-    slope, offset = scipy.optimize.minimize(cross, [1.0, 0.0]).x
-    return float(slope), float(offset)
-
-
 def refusal(skin: np.ndarray, strange: np.ndarray, strength: float = 0.01) -> dict[str, Any]:
     """Logistic regression of strange (m, k) against skin (n, k) traits, both sides of equal weight."""
     means, deviations = skin.mean(0), skin.std(0) + 1e-3
@@ -116,45 +105,48 @@ def fit(
     """The constants, of the validation pictures' logits … groups and the training pictures' prior (7,)."""
     half = np.array([first_half(group) for group in groups])
     share, temperature = choose(logits[half], labels[half], np.log(prior))
-    positive = labels == CLASSES.index("mel")
-    areas = [area(lesion.lead(logits[half], s, prior), positive[half]) for s in SHARES]
-    odds_share = float(SHARES[int(np.argmax(areas))])
-    lead = lesion.lead(logits, odds_share, prior)
-    slope, offset = platt(lead[half], positive[half])
-    edge = np.quantile(lead[positive & half], 1 - SENSITIVITY)
+    mel = CLASSES.index("mel")
+    classes = {
+        "share": round(share, 4),
+        "temperature": round(temperature, 4),
+        "prior": prior.round(6).tolist(),
+    }
+    found = lesion.chances(logits[half & (labels == mel)], classes)[:, mel]
     known = refusal(skin, strange)
     limit = max(0.0, np.quantile(strangeness(traits, known), 1 - REFUSED))
     return {
-        "classes": {
-            "share": round(share, 4),
-            "temperature": round(temperature, 4),
-            "prior": prior.round(6).tolist(),
-        },
-        "melanoma": {
-            "share": round(odds_share, 4),
-            "slope": round(slope, 4),
-            "offset": round(offset, 4),
-            "never_benign": round(float(1 / (1 + np.exp(-(slope * edge + offset)))), 5),
-        },
+        "classes": classes,
+        "melanoma": {"never_benign": round(float(np.quantile(found, 1 - SENSITIVITY)), 5)},
         "refusal": {"limit": round(float(limit), 4), **known},
     }
 
 
 def written(constants: dict[str, dict[str, Any]]) -> str:
     """The constants as TOML, with their origin."""
-    models = " and ".join(
-        load_manifest().entry(name).reference for name in ("lesion-outline", "lesion-class")
-    )
     lines = [
-        "# Constants beside the lesion's networks, written by `python -m models.training.calibrate`.",
-        f"# Made with {models} on HAM10000:",
-        "# prior: shares of the classes in its training pictures; share, temperature, slope, offset,",
-        "# never_benign: chosen on half of its validation lesions; refusal: fitted to training pictures",
-        "# against others than skin, its limit checked on all validation pictures.",
+        "# Constants beside the lesion's networks, by `python -m models.training.calibrate` on HAM10000.",
+        "# networks: the SHA-256 of those that they were made with, and are refused with any other;",
+        "# prior: shares of the classes in its training pictures; share, temperature, never_benign:",
+        "# chosen on half of its validation lesions; refusal: fitted to training pictures against others",
+        "# than skin, its limit checked on all validation pictures.",
+        "",
+        "[networks]",
+        *(f'{name} = "{load_manifest().entry(name).sha256}"' for name in (OUTLINE, lesion.NETWORK)),
     ]
     for name, values in constants.items():
         lines += ["", f"[{name}]", *(f"{key} = {value}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
+
+
+def ship(text: str) -> None:
+    """Write the constants, and their hash into the manifest. Raises ModelsError if that names none."""
+    constants = load_manifest().entry(lesion.NETWORK).constants
+    if constants is None:
+        raise ModelsError(f"The manifest names no constants of '{lesion.NETWORK}'. Write their line first.")
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    constants.path.write_text(text)
+    line = f'{{ file = "{constants.file}", sha256 = "{sha256}" }}'
+    MANIFEST.write_text(rewritten(MANIFEST.read_text(), lesion.NETWORK, {"constants": line}))
 
 
 def _varied(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -190,9 +182,7 @@ def main(data: Path) -> None:
     _, skin = looks(_varied(pictures(some)))
     _, strange = looks(picture for _, picture in strange_pictures(data, tested=False))
     groups = [row["lesion_id"] for row in valid]
-    lesion.CONSTANTS.write_text(
-        written(fit(logits, traits, labels, groups, counts / counts.sum(), skin, strange))
-    )
+    ship(written(fit(logits, traits, labels, groups, counts / counts.sum(), skin, strange)))
 
 
 if __name__ == "__main__":

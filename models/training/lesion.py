@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.training import augment
 from models.training.backbone import HEAD, Head, Trunk, load_pretrained
+from models.training.curves import area
 from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 from models.training.loop import load
 from models.training.outline import mask_file, records
@@ -135,7 +136,8 @@ class Task:
             [(found[labels == c] == c).float().mean() for c in range(len(CLASSES)) if (labels == c).any()]
         )
         natural = F.softmax(logits + self.log_prior, 1)
-        aucs = [area(natural[:, c], labels == c) for c in range(len(CLASSES))]
+        scores, truth = natural.cpu().numpy(), labels.cpu().numpy()
+        aucs = [area(scores[:, c], truth == c) for c in range(len(CLASSES))]
         figures = {
             "balanced": float(recalls.mean()),
             "auc": sum(aucs) / len(aucs),
@@ -201,16 +203,6 @@ def erased(pictures: Tensor, *, chance: float) -> Tensor:
     box = ((y - centre[:, 0]).abs() < half[:, 0]) & ((x - centre[:, 1]).abs() < half[:, 1])
     some = augment.sometimes(n, chance, device)[:, None, None]
     return torch.where((box & some)[:, None], torch.full_like(pictures, 0.5), pictures)
-
-
-def area(scores: Tensor, positive: Tensor) -> float:
-    """Area under the receiver operating characteristic: the chance that a positive outscores a negative."""
-    hits, misses = scores[positive].sort().values, scores[~positive].sort().values
-    if not len(hits) or not len(misses):
-        return float("nan")
-    below = torch.searchsorted(misses, hits).double()
-    upto = torch.searchsorted(misses, hits, right=True).double()
-    return float((below + upto).mean() / 2 / len(misses))
 
 
 def _balanced(train: Tensor, labels: Tensor, counts: Tensor, power: float, seed: int) -> Tensor:

@@ -9,30 +9,14 @@ import csv
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast. `seconds` ends the run by the clock; the learning rate then follows the
-    clock.
-    """
-
-    epochs: int = 30
-    batch: int = 32
-    rate: float = 1e-3
-    weight_decay: float = 0.02
-    warm_up: float = 0.03
-    average: float = 0.999
-    patience: int = 10**9
-    every: int = 1
-    seed: int = 1
-    seconds: float | None = None
+from models.training.schedule import Schedule
 
 
 class Task(Protocol):
@@ -64,12 +48,6 @@ class Task(Protocol):
         ...
 
 
-def schedule(settings: dict[str, Any]) -> Schedule:
-    """The Schedule among a task's settings."""
-    known = {field.name for field in fields(Schedule)}
-    return Schedule(**{name: value for name, value in settings.items() if name in known})
-
-
 def fit(
     task: Task, plan: Schedule, out: Path, device: torch.device, *, resume: bool = False
 ) -> dict[str, float]:
@@ -95,17 +73,14 @@ def fit(
     started = time.monotonic() - state["elapsed"]
 
     def progress() -> float:
-        if plan.seconds is not None:
-            return min(1.0, (time.monotonic() - started) / plan.seconds)
-        return state["step"] / (plan.epochs * steps_an_epoch)
+        return plan.progress(state["step"] / steps_an_epoch, time.monotonic() - started)
 
     while progress() < 1 and state["epoch"] < plan.epochs and state["stale"] < plan.patience:
         network.train()
         total = torch.zeros((), device=device)
         for index in _batches(task.train, plan.batch, plan.seed + state["epoch"]):
-            rate = plan.rate * _rate(progress(), plan.warm_up)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = plan.rate_at(progress())
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 loss = task.loss(network, index.to(device))
             optimiser.zero_grad(set_to_none=True)
@@ -171,12 +146,6 @@ def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def _batches(train: Tensor, batch: int, seed: int) -> Iterator[Tensor]:
     order = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))]
     yield from order[: max(batch, len(order) // batch * batch)].split(batch)
-
-
-def _rate(progress: float, warm_up: float) -> float:
-    if progress < warm_up:
-        return progress / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
 @torch.no_grad()

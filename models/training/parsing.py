@@ -16,11 +16,10 @@ from models.training import augment
 from models.training.backbone import Trunk, load_pretrained
 from models.training.decoder import Decoder
 from models.training.loop import load
+from models.training.parsing_classes import CLASSES, MOUTH, NOSE, SKIN
 from models.training.pictures import network_input, unit
 from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
 
-CLASSES = ("background", "hair", "skin", "eyes", "nose", "mouth")
-HAIR, SKIN, EYES, NOSE, MOUTH = 1, 2, 3, 4, 5
 UNKNOWN, SOME_SKIN, NO_SKIN = 255, 6, 7
 """In a mask: not labelled; skin, whether face or hand or arm; anything but skin."""
 ALLOWED = torch.cat([torch.eye(6), torch.tensor([[0.0, 0, 1, 0, 1, 0], [1, 1, 0, 1, 0, 1]])])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 
 import torch
@@ -126,7 +125,6 @@ def train(
     *,
     steps: int,
     rate: float,
-    seconds: float = math.inf,
 ) -> nn.Module:
     """The deployed graph, its weights trained for rounding: same outputs, batch normalisation folded.
 
@@ -145,13 +143,9 @@ def train(
             rounder.active, rounder.following = True, False
     weights = [p for p in student.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(weights, lr=rate)
-    started = time.monotonic()
     for step in range(steps):
-        done = max(step / steps, (time.monotonic() - started) / seconds)
-        if done >= 1:
-            break
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = rate * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / steps))
         x = batches().to(device)
         with torch.no_grad():
             wanted = _tuple(teacher(x))

@@ -20,11 +20,19 @@ import click
 import cv2
 import numpy as np
 
+from models.training.boxes import TWINS, average_precision, found, level, read_boxes
+from models.training.curves import area
 from models.training.lesion_views import CLASSES
+from models.training.parsing_classes import CLASSES as PARTS
+from models.training.parsing_classes import NOSE, SKIN
 from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
+from models.training.strange import TESTED, strange_pictures
 
-PARTS = ("background", "hair", "skin", "eyes", "nose", "mouth")
-SKIN = (2, 4)
+LEAST_OVERLAP = 0.3
+"""Intersection over union from which a box has found a lesion."""
+CLOSE_UPS = 8
+"""One in so many of HAM10000's validation pictures is shown to the acne network, which must refuse it."""
+FACES = ("astronaut", "portraits")
 ROUNDS = 1000
 BINS = 15
 DEADLINE_SECONDS = 3600
@@ -45,15 +53,6 @@ def calibration_error(chances: np.ndarray, labels: np.ndarray) -> float:
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, sure - right, BINS)
     return float(np.abs(gaps).sum() / len(labels))
-
-
-def area(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the receiver operating characteristic: the chance that a positive outscores a negative."""
-    hits, misses = scores[positive], np.sort(scores[~positive])
-    if not len(hits) or not len(misses):
-        return float("nan")
-    below, upto = np.searchsorted(misses, hits, "left"), np.searchsorted(misses, hits, "right")
-    return float((below + upto).mean() / 2 / len(misses))
 
 
 def macro_area(chances: np.ndarray, labels: np.ndarray) -> float:
@@ -81,16 +80,24 @@ def command(task: str, files: Sequence[Path], *options: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.jsonl"
         line = [dermakiosk, "analyse", task, *map(str, files), "--json", str(out), *options]
-        subprocess.run(line, check=True, stderr=subprocess.DEVNULL, timeout=DEADLINE_SECONDS)
+        done = subprocess.run(line, check=False, stderr=subprocess.DEVNULL, timeout=DEADLINE_SECONDS)
+        # Status 2 says that every picture was refused, which is an answer too.
+        if done.returncode not in (0, 2):
+            done.check_returncode()
         return [json.loads(text) for text in out.read_text().splitlines()]
+
+
+def lesion_rows(folder: Path) -> list[Row]:
+    """HAM10000's validation rows."""
+    with (folder / "metadata.csv").open(newline="") as source:
+        return [row for row in csv.DictReader(source) if held_out(row["lesion_id"])]
 
 
 @lru_cache(maxsize=1)
 def lesions(data: Path) -> tuple[list[Row], list[Row], np.ndarray]:
     """HAM10000's validation rows, what the command said of each, and (n, 2) Dice, Jaccard of the masks."""
     folder = data / "ham10000"
-    with (folder / "metadata.csv").open(newline="") as source:
-        rows: list[Row] = [row for row in csv.DictReader(source) if held_out(row["lesion_id"])]
+    rows = lesion_rows(folder)
     files = [folder / "images" / f"{row['image_id']}.jpg" for row in rows]
     overlaps = []
     with tempfile.TemporaryDirectory() as masks:
@@ -142,7 +149,27 @@ def lesion_scores(data: Path) -> list[Row]:
     ]
     scores = [{"measure": m, "goal": goal, **interval(groups[kept].tolist(), f)} for m, f, goal in figures]
     share = interval(groups.tolist(), lambda i: float(refused[i].mean()))
-    return [*scores, {"measure": "refused, of skin close-ups", "goal": 0.02, **share}, *by_group(rows, said)]
+    scores.append({"measure": "refused, of skin close-ups", "goal": 0.02, **share})
+    return [*scores, strange_refused(data, "lesion"), *by_group(rows, said)]
+
+
+def strange_refused(data: Path, task: str, without: Sequence[str] = ()) -> Row:
+    """The share that `analyse TASK` refuses of the pictures for testing, but for the kinds `without`."""
+    with tempfile.TemporaryDirectory() as folder:
+        files, groups = [], []
+        for i, (kind, picture) in enumerate(strange_pictures(data, tested=True)):
+            if kind not in without:
+                files.append(Path(folder) / f"{i}.png")
+                # The crops of one photograph are a group.
+                groups.append(kind if kind in TESTED.split() else f"{kind} {i}")
+                cv2.imwrite(str(files[-1]), picture[:, :, ::-1])
+        return {"measure": "refused, of other pictures", "goal": None} | refused_share(task, files, groups)
+
+
+def refused_share(task: str, files: Sequence[Path], groups: Sequence[str]) -> Row:
+    """The share of `files` that `analyse TASK` refuses."""
+    refused = np.array(["refused" in row for row in command(task, files)])
+    return {"pictures": len(files), **interval(groups, lambda i: float(refused[i].mean()))}
 
 
 def by_group(rows: list[Row], said: list[Row], least: int = 60) -> list[Row]:
@@ -176,6 +203,42 @@ def by_group(rows: list[Row], said: list[Row], least: int = 60) -> list[Row]:
     return scores
 
 
+def acne_scores(data: Path) -> list[Row]:
+    """ACNE04's validation pictures without those whose twin was trained on; a refused one counts as empty."""
+    folder = data / "acne04" / "valid"
+    truths, twins = read_boxes(folder / "boxes.csv"), set(TWINS.read_text().split())
+    files = [file for file in sorted((folder / "images").iterdir()) if file.name not in twins]
+    names, said = [file.name for file in files], command("acne", files)
+    refused = np.array(["refused" in row for row in said])
+    boxes = [np.array([box[:5] for box in row.get("boxes", [])]).reshape(-1, 5) for row in said]
+    true = [np.array(truths.get(name, [])).reshape(-1, 5)[:, :4] for name in names]
+    numbers = np.array([len(some) for some in true])
+    counted = np.array([row.get("count", 0) for row in said])
+    hits = [found(some[:, :4], truth, LEAST_OVERLAP) for some, truth in zip(boxes, true, strict=True)]
+    right = np.array([int(hit[:count].sum()) for hit, count in zip(hits, counted, strict=True)])
+    graded = np.array([row.get("severity") == level(name) for row, name in zip(said, names, strict=True)])
+
+    def precision(index: np.ndarray) -> float:
+        scores = np.concatenate([boxes[i][:, 4] for i in index])
+        return average_precision(scores, np.concatenate([hits[i] for i in index]), int(numbers[index].sum()))
+
+    figures: list[tuple[str, Figure, float | None]] = [
+        ("F1", lambda i: 2 * right[i].sum() / max(1, (counted[i] + numbers[i]).sum()), 0.72),
+        ("average precision", precision, None),
+        ("count error", lambda i: float(np.abs(counted[i] - numbers[i]).mean()), 3.3),
+        ("severity right", lambda i: float(graded[i].mean()), 0.8),
+        ("refused, of faces", lambda i: float(refused[i].mean()), 0.02),
+    ]
+    scores = [
+        {"measure": m, "goal": goal, "pictures": len(files), **interval(names, f)} for m, f, goal in figures
+    ]
+    rows = lesion_rows(data / "ham10000")[::CLOSE_UPS]
+    close_ups = [data / "ham10000" / "images" / f"{row['image_id']}.jpg" for row in rows]
+    share = refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
+    scores.append({"measure": "refused, of dermoscopic close-ups", "goal": None, **share})
+    return [*scores, strange_refused(data, "acne", without=FACES)]
+
+
 def parsing_scores(data: Path) -> list[Row]:
     """Skin with noses in portraits and family photographs, each class in portraits: means over pictures."""
     portraits = sorted((data / "fasseg_frontal03" / "images").iterdir())
@@ -190,7 +253,9 @@ def parsing_scores(data: Path) -> list[Row]:
             found = [_grey(Path(masks) / f"{file.stem}.png") > 127 for file in files]
             labels = [_grey(Path(maps) / f"{file.stem}.png") for file in files]
         places = [file.stem for file in files]
-        is_skin = [truth > 127 if truth.max() > len(PARTS) else np.isin(truth, SKIN) for truth in truths]
+        is_skin = [
+            truth > 127 if truth.max() > len(PARTS) else np.isin(truth, (SKIN, NOSE)) for truth in truths
+        ]
         skin = np.array([_overlap(a, b)[1] for a, b in zip(found, is_skin, strict=True)])
         figure = interval(places, lambda i, v=skin: float(v[i].mean()))
         scores.append({"measure": f"skin IoU, {name}", "goal": goal, "pictures": len(files), **figure})
@@ -217,6 +282,7 @@ def _grey(file: Path) -> np.ndarray:
 TASKS: dict[str, Callable[[Path], list[Row]]] = {
     "outline": outline_scores,
     "lesion": lesion_scores,
+    "acne": acne_scores,
     "parsing": parsing_scores,
 }
 

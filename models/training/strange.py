@@ -10,25 +10,25 @@ import numpy as np
 from skimage import data as examples
 
 HEIGHT, WIDTH = 300, 400
-# scikit-image's example pictures, none of which is in both lists.
+# scikit-image's example pictures: no scene is in both lists, so neither is the other eye's view of one.
 FITTED = (
     "coffee camera chessboard_RGB grass logo text moon rocket horse motorcycle_left color hubble_deep_field"
 )
-TESTED = (
-    "astronaut chelsea brick gravel page coins clock_motion retina ihc phantom cell motorcycle_right "
-    "microaneurysms"
-)
+TESTED = "astronaut chelsea brick gravel page coins clock_motion retina ihc phantom cell microaneurysms"
 _UPRIGHT, _SERIF = (0, 2, 3), (4, 6, 7)
 
 Draw = np.random.Generator
 
 
 def strange_pictures(data: Path, *, tested: bool) -> Iterator[tuple[str, np.ndarray]]:
-    """(kind, H×W×3 uint8 sRGB) one after the other; the kinds for testing are not those for fitting, except
-    noise and darkness, which are drawn anew. `data` has the unpacked archives of faces."""
+    """(kind, H×W×3 uint8 sRGB) one after the other. `data` has the unpacked archives of faces.
+
+    Photographs, letters and shapes for testing are others than those for fitting; walls, bare or through a
+    dermoscope, noise and darkness are of the same kinds, drawn anew.
+    """
     draw = np.random.default_rng(6 if tested else 5)
     for name in (TESTED if tested else FITTED).split():
-        yield from ((name, crop) for crop in _crops(_example(name), draw, 9 if tested else 14))
+        yield from ((name, crop) for crop in _crops(example(name), draw, 9 if tested else 14))
     for kind, make, count in _tested(data) if tested else _fitted(data):
         yield from ((kind, make(draw, i)) for i in range(count))
 
@@ -65,7 +65,8 @@ def _tested(data: Path) -> list[tuple[str, Callable[[Draw, int], np.ndarray], in
     ]
 
 
-def _example(name: str) -> np.ndarray:
+def example(name: str) -> np.ndarray:
+    """H×W×3 uint8 sRGB: scikit-image's example picture of this name."""
     folder = Path(examples.__file__).parent
     [file] = [path for path in folder.iterdir() if path.stem == name]
     return np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[:, :, ::-1])

@@ -13,8 +13,10 @@ import pytest
 
 from models.analysis import acne
 from models.analysis.acne import THRESHOLD, find_acne
+from models.analysis.detector import Detection
 from models.analysis.refusal import Refused
 from models.training.acne_maps import CENTRES, CLASSES, SIDES, UNIT, boxes_of
+from models.training.strange import example
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 SIZE = 640
@@ -24,6 +26,7 @@ class _DarkSpots:
     """In the network's place: sees dark spots as lesions, and all of them as 32 pixels wide and high."""
 
     input_shape = (1, SIZE, SIZE, 3)
+    peak = 2.0
 
     def __init__(self, lesions: int = 0) -> None:
         self.lesions = lesions
@@ -34,7 +37,7 @@ class _DarkSpots:
         y, x = np.mgrid[: SIZE // 4, : SIZE // 4]
         logits = np.full(cells.shape, -5.0)
         for cx, cy in dark[3][1:]:
-            logits = np.maximum(logits, 7 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 8) - 5)
+            logits = np.maximum(logits, (self.peak + 5) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 8) - 5)
         sides = np.full((1, *logits.shape, 4), np.log(16 / UNIT), np.float32)
         kinds = np.zeros((1, *logits.shape, len(CLASSES)), np.float32)
         kinds[..., 2] = 1
@@ -49,11 +52,17 @@ class _DarkSpots:
         ]
 
 
+def _one_face(picture: np.ndarray, engine: str) -> list[Detection]:
+    """In the detector's place: a face that fills the picture."""
+    height, width = picture.shape[:2]
+    return [Detection(np.array([0.0, 0, width, height]), np.zeros((2, 2)), 0.9)]
+
+
 @pytest.fixture
 def dark_spots(monkeypatch: pytest.MonkeyPatch) -> _DarkSpots:
     network = _DarkSpots()
     monkeypatch.setattr(acne, "network", lambda name, engine: network)
-    monkeypatch.setattr(acne, "detect", lambda picture, engine: [])
+    monkeypatch.setattr(acne, "detect", _one_face)
     monkeypatch.setattr(acne, "find_faces", lambda picture, engine: [])
     return network
 
@@ -84,8 +93,6 @@ def test_a_spot_at_the_edge_has_a_box_within_the_picture(dark_spots: _DarkSpots)
 def test_a_small_face_is_looked_at_closely_and_its_boxes_are_put_back(
     dark_spots: _DarkSpots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.analysis.detector import Detection
-
     face = Detection(np.array([1800.0, 900, 2200, 1300]), np.zeros((2, 2)), 0.9)
     monkeypatch.setattr(acne, "detect", lambda picture, engine: [face])
     dark_spots.lesions = 1
@@ -105,7 +112,7 @@ def test_the_mirror_image_counts_as_much_and_swaps_left_and_right(monkeypatch: p
 
     network = _Lopsided(1)
     monkeypatch.setattr(acne, "network", lambda name, engine: network)
-    monkeypatch.setattr(acne, "detect", lambda picture, engine: [])
+    monkeypatch.setattr(acne, "detect", _one_face)
     monkeypatch.setattr(acne, "find_faces", lambda picture, engine: [])
     [box] = find_acne(_spotted(SIZE, SIZE, [(200, 300)])).counted
     assert 200 - box[0] == pytest.approx(24, abs=3) and box[2] - 200 == pytest.approx(16, abs=3)
@@ -134,6 +141,34 @@ def test_a_dark_frame_is_called_too_dark(dark_spots: _DarkSpots) -> None:
 def test_a_bare_wall_has_no_face(dark_spots: _DarkSpots) -> None:
     with pytest.raises(Refused) as refused:
         find_acne(np.full((480, 640, 3), 170, np.uint8))
+    assert refused.value.reason == "no_face"
+
+
+def test_spots_where_no_face_is_detected_are_no_acne(
+    dark_spots: _DarkSpots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acne, "detect", lambda picture, engine: [])
+    with pytest.raises(Refused) as refused:
+        find_acne(_spotted(SIZE, SIZE, [(200, 300), (400, 300)]))
+    assert refused.value.reason == "no_face"
+
+
+def test_doubtful_spots_are_acne_only_where_no_dermoscope_took_the_picture(
+    dark_spots: _DarkSpots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dark_spots.lesions, dark_spots.peak = 1, -0.42
+    picture = _spotted(SIZE, SIZE, [(300, 320)])
+    monkeypatch.setattr(acne, "is_close_up", lambda seen: False)
+    assert len(find_acne(picture).counted) == 1
+    monkeypatch.setattr(acne, "is_close_up", lambda seen: True)
+    with pytest.raises(Refused) as refused:
+        find_acne(picture)
+    assert refused.value.reason == "no_face"
+
+
+def test_the_moon_has_no_acne() -> None:
+    with pytest.raises(Refused) as refused:
+        find_acne(example("moon"))
     assert refused.value.reason == "no_face"
 
 

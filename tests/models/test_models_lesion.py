@@ -6,17 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from skimage import data
 
+from models.analysis import lesion
 from models.analysis.abcd import abcd
 from models.analysis.lesion import chances, constants, find_lesion
 from models.analysis.outline import find_outline
 from models.analysis.refusal import Refused
 from models.training.lesion_views import CLASSES
+from models.training.strange import FITTED, TESTED, example
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 
@@ -87,16 +89,46 @@ def test_chances_sum_to_one_and_keep_the_order_of_the_logits_without_a_prior() -
     assert len(constants()["classes"]["prior"]) == len(CLASSES)
 
 
-@pytest.mark.parametrize(
-    "name", ["coffee", "page", "text", "brick", "camera", "rocket", "coins", "astronaut"]
-)
+def test_the_chance_of_melanoma_rises_with_its_own_logit_and_falls_with_any_other() -> None:
+    known, mel = constants()["classes"], CLASSES.index("mel")
+    logits = np.random.default_rng(3).normal(0, 2, (20, len(CLASSES)))
+    before = chances(logits, known)[:, mel]
+    for index, name in enumerate(CLASSES):
+        after = chances(logits + np.eye(len(CLASSES))[index], known)[:, mel]
+        assert (after > before).all() if name == "mel" else (after < before).all()
+
+
+@pytest.mark.parametrize(("first", "last", "like"), [("mel", "nv", True), ("nv", "mel", False)])
+def test_a_lesion_whose_first_class_is_melanoma_is_melanoma_like(
+    close_up: np.ndarray, monkeypatch: pytest.MonkeyPatch, first: str, last: str, like: bool
+) -> None:
+    real = lesion._logits
+
+    def ordered(*arguments: Any) -> np.ndarray:
+        """The network's own logits, in an order of the classes that is not its own."""
+        logits = real(*arguments)
+        order = [name for name in CLASSES if name not in (first, last)]
+        columns = [CLASSES.index(name) for name in (last, *order, first)]
+        changed = np.empty_like(logits)
+        changed[:, columns] = logits[:, logits.mean(axis=0).argsort()]
+        return changed
+
+    monkeypatch.setattr(lesion, "_logits", ordered)
+    found = find_lesion(close_up)
+    assert CLASSES[int(found.chances.argmax())] == first
+    assert found.melanoma == found.chances[CLASSES.index("mel")]
+    assert found.melanoma_like is like
+
+
+def test_no_scene_that_fitted_the_refusal_tests_it() -> None:
+    fitted, tested = ({name.split("_")[0] for name in names.split()} for names in (FITTED, TESTED))
+    assert not fitted & tested
+
+
+@pytest.mark.parametrize("name", TESTED.split())
 def test_what_is_no_close_up_of_skin_is_refused(name: str) -> None:
-    picture = getattr(data, name)()
-    picture = (
-        cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else np.ascontiguousarray(picture)
-    )
     with pytest.raises(Refused):
-        find_lesion(picture)
+        find_lesion(example(name))
 
 
 def test_a_wall_noise_and_a_frame_of_skin_without_a_spot_are_refused() -> None:
@@ -128,6 +160,15 @@ def test_a_disc_is_symmetric_and_a_half_moon_is_not() -> None:
     assert whole["diameter_px"] == pytest.approx(161, abs=2) and whole["diameter_mm"] is None
 
 
+def test_a_speck_too_small_to_measure_has_no_features() -> None:
+    mask = np.zeros((20, 5000), np.uint8)
+    mask[3, 2501] = 255
+    speck = abcd(np.full((20, 5000, 3), 120, np.uint8), mask)
+    disc = abcd(np.full((20, 20, 3), 120, np.uint8), np.full((20, 20), 255, np.uint8))
+    assert speck.keys() == disc.keys()
+    assert not any(speck.values())
+
+
 def test_colours_are_named_as_dermoscopy_names_them() -> None:
     picture, mask = np.zeros((100, 100, 3), np.uint8), np.full((100, 100), 255, np.uint8)
     picture[:, :60], picture[:, 60:97], picture[:, 97:] = (108, 62, 42), (33, 28, 27), (190, 80, 70)
@@ -147,7 +188,7 @@ def test_the_command_answers_every_picture_in_order(
     assert coffee["refused"] == "not_skin" and broken["error"] == "not_a_picture"
     assert set(mole["classes"]) == set(CLASSES)
     assert sum(mole["classes"].values()) == pytest.approx(1, abs=1e-4)
-    assert 0 <= mole["melanoma"] <= 1
+    assert mole["melanoma"] == mole["classes"]["mel"]
     assert mole["melanoma_like"] == (mole["melanoma"] >= constants()["melanoma"]["never_benign"])
     assert mole["model"].startswith("lesion-class@")
     mask = cv2.imread(str(tmp_path / "masks" / "mole.png"), cv2.IMREAD_UNCHANGED)

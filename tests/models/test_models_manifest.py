@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from models import fetch, manifest, runtime
+from models.analysis import lesion
 from models.cli import models
 from models.manifest import ModelsError, load_manifest, verified_bytes
 
@@ -63,6 +65,42 @@ def test_verify_exits_with_1_and_names_the_altered_file(copied: Path) -> None:
     assert "iris" in str(done.exception)
     assert "not the file that the manifest names" in str(done.exception)
     assert "failed" in done.output
+
+
+@pytest.fixture
+def other_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Puts other text into a copy of the lesion's constants; the manifest has its hash if `named`."""
+    whole, entry = load_manifest(), load_manifest().entry("lesion-class")
+    assert entry.constants is not None
+    text, file = entry.constants.path.read_text(), tmp_path / "lesion.toml"
+
+    def put(old: str, new: str, *, named: bool) -> None:
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if named else entry.constants.sha256
+        constants = manifest.Constants(file=str(file), sha256=sha256)
+        networks = whole.networks | {"lesion-class": entry.model_copy(update={"constants": constants})}
+        changed = whole.model_copy(update={"networks": networks})
+        monkeypatch.setattr(manifest, "load_manifest", lambda: changed)
+
+    lesion.constants.cache_clear()
+    yield put
+    lesion.constants.cache_clear()
+
+
+def test_constants_that_were_altered_are_not_used(other_constants: Callable[..., None]) -> None:
+    other_constants("never_benign = 0.0", "never_benign = 0.9", named=False)
+    with pytest.raises(ModelsError, match=r"lesion\.toml is not the file that the manifest names"):
+        lesion.constants()
+    done = CliRunner().invoke(models, ["verify"])
+    assert isinstance(done.exception, ModelsError) and "lesion.toml" in str(done.exception)
+
+
+def test_constants_of_another_network_are_not_used(other_constants: Callable[..., None]) -> None:
+    sha256 = load_manifest().entry("lesion-outline").sha256
+    other_constants(sha256, "0" * 64, named=True)
+    with pytest.raises(ModelsError, match="made with another 'lesion-outline'"):
+        lesion.constants()
 
 
 def test_a_wheel_with_another_hash_installs_nothing(

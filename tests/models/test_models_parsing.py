@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from models.analysis.face import find_face
-from models.analysis.parsing import BACKGROUND, CLASSES, EYES, HAIR, MOUTH, NOSE, SKIN, parse
+from models.analysis.parsing import parse
 from models.analysis.skin import facial_skin, skin_mask
 from models.analysis.zones import outline, polygon_mask, zone_masks
 from models.runtime import DEFAULT_ENGINE, ENGINES
+from models.training.parsing_classes import BACKGROUND, CLASSES, EYES, HAIR, MOUTH, NOSE, SKIN
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 

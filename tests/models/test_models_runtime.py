@@ -94,6 +94,33 @@ def test_a_network_that_does_not_answer_is_given_up_and_holds_one_thread() -> No
     assert [output.shape for output in network.run(batch)] == [(1, 213), (1, 15)]
 
 
+def test_a_thread_that_cannot_start_is_an_error_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network("iris", DEFAULT_ENGINE, deadline_s=20)
+    batch = np.zeros(network.input_shape, np.float32)
+
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(ModelsError, match="No thread could be started for the network 'iris'"):
+            network.run(batch)
+    assert not network._turn.locked()
+    assert [output.shape for output in network.run(batch)] == [(1, 213), (1, 15)]
+
+
+def test_a_graph_without_memory_is_an_error_and_not_a_long_wait() -> None:
+    network = Network("iris", DEFAULT_ENGINE, deadline_s=20)
+
+    def starved(batch: np.ndarray) -> list[np.ndarray]:
+        raise MemoryError
+
+    network._graph.run = starved  # type: ignore[method-assign]
+    with pytest.raises(ModelsError, match="not enough memory for the network 'iris'") as error:
+        network.run(np.zeros(network.input_shape, np.float32))
+    assert not isinstance(error.value, NetworkTooSlow)
+
+
 def test_a_network_gives_the_same_answers_to_several_threads() -> None:
     network = Network("iris", DEFAULT_ENGINE)
     batches = np.random.default_rng(0).random((8, *network.input_shape), dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -50,13 +51,21 @@ def signed(kiosk: Path) -> Path:
     return kiosk
 
 
+def forget_the_manifest() -> None:
+    manifest.manifest_bytes.cache_clear()
+    manifest.load_manifest.cache_clear()
+
+
 @pytest.fixture
-def other_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def other_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A manifest that differs in one byte of a comment."""
     (tmp_path / "manifest.toml").write_bytes(
         manifest.MANIFEST.read_bytes().replace(b"# Every", b"# every", 1)
     )
     monkeypatch.setattr(manifest, "MANIFEST", tmp_path / "manifest.toml")
+    forget_the_manifest()
+    yield
+    forget_the_manifest()
 
 
 def test_a_checkout_is_unsigned_and_says_so(tmp_path: Path) -> None:
@@ -99,6 +108,17 @@ def test_a_manifest_signed_by_another_key_is_refused(signed: Path, tmp_path: Pat
 
 
 def test_a_manifest_with_one_other_byte_is_refused(signed: Path, other_manifest: None) -> None:
+    with pytest.raises(ModelsError, match="not the one that this kiosk's clinic signed"):
+        check_signature(signed)
+
+
+def test_a_manifest_put_back_after_another_was_loaded_is_still_refused(
+    signed: Path, other_manifest: None
+) -> None:
+    used = manifest.load_manifest()
+    altered = manifest.MANIFEST.read_bytes()
+    manifest.MANIFEST.write_bytes(altered.replace(b"# every", b"# Every", 1))
+    assert manifest.load_manifest() is used
     with pytest.raises(ModelsError, match="not the one that this kiosk's clinic signed"):
         check_signature(signed)
 

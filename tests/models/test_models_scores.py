@@ -1,0 +1,60 @@
+"""The figures of our networks: those that are computed here, not by a library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.training import score
+from models.training.boxes import level, read_boxes
+from models.training.curves import area
+
+HEAD = "image,xmin,ymin,xmax,ymax,class\n"
+
+
+def test_the_area_is_the_chance_that_a_positive_outscores_a_negative() -> None:
+    positive = np.array([True, True, False, False])
+    assert area(np.array([0.9, 0.4, 0.4, 0.1]), positive) == pytest.approx(0.875)
+    assert np.isnan(area(np.array([0.9]), np.array([True])))
+
+
+def test_boxes_without_an_area_are_no_lesions(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(HEAD + "levle2_1.jpg,0,0,10,10,papules\nlevle2_1.jpg,5,5,5,9,papules\n")
+    assert read_boxes(file) == {"levle2_1.jpg": [[0, 0, 10, 10, 1]]}
+    assert (level("levle2_1.jpg"), level("other.jpg")) == (2, -1)
+
+
+def test_acne_is_scored_without_twins_and_a_refused_picture_counts_as_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = score.TWINS.read_text().split()[0]
+    folder = tmp_path / "acne04" / "valid"
+    (folder / "images").mkdir(parents=True)
+    for name in ("levle0_a.jpg", "levle1_b.jpg", twin):
+        (folder / "images" / name).touch()
+    rows = [
+        "levle0_a.jpg,0,0,10,10,papules",
+        "levle0_a.jpg,50,50,60,60,papules",
+        "levle1_b.jpg,0,0,9,9,papules",
+    ]
+    (folder / "boxes.csv").write_text(HEAD + "\n".join(rows) + "\n")
+    answers = {
+        "levle0_a.jpg": {
+            "boxes": [[0, 0, 10, 10, 0.9, "papules"], [90, 90, 99, 99, 0.3, "papules"]],
+            "count": 1,
+            "severity": 0,
+        },
+        "levle1_b.jpg": {"refused": "no_face"},
+    }
+    monkeypatch.setattr(score, "command", lambda task, files: [answers[file.name] for file in files])
+    monkeypatch.setattr(score, "lesion_rows", lambda folder: [])
+    monkeypatch.setattr(score, "refused_share", lambda task, files, groups: {})
+    monkeypatch.setattr(score, "strange_refused", lambda data, task, without: {"measure": "others"})
+    scores = {row["measure"]: row for row in score.acne_scores(tmp_path)}
+    assert scores["F1"]["value"] == pytest.approx(2 * 1 / (1 + 3))
+    assert scores["count error"]["value"] == 1
+    assert scores["severity right"]["value"] == 0.5
+    assert scores["refused, of faces"]["value"] == 0.5
