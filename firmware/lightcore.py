@@ -71,6 +71,7 @@ class LightCore:
         self._last_rise = -math.inf
         self._check_dark_at: float | None = None
         self._pulse_over_at: float | None = None
+        self._cut_by: str | None = None
         self._watch_at = self._write_at = -math.inf
         self._uv_light = next((name for name, light in self._lights.items() if light.is_uv), None)
         self._check: Check | None = None
@@ -204,7 +205,9 @@ class LightCore:
         """Put out what may not be lit any longer."""
         now = self._monotonic()
         if self._pulse is not None:
-            if now >= self._pulse.ends_at or not self._uv_may_go_on(now):
+            over = now >= self._pulse.ends_at
+            self._cut_by = None if over else self._why_uv_ends(now)
+            if over or self._cut_by is not None:
                 self._all_low()
             elif not self._pulse.seen and now - self._pulse.begun_at >= _RISE_S:
                 self._pulse.seen = self._senses.uv_seen() == LIT
@@ -238,8 +241,8 @@ class LightCore:
         return 0.05 if self._lease is not None else _IDLE_WATCH_S
 
     def status(self) -> dict[str, Any]:
-        """What is lit, who leads, what is latched, when the last pulse ended (monotonic ns); no patient in
-        it.
+        """What is lit, who leads, what is latched, when the last pulse ended (monotonic ns), and which
+        interlock cut it; no patient in it.
         """
         return {
             "leased": self._lease is not None,
@@ -248,6 +251,7 @@ class LightCore:
             "fault": self._latched.fault,
             "check": self._check_state,
             "pulse_over_ns": None if self._pulse_over_at is None else round(self._pulse_over_at * 1e9),
+            "pulse_cut_by": self._cut_by,
         }
 
     def interlocks(self) -> dict[str, Any]:
@@ -343,11 +347,11 @@ class LightCore:
         if seen != DARK:
             raise LightRefused("sense_failed", "Photodiode or current sense does not answer: no UV.")
 
-    def _uv_may_go_on(self, now: float) -> bool:
+    def _why_uv_ends(self, now: float) -> str | None:
         lease = self._lease
         if self._check is None and (lease is None or now - lease.beat_at > self._limits.heartbeat_s):
-            return False
-        return self._open_interlock() is None
+            return "no_heartbeat"
+        return self._open_interlock()
 
     def _raise_pin(self, light: str, level: float) -> float:
         self._lit = (light, level)

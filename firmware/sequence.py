@@ -161,13 +161,13 @@ class Sequence:
 
     def _disturbed(self, name: str, exposure: Exposure) -> str | None:
         """Why the light of this exposure is not to be trusted: "shroud_open", another interlock that ended
-        the pulse too early, "cut_short" where none is open any more; else None.
+        the pulse too early, "cut_short" where none did; else None.
         """
         if self.board.interlocks is None:
             return None
         status = self.lights.status()
         if self._is_uv(name):
-            return None if lit_to_its_end(exposure, status) else status["interlock"] or "cut_short"
+            return None if lit_to_its_end(exposure, status) else status["pulse_cut_by"] or "cut_short"
         # One switch alone that says so is a broken wire, and white light needs no shroud.
         return "shroud_open" if status["shroud_closed"] == [False, False] else None
 

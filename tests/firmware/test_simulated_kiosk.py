@@ -65,6 +65,14 @@ def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_wh
     assert [frame.light for frame in again.frames] == LIGHTS
 
 
+def test_a_shroud_opened_for_a_moment_only_is_still_named_as_what_cut_the_pulse(kiosk):
+    kiosk = kiosk(
+        'patient_opens_shroud_at = { light = "uv365", after_s = 0.03 }\npatient_opens_shroud_s = 0.1'
+    )
+    assert visit(kiosk).missing == {"uv365": "shroud_open"}
+    assert len(uv_pulses(kiosk)) == 1
+
+
 def test_a_shroud_opened_among_the_white_pictures_ends_the_scan_with_a_sentence(kiosk):
     kiosk = kiosk('patient_opens_shroud_at = { light = "parallel" }\npatient_opens_shroud_s = 4.0')
     with pytest.raises(CaptureFault, match="The shroud was open in several pictures") as caught:

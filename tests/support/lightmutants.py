@@ -99,7 +99,12 @@ MUTANTS = [
     _loose("lamp below 60 °C", "interlock open", lamp_temperature_c=999.0),
     _loose("eye protection within 30 s", "eye protection", eye_protection_s=1e9),
     _loose("no faster than 3 Hz", "flashing", flashes_per_s=1e9),
-    _core("a pulse ends by itself", "a pulse beyond the limit", "now >= self._pulse.ends_at or not", "not"),
+    _core(
+        "a pulse ends by itself",
+        "a pulse beyond the limit",
+        "over = now >= self._pulse.ends_at",
+        "over = False",
+    ),
     _interlock(
         "the shroud's first switch",
         "interlock open",
@@ -127,9 +132,7 @@ MUTANTS = [
         "        interlock = self._open_interlock()\n",
         "        interlock = None\n",
     ),
-    _core(
-        "interlocks during a pulse", "interlock open", "return self._open_interlock() is None", "return True"
-    ),
+    _core("interlocks during a pulse", "interlock open", "return self._open_interlock()\n", "return None\n"),
     _core(
         "interlocks again after the ledger has written",
         "interlock open",
