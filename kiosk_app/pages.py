@@ -212,8 +212,10 @@ def light_questions() -> Response:
 def position() -> Response:
     session = the_session()
     with session.lock:
+        if session.state is not State.POSITION:
+            raise NotNow("A scan begins on the page with the camera.")
+        the_kiosk().begin_scan(session, overlay_words())  # where this fails, the session stays and expires
         session.move("ready")
-        the_kiosk().begin_scan(session, overlay_words())
     return page_of(session)
 
 

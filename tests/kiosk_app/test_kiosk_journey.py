@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from html.parser import HTMLParser
 from typing import Any
@@ -504,6 +505,28 @@ def test_a_bug_of_ours_is_a_page_with_a_number_for_the_log(
     ticket = re.search(r"If someone asks: (\w+)", page.text)
     assert ticket is not None
     assert ticket[1] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("database or disk is full"), RuntimeError("can't start new thread")]
+)
+def test_a_scan_that_cannot_begin_leaves_a_page_and_a_session_that_expires(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    visitor.walk_to("position")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.work, "start", refuse)
+        page = visitor.tap()
+    assert (page.status, page.name) == (500, "failed")
+    assert page.form()["action"] == "/start-over"
+    assert visitor.look("/").name == "position"
+    the_session(bench).touched -= PATIENCE_S[State.POSITION] + 1
+    assert visitor.look("/").name == "expired"
+    assert the_session(bench).scan is None
+    assert the_scan(bench).state == states.ABANDONED
 
 
 def test_a_full_outbox_closes_the_kiosk_and_says_so(visitor: Visitor, bench: Bench) -> None:
