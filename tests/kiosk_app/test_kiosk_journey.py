@@ -14,7 +14,8 @@ from werkzeug.test import TestResponse
 
 from hardware.board import Limits
 from kiosk_app import records as states
-from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
+from kiosk_app import speech
+from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Progress, Session, State
 from kiosk_app.phases import ASK_AGAIN, ASKS
 from kiosk_app.sentences import EYES_AGAIN
 from kiosk_app.speech import CLOSED_AT_MOST_S, PROTECTIONS, SPOKEN
@@ -439,6 +440,28 @@ def test_a_refusal_is_a_page_that_says_what_to_do(
     visitor.walk_to("result")
     kept = [row.state for row in bench.kiosk.records.scans()]
     assert kept == [states.REFUSED, states.HANDED_OVER]
+
+
+def test_a_scan_page_drawn_while_the_scan_fails_still_asks_how_far_it_is(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor.walk_to("position")
+    bench.camera.hold.clear()
+    visitor.tap()
+    said_at = speech.said_at
+
+    def fails_meanwhile(progress: Progress, protection: speech.Protection) -> str:
+        said = said_at(progress, protection)
+        progress.fail("moved")
+        return said
+
+    monkeypatch.setattr(speech, "said_at", fails_meanwhile)
+    page = visitor.look("/scan")
+    assert (page.body["data-state"], page.body["data-say"]) == ("working", "look")
+    assert "data-reason" not in page.body
+    page = visitor.look(visitor.progress()["next"])
+    assert (page.body["data-state"], page.body["data-reason"]) == ("failed", "moved")
+    bench.camera.hold.set()
 
 
 def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Bench) -> None:

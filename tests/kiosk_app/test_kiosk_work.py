@@ -103,6 +103,35 @@ def test_a_refused_capture_is_destroyed(bench: Bench) -> None:
     assert nothing_is_kept(bench, scan)
 
 
+class Watched(Progress):
+    """Progress that notes what a page could read as the reason at the moment of a failure."""
+
+    reasons: list[str | None]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if (name, value) == ("state", "failed"):
+            self.reasons.append(self.reason)
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("befalls", "reason"),
+    [
+        ({"refuse": "no_face"}, "no_face"),
+        ({"fail": AnalysisFailed("ended")}, "analysis_failed"),
+        ({"fail": RuntimeError("bug")}, "analysis_failed"),
+    ],
+)
+def test_a_failed_scan_never_shows_itself_without_its_reason(
+    bench: Bench, befalls: dict[str, object], reason: str
+) -> None:
+    vars(bench.analyst).update(befalls)
+    progress = Watched()
+    progress.reasons = []
+    bench.kiosk.work.do(consented(bench), STAMP, False, progress)
+    assert progress.reasons == [reason]
+
+
 def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -> None:
     scan, progress = consented(bench), Progress()
     bench.camera.hold.clear()
