@@ -60,7 +60,7 @@ class _Abandoned(Exception):
 class CameraLost(Exception):
     """The camera is beyond what this process can mend; whoever supervises it starts it afresh."""
 
-    exit_status = 1
+    exit_status = os.EX_TEMPFAIL  # asks for that, where a supervisor tells it from a death
 
 
 class CaptureDaemon:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from unittest import mock
 
 import cv2
 
@@ -163,13 +164,11 @@ def intervals(history: list[Transition], channel: str) -> list[float]:
 
 
 def main() -> None:
-    """The daemons' own commands, with the stand-in for the face networks."""
-    from firmware import cli
-    from kiosk_app.cli import configure_logging
+    """The `dermakiosk` command with the stand-in for the face networks."""
+    from kiosk_app import cli
 
-    configure_logging(debug=False)
-    command = getattr(cli, sys.argv[1])
-    command.main(sys.argv[2:], standalone_mode=False, obj={"face_finder": lambda _: find_stand_in})
+    with mock.patch.object(cli, "_face_finder", lambda _: find_stand_in):
+        cli.main()
 
 
 if __name__ == "__main__":
