@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -75,6 +74,10 @@ def demo(
     if not load_board(board).simulated:
         raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
     stop_on_signals()
+    power_cuts: list[int] = []
+    if not once:
+        # Before anything is made: a cut that comes while the system starts is made up for once it is there.
+        signal.signal(signal.SIGUSR1, lambda number, _: power_cuts.append(number))
     click.echo("Setting up the clinic authority, the broker and the kiosk…", err=True)
     started = time.monotonic()
     try:
@@ -90,7 +93,7 @@ def demo(
                     click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
                 else:
                     _announce(system)
-                    _keep_going(system, supervisor, all_parts)
+                    _keep_going(system, supervisor, all_parts, power_cuts)
             finally:
                 supervisor.stop()
     except Stopped as stopped:
@@ -105,13 +108,12 @@ def _start(supervisor: Supervisor, all_parts: list[Part]) -> None:
     supervisor.start(*others)
 
 
-def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part]) -> None:
-    """Mend what breaks until a signal ends it; SIGUSR1 is a power cut."""
-    power_fails = threading.Event()
-    signal.signal(signal.SIGUSR1, lambda *_: power_fails.set())
+def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], power_cuts: list[int]) -> None:
+    """Mend what breaks until a signal ends it; the power fails when `power_cuts` has an entry."""
     while True:
-        if power_fails.wait(WATCH_SECONDS):
-            power_fails.clear()
+        time.sleep(WATCH_SECONDS)
+        if power_cuts:
+            power_cuts.clear()
             fail_power(system, supervisor)
             click.echo("The power failed; everything starts anew.", err=True)
             _start(supervisor, all_parts)

@@ -183,6 +183,20 @@ def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_
     assert processes_of(tmp_path) == []
 
 
+def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> None:
+    state, said = tmp_path / "demo", tmp_path / "said"
+    with said.open("w") as errors:
+        process = subprocess.Popen(
+            [DERMAKIOSK, "demo", "--state", str(state)], stdout=subprocess.DEVNULL, stderr=errors
+        )
+    wait_until(lambda: (state / "authority" / "root.key").exists(), "the first of what is made")
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: process.poll() is not None or "power failed" in said.read_text(), "the power cut")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert processes_of(tmp_path) == []
+
+
 def serves(state: Path, address: str) -> bool:
     """Whether the kiosk's page is there, and its camera behind it."""
     try:
