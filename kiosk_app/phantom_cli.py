@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from hardware.simulated.phantom.face import Phantom
 
 DARK = "dark"
-PART = ".part"  # what the folder is called while it is being filled
 # Frames are this far apart, on a clock that starts with the first; their noise follows from it and the seed.
 _APART_NS = 10_000_000_000
 
@@ -82,18 +80,18 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
     board = load_board(BOARDS / "simulated.toml")
     face = Phantom(board, ctx.obj["anatomy"](), seed, tone)
     capture = take(board, face, lights, _show_progress)
-    part = out.with_name(out.name + PART)
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        write_capture_folder(capture, part)
-        np.savez_compressed(part / "truth.npz", **face.maps())
-        (part / "truth.json").write_text(json.dumps(face.truth(), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, out)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as name:
+            part = Path(name)
+            write_capture_folder(capture, part)
+            np.savez_compressed(part / "truth.npz", **face.maps())
+            (part / "truth.json").write_text(json.dumps(face.truth(), indent=1) + "\n", encoding="utf-8")
+            for made in sorted(part.iterdir()):
+                made.rename(out / made.name)
     except OSError as error:
         reason = error.strerror or error
         raise OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     planted = ", ".join(f"{len(found)} {name}" for name, found in face.marks.items())
     click.echo(
         f"{out}: SIMULATED, {len(capture.frames)} frames of a face at ITA {face.tone:.1f}°; {planted}."
