@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 
 from hardware.board import BOARDS, Board, load_board
 from hardware.capture import Capture, Frame, write_capture_folder
-from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
+from hardware.simulated.patient_options import SEED, TONE
+from kiosk_app.progress_line import show_progress
 
 if TYPE_CHECKING:
     from hardware.simulated.phantom.face import Phantom
@@ -45,21 +45,14 @@ def _lights(ctx: click.Context, param: click.Parameter, names: str | None) -> tu
 
 
 @click.command()
-@click.option(
-    "--seed", required=True, type=click.IntRange(*PHANTOM_SEEDS), help="The same seed makes the same files."
-)
+@click.option("--seed", required=True, type=SEED, help="The same seed makes the same files.")
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for capture and truth; one that holds anything is refused.",
 )
-@click.option(
-    "--tone",
-    type=click.FloatRange(*PHANTOM_TONES),
-    metavar="ITA",
-    help="Mean ITA° of the cheeks (default: by the seed).",
-)
+@click.option("--tone", type=TONE, metavar="ITA", help="Mean ITA° of the cheeks (default: by the seed).")
 @click.option(
     "--lights",
     callback=_lights,
@@ -79,7 +72,7 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
         raise OutRefused(f"{out} holds something already: name another folder for --out.")
     board = load_board(BOARDS / "simulated.toml")
     face = Phantom(board, ctx.obj["anatomy"](), seed, tone)
-    capture = take(board, face, lights, _show_progress)
+    capture = take(board, face, lights, show_progress)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as name:
@@ -132,8 +125,3 @@ def take(
         )
     on_progress("done", len(lights), len(lights))
     return Capture(board.name, tuple(frames), board.calibration, face.mm_per_px, simulated=True)
-
-
-def _show_progress(light: str, done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{done}/{of} {light:<10}", err=True, nl=done == of)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from hardware.board import load_board
-from kiosk_app.simulated_patient import SimulatedPatient, patient_options
+from hardware.simulated.patient_options import SimulatedPatient, patient_options
 
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
@@ -70,8 +70,9 @@ def demo(
     folder = out if once else state
     if folder is None:
         raise click.UsageError("Name the folder: --out DIR with --once, --state DIR without.")
-    patient.check()
-    if not load_board(board).simulated:
+    profile = load_board(board)
+    patient.check(profile)
+    if not profile.simulated:
         raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
     stop_on_signals()
     power_cuts: list[int] = []

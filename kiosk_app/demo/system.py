@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware.simulated.patient_options import SimulatedPatient
 from hardware.simulated.pins import PinPageError, cut_power
-from kiosk_app.simulated_patient import SimulatedPatient
 from kiosk_app.socket_paths import check_socket_paths
 
 from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step

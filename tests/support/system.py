@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from hardware.simulated.patient_options import SimulatedPatient
 from kiosk_app.demo.supervisor import Part, Supervisor
 from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts
-from kiosk_app.simulated_patient import SimulatedPatient
 
 DEADLINE = 60.0
 
