@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,9 +99,9 @@ def test_a_part_is_not_started_again_at_once(
     supervisor.start(part(STAY))
     first = supervisor.pid("part")
     os.kill(first, signal.SIGKILL)
-    for _ in range(20):
-        supervisor.mend()
-        time.sleep(0.01)
+    wait_until(lambda: ended(first))
+    supervisor.mend()  # sees the end
+    supervisor.mend()  # would start it
     assert supervisor.pid("part") == first
 
 

@@ -214,6 +214,27 @@ def test_eyes_are_told_to_open_even_if_the_application_is_gone(
         screen.page.wait_for_url("**/result")
 
 
+def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_says(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    with on_screen(browser, address, TALL) as screen:
+        screen.page.clock.install()
+        screen.page.click("button[value=en]")
+        screen.walk_to("eyes")
+        bench.camera.hold.clear()
+        screen.tap()
+        said = screen.page.locator("[data-said]")
+        screen.page.clock.fast_forward(20_000)
+        with screen.page.expect_response("**/scan/progress") as progress:
+            pass
+        assert progress.value.json()["say"] == "keep_closed"
+        expect(said).to_contain_text("Keep your eyes closed")
+        screen.page.clock.fast_forward(13_000)
+        expect(said).to_have_text("You can open your eyes.")
+        bench.camera.hold.set()
+        screen.page.wait_for_url("**/result")
+
+
 def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address: str, bench: Bench) -> None:
     with on_screen(browser, address, TALL) as screen:
         screen.page.click("button[value=en]")

@@ -6,19 +6,24 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from firmware.doses import DoseLedger
 from hardware.board import load_board
 from hardware.simulated.pins import PinReader, Transition
 from kiosk_app import records as states
 from kiosk_app.demo.system import BOARD
+from kiosk_app.keyring import Keyring
+from kiosk_app.records import Records
 from tests.support.kiosk_daemons import intervals, lit
 from tests.support.secrecy import clear_pictures
 from tests.support.system import RunningSystem, wait_until
 from tests.support.visits import Visit, everything_arrived_once, records_of
 
 PROMISED = (states.CAPTURED, states.ANALYSED, states.SEALED, states.HANDED_OVER, states.STORED)
+FULL, EXTRA = 2, 3  # SQLite's PRAGMA synchronous
 IRRADIANCE_W_M2 = load_board(BOARD).lights["uv365"].irradiance_w_m2
 
 
@@ -69,6 +74,18 @@ def doses(running: RunningSystem) -> tuple[int, float]:
 
 def since(history: list[Transition], begun_ns: int) -> list[Transition]:
     return [item for item in history if item.at_ns >= begun_ns]
+
+
+def test_what_is_promised_is_on_the_disk_and_not_in_the_systems_memory(tmp_path: Path) -> None:
+    """The cut below only kills, and the kernel still writes what a killed process left to it.
+
+    A real cut loses that too. So what is asked here is that the commits wait for the disk.
+    """
+    with closing(DoseLedger(tmp_path / "doses.sqlite")._open()) as doses:
+        assert doses.execute("PRAGMA synchronous").fetchone()[0] == EXTRA
+    key = tmp_path / "vault.key"
+    with Records(tmp_path / "records.sqlite", Keyring(key))._connection() as records:
+        assert records.execute("PRAGMA synchronous").fetchone()[0] == FULL
 
 
 @pytest.mark.parametrize("moment", list(MOMENTS))
