@@ -21,7 +21,7 @@ from hardware.capture import Capture, Frame
 log = structlog.get_logger()
 
 DARK = "dark"
-# UV comes last: a patient who leaves before it has had a whole scan.
+# UV comes last: whatever becomes of it, the frames before it are a whole scan.
 ORDER = (DARK, "white", "parallel", "cross", *(f"dir{n}" for n in range(8)), "uv365")
 # The measurements need this one; without any other the Capture only says what is missing.
 REQUIRED = "white"
