@@ -17,7 +17,7 @@ from hardware.simulated.patient_options import SimulatedPatient, patient_options
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
 from .supervisor import Part, Stopped, Supervisor, stop_on_signals
-from .system import ACCOUNT, BOARD, System, fail_power, open_system, parts
+from .system import ACCOUNT, BOARD, System, fail_power, open_system, parts, start_all
 
 WATCH_SECONDS = 0.25
 PORT = click.IntRange(0, 65535)
@@ -88,7 +88,7 @@ def demo(
             supervisor = Supervisor(system.root / "logs")
             try:
                 all_parts = parts(system, patient)
-                _start(supervisor, all_parts)
+                start_all(supervisor, all_parts)
                 if once:
                     ready_after = time.monotonic() - started
                     click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
@@ -103,12 +103,6 @@ def demo(
         sys.exit(stopped.exit_status if once else 0)
 
 
-def _start(supervisor: Supervisor, all_parts: list[Part]) -> None:
-    broker, *others = all_parts
-    supervisor.start(broker)
-    supervisor.start(*others)
-
-
 def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], power_cuts: list[int]) -> None:
     """Mend what breaks until a signal ends it; the power fails when `power_cuts` has an entry."""
     while True:
@@ -117,7 +111,7 @@ def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], p
             power_cuts.clear()
             fail_power(system, supervisor)
             click.echo("The power failed; everything starts anew.", err=True)
-            _start(supervisor, all_parts)
+            start_all(supervisor, all_parts)
         supervisor.mend()
 
 

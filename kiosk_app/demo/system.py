@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,13 @@ def parts(system: System, simulated: SimulatedPatient) -> list[Part]:
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
     ]
+
+
+def start_all(supervisor: Supervisor, all_parts: Sequence[Part]) -> None:
+    """Start the `parts` of a system: the broker, then everything else side by side."""
+    broker, *others = all_parts
+    supervisor.start(broker)
+    supervisor.start(*others)
 
 
 def fail_power(system: System, supervisor: Supervisor) -> None:

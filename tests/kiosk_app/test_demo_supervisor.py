@@ -13,7 +13,7 @@ import pytest
 
 from kiosk_app.demo import supervisor as module
 from kiosk_app.demo.supervisor import Part, PartFailed, Supervisor, logged_ready
-from tests.support.kiosk_bench import wait_until
+from tests.support.waiting import wait_until
 
 READY = 'print(\'{"event": "ready"}\', flush=True)\n'
 STAY = READY + "import time; time.sleep(60)"

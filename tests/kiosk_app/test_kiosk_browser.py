@@ -16,20 +16,10 @@ from kiosk_app.app import create_app
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
-from tests.support.kiosk_bench import Bench, wait_until
+from tests.support.kiosk_bench import Bench
+from tests.support.waiting import wait_until
+from tests.support.way import WAY
 
-WAY = (
-    "language",
-    "about",
-    "consent",
-    "light_questions",
-    "position",
-    "scan",
-    "eyes",
-    "scan",
-    "result",
-    "done",
-)
 # What does not fit, or is too small to touch: as a list, so that a failure names it.
 LOOK = """() => ({
   wider: document.documentElement.scrollWidth - innerWidth,

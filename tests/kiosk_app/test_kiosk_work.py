@@ -19,7 +19,8 @@ from kiosk_app.keyring import KeyGone
 from kiosk_app.shred import shred
 from kiosk_app.vault import VaultError, VaultFull
 from sync.wire.messages import Result, Withdraw
-from tests.support.kiosk_bench import Bench, wait_until
+from tests.support.kiosk_bench import Bench
+from tests.support.waiting import wait_until
 
 STAMP = ConsentStamp("1", "en", datetime.now(timezone.utc))
 

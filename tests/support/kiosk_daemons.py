@@ -17,6 +17,7 @@ import cv2
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.simulated.pins import PinPageError, PinReader, Transition
 from tests.support.stand_in_face import find_stand_in, portrait
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SIMULATED = ROOT / "hardware" / "boards" / "simulated.toml"
@@ -44,11 +45,8 @@ def small_board(folder: Path, extra: str = "", **replaced: str) -> Path:
 
 
 def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
-    """Wait until `condition()` is true; fail after `deadline_s`."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
+    """Wait until `condition()` is true; fail after `deadline_s`, within which it is to happen."""
+    wait_until(condition, seconds=deadline_s)
 
 
 class Daemon:

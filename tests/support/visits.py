@@ -9,7 +9,8 @@ from firmware.capture_client import CaptureClient, CaptureFault
 from kiosk_app.demo.patient import JourneyBroken, Patient, ScanRefused
 from kiosk_app.keyring import Keyring
 from kiosk_app.records import ABANDONED, CAPTURED, REFUSED, STORED, Records
-from tests.support.system import RunningSystem, wait_until
+from tests.support.system import RunningSystem
+from tests.support.waiting import wait_until
 
 
 def records_of(running: RunningSystem) -> Records:

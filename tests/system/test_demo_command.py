@@ -17,7 +17,7 @@ import pytest
 from firmware.capture_client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
 from kiosk_app.demo.patient import JourneyBroken, Patient
-from tests.support.system import wait_until
+from tests.support.waiting import wait_until
 
 from .conftest import DERMAKIOSK, dermakiosk
 

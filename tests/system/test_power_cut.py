@@ -20,8 +20,9 @@ from kiosk_app.keyring import Keyring
 from kiosk_app.records import Records
 from tests.support.kiosk_daemons import intervals, lit
 from tests.support.secrecy import clear_pictures
-from tests.support.system import RunningSystem, wait_until
+from tests.support.system import RunningSystem
 from tests.support.visits import Visit, a_new_scan_is, everything_arrived_once, records_of
+from tests.support.waiting import wait_until
 
 PROMISED = (states.CAPTURED, states.ANALYSED, states.SEALED, states.HANDED_OVER, states.STORED)
 FULL, EXTRA = 2, 3  # SQLite's PRAGMA synchronous

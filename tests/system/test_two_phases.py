@@ -11,8 +11,9 @@ from kiosk_app.demo.patient import Patient
 from kiosk_app.records import STORED
 from kiosk_app.vault import Vault
 from models.analysis.face import find_face
-from tests.support.system import RunningSystem, wait_until
+from tests.support.system import RunningSystem
 from tests.support.visits import Asked, records_of
+from tests.support.waiting import wait_until
 
 
 def newest_capture(running: RunningSystem) -> Capture:
