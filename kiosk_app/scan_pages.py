@@ -62,7 +62,7 @@ def progress() -> Response:
         state=state,
         reason=now.reason,
         sentence=sentence,
-        say=None if address else speech.said_at(now, speech.protection_of(the_kiosk().eye_protection)),
+        say=None if address else speech.said_at(now),
         next=address,
     )
 

@@ -18,7 +18,7 @@ from kiosk_app import speech
 from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Progress, Session, State
 from kiosk_app.phases import ASK_AGAIN, ASKS
 from kiosk_app.sentences import EYES_AGAIN
-from kiosk_app.speech import CLOSED_AT_MOST_S, PROTECTIONS, SPOKEN
+from kiosk_app.speech import AFTER_UV, BEFORE_UV, CLOSED_AT_MOST_S, DURING_UV, SPOKEN
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
@@ -290,15 +290,6 @@ def test_eyes_that_were_never_closed_are_not_told_to_open(visitor: Visitor, benc
     bench.analyst.go.set()
 
 
-def test_goggles_are_put_on_and_taken_off_by_their_own_sentences(visitor: Visitor, bench: Bench) -> None:
-    bench.kiosk.eye_protection = "goggles"
-    page = visitor.walk_to("eyes")
-    assert page.body["data-say"] == "goggles_on"
-    assert "Put the goggles on" in page.text
-    page = visitor.tap()
-    assert page.body["data-after"] == "goggles_off"
-
-
 def test_a_patient_who_leaves_at_the_question_about_the_eyes_leaves_no_picture(
     visitor: Visitor, bench: Bench
 ) -> None:
@@ -337,9 +328,8 @@ def test_a_second_tap_about_the_eyes_changes_nothing(visitor: Visitor, bench: Be
     assert the_scan(bench).figures["missing"] == {}
 
 
-def test_the_sentences_spoken_about_the_eyes_exist(bench: Bench) -> None:
-    for protection in PROTECTIONS.values():
-        assert {protection.before, protection.during, protection.after} <= set(SPOKEN)
+def test_the_sentences_spoken_about_the_eyes_exist() -> None:
+    assert {BEFORE_UV, DURING_UV, AFTER_UV} <= set(SPOKEN)
     assert set(EYES_AGAIN) == ASK_AGAIN
     assert Limits().eye_protection_s + Limits().uv_pulse_s <= CLOSED_AT_MOST_S
 
@@ -440,8 +430,8 @@ def test_a_scan_page_drawn_while_the_scan_fails_still_asks_how_far_it_is(
     visitor.tap()
     said_at = speech.said_at
 
-    def fails_meanwhile(progress: Progress, protection: speech.Protection) -> str:
-        said = said_at(progress, protection)
+    def fails_meanwhile(progress: Progress) -> str:
+        said = said_at(progress)
         progress.fail("moved")
         return said
 
