@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -390,42 +389,3 @@ def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
 
     monkeypatch.setattr(bench.kiosk.vault, "get_capture", unreadable)
     assert do(bench, consented(bench)).reason == "analysis_failed"
-
-
-@pytest.mark.parametrize("broken", ["sessions.expire", "work.go_on", "courier.run_once"])
-def test_one_broken_task_of_the_house_keeping_starves_no_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    kiosk, stop, done = bench.kiosk, threading.Event(), set()
-
-    def task(name: str) -> Callable[[], None]:
-        def work() -> None:
-            done.add(name)
-            if name == broken:
-                unforeseen()
-
-        return work
-
-    tasks = {"sessions.expire": kiosk.sessions, "work.go_on": kiosk.work, "courier.run_once": kiosk.courier}
-    for name, part in tasks.items():
-        monkeypatch.setattr(part, name.partition(".")[2], task(name))
-    thread = threading.Thread(target=kiosk.keep_house, args=(stop,))
-    thread.start()
-    try:
-        wait_until(lambda: done == set(tasks))
-        done.clear()
-        wait_until(lambda: done == set(tasks))
-    finally:
-        stop.set()
-        thread.join(10)
-
-
-def test_a_patient_is_forgotten_even_if_the_leaving_goes_wrong(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, session = bench.kiosk.sessions.begin()
-    session.scan = consented(bench)
-    monkeypatch.setattr(bench.kiosk.work, "leave", unforeseen)
-    with pytest.raises(ZeroDivisionError):
-        bench.kiosk.sessions.leave(session)
-    assert session.scan is None
