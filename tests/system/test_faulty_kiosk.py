@@ -66,6 +66,13 @@ def test_a_shroud_opened_among_the_pictures_ends_the_try_with_a_sentence_and_the
         everything_arrived_once(running)
 
 
+def test_a_patient_who_moves_while_closing_the_eyes_loses_the_uv_picture_only(tmp_path: Path) -> None:
+    # Eight exposures with the eyes open come first; no preview is looked at.
+    with a_kiosk(tmp_path, "patient_moves_at = 8\npatient_moves_mm = 20.0") as running:
+        assert Visit(running).end() is None
+        assert newest_missing(running) == {"uv365": "moved"}
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
