@@ -18,6 +18,7 @@ import structlog
 from firmware.calibration import Calibration, calibrations_in, newest_calibration
 from firmware.camera import Camera, CameraFrozen, open_camera, reflectance, to_srgb, watched
 from firmware.channel import Channel, ChannelError, Listener, close_all
+from firmware.checks import Points
 from firmware.eyes import eyes_closed
 from firmware.grey_card import why_not_to_scan
 from firmware.guidance import FaceFinder, face_box, guide, look_for_face
@@ -60,7 +61,7 @@ class _Abandoned(Exception):
 class CameraLost(Exception):
     """The camera is beyond what this process can mend; whoever supervises it starts it afresh."""
 
-    exit_status = 1
+    exit_status = os.EX_TEMPFAIL  # asks for that, where a supervisor tells it from a death
 
 
 class CaptureDaemon:
@@ -92,6 +93,7 @@ class CaptureDaemon:
         self._last_fault: str | None = None
         self._freezes = 0
         self._previewed: str | None = None
+        self._lit_phase: tuple[str, Points | None] = ("", None)  # the session, and where its face was
         self._seen = 0.0
 
     def _first_camera(self) -> Camera:
@@ -229,6 +231,7 @@ class CaptureDaemon:
         if self._previewed == session:
             return
         self._previewed = None
+        self._lit_phase = (session, None)
         self._lease(session, consent, None)
         self._lights.on("white", _PREVIEW_LEVEL)
         self._seen = time.monotonic()
@@ -278,8 +281,15 @@ class CaptureDaemon:
             camera = self._camera_now()
             self._lease(session, consent, uv)
             try:
-                sequence = Sequence(self._board, camera, self._lights, watch, self._find_face, calibration)
+                if phase != "uv" or self._lit_phase[0] != session:
+                    self._lit_phase = (session, None)
+                first = self._lit_phase[1]
+                sequence = Sequence(
+                    self._board, camera, self._lights, watch, self._find_face, calibration, first
+                )
                 capture = sequence.run(uv is not None, on_progress, phase)
+                if phase == "lit":
+                    self._lit_phase = (session, sequence.landmarks)
                 self._freezes = 0
             except SequenceFailed as failed:
                 raise _Refused(failed.code, str(failed)) from failed

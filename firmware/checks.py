@@ -35,13 +35,14 @@ Pixels = npt.NDArray[np.uint16]
 class FrameChecks:
     """Judges the frames of one sequence against the board's bands, and each other.
 
-    `find_face` gives landmarks; None leaves movement unjudged. The first frame with a face in it is what
-    later ones are compared with. Nothing of a frame is kept but its landmarks and its sharpness.
+    `find_face` gives landmarks; None leaves movement unjudged. Frames are compared with `first`, landmarks of
+    an earlier sequence (468×2 in pixels of the frame), or else with the first frame that has a face in it.
+    Nothing of a frame is kept but its landmarks and its sharpness.
     """
 
-    def __init__(self, board: Board, find_face: FaceFinder | None) -> None:
+    def __init__(self, board: Board, find_face: FaceFinder | None, first: Points | None = None) -> None:
         self._board, self._find_face = board, find_face
-        self._first: Points | None = None
+        self.first = first
         self._sharpness: float | None = None
 
     def dark(self, pixels: Pixels) -> str | None:
@@ -75,16 +76,16 @@ class FrameChecks:
     def _moved(self, light: str, points: Points | None) -> str | None:
         if points is None:
             # Fluorescence and hard shadows may hide a face that is there; the other lights do not.
-            return "moved" if self._first is not None and light in _ALIKE else None
-        if self._first is None:
-            self._first = points
+            return "moved" if self.first is not None and light in _ALIKE else None
+        if self.first is None:
+            self.first = points
             return None
-        width = float(np.linalg.norm(self._first[_LEFT_EAR] - self._first[_RIGHT_EAR]))
-        shift = np.median(np.linalg.norm(points - self._first, axis=1)) / max(width, 1.0) * FACE_WIDTH_MM
+        width = float(np.linalg.norm(self.first[_LEFT_EAR] - self.first[_RIGHT_EAR]))
+        shift = np.median(np.linalg.norm(points - self.first, axis=1)) / max(width, 1.0) * FACE_WIDTH_MM
         return "moved" if shift > MOVED_MM else None
 
     def _blurred(self, light: str, pixels: Pixels, points: Points | None) -> str | None:
-        if light not in _ALIKE or (points is None and self._first is not None):
+        if light not in _ALIKE or (points is None and self.first is not None):
             return None
         found = sharpness(pixels, points)
         if self._sharpness is None:

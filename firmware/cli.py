@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hardware.board import load_board
-from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
+from hardware.simulated.patient_options import SimulatedPatient, patient_options
 
 if TYPE_CHECKING:
     from firmware.lights import Lights
@@ -67,62 +67,41 @@ def lightd(board: Path, state: Path, peers: tuple[int, ...]) -> None:
 @_board
 @_state
 @_peer
-@click.option(
-    "--portrait",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Picture of the simulated patient; simulated boards only.",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated patient's skin.")
-@click.option(
-    "--phantom",
-    type=click.IntRange(*PHANTOM_SEEDS),
-    metavar="SEED",
-    help="A phantom, made from this seed, in place of the portrait.",
-)
-@click.option(
-    "--tone", type=click.FloatRange(*PHANTOM_TONES), metavar="ITA", help="The phantom's skin tone, ITA°."
-)
+@patient_options
 @click.pass_context
 def captured(
     ctx: click.Context,
     board: Path,
     state: Path,
     peers: tuple[int, ...],
-    portrait: Path | None,
-    seed: int,
-    phantom: int | None,
-    tone: float | None,
+    patient: SimulatedPatient,
 ) -> None:
     """Run the capture daemon: owner of the camera, preview and capture sequence."""
     from firmware.captured import CaptureDaemon
 
     profile = load_board(board)
-    for option, value in (("--portrait", portrait), ("--phantom", phantom)):
-        if value is not None and not profile.simulated:
-            raise click.UsageError(f"{option} is for simulated boards; this board has a real camera.")
-    if tone is not None and phantom is None:
-        raise click.UsageError("--tone is for a phantom: name its seed with --phantom.")
+    patient.check(profile)
     find_face = ctx.obj["face_finder"](state)
     patients: list[Any] = []
 
-    def patient() -> Any:
+    def in_front() -> Any:
         """The same patient each time the camera is opened."""
         from firmware.guidance import look_for_face
         from hardware.simulated.patient import Patient, default_portrait, read_portrait
 
-        if not patients and phantom is not None:
+        if not patients and patient.phantom is not None:
             from hardware.simulated.phantom.face import Phantom, PhantomPatient
 
-            face = Phantom(profile, ctx.obj["anatomy"](), phantom, tone)
+            face = Phantom(profile, ctx.obj["anatomy"](), patient.phantom, patient.tone)
             patients.append(PhantomPatient(profile, face.scene))
         elif not patients:
-            picture = default_portrait() if portrait is None else read_portrait(portrait)
+            picture = read_portrait(patient.portrait) if patient.portrait else default_portrait()
             found, _ = look_for_face(find_face, picture, profile.engine)
             landmarks = None if found is None else found.landmarks
-            patients.append(Patient(profile, picture, landmarks, seed))
+            patients.append(Patient(profile, picture, landmarks, patient.seed))
         return patients[0]
 
-    CaptureDaemon(profile, state, find_face, patient, peers).run()
+    CaptureDaemon(profile, state, find_face, in_front, peers).run()
 
 
 _SENSORS = {

@@ -10,7 +10,7 @@ import structlog
 
 from firmware.calibration import Calibration
 from firmware.camera import Camera, Exposure, lit_to_its_end, reflectance, to_srgb, watched
-from firmware.checks import FrameChecks
+from firmware.checks import FrameChecks, Points
 from firmware.eyes import eyes_closed
 from firmware.guidance import FaceFinder, look_for_face
 from firmware.lightcore import OVERRUN_S
@@ -21,7 +21,7 @@ from hardware.capture import Capture, Frame
 log = structlog.get_logger()
 
 DARK = "dark"
-# UV comes last: a patient who leaves before it has had a whole scan.
+# UV comes last: whatever becomes of it, the frames before it are a whole scan.
 ORDER = (DARK, "white", "parallel", "cross", *(f"dir{n}" for n in range(8)), "uv365")
 # The measurements need this one; without any other the Capture only says what is missing.
 REQUIRED = "white"
@@ -77,9 +77,10 @@ class Sequence:
     watch: Callable[[], None]
     find_face: FaceFinder | None = None
     calibration: Calibration | None = None
+    first: Points | None = None  # where the face was in an earlier sequence that this one belongs to
 
     def __post_init__(self) -> None:
-        self._checks = FrameChecks(self.board, self.find_face)
+        self._checks = FrameChecks(self.board, self.find_face, self.first)
         self._second_tries = _SECOND_TRIES
         self._after_ns = 0
 
@@ -115,6 +116,11 @@ class Sequence:
             simulated=self.board.simulated,
             missing=missing,
         )
+
+    @property
+    def landmarks(self) -> Points | None:
+        """Where the face was: 468×2 in pixels of a frame, None before one with a face in it."""
+        return self._checks.first
 
     def _is_uv(self, name: str) -> bool:
         return name != DARK and self.board.lights[name].is_uv

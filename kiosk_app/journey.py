@@ -118,6 +118,11 @@ class Progress:
             self.reason, self.eyes_protected, self.state = None, word is not None, "working"
             self.answers.put(word)
 
+    def fail(self, reason: str) -> None:
+        """The work has ended without a result. The reason first: a page that reads the state reads on."""
+        with self.lock:
+            self.reason, self.state = reason, "failed"
+
 
 @dataclass
 class Session:

@@ -44,7 +44,6 @@ class Kiosk:
     work: ScanWork
     reference: Callable[[], str | None]
     room_for_a_scan_mb: int = 0
-    eye_protection: str = "closed_eyes"
     sessions: Sessions = field(init=False)
 
     def __post_init__(self) -> None:

@@ -139,14 +139,15 @@ def show(name: str) -> Response | tuple[str, int]:
 
 
 def _scan_facts(session: Session) -> dict[str, Any]:
-    progress, protection = session.progress, speech.protection_of(the_kiosk().eye_protection)
+    progress = session.progress
     failed = progress.state == "failed"
     return {
         "progress": progress,
         "trouble": sentences.trouble(progress.reason) if failed else None,
         "stages": sentences.STAGES,
-        "protection": protection,
-        "say": None if failed else speech.said_at(progress, protection),
+        "say": None if failed else speech.said_at(progress),
+        "during": speech.DURING_UV,
+        "after": speech.AFTER_UV,
         "spoken": speech.SPOKEN,
         "closed_at_most": speech.CLOSED_AT_MOST_S,
     }
@@ -155,7 +156,7 @@ def _scan_facts(session: Session) -> dict[str, Any]:
 def _eyes_facts(session: Session) -> dict[str, Any]:
     return {
         "again": sentences.EYES_AGAIN.get(session.progress.reason or ""),
-        "say": speech.protection_of(the_kiosk().eye_protection).before,
+        "say": speech.BEFORE_UV,
         "spoken": speech.SPOKEN,
     }
 
@@ -212,8 +213,10 @@ def light_questions() -> Response:
 def position() -> Response:
     session = the_session()
     with session.lock:
+        if session.state is not State.POSITION:
+            raise NotNow("A scan begins on the page with the camera.")
+        the_kiosk().begin_scan(session, overlay_words())  # where this fails, the session stays and expires
         session.move("ready")
-        the_kiosk().begin_scan(session, overlay_words())
     return page_of(session)
 
 

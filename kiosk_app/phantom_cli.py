@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +13,13 @@ import numpy as np
 
 from hardware.board import BOARDS, Board, load_board
 from hardware.capture import Capture, Frame, write_capture_folder
-from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
+from hardware.simulated.patient_options import SEED, TONE
+from kiosk_app.progress_line import show_progress
 
 if TYPE_CHECKING:
     from hardware.simulated.phantom.face import Phantom
 
 DARK = "dark"
-PART = ".part"  # what the folder is called while it is being filled
 # Frames are this far apart, on a clock that starts with the first; their noise follows from it and the seed.
 _APART_NS = 10_000_000_000
 
@@ -47,21 +45,14 @@ def _lights(ctx: click.Context, param: click.Parameter, names: str | None) -> tu
 
 
 @click.command()
-@click.option(
-    "--seed", required=True, type=click.IntRange(*PHANTOM_SEEDS), help="The same seed makes the same files."
-)
+@click.option("--seed", required=True, type=SEED, help="The same seed makes the same files.")
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for capture and truth; one that holds anything is refused.",
 )
-@click.option(
-    "--tone",
-    type=click.FloatRange(*PHANTOM_TONES),
-    metavar="ITA",
-    help="Mean ITA° of the cheeks (default: by the seed).",
-)
+@click.option("--tone", type=TONE, metavar="ITA", help="Mean ITA° of the cheeks (default: by the seed).")
 @click.option(
     "--lights",
     callback=_lights,
@@ -81,19 +72,19 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
         raise OutRefused(f"{out} holds something already: name another folder for --out.")
     board = load_board(BOARDS / "simulated.toml")
     face = Phantom(board, ctx.obj["anatomy"](), seed, tone)
-    capture = take(board, face, lights, _show_progress)
-    part = out.with_name(out.name + PART)
+    capture = take(board, face, lights, show_progress)
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        write_capture_folder(capture, part)
-        np.savez_compressed(part / "truth.npz", **face.maps())
-        (part / "truth.json").write_text(json.dumps(face.truth(), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, out)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as name:
+            part = Path(name)
+            write_capture_folder(capture, part)
+            np.savez_compressed(part / "truth.npz", **face.maps())
+            (part / "truth.json").write_text(json.dumps(face.truth(), indent=1) + "\n", encoding="utf-8")
+            for made in sorted(part.iterdir()):
+                made.rename(out / made.name)
     except OSError as error:
         reason = error.strerror or error
         raise OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     planted = ", ".join(f"{len(found)} {name}" for name, found in face.marks.items())
     click.echo(
         f"{out}: SIMULATED, {len(capture.frames)} frames of a face at ITA {face.tone:.1f}°; {planted}."
@@ -134,8 +125,3 @@ def take(
         )
     on_progress("done", len(lights), len(lights))
     return Capture(board.name, tuple(frames), board.calibration, face.mm_per_px, simulated=True)
-
-
-def _show_progress(light: str, done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{done}/{of} {light:<10}", err=True, nl=done == of)

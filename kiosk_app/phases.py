@@ -48,8 +48,9 @@ def take_pictures(
 
     `ask(why)` asks the patient to close them and returns their word, given just now, or None for a scan
     without UV; `why` is a code of ASK_AGAIN from the second time on. Without `ask` this visit has no UV.
-    Raises CaptureFault where the lit pictures fail. Once these are there they are not lost: whatever the
-    UV phase meets, a camera that is gone included, the Capture is whole and `missing` says why it has no UV.
+    Raises CaptureFault where the lit pictures fail. Whatever the UV phase meets after that, a camera that is
+    gone included, the Capture is whole and `missing` says why it has no UV. Until it is returned it is in
+    this process's memory only: if `ask` raises, or the power fails at the question, there is no scan.
     """
     if ask is None:
         return camera.capture(session, consent, None, on_progress)

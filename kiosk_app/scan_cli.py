@@ -21,10 +21,11 @@ from firmware.capture_client import CaptureClient
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
 from hardware.capture import Capture, write_capture_folder
+from hardware.simulated.patient_options import SimulatedPatient, patient_options
 from kiosk_app.analyst import Analyst, Outcome
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
 from kiosk_app.phases import take_pictures
-from kiosk_app.simulated_patient import SimulatedPatient, patient_options
+from kiosk_app.progress_line import show_progress
 from kiosk_app.socket_paths import check_socket_paths
 
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
@@ -62,11 +63,7 @@ def scan(board: Path, out: Path, patient: SimulatedPatient) -> None:
     setting up and checking a board, not for patients. On a real board no UV is used.
     """
     profile = load_board(board)
-    if patient.is_named and not profile.simulated:
-        raise click.UsageError(
-            "--portrait and --phantom are for simulated boards; this board has a real camera."
-        )
-    patient.check()
+    patient.check(profile)
     check_socket_paths(out / RUN, "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face
@@ -133,14 +130,9 @@ def _capture(profile: Board, board: Path, run: Path, patient: SimulatedPatient) 
         supervisor.start(Part("captured", dermakiosk("captured", *common, *simulated), logged_ready))
         # The daemons' memory is mapped, so the pictures outlive them.
         camera = CaptureClient(run / "run" / "capture.sock", timeout=60.0)
-        return take_pictures(camera, session, consent, ask if profile.simulated else None, _show_progress)
+        return take_pictures(camera, session, consent, ask if profile.simulated else None, show_progress)
     finally:
         supervisor.stop()
-
-
-def _show_progress(light: str, done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{done}/{of} {light:<10}", err=True, nl=done == of)
 
 
 def _write(capture: Capture, outcome: Outcome, folder: Path, out: Path) -> None:

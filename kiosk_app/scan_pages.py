@@ -50,19 +50,19 @@ def progress() -> Response:
         return jsonify(**over, say=None, next=_page(session.state))
     now = session.progress
     stage = sentences.STAGES.get(now.stage, sentences.STAGES["starting"])
-    sentence, address = str(stage), None
-    if now.state == "failed":
+    sentence, address, state = str(stage), None, now.state
+    if state == "failed":
         sentence, address = str(sentences.trouble(now.reason).happened), _page(State.SCAN)
-    elif now.state in ("asking", "ready"):
-        address = _page(TABLE[State.SCAN, LEADS[now.state]])
+    elif state in LEADS:
+        address = _page(TABLE[State.SCAN, LEADS[state]])
     return jsonify(
         stage=now.stage,
         done=now.done,
         of=now.of,
-        state=now.state,
+        state=state,
         reason=now.reason,
         sentence=sentence,
-        say=None if address else speech.said_at(now, speech.protection_of(the_kiosk().eye_protection)),
+        say=None if address else speech.said_at(now),
         next=address,
     )
 

@@ -116,19 +116,19 @@ class ScanWork:
             progress.state = "ready"
         except _Left:
             self._records.forget(scan, states.ABANDONED)
-            progress.state, progress.reason = "failed", "left"
+            progress.fail("left")
         except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
             code = "storage_full" if isinstance(error, VaultFull) else getattr(error, "code", "storage")
             self._fail(scan, progress, code, str(error))
         except AnalysisFailed as error:
-            progress.state, progress.reason = "failed", "analysis_failed"
+            progress.fail("analysis_failed")
             log.error("analysis_failed", scan=str(scan), why=str(error))
         except SealerError as error:
             # The measurements are kept; they are sealed after staff have mended the keys.
             progress.state = "ready"
             log.error("seal_failed", scan=str(scan), why=str(error))
         except _Refused as refusal:
-            progress.state, progress.reason = "failed", str(refusal)
+            progress.fail(str(refusal))
 
     def leave(self, scan: UUID) -> None:
         """The patient went away: a scan without kept pictures is abandoned, any other goes on."""
@@ -194,7 +194,7 @@ class ScanWork:
         except Exception as problem:  # noqa: BLE001  the page is told below, whatever this is
             # A full disk refuses this too; recover() abandons the scan after the next start.
             log.error("abandon_failed", scan=str(scan), why=type(problem).__name__)
-        progress.reason, progress.state = reason, "failed"
+        progress.fail(reason)
 
     def _capture(
         self,

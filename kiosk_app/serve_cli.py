@@ -101,7 +101,6 @@ def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
             clinic=identity.clinic,
             simulated=board.simulated,
             has_uv=any(light.is_uv for light in board.lights.values()),
-            eye_protection=board.eye_protection,
             records=records,
             vault=vault,
             camera=camera,

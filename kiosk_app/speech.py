@@ -40,44 +40,17 @@ SPOKEN: dict[str, Spoken] = {
     ),
     "keep_closed": Spoken(_("Keep your eyes closed until you hear three rising notes."), "fall", "eyes"),
     "open_eyes": Spoken(_("You can open your eyes."), "rise", "look"),
-    "goggles_on": Spoken(
-        _(
-            "Put the goggles on, look straight ahead and press the button below."
-            " Keep them on until you hear three rising notes."
-        ),
-        "call",
-        "goggles",
-    ),
-    "keep_goggles": Spoken(_("Keep the goggles on until you hear three rising notes."), "fall", "goggles"),
-    "goggles_off": Spoken(_("You can take the goggles off."), "rise", "look"),
 }
 
 
-@dataclass(frozen=True)
-class Protection:
-    """What is said of one way to protect the eyes: before, during and after the UV light."""
-
-    before: str
-    during: str
-    after: str
+# What is said of closed eyes before, during and after the UV light.
+BEFORE_UV, DURING_UV, AFTER_UV = "close_eyes", "keep_closed", "open_eyes"
 
 
-# By the board's `eye_protection`; a board that names none has no UV either.
-PROTECTIONS = {
-    "closed_eyes": Protection("close_eyes", "keep_closed", "open_eyes"),
-    "goggles": Protection("goggles_on", "keep_goggles", "goggles_off"),
-}
-
-
-def protection_of(eye_protection: str) -> Protection:
-    """The Protection of a board's `eye_protection`."""
-    return PROTECTIONS.get(eye_protection, PROTECTIONS["closed_eyes"])
-
-
-def said_at(progress: Progress, protection: Protection) -> str:
+def said_at(progress: Progress) -> str:
     """The name of the sentence that belongs to this moment of the scan."""
     if progress.state == "working" and progress.stage == "uv":
-        return protection.during
+        return DURING_UV
     if progress.state == "working" and progress.stage in ("starting", "pictures"):
         return "look"
-    return protection.after if progress.eyes_protected else "move"
+    return AFTER_UV if progress.eyes_protected else "move"

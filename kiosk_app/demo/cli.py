@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 import click
 
 from hardware.board import load_board
-from kiosk_app.simulated_patient import SimulatedPatient, patient_options
+from hardware.simulated.patient_options import SimulatedPatient, patient_options
 
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
 from .supervisor import Part, Stopped, Supervisor, stop_on_signals
-from .system import ACCOUNT, BOARD, System, fail_power, open_system, parts
+from .system import ACCOUNT, BOARD, System, fail_power, open_system, parts, start_all
 
 WATCH_SECONDS = 0.25
 PORT = click.IntRange(0, 65535)
@@ -71,10 +70,15 @@ def demo(
     folder = out if once else state
     if folder is None:
         raise click.UsageError("Name the folder: --out DIR with --once, --state DIR without.")
-    patient.check()
-    if not load_board(board).simulated:
+    profile = load_board(board)
+    patient.check(profile)
+    if not profile.simulated:
         raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
     stop_on_signals()
+    power_cuts: list[int] = []
+    if not once:
+        # Before anything is made: a cut that comes while the system starts is made up for once it is there.
+        signal.signal(signal.SIGUSR1, lambda number, _: power_cuts.append(number))
     click.echo("Setting up the clinic authority, the broker and the kiosk…", err=True)
     started = time.monotonic()
     try:
@@ -84,13 +88,13 @@ def demo(
             supervisor = Supervisor(system.root / "logs")
             try:
                 all_parts = parts(system, patient)
-                _start(supervisor, all_parts)
+                start_all(supervisor, all_parts)
                 if once:
                     ready_after = time.monotonic() - started
                     click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
                 else:
                     _announce(system)
-                    _keep_going(system, supervisor, all_parts)
+                    _keep_going(system, supervisor, all_parts, power_cuts)
             finally:
                 supervisor.stop()
     except Stopped as stopped:
@@ -99,22 +103,15 @@ def demo(
         sys.exit(stopped.exit_status if once else 0)
 
 
-def _start(supervisor: Supervisor, all_parts: list[Part]) -> None:
-    broker, *others = all_parts
-    supervisor.start(broker)
-    supervisor.start(*others)
-
-
-def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part]) -> None:
-    """Mend what breaks until a signal ends it; SIGUSR1 is a power cut."""
-    power_fails = threading.Event()
-    signal.signal(signal.SIGUSR1, lambda *_: power_fails.set())
+def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], power_cuts: list[int]) -> None:
+    """Mend what breaks until a signal ends it; the power fails when `power_cuts` has an entry."""
     while True:
-        if power_fails.wait(WATCH_SECONDS):
-            power_fails.clear()
+        time.sleep(WATCH_SECONDS)
+        if power_cuts:
+            power_cuts.clear()
             fail_power(system, supervisor)
             click.echo("The power failed; everything starts anew.", err=True)
-            _start(supervisor, all_parts)
+            start_all(supervisor, all_parts)
         supervisor.mend()
 
 

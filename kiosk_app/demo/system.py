@@ -7,12 +7,12 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardware.simulated.patient_options import SimulatedPatient
 from hardware.simulated.pins import PinPageError, cut_power
-from kiosk_app.simulated_patient import SimulatedPatient
 from kiosk_app.socket_paths import check_socket_paths
 
 from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step
@@ -147,6 +147,13 @@ def parts(system: System, simulated: SimulatedPatient) -> list[Part]:
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
     ]
+
+
+def start_all(supervisor: Supervisor, all_parts: Sequence[Part]) -> None:
+    """Start the `parts` of a system: the broker, then everything else side by side."""
+    broker, *others = all_parts
+    supervisor.start(broker)
+    supervisor.start(*others)
 
 
 def fail_power(system: System, supervisor: Supervisor) -> None:

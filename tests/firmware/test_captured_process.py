@@ -18,6 +18,7 @@ from firmware.capture_client import GUIDANCE, CaptureClient, CaptureFault
 from firmware.channel import Channel
 from firmware.lights import Lights
 from firmware.stamps import ConsentStamp
+from kiosk_app.demo.supervisor import START_ME_AGAIN
 from tests.support.kiosk_daemons import (
     ROOT,
     consent,
@@ -269,6 +270,16 @@ def test_a_frozen_camera_leaves_darkness_and_is_opened_anew(tmp_path):
         assert caught.value.code == "camera_frozen"
         assert kiosk.lit() == set()
         assert client.preview("s1", consent()).guidance == "hold_still"
+
+
+def test_a_camera_that_freezes_again_ends_the_daemon_with_the_status_that_asks_for_a_start(tmp_path):
+    board = small_board(tmp_path, "\n[simulation]\ncamera_freezes_after = 0\n")
+    with running_kiosk(board, tmp_path / "k") as kiosk:
+        client = CaptureClient(kiosk.capture_socket)
+        for _ in range(2):
+            with pytest.raises(CaptureFault):
+                client.preview("s1", consent())
+        assert kiosk.captured.process.wait(20) == START_ME_AGAIN
 
 
 def test_nothing_there_is_a_fault_with_a_sentence(tmp_path):

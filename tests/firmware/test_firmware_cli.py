@@ -30,9 +30,19 @@ def test_a_driver_that_is_not_there_is_one_sentence(tmp_path, daemon, said):
 
 
 def test_a_portrait_is_for_simulated_boards_only(tmp_path):
-    result = dermakiosk("captured", "--board", REAL, "--state", tmp_path / "k", "--portrait", "x.jpg")
+    result = dermakiosk("captured", "--board", REAL, "--state", tmp_path / "k", "--portrait", REAL)
     assert result.returncode == 2
     assert "real camera" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--portrait", SIMULATED, "--phantom", 7), "two patients"), (("--tone", 20), "name its seed")],
+)
+def test_one_patient_stands_in_front_of_the_camera(tmp_path, arguments, said):
+    result = dermakiosk("captured", "--board", SIMULATED, "--state", tmp_path / "k", *arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
 
 
 def test_a_portrait_that_is_no_picture_is_one_sentence(tmp_path):

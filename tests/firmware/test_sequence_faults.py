@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -268,7 +269,7 @@ def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
     with pytest.raises(CameraLost, match="cannot be opened") as lost:
         CaptureDaemon(plain, tmp_path, find_stand_in, lambda: patient)
     stuck.set()
-    assert lost.value.exit_status == 1
+    assert lost.value.exit_status == os.EX_TEMPFAIL
 
 
 def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, patient, lightd, monkeypatch):
@@ -293,5 +294,5 @@ def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, p
             client.preview("s1", consent())
         assert caught.value.code == "camera_frozen"
     thread.join(10)
-    assert [lost.exit_status for lost in ended] == [1]
+    assert [lost.exit_status for lost in ended] == [os.EX_TEMPFAIL]
     until(lambda: not lit_lamps(lightd / "run"))

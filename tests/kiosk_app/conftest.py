@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from kiosk_app.app import create_app
 from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.visitor import Visitor
 
 
 @pytest.fixture
@@ -24,3 +25,8 @@ def bench(tmp_path: Path, clinic: Clinic) -> Bench:
 @pytest.fixture
 def client(bench: Bench) -> FlaskClient:
     return create_app(bench.kiosk).test_client()
+
+
+@pytest.fixture
+def visitor(client: FlaskClient) -> Visitor:
+    return Visitor(client)

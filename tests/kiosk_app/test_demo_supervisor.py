@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from kiosk_app.demo import supervisor as module
 from kiosk_app.demo.supervisor import Part, PartFailed, Supervisor, logged_ready
-from tests.support.kiosk_bench import wait_until
+from tests.support.waiting import wait_until
 
 READY = 'print(\'{"event": "ready"}\', flush=True)\n'
 STAY = READY + "import time; time.sleep(60)"
@@ -100,9 +99,9 @@ def test_a_part_is_not_started_again_at_once(
     supervisor.start(part(STAY))
     first = supervisor.pid("part")
     os.kill(first, signal.SIGKILL)
-    for _ in range(20):
-        supervisor.mend()
-        time.sleep(0.01)
+    wait_until(lambda: ended(first))
+    supervisor.mend()  # sees the end
+    supervisor.mend()  # would start it
     assert supervisor.pid("part") == first
 
 

@@ -16,20 +16,10 @@ from kiosk_app.app import create_app
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
-from tests.support.kiosk_bench import Bench, wait_until
+from tests.support.kiosk_bench import Bench
+from tests.support.waiting import wait_until
+from tests.support.way import WAY
 
-WAY = (
-    "language",
-    "about",
-    "consent",
-    "light_questions",
-    "position",
-    "scan",
-    "eyes",
-    "scan",
-    "result",
-    "done",
-)
 # What does not fit, or is too small to touch: as a list, so that a failure names it.
 LOOK = """() => ({
   wider: document.documentElement.scrollWidth - innerWidth,
@@ -210,6 +200,27 @@ def test_eyes_are_told_to_open_even_if_the_application_is_gone(
         screen.page.route("**/scan/progress", lambda route: route.abort())
         expect(screen.page.locator("[data-said]")).to_have_text("You can open your eyes.", timeout=20_000)
         screen.page.unroute("**/scan/progress")
+        bench.camera.hold.set()
+        screen.page.wait_for_url("**/result")
+
+
+def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_says(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    with on_screen(browser, address, TALL) as screen:
+        screen.page.clock.install()
+        screen.page.click("button[value=en]")
+        screen.walk_to("eyes")
+        bench.camera.hold.clear()
+        screen.tap()
+        said = screen.page.locator("[data-said]")
+        screen.page.clock.fast_forward(20_000)
+        with screen.page.expect_response("**/scan/progress") as progress:
+            pass
+        assert progress.value.json()["say"] == "keep_closed"
+        expect(said).to_contain_text("Keep your eyes closed")
+        screen.page.clock.fast_forward(13_000)
+        expect(said).to_have_text("You can open your eyes.")
         bench.camera.hold.set()
         screen.page.wait_for_url("**/result")
 

@@ -24,7 +24,8 @@ from hardware.capture import Capture, Frame
 from kiosk_app import analyst
 from kiosk_app.analyst import AnalysisFailed, Analyst
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
-from tests.support.kiosk_bench import Bench, Clinic, picture, wait_until
+from tests.support.kiosk_bench import Bench, Clinic, picture
+from tests.support.waiting import wait_until
 
 BOARD = BOARDS / "simulated.toml"
 MODELS = Path(__file__).parents[2] / "models" / "third_party"
@@ -314,7 +315,7 @@ def test_scan_told_to_stop_leaves_no_picture(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         log = tmp_path / ".run" / "logs" / "captured.log"
         try:
-            wait_until(lambda: log.exists() and "ready" in log.read_text(), 60)
+            wait_until(lambda: log.exists() and "ready" in log.read_text())
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 143
         finally:

@@ -3,126 +3,25 @@
 from __future__ import annotations
 
 import re
-import time
-from html.parser import HTMLParser
-from typing import Any
+import sqlite3
 
 import pytest
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
-from hardware.board import Limits
+from firmware.capture_client import CaptureFault
 from kiosk_app import records as states
-from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
-from kiosk_app.phases import ASK_AGAIN, ASKS
-from kiosk_app.sentences import EYES_AGAIN
-from kiosk_app.speech import CLOSED_AT_MOST_S, PROTECTIONS, SPOKEN
-from tests.support.kiosk_bench import Bench, wait_until
-
-
-class Page(HTMLParser):
-    """What a test needs of a page: body attributes, forms with their hidden fields, what could run inline."""
-
-    def __init__(self, response: TestResponse) -> None:
-        super().__init__()
-        self.status = response.status_code
-        self.text = response.get_data(as_text=True)
-        self.body: dict[str, str | None] = {}
-        self.html: dict[str, str | None] = {}
-        self.forms: list[dict[str, Any]] = []
-        self.inline: list[str] = []
-        self.feed(self.text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        if tag in ("body", "html"):
-            setattr(self, tag, found)
-        if tag == "form":
-            self.forms.append({"action": found["action"], "primary": "data-primary" in found, "fields": {}})
-        if tag == "input":
-            self.forms[-1]["fields"][found["name"]] = found["value"]
-        if "style" in found or tag == "style" or (tag == "script" and "src" not in found):
-            self.inline.append(tag)
-        self.inline += [name for name in found if name.startswith("on")]
-
-    @property
-    def name(self) -> str | None:
-        return self.body.get("data-page")
-
-    def form(self, action: str | None = None) -> dict[str, Any]:
-        chosen = [f for f in self.forms if (f["action"] == action if action else f["primary"])]
-        assert len(chosen) >= 1, f"{self.name} has no such form"
-        return chosen[-1] if action else chosen[0]
-
-
-class Visitor:
-    """A patient who taps."""
-
-    def __init__(self, client: FlaskClient) -> None:
-        self.client = client
-        self.page = self.look("/")
-
-    def look(self, address: str) -> Page:
-        self.page = Page(self.client.get(address, follow_redirects=True))
-        return self.page
-
-    def tap(self, action: str | None = None, **fields: str) -> Page:
-        form = self.page.form(action)
-        data = form["fields"] | fields
-        self.page = Page(self.client.post(form["action"], data=data, follow_redirects=True))
-        return self.page
-
-    def walk_to(self, name: str) -> Page:
-        for _ in range(12):
-            if self.page.name == name:
-                return self.page
-            if self.page.name == "scan":
-                self.wait()
-            else:
-                self.tap()
-        raise AssertionError(f"{name} was not reached; the walk ended on {self.page.name}")
-
-    def wait(self) -> Page:
-        """Wait for the scan, then go where it leads."""
-        wait_until(lambda: self.progress()["next"])
-        return self.look(self.progress()["next"])
-
-    def progress(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self.client.get("/scan/progress").get_json()
-        return answer
-
-
-@pytest.fixture
-def visitor(client: FlaskClient) -> Visitor:
-    return Visitor(client)
-
-
-def the_session(bench: Bench) -> Session:
-    (session,) = bench.kiosk.sessions._sessions.values()
-    return session
-
-
-def the_scan(bench: Bench) -> states.ScanRow:
-    (scan,) = bench.kiosk.records.scans()
-    return scan
+from kiosk_app import speech
+from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Progress, Session, State
+from tests.support.kiosk_bench import Bench
+from tests.support.visitor import Page, Visitor, the_scan, the_session
+from tests.support.waiting import wait_until
+from tests.support.way import WAY
 
 
 def test_the_primary_forms_lead_from_language_to_done(visitor: Visitor, bench: Bench) -> None:
     met = [visitor.page.name]
     while met[-1] != "done":
         met.append((visitor.wait() if met[-1] == "scan" else visitor.tap()).name)
-    assert met == [
-        "language",
-        "about",
-        "consent",
-        "light_questions",
-        "position",
-        "scan",
-        "eyes",
-        "scan",
-        "result",
-        "done",
-    ]
+    assert tuple(met) == WAY
     latest = bench.kiosk.records.latest()
     assert latest is not None
     assert latest.state == states.HANDED_OVER
@@ -152,7 +51,6 @@ def test_every_page_has_one_primary_form_and_the_same_ways_out(visitor: Visitor)
         assert page.forms[-1]["action"] == "/start-over", page.name
         assert 'href="/help"' in page.text, page.name
         assert "Ask at the desk" in page.text, page.name
-        assert "SIMULATED" in page.text, page.name
         assert page.inline == [], page.name
 
 
@@ -212,144 +110,6 @@ def test_any_answer_but_a_clear_no_is_a_scan_without_uv(visitor: Visitor, bench:
     visitor.tap("/light_questions", answer="some")
     visitor.walk_to("result")
     assert bench.camera.phases() == [("all", False)]
-
-
-def test_without_the_word_about_the_eyes_there_is_no_uv(visitor: Visitor, bench: Bench) -> None:
-    visitor.walk_to("eyes")
-    visitor.tap("/eyes", eyes="open")
-    visitor.walk_to("result")
-    assert bench.camera.phases() == [("lit", False)]
-
-
-def test_the_word_about_the_eyes_is_given_at_the_uv_step_itself(visitor: Visitor, bench: Bench) -> None:
-    visitor.walk_to("eyes")
-    assert bench.camera.phases() == [("lit", False)]  # everything else is taken, with the eyes open
-    asked = time.time()
-    visitor.tap()
-    visitor.walk_to("result")
-    assert bench.camera.captured[1]["uv"].eyes_closed_confirmed_at >= asked
-
-
-def test_open_eyes_are_asked_once_more_and_only_the_uv_picture_is_taken_again(
-    visitor: Visitor, bench: Bench
-) -> None:
-    bench.camera.uv_says = ["eyes_open"]
-    visitor.walk_to("eyes")
-    assert "UV light stayed off" not in visitor.page.text
-    visitor.tap()
-    assert visitor.wait().name == "eyes"
-    assert "It looked as if your eyes were open" in visitor.page.text
-    visitor.tap()
-    visitor.walk_to("result")
-    assert bench.camera.phases() == [("lit", False), ("uv", True), ("uv", True)]
-    assert the_scan(bench).figures["missing"] == {}
-
-
-def test_eyes_that_stay_open_are_asked_three_times_and_the_scan_is_whole_without_uv(
-    visitor: Visitor, bench: Bench
-) -> None:
-    bench.camera.uv_says = ["eyes_open"] * 9
-    visitor.walk_to("eyes")
-    for _ in range(ASKS):
-        assert visitor.page.name == "eyes"
-        visitor.tap()
-        visitor.wait()
-    assert visitor.page.name == "result"
-    assert the_scan(bench).state == states.HANDED_OVER
-    assert the_scan(bench).figures["missing"] == {"uv365": "eyes_open"}
-
-
-def test_after_open_eyes_the_patient_can_still_leave_uv_out(visitor: Visitor, bench: Bench) -> None:
-    bench.camera.uv_says = ["eyes_open"]
-    visitor.walk_to("eyes")
-    visitor.tap()
-    visitor.wait()
-    visitor.tap("/eyes", eyes="open")
-    assert visitor.walk_to("result").name == "result"
-    assert bench.camera.phases() == [("lit", False), ("uv", True)]
-    assert the_scan(bench).figures["missing"] == {"uv365": "skipped"}
-
-
-def test_closed_eyes_are_told_when_to_open_and_only_after_uv(visitor: Visitor, bench: Bench) -> None:
-    bench.analyst.go.clear()
-    visitor.walk_to("position")
-    bench.camera.hold.clear()
-    visitor.tap()
-    assert (visitor.page.body["data-say"], visitor.progress()["say"]) == ("look", "look")
-    bench.camera.hold.set()
-    assert visitor.wait().body["data-say"] == "close_eyes"
-    bench.camera.hold.clear()
-    visitor.tap()
-    assert (visitor.page.body["data-say"], visitor.page.body["data-after"]) == ("keep_closed", "open_eyes")
-    assert visitor.progress()["say"] == "keep_closed"
-    bench.camera.hold.set()
-    wait_until(lambda: visitor.progress()["stage"] == "measuring")
-    assert visitor.progress()["say"] == "open_eyes"
-    bench.analyst.go.set()
-    visitor.walk_to("result")
-
-
-def test_eyes_that_were_never_closed_are_not_told_to_open(visitor: Visitor, bench: Bench) -> None:
-    bench.analyst.go.clear()
-    visitor.walk_to("eyes")
-    visitor.tap("/eyes", eyes="open")
-    wait_until(lambda: visitor.progress()["stage"] == "measuring")
-    assert visitor.progress()["say"] == "move"
-    bench.analyst.go.set()
-
-
-def test_goggles_are_put_on_and_taken_off_by_their_own_sentences(visitor: Visitor, bench: Bench) -> None:
-    bench.kiosk.eye_protection = "goggles"
-    page = visitor.walk_to("eyes")
-    assert page.body["data-say"] == "goggles_on"
-    assert "Put the goggles on" in page.text
-    page = visitor.tap()
-    assert page.body["data-after"] == "goggles_off"
-
-
-def test_a_patient_who_leaves_at_the_question_about_the_eyes_leaves_no_picture(
-    visitor: Visitor, bench: Bench
-) -> None:
-    visitor.walk_to("eyes")
-    scan = the_scan(bench)
-    visitor.tap("/start-over")
-    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == states.ABANDONED)
-    assert bench.kiosk.vault.items(scan.id) == []
-
-
-def test_silence_at_the_question_about_the_eyes_wipes_the_session(visitor: Visitor, bench: Bench) -> None:
-    visitor.walk_to("eyes")
-    scan = the_scan(bench)
-    the_session(bench).touched -= PATIENCE_S[State.EYES] + 1
-    assert visitor.look("/").name == "expired"
-    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == states.ABANDONED)
-    assert bench.camera.phases() == [("lit", False)]
-
-
-def test_a_browser_that_is_gone_when_the_question_comes_does_not_hold_the_session(
-    visitor: Visitor, bench: Bench
-) -> None:
-    visitor.walk_to("scan")
-    wait_until(lambda: visitor.progress()["next"])
-    the_session(bench).touched -= PATIENCE_S[State.SCAN] + 1
-    assert bench.kiosk.sessions.expire() == 1
-    wait_until(lambda: bench.kiosk.records.scans()[0].state == states.ABANDONED)
-
-
-def test_a_second_tap_about_the_eyes_changes_nothing(visitor: Visitor, bench: Bench) -> None:
-    visitor.walk_to("eyes")
-    fields = visitor.page.form()["fields"]
-    visitor.tap()
-    visitor.client.post("/eyes", data=fields | {"eyes": "open"})
-    visitor.walk_to("result")
-    assert the_scan(bench).figures["missing"] == {}
-
-
-def test_the_sentences_spoken_about_the_eyes_exist(bench: Bench) -> None:
-    for protection in PROTECTIONS.values():
-        assert {protection.before, protection.during, protection.after} <= set(SPOKEN)
-    assert set(EYES_AGAIN) == ASK_AGAIN
-    assert Limits().eye_protection_s + Limits().uv_pulse_s <= CLOSED_AT_MOST_S
 
 
 def test_a_walk_in_is_not_asked_about_uv(visitor: Visitor, bench: Bench) -> None:
@@ -440,9 +200,29 @@ def test_a_refusal_is_a_page_that_says_what_to_do(
     assert kept == [states.REFUSED, states.HANDED_OVER]
 
 
-def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Bench) -> None:
-    from firmware.capture_client import CaptureFault
+def test_a_scan_page_drawn_while_the_scan_fails_still_asks_how_far_it_is(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor.walk_to("position")
+    bench.camera.hold.clear()
+    visitor.tap()
+    said_at = speech.said_at
 
+    def fails_meanwhile(progress: Progress) -> str:
+        said = said_at(progress)
+        progress.fail("moved")
+        return said
+
+    monkeypatch.setattr(speech, "said_at", fails_meanwhile)
+    page = visitor.look("/scan")
+    assert (page.body["data-state"], page.body["data-say"]) == ("working", "look")
+    assert "data-reason" not in page.body
+    page = visitor.look(visitor.progress()["next"])
+    assert (page.body["data-state"], page.body["data-reason"]) == ("failed", "moved")
+    bench.camera.hold.set()
+
+
+def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("position")
     bench.camera.fault = CaptureFault("unavailable", "internal words")
     answer = visitor.client.get("/preview")
@@ -457,8 +237,6 @@ def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Be
 def test_a_hood_opened_in_the_scan_is_said_in_the_patients_language(
     visitor: Visitor, bench: Bench, language: str, hood: str
 ) -> None:
-    from firmware.capture_client import CaptureFault
-
     visitor.tap(language=language)
     visitor.walk_to("position")
     bench.camera.fault = CaptureFault("shroud_open", "internal words")
@@ -504,6 +282,28 @@ def test_a_bug_of_ours_is_a_page_with_a_number_for_the_log(
     ticket = re.search(r"If someone asks: (\w+)", page.text)
     assert ticket is not None
     assert ticket[1] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("database or disk is full"), RuntimeError("can't start new thread")]
+)
+def test_a_scan_that_cannot_begin_leaves_a_page_and_a_session_that_expires(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    visitor.walk_to("position")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.work, "start", refuse)
+        page = visitor.tap()
+    assert (page.status, page.name) == (500, "failed")
+    assert page.form()["action"] == "/start-over"
+    assert visitor.look("/").name == "position"
+    the_session(bench).touched -= PATIENCE_S[State.POSITION] + 1
+    assert visitor.look("/").name == "expired"
+    assert the_session(bench).scan is None
+    assert the_scan(bench).state == states.ABANDONED
 
 
 def test_a_full_outbox_closes_the_kiosk_and_says_so(visitor: Visitor, bench: Bench) -> None:

@@ -21,7 +21,8 @@ from kiosk_app.overlay_words import overlay_words
 from models.analysis import overlay
 from models.analysis.capture import analyse_capture
 from models.analysis.words import ENGLISH, Words
-from tests.support.kiosk_bench import Bench, wait_until
+from tests.support.kiosk_bench import Bench
+from tests.support.waiting import wait_until
 
 TRANSLATED = sorted(set(LANGUAGES) - {"en"})
 VALUES = {"value": "7", "day": 1, "month": "7", "year": 2026, "time": "12:00"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -19,7 +18,8 @@ from kiosk_app.keyring import KeyGone
 from kiosk_app.shred import shred
 from kiosk_app.vault import VaultError, VaultFull
 from sync.wire.messages import Result, Withdraw
-from tests.support.kiosk_bench import Bench, wait_until
+from tests.support.kiosk_bench import Bench
+from tests.support.waiting import wait_until
 
 STAMP = ConsentStamp("1", "en", datetime.now(timezone.utc))
 
@@ -101,6 +101,35 @@ def test_a_refused_capture_is_destroyed(bench: Bench) -> None:
     assert (progress.state, progress.reason) == ("failed", "no_face")
     assert bench.kiosk.records.scan(scan).reason == "no_face"
     assert nothing_is_kept(bench, scan)
+
+
+class Watched(Progress):
+    """Progress that notes what a page could read as the reason at the moment of a failure."""
+
+    reasons: list[str | None]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if (name, value) == ("state", "failed"):
+            self.reasons.append(self.reason)
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("befalls", "reason"),
+    [
+        ({"refuse": "no_face"}, "no_face"),
+        ({"fail": AnalysisFailed("ended")}, "analysis_failed"),
+        ({"fail": RuntimeError("bug")}, "analysis_failed"),
+    ],
+)
+def test_a_failed_scan_never_shows_itself_without_its_reason(
+    bench: Bench, befalls: dict[str, object], reason: str
+) -> None:
+    vars(bench.analyst).update(befalls)
+    progress = Watched()
+    progress.reasons = []
+    bench.kiosk.work.do(consented(bench), STAMP, False, progress)
+    assert progress.reasons == [reason]
 
 
 def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -> None:
@@ -360,42 +389,3 @@ def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
 
     monkeypatch.setattr(bench.kiosk.vault, "get_capture", unreadable)
     assert do(bench, consented(bench)).reason == "analysis_failed"
-
-
-@pytest.mark.parametrize("broken", ["sessions.expire", "work.go_on", "courier.run_once"])
-def test_one_broken_task_of_the_house_keeping_starves_no_other(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    kiosk, stop, done = bench.kiosk, threading.Event(), set()
-
-    def task(name: str) -> Callable[[], None]:
-        def work() -> None:
-            done.add(name)
-            if name == broken:
-                unforeseen()
-
-        return work
-
-    tasks = {"sessions.expire": kiosk.sessions, "work.go_on": kiosk.work, "courier.run_once": kiosk.courier}
-    for name, part in tasks.items():
-        monkeypatch.setattr(part, name.partition(".")[2], task(name))
-    thread = threading.Thread(target=kiosk.keep_house, args=(stop,))
-    thread.start()
-    try:
-        wait_until(lambda: done == set(tasks))
-        done.clear()
-        wait_until(lambda: done == set(tasks))
-    finally:
-        stop.set()
-        thread.join(10)
-
-
-def test_a_patient_is_forgotten_even_if_the_leaving_goes_wrong(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, session = bench.kiosk.sessions.begin()
-    session.scan = consented(bench)
-    monkeypatch.setattr(bench.kiosk.work, "leave", unforeseen)
-    with pytest.raises(ZeroDivisionError):
-        bench.kiosk.sessions.leave(session)
-    assert session.scan is None

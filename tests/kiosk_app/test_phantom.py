@@ -67,8 +67,10 @@ def ring(values: np.ndarray, place: tuple[float, float], inner_px: float, outer_
     return float(np.median(values[rows[chosen], columns[chosen]]))
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(dermakiosk(*arguments), capture_output=True, text=True, timeout=240, check=False)
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        dermakiosk(*arguments), capture_output=True, text=True, timeout=240, check=False, cwd=cwd
+    )
 
 
 def test_a_planted_spot_is_darker_by_what_the_truth_says(face: Phantom, capture: Capture) -> None:
@@ -270,6 +272,18 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1 and "holds something already" in refused.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("named", [".", "../face"])
+def test_a_phantom_fills_an_empty_folder_and_touches_none_beside_it(tmp_path: Path, named: str) -> None:
+    out, beside = tmp_path / "face", tmp_path / "face.part"
+    for folder in (out, beside):
+        folder.mkdir()
+    (beside / "kept").write_text("mine")
+    made = run("phantom", "--seed", 12, "--lights", "dark", "--out", named, cwd=out)
+    assert made.returncode == 0, made.stderr
+    assert {file.name for file in out.iterdir()} == {"capture.json", "dark.png", "truth.npz", "truth.json"}
+    assert (beside / "kept").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
@@ -21,25 +21,12 @@ from sync.wire.envelope import read_header
 from sync.wire.keys import load_opening_keys, load_public_key, load_signing_key
 from tests.support.mosquitto import Broker
 from tests.support.mqtt import MqttClient
+from tests.support.waiting import wait_until
 from tests.support.wire import Party
 
 COMMAND = (sys.executable, "-c", "from kiosk_app.cli import main; main()")
-WAIT_SECONDS = 20.0
 # Two seconds are promised; a machine that runs other tests beside gets more.
 STOP_SECONDS = 5.0
-
-T = TypeVar("T")
-
-
-def eventually(question: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
-    """The first true answer; fails when none comes in time."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = question()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class AgentProcess:
@@ -67,7 +54,7 @@ class AgentProcess:
             assert self._process.poll() is None, self.log.read_text()
             return b'"event": "ready"' in self.log.read_bytes()[begin:]
 
-        eventually(ready)
+        wait_until(ready)
 
     def kill(self) -> None:
         """kill -9."""
@@ -87,7 +74,7 @@ class AgentProcess:
         return self.client.status()
 
     def wait_connected(self) -> None:
-        eventually(lambda: self.status()["connected"])
+        wait_until(lambda: self.status()["connected"])
 
     def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
@@ -171,7 +158,7 @@ class Clinic:
                 self.receipt(*self.take())
             return done()
 
-        eventually(serve)
+        wait_until(serve)
 
     def answer(self, payload: bytes) -> None:
         assert self.client.publish(topics.down(self.party.kiosk, "receipt"), payload) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -271,11 +270,3 @@ class Bench:
             reference=lambda: "demo-1",
         )
         return self.kiosk
-
-
-def wait_until(question: Callable[[], object], seconds: float = 10.0) -> None:
-    """Poll until `question()` is true; fails the test at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from unittest import mock
 
 import cv2
 
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.simulated.pins import PinPageError, PinReader, Transition
 from tests.support.stand_in_face import find_stand_in, portrait
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SIMULATED = ROOT / "hardware" / "boards" / "simulated.toml"
@@ -43,11 +45,8 @@ def small_board(folder: Path, extra: str = "", **replaced: str) -> Path:
 
 
 def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
-    """Wait until `condition()` is true; fail after `deadline_s`."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
+    """Wait until `condition()` is true; fail after `deadline_s`, within which it is to happen."""
+    wait_until(condition, seconds=deadline_s)
 
 
 class Daemon:
@@ -163,13 +162,11 @@ def intervals(history: list[Transition], channel: str) -> list[float]:
 
 
 def main() -> None:
-    """The daemons' own commands, with the stand-in for the face networks."""
-    from firmware import cli
-    from kiosk_app.cli import configure_logging
+    """The `dermakiosk` command with the stand-in for the face networks."""
+    from kiosk_app import cli
 
-    configure_logging(debug=False)
-    command = getattr(cli, sys.argv[1])
-    command.main(sys.argv[2:], standalone_mode=False, obj={"face_finder": lambda _: find_stand_in})
+    with mock.patch.object(cli, "_face_finder", lambda _: find_stand_in):
+        cli.main()
 
 
 if __name__ == "__main__":

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from hardware.simulated.patient_options import SimulatedPatient
 from kiosk_app.demo.supervisor import Part, Supervisor
-from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts
-from kiosk_app.simulated_patient import SimulatedPatient
-
-DEADLINE = 60.0
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
-    """Poll until `condition` holds; fails the test with `what` at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
+from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts, start_all
 
 
 @dataclasses.dataclass
@@ -44,9 +33,7 @@ class RunningSystem:
         fail_power(self.system, self.supervisor)
 
     def start_all(self) -> None:
-        broker, *others = self.parts
-        self.start(broker)
-        self.start(*others)
+        start_all(self.supervisor, list(self.parts.values()))
 
     def clinic_rows(self, query: str) -> list[tuple]:
         uri = f"file:{self.system.clinic / 'clinic.sqlite'}?mode=ro"

@@ -9,7 +9,8 @@ from firmware.capture_client import CaptureClient, CaptureFault
 from kiosk_app.demo.patient import JourneyBroken, Patient, ScanRefused
 from kiosk_app.keyring import Keyring
 from kiosk_app.records import ABANDONED, CAPTURED, REFUSED, STORED, Records
-from tests.support.system import RunningSystem, wait_until
+from tests.support.system import RunningSystem
+from tests.support.waiting import wait_until
 
 
 def records_of(running: RunningSystem) -> Records:
@@ -17,13 +18,30 @@ def records_of(running: RunningSystem) -> Records:
     return Records(app / "records.sqlite", Keyring(app / "vault.key"))
 
 
+def at_once() -> None:
+    """What a patient does before answering who does nothing before."""
+
+
+class Asked(Patient):
+    """A patient who gives their word about the eyes when `first()` has returned."""
+
+    def __init__(self, running: RunningSystem, first: Callable[[], object]) -> None:
+        super().__init__(running.system.kiosk_url)
+        self._first = first
+
+    def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
+        if path == "/eyes" and fields:
+            self._first()
+        return super()._open(path, fields)
+
+
 class Visit(threading.Thread):
     """A patient who walks in the background; `said` is a failure's sentence, None after the last page."""
 
-    def __init__(self, running: RunningSystem) -> None:
+    def __init__(self, running: RunningSystem, asked: Callable[[], object] = at_once) -> None:
         super().__init__(daemon=True)
         self.said: str | None = None
-        self._patient = Patient(running.system.kiosk_url)
+        self._patient = Asked(running, asked)
         self.start()
 
     def run(self) -> None:
@@ -50,10 +68,15 @@ def capturing(running: RunningSystem) -> Callable[[], bool]:
     return now
 
 
-def measuring(running: RunningSystem) -> Callable[[], bool]:
+def a_new_scan_is(running: RunningSystem, state: str) -> Callable[[], bool]:
+    """Whether a scan that there is not yet now is in this state."""
     records = records_of(running)
     known = {row.id for row in records.scans()}
-    return lambda: any(row.state == CAPTURED for row in records.scans() if row.id not in known)
+    return lambda: any(row.state == state for row in records.scans() if row.id not in known)
+
+
+def measuring(running: RunningSystem) -> Callable[[], bool]:
+    return a_new_scan_is(running, CAPTURED)
 
 
 def everything_arrived_once(running: RunningSystem) -> None:

@@ -16,9 +16,10 @@ from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import MAX_ENVELOPE
 from sync.wire.keys import generate_signing_key, load_signing_key, public_bytes
 from sync.wire.status import Status
-from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, eventually, party_of, running_agent
+from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, party_of, running_agent
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
+from tests.support.waiting import wait_until
 from tests.support.wire import NOON, Party, a_result
 
 # Short enough for a test to see a second attempt, long enough not to be one by accident.
@@ -59,7 +60,7 @@ def test_a_message_goes_and_is_deleted_on_its_receipt(clinic: Clinic, state: Pat
         assert clinic.take() == (message, envelope)
         assert agent.client.state(message) == "sent"
         clinic.receipt(message, envelope)
-        eventually(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored")
         status = agent.status()
         assert (status["waiting"], status["sent"], status["bytes"]) == (0, 0, 0)
         assert status["last_receipt_at"]
@@ -79,7 +80,7 @@ def test_a_message_given_while_the_broker_is_away_goes_when_it_comes(
             clinic = Clinic(broker, party, client)
             assert clinic.take() == (message, envelope)
             clinic.receipt(message, envelope)
-            eventually(lambda: agent.client.state(message) == "stored")
+            wait_until(lambda: agent.client.state(message) == "stored")
 
 
 def test_nothing_is_lost_when_the_broker_is_killed_in_mid_flight(
@@ -109,7 +110,7 @@ def test_what_the_broker_died_over_goes_at_once_when_it_is_back(
         assert broker._process is not None
         broker._process.send_signal(signal.SIGSTOP)
         message, envelope = submit(agent, party)
-        eventually(lambda: agent.client.state(message) == "sent")
+        wait_until(lambda: agent.client.state(message) == "sent")
         broker.kill()
         broker.start()
         with connected(broker, broker.ingest) as client:
@@ -129,7 +130,7 @@ def test_the_largest_envelope_fits_the_brokers_packets(clinic: Clinic, state: Pa
 def test_a_publish_that_nobody_gets_stays_and_goes_again(broker: Broker, state: Path, party: Party) -> None:
     with running_agent(state, *RESEND) as agent:
         message, envelope = submit(agent, party)
-        eventually(lambda: agent.status()["last_refusal"] == "no_subscriber")
+        wait_until(lambda: agent.status()["last_refusal"] == "no_subscriber")
         assert agent.client.state(message) == "sent"
         with connected(broker, broker.ingest) as client:
             assert Clinic(broker, party, client).take() == (message, envelope)
@@ -144,7 +145,7 @@ def test_a_denied_publish_stays_in_the_outbox(broker: Broker, state: Path, party
         client = first.enter_context(connected(broker, broker.ingest))
         Clinic(broker, party, client)
         message, envelope = submit(agent, party)
-        eventually(lambda: agent.status()["last_refusal"] == "refused_0x87")
+        wait_until(lambda: agent.status()["last_refusal"] == "refused_0x87")
         assert client.hears_nothing()
         assert agent.client.state(message) == "sent"
         acl.write_text(permitted)
@@ -153,7 +154,7 @@ def test_a_denied_publish_stays_in_the_outbox(broker: Broker, state: Path, party
             clinic = Clinic(broker, party, client)
             assert clinic.take() == (message, envelope)
             clinic.receipt(message, envelope)
-            eventually(lambda: agent.client.state(message) == "stored")
+            wait_until(lambda: agent.client.state(message) == "stored")
 
 
 def test_only_the_clinics_own_receipt_for_these_bytes_deletes(
@@ -176,12 +177,12 @@ def test_only_the_clinics_own_receipt_for_these_bytes_deletes(
         clinic.receipt(uuid4(), envelope)
         # Receipts are handled in order: when this one is done, all before it are.
         clinic.receipt(*other)
-        eventually(lambda: agent.client.state(other[0]) == "stored")
+        wait_until(lambda: agent.client.state(other[0]) == "stored")
         assert agent.client.state(message) == "sent"
         assert [e["event"] for e in agent.events()].count("receipt_refused") == 6
         assert [e["event"] for e in agent.events()].count("receipt_mismatch") == 1
         clinic.receipt(message, envelope)
-        eventually(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored")
 
 
 def test_what_has_no_receipt_is_sent_again(clinic: Clinic, state: Path, party: Party) -> None:
@@ -205,7 +206,7 @@ def test_a_message_survives_kill_9_of_the_agent(broker: Broker, state: Path, par
             for message, envelope in messages.items():
                 clinic.receipt(message, envelope)
             agent.start()
-            eventually(lambda: {agent.client.state(message) for message in messages} == {"stored"})
+            wait_until(lambda: {agent.client.state(message) for message in messages} == {"stored"})
 
 
 def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Party) -> None:
@@ -214,7 +215,7 @@ def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Pa
         clinic.take_until({poison[0], retired[0], good[0]})
         clinic.receipt(*poison, status="quarantined")
         clinic.receipt(*retired, status="reseal")
-        eventually(lambda: agent.client.state(retired[0]) == "reseal")
+        wait_until(lambda: agent.client.state(retired[0]) == "reseal")
         assert agent.client.state(poison[0]) == "quarantined"
         # Only what the clinic has said nothing about is still being sent.
         later = submit(agent, party)
@@ -238,7 +239,7 @@ def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: P
 
     with running_agent(state) as agent:
         agent.wait_connected()
-        eventually(lambda: heartbeat().online)
+        wait_until(lambda: heartbeat().online)
         submit(agent, party)
         assert agent.stop(signal.SIGINT) < STOP_SECONDS
     last = heartbeat()
@@ -264,11 +265,11 @@ def test_a_new_key_set_is_taken_up_and_an_old_one_is_not(
         clinic.take_until({message for message, _ in messages})
         replace(new.sign(root))
         clinic.answer(party.receipt(*messages[0]).sign(new_receipts))
-        eventually(lambda: agent.client.state(messages[0][0]) == "stored")
+        wait_until(lambda: agent.client.state(messages[0][0]) == "stored")
         replace(old_file)
         clinic.receipt(*messages[1])
         clinic.answer(party.receipt(*messages[2]).sign(new_receipts))
-        eventually(lambda: agent.client.state(messages[2][0]) == "stored")
+        wait_until(lambda: agent.client.state(messages[2][0]) == "stored")
         assert agent.client.state(messages[1][0]) == "sent"
         assert agent.status()["clinic_keys"] == new.version
 
@@ -282,7 +283,7 @@ def test_a_kiosk_whose_certificate_is_of_another_clinic_keeps_its_messages(
         shutil.copy(tmp_path / "stranger" / "sync" / name, state / "sync" / name)
     with running_agent(state) as agent:
         message, _ = submit(agent, party)
-        eventually(lambda: "disconnected" in [event["event"] for event in agent.events()])
+        wait_until(lambda: "disconnected" in [event["event"] for event in agent.events()])
         assert not agent.status()["connected"]
         assert agent.status()["connection_problem"]
         assert agent.client.state(message) == "waiting"
@@ -296,7 +297,7 @@ def test_a_server_of_another_clinic_gets_nothing(
         shutil.copy(elsewhere.authority.folder / "root.crt", state / "sync" / "ca.crt")
         with running_agent(state) as agent:
             message, _ = submit(agent, party)
-            eventually(lambda: "disconnected" in [event["event"] for event in agent.events()])
+            wait_until(lambda: "disconnected" in [event["event"] for event in agent.events()])
             assert agent.client.state(message) == "waiting"
 
 
@@ -309,7 +310,7 @@ def test_a_backlog_longer_than_the_window_goes_in_order(clinic: Clinic, state: P
             arrived.append(message)
             clinic.receipt(message, envelope)
         assert arrived == [message for message, _ in messages]
-        eventually(lambda: agent.status()["sent"] == 0)
+        wait_until(lambda: agent.status()["sent"] == 0)
 
 
 def test_the_log_names_no_patient_and_no_envelope(clinic: Clinic, state: Path, party: Party) -> None:
@@ -317,7 +318,7 @@ def test_the_log_names_no_patient_and_no_envelope(clinic: Clinic, state: Path, p
         message, envelope = submit(agent, party)
         clinic.take()
         clinic.receipt(message, envelope)
-        eventually(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored")
         agent.stop()
     fields = {name for event in agent.events() for name in event}
     assert fields <= {

@@ -17,7 +17,7 @@ import pytest
 from firmware.capture_client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
 from kiosk_app.demo.patient import JourneyBroken, Patient
-from tests.support.system import wait_until
+from tests.support.waiting import wait_until
 
 from .conftest import DERMAKIOSK, dermakiosk
 
@@ -180,6 +180,20 @@ def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_
         Patient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+    assert processes_of(tmp_path) == []
+
+
+def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> None:
+    state, said = tmp_path / "demo", tmp_path / "said"
+    with said.open("w") as errors:
+        process = subprocess.Popen(
+            [DERMAKIOSK, "demo", "--state", str(state)], stdout=subprocess.DEVNULL, stderr=errors
+        )
+    wait_until(lambda: (state / "authority" / "root.key").exists(), "the first of what is made")
+    process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: process.poll() is not None or "power failed" in said.read_text(), "the power cut")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
     assert processes_of(tmp_path) == []
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from sync.kiosk.client import OutboxClient
 from tests.support.secrecy import clear_pictures
-from tests.support.system import RunningSystem, running_system, wait_until
+from tests.support.system import RunningSystem, running_system
 from tests.support.visits import Visit, capturing, everything_arrived_once, measuring
+from tests.support.waiting import wait_until
 
 from .conftest import DERMAKIOSK
 
@@ -52,7 +53,7 @@ def test_a_part_killed_in_a_scan_costs_at_most_a_new_try(
     before = len(running.clinic_scans())
     reached = moment(running)
     visit = Visit(running)
-    wait_until(reached, moment.__name__, 60)
+    wait_until(reached, moment.__name__)
     running.supervisor.kill(part)
     said = visit.end() if way_on == "same visit" else None
     running.start(part)

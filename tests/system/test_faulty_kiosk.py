@@ -11,8 +11,9 @@ import pytest
 from kiosk_app import records as states
 from kiosk_app.demo.patient import Patient, ScanRefused
 from kiosk_app.demo.system import BOARD
-from tests.support.system import RunningSystem, running_system, wait_until
+from tests.support.system import RunningSystem, running_system
 from tests.support.visits import Visit, everything_arrived_once, records_of
+from tests.support.waiting import wait_until
 
 
 class Reader(Patient):
@@ -61,8 +62,15 @@ def test_a_shroud_opened_among_the_pictures_ends_the_try_with_a_sentence_and_the
         with pytest.raises(ScanRefused, match="The hood was open"):
             Patient(running.system.kiosk_url).walk()
         assert [row.state for row in records_of(running).scans()] == [states.ABANDONED]
-        wait_until(lambda: Visit(running).end() is None, "a visit with the shroud closed", 60)
+        wait_until(lambda: Visit(running).end() is None, "a visit with the shroud closed")
         everything_arrived_once(running)
+
+
+def test_a_patient_who_moves_while_closing_the_eyes_loses_the_uv_picture_only(tmp_path: Path) -> None:
+    # Eight exposures with the eyes open come first; no preview is looked at.
+    with a_kiosk(tmp_path, "patient_moves_at = 8\npatient_moves_mm = 20.0") as running:
+        assert Visit(running).end() is None
+        assert newest_missing(running) == {"uv365": "moved"}
 
 
 @pytest.mark.parametrize(

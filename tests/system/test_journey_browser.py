@@ -11,11 +11,11 @@ from playwright.sync_api import Browser, expect
 
 from kiosk_app.demo.supervisor import run_step
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
-from tests.support.system import RunningSystem, wait_until
+from tests.support.system import RunningSystem
+from tests.support.waiting import wait_until
+from tests.support.way import WAY
 
 NEXT = "form[data-primary] button.primary"
-JOURNEY = ["language", "about", "consent", "light_questions", "position"]
-JOURNEY += ["scan", "eyes", "scan", "result", "done"]  # the eyes are closed for the last picture only
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
 ) -> None:
     before = len(running.clinic_scans())
     with visit(browser, running.system.kiosk_url, size) as (page, complaints):
-        for step, name in enumerate(JOURNEY):
+        for step, name in enumerate(WAY):
             expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
             if name == "position":
                 # The preview shows the patient, and says that the face is in the right place.

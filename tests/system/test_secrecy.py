@@ -16,7 +16,8 @@ from kiosk_app.records import Records
 from kiosk_app.vault import Vault
 from sync.wire.findings import Findings
 from tests.support.secrecy import clear_pictures, findings_needles, frame_needles, search
-from tests.support.system import running_system, wait_until
+from tests.support.system import running_system
+from tests.support.waiting import wait_until
 
 from .conftest import FinishedScan
 

@@ -8,29 +8,12 @@ from firmware.camera import to_srgb
 from firmware.eyes import CLOSED_ABOVE, lid_brightness
 from hardware.capture import Capture
 from kiosk_app.demo.patient import Patient
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import STORED, Records
+from kiosk_app.records import STORED
 from kiosk_app.vault import Vault
 from models.analysis.face import find_face
-from tests.support.system import RunningSystem, wait_until
-
-
-class Interrupted(Patient):
-    """A patient at whose word about the eyes something happens first."""
-
-    def __init__(self, running: RunningSystem, part: str) -> None:
-        super().__init__(running.system.kiosk_url)
-        self._running, self._part = running, part
-
-    def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
-        if path == "/eyes" and fields:
-            self._running.supervisor.kill(self._part)
-        return super()._open(path, fields)
-
-
-def records_of(running: RunningSystem) -> Records:
-    app = running.system.kiosk / "app"
-    return Records(app / "records.sqlite", Keyring(app / "vault.key"))
+from tests.support.system import RunningSystem
+from tests.support.visits import Asked, records_of
+from tests.support.waiting import wait_until
 
 
 def newest_capture(running: RunningSystem) -> Capture:
@@ -60,7 +43,7 @@ def test_a_camera_killed_at_the_question_about_the_eyes_costs_the_uv_picture_onl
     running: RunningSystem,
 ) -> None:
     before = len(running.clinic_scans())
-    assert Interrupted(running, "captured").walk()[-1] == "done"
+    assert Asked(running, lambda: running.supervisor.kill("captured")).walk()[-1] == "done"
     running.start("captured")
     records = records_of(running)
     newest = records.latest()

@@ -5,13 +5,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -31,6 +29,7 @@ from sync.wire.receipt import Receipt
 from tests.support.clinic import SealingKiosk, heartbeat
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import MqttClient, connected
+from tests.support.waiting import wait_until
 
 WAIT_SECONDS = 30.0
 
@@ -85,13 +84,6 @@ def running(work: Callable[[threading.Event], None]) -> Iterator[None]:
         thread.join(WAIT_SECONDS)
         assert not thread.is_alive()
         assert not faults
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "what must happen did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture

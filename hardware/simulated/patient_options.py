@@ -10,7 +10,11 @@ from typing import Any
 
 import click
 
+from hardware.board import Board
 from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
+
+SEED = click.IntRange(*PHANTOM_SEEDS)
+TONE = click.FloatRange(*PHANTOM_TONES)
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,20 @@ class SimulatedPatient:
     def is_named(self) -> bool:
         return self.portrait is not None or self.phantom is not None or self.tone is not None
 
-    def check(self) -> None:
-        """Raises click.UsageError, or what reading the portrait raises, before anything is started."""
+    def check(self, board: Board) -> None:
+        """Raises click.UsageError or PortraitError, before anything is started."""
+        if self.is_named and not board.simulated:
+            raise click.UsageError(
+                "--portrait and --phantom are for simulated boards; this board has a real camera."
+            )
         if self.portrait is not None and self.phantom is not None:
             raise click.UsageError("--portrait and --phantom are two patients: name one of them.")
         if self.tone is not None and self.phantom is None:
             raise click.UsageError("--tone is for a phantom: name its seed with --phantom.")
         if self.portrait is not None:
-            from models.picture import read_picture
+            from hardware.simulated.patient import read_portrait
 
-            read_picture(self.portrait)
+            read_portrait(self.portrait)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -58,13 +66,11 @@ def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option(
         "--phantom",
-        type=click.IntRange(*PHANTOM_SEEDS),
+        type=SEED,
         metavar="SEED",
         help="A phantom, made from this seed, instead of a portrait.",
     )
-    @click.option(
-        "--tone", type=click.FloatRange(*PHANTOM_TONES), metavar="ITA", help="The phantom's skin tone, ITA°."
-    )
+    @click.option("--tone", type=TONE, metavar="ITA", help="The phantom's skin tone, ITA°.")
     @functools.wraps(command)
     def with_patient(
         *args: Any, portrait: Path | None, seed: int, phantom: int | None, tone: float | None, **others: Any

@@ -1,0 +1,96 @@
+"""A patient who taps through the application's pages, without a browser."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from typing import Any
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from kiosk_app import records as states
+from kiosk_app.journey import Session
+from tests.support.kiosk_bench import Bench
+from tests.support.waiting import wait_until
+
+
+class Page(HTMLParser):
+    """What a test needs of a page: body attributes, forms with their hidden fields, what could run inline."""
+
+    def __init__(self, response: TestResponse) -> None:
+        super().__init__()
+        self.status = response.status_code
+        self.text = response.get_data(as_text=True)
+        self.body: dict[str, str | None] = {}
+        self.html: dict[str, str | None] = {}
+        self.forms: list[dict[str, Any]] = []
+        self.inline: list[str] = []
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag in ("body", "html"):
+            setattr(self, tag, found)
+        if tag == "form":
+            self.forms.append({"action": found["action"], "primary": "data-primary" in found, "fields": {}})
+        if tag == "input":
+            self.forms[-1]["fields"][found["name"]] = found["value"]
+        if "style" in found or tag == "style" or (tag == "script" and "src" not in found):
+            self.inline.append(tag)
+        self.inline += [name for name in found if name.startswith("on")]
+
+    @property
+    def name(self) -> str | None:
+        return self.body.get("data-page")
+
+    def form(self, action: str | None = None) -> dict[str, Any]:
+        chosen = [f for f in self.forms if (f["action"] == action if action else f["primary"])]
+        assert len(chosen) >= 1, f"{self.name} has no such form"
+        return chosen[-1] if action else chosen[0]
+
+
+class Visitor:
+    """A patient who taps."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client = client
+        self.page = self.look("/")
+
+    def look(self, address: str) -> Page:
+        self.page = Page(self.client.get(address, follow_redirects=True))
+        return self.page
+
+    def tap(self, action: str | None = None, **fields: str) -> Page:
+        form = self.page.form(action)
+        data = form["fields"] | fields
+        self.page = Page(self.client.post(form["action"], data=data, follow_redirects=True))
+        return self.page
+
+    def walk_to(self, name: str) -> Page:
+        for _ in range(12):
+            if self.page.name == name:
+                return self.page
+            if self.page.name == "scan":
+                self.wait()
+            else:
+                self.tap()
+        raise AssertionError(f"{name} was not reached; the walk ended on {self.page.name}")
+
+    def wait(self) -> Page:
+        """Wait for the scan, then go where it leads."""
+        wait_until(lambda: self.progress()["next"])
+        return self.look(self.progress()["next"])
+
+    def progress(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.get("/scan/progress").get_json()
+        return answer
+
+
+def the_session(bench: Bench) -> Session:
+    (session,) = bench.kiosk.sessions._sessions.values()
+    return session
+
+
+def the_scan(bench: Bench) -> states.ScanRow:
+    (scan,) = bench.kiosk.records.scans()
+    return scan
