@@ -121,7 +121,9 @@ def test_silence_at_the_question_about_the_eyes_wipes_the_session(visitor: Visit
 def test_a_browser_that_is_gone_when_the_question_comes_does_not_hold_the_session(
     visitor: Visitor, bench: Bench
 ) -> None:
+    bench.camera.hold.clear()
     visitor.walk_to("scan")
+    bench.camera.hold.set()
     wait_until(lambda: visitor.progress()["next"])
     the_session(bench).touched -= PATIENCE_S[State.SCAN] + 1
     assert bench.kiosk.sessions.expire() == 1
