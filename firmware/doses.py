@@ -77,11 +77,16 @@ class Ledger(Protocol):
         """Keep that `staff` cleared the latched fault. Raises DoseRefused when it cannot be written."""
 
     def renew(self, light: str, staff: str, at: Moment) -> None:
-        """Keep that `staff` put a new lamp into `light`. Raises DoseRefused, as `charge` does."""
+        """Keep, together, that `staff` put a new lamp into `light` and that LAMP_NEW locks it, where no fault
+        is kept yet that locks as much. Raises DoseRefused, as `charge` does.
+        """
 
     def renewed_at(self, light: str) -> float | None:
         """When (Unix seconds) the lamp of `light` was put in; None for the first. Raises DoseRefused."""
 
+
+LAMP_NEW = "uv_lamp_new"
+"""The fault of a lamp that was put in and has not been checked since."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
@@ -172,6 +177,12 @@ class DoseLedger:
             self._refuse_unknown_time(database, at)
             database.execute(
                 "INSERT INTO lamps (wall, light, renewed_by) VALUES (?, ?, ?)", (at.wall, light, staff)
+            )
+            # A fault that is latched but could not be written yet would not outlive this process.
+            database.execute(
+                "INSERT INTO faults (wall, fault) SELECT ?, ?"
+                " WHERE NOT EXISTS (SELECT 1 FROM faults WHERE cleared_by IS NULL)",
+                (at.wall, LAMP_NEW),
             )
 
     def renewed_at(self, light: str) -> float | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from firmware.doses import DoseRefused, Ledger, Moment
+from firmware.doses import LAMP_NEW, DoseRefused, Ledger, Moment
 
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
-UV_ONLY = frozenset({"uv_unseen", "dark_unseen", "uv_lamp_new"})
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW})
 
 
 class FaultLatch:

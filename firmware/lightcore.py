@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from firmware.doses import Dose, DoseRefused, Ledger, Moment
+from firmware.doses import LAMP_NEW, Dose, DoseRefused, Ledger, Moment
 from firmware.interlocks import interlocks, open_interlock
 from firmware.irradiance import good_irradiance
 from firmware.latch import FaultLatch
@@ -176,7 +176,7 @@ class LightCore:
             self._refuse_if_in_use()
             with refusals_of_the_ledger():
                 self._ledger.renew(light, name, self._moment())
-            self._latch("uv_lamp_new")
+            self._latch(LAMP_NEW)
         return is_uv
 
     def off(self, client: int) -> None:

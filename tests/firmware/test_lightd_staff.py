@@ -222,6 +222,23 @@ def test_a_new_lamp_in_place_of_a_dead_one_is_measured_too():
     assert world.core.status()["fault"] is None
 
 
+def test_a_new_lamp_stays_locked_over_a_restart_although_an_earlier_fault_was_never_written():
+    world = World(calibrated_on=MEASURED)
+    world.set_blind(True)
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.set_ledger_fails(True)
+    world.advance(0.4, beat=1)
+    world.hang_up(1)
+    assert world.core.status()["fault"] == "uv_unseen"
+    world.set_ledger_fails(False)
+    world.set_blind(False)
+    world.renew_lamp()
+    world.measure_lamp()
+    world.restart()
+    assert world.core.status()["fault"] == "uv_lamp_new"
+
+
 def test_a_new_simulated_lamp_is_not_what_the_profile_says_either():
     world = World()
     world.renew_lamp()

@@ -257,7 +257,7 @@ MUTANTS = [
         "if renewed_at is not None and (",
         "if False and (",
     ),
-    _core("a new lamp is locked until staff clears it", "a new lamp", 'self._latch("uv_lamp_new")', "pass"),
+    _core("a new lamp is locked until staff clears it", "a new lamp", "self._latch(LAMP_NEW)", "pass"),
     Mutant(
         "a fault outlives a restart",
         "lit after",
