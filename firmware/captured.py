@@ -93,6 +93,7 @@ class CaptureDaemon:
         self._last_fault: str | None = None
         self._freezes = 0
         self._previewed: str | None = None
+        self._preview_from_ns = 0
         self._lit_phase: tuple[str, Points | None] = ("", None)  # the session, and where its face was
         self._seen = 0.0
 
@@ -234,22 +235,28 @@ class CaptureDaemon:
         self._lit_phase = (session, None)
         self._lease(session, consent, None)
         self._lights.on("white", _PREVIEW_LEVEL)
+        self._preview_from_ns = time.monotonic_ns()
         self._seen = time.monotonic()
         self._previewed = session
 
     def _preview_picture(self) -> npt.NDArray[np.uint16]:
-        """One small linear picture, exposed longer to make up for the dimmed light."""
+        """One small linear picture, exposed longer to make up for the dimmed light.
+
+        It may have begun before it was asked for, under this light and after the last one: who asks again as
+        soon as a picture is shown sees every frame of the camera.
+        """
         white = self._board.lights["white"]
         level = _PREVIEW_LEVEL if white.pwm_hz else 1.0
         longest = round(0.95e6 / self._board.camera.preview.fps)
         exposure_us = min(round(white.exposure_us / level), longest)
         camera = self._camera_now()
         exposure = watched(
-            lambda: camera.expose("preview", exposure_us, white.gain, time.monotonic_ns()),
+            lambda: camera.expose("preview", exposure_us, white.gain, self._preview_from_ns),
             self._board.camera.deadline_s,
             _BEAT_S,
             self._check_running,
         )
+        self._preview_from_ns = exposure.timestamp_ns + 1
         counts = watched(exposure.counts, _OPEN_S, _BEAT_S, self._check_running)
         return reflectance(self._board, "white", counts, exposure, level, calibration=self._calibration_now())
 

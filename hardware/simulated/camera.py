@@ -105,7 +105,8 @@ class SimulatedCamera:
         self._fail(number)
         self.prepare(mode, exposure_us, gain)
         period_ns = self._period_ns(mode, exposure_us)
-        earliest = max(after_ns, time.monotonic_ns())
+        # One that is under way will do, if it began late enough: its picture has not been read out yet.
+        earliest = max(after_ns, time.monotonic_ns() - exposure_us * 1000)
         beats = -(-(earliest - self._born_ns) // period_ns)
         self._frames += 1
         every = self._faults.camera_drops_every
