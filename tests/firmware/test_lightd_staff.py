@@ -247,7 +247,8 @@ def test_a_new_simulated_lamp_is_not_what_the_profile_says_either():
 
 def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
     world = World()
-    assert refusal(lambda: world.core.new_lamp("white", " ")) == "bad_request"
+    for nobody in [" ", "\ud800", "a\nb", "x" * 101]:
+        assert refusal(lambda name=nobody: world.core.new_lamp("white", name)) == "bad_request"
     assert refusal(lambda: world.core.new_lamp("green", "nurse")) == "unknown_light"
     world.lease(1, "s1", world.allowance())
     assert refusal(world.renew_lamp) == "busy"
