@@ -44,21 +44,26 @@ class FaultLatch:
             self.fault = kept
 
     def set(self, fault: str) -> bool:
-        """Latch `fault`; False when what is latched already locks as much."""
+        """Latch `fault`, for `write` to keep; False when what is latched already locks as much."""
         if self.locks_all or (self.fault is not None and fault in UV_ONLY):
             return False
         self.fault = fault
         self._unwritten = True
         self._on_fault(fault)
-        try:
-            self._write()
-        except DoseRefused as refused:
-            # The fault stays latched in memory, and a ledger that cannot be written allows no UV.
-            self._on_fault(refused.code)
         return True
 
     def write(self) -> None:
-        """Try again to write down what could not be written when it happened."""
+        """Write down what is latched and was not written yet.
+
+        Where that fails it stays latched in memory, and a ledger that cannot be written allows no UV.
+        """
+        try:
+            self._write()
+        except DoseRefused as refused:
+            self._on_fault(refused.code)
+
+    def write_again(self) -> None:
+        """The same, for what could not be written when it happened; that it fails was said then."""
         with contextlib.suppress(DoseRefused):
             self._write()
 

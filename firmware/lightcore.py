@@ -132,8 +132,9 @@ class LightCore:
         allowance = self._allowed(lease)
         who = (allowance.patient_reference, lease.session)
         dose = self._charge(light, seconds, who, allowance.dose_elsewhere_j_m2)
-        # The ledger may have taken its time: look again, then fire.
-        self._allowed(lease)
+        # The ledger may have taken its time: look again, at the lease too, then fire.
+        self.tick()
+        self._allowed(self._held_by(client))
         self._refuse_open_interlock()
         lease.beat_at = self._fire(light, seconds, dose)
         return lease.beat_at
@@ -228,7 +229,7 @@ class LightCore:
             self._watch_at = now + _IDLE_WATCH_S
             if now >= self._write_at and self._lease is None:
                 self._write_at = now + _WRITE_AGAIN_S
-                self._latched.write()
+                self._latched.write_again()
             if self._uv_light and self._check_dark_at is None and True in self._senses.uv_seen():
                 self._latch("light_unasked")
 
@@ -397,4 +398,6 @@ class LightCore:
 
     def _latch(self, fault: str) -> None:
         if self._latched.set(fault):
+            # Dark first: writing it down takes as long as the disk does.
             self._all_low()
+            self._latched.write()

@@ -265,6 +265,28 @@ def test_a_pin_that_fails_latches_a_fault():
     assert world.faults == ["pin_failed"]
 
 
+def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch):
+    world = leased()
+    lit_when_written = []
+
+    def half_set(light, level):
+        world._write(light, level)
+        raise OSError("it went high, and the driver failed")
+
+    monkeypatch.setattr(world, "set", half_set)
+    monkeypatch.setattr(world, "latch", lambda *_: lit_when_written.append(world.levels["uv365"]))
+    with pytest.raises(LightRefused):
+        world.core.pulse(1, "uv365", 0.5)
+    assert lit_when_written == [0.0]
+
+
+def test_a_pulse_whose_client_gave_up_on_a_slow_disk_is_not_lit():
+    world = leased()
+    world.ledger_takes = 2.5
+    assert refused(world) == "no_lease"
+    assert world.uv_intervals() == []
+
+
 def test_lights_never_flash_faster_than_three_times_a_second():
     world = leased()
     world.core.on(1, "white", 1.0)

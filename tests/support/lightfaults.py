@@ -221,7 +221,7 @@ def fail_the_ledger(scene: Scene) -> None:
 
 
 def slow_the_ledger(scene: Scene) -> None:
-    scene.world.ledger_takes = scene.random.choice([0.1, 1.0, 35.0])
+    scene.world.ledger_takes = scene.random.choice([0.1, 1.0, 2.5, 35.0])
 
 
 def open_while_the_ledger_writes(scene: Scene) -> None:

@@ -24,7 +24,9 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Grant:
-    """A pulse that the daemon began: for whom, and on whose word. `wall` is the wall clock then."""
+    """A pulse that the daemon began: for whom, and on whose word. `wall` is the wall clock then, `asked` when
+    its client had asked, where that was recorded.
+    """
 
     at: float
     client: int
@@ -35,6 +37,7 @@ class Grant:
     wall: float
     elsewhere: float = 0.0
     check: bool = False
+    asked: float | None = None
 
 
 @dataclass
@@ -125,6 +128,8 @@ class Judge:
             found.append("UV without heartbeat")
         if any(begin < at < end - late and client in (grant.client, EVERYONE) for at, client in tape.gone):
             found.append("UV after its client was gone")
+        if grant.asked is not None and begin - grant.asked > SILENCE_S + late:
+            found.append("UV for a client that had given up")
         if not grant.patient or not grant.session:
             found.append("UV for nobody")
         if not grant.screened:

@@ -101,12 +101,15 @@ class World:
         self.tape.beats.append((self.now, client))
 
     def pulse(self, client: int, seconds: float) -> None:
+        asked = self.now
         begun = self.core.pulse(client, "uv365", seconds)
         session, uv = self.leases.get(client, ("", None))
         uv = uv or UvAllowance("", False, 0.0)
         told = (uv.patient_reference, uv.screened, uv.eyes_closed_confirmed_at)
         wall = begun + self.wall_offset
-        self.tape.grants.append(Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2))
+        self.tape.grants.append(
+            Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2, asked=asked)
+        )
 
     def beat(self, client: int) -> None:
         self.core.beat(client)
