@@ -128,21 +128,31 @@ def lights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 def status(state: Path, as_json: bool) -> None:
     """Say what is lit, sensed and latched, and the lamps' hours; exit 1 when a fault is latched."""
+    from firmware.latch import FAULT_WORDS, UV_ONLY
+
     with _talking_to(state) as daemon:
         said = daemon.status()
+    fault = said["fault"]
     if as_json:
         click.echo(json.dumps(said))
     else:
         lit = ", ".join(f"{name} {level:.0%}" for name, level in said["lit"].items())
         rows = {"lit": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
-        rows |= {"fault": said["fault"] or "none", "shroud": _shroud_words(said["shroud_closed"])}
+        locked = "UV is locked" if fault in UV_ONLY else "all lights are locked"
+        words = f"{fault}, {locked}: {FAULT_WORDS.get(fault, 'unknown')}"
+        rows |= {"fault": "none" if fault is None else words, "shroud": _shroud_words(said["shroud_closed"])}
         for key, (name, unit) in _SENSORS.items():
             value = said["sensors"][key]
-            rows[name] = "cannot be read" if value is None else f"{value:.2f} {unit}"
-        rows |= {f"{name}, hours": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
+            # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
+            rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
+        rows |= {f"{name} lit": f"{hours:.2f} h" for name, hours in said["lamp_hours"].items()}
         for name, words in rows.items():
             click.echo(f"{name:<18}{words}")
-    if said["fault"]:
+        if fault is not None:
+            click.echo(
+                "Once that is mended: dermakiosk lights clear --staff NAME, as the light daemon's user."
+            )
+    if fault is not None:
         raise click.exceptions.Exit(1)
 
 

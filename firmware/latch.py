@@ -5,10 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from firmware.doses import LAMP_NEW, DoseRefused, Ledger, Moment
+from firmware.doses import LAMP_NEW, LEDGER_NEW, DoseRefused, Ledger, Moment
 
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
-UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW})
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW, LEDGER_NEW})
+
+# For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
+FAULT_WORDS = {
+    "light_after_off": "UV was seen 50 ms after it was put out: the lamp, its driver or a sensor is stuck",
+    "light_unasked": "UV was seen while nobody had asked for it: the lamp, its driver or a sensor is stuck",
+    "uv_overran": "a UV pulse was longer than it may be: this computer was held up",
+    "pin_failed": "a light pin could not be switched: look at the board and its GPIO driver",
+    "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
+    "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
+    LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
+    LEDGER_NEW: "the dose ledger was lost, so the doses of the last 24 h are not known: wait for 24 h",
+}
 
 
 class FaultLatch:
@@ -20,7 +32,6 @@ class FaultLatch:
     def __init__(self, ledger: Ledger, moment: Callable[[], Moment], on_fault: Callable[[str], None]) -> None:
         self._ledger, self._moment, self._on_fault = ledger, moment, on_fault
         self.fault: str | None = None
-        self._read = False
         self._unwritten = False
         self.read()
 
@@ -30,16 +41,13 @@ class FaultLatch:
         return self.fault is not None and self.fault not in UV_ONLY
 
     def read(self) -> None:
-        """Take over what an earlier process latched, once the ledger can be read."""
-        if self._read:
-            return
+        """Take over what the ledger has latched: an earlier process did it, or the ledger is a new one."""
         try:
             kept = self._ledger.latched()
         except DoseRefused as refused:
             # Without a ledger there is no UV; white light needs none.
             self._on_fault(refused.code)
             return
-        self._read = True
         if kept is not None and not self.locks_all:
             self.fault = kept
 

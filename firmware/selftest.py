@@ -15,6 +15,7 @@ from firmware.calibration import lamps_aged, newest_calibration
 from firmware.camera import CameraFrozen, reflectance
 from firmware.grey_card import why_not_to_scan
 from firmware.interlock_check import Result, check_interlocks
+from firmware.latch import FAULT_WORDS
 from firmware.lights import Lights, LightsFault
 from firmware.workbench import Workbench
 from hardware.board import Board, DriverMissing
@@ -61,7 +62,7 @@ def _light_daemon(state: Path) -> Result:
     if "unavailable" in status:
         return Result("light daemon", False, status["unavailable"])
     latched = status["fault"]
-    found = "no fault latched" if latched is None else f"latched: {latched}"
+    found = "no fault latched" if latched is None else f"latched: {latched}, {FAULT_WORDS.get(latched)}"
     return Result("light daemon", latched is None, found)
 
 

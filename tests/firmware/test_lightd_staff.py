@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from datetime import date, datetime, timezone
+from pathlib import Path
 
 import pytest
 
-from firmware.doses import DAY_S, Dose, DoseLedger, Moment
+from firmware import lightcore
+from firmware.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, Moment
+from firmware.latch import FAULT_WORDS, UV_ONLY
 from firmware.lightcore import LightRefused
 from firmware.lights import Lights, LightsFault
 from firmware.notify import Notifier
@@ -166,6 +170,23 @@ def test_the_light_check_ends_when_its_client_hangs_up():
     assert world.core.status()["check"] == "failed"
 
 
+def test_a_ledger_lost_while_the_daemon_runs_locks_uv(tmp_path):
+    world = World()
+    world._database = ledger = DoseLedger(tmp_path / "doses.sqlite")
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.advance(0.4, beat=1)
+    (tmp_path / "doses.sqlite").unlink()
+    ledger.close()
+    assert refusal(lambda: world.pulse(1, 0.1)) == "uv_fault"
+    assert world.core.status()["fault"] == LEDGER_NEW
+    world.on(1, "white")
+    world.hang_up(1)
+    world.advance(0.4)
+    world.clear_by_staff()
+    assert world.core.status()["fault"] is None
+
+
 def test_a_fault_that_could_not_be_written_is_written_later():
     world = World()
     world.set_ledger_fails(True)
@@ -316,6 +337,11 @@ def lights_command(state, *arguments):
     )
 
 
+def test_every_fault_has_its_words():
+    latched = re.findall(r'_latch\("(\w+)"\)', Path(lightcore.__file__).read_text())
+    assert set(FAULT_WORDS) == {*latched, *UV_ONLY}
+
+
 def test_staff_clears_a_fault_by_command(tmp_path):
     state = tmp_path / "k"
     dead = '\n[simulation]\ndead_lamps = ["uv365"]\n'
@@ -335,6 +361,9 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         said = lights_command(state, "status", "--json")
         assert said.returncode == 1
         assert json.loads(said.stdout)["fault"] == "uv_unseen"
+        words = lights_command(state, "status").stdout
+        assert "uv_unseen, UV is locked: photodiode or current sense did not see" in words
+        assert "dermakiosk lights clear" in words
         assert lights_command(state, "clear", "--staff", "nurse").returncode != 0
         cleared = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
         assert cleared.returncode == 0, cleared.stderr

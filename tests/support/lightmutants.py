@@ -263,7 +263,13 @@ MUTANTS = [
         "if renewed_at is not None and (",
         "if False and (",
     ),
-    _core("a new lamp is locked until staff clears it", "a new lamp", "self._latch(LAMP_NEW)", "pass"),
+    _core(
+        "a new lamp is locked until staff clears it",
+        "a new lamp",
+        "self._latch(LAMP_NEW)",
+        # Without the line alone the ledger's own row would lock it.
+        "self._ledger.clear(name)",
+    ),
     Mutant(
         "a fault outlives a restart",
         "lit after",
@@ -272,13 +278,11 @@ MUTANTS = [
         "self._ledger.latch(self.fault, self._moment())",
         "pass",
     ),
-    Mutant(
+    _core(
         "a fault is read once the ledger can be",
         "gone blind",
-        (),
-        "latch",
-        "            self._on_fault(refused.code)\n            return\n        self._read = True",
-        "            self._read = True\n            return\n        self._read = True",
+        "        self._latched.read()\n        self._refuse_if_faulty(uv=True)\n",
+        "        self._refuse_if_faulty(uv=True)\n",
     ),
     _ledger(
         "no UV when the clock was never set",
