@@ -37,11 +37,15 @@ class DoseRefused(Exception):
 
 @dataclass(frozen=True)
 class Moment:
-    """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set."""
+    """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set.
+
+    `known` is whether something vouches for the wall clock: see firmware.clock.
+    """
 
     wall: float
     since_boot: float
     boot: str
+    known: bool = True
 
     @classmethod
     def now(cls) -> Moment:
@@ -197,7 +201,7 @@ class DoseLedger:
         return None if row[0] is None else float(row[0])
 
     def _refuse_unknown_time(self, database: sqlite3.Connection, at: Moment) -> None:
-        if not at.wall >= EARLIEST_CREDIBLE:
+        if not (at.known and at.wall >= EARLIEST_CREDIBLE):
             raise DoseRefused("clock_unknown", "The time is not known, so there is no UV.")
         newest = database.execute("SELECT max(wall) FROM pulses").fetchone()[0]
         if newest is not None and at.wall < newest - _SLEW_S:
@@ -253,7 +257,7 @@ class DoseLedger:
         return database
 
     def _begin(self, database: sqlite3.Connection) -> tuple[bytes]:
-        """Make the key of a ledger that has none yet. The fault comes first, lest a power cut leave it out."""
+        """Make the key of a ledger that has none. The fault comes first, lest a power cut leave it out."""
         if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
             raise sqlite3.DatabaseError("its key is gone")
         if self._path != ":memory:" and _made_before(Path(self._path)):

@@ -13,6 +13,7 @@ from typing import Any
 
 from firmware.calibration import lamps_aged, newest_calibration
 from firmware.camera import CameraFrozen, reflectance
+from firmware.clock import vouched_by
 from firmware.grey_card import why_not_to_scan
 from firmware.interlock_check import Result, check_interlocks
 from firmware.latch import FAULT_WORDS
@@ -42,7 +43,7 @@ def run_selftest(
     results += check_interlocks(board, state, put, hood_empty)
     status = {"lamp_hours": {}, "lamp_renewals": {}, **_status(state)}
     results += [_lamp_hours(board, status["lamp_hours"]), _calibration(board, state, status)]
-    results += [_storage(state), _clock(), _temperature(), _power()]
+    results += [_storage(state), _clock(board), _temperature(), _power()]
     return results
 
 
@@ -197,9 +198,14 @@ def _storage(state: Path) -> Result:
     return Result("storage", free >= _LEAST_FREE_BYTES, f"{free / 1024**3:.1f} GiB free")
 
 
-def _clock() -> Result:
+def _clock(board: Board) -> Result:
     now = datetime.now(timezone.utc)
-    return Result("clock", now > _BUILT, now.isoformat(timespec="seconds"))
+    said = now.isoformat(timespec="seconds")
+    if board.simulated:
+        return Result("clock", now > _BUILT, said)
+    by = vouched_by(now.timestamp())
+    why = f"by {by}" if by else "neither a time server nor a battery clock vouches for it, so there is no UV"
+    return Result("clock", now > _BUILT and by is not None, f"{said}, {why}")
 
 
 def _temperature() -> Result:

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from firmware.doses import LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
+from firmware.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
 from hardware.board import Limits
 
 AT = Moment(1_800_000_000.0, 1_000.0, "boot")
@@ -58,3 +58,15 @@ def test_a_ledger_that_is_no_database_allows_nothing(path, junk):
     for ask in (lambda ledger: ledger.charge(ALL_OF_A_SCAN, 0.0, Limits(), AT), DoseLedger.latched):
         with pytest.raises(DoseRefused):
             ask(reopened(path))
+
+
+def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
+    limits = Limits()
+    ledger = DoseLedger(tmp_path / "doses.sqlite")
+    for day in range(30):
+        at = Moment(1_800_000_000.0 + day * DAY_S, day * DAY_S, "boot")
+        ledger.charge(Dose("p1", f"s{day}", 1.0), 0.0, limits, at)
+    ahead = Moment(1_800_000_000.0 + 400 * DAY_S, 30 * DAY_S, "boot")
+    ledger.charge(Dose("p1", "later", 1.0), 0.0, limits, ahead)
+    assert ledger._database.execute("SELECT count(*) FROM pulses").fetchone()[0] == 7 + 1
+    ledger.close()

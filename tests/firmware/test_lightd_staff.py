@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 
 from firmware import lightcore
-from firmware.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, Moment
+from firmware.doses import LEDGER_NEW, DoseLedger
 from firmware.latch import FAULT_WORDS, UV_ONLY
 from firmware.lightcore import LightRefused
 from firmware.lights import Lights, LightsFault
 from firmware.notify import Notifier
 from firmware.sampler import OLDEST_S
-from hardware.board import load_board
-from tests.support.kiosk_daemons import ROOT, SIMULATED, Daemon, consent, small_board, until, uv_allowance
+from tests.support.kiosk_daemons import ROOT, Daemon, consent, small_board, until, uv_allowance
 from tests.support.lightworld import World
 
 
@@ -280,18 +279,6 @@ def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
     assert refusal(world.renew_lamp) == "ledger_failed"
     assert world.core.status()["fault"] is None
     assert not world.core.new_lamp("white", "nurse")
-
-
-def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
-    limits = load_board(SIMULATED).limits
-    ledger = DoseLedger(tmp_path / "doses.sqlite")
-    for day in range(30):
-        at = Moment(1_800_000_000.0 + day * DAY_S, day * DAY_S, "boot")
-        ledger.charge(Dose("p1", f"s{day}", 1.0), 0.0, limits, at)
-    ahead = Moment(1_800_000_000.0 + 400 * DAY_S, 30 * DAY_S, "boot")
-    ledger.charge(Dose("p1", "later", 1.0), 0.0, limits, ahead)
-    assert ledger._database.execute("SELECT count(*) FROM pulses").fetchone()[0] == 7 + 1
-    ledger.close()
 
 
 def test_systemd_hears_ready_watchdog_and_stopping(tmp_path, monkeypatch):

@@ -250,6 +250,16 @@ def lose_the_clock(scene: Scene) -> None:
     world.wall_offset = offset
 
 
+def have_nobody_vouch_for_the_clock(scene: Scene) -> None:
+    world = scene.world
+    world.clock_known = False
+    with contextlib.suppress(LightRefused):
+        world.lease(1, f"unknown {scene.scan}", world.allowance())
+        world.pulse(1, 0.1)
+        world.advance(0.2)
+    world.clock_known = True
+
+
 def silence(scene: Scene) -> None:
     """The client neither beats nor hangs up; half of the time for long."""
     if scene.random.random() < 0.5:
@@ -396,6 +406,7 @@ _BEFORE = [
     jump_the_clock_ahead,
     jump_the_clock_back,
     lose_the_clock,
+    have_nobody_vouch_for_the_clock,
     kill_the_daemon,
     intrude,
     assert_too_little,

@@ -287,8 +287,14 @@ MUTANTS = [
     _ledger(
         "no UV when the clock was never set",
         "knowing the time",
+        "if not (at.known and at.wall >= EARLIEST_CREDIBLE):",
+        "if not at.known:",
+    ),
+    _ledger(
+        "no UV when nothing vouches for the clock",
+        "knowing the time",
+        "if not (at.known and at.wall >= EARLIEST_CREDIBLE):",
         "if not at.wall >= EARLIEST_CREDIBLE:",
-        "if False:",
     ),
     _ledger(
         "no UV when the clock ran backwards",

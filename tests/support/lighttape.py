@@ -24,8 +24,8 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Grant:
-    """A pulse that the daemon began: for whom, and on whose word. `wall` is the wall clock then, `asked` when
-    its client had asked, where that was recorded.
+    """A pulse that the daemon began: for whom, and on whose word. `wall` is the wall clock then, and
+    `clock_known` whether anything vouched for it; `asked` is when its client had asked, where recorded.
     """
 
     at: float
@@ -38,6 +38,7 @@ class Grant:
     elsewhere: float = 0.0
     check: bool = False
     asked: float | None = None
+    clock_known: bool = True
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Judge:
             found.append("UV without screening")
         if not -1.0 - _TINY <= grant.wall - grant.confirmed <= EYES_S + _TINY:
             found.append("UV without eye protection confirmed")
-        if grant.wall < CREDIBLE or grant.wall < newest - SLEW_S - LEDGER_S - _TINY:
+        if not grant.clock_known or grant.wall < CREDIBLE or grant.wall < newest - SLEW_S - LEDGER_S - _TINY:
             found.append("UV without knowing the time")
         if tape.irradiance > LOCKOUT_W:
             found.append("UV beyond the lock-out")

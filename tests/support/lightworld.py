@@ -52,6 +52,7 @@ class World:
         self.irradiance = irradiance
         self.now = 1_000.0
         self.wall_offset = 1_800_000_000.0
+        self.clock_known = True
         self.shroud = [True, True]
         self.temperature = 35.0
         self.sense_fails = False
@@ -88,7 +89,7 @@ class World:
         return self.now + self.wall_offset
 
     def moment(self) -> Moment:
-        return Moment(self.wall(), self.now, "boot")
+        return Moment(self.wall(), self.now, "boot", self.clock_known)
 
     # What clients do, as the daemon would pass it on; the tape keeps what was said and granted.
     def lease(self, client: int, session: str, uv: UvAllowance | None) -> None:
@@ -108,7 +109,7 @@ class World:
         told = (uv.patient_reference, uv.screened, uv.eyes_closed_confirmed_at)
         wall = begun + self.wall_offset
         self.tape.grants.append(
-            Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2, asked=asked)
+            Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2, False, asked, self.clock_known)
         )
 
     def beat(self, client: int) -> None:
