@@ -19,12 +19,14 @@ from firmware.interlock_check import Result, check_interlocks
 from firmware.latch import FAULT_WORDS
 from firmware.lights import Lights, LightsFault
 from firmware.workbench import Workbench
-from hardware.board import Board, DriverMissing
+from hardware.board import Board, DriverMissing, Light
 from hardware.targets import GREY_REFLECTANCE
 
 # A card seen under a light that is lit comes out within this share of what it should.
 _LEVEL = (0.7, 1.3)
 _DARK = 0.005
+# A UV lamp that was measured, and its photodiode adjusted to that, reads within this share of its irradiance.
+_UV_LEVEL = (0.6, 1.2)
 _LEAST_FREE_BYTES = 2 * 1024**3
 _BUILT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
@@ -105,7 +107,24 @@ def _sensed(bench: Workbench, name: str) -> Result:
         words = ["–" if value is None else f"{round(value, 2) + 0.0:.2f}" for value in values[key]]
         found.append(f"{sensor} {', '.join(words)} {unit}")
         wrong += _sensor_wrong(sensor, name, [step["uv_seen"][which] for step in steps], wanted)
+    if wanted[1] and not wrong:
+        wrong += _brightness_wrong(bench.board.lights[name], name, steps[1]["sensors"]["photodiode_w_m2"])
     return Result(check, not wrong, "; ".join(wrong or found) + ("" if wrong else " (off, on, off)"), values)
+
+
+def _brightness_wrong(light: Light, name: str, seen_w_m2: float | None) -> list[str]:
+    """What is wrong with UV light `name`, by whose `irradiance_w_m2` the dose is reckoned, where the photodiode
+    sees `seen_w_m2`.
+    """
+    wanted = light.irradiance_w_m2 or 0.0
+    low, high = (share * wanted for share in _UV_LEVEL)
+    if seen_w_m2 is None or low <= seen_w_m2 <= high:
+        return []
+    than = "brighter than" if seen_w_m2 > high else "not as bright as"
+    return [
+        f"{name} gives {seen_w_m2:.1f} W/m² by the photodiode, {than} the {wanted:g} W/m² of the profile:"
+        " clean lamp and photodiode, then measure the lamp again"
+    ]
 
 
 def _sensor_wrong(sensor: str, light: str, seen: list[bool | None], wanted: list[bool]) -> list[str]:

@@ -142,7 +142,8 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
 def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
     """Check lights, interlocks, storage, clock and power; exit status 1 when anything failed.
 
-    The light daemon must run, the capture daemon must not hold a real camera meanwhile.
+    The light daemon must run, the capture daemon must not hold a real camera meanwhile. A grey card goes where
+    the face would be, and the shroud is opened and closed, when you are asked to.
     """
     from firmware.selftest import run_selftest
 
@@ -155,5 +156,11 @@ def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
         else:
             mark = {True: "ok", False: "FAILED", None: "not tested"}[result.ok]
             click.echo(f"{result.check:<26}{mark:<12}{result.found}")
-    if any(result.ok is False for result in results):
+    failed = [result.check for result in results if result.ok is False]
+    if not as_json:
+        well = sum(result.ok is True for result in results)
+        untested = sum(result.ok is None for result in results)
+        which = f" ({', '.join(failed)})" if failed else ""
+        click.echo(f"\n{len(results)} checks: {well} ok, {len(failed)} failed{which}, {untested} not tested.")
+    if failed:
         raise click.exceptions.Exit(1)

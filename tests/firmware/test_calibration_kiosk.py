@@ -214,6 +214,7 @@ def test_the_self_test_names_a_dead_lamp(calibrated, kiosk, tmp_path):
     result = run(selftest, board, kiosk.state)
     assert result.exit_code == 1
     assert [line.split()[1] for line in result.output.splitlines() if "FAILED" in line] == ["parallel"]
+    assert "ok, 1 failed (light parallel), " in result.output.splitlines()[-1]
 
 
 def test_without_a_light_daemon_the_self_test_says_so_and_goes_on(tmp_path):
