@@ -113,8 +113,8 @@ def _sensed(bench: Workbench, name: str) -> Result:
 
 
 def _brightness_wrong(light: Light, name: str, seen_w_m2: float | None) -> list[str]:
-    """What is wrong with UV light `name`, by whose `irradiance_w_m2` the dose is reckoned, where the photodiode
-    sees `seen_w_m2`.
+    """What is wrong with UV light `name` where the photodiode sees `seen_w_m2`; the dose is reckoned by its
+    `irradiance_w_m2`.
     """
     wanted = light.irradiance_w_m2 or 0.0
     low, high = (share * wanted for share in _UV_LEVEL)

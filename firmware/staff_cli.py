@@ -142,8 +142,8 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
 def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
     """Check lights, interlocks, storage, clock and power; exit status 1 when anything failed.
 
-    The light daemon must run, the capture daemon must not hold a real camera meanwhile. A grey card goes where
-    the face would be, and the shroud is opened and closed, when you are asked to.
+    The light daemon must run, the capture daemon must not hold a real camera meanwhile. When asked to, put a
+    grey card where the face would be, and open and close the shroud.
     """
     from firmware.selftest import run_selftest
 
