@@ -29,7 +29,8 @@ _DARK = 0.005
 _UV_LEVEL = (0.6, 1.2)
 _LEAST_FREE_BYTES = 2 * 1024**3
 _BUILT = datetime(2026, 1, 1, tzinfo=timezone.utc)
-_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+# The Raspberry Pi's firmware; on a Pi 5 its folder has an address in its name.
+_THROTTLED = "devices/platform/soc*/soc*:firmware/get_throttled"
 _CPU_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 _CPU_HOT_C = 80.0
 # By their key in the light daemon's status, in the order of its `uv_seen`.
@@ -201,9 +202,11 @@ def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> Result
 
 
 def _storage(state: Path) -> Result:
+    """The disk, in the one folder that whoever runs this may write on an installed kiosk."""
+    folder = state / "calibration"
     try:
-        state.mkdir(parents=True, mode=0o700, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=state, prefix=".selftest") as file:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".selftest") as file:
             written = os.urandom(4096)
             file.write(written)
             file.flush()
@@ -211,9 +214,9 @@ def _storage(state: Path) -> Result:
             file.seek(0)
             if file.read() != written:
                 return Result("storage", False, "what was written reads back different")
-        free = shutil.disk_usage(state).free
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Result("storage", False, f"{state} cannot be written: {error.strerror or error}")
+        return Result("storage", False, f"{folder} cannot be written: {error.strerror or error}")
     return Result("storage", free >= _LEAST_FREE_BYTES, f"{free / 1024**3:.1f} GiB free")
 
 
@@ -234,10 +237,10 @@ def _temperature() -> Result:
     return Result("processor temperature", None, "this machine has no such sensor")
 
 
-def _power() -> Result:
+def _power(system: Path = Path("/sys")) -> Result:
     """The Raspberry Pi's flags: bit 0 under-voltage now, bit 16 since start."""
-    with contextlib.suppress(OSError, ValueError):
-        flags = int(_THROTTLED.read_text(), 16)
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        flags = int(next(system.glob(_THROTTLED)).read_text(), 16)
         if flags & 1:
             return Result("power", False, "under-voltage now: use the supply from the bill of materials")
         if flags & 1 << 16:

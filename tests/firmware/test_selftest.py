@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from firmware.selftest import _sensed
+from firmware.selftest import _power, _sensed, _storage
 from hardware.board import BOARDS, load_board
 
 BOARD = load_board(BOARDS / "simulated.toml")
@@ -34,3 +34,28 @@ def test_a_uv_lamp_is_as_bright_as_the_dose_is_reckoned_by(w_m2, well, said):
     result = _sensed(bench(w_m2), "uv365")
     assert result.ok is well
     assert said in result.found
+
+
+@pytest.mark.parametrize("soc", ["soc", "soc@107c000000"], ids=["Pi 4", "Pi 5"])
+@pytest.mark.parametrize(
+    ("flags", "well", "said"),
+    [("0", True, "no under-voltage"), ("50005", False, "now"), ("50000", False, "since start")],
+)
+def test_under_voltage_is_told_on_every_raspberry_pi(tmp_path, soc, flags, well, said):
+    firmware = tmp_path / "devices" / "platform" / soc / f"{soc}:firmware"
+    firmware.mkdir(parents=True)
+    (firmware / "get_throttled").write_text(f"{flags}\n")
+    result = _power(tmp_path)
+    assert (result.ok, said in result.found) == (well, True)
+
+
+def test_a_machine_that_reports_no_under_voltage_was_not_tested(tmp_path):
+    assert _power(tmp_path).ok is None
+
+
+def test_storage_is_tried_in_the_folder_that_staff_may_write(tmp_path):
+    assert _storage(tmp_path).ok
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
+    (tmp_path / "calibration").rmdir()
+    (tmp_path / "calibration").write_text("in the way")
+    assert "calibration cannot be written" in _storage(tmp_path).found
