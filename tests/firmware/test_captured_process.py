@@ -128,6 +128,23 @@ def test_no_picture_is_taken_without_consent(kiosk, session):
     assert kiosk.history() == []
 
 
+def test_clients_beyond_a_bound_are_hung_up_on_and_the_others_served(kiosk, client, session):
+    silent = [Channel.connect(kiosk.capture_socket, 2) for _ in range(20)]
+    until(lambda: sum(channel.peer_gone() for channel in silent) == 4)
+    for channel in silent:
+        channel.close()
+    until(lambda: served(client))
+    assert client.preview(session, consent()).guidance in GUIDANCE
+    client.end(session)
+
+
+def served(client):
+    try:
+        return client.status()["state"] == "idle"
+    except CaptureFault:
+        return False
+
+
 def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client, session):
     preview = client.preview(session, consent())
     assert preview.picture.shape == (256, 192, 3)
