@@ -118,12 +118,13 @@ class LightCore:
     def pulse(self, client: int, light: str, seconds: float) -> float:
         """One UV pulse of at most `seconds`; returns when it began. Its whole dose is charged before it."""
         self.tick()
+        # First of all, because with UV on nobody waits for the ledger's disk.
+        if self._pulse is not None or self._check_dark_at is not None:
+            raise LightRefused("too_soon", "A UV pulse has only just been.", self._limits.light_after_off_s)
         self._latched.read()
         self._refuse_if_faulty(uv=True)
         lease = self._held_by(client)
         profile = self._known(light)
-        if self._pulse is not None or self._check_dark_at is not None:
-            raise LightRefused("too_soon", "A UV pulse has only just been.", self._limits.light_after_off_s)
         if not profile.is_uv:
             raise LightRefused("not_uv", f"{light} is not a UV light.")
         if not 0.0 < seconds <= self._limits.uv_pulse_s - OVERRUN_S:
@@ -146,11 +147,11 @@ class LightCore:
         every interlock, has to show at photodiode and current sense and be gone after it.
         """
         self.tick()
+        self._refuse_if_in_use()
         self._latched.read()
         if self._stopped or self._latched.fault is None:
             raise LightRefused("no_fault", "There is no fault to clear.")
         check = Check(client, staff_name(staff))
-        self._refuse_if_in_use()
         self._all_low()
         if self._uv_light is None:
             check.seen = True

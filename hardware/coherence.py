@@ -85,6 +85,9 @@ def _uv_problems(board: Board) -> Iterator[str]:
         channels = [sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature]
         if len({sensor.channel for sensor in channels}) < len(channels):
             yield "sensors: two sensors share a channel of the ADC"
+        uv = next(light for light in board.lights.values() if light.is_uv)
+        if sensors.photodiode.lit_above > (uv.irradiance_w_m2 or 0.0) / 2:
+            yield "sensors.photodiode.lit_above is more than half of the UV lamp: it would not be seen lit"
         torn = -sensors.lamp_temperature.zero_v * sensors.lamp_temperature.per_v
         if torn > sensors.lamp_temperature.broken_below:
             yield f"sensors.lamp_temperature.broken_below must be {torn:g} or more: a torn wire reads 0 V"

@@ -280,6 +280,25 @@ def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch
     assert lit_when_written == [0.0]
 
 
+def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch):
+    world = leased()
+    looked = []
+    real = world.latched
+    monkeypatch.setattr(world, "latched", lambda: looked.append(world.levels.get("uv365", 0.0)) or real())
+    world.core.pulse(1, "uv365", 0.9)
+    for ask in (
+        lambda: world.core.pulse(1, "uv365", 0.5),
+        lambda: world.core.pulse(2, "uv365", 0.5),
+        lambda: world.core.clear(2, "nurse"),
+        lambda: world.core.new_lamp("uv365", "nurse"),
+        lambda: world.core.lease(2, "s2", CONSENT, world.allowance()),
+    ):
+        with pytest.raises(LightRefused):
+            ask()
+    assert world.levels["uv365"] == 1.0
+    assert set(looked) == {0.0}
+
+
 def test_a_pulse_whose_client_gave_up_on_a_slow_disk_is_not_lit():
     world = leased()
     world.ledger_takes = 2.5

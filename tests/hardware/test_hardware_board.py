@@ -167,6 +167,7 @@ def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
         ("pwm_hz = 2000", "pwm_hz = 20000", "lights.white.pwm_hz is more than lgpio can do"),
         ("bus = 1", "bus = 0", "sensors.adc.bus must be 1"),
         ("broken_below = -20.0", "broken_below = -300.0", "broken_below must be -50 or more: a torn wire"),
+        ("lit_above = 0.5", "lit_above = 4.1", "sensors.photodiode.lit_above is more than half of"),
         ("exposure_us = 60000", "exposure_us = 100001", "lights.uv365.exposure_us is longer than a frame"),
     ],
 )
