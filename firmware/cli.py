@@ -137,7 +137,7 @@ def status(state: Path, as_json: bool) -> None:
         click.echo(json.dumps(said))
     else:
         lit = ", ".join(f"{name} {level:.0%}" for name, level in said["lit"].items())
-        rows = {"lit": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
+        rows = {"lit now": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
         locked = "UV is locked" if fault in UV_ONLY else "all lights are locked"
         words = f"{fault}, {locked}: {FAULT_WORDS.get(fault, 'unknown')}"
         rows |= {"fault": "none" if fault is None else words, "shroud": _shroud_words(said["shroud_closed"])}
@@ -145,7 +145,7 @@ def status(state: Path, as_json: bool) -> None:
             value = said["sensors"][key]
             # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
             rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
-        rows |= {f"{name} lit": f"{hours:.2f} h" for name, hours in said["lamp_hours"].items()}
+        rows |= {f"hours of {name}": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
         for name, words in rows.items():
             click.echo(f"{name:<18}{words}")
         if fault is not None:

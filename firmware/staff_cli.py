@@ -77,8 +77,9 @@ def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: boo
     click.echo(f"{'modelled skins':<26}ΔE00 {skin['de00_mean']:.2f} mean, {skin['de00_p95']:.2f} for 95 %")
     click.echo(f"{'scale':<26}{made.mm_per_px:.4f} mm a pixel")
     for light, off in made.scores.get("lamp_beside_profile_mm", {}).items():
-        x, y, z = made.lamps_mm[light]
-        click.echo(f"{light:<26}at {x:.0f}, {y:.0f}, {z:.0f} mm; {off:.0f} mm beside the profile")
+        x, y, z = (round(value) for value in made.lamps_mm[light])
+        click.echo(f"{light:<26}at {x}, {y}, {z} mm; {off:.0f} mm beside the profile")
+    click.echo("It is kept, and every scan from now on uses it.")
 
 
 def _read_chart_file(path: Path) -> Any:
@@ -127,11 +128,24 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
         for light, off in check.level_off.items():
             uneven = f"{100 * check.uneven[light]:.1f} %" if light in check.uneven else ""
             mark = "  FAILED" if light in check.failing else ""
-            click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}")
+            click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}".rstrip())
+        click.echo(_grey_verdict(check.failing))
     if aged is not None:
         click.echo(aged, err=True)
     if check.failing:
         raise click.exceptions.Exit(1)
+
+
+def _grey_verdict(failing: tuple[str, ...]) -> str:
+    from firmware.grey_card import LEVEL_LIMIT, UNEVEN_LIMIT
+
+    limits = f"{100 * LEVEL_LIMIT:g} % in level, {100 * UNEVEN_LIMIT:g} % in evenness"
+    if not failing:
+        return f"Every light is within its limits ({limits}): the calibration is still true."
+    return (
+        f"Beyond the limits ({limits}): {', '.join(failing)}. Nobody can be scanned now. Clean lamps and lens"
+        " and check again; if that does not help, run 'dermakiosk calibrate'."
+    )
 
 
 @click.command()
