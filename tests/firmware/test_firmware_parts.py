@@ -45,6 +45,13 @@ def test_guidance_tells_which_way(found, code):
     assert guide(PICTURE, found, None) == code
 
 
+@pytest.mark.parametrize(("breadth", "code"), [(80, "too_far"), (140, "hold_still"), (200, "too_near")])
+def test_before_a_webcam_a_face_is_near_enough_while_it_is_whole(breadth, code):
+    picture = np.full((360, 640, 3), 120, np.uint8)
+    found = StandInFace((0, 0, 1, 1), landmarks((320, 0.47 * 360), breadth))
+    assert guide(picture, found, None) == code
+
+
 def test_closed_eyes_are_asked_to_open_once_the_face_is_in_its_place():
     assert guide(PICTURE, face(), None, eyes_closed=True) == "open_eyes"
     assert guide(PICTURE, face(width=0.3), None, eyes_closed=True) == "too_far"
