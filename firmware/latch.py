@@ -10,10 +10,11 @@ from firmware.doses import LAMP_NEW, LEDGER_NEW, DoseRefused, Ledger, Moment
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
 UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW, LEDGER_NEW})
 
+_STUCK = "the lamp, its driver or a sensor is stuck, or daylight falls on the photodiode"
 # For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
 FAULT_WORDS = {
-    "light_after_off": "UV was seen 50 ms after it was put out: the lamp, its driver or a sensor is stuck",
-    "light_unasked": "UV was seen while nobody had asked for it: the lamp, its driver or a sensor is stuck",
+    "light_after_off": f"UV was seen 50 ms after it was put out: {_STUCK}",
+    "light_unasked": f"UV was seen that nobody had asked for: {_STUCK}",
     "uv_overran": "a UV pulse was longer than it may be: this computer was held up",
     "pin_failed": "a light pin could not be switched: look at the board and its GPIO driver",
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
