@@ -147,7 +147,7 @@ def status(state: Path, as_json: bool) -> None:
             rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
         rows |= {f"hours of {name}": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
         for name, words in rows.items():
-            click.echo(f"{name:<18}{words}")
+            click.echo(f"{name:<20}{words}")
         if fault is not None:
             click.echo(
                 "Once that is mended: dermakiosk lights clear --staff NAME, as the light daemon's user."

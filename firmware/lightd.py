@@ -63,7 +63,7 @@ class LightDaemon:
             self._ledger,
             time.monotonic,
             # Nothing has to vouch for the time of a simulated kiosk: its patients get no UV.
-            Moment.now if board.simulated else real_moment,
+            moment=Moment.now if board.simulated else real_moment,
             on_fault=lambda fault: self._note("fault", fault=fault),
         )
         self._listener = Listener(run / "light.sock", peers)
