@@ -118,6 +118,16 @@ def _shroud_words(closed: list[bool] | None) -> str:
     return first if first == second else f"switch 1 {first}, switch 2 {second}"
 
 
+def _at_uv_lamp(said: dict[str, Any]) -> dict[str, str]:
+    """What the interlocks and the sensors at the UV lamp say, by their names."""
+    rows = {"shroud": _shroud_words(said["shroud_closed"])}
+    for key, (name, unit) in _SENSORS.items():
+        value = said["sensors"][key]
+        # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
+        rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
+    return rows
+
+
 @click.group()
 def lights() -> None:
     """Ask the light daemon for its state; clear a fault that locks the lights; name a lamp as new."""
@@ -140,11 +150,8 @@ def status(state: Path, as_json: bool) -> None:
         rows = {"lit now": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
         locked = "UV is locked" if fault in UV_ONLY else "all lights are locked"
         words = f"{fault}, {locked}: {FAULT_WORDS.get(fault, 'unknown')}"
-        rows |= {"fault": "none" if fault is None else words, "shroud": _shroud_words(said["shroud_closed"])}
-        for key, (name, unit) in _SENSORS.items():
-            value = said["sensors"][key]
-            # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
-            rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
+        rows["fault"] = "none" if fault is None else words
+        rows |= _at_uv_lamp(said) if said["has_uv"] else {"UV lamp": "none on this board"}
         rows |= {f"hours of {name}": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
         for name, words in rows.items():
             click.echo(f"{name:<20}{words}")

@@ -50,7 +50,7 @@ class LightDaemon:
         light, run = state / "light", state / "run"
         for folder in (light, run):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._simulated = board.simulated
+        self._simulated, self._has_uv = board.simulated, board.has_uv
         self._owner = _own(light / "owner.lock")
         self._hardware = open_light_hardware(board, run)
         self._ledger = DoseLedger(light / "doses.sqlite")
@@ -197,6 +197,7 @@ class LightDaemon:
             return {
                 **self._core.status(),
                 **self._core.interlocks(),
+                "has_uv": self._has_uv,
                 "sensors": readings(self._hardware.senses),
                 "uv_seen": self._hardware.senses.uv_seen(),
                 "lamp_hours": self._hours.hours(),

@@ -223,7 +223,7 @@ def _storage(state: Path) -> Result:
 def _clock(board: Board) -> Result:
     now = datetime.now(timezone.utc)
     said = now.isoformat(timespec="seconds")
-    if board.simulated:
+    if board.simulated or not board.has_uv:
         return Result("clock", now > _BUILT, said)
     by = vouched_by(now.timestamp())
     why = f"by {by}" if by else "neither a time server nor a battery clock vouches for it, so there is no UV"

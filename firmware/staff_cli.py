@@ -55,11 +55,13 @@ def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: boo
     colour chart, a matte ball and, for UV, white copy paper; a simulated kiosk has its own.
     """
     from firmware.calibrate import calibrate as measure
+    from firmware.calibrate import led_and_sensor
     from firmware.calibration import write_calibration
     from firmware.workbench import Workbench
     from hardware.targets import reference_chart
 
     profile = load_board(board)
+    led_and_sensor(profile)
     if chart_file is None and not profile.simulated:
         raise click.UsageError("--chart is needed: the colours that the maker measured of this very chart.")
     chart = reference_chart() if chart_file is None else _read_chart_file(chart_file)
