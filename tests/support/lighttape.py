@@ -203,7 +203,9 @@ class Judge:
             if looked and self._overlap(tape.sightless, end, look) == 0 and self._stalled(end, look) == 0:
                 found += self._lit_while_locked(look, uv_only=False, why="a lamp stuck")
             unanswered = self._overlap(tape.lost, end, look) >= look - end - _TINY
-            if unanswered and end not in tape.killed and self._stalled(end, look) == 0:
+            # Killed before it looked, it begins anew, and asks both sensors before it lights UV.
+            killed = any(end <= at <= look for at in tape.killed)
+            if unanswered and not killed and self._stalled(end, look) == 0:
                 found += self._lit_while_locked(look, uv_only=True, why="a lamp not seen dark")
             if end - begin > PULSE_S + _TINY:
                 found += self._lit_while_locked(end, uv_only=False, why="a pulse beyond the limit")
