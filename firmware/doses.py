@@ -249,24 +249,24 @@ class DoseLedger:
             if found != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {found}")
             database.executescript(_TABLES)
-            row = database.execute("SELECT key FROM secret").fetchone() or self._begin(database)
+            made_before = self._path != ":memory:" and _made_before(Path(self._path))
+            row = database.execute("SELECT key FROM secret").fetchone() or _begin(database, made_before)
             self._key = bytes(row[0])
         except BaseException:
             database.close()
             raise
         return database
 
-    def _begin(self, database: sqlite3.Connection) -> tuple[bytes]:
-        """Make the key of a ledger that has none. The fault comes first, lest a power cut leave it out."""
-        if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
-            raise sqlite3.DatabaseError("its key is gone")
-        if self._path != ":memory:" and _made_before(Path(self._path)):
-            database.execute(
-                "INSERT INTO faults (wall, fault) VALUES (?, ?)", (Moment.now().wall, LEDGER_NEW)
-            )
-        row = (secrets.token_bytes(32),)
-        database.execute("INSERT INTO secret (key) VALUES (?)", row)
-        return row
+
+def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:
+    """Make the key of a ledger that has none. The fault comes first, lest a power cut leave it out."""
+    if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
+        raise sqlite3.DatabaseError("its key is gone")
+    if made_before:
+        database.execute("INSERT INTO faults (wall, fault) VALUES (?, ?)", (Moment.now().wall, LEDGER_NEW))
+    row = (secrets.token_bytes(32),)
+    database.execute("INSERT INTO secret (key) VALUES (?)", row)
+    return row
 
 
 def _made_before(ledger: Path) -> bool:

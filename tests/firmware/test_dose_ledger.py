@@ -39,6 +39,15 @@ def test_a_ledger_that_is_lost_locks_uv_until_staff_has_seen_to_it(path, lose):
     assert reopened(path).latched() is None
 
 
+def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):
+    path.with_suffix(".made").unlink()
+    ledger = reopened(path)
+    assert ledger.latched() is None
+    ledger.close()
+    path.unlink()
+    assert reopened(path).latched() == LEDGER_NEW
+
+
 def test_a_ledger_whose_index_lost_a_row_allows_nothing(path):
     database = sqlite3.connect(path)
     size = database.execute("PRAGMA page_size").fetchone()[0]
