@@ -335,11 +335,8 @@ class LightCore:
         except DoseRefused as refused:
             self._on_fault(refused.code)
 
-    def _open_interlock(self) -> str | None:
-        return open_interlock(self._senses, self._limits)
-
     def _refuse_open_interlock(self) -> None:
-        interlock = self._open_interlock()
+        interlock = open_interlock(self._senses, self._limits)
         if interlock is not None:
             raise LightRefused(interlock, f"An interlock is open ({interlock}): no UV.")
         seen = self._senses.uv_seen()
@@ -353,7 +350,7 @@ class LightCore:
         lease = self._lease
         if self._check is None and (lease is None or now - lease.beat_at > self._limits.heartbeat_s):
             return "no_heartbeat"
-        return self._open_interlock()
+        return open_interlock(self._senses, self._limits)
 
     def _raise_pin(self, light: str, level: float) -> float:
         self._lit = (light, level)

@@ -129,10 +129,15 @@ MUTANTS = [
     _core(
         "interlocks before a pulse",
         "interlock open",
-        "        interlock = self._open_interlock()\n",
+        "        interlock = open_interlock(self._senses, self._limits)\n",
         "        interlock = None\n",
     ),
-    _core("interlocks during a pulse", "interlock open", "return self._open_interlock()\n", "return None\n"),
+    _core(
+        "interlocks during a pulse",
+        "interlock open",
+        "return open_interlock(self._senses, self._limits)\n",
+        "return None\n",
+    ),
     _core(
         "interlocks again after the ledger has written",
         "interlock open",
