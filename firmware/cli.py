@@ -173,7 +173,7 @@ def clear(state: Path, staff: str) -> None:
     """Clear the latched fault, if the light check passes.
 
     The lamp has to show at the photodiode when it is on, and be gone 50 ms after; the shroud is closed and
-    nobody is in the hood. Run this as the light daemon's user.
+    nobody is in the hood. Run this as the light daemon's user, dk-light on an installed kiosk.
     """
     with _talking_to(state) as daemon:
         fault = daemon.status()["fault"]
@@ -192,7 +192,8 @@ def clear(state: Path, staff: str) -> None:
 @click.option("--light", required=True, metavar="LIGHT", help="Whose lamp it is, as the board names it.")
 @click.option("--staff", required=True, metavar="NAME", help="Who put it in; it goes to the log.")
 def new_lamp(state: Path, light: str, staff: str) -> None:
-    """Begin a lamp's hours at 0. Run this as the light daemon's user, then calibrate.
+    """Begin a lamp's hours at 0. Run this as the light daemon's user, dk-light on an installed kiosk; then
+    calibrate.
 
     A new UV lamp stays locked until its irradiance was measured.
     """

@@ -51,8 +51,9 @@ def _asked_of_staff(board: Board, state: Path) -> Callable[[str], None]:
 def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: bool, as_json: bool) -> None:
     """Measure black, flat fields, colour, scale and lamp positions, and keep them as a new calibration.
 
-    The light daemon must run, the capture daemon must not hold a real camera meanwhile. Takes a white card, a
-    colour chart, a matte ball and, for UV, white copy paper; a simulated kiosk has its own.
+    On an installed kiosk run this as dk-capture. The light daemon must run, the capture daemon must not
+    hold a real camera meanwhile. Takes a white card, a colour chart, a matte ball and, for UV, white copy
+    paper; a simulated kiosk has its own.
     """
     from firmware.calibrate import calibrate as measure
     from firmware.calibrate import led_and_sensor
@@ -108,7 +109,7 @@ def _read_chart_file(path: Path) -> Any:
 def greycard(board: Path, state: Path, as_json: bool) -> None:
     """Look at the grey card under every light; a failed check forbids scanning until one passes.
 
-    Exit status 1 when it failed.
+    On an installed kiosk run this as dk-capture. Exit status 1 when the check failed.
     """
     from firmware.calibration import CalibrationError, lamps_aged, newest_calibration
     from firmware.grey_card import check_grey_card, write_check
@@ -158,8 +159,9 @@ def _grey_verdict(failing: tuple[str, ...]) -> str:
 def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
     """Check lights, interlocks, storage, clock and power; exit status 1 when anything failed.
 
-    The light daemon must run, the capture daemon must not hold a real camera meanwhile. When asked to, put a
-    grey card where the face would be, and open and close the shroud.
+    On an installed kiosk run this as dk-capture. The light daemon must run, the capture daemon must not
+    hold a real camera meanwhile. When asked to, put a grey card where the face would be, and open and close
+    the shroud.
     """
     from firmware.selftest import run_selftest
 
