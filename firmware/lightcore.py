@@ -112,6 +112,7 @@ class LightCore:
             self._last_rise = self._monotonic()
         if self._lit is not None and self._lit[0] != light:
             self._all_low()
+            self._refuse_if_faulty()
         lease.beat_at = self._monotonic()
         return self._raise_pin(light, level)
 
@@ -133,8 +134,9 @@ class LightCore:
         allowance = self._allowed(lease)
         who = (allowance.patient_reference, lease.session)
         dose = self._charge(light, seconds, who, allowance.dose_elsewhere_j_m2)
-        # The ledger may have taken its time: look again, at the lease too, then fire.
+        # The ledger may have taken its time, a pin may not have gone low: look again, then fire.
         self.tick()
+        self._refuse_if_faulty(uv=True)
         self._allowed(self._held_by(client))
         self._refuse_open_interlock()
         lease.beat_at = self._fire(light, seconds, dose)

@@ -280,6 +280,22 @@ def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch
     assert lit_when_written == [0.0]
 
 
+@pytest.mark.parametrize("ask", ["pulse", "on"])
+def test_nothing_is_lit_while_another_pin_does_not_go_low(monkeypatch, ask):
+    world = leased()
+    world.core.on(1, "white", 1.0)
+    world.advance(0.4, beat=1)
+
+    def all_low():
+        raise OSError("the driver of white failed")
+
+    monkeypatch.setattr(world, "all_low", all_low)
+    with pytest.raises(LightRefused) as caught:
+        world.core.pulse(1, "uv365", 0.5) if ask == "pulse" else world.core.on(1, "cross", 1.0)
+    assert caught.value.code == "fault"
+    assert {name for name, level in world.levels.items() if level} == {"white"}
+
+
 def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch):
     world = leased()
     looked = []

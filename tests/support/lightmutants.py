@@ -147,8 +147,8 @@ MUTANTS = [
     _core(
         "the lease again after the ledger has written",
         "had given up",
-        "        self.tick()\n        self._allowed(self._held_by(client))\n",
-        "        self._allowed(lease)\n",
+        "        self._allowed(self._held_by(client))\n        self._refuse_open_interlock()\n",
+        "        self._allowed(lease)\n        self._refuse_open_interlock()\n",
     ),
     _core("a patient reference", "for nobody", "if not uv.patient_reference:", "if False:"),
     _core("UV screening", "without screening", "if not uv.screened:", "if False:"),
