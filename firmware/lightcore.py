@@ -154,7 +154,8 @@ class LightCore:
         if self._stopped or self._latched.fault is None:
             raise LightRefused("no_fault", "There is no fault to clear.")
         check = Check(client, staff_name(staff))
-        self._all_low()
+        if not self._all_low():
+            raise LightRefused("pin_failed", "A light pin still does not go low: look at the board first.")
         if self._uv_light is None:
             check.seen = True
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
@@ -364,13 +365,18 @@ class LightCore:
             raise LightRefused("fault", f"The pin of {light} failed ({error}): call staff.") from error
         return self._monotonic()
 
-    def _all_low(self) -> None:
+    def _all_low(self) -> bool:
+        """Put everything out; False where a pin failed, which a light check does not pass."""
         pulse, self._pulse = self._pulse, None
         self._lit = None
+        low = True
         try:
             self._pins.all_low()
         except OSError:
+            low = False
             self._latch("pin_failed")
+            if self._check is not None:
+                self._end_check(passed=False)
         if pulse is not None:
             now = self._pulse_over_at = self._monotonic()
             self._check_dark_at = now + self._limits.light_after_off_s
@@ -380,6 +386,7 @@ class LightCore:
                 self._latch("uv_unseen")
             if now > pulse.ends_at + OVERRUN_S:
                 self._own_up(pulse, now)
+        return low
 
     def _own_up(self, pulse: Pulse, now: float) -> None:
         """This process was held up with UV on: write down the dose beyond what was charged.

@@ -296,6 +296,27 @@ def test_nothing_is_lit_while_another_pin_does_not_go_low(monkeypatch, ask):
     assert {name for name, level in world.levels.items() if level} == {"white"}
 
 
+def test_staff_cannot_clear_a_fault_while_a_pin_still_does_not_go_low(monkeypatch):
+    world = leased()
+    works, fails = world.all_low, OSError("the driver failed")
+
+    def all_low():
+        works()
+        raise fails
+
+    monkeypatch.setattr(world, "all_low", all_low)
+    world.hang_up(1)
+    world.advance(0.5)
+    with pytest.raises(LightRefused) as caught:
+        world.clear_by_staff()
+    assert (caught.value.code, world.core.status()["fault"]) == ("pin_failed", "pin_failed")
+    monkeypatch.setattr(world, "all_low", works)
+    world.core.clear(9, "nurse")
+    monkeypatch.setattr(world, "all_low", all_low)
+    world.advance(0.4)
+    assert (world.core.status()["check"], world.core.status()["fault"]) == ("failed", "pin_failed")
+
+
 def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch):
     world = leased()
     looked = []
