@@ -150,6 +150,18 @@ MUTANTS = [
         "        self._allowed(self._held_by(client))\n        self._refuse_open_interlock()\n",
         "        self._allowed(lease)\n        self._refuse_open_interlock()\n",
     ),
+    _core(
+        "no pulse while another pin does not go low",
+        "did not go low",
+        "        self._refuse_if_faulty(uv=True)\n        self._allowed(self._held_by(client))\n",
+        "        self._allowed(self._held_by(client))\n",
+    ),
+    _core(
+        "a pin that does not go low locks",
+        "did not go low",
+        '            low = False\n            self._latch("pin_failed")\n',
+        "            low = False\n",
+    ),
     _core("a patient reference", "for nobody", "if not uv.patient_reference:", "if False:"),
     _core("UV screening", "without screening", "if not uv.screened:", "if False:"),
     _core(

@@ -62,6 +62,8 @@ class Tape:
     blind: list[tuple[float, bool]] = field(default_factory=list)
     sightless: list[tuple[float, bool]] = field(default_factory=list)
     lost: list[tuple[float, bool]] = field(default_factory=list)
+    # When a pin could not be put low.
+    low_failed: list[float] = field(default_factory=list)
     cleared: list[float] = field(default_factory=list)
     new_ledgers: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
@@ -218,6 +220,8 @@ class Judge:
                 and self._stalled(begin, end) == 0
             ):
                 found += self._lit_while_locked(end, uv_only=True, why="a sensor gone blind")
+        for at in tape.low_failed:
+            found += self._lit_while_locked(at, uv_only=False, why="a pin that did not go low")
         for at, _ in tape.renewed:
             found += self._lit_while_locked(at, uv_only=True, why="a new lamp")
         for at in tape.cleared:

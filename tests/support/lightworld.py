@@ -57,6 +57,7 @@ class World:
         self.temperature = 35.0
         self.sense_fails = False
         self.pin_fails = False
+        self.low_fails = False
         self.ledger_fails = False
         self.ledger_takes = 0.0
         self.when_charged: Callable[[], None] = lambda: None
@@ -236,7 +237,10 @@ class World:
     def all_low(self) -> None:
         for light in list(self.levels):
             self._write(light, 0.0)
-        if self.pin_fails:
+        if self.low_fails:
+            self.tape.low_failed.append(self.now)
+            self.now += _MESSAGE_S
+        if self.pin_fails or self.low_fails:
             raise OSError("pin failed")
 
     def _write(self, light: str, level: float) -> None:
