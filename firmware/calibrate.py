@@ -16,6 +16,7 @@ from firmware.chart import read_chart
 from firmware.colour import delta_e00, ita_degrees, lab, skin_matrix
 from firmware.lamp_position import find_ball, locate_lamp
 from firmware.workbench import Workbench
+from hardware.board import Board
 from hardware.skin_spectra import skin_spectra
 from hardware.spectra import camera_rgb, linear_srgb
 from hardware.targets import WHITE_REFLECTANCE, Chart, Sphere
@@ -47,14 +48,7 @@ def calibrate(bench: Workbench, chart: Chart, say: Callable[[str], None]) -> Cal
     Raises CalibrationFailed, CalibrationError, LightsFault, CameraFrozen, OSError.
     """
     board = bench.board
-    led, sensor = board.lights["white"].led, board.camera.sensor
-    if led is None or sensor is None:
-        key = "lights.white.led" if led is None else "camera.sensor"
-        raise CalibrationError(f"{key} is missing in board '{board.name}': colour cannot be fitted without.")
-    if board.room_lit:
-        raise CalibrationError(
-            f"Board '{board.name}' has no lamps of its own: the room's cannot be measured."
-        )
+    led, sensor = led_and_sensor(board)
     say("black")
     bench.show("white")
     black = cells(bench.mean(None))
@@ -95,6 +89,19 @@ def calibrate(bench: Workbench, chart: Chart, say: Callable[[str], None]) -> Cal
     calibration = replace(calibration, scores=scores, **lamps)
     _refuse_if_poor(calibration)
     return calibration
+
+
+def led_and_sensor(board: Board) -> tuple[str, str]:
+    """What colour is fitted by. Raises CalibrationError where `board` cannot be calibrated."""
+    if board.room_lit:
+        raise CalibrationError(
+            f"Board '{board.name}' has no lamps of its own: the room's cannot be measured."
+        )
+    led, sensor = board.lights["white"].led, board.camera.sensor
+    if led is None or sensor is None:
+        key = "lights.white.led" if led is None else "camera.sensor"
+        raise CalibrationError(f"{key} is missing in board '{board.name}': colour cannot be fitted without.")
+    return led, sensor
 
 
 def flat_residual(bench: Workbench, calibration: Calibration, light: str) -> float:

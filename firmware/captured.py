@@ -32,6 +32,7 @@ PROTOCOL = 1
 _PREVIEW_LEVEL = 0.35
 _PREVIEW_SILENCE_S = 3.0
 _BEAT_S = 0.25
+_MAX_CLIENTS = 16
 _CAPTURE_BUDGET_S = 25.0
 _OPEN_S = 10.0
 # At the first opening a simulated patient is drawn, too.
@@ -88,6 +89,7 @@ class CaptureDaemon:
         self._kept: tuple[str, ...] = ()
         self._calibration: Calibration | None = None
         self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(_MAX_CLIENTS)
         self._stopping = threading.Event()
         self._state = "idle"
         self._last_fault: str | None = None
@@ -130,8 +132,12 @@ class CaptureDaemon:
         try:
             while not self._stopping.is_set():
                 channel = self._listener.accept(0.2)
-                if channel is not None:
-                    threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
+                if channel is None:
+                    continue
+                if not self._places.acquire(blocking=False):
+                    channel.close()
+                    continue
+                threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
         finally:
             # Hanging up is what puts the lights off, whatever any thread is doing.
             self._lights.close()
@@ -144,8 +150,11 @@ class CaptureDaemon:
         self._stopping.set()
 
     def _serve(self, channel: Channel) -> None:
-        """Answer the one request of a connection."""
-        with channel, contextlib.suppress(ChannelError):
+        """Answer the one request of a connection, and give its place back."""
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(self._places.release)
+            leaving.enter_context(channel)
+            leaving.enter_context(contextlib.suppress(ChannelError))
             request, fds = channel.receive(5.0)
             close_all(fds)
             try:

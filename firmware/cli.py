@@ -118,6 +118,16 @@ def _shroud_words(closed: list[bool] | None) -> str:
     return first if first == second else f"switch 1 {first}, switch 2 {second}"
 
 
+def _at_uv_lamp(said: dict[str, Any]) -> dict[str, str]:
+    """What the interlocks and the sensors at the UV lamp say, by their names."""
+    rows = {"shroud": _shroud_words(said["shroud_closed"])}
+    for key, (name, unit) in _SENSORS.items():
+        value = said["sensors"][key]
+        # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
+        rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
+    return rows
+
+
 @click.group()
 def lights() -> None:
     """Ask the light daemon for its state; clear a fault that locks the lights; name a lamp as new."""
@@ -128,21 +138,28 @@ def lights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 def status(state: Path, as_json: bool) -> None:
     """Say what is lit, sensed and latched, and the lamps' hours; exit 1 when a fault is latched."""
+    from firmware.latch import FAULT_WORDS, UV_ONLY
+
     with _talking_to(state) as daemon:
         said = daemon.status()
+    fault = said["fault"]
     if as_json:
         click.echo(json.dumps(said))
     else:
         lit = ", ".join(f"{name} {level:.0%}" for name, level in said["lit"].items())
-        rows = {"lit": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
-        rows |= {"fault": said["fault"] or "none", "shroud": _shroud_words(said["shroud_closed"])}
-        for key, (name, unit) in _SENSORS.items():
-            value = said["sensors"][key]
-            rows[name] = "cannot be read" if value is None else f"{value:.2f} {unit}"
-        rows |= {f"{name}, hours": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
+        rows = {"lit now": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
+        locked = "UV is locked" if fault in UV_ONLY else "all lights are locked"
+        words = f"{fault}, {locked}: {FAULT_WORDS.get(fault, 'unknown')}"
+        rows["fault"] = "none" if fault is None else words
+        rows |= _at_uv_lamp(said) if said["has_uv"] else {"UV lamp": "none on this board"}
+        rows |= {f"hours of {name}": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
         for name, words in rows.items():
-            click.echo(f"{name:<18}{words}")
-    if said["fault"]:
+            click.echo(f"{name:<20}{words}")
+        if fault is not None:
+            click.echo(
+                "Once that is mended: dermakiosk lights clear --staff NAME, as the light daemon's user."
+            )
+    if fault is not None:
         raise click.exceptions.Exit(1)
 
 
@@ -156,7 +173,7 @@ def clear(state: Path, staff: str) -> None:
     """Clear the latched fault, if the light check passes.
 
     The lamp has to show at the photodiode when it is on, and be gone 50 ms after; the shroud is closed and
-    nobody is in the hood. Run this as the light daemon's user.
+    nobody is in the hood. Run this as the light daemon's user, dk-light on an installed kiosk.
     """
     with _talking_to(state) as daemon:
         fault = daemon.status()["fault"]
@@ -175,7 +192,8 @@ def clear(state: Path, staff: str) -> None:
 @click.option("--light", required=True, metavar="LIGHT", help="Whose lamp it is, as the board names it.")
 @click.option("--staff", required=True, metavar="NAME", help="Who put it in; it goes to the log.")
 def new_lamp(state: Path, light: str, staff: str) -> None:
-    """Begin a lamp's hours at 0. Run this as the light daemon's user, then calibrate.
+    """Begin a lamp's hours at 0. Run this as the light daemon's user, dk-light on an installed kiosk; then
+    calibrate.
 
     A new UV lamp stays locked until its irradiance was measured.
     """

@@ -37,11 +37,15 @@ class DoseRefused(Exception):
 
 @dataclass(frozen=True)
 class Moment:
-    """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set."""
+    """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set.
+
+    `known` is whether something vouches for the wall clock: see firmware.clock.
+    """
 
     wall: float
     since_boot: float
     boot: str
+    known: bool = True
 
     @classmethod
     def now(cls) -> Moment:
@@ -88,6 +92,9 @@ class Ledger(Protocol):
 LAMP_NEW = "uv_lamp_new"
 """The fault of a lamp that was put in and has not been checked since."""
 
+LEDGER_NEW = "uv_ledger_new"
+"""The fault of a ledger that was lost: whom UV was given to in the last 24 h is not known."""
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS pulses (
@@ -106,7 +113,9 @@ CREATE TABLE IF NOT EXISTS lamps (
 class DoseLedger:
     """The ledger in SQLite at `path`. References and sessions are kept as HMACs, under a key made here.
 
-    Every method fails closed: whatever goes wrong with the file, the disk or the clock is a DoseRefused.
+    Every method fails closed: whatever goes wrong with the file, the disk or the clock is a DoseRefused. A
+    file that is gone, or empty, is not a fresh start where there was one before: it is made anew with
+    LEDGER_NEW latched in it. That there was one, the file `.made` beside it says.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -192,7 +201,7 @@ class DoseLedger:
         return None if row[0] is None else float(row[0])
 
     def _refuse_unknown_time(self, database: sqlite3.Connection, at: Moment) -> None:
-        if not at.wall >= EARLIEST_CREDIBLE:
+        if not (at.known and at.wall >= EARLIEST_CREDIBLE):
             raise DoseRefused("clock_unknown", "The time is not known, so there is no UV.")
         newest = database.execute("SELECT max(wall) FROM pulses").fetchone()[0]
         if newest is not None and at.wall < newest - _SLEW_S:
@@ -235,15 +244,40 @@ class DoseLedger:
         try:
             # EXTRA also syncs the folder when the journal goes, so a commit outlives a power cut.
             database.execute("PRAGMA synchronous = EXTRA")
+            # What an index has lost would be missing in a sum.
+            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged: {found}")
             database.executescript(_TABLES)
-            row = database.execute("SELECT key FROM secret").fetchone()
-            if row is None:
-                if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
-                    raise sqlite3.DatabaseError("its key is gone")
-                row = (secrets.token_bytes(32),)
-                database.execute("INSERT INTO secret (key) VALUES (?)", row)
+            made_before = self._path != ":memory:" and _made_before(Path(self._path))
+            row = database.execute("SELECT key FROM secret").fetchone() or _begin(database, made_before)
             self._key = bytes(row[0])
         except BaseException:
             database.close()
             raise
         return database
+
+
+def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:
+    """Make the key of a ledger that has none. The fault comes first, lest a power cut leave it out."""
+    if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
+        raise sqlite3.DatabaseError("its key is gone")
+    if made_before:
+        database.execute("INSERT INTO faults (wall, fault) VALUES (?, ?)", (Moment.now().wall, LEDGER_NEW))
+    row = (secrets.token_bytes(32),)
+    database.execute("INSERT INTO secret (key) VALUES (?)", row)
+    return row
+
+
+def _made_before(ledger: Path) -> bool:
+    """Whether `ledger` was ever made; from now on it was, over a power cut too. Raises OSError."""
+    mark = ledger.with_suffix(".made")
+    if mark.exists():
+        return True
+    mark.touch(mode=0o600)
+    folder = os.open(mark.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return False

@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 # Mean of a preview picture (sRGB, 0…255) below which nothing can be judged.
 _DARK = 18.0
-# Bounds for a face that is well placed, as shares of the picture.
+# Bounds for a face that is well placed, as shares of the picture; its width, of a portrait's within it, or in
+# the broad picture of a webcam no face would be near enough and still whole.
 _WIDTH = (0.38, 0.68)
+_PORTRAIT = 3 / 4
 _CENTRE = (0.50, 0.47)
 _OFF_CENTRE = 0.10
 # How far the nose tip may be off the middle of the face, as a share of its width.
@@ -62,7 +64,8 @@ def guide(
     height, width = picture.shape[:2]
     points = face.landmarks[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
-    share = float(np.linalg.norm(points[_LEFT_EAR] - points[_RIGHT_EAR])) / width
+    breadth = float(np.linalg.norm(points[_LEFT_EAR] - points[_RIGHT_EAR]))
+    share = breadth / min(width, _PORTRAIT * height)
     if share < _WIDTH[0]:
         return "too_far"
     if share > _WIDTH[1]:
@@ -73,7 +76,7 @@ def guide(
     if abs(y - _CENTRE[1]) > _OFF_CENTRE:
         return "move_down" if y < _CENTRE[1] else "move_up"
     between_ears = (points[_RIGHT_EAR] + points[_LEFT_EAR]) / 2
-    if abs(points[_NOSE_TIP, 0] - between_ears[0]) > _TURNED * share * width:
+    if abs(points[_NOSE_TIP, 0] - between_ears[0]) > _TURNED * breadth:
         return "turn_to_front"
     return "open_eyes" if eyes_closed else "hold_still"
 

@@ -30,8 +30,10 @@ def good_irradiance(board: Board, name: str, at: float, renewed_at: float | None
         if not board.simulated:
             raise LightRefused("not_calibrated", "The irradiance of this lamp was never measured.")
         return irradiance
-    if not 0 <= (_day(at) - measured).days <= board.limits.uv_calibration_days:
-        raise LightRefused("not_calibrated", "The irradiance of this lamp was measured too long ago.")
+    age = (_day(at) - measured).days
+    if not 0 <= age <= board.limits.uv_calibration_days:
+        when = "too long ago" if age > 0 else f"on a day to come ({measured}; today is {_day(at)}, UTC)"
+        raise LightRefused("not_calibrated", f"The irradiance of this lamp was measured {when}.")
     return irradiance
 
 

@@ -5,10 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from firmware.doses import LAMP_NEW, DoseRefused, Ledger, Moment
+from firmware.doses import LAMP_NEW, LEDGER_NEW, DoseRefused, Ledger, Moment
 
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
-UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW})
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW, LEDGER_NEW})
+
+_STUCK = "the lamp, its driver or a sensor is stuck, or daylight falls on the photodiode"
+# For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
+FAULT_WORDS = {
+    "light_after_off": f"UV was seen 50 ms after it was put out: {_STUCK}",
+    "light_unasked": f"UV was seen that nobody had asked for: {_STUCK}",
+    "uv_overran": "a UV pulse was longer than it may be: this computer was held up",
+    "pin_failed": "a light pin could not be switched: look at the board and its GPIO driver",
+    "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
+    "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
+    LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
+    LEDGER_NEW: "the dose ledger was lost, so the doses of the last 24 h are not known: wait for 24 h",
+}
 
 
 class FaultLatch:
@@ -20,7 +33,6 @@ class FaultLatch:
     def __init__(self, ledger: Ledger, moment: Callable[[], Moment], on_fault: Callable[[str], None]) -> None:
         self._ledger, self._moment, self._on_fault = ledger, moment, on_fault
         self.fault: str | None = None
-        self._read = False
         self._unwritten = False
         self.read()
 
@@ -30,35 +42,37 @@ class FaultLatch:
         return self.fault is not None and self.fault not in UV_ONLY
 
     def read(self) -> None:
-        """Take over what an earlier process latched, once the ledger can be read."""
-        if self._read:
-            return
+        """Take over what the ledger has latched: an earlier process did it, or the ledger is a new one."""
         try:
             kept = self._ledger.latched()
         except DoseRefused as refused:
             # Without a ledger there is no UV; white light needs none.
             self._on_fault(refused.code)
             return
-        self._read = True
         if kept is not None and not self.locks_all:
             self.fault = kept
 
     def set(self, fault: str) -> bool:
-        """Latch `fault`; False when what is latched already locks as much."""
+        """Latch `fault`, for `write` to keep; False when what is latched already locks as much."""
         if self.locks_all or (self.fault is not None and fault in UV_ONLY):
             return False
         self.fault = fault
         self._unwritten = True
         self._on_fault(fault)
-        try:
-            self._write()
-        except DoseRefused as refused:
-            # The fault stays latched in memory, and a ledger that cannot be written allows no UV.
-            self._on_fault(refused.code)
         return True
 
     def write(self) -> None:
-        """Try again to write down what could not be written when it happened."""
+        """Write down what is latched and was not written yet.
+
+        Where that fails it stays latched in memory, and a ledger that cannot be written allows no UV.
+        """
+        try:
+            self._write()
+        except DoseRefused as refused:
+            self._on_fault(refused.code)
+
+    def write_again(self) -> None:
+        """The same, for what could not be written when it happened; that it fails was said then."""
         with contextlib.suppress(DoseRefused):
             self._write()
 

@@ -37,9 +37,10 @@ def refusals_of_the_ledger() -> Iterator[None]:
 
 def staff_name(staff: str) -> str:
     """The name that `staff` give, for what only they may do. Raises LightRefused where there is none."""
-    if not staff.strip():
+    name = staff.strip()
+    if not name or not name.isprintable() or len(name) > 100:
         raise LightRefused("bad_request", "This is done under the name of a member of staff: give one.")
-    return staff.strip()
+    return name
 
 
 class Pins(Protocol):

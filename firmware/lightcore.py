@@ -112,18 +112,20 @@ class LightCore:
             self._last_rise = self._monotonic()
         if self._lit is not None and self._lit[0] != light:
             self._all_low()
+            self._refuse_if_faulty()
         lease.beat_at = self._monotonic()
         return self._raise_pin(light, level)
 
     def pulse(self, client: int, light: str, seconds: float) -> float:
         """One UV pulse of at most `seconds`; returns when it began. Its whole dose is charged before it."""
         self.tick()
+        # First of all, because with UV on nobody waits for the ledger's disk.
+        if self._pulse is not None or self._check_dark_at is not None:
+            raise LightRefused("too_soon", "A UV pulse has only just been.", self._limits.light_after_off_s)
         self._latched.read()
         self._refuse_if_faulty(uv=True)
         lease = self._held_by(client)
         profile = self._known(light)
-        if self._pulse is not None or self._check_dark_at is not None:
-            raise LightRefused("too_soon", "A UV pulse has only just been.", self._limits.light_after_off_s)
         if not profile.is_uv:
             raise LightRefused("not_uv", f"{light} is not a UV light.")
         if not 0.0 < seconds <= self._limits.uv_pulse_s - OVERRUN_S:
@@ -132,8 +134,10 @@ class LightCore:
         allowance = self._allowed(lease)
         who = (allowance.patient_reference, lease.session)
         dose = self._charge(light, seconds, who, allowance.dose_elsewhere_j_m2)
-        # The ledger may have taken its time: look again, then fire.
-        self._allowed(lease)
+        # The ledger may have taken its time, a pin may not have gone low: look again, then fire.
+        self.tick()
+        self._refuse_if_faulty(uv=True)
+        self._allowed(self._held_by(client))
         self._refuse_open_interlock()
         lease.beat_at = self._fire(light, seconds, dose)
         return lease.beat_at
@@ -145,12 +149,13 @@ class LightCore:
         every interlock, has to show at photodiode and current sense and be gone after it.
         """
         self.tick()
+        self._refuse_if_in_use()
         self._latched.read()
         if self._stopped or self._latched.fault is None:
             raise LightRefused("no_fault", "There is no fault to clear.")
         check = Check(client, staff_name(staff))
-        self._refuse_if_in_use()
-        self._all_low()
+        if not self._all_low():
+            raise LightRefused("pin_failed", "A light pin still does not go low: look at the board first.")
         if self._uv_light is None:
             check.seen = True
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
@@ -228,7 +233,7 @@ class LightCore:
             self._watch_at = now + _IDLE_WATCH_S
             if now >= self._write_at and self._lease is None:
                 self._write_at = now + _WRITE_AGAIN_S
-                self._latched.write()
+                self._latched.write_again()
             if self._uv_light and self._check_dark_at is None and True in self._senses.uv_seen():
                 self._latch("light_unasked")
 
@@ -333,11 +338,8 @@ class LightCore:
         except DoseRefused as refused:
             self._on_fault(refused.code)
 
-    def _open_interlock(self) -> str | None:
-        return open_interlock(self._senses, self._limits)
-
     def _refuse_open_interlock(self) -> None:
-        interlock = self._open_interlock()
+        interlock = open_interlock(self._senses, self._limits)
         if interlock is not None:
             raise LightRefused(interlock, f"An interlock is open ({interlock}): no UV.")
         seen = self._senses.uv_seen()
@@ -351,7 +353,7 @@ class LightCore:
         lease = self._lease
         if self._check is None and (lease is None or now - lease.beat_at > self._limits.heartbeat_s):
             return "no_heartbeat"
-        return self._open_interlock()
+        return open_interlock(self._senses, self._limits)
 
     def _raise_pin(self, light: str, level: float) -> float:
         self._lit = (light, level)
@@ -363,13 +365,18 @@ class LightCore:
             raise LightRefused("fault", f"The pin of {light} failed ({error}): call staff.") from error
         return self._monotonic()
 
-    def _all_low(self) -> None:
+    def _all_low(self) -> bool:
+        """Put everything out; False where a pin failed, which a light check does not pass."""
         pulse, self._pulse = self._pulse, None
         self._lit = None
+        low = True
         try:
             self._pins.all_low()
         except OSError:
+            low = False
             self._latch("pin_failed")
+            if self._check is not None:
+                self._end_check(passed=False)
         if pulse is not None:
             now = self._pulse_over_at = self._monotonic()
             self._check_dark_at = now + self._limits.light_after_off_s
@@ -379,6 +386,7 @@ class LightCore:
                 self._latch("uv_unseen")
             if now > pulse.ends_at + OVERRUN_S:
                 self._own_up(pulse, now)
+        return low
 
     def _own_up(self, pulse: Pulse, now: float) -> None:
         """This process was held up with UV on: write down the dose beyond what was charged.
@@ -397,4 +405,6 @@ class LightCore:
 
     def _latch(self, fault: str) -> None:
         if self._latched.set(fault):
+            # Dark first: writing it down takes as long as the disk does.
             self._all_low()
+            self._latched.write()

@@ -16,14 +16,15 @@ from typing import Any
 import structlog
 
 from firmware.channel import Channel, ChannelError, Listener, close_all
-from firmware.doses import DoseLedger
+from firmware.clock import real_moment
+from firmware.doses import DoseLedger, Moment
 from firmware.lamp_hours import LampHours
 from firmware.light_terms import readings
 from firmware.lightcore import LightCore, LightRefused
 from firmware.notify import Notifier
 from firmware.pins import open_light_hardware
 from firmware.sampler import go_first
-from firmware.stamps import ConsentStamp, StampError, UvAllowance
+from firmware.stamps import ConsentStamp, UvAllowance, text_of
 from hardware.board import Board
 
 PROTOCOL = 1
@@ -49,7 +50,7 @@ class LightDaemon:
         light, run = state / "light", state / "run"
         for folder in (light, run):
             folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._simulated = board.simulated
+        self._simulated, self._has_uv = board.simulated, board.has_uv
         self._owner = _own(light / "owner.lock")
         self._hardware = open_light_hardware(board, run)
         self._ledger = DoseLedger(light / "doses.sqlite")
@@ -61,6 +62,8 @@ class LightDaemon:
             self._hardware.senses,
             self._ledger,
             time.monotonic,
+            # Nothing has to vouch for the time of a simulated kiosk: its patients get no UV.
+            moment=Moment.now if board.simulated else real_moment,
             on_fault=lambda fault: self._note("fault", fault=fault),
         )
         self._listener = Listener(run / "light.sock", peers)
@@ -146,7 +149,7 @@ class LightDaemon:
             if request.get("v") != PROTOCOL:
                 raise LightRefused("bad_request", f"This daemon speaks version {PROTOCOL} of its protocol.")
             return {"v": PROTOCOL, "ok": True, **self._do(client, request)}
-        except (KeyError, TypeError, ValueError, StampError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             code, sentence, retry = "bad_request", f"The request is not understood: {error}.", None
         except LightRefused as refused:
             code, sentence, retry = refused.code, str(refused), refused.retry_s
@@ -160,15 +163,15 @@ class LightDaemon:
             uv = request.get("uv")
             self._core.lease(
                 client,
-                str(request["session"]),
+                text_of(request, "session"),
                 ConsentStamp.from_dict(request.get("consent")),
                 None if uv is None else UvAllowance.from_dict(uv),
             )
         elif what == "on":
-            at = self._core.on(client, str(request["light"]), float(request["level"]))
+            at = self._core.on(client, text_of(request, "light"), float(request["level"]))
             return {"at_ns": round(at * 1e9)}
         elif what == "pulse":
-            light, seconds = str(request["light"]), float(request["seconds"])
+            light, seconds = text_of(request, "light"), float(request["seconds"])
             at = self._core.pulse(client, light, seconds)
             self._note("pulse", light=light, seconds=seconds)
             return {"at_ns": round(at * 1e9)}
@@ -180,12 +183,12 @@ class LightDaemon:
             self._core.release(client)
         elif what == "clear":
             self._refuse_if_not_staff(client, "clears a fault")
-            staff = str(request["staff"])
+            staff = text_of(request, "staff")
             self._core.clear(client, staff)
             self._note("light_check", staff=staff)
         elif what == "new_lamp":
             self._refuse_if_not_staff(client, "says that a lamp is new")
-            light, staff = str(request["light"]), str(request["staff"])
+            light, staff = text_of(request, "light"), text_of(request, "staff")
             measure = self._core.new_lamp(light, staff)
             self._note("new_lamp", light=light, staff=staff, hours=self._hours.hours().get(light, 0.0))
             self._hours.renew(light)
@@ -194,6 +197,7 @@ class LightDaemon:
             return {
                 **self._core.status(),
                 **self._core.interlocks(),
+                "has_uv": self._has_uv,
                 "sensors": readings(self._hardware.senses),
                 "uv_seen": self._hardware.senses.uv_seen(),
                 "lamp_hours": self._hours.hours(),

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from firmware.channel import Channel, ChannelError
+from firmware.channel import Channel, ChannelClosed, ChannelError
 from firmware.stamps import ConsentStamp, UvAllowance
 
 PROTOCOL = 1
@@ -114,6 +114,13 @@ class Lights:
                     self._channel = Channel.connect(self._path, self._timeout)
                 self._channel.send({"v": PROTOCOL, **request}, timeout=self._timeout)
                 answer, _ = self._channel.receive(self._timeout)
+            except ChannelClosed as error:
+                self._hang_up()
+                raise LightsFault(
+                    "unavailable",
+                    "The light daemon hung up: it has ended, or this user is neither its own nor one of its"
+                    " peers.",
+                ) from error
             except ChannelError as error:
                 self._hang_up()
                 raise LightsFault("unavailable", f"The light daemon cannot be reached. {error}") from error

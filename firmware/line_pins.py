@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from hardware.board import Board, DriverMissing
+from hardware.board import Board
 
 
 class LinePins:
     """Every light pin of `board`, requested together as outputs and low until told otherwise.
 
-    `gpiod` is the libgpiod 2 binding. It switches lines and has no PWM, so a dimmed light is refused.
+    `gpiod` is the libgpiod 2 binding. It switches lines and has no PWM; a board profile
+    that asks for some is refused as it is read.
     """
 
     def __init__(self, board: Board, chip: str, gpiod: Any) -> None:
-        dimmed = next((name for name, light in board.lights.items() if light.pwm_hz is not None), None)
-        if dimmed is not None:
-            raise DriverMissing(
-                f"lights.{dimmed}.pwm_hz in board '{board.name}': libgpiod switches lines, it cannot"
-                " dim them; remove pwm_hz, and set the lamp's level by its driver's current."
-            )
         self._values = gpiod.line.Value
         self._lines = {name: light.pin for name, light in board.lights.items() if light.pin is not None}
         settings = gpiod.LineSettings(

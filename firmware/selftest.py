@@ -13,19 +13,24 @@ from typing import Any
 
 from firmware.calibration import lamps_aged, newest_calibration
 from firmware.camera import CameraFrozen, reflectance
+from firmware.clock import vouched_by
 from firmware.grey_card import why_not_to_scan
 from firmware.interlock_check import Result, check_interlocks
+from firmware.latch import FAULT_WORDS
 from firmware.lights import Lights, LightsFault
 from firmware.workbench import Workbench
-from hardware.board import Board, DriverMissing
+from hardware.board import Board, DriverMissing, Light
 from hardware.targets import GREY_REFLECTANCE
 
 # A card seen under a light that is lit comes out within this share of what it should.
 _LEVEL = (0.7, 1.3)
 _DARK = 0.005
+# A UV lamp that was measured, and its photodiode adjusted to that, reads within this share of its irradiance.
+_UV_LEVEL = (0.6, 1.2)
 _LEAST_FREE_BYTES = 2 * 1024**3
 _BUILT = datetime(2026, 1, 1, tzinfo=timezone.utc)
-_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+# The Raspberry Pi's firmware; on a Pi 5 its folder has an address in its name.
+_THROTTLED = "devices/platform/soc*/soc*:firmware/get_throttled"
 _CPU_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 _CPU_HOT_C = 80.0
 # By their key in the light daemon's status, in the order of its `uv_seen`.
@@ -41,7 +46,7 @@ def run_selftest(
     results += check_interlocks(board, state, put, hood_empty)
     status = {"lamp_hours": {}, "lamp_renewals": {}, **_status(state)}
     results += [_lamp_hours(board, status["lamp_hours"]), _calibration(board, state, status)]
-    results += [_storage(state), _clock(), _temperature(), _power()]
+    results += [_storage(state), _clock(board), _temperature(), _power()]
     return results
 
 
@@ -61,7 +66,7 @@ def _light_daemon(state: Path) -> Result:
     if "unavailable" in status:
         return Result("light daemon", False, status["unavailable"])
     latched = status["fault"]
-    found = "no fault latched" if latched is None else f"latched: {latched}"
+    found = "no fault latched" if latched is None else f"latched: {latched}, {FAULT_WORDS.get(latched)}"
     return Result("light daemon", latched is None, found)
 
 
@@ -103,7 +108,24 @@ def _sensed(bench: Workbench, name: str) -> Result:
         words = ["–" if value is None else f"{round(value, 2) + 0.0:.2f}" for value in values[key]]
         found.append(f"{sensor} {', '.join(words)} {unit}")
         wrong += _sensor_wrong(sensor, name, [step["uv_seen"][which] for step in steps], wanted)
+    if wanted[1] and not wrong:
+        wrong += _brightness_wrong(bench.board.lights[name], name, steps[1]["sensors"]["photodiode_w_m2"])
     return Result(check, not wrong, "; ".join(wrong or found) + ("" if wrong else " (off, on, off)"), values)
+
+
+def _brightness_wrong(light: Light, name: str, seen_w_m2: float | None) -> list[str]:
+    """What is wrong with UV light `name` where the photodiode sees `seen_w_m2`; the dose is reckoned by its
+    `irradiance_w_m2`.
+    """
+    wanted = light.irradiance_w_m2 or 0.0
+    low, high = (share * wanted for share in _UV_LEVEL)
+    if seen_w_m2 is None or low <= seen_w_m2 <= high:
+        return []
+    than = "brighter than" if seen_w_m2 > high else "not as bright as"
+    return [
+        f"{name} gives {seen_w_m2:.1f} W/m² by the photodiode, {than} the {wanted:g} W/m² of the profile:"
+        " clean lamp and photodiode, then measure the lamp again"
+    ]
 
 
 def _sensor_wrong(sensor: str, light: str, seen: list[bool | None], wanted: list[bool]) -> list[str]:
@@ -180,9 +202,11 @@ def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> Result
 
 
 def _storage(state: Path) -> Result:
+    """The disk, in the one folder that whoever runs this may write on an installed kiosk."""
+    folder = state / "calibration"
     try:
-        state.mkdir(parents=True, mode=0o700, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=state, prefix=".selftest") as file:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".selftest") as file:
             written = os.urandom(4096)
             file.write(written)
             file.flush()
@@ -190,15 +214,20 @@ def _storage(state: Path) -> Result:
             file.seek(0)
             if file.read() != written:
                 return Result("storage", False, "what was written reads back different")
-        free = shutil.disk_usage(state).free
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Result("storage", False, f"{state} cannot be written: {error.strerror or error}")
+        return Result("storage", False, f"{folder} cannot be written: {error.strerror or error}")
     return Result("storage", free >= _LEAST_FREE_BYTES, f"{free / 1024**3:.1f} GiB free")
 
 
-def _clock() -> Result:
+def _clock(board: Board) -> Result:
     now = datetime.now(timezone.utc)
-    return Result("clock", now > _BUILT, now.isoformat(timespec="seconds"))
+    said = now.isoformat(timespec="seconds")
+    if board.simulated or not board.has_uv:
+        return Result("clock", now > _BUILT, said)
+    by = vouched_by(now.timestamp())
+    why = f"by {by}" if by else "neither a time server nor a battery clock vouches for it, so there is no UV"
+    return Result("clock", now > _BUILT and by is not None, f"{said}, {why}")
 
 
 def _temperature() -> Result:
@@ -208,10 +237,10 @@ def _temperature() -> Result:
     return Result("processor temperature", None, "this machine has no such sensor")
 
 
-def _power() -> Result:
+def _power(system: Path = Path("/sys")) -> Result:
     """The Raspberry Pi's flags: bit 0 under-voltage now, bit 16 since start."""
-    with contextlib.suppress(OSError, ValueError):
-        flags = int(_THROTTLED.read_text(), 16)
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        flags = int(next(system.glob(_THROTTLED)).read_text(), 16)
         if flags & 1:
             return Result("power", False, "under-voltage now: use the supply from the bill of materials")
         if flags & 1 << 16:

@@ -51,15 +51,18 @@ def _asked_of_staff(board: Board, state: Path) -> Callable[[str], None]:
 def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: bool, as_json: bool) -> None:
     """Measure black, flat fields, colour, scale and lamp positions, and keep them as a new calibration.
 
-    The light daemon must run, the capture daemon must not hold a real camera meanwhile. Takes a white card, a
-    colour chart, a matte ball and, for UV, white copy paper; a simulated kiosk has its own.
+    On an installed kiosk run this as dk-capture. The light daemon must run, the capture daemon must not
+    hold a real camera meanwhile. Takes a white card, a colour chart, a matte ball and, for UV, white copy
+    paper; a simulated kiosk has its own.
     """
     from firmware.calibrate import calibrate as measure
+    from firmware.calibrate import led_and_sensor
     from firmware.calibration import write_calibration
     from firmware.workbench import Workbench
     from hardware.targets import reference_chart
 
     profile = load_board(board)
+    led_and_sensor(profile)
     if chart_file is None and not profile.simulated:
         raise click.UsageError("--chart is needed: the colours that the maker measured of this very chart.")
     chart = reference_chart() if chart_file is None else _read_chart_file(chart_file)
@@ -77,8 +80,9 @@ def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: boo
     click.echo(f"{'modelled skins':<26}ΔE00 {skin['de00_mean']:.2f} mean, {skin['de00_p95']:.2f} for 95 %")
     click.echo(f"{'scale':<26}{made.mm_per_px:.4f} mm a pixel")
     for light, off in made.scores.get("lamp_beside_profile_mm", {}).items():
-        x, y, z = made.lamps_mm[light]
-        click.echo(f"{light:<26}at {x:.0f}, {y:.0f}, {z:.0f} mm; {off:.0f} mm beside the profile")
+        x, y, z = (round(value) for value in made.lamps_mm[light])
+        click.echo(f"{light:<26}at {x}, {y}, {z} mm; {off:.0f} mm beside the profile")
+    click.echo("It is kept, and every scan from now on uses it.")
 
 
 def _read_chart_file(path: Path) -> Any:
@@ -105,7 +109,7 @@ def _read_chart_file(path: Path) -> Any:
 def greycard(board: Path, state: Path, as_json: bool) -> None:
     """Look at the grey card under every light; a failed check forbids scanning until one passes.
 
-    Exit status 1 when it failed.
+    On an installed kiosk run this as dk-capture. Exit status 1 when the check failed.
     """
     from firmware.calibration import CalibrationError, lamps_aged, newest_calibration
     from firmware.grey_card import check_grey_card, write_check
@@ -127,11 +131,24 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
         for light, off in check.level_off.items():
             uneven = f"{100 * check.uneven[light]:.1f} %" if light in check.uneven else ""
             mark = "  FAILED" if light in check.failing else ""
-            click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}")
+            click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}".rstrip())
+        click.echo(_grey_verdict(check.failing))
     if aged is not None:
         click.echo(aged, err=True)
     if check.failing:
         raise click.exceptions.Exit(1)
+
+
+def _grey_verdict(failing: tuple[str, ...]) -> str:
+    from firmware.grey_card import LEVEL_LIMIT, UNEVEN_LIMIT
+
+    limits = f"{100 * LEVEL_LIMIT:g} % in level, {100 * UNEVEN_LIMIT:g} % in evenness"
+    if not failing:
+        return f"Every light is within its limits ({limits}): the calibration is still true."
+    return (
+        f"Beyond the limits ({limits}): {', '.join(failing)}. Nobody can be scanned now. Clean lamps and lens"
+        " and check again; if that does not help, run 'dermakiosk calibrate'."
+    )
 
 
 @click.command()
@@ -142,7 +159,9 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
 def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
     """Check lights, interlocks, storage, clock and power; exit status 1 when anything failed.
 
-    The light daemon must run, the capture daemon must not hold a real camera meanwhile.
+    On an installed kiosk run this as dk-capture. The light daemon must run, the capture daemon must not
+    hold a real camera meanwhile. When asked to, put a grey card where the face would be, and open and close
+    the shroud.
     """
     from firmware.selftest import run_selftest
 
@@ -155,5 +174,11 @@ def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
         else:
             mark = {True: "ok", False: "FAILED", None: "not tested"}[result.ok]
             click.echo(f"{result.check:<26}{mark:<12}{result.found}")
-    if any(result.ok is False for result in results):
+    failed = [result.check for result in results if result.ok is False]
+    if not as_json:
+        well = sum(result.ok is True for result in results)
+        untested = sum(result.ok is None for result in results)
+        which = f" ({', '.join(failed)})" if failed else ""
+        click.echo(f"\n{len(results)} checks: {well} ok, {len(failed)} failed{which}, {untested} not tested.")
+    if failed:
         raise click.exceptions.Exit(1)

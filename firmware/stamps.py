@@ -14,6 +14,16 @@ class StampError(ValueError):
     exit_status = 2
 
 
+def text_of(data: Mapping[str, Any], key: str) -> str:
+    """The text under `key`: what a message leaves null or puts as a number names nobody. Raises KeyError,
+    TypeError.
+    """
+    value = data[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key} is no text")
+    return value
+
+
 @dataclass(frozen=True)
 class ConsentStamp:
     """The patient's consent of this session: text version, language, time (with a time zone)."""
@@ -39,7 +49,8 @@ class ConsentStamp:
     def from_dict(cls, data: Any) -> ConsentStamp:
         """The stamp in `data`. Raises StampError."""
         try:
-            return cls(str(data["text_version"]), str(data["language"]), datetime.fromisoformat(data["at"]))
+            at = datetime.fromisoformat(data["at"])
+            return cls(text_of(data, "text_version"), text_of(data, "language"), at)
         except (KeyError, TypeError, ValueError) as error:
             raise StampError("There is no consent of this session.") from error
 
@@ -72,12 +83,12 @@ class UvAllowance:
         """The allowance in `data`. Raises StampError."""
         try:
             allowance = cls(
-                patient_reference=str(data["patient_reference"]),
+                patient_reference=text_of(data, "patient_reference"),
                 screened=data["screened"] is True,
                 eyes_closed_confirmed_at=float(data["eyes_closed_confirmed_at"]),
                 dose_elsewhere_j_m2=float(data.get("dose_elsewhere_j_m2", 0.0)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StampError(f"The UV allowance cannot be understood: {error}.") from error
         if not allowance.dose_elsewhere_j_m2 >= 0.0:
             raise StampError("The UV dose of other kiosks is not a number of J/m² from 0 up.")

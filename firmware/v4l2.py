@@ -15,9 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from firmware.upright import upright
-from hardware.board import Board, Mode
+from hardware.board import Board, CameraProfile, Mode
 
 # Video4Linux2 counts exposure in steps of 100 µs, and 1 means manual for its automatic exposure.
 _EXPOSURE_STEP_US = 100
@@ -27,6 +28,8 @@ _WHITE_BALANCE_K = 5000
 _FRAMES_UNTIL_SET = 4
 # A stamp older than this is on another clock.
 _STALE_NS = 5_000_000_000
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,20 @@ class UsbCamera:
 
     def __init__(self, board: Board, open_capture: Callable[[int | str], Any]) -> None:
         self._profile = profile = board.camera
+        self._has_lamps = not board.room_lit
         self._turn = threading.Lock()
         self._controls: tuple[int, float] | None = None
         self._capture = open_capture(profile.device)
         if not self._capture.isOpened():
             self._capture.release()
             raise OSError(f"camera {profile.device} is not there or is in use")
+        try:
+            self._configure(profile)
+        except OSError:
+            self._capture.release()
+            raise
+
+    def _configure(self, profile: CameraProfile) -> None:
         across = profile.rotate_deg in (90, 270)
         width, height = profile.still.width, profile.still.height
         self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -71,9 +82,19 @@ class UsbCamera:
         self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, width if across else height)
         self._capture.set(cv2.CAP_PROP_FPS, profile.still.fps)
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self._capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, _MANUAL_EXPOSURE)
-        self._capture.set(cv2.CAP_PROP_AUTO_WB, 0)
+        locked = {
+            "exposure": self._capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, _MANUAL_EXPOSURE),
+            "white balance": self._capture.set(cv2.CAP_PROP_AUTO_WB, 0),
+        }
         self._capture.set(cv2.CAP_PROP_WB_TEMPERATURE, _WHITE_BALANCE_K)
+        loose = " and ".join(name for name, done in locked.items() if not done)
+        if loose and not self._has_lamps:
+            # To try the kiosk out, a webcam will do as it is; its colours are those of the room anyway.
+            log.warning("camera not locked", automatic=loose)
+        elif loose:
+            raise OSError(
+                f"camera {profile.device} keeps its {loose} automatic: use one that lets them be set by hand"
+            )
 
     def prepare(self, mode: str, exposure_us: int, gain: float) -> None:
         """Set exposure time and gain; returns when frames taken before are past. Raises OSError."""
@@ -114,12 +135,22 @@ class UsbCamera:
         """Nobody listens in here."""
 
     def close(self) -> None:
-        self._capture.release()
+        """Raises TimeoutError, and leaves the camera be, while a call hangs in it: to let go of it under that
+        call's feet would take the process down.
+        """
+        if not self._turn.acquire(timeout=self._profile.deadline_s):
+            raise TimeoutError("a call hangs in the camera, which is left behind")
+        try:
+            self._capture.release()
+        finally:
+            self._turn.release()
 
     def _set(self, exposure_us: int, gain: float) -> None:
         if self._controls == (exposure_us, gain):
             return
-        self._capture.set(cv2.CAP_PROP_EXPOSURE, max(1, round(exposure_us / _EXPOSURE_STEP_US)))
+        steps = max(1, round(exposure_us / _EXPOSURE_STEP_US))
+        if not self._capture.set(cv2.CAP_PROP_EXPOSURE, steps) and self._has_lamps:
+            raise OSError(f"the camera does not take an exposure time of {exposure_us / 1000:g} ms")
         self._capture.set(cv2.CAP_PROP_GAIN, gain)
         for _ in range(_FRAMES_UNTIL_SET):
             self._grab()

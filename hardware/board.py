@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hardware.header import HEADERS, I2C, SPI, Header
+from hardware.coherence import UVA_NM, incoherences
+from hardware.header import HEADERS, Header
 from hardware.simulation import Simulation
 
 if sys.version_info >= (3, 11):
@@ -18,14 +19,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-UVA_NM = (315, 400)
 BOARDS = Path(__file__).parent / "boards"
 
 Pin = Annotated[int, Field(ge=0, le=255)]
 LightName = Annotated[str, Field(pattern=r"^(white|parallel|cross|uv365|dir[0-7])$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Part = Annotated[str, Field(min_length=1, max_length=40)]
+_LIST = Field(strict=False)
+Part = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# What a profile of ours takes, many times over; what is larger is something else.
+_LARGEST = 64 * 1024
 
 
 class BoardError(ValueError):
@@ -45,7 +48,8 @@ class DriverMissing(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: what is meant as a number is written as one, and true is no pin. TOML has no tuples.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Mode(_Strict):
@@ -79,7 +83,7 @@ class CameraProfile(_Strict):
     sensor: Literal["srgb", "bayer"] | None = None
     deadline_s: Annotated[float, Field(gt=0, le=10)] = 2.0
     device: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^/dev/")] = 0
-    sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
+    sharpness_at_least: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class Light(_Strict):
@@ -104,9 +108,9 @@ class Light(_Strict):
     exposure_us: Annotated[int, Field(gt=0, le=500_000)]
     gain: Positive = 1.0
     white_counts: Positive
-    colour_gains: tuple[Positive, Positive] = (1.0, 1.0)
-    expect: tuple[Positive, Positive] = (0.010, 0.97)
-    position_mm: tuple[float, float, float] | None = None
+    colour_gains: Annotated[tuple[Positive, Positive], _LIST] = (1.0, 1.0)
+    expect: Annotated[tuple[Positive, Positive], _LIST] = (0.010, 0.97)
+    position_mm: Annotated[tuple[Finite, Finite, Finite], _LIST] | None = None
     led: Literal["d65", "blue-pump-ra90", "violet-pump-6500k"] | None = None
     rated_h: Positive | None = None
 
@@ -121,7 +125,7 @@ class Interlocks(_Strict):
     A switch reads high while the shroud is closed; a cut wire reads as an open shroud.
     """
 
-    shroud_pins: tuple[Pin, Pin]
+    shroud_pins: Annotated[tuple[Pin, Pin], _LIST]
     one_shot_s: Annotated[float, Field(gt=0, le=2.0)]
 
 
@@ -254,114 +258,24 @@ class Board(_Strict):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Board:
-        problems = [
-            *_pin_problems(self),
-            *_driver_problems(self),
-            *_uv_problems(self),
-            *_simulation_problems(self),
-        ]
-        for name, light in self.lights.items():
-            problems += _light_problems(name, light, self)
+        problems = list(incoherences(self))
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
 
-def _pin_problems(board: Board) -> Iterator[str]:
-    used = list(board.pins.values())
-    for pin in sorted({pin for pin in used if used.count(pin) > 1}):
-        yield f"pin {pin} is used twice: {', '.join(key for key, at in board.pins.items() if at == pin)}"
-    if board.room_lit:
-        for key in board.pins:
-            yield f"{key} must go: pin_factory = 'none' means that there are no pins"
-    header = board.connector
-    if header is None:
-        return
-    for key, pin in board.pins.items():
-        if pin not in header.at:
-            yield f"{key} = {pin} is not on the header of '{board.header}'"
-        elif key.startswith("lights.") and pin in header.pulled_up:
-            yield f"{key} = {pin} idles high at power-on, which would light the lamp: take another pin"
-        elif board.sensors is not None and header.at[pin] in I2C:
-            yield f"{key} = {pin} carries the I2C bus of the sensors: take another pin"
-        elif board.key_store == "tpm2" and header.at[pin] in SPI:
-            yield f"{key} = {pin} carries the SPI bus of the TPM: take another pin"
-
-
-def _driver_problems(board: Board) -> Iterator[str]:
-    if "white" not in board.lights:
-        yield "lights.white is missing: positioning and every measurement need it"
-    if not board.simulated:
-        for key, value in {"camera.driver": board.camera.driver, "pin_factory": board.pin_factory}.items():
-            if value in ("simulated", "mock"):
-                yield f"{key} = '{value}' needs simulated = true"
-        if "simulation" in board.model_fields_set:
-            yield "[simulation] needs simulated = true"
-    if board.pin_factory in ("lgpio", "gpiod") and board.header is None:
-        yield f"header is missing: pin_factory = '{board.pin_factory}' needs to know which pins there are"
-    if (board.pin_factory == "gpiod") != (board.gpio_chip is not None):
-        yield "gpio_chip belongs to pin_factory = 'gpiod' (for example '/dev/gpiochip0'), and to no other"
-    if board.camera.driver == "v4l2" and not isinstance(board.camera.device, str):
-        yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
-
-
-def _uv_problems(board: Board) -> Iterator[str]:
-    """What a board with a UV lamp must have; the rules without which none is lit."""
-    if not board.has_uv:
-        return
-    if board.interlocks is None:
-        yield "interlocks is missing: a board with UV has a shroud with two switches"
-    if board.sensors is None and not board.simulated:
-        yield "sensors is missing: a board with UV has a photodiode, a current sense and a thermometer"
-    if board.eye_protection == "none":
-        yield "eye_protection = 'none' is for boards without UV"
-    if board.eye_protection == "goggles":
-        yield "eye_protection = 'goggles' has no detector in this version: use 'closed_eyes'"
-    sensors = board.sensors
-    if sensors is not None:
-        channels = [sensors.photodiode, sensors.lamp_current, sensors.lamp_temperature]
-        if len({sensor.channel for sensor in channels}) < len(channels):
-            yield "sensors: two sensors share a channel of the ADC"
-
-
-def _simulation_problems(board: Board) -> Iterator[str]:
-    """Faults of lamps that there are not."""
-    simulation, opens = board.simulation, board.simulation.patient_opens_shroud_at
-    named = {"dead_lamps": simulation.dead_lamps, "stuck_lamps": simulation.stuck_lamps}
-    if opens is not None:
-        named["patient_opens_shroud_at.light"] = (opens.light,)
-    for key, lights in named.items():
-        for light in lights:
-            if light not in board.lights:
-                yield f"simulation.{key} = '{light}' is no light of this board: name one of lights"
-
-
-def _light_problems(name: str, light: Light, board: Board) -> Iterator[str]:
-    if light.pin is None and (name != "white" or not board.room_lit):
-        yield f"lights.{name}.pin is missing"
-    if name.startswith("uv") and not light.is_uv:
-        yield f"lights.{name}.wavelength_nm must be {UVA_NM[0]}…{UVA_NM[1]} for UV"
-    if light.is_uv and light.irradiance_w_m2 is None:
-        yield f"lights.{name} is UV: irradiance_w_m2 at the eye plane is needed"
-    if light.is_uv and light.pwm_hz is not None:
-        yield f"lights.{name} is UV: it is switched, so pwm_hz must go"
-    if name.startswith("dir") and light.position_mm is None:
-        yield f"lights.{name}.position_mm is missing"
-    if light.expect[0] >= light.expect[1]:
-        yield f"lights.{name}.expect must be a band: lower bound first"
-    if light.calibrated_on == "simulated" and not board.simulated:
-        yield f"lights.{name}.calibrated_on must be a date on a board that is not simulated"
-    if light.white_counts + board.camera.black_level >= 2**board.camera.bits:
-        yield f"lights.{name}.white_counts is beyond what camera.bits can count"
-
-
 def load_board(path: Path) -> Board:
     """The board profile at `path`. Raises BoardError, which names each wrong key with the reason."""
     try:
-        data = tomllib.loads(Path(path).read_text())
+        with Path(path).open("rb") as file:
+            text = file.read(_LARGEST + 1)
     except OSError as error:
         raise BoardError(path, [f"it cannot be read ({error.strerror or error})"]) from error
-    except ValueError as error:
+    if len(text) > _LARGEST:
+        raise BoardError(path, [f"it is larger than {_LARGEST // 1024} KiB, so it is something else"])
+    try:
+        data = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
         raise BoardError(path, [f"it is no TOML ({error})"]) from error
     try:
         return Board.model_validate(data)
@@ -369,10 +283,17 @@ def load_board(path: Path) -> Board:
         raise BoardError(path, [line for item in error.errors() for line in _problems(item)]) from error
 
 
+_UNION = re.compile(r"constrained-\w+|date|literal\[.*\]|\[key\]|lax-or-strict.*|tuple.*|json-or-python.*")
+
+
 def _problems(item: Any) -> list[str]:
     """One finding of pydantic's as lines that begin with the key."""
-    key = ".".join(str(part) for part in item["loc"] if part not in ("constrained-str", "[key]"))
+    key = ".".join(str(part) for part in item["loc"] if not _UNION.fullmatch(str(part)))
+    if item["type"] == "missing":
+        return [f"{key} is missing"]
+    if item["type"] == "extra_forbidden":
+        return [f"{key} is no key of a board profile: is it misspelt, or in the wrong table?"]
     lines = str(item["msg"]).removeprefix("Value error, ").splitlines()
-    if item["type"] in ("value_error", "missing", "extra_forbidden") or isinstance(item["input"], dict):
+    if item["type"] == "value_error" or isinstance(item["input"], dict):
         return [f"{key}: {line}" if key else line for line in lines]
     return [f"{key} = {item['input']!r}: {line}" for line in lines]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import click
 
-from hardware.board import Board, BoardError, Light, load_board
+from hardware.board import Board, BoardError, Light, Limits, load_board
 
+# Staff are told of a lamp that has to be measured so many days before it locks.
+_SOON_DAYS = 30
 _PROFILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -57,20 +60,38 @@ def wiring(file: Path, out: Path) -> None:
 
 def warnings(profile: Board) -> list[str]:
     """What a usable profile still lacks, one sentence each."""
-    said = []
-    for name, light in profile.lights.items():
-        if not light.is_uv:
-            continue
-        design = profile.limits.uv_design_w_m2
-        if (light.irradiance_w_m2 or 0) > design:
-            said.append(f"lights.{name} is brighter than the design value of {design:g} W/m².")
-        if light.calibrated_on is None:
-            said.append(
-                f"lights.{name}.calibrated_on is missing: this lamp stays locked until it is measured."
-            )
+    today = datetime.now(timezone.utc).date()
+    said = [
+        f"lights.{name}{why}"
+        for name, light in profile.lights.items()
+        if light.is_uv and (why := _why_locked(light, profile.limits, today)) is not None
+    ]
     if profile.room_lit:
         said.append("there are no lamps: white-light measures only, in the light of the room.")
     return said
+
+
+def _why_locked(light: Light, limits: Limits, today: date) -> str | None:
+    """Why the UV lamp `light` is locked, will be soon, or is brighter than it should be; else None."""
+    irradiance, design, lockout = light.irradiance_w_m2 or 0.0, limits.uv_design_w_m2, limits.uv_lockout_w_m2
+    measured = light.calibrated_on
+    if irradiance > lockout:
+        return f".irradiance_w_m2 is above the lock-out of {lockout:g} W/m²: this lamp stays locked."
+    if measured is None:
+        return ".calibrated_on is missing: this lamp stays locked until it is measured."
+    if isinstance(measured, date):
+        age = (today - measured).days
+        left = limits.uv_calibration_days + 1 - age
+        if age < 0:
+            return f".calibrated_on lies in the future: this lamp stays locked until {measured} (UTC)."
+        if left <= 0:
+            since = today + timedelta(days=left)
+            return f".calibrated_on is {age} days ago: this lamp is locked since {since}. Measure it again."
+        if left <= _SOON_DAYS:
+            return f".calibrated_on is {age} days ago: this lamp is locked in {left} days. Measure it again."
+    if irradiance > design:
+        return f" is brighter than the design value of {design:g} W/m²."
+    return None
 
 
 def _describe(profile: Board) -> None:
@@ -78,16 +99,26 @@ def _describe(profile: Board) -> None:
     eyes = profile.eye_protection.replace("_", " ")
     click.echo(
         f"{profile.name}{simulated}: camera {profile.camera.driver}, engine {profile.engine}, "
-        f"keys in {profile.key_store}, eyes: {eyes}"
+        f"keys in {profile.key_store}, eye protection: {eyes}"
     )
-    click.echo(f"{'light':<10}{'pin':>5}{'mA':>6}{'nm':>6}{'W/m²':>8}  calibrated")
+    click.echo(f"{'':<16}{'GPIO':>5}{'header':>8}{'mA':>6}{'nm':>6}{'W/m²':>8}  measured on")
     for name, light in profile.lights.items():
-        click.echo(f"{name:<10}{_row(light)}".rstrip())
+        click.echo(f"{name:<16}{_row(light, profile)}".rstrip())
+    if profile.interlocks is not None:
+        for n, pin in enumerate(profile.interlocks.shroud_pins, 1):
+            click.echo(f"shroud switch {n:<2}{pin:>5}{_header_pin(pin, profile):>8}".rstrip())
 
 
-def _row(light: Light) -> str:
-    """Pin, current, wavelength, irradiance and its date; blank where the profile says nothing."""
-    pin = "room" if light.pin is None else light.pin
-    numbers = f"{pin:>5}{light.current_ma or '':>6}{light.wavelength_nm or '':>6}"
+def _row(light: Light, profile: Board) -> str:
+    """Line, header pin, current, wavelength, irradiance, its date; blank where the profile says nothing."""
+    if light.pin is None:
+        return f"{'room':>5}"
+    numbers = f"{light.pin:>5}{_header_pin(light.pin, profile):>8}"
+    numbers += f"{light.current_ma or '':>6}{light.wavelength_nm or '':>6}"
     irradiance = "" if light.irradiance_w_m2 is None else f"{light.irradiance_w_m2:g}"
-    return f"{numbers}{irradiance:>8}  {light.calibrated_on or ''}"
+    never = "never: locked" if light.is_uv else ""
+    return f"{numbers}{irradiance:>8}  {light.calibrated_on or never}"
+
+
+def _header_pin(line: int, profile: Board) -> int | str:
+    return "" if profile.connector is None else profile.connector.at[line]

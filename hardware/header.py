@@ -29,13 +29,14 @@ class Header:
     """A 40-pin header: `at` gives the header pin of a GPIO line, `names` what the maker calls the line.
 
     `pulled_up` lines idle high from power-on until a driver takes them: no lamp may hang there. A pull-down
-    of `pull_down_ohm` goes to ground at every gate.
+    of `pull_down_ohm` goes to ground at every gate. The kernel's number of the bus at I2C is `i2c_bus`.
     """
 
     at: Mapping[int, int]
     names: Mapping[int, str]
     pulled_up: frozenset[int]
     pull_down_ohm: int
+    i2c_bus: int
 
 
 def _read(table: str) -> list[tuple[int, int, str]]:
@@ -46,19 +47,20 @@ def _read(table: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _header(table: str, pulled_up: range, pull_down_ohm: int) -> Header:
+def _header(table: str, pulled_up: range, pull_down_ohm: int, i2c_bus: int) -> Header:
     rows = _read(table)
     return Header(
         at={line: pin for line, pin, _ in rows},
         names={line: name for line, _, name in rows},
         pulled_up=frozenset(pulled_up),
         pull_down_ohm=pull_down_ohm,
+        i2c_bus=i2c_bus,
     )
 
 
 HEADERS: Mapping[str, Header] = {
     # BCM2711 and RP1 alike: lines 0 to 8 have their pull-ups on at power-on, the others pull-downs.
-    "raspberrypi": _header(_RASPBERRYPI, range(9), 10_000),
+    "raspberrypi": _header(_RASPBERRYPI, range(9), 10_000, i2c_bus=1),
     # The carrier's level shifters are weak: anything below 50 kΩ bends their levels.
-    "jetson-orin-nano": _header(_JETSON_ORIN_NANO, range(0), 100_000),
+    "jetson-orin-nano": _header(_JETSON_ORIN_NANO, range(0), 100_000, i2c_bus=7),
 }

@@ -83,6 +83,8 @@ def scan(board: Path, out: Path, patient: SimulatedPatient) -> None:
         sys.exit(stopped.exit_status)
     for light, reason in capture.missing.items():
         click.echo(f"There is no {light} frame: {reason}", err=True)
+    if profile.room_lit:
+        click.echo("There are no lamps: white-light measures only, in the light of the room.", err=True)
     click.echo(f"{out}: {len(capture.frames)} frames, {findings} findings, {len(outcome.overlays)} overlays.")
 
 

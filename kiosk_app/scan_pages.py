@@ -78,14 +78,15 @@ def result_facts(session: Session) -> dict[str, object]:
         raise NotFound
     findings = kiosk.records.findings(scan) or {"findings": [], "quality": []}
     figures = kiosk.records.scan(scan).figures
-    overlays = figures.get("overlays", [])
+    overlays, missing = figures.get("overlays", []), figures.get("missing", {})
     chosen = request.args.get("picture")
     return {
         "scan": scan,
         "cards": cards(findings["findings"]),
         "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
         "chosen": chosen if chosen in overlays else None,
-        "uv_left_out": sentences.UV_LEFT_OUT.get(figures.get("missing", {}).get("uv365")),
+        "uv_left_out": sentences.UV_LEFT_OUT.get(missing.get("uv365")),
+        "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
         "sent": kiosk.records.scan(scan).state in ("handed_over", "stored"),
     }
 

@@ -57,6 +57,11 @@ UV_LEFT_OUT: dict[str, LazyString] = {
     ),
 }
 
+# What a result says of a board without lamps of its own.
+ROOM_LIGHT: LazyString = _(
+    "Your pictures were taken in white light only, that of this room. Their colours are as good as it is."
+)
+
 
 @dataclass(frozen=True)
 class Trouble:

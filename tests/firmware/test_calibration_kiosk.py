@@ -118,13 +118,16 @@ def test_a_dark_frame_stays_dark_after_calibration(calibrated):
 
 def test_the_grey_card_passes_after_calibration_and_a_changed_lens_fails_it(calibrated, kiosk, tmp_path):
     board = load_board(kiosk.board)
-    assert run(greycard, kiosk.board, kiosk.state).exit_code == 0
+    passed = run(greycard, kiosk.board, kiosk.state)
+    assert passed.exit_code == 0
+    assert "the calibration is still true" in passed.output
     calibration = newest_calibration(kiosk.state, board)
     assert why_not_to_scan(kiosk.state, board, calibration) is None
     changed = small(tmp_path, **{"uneven = 0.3": "uneven = 0.45"})
     failed = run(greycard, changed, kiosk.state)
     assert failed.exit_code == 1
     assert "FAILED" in failed.output
+    assert "Nobody can be scanned now" in failed.output
     with pytest.raises(CaptureFault) as refused:
         taken(kiosk)
     assert refused.value.code == "not_calibrated"
@@ -214,6 +217,7 @@ def test_the_self_test_names_a_dead_lamp(calibrated, kiosk, tmp_path):
     result = run(selftest, board, kiosk.state)
     assert result.exit_code == 1
     assert [line.split()[1] for line in result.output.splitlines() if "FAILED" in line] == ["parallel"]
+    assert "ok, 1 failed (light parallel), " in result.output.splitlines()[-1]
 
 
 def test_without_a_light_daemon_the_self_test_says_so_and_goes_on(tmp_path):

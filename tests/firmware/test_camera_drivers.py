@@ -218,8 +218,9 @@ def test_the_board_names_picamera2_and_gets_it(board, tmp_path, monkeypatch, mod
 class FakeCapture:
     """A cv2.VideoCapture of a USB camera at 50 frames a second, whose queue holds one frame."""
 
-    def __init__(self, device, fault=None):
+    def __init__(self, device, fault=None, refuses=()):
         self.device, self.fault, self.settings, self.released = device, fault, {}, False
+        self.refuses, self.hanging, self.let_go = refuses, threading.Event(), threading.Event()
         self.value, self.waited_s = (60, 120, 180), 0.0
         self._next = time.monotonic()
 
@@ -227,6 +228,8 @@ class FakeCapture:
         return self.fault != "absent"
 
     def set(self, setting, value):
+        if setting in self.refuses:
+            return False
         self.settings[setting] = value
         return True
 
@@ -238,7 +241,9 @@ class FakeCapture:
         if self.fault == "unplugged":
             return False
         if self.fault == "hangs":
-            threading.Event().wait(1.0)
+            self.hanging.set()
+            self.let_go.wait(10.0)
+            self.hanging.clear()
             return False
         self._next = max(self._next + 0.02, time.monotonic() - 0.02)
         time.sleep(max(0.0, self._next - time.monotonic()))
@@ -250,6 +255,7 @@ class FakeCapture:
         return True, np.full((48, 64, 3), self.value, np.uint8)
 
     def release(self):
+        assert not self.hanging.is_set(), "released under the feet of a call"
         self.released = True
 
 
@@ -322,6 +328,47 @@ def test_a_usb_camera_that_is_not_there_is_named_and_let_go(board):
     with pytest.raises(OSError, match="camera 0 is not there"):
         UsbCamera(board, lambda device: capture)
     assert capture.released
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [(cv2.CAP_PROP_AUTO_EXPOSURE, "exposure"), (cv2.CAP_PROP_AUTO_WB, "white balance")],
+)
+def test_a_usb_camera_that_cannot_be_locked_is_refused_where_there_are_lamps(board, setting, named):
+    capture = FakeCapture(0, refuses=[setting])
+    with pytest.raises(OSError, match=f"keeps its {named} automatic"):
+        UsbCamera(board, lambda device: capture)
+    assert capture.released
+    UsbCamera(load_board(BOARDS / "laptop.toml"), lambda device: FakeCapture(0, refuses=[setting])).close()
+
+
+def test_a_usb_camera_that_does_not_take_an_exposure_time_is_an_error(usb):
+    camera, capture = usb
+    capture.refuses = [cv2.CAP_PROP_EXPOSURE]
+    with pytest.raises(OSError, match="does not take an exposure time of 5 ms"):
+        camera.prepare("still", 5000, 1.0)
+
+
+def test_a_usb_camera_is_not_let_go_of_under_the_feet_of_a_call_that_hangs(usb):
+    camera, capture = usb
+    capture.fault = "hangs"
+    failed = []
+
+    def expose():
+        with pytest.raises(OSError) as caught:
+            camera.expose("still", 5000, 1.0, 0)
+        failed.append(caught)
+
+    call = threading.Thread(target=expose)
+    call.start()
+    assert capture.hanging.wait(10.0)
+    with pytest.raises(TimeoutError, match="left behind"):
+        camera.close()
+    assert not capture.released
+    capture.let_go.set()
+    call.join(10.0)
+    camera.close()
+    assert capture.released and failed
 
 
 def test_the_real_opencv_says_when_there_is_no_such_camera(board, tmp_path):

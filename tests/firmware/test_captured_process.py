@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from firmware.capture_client import GUIDANCE, CaptureClient, CaptureFault
-from firmware.channel import Channel
+from firmware.channel import Channel, ChannelError
 from firmware.lights import Lights
 from firmware.stamps import ConsentStamp
 from kiosk_app.demo.supervisor import START_ME_AGAIN
@@ -126,6 +127,33 @@ def test_no_picture_is_taken_without_consent(kiosk, session):
         assert answer["code"] == "no_consent"
         assert fds == []
     assert kiosk.history() == []
+
+
+def test_clients_beyond_a_bound_are_hung_up_on_and_the_others_served(kiosk, client, session):
+    silent: list[Channel] = []
+    for _ in range(20):
+        until(lambda: connects(kiosk, silent))
+    until(lambda: sum(channel.peer_gone() for channel in silent) == 4)
+    for channel in silent:
+        channel.close()
+    until(lambda: served(client))
+    assert client.preview(session, consent()).guidance in GUIDANCE
+    client.end(session)
+
+
+def connects(kiosk, channels):
+    """Whether one more connection was made; not while as many wait as the kernel lets."""
+    with contextlib.suppress(ChannelError):
+        channels.append(Channel.connect(kiosk.capture_socket, 2))
+        return True
+    return False
+
+
+def served(client):
+    try:
+        return client.status()["state"] == "idle"
+    except CaptureFault:
+        return False
 
 
 def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client, session):

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from hardware.board import BOARDS
-from tests.support.kiosk_daemons import ROOT, SIMULATED, small_board
+from tests.support.kiosk_daemons import ROOT, SIMULATED, Daemon, small_board
 
 REAL = BOARDS / "raspberrypi5.toml"
+LAPTOP = BOARDS / "laptop.toml"
 
 
 def dermakiosk(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -59,6 +60,23 @@ def test_a_board_that_is_wrong_is_one_sentence(tmp_path):
     result = dermakiosk("lightd", "--board", bad, "--state", tmp_path / "k")
     assert result.returncode == 2
     assert "limits.uv_pulse_s = 2.0" in result.stderr
+
+
+def test_a_laptop_is_told_at_once_that_it_cannot_be_calibrated(tmp_path):
+    result = dermakiosk("calibrate", "--board", LAPTOP, "--state", tmp_path / "k")
+    assert result.returncode == 2
+    assert "'laptop' has no lamps of its own" in result.stderr
+
+
+def test_the_light_daemon_of_a_laptop_says_that_it_has_no_uv_lamp(tmp_path):
+    daemon = Daemon("lightd", LAPTOP, tmp_path / "k")
+    try:
+        said = dermakiosk("lights", "status", "--state", tmp_path / "k")
+    finally:
+        daemon.end()
+    assert said.returncode == 0
+    assert "none on this board" in said.stdout
+    assert "cannot be read" not in said.stdout
 
 
 def test_a_peer_is_a_user_of_this_machine_by_name_or_number(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from firmware.camera import CameraFrozen, open_camera, to_srgb, watched
 from firmware.channel import Channel, ChannelClosed, ChannelError, ChannelTimeout, Listener
 from firmware.guidance import guide, look_for_face
+from firmware.lights import Lights, LightsFault
 from firmware.memory import adopt, publish
 from firmware.pins import open_light_hardware
 from firmware.stamps import StampError, UvAllowance
@@ -42,6 +43,13 @@ def face(x=0.5, y=0.47, width=0.52, turned=0.0):
 )
 def test_guidance_tells_which_way(found, code):
     assert guide(PICTURE, found, None) == code
+
+
+@pytest.mark.parametrize(("breadth", "code"), [(80, "too_far"), (140, "hold_still"), (200, "too_near")])
+def test_before_a_webcam_a_face_is_near_enough_while_it_is_whole(breadth, code):
+    picture = np.full((360, 640, 3), 120, np.uint8)
+    found = StandInFace((0, 0, 1, 1), landmarks((320, 0.47 * 360), breadth))
+    assert guide(picture, found, None) == code
 
 
 def test_closed_eyes_are_asked_to_open_once_the_face_is_in_its_place():
@@ -178,3 +186,26 @@ def test_a_dose_from_elsewhere_that_is_no_dose_is_refused(dose):
     data = UvAllowance("p", True, 0.0).to_dict() | {"dose_elsewhere_j_m2": dose}
     with pytest.raises(StampError):
         UvAllowance.from_dict(data)
+
+
+@pytest.mark.parametrize(("peers", "welcome"), [((), False), ((os.getuid(),), True)])
+def test_only_its_own_user_and_its_peers_may_talk_to_a_daemon(tmp_path, monkeypatch, peers, welcome):
+    with monkeypatch.context() as another:
+        another.setattr(os, "getuid", lambda: 54_321)
+        listener = Listener(tmp_path / "light.sock", peers)
+    lights = Lights(tmp_path / "light.sock", timeout=0.5)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(refusal_of(lights.status)))
+    asking.start()
+    channel = listener.accept(5.0)
+    assert (channel is not None) is welcome
+    asking.join(5.0)
+    assert ("nor one of its peers" in answers[0]) is not welcome
+    lights.close()
+    listener.close()
+
+
+def refusal_of(ask):
+    with pytest.raises(LightsFault) as refused:
+        ask()
+    return str(refused.value)

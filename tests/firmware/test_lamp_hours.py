@@ -204,7 +204,7 @@ def test_the_light_daemon_counts_shows_and_renews(tmp_path):
         daemon = Daemon("lightd", small_board(tmp_path), state)
         shown = CliRunner().invoke(lights_command, ["status", "--state", str(state)])
         said = dict(line.split("  ", 1) for line in shown.output.splitlines())
-        assert said["white, hours"].strip() == "2.00"
+        assert said["hours of white"].strip() == "2.00"
         assert said["shroud"].strip() == "closed"
         assert said["photodiode"].endswith("W/m²")
         new = ["new-lamp", "--state", str(state), "--staff", "nurse", "--light"]

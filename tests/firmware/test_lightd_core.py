@@ -265,6 +265,84 @@ def test_a_pin_that_fails_latches_a_fault():
     assert world.faults == ["pin_failed"]
 
 
+def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch):
+    world = leased()
+    lit_when_written = []
+
+    def half_set(light, level):
+        world._write(light, level)
+        raise OSError("it went high, and the driver failed")
+
+    monkeypatch.setattr(world, "set", half_set)
+    monkeypatch.setattr(world, "latch", lambda *_: lit_when_written.append(world.levels["uv365"]))
+    with pytest.raises(LightRefused):
+        world.core.pulse(1, "uv365", 0.5)
+    assert lit_when_written == [0.0]
+
+
+@pytest.mark.parametrize("ask", ["pulse", "on"])
+def test_nothing_is_lit_while_another_pin_does_not_go_low(monkeypatch, ask):
+    world = leased()
+    world.core.on(1, "white", 1.0)
+    world.advance(0.4, beat=1)
+
+    def all_low():
+        raise OSError("the driver of white failed")
+
+    monkeypatch.setattr(world, "all_low", all_low)
+    with pytest.raises(LightRefused) as caught:
+        world.core.pulse(1, "uv365", 0.5) if ask == "pulse" else world.core.on(1, "cross", 1.0)
+    assert caught.value.code == "fault"
+    assert {name for name, level in world.levels.items() if level} == {"white"}
+
+
+def test_staff_cannot_clear_a_fault_while_a_pin_still_does_not_go_low(monkeypatch):
+    world = leased()
+    works, fails = world.all_low, OSError("the driver failed")
+
+    def all_low():
+        works()
+        raise fails
+
+    monkeypatch.setattr(world, "all_low", all_low)
+    world.hang_up(1)
+    world.advance(0.5)
+    with pytest.raises(LightRefused) as caught:
+        world.clear_by_staff()
+    assert (caught.value.code, world.core.status()["fault"]) == ("pin_failed", "pin_failed")
+    monkeypatch.setattr(world, "all_low", works)
+    world.core.clear(9, "nurse")
+    monkeypatch.setattr(world, "all_low", all_low)
+    world.advance(0.4)
+    assert (world.core.status()["check"], world.core.status()["fault"]) == ("failed", "pin_failed")
+
+
+def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch):
+    world = leased()
+    looked = []
+    real = world.latched
+    monkeypatch.setattr(world, "latched", lambda: looked.append(world.levels.get("uv365", 0.0)) or real())
+    world.core.pulse(1, "uv365", 0.9)
+    for ask in (
+        lambda: world.core.pulse(1, "uv365", 0.5),
+        lambda: world.core.pulse(2, "uv365", 0.5),
+        lambda: world.core.clear(2, "nurse"),
+        lambda: world.core.new_lamp("uv365", "nurse"),
+        lambda: world.core.lease(2, "s2", CONSENT, world.allowance()),
+    ):
+        with pytest.raises(LightRefused):
+            ask()
+    assert world.levels["uv365"] == 1.0
+    assert set(looked) == {0.0}
+
+
+def test_a_pulse_whose_client_gave_up_on_a_slow_disk_is_not_lit():
+    world = leased()
+    world.ledger_takes = 2.5
+    assert refused(world) == "no_lease"
+    assert world.uv_intervals() == []
+
+
 def test_lights_never_flash_faster_than_three_times_a_second():
     world = leased()
     world.core.on(1, "white", 1.0)

@@ -52,11 +52,6 @@ def test_a_libgpiod_line_that_fails_keeps_no_other_from_going_low():
     assert lights.values[23] is Value.INACTIVE
 
 
-def test_libgpiod_cannot_dim_and_says_which_line_to_change():
-    with pytest.raises(DriverMissing, match=r"lights\.white\.pwm_hz"):
-        open_real_pins(a_board("gpiod"), {"gpiod": libgpiod()}.__getitem__)
-
-
 def test_lgpio_is_gpiozeros_own_factory():
     factory = MockFactory(pin_class=MockPWMPin)
     hardware = open_real_pins(a_board("lgpio"), lgpio(factory))

@@ -16,6 +16,7 @@ import pytest
 from firmware.channel import Channel
 from firmware.lightd import LightDaemon
 from firmware.lights import Lights, LightsFault
+from firmware.stamps import UvAllowance
 from hardware.board import load_board
 from hardware.simulated.pins import PinReader
 from tests.support.kiosk_daemons import (
@@ -224,6 +225,47 @@ def test_nonsense_is_answered_and_harms_nobody(daemon, state, lights):
     os.write(raw.fileno(), b"\xff\x00 no json")
     raw.close()
     assert lights.status()["lit"] == {"white": 1.0}
+
+
+HUGE = 10**400
+PATIENT = UvAllowance("p1", True, 0.0).to_dict()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"do": "on", "light": "white", "level": HUGE},
+        {"do": "on", "light": ["white"], "level": 1.0},
+        {"do": "pulse", "light": "uv365", "seconds": HUGE},
+        {"do": "lease", "session": None, "consent": consent().to_dict(), "uv": None},
+        {"do": "lease", "session": "s", "consent": consent().to_dict() | {"language": None}, "uv": None},
+        {"do": "lease", "session": "s", "consent": consent().to_dict(), "uv": []},
+        {
+            "do": "lease",
+            "session": "s",
+            "consent": consent().to_dict(),
+            "uv": PATIENT | {"patient_reference": None},
+        },
+        {
+            "do": "lease",
+            "session": "s",
+            "consent": consent().to_dict(),
+            "uv": PATIENT | {"eyes_closed_confirmed_at": HUGE},
+        },
+        {"do": "clear", "staff": "\ud800"},
+        {"do": ["on"] * 1000},
+    ],
+    ids=lambda request: str(request)[:60],
+)
+def test_values_that_no_client_of_ours_sends_are_refused(daemon, state, request_):
+    with Channel.connect(state / "run" / "light.sock", 2) as channel:
+        channel.send({"v": 1, **request_})
+        answer, _ = channel.receive(2)
+        assert (answer["ok"], answer["code"]) in [(False, "bad_request"), (False, "no_fault")]
+        channel.send({"v": 1, "do": "status"})
+        status, _ = channel.receive(2)
+        assert not status["leased"]
+    assert daemon.process.poll() is None
 
 
 def test_whatever_fails_at_its_end_the_daemon_lets_go_of_the_rest(tmp_path, monkeypatch):

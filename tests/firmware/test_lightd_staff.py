@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from datetime import date, datetime, timezone
+from pathlib import Path
 
 import pytest
 
-from firmware.doses import DAY_S, Dose, DoseLedger, Moment
+from firmware import lightcore
+from firmware.doses import LEDGER_NEW, DoseLedger
+from firmware.latch import FAULT_WORDS, UV_ONLY
 from firmware.lightcore import LightRefused
 from firmware.lights import Lights, LightsFault
 from firmware.notify import Notifier
 from firmware.sampler import OLDEST_S
-from hardware.board import load_board
-from tests.support.kiosk_daemons import ROOT, SIMULATED, Daemon, consent, small_board, until, uv_allowance
+from tests.support.kiosk_daemons import ROOT, Daemon, consent, small_board, until, uv_allowance
 from tests.support.lightworld import World
 
 
@@ -166,6 +169,23 @@ def test_the_light_check_ends_when_its_client_hangs_up():
     assert world.core.status()["check"] == "failed"
 
 
+def test_a_ledger_lost_while_the_daemon_runs_locks_uv(tmp_path):
+    world = World()
+    world._database = ledger = DoseLedger(tmp_path / "doses.sqlite")
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.advance(0.4, beat=1)
+    (tmp_path / "doses.sqlite").unlink()
+    ledger.close()
+    assert refusal(lambda: world.pulse(1, 0.1)) == "uv_fault"
+    assert world.core.status()["fault"] == LEDGER_NEW
+    world.on(1, "white")
+    world.hang_up(1)
+    world.advance(0.4)
+    world.clear_by_staff()
+    assert world.core.status()["fault"] is None
+
+
 def test_a_fault_that_could_not_be_written_is_written_later():
     world = World()
     world.set_ledger_fails(True)
@@ -247,7 +267,8 @@ def test_a_new_simulated_lamp_is_not_what_the_profile_says_either():
 
 def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
     world = World()
-    assert refusal(lambda: world.core.new_lamp("white", " ")) == "bad_request"
+    for nobody in [" ", "\ud800", "a\nb", "x" * 101]:
+        assert refusal(lambda name=nobody: world.core.new_lamp("white", name)) == "bad_request"
     assert refusal(lambda: world.core.new_lamp("green", "nurse")) == "unknown_light"
     world.lease(1, "s1", world.allowance())
     assert refusal(world.renew_lamp) == "busy"
@@ -258,18 +279,6 @@ def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
     assert refusal(world.renew_lamp) == "ledger_failed"
     assert world.core.status()["fault"] is None
     assert not world.core.new_lamp("white", "nurse")
-
-
-def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
-    limits = load_board(SIMULATED).limits
-    ledger = DoseLedger(tmp_path / "doses.sqlite")
-    for day in range(30):
-        at = Moment(1_800_000_000.0 + day * DAY_S, day * DAY_S, "boot")
-        ledger.charge(Dose("p1", f"s{day}", 1.0), 0.0, limits, at)
-    ahead = Moment(1_800_000_000.0 + 400 * DAY_S, 30 * DAY_S, "boot")
-    ledger.charge(Dose("p1", "later", 1.0), 0.0, limits, ahead)
-    assert ledger._database.execute("SELECT count(*) FROM pulses").fetchone()[0] == 7 + 1
-    ledger.close()
 
 
 def test_systemd_hears_ready_watchdog_and_stopping(tmp_path, monkeypatch):
@@ -315,6 +324,11 @@ def lights_command(state, *arguments):
     )
 
 
+def test_every_fault_has_its_words():
+    latched = re.findall(r'_latch\("(\w+)"\)', Path(lightcore.__file__).read_text())
+    assert set(FAULT_WORDS) == {*latched, *UV_ONLY}
+
+
 def test_staff_clears_a_fault_by_command(tmp_path):
     state = tmp_path / "k"
     dead = '\n[simulation]\ndead_lamps = ["uv365"]\n'
@@ -334,6 +348,9 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         said = lights_command(state, "status", "--json")
         assert said.returncode == 1
         assert json.loads(said.stdout)["fault"] == "uv_unseen"
+        words = lights_command(state, "status").stdout
+        assert "uv_unseen, UV is locked: photodiode or current sense did not see" in words
+        assert "dermakiosk lights clear" in words
         assert lights_command(state, "clear", "--staff", "nurse").returncode != 0
         cleared = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
         assert cleared.returncode == 0, cleared.stderr

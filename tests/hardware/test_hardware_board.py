@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,27 @@ def test_a_limit_can_be_stricter_but_never_looser(tmp_path, field):
         ("white_counts = 3300.0", "white_counts = 9999.0", "beyond what camera.bits can count"),
         ("bits = 12", "bits = 12\ncolour = 1", "camera.colour"),
         ("schema = 1", "schema = = 1", "no TOML"),
+        ("schema = 1", "schema = 1\nx = " + 900 * "[" + 900 * "]", "no TOML"),
+        ("schema = 1", "schema = 1\nx = " + 5000 * "9", "no TOML"),
+        ("schema = 1", "schema = 1\n#" + 70_000 * "x", "larger than 64 KiB"),
+        ("schema = 1", "schema = 1\npuls_s = 1.0", "puls_s is no key of a board profile"),
+        ('engine = "ai-edge-litert"', "", "engine is missing"),
+        ("simulated = true", 'simulated = "yes"', "simulated = 'yes'"),
+        ("pin = 18", "pin = true", "lights.white.pin = True"),
+        ("uv_pulse_s = 1.0", 'uv_pulse_s = "1.0"', "limits.uv_pulse_s = '1.0'"),
+        ('calibrated_on = "simulated"', "calibrated_on = 1735689600", "lights.uv365.calibrated_on = 1735"),
+        ("[220.0, 0.0, 260.0]", "[nan, 0.0, 260.0]", "lights.dir0.position_mm.0 = nan"),
+        ('name = "simulated"', 'name = "simulated"\ntitle = "a\\u001b[2J"', "title = 'a\\x1b[2J'"),
+        (
+            "pin = 5\npwm_hz = 2000",
+            "pin = 5\nwavelength_nm = 365\nirradiance_w_m2 = 8.0",
+            "lights.dir0.wavelength_nm = 365 is UV: only uv365 may be",
+        ),
+        (
+            'pin_factory = "mock"',
+            'pin_factory = "lgpio"\nheader = "raspberrypi"',
+            "simulated = true must go: pin_factory = 'lgpio' lights real lamps",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, said):
@@ -142,6 +164,11 @@ def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
         ('pin_factory = "lgpio"', 'pin_factory = "mock"', "pin_factory = 'mock' needs simulated = true"),
         ('driver = "picamera2"', 'driver = "v4l2"', "camera.device is missing"),
         ("rotate_deg = 90", "rotate_deg = 45", "camera.rotate_deg"),
+        ("pwm_hz = 2000", "pwm_hz = 20000", "lights.white.pwm_hz is more than lgpio can do"),
+        ("bus = 1", "bus = 0", "sensors.adc.bus must be 1"),
+        ("broken_below = -20.0", "broken_below = -300.0", "broken_below must be -50 or more: a torn wire"),
+        ("lit_above = 0.5", "lit_above = 4.1", "sensors.photodiode.lit_above is more than half of"),
+        ("exposure_us = 60000", "exposure_us = 100001", "lights.uv365.exposure_us is longer than a frame"),
     ],
 )
 def test_what_is_wrong_with_a_real_board_is_named(tmp_path, old, new, said):
@@ -163,6 +190,49 @@ def test_a_fault_of_a_light_that_the_board_lacks_is_named(tmp_path, line, key):
     path.write_text((BOARDS / "simulated.toml").read_text() + f"\n[simulation]\n{line}\n")
     with pytest.raises(BoardError, match=f"{key} = 'dir7' is no light of this board"):
         load_board(path)
+
+
+def test_libgpiod_cannot_dim(tmp_path):
+    jetson = changed(tmp_path, "pin = 50", "pin = 50\npwm_hz = 2000", BOARDS / "jetson-orin-nano.toml")
+    with pytest.raises(BoardError, match=r"lights\.white\.pwm_hz must go: libgpiod cannot dim"):
+        load_board(jetson)
+
+
+def test_a_file_without_end_is_not_read_to_its_end():
+    with pytest.raises(BoardError, match="larger than 64 KiB"):
+        load_board(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("measured", "irradiance", "said"),
+    [
+        (lambda today: today + timedelta(days=2), 8.0, "lies in the future: this lamp stays locked until"),
+        (lambda today: today - timedelta(days=366), 8.0, "366 days ago: this lamp is locked since {today}"),
+        (lambda today: today, 33.5, "above the lock-out of 33 W/m²: this lamp stays locked"),
+        (lambda today: today - timedelta(days=340), 8.0, "this lamp is locked in 26 days"),
+    ],
+)
+def test_board_check_says_why_a_uv_lamp_is_locked(tmp_path, measured, irradiance, said):
+    day = measured(datetime.now(timezone.utc).date())
+    path = changed(
+        tmp_path,
+        "irradiance_w_m2 = 8.0",
+        f"irradiance_w_m2 = {irradiance}\ncalibrated_on = {day}",
+        RASPBERRYPI5,
+    )
+    result = CliRunner().invoke(board_command, ["check", str(path)])
+    assert result.exit_code == 0
+    assert said.format(today=datetime.now(timezone.utc).date()) in result.output
+
+
+def test_board_check_names_the_header_pin_of_each_line():
+    rows = CliRunner().invoke(board_command, ["check", str(RASPBERRYPI5)]).output.splitlines()
+    assert [row.split()[:3] for row in rows if row.startswith(("white", "shroud"))] == [
+        ["white", "18", "12"],
+        ["shroud", "switch", "1"],
+        ["shroud", "switch", "2"],
+    ]
+    assert any(row.split() == ["shroud", "switch", "1", "20", "38"] for row in rows)
 
 
 def test_every_mistake_between_keys_is_named_at_once(tmp_path):

@@ -249,6 +249,15 @@ def test_a_hood_opened_in_the_scan_is_said_in_the_patients_language(
     assert hood not in visitor.walk_to("result").text
 
 
+def test_a_result_of_a_board_without_lamps_says_so(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    (scan,) = bench.kiosk.records.scans()
+    said = "taken in white light only, that of this room"
+    assert said not in visitor.page.text
+    bench.kiosk.records.note(scan.id, missing={"dark": "room_lit"})
+    assert said in visitor.look("/result").text
+
+
 def test_a_result_says_why_the_uv_light_went_off(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("result")
     (scan,) = bench.kiosk.records.scans()

@@ -135,7 +135,8 @@ def test_users_and_folders_come_out_as_the_units_need_them(tmp_path):
     assert wanted <= set(groups)
     assert set(groups["dk-run"][3].split(",")) == {"dk-light", "dk-capture", "dk-sync"}
     state = tmp_path / "var/lib/dermakiosk"
-    for folder, user in (("light", "dk-light"), ("app", "dk-app"), ("sync", "dk-sync")):
+    owners = {"light": "dk-light", "calibration": "dk-capture", "app": "dk-app", "sync": "dk-sync"}
+    for folder, user in owners.items():
         found = (state / folder).stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, users[user])
     assert (stat.S_IMODE(secret.stat().st_mode), secret.stat().st_uid) == (0o600, users["dk-app"])

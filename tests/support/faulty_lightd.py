@@ -82,7 +82,7 @@ def main() -> None:
         )
 
     lightd.open_light_hardware = open_switched  # type: ignore[assignment]
-    lightd.LightCore = lambda *a, **k: core(*a, **k, moment=moment)  # type: ignore[assignment,misc]
+    lightd.LightCore = lambda *a, **k: core(*a, **{**k, "moment": moment})  # type: ignore[assignment,misc]
     configure_logging(debug=False)
     cli.lightd.main(sys.argv[2:], standalone_mode=False)
 

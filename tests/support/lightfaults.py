@@ -129,7 +129,7 @@ class Scene:
             world.wall_offset = self.latest
             world.set_interlock((True, True), 35.0)
             world.set_sense_fails(False)
-            world.pin_fails = False
+            world.pin_fails = world.low_fails = False
             world.ledger_takes = 0.0
             if world.ledger_fails:
                 world.set_ledger_fails(False)
@@ -221,7 +221,7 @@ def fail_the_ledger(scene: Scene) -> None:
 
 
 def slow_the_ledger(scene: Scene) -> None:
-    scene.world.ledger_takes = scene.random.choice([0.1, 1.0, 35.0])
+    scene.world.ledger_takes = scene.random.choice([0.1, 1.0, 2.5, 35.0])
 
 
 def open_while_the_ledger_writes(scene: Scene) -> None:
@@ -230,6 +230,17 @@ def open_while_the_ledger_writes(scene: Scene) -> None:
 
 def fail_the_pins(scene: Scene) -> None:
     scene.world.pin_fails = True
+
+
+def keep_a_pin_from_going_low(scene: Scene) -> None:
+    """A pin's driver fails between the lease and the pulse."""
+    world = scene.world
+    with contextlib.suppress(LightRefused):
+        world.lease(1, f"scan {scene.scan}", world.allowance(f"p{scene.scan}"))
+    world.low_fails = True
+    with contextlib.suppress(LightRefused):
+        world.pulse(1, 0.1)
+    world.advance(0.2)
 
 
 def jump_the_clock_ahead(scene: Scene) -> None:
@@ -248,6 +259,16 @@ def lose_the_clock(scene: Scene) -> None:
         world.pulse(1, 0.1)
         world.advance(0.2)
     world.wall_offset = offset
+
+
+def have_nobody_vouch_for_the_clock(scene: Scene) -> None:
+    world = scene.world
+    world.clock_known = False
+    with contextlib.suppress(LightRefused):
+        world.lease(1, f"unknown {scene.scan}", world.allowance())
+        world.pulse(1, 0.1)
+        world.advance(0.2)
+    world.clock_known = True
 
 
 def silence(scene: Scene) -> None:
@@ -392,10 +413,12 @@ _BEFORE = [
     stick_the_lamp_half_seen,
     fail_the_ledger,
     slow_the_ledger,
+    keep_a_pin_from_going_low,
     open_while_the_ledger_writes,
     jump_the_clock_ahead,
     jump_the_clock_back,
     lose_the_clock,
+    have_nobody_vouch_for_the_clock,
     kill_the_daemon,
     intrude,
     assert_too_little,
@@ -421,6 +444,7 @@ _DURING = [
     kill_after_the_look,
     fail_the_ledger,
     fail_the_pins,
+    keep_a_pin_from_going_low,
     jump_the_clock_ahead,
     jump_the_clock_back,
     silence,

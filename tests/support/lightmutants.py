@@ -129,15 +129,38 @@ MUTANTS = [
     _core(
         "interlocks before a pulse",
         "interlock open",
-        "        interlock = self._open_interlock()\n",
+        "        interlock = open_interlock(self._senses, self._limits)\n",
         "        interlock = None\n",
     ),
-    _core("interlocks during a pulse", "interlock open", "return self._open_interlock()\n", "return None\n"),
+    _core(
+        "interlocks during a pulse",
+        "interlock open",
+        "return open_interlock(self._senses, self._limits)\n",
+        "return None\n",
+    ),
     _core(
         "interlocks again after the ledger has written",
         "interlock open",
-        "        self._allowed(lease)\n        self._refuse_open_interlock()\n",
+        "        self._allowed(self._held_by(client))\n        self._refuse_open_interlock()\n",
         "",
+    ),
+    _core(
+        "the lease again after the ledger has written",
+        "had given up",
+        "        self._allowed(self._held_by(client))\n        self._refuse_open_interlock()\n",
+        "        self._allowed(lease)\n        self._refuse_open_interlock()\n",
+    ),
+    _core(
+        "no pulse while another pin does not go low",
+        "did not go low",
+        "        self._refuse_if_faulty(uv=True)\n        self._allowed(self._held_by(client))\n",
+        "        self._allowed(self._held_by(client))\n",
+    ),
+    _core(
+        "a pin that does not go low locks",
+        "did not go low",
+        '            low = False\n            self._latch("pin_failed")\n',
+        "            low = False\n",
     ),
     _core("a patient reference", "for nobody", "if not uv.patient_reference:", "if False:"),
     _core("UV screening", "without screening", "if not uv.screened:", "if False:"),
@@ -257,7 +280,13 @@ MUTANTS = [
         "if renewed_at is not None and (",
         "if False and (",
     ),
-    _core("a new lamp is locked until staff clears it", "a new lamp", "self._latch(LAMP_NEW)", "pass"),
+    _core(
+        "a new lamp is locked until staff clears it",
+        "a new lamp",
+        "self._latch(LAMP_NEW)",
+        # Without the line alone the ledger's own row would lock it.
+        "self._ledger.clear(name)",
+    ),
     Mutant(
         "a fault outlives a restart",
         "lit after",
@@ -266,19 +295,23 @@ MUTANTS = [
         "self._ledger.latch(self.fault, self._moment())",
         "pass",
     ),
-    Mutant(
+    _core(
         "a fault is read once the ledger can be",
         "gone blind",
-        (),
-        "latch",
-        "            self._on_fault(refused.code)\n            return\n        self._read = True",
-        "            self._read = True\n            return\n        self._read = True",
+        "        self._latched.read()\n        self._refuse_if_faulty(uv=True)\n",
+        "        self._refuse_if_faulty(uv=True)\n",
     ),
     _ledger(
         "no UV when the clock was never set",
         "knowing the time",
+        "if not (at.known and at.wall >= EARLIEST_CREDIBLE):",
+        "if not at.known:",
+    ),
+    _ledger(
+        "no UV when nothing vouches for the clock",
+        "knowing the time",
+        "if not (at.known and at.wall >= EARLIEST_CREDIBLE):",
         "if not at.wall >= EARLIEST_CREDIBLE:",
-        "if False:",
     ),
     _ledger(
         "no UV when the clock ran backwards",

@@ -85,7 +85,9 @@ class Rounds:
         if trouble.startswith("set the clock"):
             # A ledger that has seen tomorrow allows no UV today: the next round has a new one.
             self._end_daemon(signal.SIGTERM)
-            (self.state / "light" / "doses.sqlite").unlink()
+            # So that it is not one that was lost, its mark goes too.
+            for name in ("doses.sqlite", "doses.made"):
+                (self.state / "light" / name).unlink()
             self.tape.new_ledgers.append(time.monotonic())
             self._start()
 

@@ -24,7 +24,9 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Grant:
-    """A pulse that the daemon began: for whom, and on whose word. `wall` is the wall clock then."""
+    """A pulse that the daemon began: for whom, and on whose word. `wall` is the wall clock then, and
+    `clock_known` whether anything vouched for it; `asked` is when its client had asked, where recorded.
+    """
 
     at: float
     client: int
@@ -35,6 +37,8 @@ class Grant:
     wall: float
     elsewhere: float = 0.0
     check: bool = False
+    asked: float | None = None
+    clock_known: bool = True
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Tape:
     blind: list[tuple[float, bool]] = field(default_factory=list)
     sightless: list[tuple[float, bool]] = field(default_factory=list)
     lost: list[tuple[float, bool]] = field(default_factory=list)
+    # When a pin could not be put low.
+    low_failed: list[float] = field(default_factory=list)
     cleared: list[float] = field(default_factory=list)
     new_ledgers: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
@@ -125,13 +131,15 @@ class Judge:
             found.append("UV without heartbeat")
         if any(begin < at < end - late and client in (grant.client, EVERYONE) for at, client in tape.gone):
             found.append("UV after its client was gone")
+        if grant.asked is not None and begin - grant.asked > SILENCE_S + late:
+            found.append("UV for a client that had given up")
         if not grant.patient or not grant.session:
             found.append("UV for nobody")
         if not grant.screened:
             found.append("UV without screening")
         if not -1.0 - _TINY <= grant.wall - grant.confirmed <= EYES_S + _TINY:
             found.append("UV without eye protection confirmed")
-        if grant.wall < CREDIBLE or grant.wall < newest - SLEW_S - LEDGER_S - _TINY:
+        if not grant.clock_known or grant.wall < CREDIBLE or grant.wall < newest - SLEW_S - LEDGER_S - _TINY:
             found.append("UV without knowing the time")
         if tape.irradiance > LOCKOUT_W:
             found.append("UV beyond the lock-out")
@@ -197,7 +205,9 @@ class Judge:
             if looked and self._overlap(tape.sightless, end, look) == 0 and self._stalled(end, look) == 0:
                 found += self._lit_while_locked(look, uv_only=False, why="a lamp stuck")
             unanswered = self._overlap(tape.lost, end, look) >= look - end - _TINY
-            if unanswered and end not in tape.killed and self._stalled(end, look) == 0:
+            # Killed before it looked, it begins anew, and asks both sensors before it lights UV.
+            killed = any(end <= at <= look for at in tape.killed)
+            if unanswered and not killed and self._stalled(end, look) == 0:
                 found += self._lit_while_locked(look, uv_only=True, why="a lamp not seen dark")
             if end - begin > PULSE_S + _TINY:
                 found += self._lit_while_locked(end, uv_only=False, why="a pulse beyond the limit")
@@ -210,6 +220,8 @@ class Judge:
                 and self._stalled(begin, end) == 0
             ):
                 found += self._lit_while_locked(end, uv_only=True, why="a sensor gone blind")
+        for at in tape.low_failed:
+            found += self._lit_while_locked(at, uv_only=False, why="a pin that did not go low")
         for at, _ in tape.renewed:
             found += self._lit_while_locked(at, uv_only=True, why="a new lamp")
         for at in tape.cleared:

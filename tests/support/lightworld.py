@@ -52,10 +52,12 @@ class World:
         self.irradiance = irradiance
         self.now = 1_000.0
         self.wall_offset = 1_800_000_000.0
+        self.clock_known = True
         self.shroud = [True, True]
         self.temperature = 35.0
         self.sense_fails = False
         self.pin_fails = False
+        self.low_fails = False
         self.ledger_fails = False
         self.ledger_takes = 0.0
         self.when_charged: Callable[[], None] = lambda: None
@@ -88,7 +90,7 @@ class World:
         return self.now + self.wall_offset
 
     def moment(self) -> Moment:
-        return Moment(self.wall(), self.now, "boot")
+        return Moment(self.wall(), self.now, "boot", self.clock_known)
 
     # What clients do, as the daemon would pass it on; the tape keeps what was said and granted.
     def lease(self, client: int, session: str, uv: UvAllowance | None) -> None:
@@ -101,12 +103,15 @@ class World:
         self.tape.beats.append((self.now, client))
 
     def pulse(self, client: int, seconds: float) -> None:
+        asked = self.now
         begun = self.core.pulse(client, "uv365", seconds)
         session, uv = self.leases.get(client, ("", None))
         uv = uv or UvAllowance("", False, 0.0)
         told = (uv.patient_reference, uv.screened, uv.eyes_closed_confirmed_at)
         wall = begun + self.wall_offset
-        self.tape.grants.append(Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2))
+        self.tape.grants.append(
+            Grant(begun, client, session, *told, wall, uv.dose_elsewhere_j_m2, False, asked, self.clock_known)
+        )
 
     def beat(self, client: int) -> None:
         self.core.beat(client)
@@ -232,7 +237,10 @@ class World:
     def all_low(self) -> None:
         for light in list(self.levels):
             self._write(light, 0.0)
-        if self.pin_fails:
+        if self.low_fails:
+            self.tape.low_failed.append(self.now)
+            self.now += _MESSAGE_S
+        if self.pin_fails or self.low_fails:
             raise OSError("pin failed")
 
     def _write(self, light: str, level: float) -> None:

@@ -1,0 +1,81 @@
+"""The dose ledger as a file: what becomes of it must not make anyone's dose smaller."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from firmware.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
+from hardware.board import Limits
+
+AT = Moment(1_800_000_000.0, 1_000.0, "boot")
+ALL_OF_A_SCAN = Dose("p1", "s1", 150.0)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A ledger in which a patient has had all the UV of a scan."""
+    path = tmp_path / "doses.sqlite"
+    ledger = DoseLedger(path)
+    ledger.charge(ALL_OF_A_SCAN, 0.0, Limits(), AT)
+    assert ledger.latched() is None
+    ledger.close()
+    return path
+
+
+def reopened(path):
+    return DoseLedger(path)
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_ledger_that_is_lost_locks_uv_until_staff_has_seen_to_it(path, lose):
+    lose(path)
+    ledger = reopened(path)
+    assert ledger.latched() == LEDGER_NEW
+    ledger.clear("nurse")
+    assert ledger.latched() is None
+    ledger.close()
+    assert reopened(path).latched() is None
+
+
+def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):
+    path.with_suffix(".made").unlink()
+    ledger = reopened(path)
+    assert ledger.latched() is None
+    ledger.close()
+    path.unlink()
+    assert reopened(path).latched() == LEDGER_NEW
+
+
+def test_a_ledger_whose_index_lost_a_row_allows_nothing(path):
+    database = sqlite3.connect(path)
+    size = database.execute("PRAGMA page_size").fetchone()[0]
+    root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'pulses_by_session'").fetchone()
+    database.close()
+    with path.open("r+b") as file:
+        file.seek((root[0] - 1) * size + 3)
+        file.write(b"\0\0")  # no cells on this page of the index
+    with pytest.raises(DoseRefused) as refused:
+        reopened(path).charge(ALL_OF_A_SCAN, 0.0, Limits(uv_dose_per_day_j_m2=450.0), AT)
+    assert refused.value.code == "ledger_failed"
+
+
+@pytest.mark.parametrize("junk", [b"no database at all " * 99, b"SQLite format 3\0" + bytes(4080)])
+def test_a_ledger_that_is_no_database_allows_nothing(path, junk):
+    path.write_bytes(junk)
+    for ask in (lambda ledger: ledger.charge(ALL_OF_A_SCAN, 0.0, Limits(), AT), DoseLedger.latched):
+        with pytest.raises(DoseRefused):
+            ask(reopened(path))
+
+
+def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
+    limits = Limits()
+    ledger = DoseLedger(tmp_path / "doses.sqlite")
+    for day in range(30):
+        at = Moment(1_800_000_000.0 + day * DAY_S, day * DAY_S, "boot")
+        ledger.charge(Dose("p1", f"s{day}", 1.0), 0.0, limits, at)
+    ahead = Moment(1_800_000_000.0 + 400 * DAY_S, 30 * DAY_S, "boot")
+    ledger.charge(Dose("p1", "later", 1.0), 0.0, limits, ahead)
+    assert ledger._database.execute("SELECT count(*) FROM pulses").fetchone()[0] == 7 + 1
+    ledger.close()
