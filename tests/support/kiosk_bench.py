@@ -72,7 +72,7 @@ def findings(scan: UUID) -> dict[str, Any]:
         add("spot_count", zone, step, "1", 0)
         add("spot_area", zone, 1.4 * step, "mm2", 0.3)
         add("acne_count", zone, step, "1", step)
-    add("acne_count", "face", 10, "1", 4)
+    add("acne_count", "face", 4, "1", 4)
     add("acne_severity", "face", 1, "1", 1)
     return {
         "schema": 1,
