@@ -101,25 +101,29 @@ def face_command(
 
 @_pictures_command("lesion")
 @click.option("--masks", type=folder, help="Folder for the lesions' masks, <stem>.png: 255 = lesion.")
-def lesion_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
+@click.option("--overlays", type=folder, help="Folder for what each class rests on, <stem>.png.")
+def lesion_command(
+    files: tuple[Path, ...], json_path: str, masks: Path | None, overlays: Path | None, engine: str
+) -> None:
     """Outline and class the lesion in dermoscopic close-ups.
 
     Writes one JSON line a picture, in the order given. What is no close-up of skin is refused.
     """
-    from models.analysis.lesion import describe_lesion
+    from models.analysis.describe_skin import describe_lesion
 
-    _answer(files, lambda path: describe_lesion(path, masks, engine), json_path, masks)
+    _answer(files, lambda path: describe_lesion(path, masks, overlays, engine), json_path, masks, overlays)
 
 
 @_pictures_command("acne")
-def acne_command(files: tuple[Path, ...], json_path: str, engine: str) -> None:
+@click.option("--overlays", type=folder, help="Folder for the pictures with their boxes, <stem>.png.")
+def acne_command(files: tuple[Path, ...], json_path: str, overlays: Path | None, engine: str) -> None:
     """Find acne in pictures of faces: boxes, count, severity.
 
     Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture.
     """
-    from models.analysis.acne import describe_acne
+    from models.analysis.describe_skin import describe_acne
 
-    _answer(files, lambda path: describe_acne(path, engine), json_path)
+    _answer(files, lambda path: describe_acne(path, overlays, engine), json_path, overlays)
 
 
 @analyse.command("capture")

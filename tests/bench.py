@@ -29,6 +29,7 @@ from models.manifest import load_manifest, verified_bytes
 from models.runtime import network
 from sync.wire.keys import generate_opening_key
 from tests.bench_firmware import firmware_rows
+from tests.bench_networks import networks_row
 from tests.support.mosquitto import running_broker
 from tests.support.mqtt import connected
 from tests.support.onnx_twin import onnx_twin
@@ -193,8 +194,10 @@ def main() -> None:
         for stage, (part, what, reference) in references.items()
     ]
     light_rows = firmware_rows(scratch)
+    share = networks_row()
     network_rows = timed_networks(BUILD / "onnx")
-    (BUILD / "bench.json").write_text(json.dumps(rows + light_rows + network_rows, indent=2) + "\n")
+    every = rows + light_rows + [share] + network_rows
+    (BUILD / "bench.json").write_text(json.dumps(every, indent=2) + "\n")
     columns = "{:9} {:>8}  {:41} {:>8} {:>6}  {:9} {:>5} {:>6}"
     print(columns.format("stage", "seconds", "beside", "seconds", "ratio", "part", "MB", "ratio"))
     for row in rows:
@@ -204,6 +207,11 @@ def main() -> None:
         figures = (f"{row[key]:.3g} {row['unit']}" for key in ("figure", "reference_figure"))
         figure, beside = figures
         print(f"{row['stage']:30} {figure:>9}  {row['reference']:41} {beside:>9} {row['ratio']:>6}")
+    each = ", ".join(f"{name} {row['cpu_s']:.2f} ({row['runs']})" for name, row in share["networks"].items())
+    print(
+        f"All networks of a 12 MP face, loading included: {share['cpu_s']:.2f} s CPU of the analysis's "
+        f"{share['analysis_cpu_s']:.2f}; goal {share['goal_s']:g} s. By network (runs): {each}."
+    )
     print_networks(network_rows)
     print(f"Memory is beside a Python that only imports NumPy, OpenCV and the engine: {floor_mb:.0f} MB.")
 

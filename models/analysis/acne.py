@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from models.analysis.answer import answer
 from models.analysis.detector import detect
 from models.analysis.face import SECOND_FACE_SHARE, Face, find_faces
 from models.analysis.lesion import is_close_up, look
@@ -18,7 +15,7 @@ from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
-from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
+from models.training.acne_maps import CENTRES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
 
 NETWORK = "acne"
 THRESHOLD = 0.5
@@ -110,26 +107,6 @@ def acne_in(window: Window, pixels: np.ndarray, develop: Develop, engine: str = 
     `develop` makes uint8 sRGB of them, once the window has the network's size. Raises ModelsError.
     """
     return _placed(_look(_square(pixels, window, develop, engine), engine), window, pixels.shape)
-
-
-def describe_acne(path: Path, engine: str) -> dict[str, Any]:
-    """The acne in the picture at `path` as one JSON object, or why there is none: "error", "refused"."""
-    return answer(path, lambda picture: _described(find_acne(picture, engine)))
-
-
-def _described(acne: Acne) -> dict[str, Any]:
-    names = [CLASSES[int(kind)] for kind in acne.counted[:, 5]]
-    return {
-        "boxes": [
-            [*(round(float(v), 2) for v in box[:4]), round(float(box[4]), 6), CLASSES[int(box[5])]]
-            for box in acne.boxes
-        ],
-        "threshold": THRESHOLD,
-        "count": len(names),
-        "counts": {name: names.count(name) for name in CLASSES},
-        "severity": acne.severity,
-        "model": load_manifest().entry(NETWORK).reference,
-    }
 
 
 def _window(picture: np.ndarray, face: np.ndarray) -> Window:

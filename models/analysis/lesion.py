@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from models.analysis.abcd import abcd
-from models.analysis.answer import answer
 from models.analysis.lesion_view import framed
-from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.outline import Outline, find_outline
 from models.analysis.refusal import Refused
-from models.analysis.result import png
-from models.batch import BatchError, write_output
-from models.manifest import load_manifest, verified_constants
+from models.manifest import verified_constants
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
 from models.training.lesion_views import CLASSES, NATIVE, VIEWS
@@ -83,7 +77,7 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
 def look(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Look:
     """What the networks see of `picture` (H×W×3 uint8 sRGB). Raises ModelsError."""
     outline = find_outline(picture, engine)
-    logits = _logits(picture, outline.mask, engine)
+    logits = view_logits(picture, outline.mask, engine)
     return Look(outline, logits.mean(axis=0), _traits(picture, outline, logits))
 
 
@@ -113,35 +107,7 @@ def spread(traits: np.ndarray, means: list[float], deviations: list[float]) -> n
     return np.concatenate([scores, scores**2], axis=-1)
 
 
-def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, Any]:
-    """The lesion in the picture at `path` as one JSON object, or why there is none: "error", "refused".
-
-    Its mask goes to `masks`/<stem>.png.
-    """
-    return answer(path, lambda picture: _described(picture, masks and masks / f"{path.stem}.png", engine))
-
-
-def _described(picture: np.ndarray, mask: Path | None, engine: str) -> dict[str, Any]:
-    lesion = find_lesion(picture, engine)
-    manifest = load_manifest()
-    row: dict[str, Any] = {
-        "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},
-        "melanoma": round(lesion.melanoma, 6),
-        "melanoma_like": lesion.melanoma_like,
-        "abcd": abcd(picture, lesion.mask),
-        "area_px": int(cv2.countNonZero(lesion.mask)),
-        "model": manifest.entry(NETWORK).reference,
-        "outline_model": manifest.entry(OUTLINE).reference,
-    }
-    if mask:
-        try:
-            write_output(mask, png(lesion.mask))
-        except BatchError as error:
-            return row | {"error": "mask_not_written", "sentence": str(error)}
-    return row
-
-
-def _logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
+def view_logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
     """(views, 7) without a prior: square views about the lesion and their mirror images."""
     lesion, net = framed(picture, mask), network(NETWORK, engine)
     rows = []

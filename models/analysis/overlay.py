@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.analysis.face import Face
 from models.analysis.findings import Place
-from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen
+from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen, halo_line, smooth_line
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import outline, polygon_mask, zone_polygons
 from sync.wire.findings import Finding
@@ -89,7 +89,8 @@ def _sheet(
     """One overlay; a ring is `ring` times as wide as its place."""
     canvas, zoom, origin = _place_face(sheet)
     smooth = {
-        zone: _smooth(polygon * zoom + origin) for zone, polygon in zone_polygons(sheet.face.points).items()
+        zone: smooth_line(polygon * zoom + origin)
+        for zone, polygon in zone_polygons(sheet.face.points).items()
     }
     quiet = bool(places) or red is not None
     _draw_zones(canvas, [smooth[zone] for zone in labels], 0.55 if quiet else 1.0)
@@ -143,24 +144,10 @@ def _fade(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.GaussianBlur(np.clip(distance / soft, 0, 1), (0, 0), soft / 6)
 
 
-def _smooth(polygon: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """The polygon with its corners cut (Chaikin 1974)."""
-    for _ in range(rounds):
-        after = np.roll(polygon, -1, axis=0)
-        polygon = np.stack([0.75 * polygon + 0.25 * after, 0.25 * polygon + 0.75 * after], 1).reshape(-1, 2)
-    return polygon
-
-
-def _halo_line(canvas: np.ndarray, polygon: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
-    points = [np.round(polygon * 16).astype(np.int32)]
-    cv2.polylines(canvas, points, True, PAPER, width + 2, cv2.LINE_AA, shift=4)
-    cv2.polylines(canvas, points, True, colour, width, cv2.LINE_AA, shift=4)
-
-
 def _draw_zones(canvas: np.ndarray, polygons: Sequence[np.ndarray], weight: float) -> None:
     drawn = canvas.copy()
     for polygon in polygons:
-        _halo_line(drawn, polygon, TEAL, 2)
+        halo_line(drawn, polygon, TEAL, 2)
     cv2.addWeighted(drawn, weight, canvas, 1 - weight, 0, dst=canvas)
 
 
@@ -177,7 +164,7 @@ def _draw_region(canvas: np.ndarray, region: np.ndarray, zoom: float, origin: np
     contours, _ = cv2.findContours((grown > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
         if cv2.contourArea(contour) > 150:
-            _halo_line(canvas, _smooth(contour[::4, 0].astype(float) + origin, 2), INK, 2)
+            halo_line(canvas, smooth_line(contour[::4, 0].astype(float) + origin, 2), INK, 2)
 
 
 def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> int:

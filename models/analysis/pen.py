@@ -1,10 +1,12 @@
-"""The pen that writes on overlays: Noto Sans in the direction of its words."""
+"""The pen of the overlays: thin lines that show on any skin, Noto Sans in the direction of its words."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
 from models.analysis.words import Words
@@ -35,13 +37,23 @@ class Pen:
         return float(self.draw.textlength(text, font, direction=self._direction))
 
     def write(
-        self, x: float, y: float, text: str, colour: tuple[int, int, int], weight: str, size: int
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: tuple[int, int, int],
+        weight: str,
+        size: int,
+        halo: int = 0,
     ) -> None:
-        """One line that begins at `x`, reading away from it; `y` is the top of Noto Sans in any script."""
+        """One line that begins at `x`, reading away from it; `y` is the top of Noto Sans in any script.
+
+        `halo` pixels of paper around its letters let it be read on a picture.
+        """
         font = noto(self.words.script, weight, size)
         anchor = "rs" if self.words.right_to_left else "ls"
-        baseline = y + ASCENT * size
-        self.draw.text((x, baseline), text, colour, font, anchor, direction=self._direction)
+        place, way = (x, y + ASCENT * size), self._direction
+        self.draw.text(place, text, colour, font, anchor, direction=way, stroke_width=halo, stroke_fill=PAPER)
 
     def lines(self, text: str, weight: str, size: int, width: float) -> list[str]:
         """The text in lines of at most `width`, where its words allow."""
@@ -52,6 +64,21 @@ class Pen:
             else:
                 lines.append(word)
         return lines
+
+
+def smooth_line(polygon: np.ndarray, rounds: int = 3) -> np.ndarray:
+    """The polygon with its corners cut (Chaikin 1974)."""
+    for _ in range(rounds):
+        after = np.roll(polygon, -1, axis=0)
+        polygon = np.stack([0.75 * polygon + 0.25 * after, 0.25 * polygon + 0.75 * after], 1).reshape(-1, 2)
+    return polygon
+
+
+def halo_line(canvas: np.ndarray, polygon: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
+    """A closed line (N×2, x and y) on `canvas`, with paper beside it."""
+    points = [np.round(polygon * 16).astype(np.int32)]
+    cv2.polylines(canvas, points, True, PAPER, width + 2, cv2.LINE_AA, shift=4)
+    cv2.polylines(canvas, points, True, colour, width, cv2.LINE_AA, shift=4)
 
 
 def _font_file(script: str, weight: str) -> Path | None:

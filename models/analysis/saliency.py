@@ -21,7 +21,7 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Saliency:
-    """`falls` (7, GRID, GRID): by class and cell, how far the class's log-odds fall when it is covered.
+    """`falls` (7, GRID, GRID): by class and cell, how far the class's log-odds fall under the covers on it.
 
     The cells divide the square `window` (x0, y0, x1, y1), in the picture's pixels; may reach past its edge.
     A negative fall is a rise. Smaller structures than a cell are not resolved.
@@ -51,8 +51,8 @@ class Saliency:
 def saliency(picture: np.ndarray, mask: np.ndarray, engine: str = DEFAULT_ENGINE) -> Saliency:
     """Where the class of a lesion rests: `picture` H×W×3 uint8 sRGB, `mask` its lesion as of find_lesion.
 
-    Occlusion (Zeiler & Fergus 2014): a cell's fall is the mean over the covers that lie on it, each shared
-    among its cells. (GRID + SPAN − 1)² + 1 runs of the class network. Raises ModelsError.
+    Occlusion (Zeiler & Fergus 2014): a cell's fall is the mean over the covers that lie on it. One run of
+    the class network for each cover, one without. Raises ModelsError.
     """
     lesion, net = framed(picture, mask), network(NETWORK, engine)
     size = net.input_shape[1]
@@ -74,7 +74,7 @@ def saliency(picture: np.ndarray, mask: np.ndarray, engine: str = DEFAULT_ENGINE
             cover[cells] = 1
             weight = _spread(cover, to_picture, size, sharp.shape[:2])
             fall = whole - log_odds(sharp + (blurred - sharp) * weight[..., None])
-            falls[(slice(None), *cells)] += fall[:, None, None] / cover.sum()
+            falls[(slice(None), *cells)] += fall[:, None, None]
             covers[cells] += 1
     return Saliency(falls / covers, _window(lesion, to_picture, size))
 
