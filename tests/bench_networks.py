@@ -1,6 +1,6 @@
 """What the networks cost in the analysis of one 12 MP face: CPU seconds by network, loading included.
 
-    python -m tests.bench_networks
+    python -m tests.bench_networks ENGINE
 
 measures in this process, which must be a fresh one, and prints one JSON line.
 """
@@ -43,7 +43,7 @@ def large_capture() -> Capture:
     return Capture("bench", frames, "nominal-bench", simulated=True)
 
 
-def networks_share() -> dict[str, Any]:
+def networks_share(engine: str) -> dict[str, Any]:
     """CPU seconds and runs by network, their sum, and the CPU seconds of the whole analysis."""
     spent: dict[str, dict[str, float]] = {}
 
@@ -63,10 +63,11 @@ def networks_share() -> dict[str, Any]:
     Network.__init__ = counted(Network.__init__, lambda _, name, *__: name, False)  # type: ignore[method-assign]
     capture = large_capture()
     started = time.process_time()
-    analysis = analyse_capture(capture, uuid4())
+    analysis = analyse_capture(capture, uuid4(), engine)
     whole = time.process_time() - started
     assert any(finding.measure == "acne_count" for finding in analysis.findings.findings)
     return {
+        "engine": engine,
         "networks": {
             name: {"cpu_s": round(row["cpu_s"], 3), "runs": row["runs"]} for name, row in spent.items()
         },
@@ -76,10 +77,10 @@ def networks_share() -> dict[str, Any]:
     }
 
 
-def networks_row() -> dict[str, Any]:
+def networks_row(engine: str) -> dict[str, Any]:
     """`networks_share` of a fresh process, as a row of the benchmarks."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench_networks"],
+        [sys.executable, "-m", "tests.bench_networks", engine],
         capture_output=True,
         text=True,
         check=True,
@@ -89,4 +90,4 @@ def networks_row() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(networks_share()))
+    print(json.dumps(networks_share(sys.argv[1])))
