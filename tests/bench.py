@@ -142,11 +142,10 @@ def memory_of_imports() -> float:
 
 
 def timed_networks(folder: Path) -> list[dict]:
-    """The rows of `models bench`, onnxruntime on the same graphs among them where they are our own."""
+    """The rows of `models bench`, onnxruntime on the same graphs among them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, entry in load_manifest().networks.items():
-        if entry.file is not None:
-            (folder / f"{name}.onnx").write_bytes(onnx_twin(verified_bytes(name)))
+    for name in load_manifest().networks:
+        (folder / f"{name}.onnx").write_bytes(onnx_twin(verified_bytes(name)))
     return [{"stage": "network"} | row for row in time_networks((), NETWORK_RUNS, folder)]
 
 
