@@ -1,4 +1,4 @@
-"""The networks: what those that are trained here ship as; onnxruntime gives the same answers as our engine."""
+"""The networks: what our own ship as; onnxruntime gives the same answers as our engine on every graph."""
 
 from __future__ import annotations
 
