@@ -15,7 +15,7 @@ from models.manifest import load_manifest
 from models.training.lesion_views import CLASSES
 
 WIDTH, MARGIN, GAP = 1200, 32, 24
-_TOP, _HEADING, _BAR, _LINE = 150, 84, 78, 36
+_TITLE, _BAR, _LINE, _HEADING_LINE = 92, 78, 36, 34
 NAMES = {
     "akiec": "actinic keratosis or Bowen's disease",
     "bcc": "basal cell carcinoma",
@@ -39,8 +39,13 @@ def draw_lesion(picture: np.ndarray, lesion: Lesion, found: Saliency) -> np.ndar
     width = (WIDTH - 2 * MARGIN - len(kinds) * GAP) // (1 + len(kinds))
     lefts = [MARGIN + number * (width + GAP) for number in range(1 + len(kinds))]
     panels = [_panel(picture, lesion.mask, found, kind, width) for kind in (None, *kinds)]
-    top, below = _TOP + _HEADING, _TOP + _HEADING + panels[0].shape[0]
-    caption = _caption()
+    headings = ["Close-up with the outline"]
+    headings += [f"For {NAMES[kind]}, chance {lesion.chances[CLASSES.index(kind)]:.2f}" for kind in kinds]
+    rule = Pen(Image.new("RGB", (1, 1)), ENGLISH)
+    wrapped = [rule.lines(text, "Bold", 26, width) for text in headings]
+    verdict, caption = _verdict(lesion, likeliest), _caption()
+    top = _TITLE + 40 * len(verdict) + _HEADING_LINE * max(map(len, wrapped)) + 32
+    below = top + panels[0].shape[0]
     canvas = np.full((below + _BAR + _LINE * len(caption) + MARGIN, WIDTH, 3), PAPER, np.uint8)
     for left, panel in zip(lefts, panels, strict=True):
         canvas[top:below, left : left + panel.shape[1]] = panel
@@ -50,22 +55,23 @@ def draw_lesion(picture: np.ndarray, lesion: Lesion, found: Saliency) -> np.ndar
     image = Image.fromarray(canvas)
     pen = Pen(image, ENGLISH)
     pen.write(MARGIN, 24, "What the class rests on", INK, "Bold", 48)
-    pen.write(MARGIN, 92, _verdict(lesion, likeliest), SOFT_INK, "Regular", 30)
-    _write_heading(pen, lefts[0], top, width, "Close-up with the outline")
+    for number, line in enumerate(verdict):
+        pen.write(MARGIN, _TITLE + 40 * number, line, SOFT_INK, "Regular", 30)
+    for left, lines in zip(lefts, wrapped, strict=True):
+        for number, line in enumerate(reversed(lines), start=1):
+            pen.write(left, top - 12 - _HEADING_LINE * number, line, INK, "Bold", 26)
     for left, kind in zip(lefts[1:], kinds, strict=True):
-        chance = lesion.chances[CLASSES.index(kind)]
-        _write_heading(pen, left, top, width, f"For {NAMES[kind]}, chance {chance:.2f}")
         _write_scale(pen, left, below + 32, width, found, kind)
     for number, line in enumerate(caption):
         pen.write(MARGIN, below + _BAR + _LINE * number, line, SOFT_INK, "Regular", 24)
     return np.asarray(image)
 
 
-def _verdict(lesion: Lesion, likeliest: str) -> str:
-    text = f"Likeliest: {NAMES[likeliest]}."
+def _verdict(lesion: Lesion, likeliest: str) -> list[str]:
+    lines = [f"Likeliest: {NAMES[likeliest]}."]
     if lesion.melanoma_like:
-        text += f" Melanoma-like ({lesion.melanoma:.2f}): never to be called benign."
-    return text
+        lines.append(f"Melanoma-like, {lesion.melanoma:.2f}: never to be called benign.")
+    return lines
 
 
 def _caption() -> list[str]:
@@ -113,12 +119,6 @@ def _coloured(levels: np.ndarray) -> np.ndarray:
 
 def _highest(found: Saliency, kind: str) -> float:
     return max(FLAT, float(found.falls[CLASSES.index(kind)].max()))
-
-
-def _write_heading(pen: Pen, left: int, top: int, width: int, text: str) -> None:
-    lines = pen.lines(text, "Bold", 26, width)
-    for number, line in enumerate(lines):
-        pen.write(left, top - 12 - 34 * (len(lines) - number), line, INK, "Bold", 26)
 
 
 def _write_scale(pen: Pen, left: int, top: int, width: int, found: Saliency, kind: str) -> None:
