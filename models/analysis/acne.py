@@ -80,10 +80,11 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
     if likely is None:
         raise Refused("no_face")
     window = _window(picture, likely)
-    seen = _look(_square(picture, window, as_it_is, engine), engine)
-    if not faces and not _convincing(picture, seen.boxes, engine):
+    square = _square(picture, window, as_it_is, engine)
+    first = _look(square, engine)
+    if not faces and not _convincing(picture, first.boxes, engine):
         raise Refused("no_face")
-    return _placed(seen, window, picture.shape)
+    return _placed(first, window, picture.shape)
 
 
 def acne_of_face(face: Face, pixels: np.ndarray, develop: Develop, engine: str = DEFAULT_ENGINE) -> Acne:
@@ -106,7 +107,8 @@ def acne_in(window: Window, pixels: np.ndarray, develop: Develop, engine: str = 
 
     `develop` makes uint8 sRGB of them, once the window has the network's size. Raises ModelsError.
     """
-    return _placed(_look(_square(pixels, window, develop, engine), engine), window, pixels.shape)
+    square = _square(pixels, window, develop, engine)
+    return _placed(_look(square, engine), window, pixels.shape)
 
 
 def _window(picture: np.ndarray, face: np.ndarray) -> Window:
