@@ -71,11 +71,13 @@ def _answer(
     json_path: str,
     *folders: Path | None,
 ) -> None:
-    from models.batch import make_folder, run_batch
+    from models.batch import BatchError, make_folder, run_batch
 
-    for path in folders:
-        if path:
-            make_folder(path)
+    used = [path for path in folders if path]
+    for path in used:
+        make_folder(path)
+    if len({path.resolve() for path in used}) < len(used):
+        raise BatchError(f"Two kinds of pictures would have the same names in {used[0]}. Name two folders.")
     run_batch(files, describe, json_path)
 
 

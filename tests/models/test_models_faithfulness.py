@@ -1,4 +1,4 @@
-"""Deleting what decides makes a class less likely, keeping it alone does not: what the test of saliency is."""
+"""Deleting what decides makes a class less likely, keeping it alone does not: the test of saliency."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from models.analysis.lesion_sheet import FLAT, draw_lesion
 from models.analysis.lesion_view import framed
 from models.analysis.pen import PAPER, Pen
 from models.analysis.saliency import GRID, Saliency, saliency
+from models.batch import BatchError
 from models.cli import analyse
 from models.training.lesion_views import CLASSES, VIEWS
 
@@ -212,6 +213,15 @@ def test_analyse_lesion_draws_a_close_up_and_answers_as_without(
     assert sheet.shape[1] == 1200 and (sheet.std(axis=(0, 1)) > 20).all()
     plain = CliRunner().invoke(analyse, ["lesion", str(tmp_path / "close-up.png")])
     assert json.loads(plain.stdout) == row
+
+
+def test_masks_and_overlays_do_not_share_a_folder(tmp_path: Path, portrait: np.ndarray) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), portrait)
+    line = ["lesion", str(tmp_path / "a.png"), "--masks", str(tmp_path), "--overlays", f"{tmp_path}/x/.."]
+    (tmp_path / "x").mkdir()
+    done = CliRunner().invoke(analyse, line)
+    assert isinstance(done.exception, BatchError) and done.exception.exit_status == 2
+    assert "Name two folders" in str(done.exception)
 
 
 def test_an_overlay_that_cannot_be_written_is_named_beside_the_answer(
