@@ -66,8 +66,8 @@ def interval(counted: int, known: Mapping[str, Any]) -> tuple[int, int]:
     """The 95 % interval of the true number where `counted` are found.
 
     `known` is a table of acne.toml: by the level of the count, the 2.5 % and 97.5 % quantiles of the
-    difference of the square roots of the true and the counted number; up to `clear` as many are counted on
-    faces without any.
+    difference of the square roots of the true and the counted number; up to `clear` are counted on
+    faces presumed without any.
     """
     level = int(np.searchsorted(known["from"], counted, side="right")) - 1
     root = np.sqrt(counted)
