@@ -12,10 +12,11 @@ from models.analysis.lesion_view import Framed, framed
 from models.runtime import DEFAULT_ENGINE, network
 from models.training.lesion_views import CLASSES, VIEWS
 
-# The nearer view is covered cell by cell of a GRID × GRID grid, each with the skin's colour and with a blur.
-# Tried on 80 validation pictures were grids of 5, 6 and 7 cells, one cell or four at a time, either cover or
-# both, and class activation maps: this deleted best. models.training.faithfulness measures it.
-GRID = 7
+# The nearer view is covered by squares of SPAN × SPAN cells of a GRID × GRID grid, each a cell further, with
+# the skin's colour and with a blur. Each of the four covers on a cell is seen in another of MIRRORS, for the
+# class is the mean over them.
+GRID, SPAN = 7, 2
+MIRRORS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 # As blurred as this share of the view: a place's own colours, none of its structure.
 _BLUR = 1 / 8
 _LEAST_AROUND = 50
@@ -24,7 +25,7 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Saliency:
-    """`falls` (7, GRID, GRID): by class and cell, how far the class's log-odds fall when it is covered.
+    """`falls` (7, GRID, GRID): by class and cell, how far the class's log-odds fall under the covers on it.
 
     The cells divide the square `window` (x0, y0, x1, y1), in the picture's pixels; may reach past its edge.
     A negative fall is a rise. Smaller structures than a cell are not resolved.
@@ -54,29 +55,34 @@ class Saliency:
 def saliency(picture: np.ndarray, mask: np.ndarray, engine: str = DEFAULT_ENGINE) -> Saliency:
     """Where the class of a lesion rests: `picture` H×W×3 uint8 sRGB, `mask` its lesion as of find_lesion.
 
-    Occlusion (Zeiler & Fergus 2014): the mean over both covers. 2 · GRID² + 1 runs of the class network.
-    Raises ModelsError.
+    Occlusion (Zeiler & Fergus 2014): a cell's fall is the mean over the covers that lie on it. Two runs of
+    the class network for each place of a cover, one for each mirror image without. Raises ModelsError.
     """
     lesion, net = framed(picture, mask), network(NETWORK, engine)
     size = net.input_shape[1]
     to_picture = lesion.to_picture(VIEWS[0], size)
     sharp = lesion.picture.astype(np.float32)
-    covers = [_skin(lesion.picture, mask), cv2.GaussianBlur(sharp, (0, 0), _BLUR * size * to_picture[0, 0])]
+    fills = [_skin(lesion.picture, mask), cv2.GaussianBlur(sharp, (0, 0), _BLUR * size * to_picture[0, 0])]
 
-    def log_odds(seen: np.ndarray) -> np.ndarray:
-        [logits] = net.run(lesion.view(VIEWS[0], size, seen)[None])
+    def log_odds(seen: np.ndarray, mirror: int) -> np.ndarray:
+        view = lesion.view(VIEWS[0], size, seen)[MIRRORS[mirror]]
+        [logits] = net.run(np.ascontiguousarray(view)[None])
         found = chances(logits[0], constants()["classes"])
         return np.asarray(np.log(found + _TINY) - np.log(1 - found + _TINY))
 
-    whole = log_odds(sharp)
-    falls = np.zeros((len(CLASSES), GRID, GRID))
-    for row, column in np.ndindex(GRID, GRID):
-        cell = np.zeros((GRID, GRID), np.float32)
-        cell[row, column] = 1
-        weight = _spread(cell, to_picture, size, sharp.shape[:2])[..., None]
-        for cover in covers:
-            falls[:, row, column] += (whole - log_odds(sharp + (cover - sharp) * weight)) / len(covers)
-    return Saliency(falls, _window(lesion, to_picture, size))
+    whole = [log_odds(sharp, mirror) for mirror in range(len(MIRRORS))]
+    falls, covers = np.zeros((len(CLASSES), GRID, GRID)), np.zeros((GRID, GRID))
+    for row, column in np.ndindex(GRID + SPAN - 1, GRID + SPAN - 1):
+        cells = np.s_[max(0, row - SPAN + 1) : row + 1, max(0, column - SPAN + 1) : column + 1]
+        cover = np.zeros((GRID, GRID), np.float32)
+        cover[cells] = 1
+        weight = _spread(cover, to_picture, size, sharp.shape[:2])[..., None]
+        mirror = row % 2 * 2 + column % 2
+        for fill in fills:
+            fall = whole[mirror] - log_odds(sharp + (fill - sharp) * weight, mirror)
+            falls[(slice(None), *cells)] += fall[:, None, None]
+            covers[cells] += 1
+    return Saliency(falls / covers, _window(lesion, to_picture, size))
 
 
 def _skin(reduced: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -87,9 +93,9 @@ def _skin(reduced: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(np.median(some, axis=0), np.float32)
 
 
-def _spread(cell: np.ndarray, to_picture: np.ndarray, size: int, shape: tuple[int, ...]) -> np.ndarray:
-    """(h, w) float32: a cell of the view, soft at its edges, over the reduced picture."""
-    view = cv2.resize(cell, (size, size), interpolation=cv2.INTER_LINEAR)
+def _spread(cover: np.ndarray, to_picture: np.ndarray, size: int, shape: tuple[int, ...]) -> np.ndarray:
+    """(h, w) float32: the covered cells, soft at their edges, over the reduced picture."""
+    view = cv2.resize(cover, (size, size), interpolation=cv2.INTER_LINEAR)
     return cv2.warpAffine(view, to_picture, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
 
 

@@ -26,7 +26,7 @@ from models.analysis.saliency import GRID, Saliency, saliency
 from models.training.lesion_views import CLASSES
 from models.training.score import interval, lesion_rows
 
-SHARES = (0.05, 0.1, 0.2, 0.35, 0.5)
+SHARES = (0.1, 0.2, 0.4)
 """Of the saliency's window, what is deleted or kept; a figure is the mean over them."""
 
 Map = Callable[[np.ndarray, Lesion, Saliency, np.random.Generator], np.ndarray]

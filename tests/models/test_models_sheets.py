@@ -18,7 +18,7 @@ from models.analysis.lesion import Lesion
 from models.analysis.lesion_sheet import FLAT, draw_lesion
 from models.analysis.lesion_view import framed
 from models.analysis.pen import PAPER, Pen
-from models.analysis.saliency import GRID, Saliency, saliency
+from models.analysis.saliency import GRID, MIRRORS, SPAN, Saliency, saliency
 from models.batch import BatchError
 from models.cli import analyse
 from models.training.lesion_views import CLASSES, VIEWS
@@ -26,19 +26,17 @@ from models.training.lesion_views import CLASSES, VIEWS
 SIZE = (120, 160)
 
 
-class _Corner:
-    """In the class network's place: the darker one place of the view, the likelier a melanoma."""
+class _SeesBlue:
+    """In the class network's place: the more blue there is in a view, the likelier a melanoma."""
 
     input_shape = (1, 224, 224, 3)
-
-    def __init__(self, at: tuple[int, int]) -> None:
-        self.at, self.runs = at, 0
+    runs = 0
 
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
         self.runs += 1
-        row, column = self.at
         logits = np.zeros((1, 7))
-        logits[0, CLASSES.index("mel")] = -3 * batch[0, row : row + 12, column : column + 12].mean()
+        blue = np.clip(batch[0, ..., 2] - batch[0, ..., 0] - 0.3, 0, None)
+        logits[0, CLASSES.index("mel")] = blue.sum() / 60 - 3
         return [logits]
 
 
@@ -60,18 +58,17 @@ def test_the_place_that_decides_has_the_largest_fall(
 ) -> None:
     picture, mask = _blotched()
     side = 224 / GRID
-    row, column = (round((place + 0.5) * side - 6) for place in cell)
-    # Where the network looks there is a blot.
-    at = framed(picture, mask).to_picture(VIEWS[0], 224) @ [column + 6, row + 6, 1]
-    cv2.circle(picture, (round(at[0]), round(at[1])), 4, (20, 10, 5), -1)
-    network = _Corner((row, column))
+    # A blue blot in the middle of the cell.
+    at = framed(picture, mask).to_picture(VIEWS[0], 224) @ [(cell[1] + 0.5) * side, (cell[0] + 0.5) * side, 1]
+    cv2.circle(picture, (round(at[0]), round(at[1])), 4, (20, 30, 220), -1)
+    network = _SeesBlue()
     monkeypatch.setattr(module, "network", lambda name, engine: network)
     found = saliency(picture, mask)
     falls = found.falls[CLASSES.index("mel")]
     best = np.unravel_index(int(falls.argmax()), falls.shape)
-    assert np.abs(np.subtract(best, cell)).max() <= 1 and falls.max() > 0.05
-    assert falls[best] > 3 * np.abs(np.median(falls))
-    assert network.runs == 2 * GRID**2 + 1
+    assert best == cell and falls.max() > 0.5
+    assert falls[best] > 5 * np.abs(np.median(falls))
+    assert network.runs == 2 * (GRID + SPAN - 1) ** 2 + len(MIRRORS)
     spread = found.over("mel", SIZE)
     y, x = np.unravel_index(int(spread.argmax()), SIZE)
     assert np.hypot(x - at[0], y - at[1]) < 1.6 * (found.window[2] - found.window[0]) / GRID
