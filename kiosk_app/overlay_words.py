@@ -7,7 +7,7 @@ from babel.dates import get_month_names
 from flask_babel import get_locale, gettext
 
 from kiosk_app.readings import ZONES
-from models.analysis.overlay import can_write
+from models.analysis.pen import can_write
 from models.analysis.words import ENGLISH, Words
 
 log = structlog.get_logger()
@@ -31,6 +31,9 @@ def overlay_words() -> Words:
         redness_title=gettext("Redness"),
         redness_line=gettext("Inside the dark lines, skin is redder than in most of this face."),
         redness_label=gettext("%(value)s %% red"),
+        acne_title=gettext("Blemishes"),
+        acne_line=gettext("Each ring goes around one place that may be a pimple or a blackhead."),
+        acne_label=gettext("blemishes: %(value)s"),
         lights={
             "white": gettext("White light."),
             "parallel": gettext("Parallel-polarised light."),

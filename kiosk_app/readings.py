@@ -58,7 +58,7 @@ def tone(ita_deg: float) -> LazyString:
 def cards(findings: Iterable[Mapping[str, Any]]) -> list[Card]:
     """What the result page shows; measures that were not made are left out."""
     table = {(f["measure"], f["zone"]): f for f in findings}
-    made = (_tone_card(table), _redness_card(table), _spots_card(table))
+    made = (_tone_card(table), _redness_card(table), _spots_card(table), _blemishes_card(table))
     return [card for card in made if card is not None]
 
 
@@ -101,6 +101,24 @@ def _spots_card(table: _Table) -> Card | None:
         )
     unit = ngettext("spot", "spots", count)
     return Card(gettext("Darker spots"), _number(count), unit, reading, _strips(table, "spot_count"))
+
+
+def _blemishes_card(table: _Table) -> Card | None:
+    """The count of acne lesions without that name, and without its severity: both are the clinician's."""
+    whole = table.get(("acne_count", "face"))
+    if whole is None:
+        return None
+    count, low, high = (round(whole[key]) for key in ("value", "low", "high"))
+    if low == 0:
+        reading = gettext(
+            "None to %(high)s on the whole face, as far as a picture can tell", high=_number(high)
+        )
+    else:
+        reading = gettext(
+            "Between %(low)s and %(high)s on the whole face", low=_number(low), high=_number(high)
+        )
+    unit = ngettext("blemish", "blemishes", count)
+    return Card(gettext("Blemishes"), _number(count), unit, reading, _strips(table, "acne_count"))
 
 
 def _whole_face(table: _Table, measure: str) -> float | None:

@@ -46,6 +46,8 @@ OVERLAYS: dict[str, LazyString] = {
     "pigment": _("Pigment"),
     "redness": _("Redness"),
     "spots": _("Darker spots"),
+    # Of a patient's words none names a disease.
+    "acne": _("Blemishes"),
 }
 
 

@@ -71,11 +71,13 @@ def _answer(
     json_path: str,
     *folders: Path | None,
 ) -> None:
-    from models.batch import make_folder, run_batch
+    from models.batch import BatchError, make_folder, run_batch
 
-    for path in folders:
-        if path:
-            make_folder(path)
+    used = [path for path in folders if path]
+    for path in used:
+        make_folder(path)
+    if len({path.resolve() for path in used}) < len(used):
+        raise BatchError(f"Two kinds of pictures would have the same names in {used[0]}. Name two folders.")
     run_batch(files, describe, json_path)
 
 
@@ -101,25 +103,29 @@ def face_command(
 
 @_pictures_command("lesion")
 @click.option("--masks", type=folder, help="Folder for the lesions' masks, <stem>.png: 255 = lesion.")
-def lesion_command(files: tuple[Path, ...], json_path: str, masks: Path | None, engine: str) -> None:
+@click.option("--overlays", type=folder, help="Folder for what each class rests on, <stem>.png.")
+def lesion_command(
+    files: tuple[Path, ...], json_path: str, masks: Path | None, overlays: Path | None, engine: str
+) -> None:
     """Outline and class the lesion in dermoscopic close-ups.
 
     Writes one JSON line a picture, in the order given. What is no close-up of skin is refused.
     """
-    from models.analysis.lesion import describe_lesion
+    from models.analysis.describe_skin import describe_lesion
 
-    _answer(files, lambda path: describe_lesion(path, masks, engine), json_path, masks)
+    _answer(files, lambda path: describe_lesion(path, masks, overlays, engine), json_path, masks, overlays)
 
 
 @_pictures_command("acne")
-def acne_command(files: tuple[Path, ...], json_path: str, engine: str) -> None:
+@click.option("--overlays", type=folder, help="Folder for the pictures with their boxes, <stem>.png.")
+def acne_command(files: tuple[Path, ...], json_path: str, overlays: Path | None, engine: str) -> None:
     """Find acne in pictures of faces: boxes, count, severity.
 
     Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture.
     """
-    from models.analysis.acne import describe_acne
+    from models.analysis.describe_skin import describe_acne
 
-    _answer(files, lambda path: describe_acne(path, engine), json_path)
+    _answer(files, lambda path: describe_acne(path, overlays, engine), json_path, overlays)
 
 
 @analyse.command("capture")

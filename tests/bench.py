@@ -26,9 +26,10 @@ from kiosk_app.records import Records
 from kiosk_app.vault import Vault
 from models.bench import time_networks
 from models.manifest import load_manifest, verified_bytes
-from models.runtime import network
+from models.runtime import installed_engines, network
 from sync.wire.keys import generate_opening_key
 from tests.bench_firmware import firmware_rows
+from tests.bench_networks import networks_row
 from tests.support.mosquitto import running_broker
 from tests.support.mqtt import connected
 from tests.support.onnx_twin import onnx_twin
@@ -141,11 +142,10 @@ def memory_of_imports() -> float:
 
 
 def timed_networks(folder: Path) -> list[dict]:
-    """The rows of `models bench`, onnxruntime on the same graphs among them where they are our own."""
+    """The rows of `models bench`, onnxruntime on the same graphs among them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, entry in load_manifest().networks.items():
-        if entry.file is not None:
-            (folder / f"{name}.onnx").write_bytes(onnx_twin(verified_bytes(name)))
+    for name in load_manifest().networks:
+        (folder / f"{name}.onnx").write_bytes(onnx_twin(verified_bytes(name)))
     return [{"stage": "network"} | row for row in time_networks((), NETWORK_RUNS, folder)]
 
 
@@ -155,6 +155,15 @@ def print_networks(rows: list[dict]) -> None:
     print(columns.format(*heads))
     for row in rows:
         print(columns.format(*(value for key, value in row.items() if key != "stage")))
+
+
+def print_shares(rows: list[dict]) -> None:
+    print("All networks of a 12 MP face, loading included, in seconds of CPU:")
+    for row in rows:
+        each = ", ".join(f"{name} {of['cpu_s']:.2f} ({of['runs']})" for name, of in row["networks"].items())
+        whole = f"{row['cpu_s']:.2f} of the analysis's {row['analysis_cpu_s']:.2f}"
+        print(f"{row['engine']}: {whole}; goal {row['goal_s']:g}")
+        print(f"  by network (runs): {each}")
 
 
 def main() -> None:
@@ -193,8 +202,10 @@ def main() -> None:
         for stage, (part, what, reference) in references.items()
     ]
     light_rows = firmware_rows(scratch)
+    shares = [networks_row(engine) for engine in installed_engines()]
     network_rows = timed_networks(BUILD / "onnx")
-    (BUILD / "bench.json").write_text(json.dumps(rows + light_rows + network_rows, indent=2) + "\n")
+    every = rows + light_rows + shares + network_rows
+    (BUILD / "bench.json").write_text(json.dumps(every, indent=2) + "\n")
     columns = "{:9} {:>8}  {:41} {:>8} {:>6}  {:9} {:>5} {:>6}"
     print(columns.format("stage", "seconds", "beside", "seconds", "ratio", "part", "MB", "ratio"))
     for row in rows:
@@ -204,6 +215,7 @@ def main() -> None:
         figures = (f"{row[key]:.3g} {row['unit']}" for key in ("figure", "reference_figure"))
         figure, beside = figures
         print(f"{row['stage']:30} {figure:>9}  {row['reference']:41} {beside:>9} {row['ratio']:>6}")
+    print_shares(shares)
     print_networks(network_rows)
     print(f"Memory is beside a Python that only imports NumPy, OpenCV and the engine: {floor_mb:.0f} MB.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -15,10 +15,12 @@ import numpy as np
 
 from hardware.capture import Capture, Frame
 from hardware.picture_file import MAX_PIXELS
-from models.analysis.closeup import close_up
+from models.analysis.acne import acne_of_face
+from models.analysis.acne_count import Lesion, acne_findings, lesions_on, require_size
+from models.analysis.closeup import CloseUp, close_up
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
-from models.analysis.findings import Field, geometry, measure, red_places
+from models.analysis.findings import Field, marks, measure, red_places, spot_marks
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
@@ -31,12 +33,12 @@ from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE
-from sync.wire.findings import Findings
+from sync.wire.findings import Finding, Findings, Geometry
 
 # The face is looked for, and the irises measured, in a picture of at most this long side.
 SEARCH_LONG_SIDE = 2048
 RIM_MM = 1.0
-NETWORKS = ("face-detection-short", "face-detection-full", "face-landmarks", "iris", "parsing")
+NETWORKS = ("face-detection-short", "face-detection-full", "face-landmarks", "iris", "parsing", "acne")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def analyse_capture(
         flags += require_quality(visible, skin, view.face)
         inner = _without_rim(skin, mm_per_px)
         masks = zone_masks(view.face.points, inner)
+        whole = zone_masks(view.face.points, skin)
     with watch.stage("measures"):
         light = visible
         if measured is not shown:
@@ -95,6 +98,10 @@ def analyse_capture(
         red = red_places(light, inner, mm_per_px)
         reference = load_manifest().entry("face-landmarks").reference
         results, hidden = measure(Field(light, masks, mm_per_px, reference), red, spots)
+    with watch.stage("acne"):
+        in_view = [zone for zone in masks if f"{zone}_hidden" not in hidden]
+        acne, lesions, doubts = _acne(shown, face, view, whole, in_view, engine)
+    flags += doubts
     if scale.source != "calibration":
         flags.append("uncalibrated_scale")
     if mm_per_px / view.step > COARSE_MM_PER_PX:
@@ -106,13 +113,19 @@ def analyse_capture(
         calibration=capture.calibration,
         software=f"dermakiosk {importlib.metadata.version('dermakiosk')}",
         quality=tuple(flags + hidden),
-        findings=tuple(results),
-        geometry=geometry(spots, masks, view.face),
+        findings=(*results, *acne),
+        geometry=Geometry(
+            marks=(
+                *spot_marks(spots, masks, view.face),
+                *marks("acne", lesions or (), [lesion.zone for lesion in lesions or ()], view.face),
+            )
+        ),
     )
     with watch.stage("overlays"):
         caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated, words)
-        sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption, words)
-        overlays = draw_overlays(sheet, results, spots, red)
+        plain = _caption(findings.measured_at, shown.light, shown.light, capture.simulated, words)
+        sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption, words, plain)
+        overlays = draw_overlays(sheet, findings.findings, spots, red, lesions)
     return Analysis(findings, overlays, watch.seconds)
 
 
@@ -139,6 +152,30 @@ def _choose(capture: Capture) -> tuple[Frame, Frame, list[str]]:
             flags.append("no_cross_frame")
         return shown, shown, flags
     return shown, cross, flags
+
+
+def _acne(
+    shown: Frame,
+    face: Face,
+    view: CloseUp,
+    masks: Mapping[str, np.ndarray],
+    zones: Sequence[str],
+    engine: str,
+) -> tuple[list[Finding], list[Lesion] | None, list[str]]:
+    """Findings, the counted lesions in the close-up's pixels, flags; no lesions where none can be counted."""
+    try:
+        require_size(face)
+    except Refused:
+        return [], None, ["acne_not_counted"]
+
+    def develop(part: np.ndarray) -> np.ndarray:
+        return to_srgb8(linear(part, shown.colour))
+
+    acne = acne_of_face(face, shown.pixels, develop, engine)
+    boxes = acne.counted[:, :4].reshape(-1, 2)
+    lesions = lesions_on(view.placed(boxes).reshape(-1, 4), masks)
+    flags = [] if shown.light == "white" else ["acne_in_polarised_light"]
+    return acne_findings(acne, lesions, zones), lesions, flags
 
 
 def _search_picture(frame: Frame) -> tuple[np.ndarray, float]:

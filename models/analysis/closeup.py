@@ -39,6 +39,10 @@ class CloseUp:
             return np.ascontiguousarray(part)
         return cv2.resize(part, self.size, interpolation=cv2.INTER_AREA)
 
+    def placed(self, points: np.ndarray) -> np.ndarray:
+        """Points (n, 2) of the picture in the close-up's coordinates."""
+        return np.asarray((points - np.array(self.window[:2])) / self.step)
+
 
 def close_up(face: Face, shape: tuple[int, int]) -> CloseUp:
     """The close-up of `face` in a picture of `shape` (height, width); never enlarges."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from models.analysis.face import Face
 from models.analysis.pigment import erythema_index, melanin_index
 from models.analysis.spots import VERSION as SPOTS_VERSION
 from models.analysis.spots import Spot
-from sync.wire.findings import Finding, Geometry, Mark
+from sync.wire.findings import Finding, Mark
 
 COLOUR_VERSION = "colour-1"
 REDNESS_VERSION = "redness-1"
@@ -28,6 +29,17 @@ RED_ABOVE_MEDIAN = 6.0
 RED_SMOOTHING_MM = 0.8
 # The sealed message is bounded: beyond this only the largest spots are drawn; all are counted.
 MAX_MARKS = 300
+
+
+class Place(Protocol):
+    """A round place in a close-up, in its pixels."""
+
+    @property
+    def x(self) -> float: ...
+    @property
+    def y(self) -> float: ...
+    @property
+    def radius_px(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -134,21 +146,35 @@ def _finding(
     )
 
 
-def geometry(spots: Sequence[Spot], masks: Mapping[str, np.ndarray], face: Face) -> Geometry:
+def spot_marks(spots: Sequence[Spot], masks: Mapping[str, np.ndarray], face: Face) -> list[Mark]:
     """The spots as marks on the canonical face, largest first, at most MAX_MARKS."""
     largest = sorted(spots, key=lambda spot: -spot.area_mm2)[:MAX_MARKS]
-    places = to_canonical(np.array([[s.x, s.y] for s in largest]), face.points)
-    marks = []
-    for spot, (x, y) in zip(largest, places, strict=True):
-        zones = [name for name, mask in masks.items() if mask[round(spot.y), round(spot.x)]]
-        marks.append(
-            Mark(
-                kind="spot",
-                zone=zones[-1] if zones else "face",  # type: ignore[arg-type]
-                x=round(float(np.clip(x, -2, 2)), 4),
-                y=round(float(np.clip(y, -2, 2)), 4),
-                radius=round(min(1.0, max(1e-4, 2 * spot.radius_px / face.width)), 4),
-                area_mm2=round(spot.area_mm2, 2),
-            )
+    zones = [
+        [name for name, mask in masks.items() if mask[round(s.y), round(s.x)]] or ["face"] for s in largest
+    ]
+    areas = [round(spot.area_mm2, 2) for spot in largest]
+    return marks("spot", largest, [names[-1] for names in zones], face, areas)
+
+
+def marks(
+    kind: str,
+    places: Sequence[Place],
+    zones: Sequence[str],
+    face: Face,
+    areas_mm2: Sequence[float] | None = None,
+) -> list[Mark]:
+    """`places`, in the pixels of `face`, on the canonical face."""
+    centres = to_canonical(np.array([[place.x, place.y] for place in places]), face.points)
+    return [
+        Mark(
+            kind=kind,
+            zone=zone,  # type: ignore[arg-type]
+            x=round(float(np.clip(x, -2, 2)), 4),
+            y=round(float(np.clip(y, -2, 2)), 4),
+            radius=round(min(1.0, max(1e-4, 2 * place.radius_px / face.width)), 4),
+            area_mm2=area,
         )
-    return Geometry(marks=tuple(marks))
+        for place, zone, (x, y), area in zip(
+            places, zones, centres, areas_mm2 or [None] * len(places), strict=True
+        )
+    ]

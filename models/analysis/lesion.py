@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from models.analysis.abcd import abcd
-from models.analysis.answer import answer
-from models.analysis.outline import NETWORK as OUTLINE
+from models.analysis.lesion_view import framed
 from models.analysis.outline import Outline, find_outline
 from models.analysis.refusal import Refused
-from models.analysis.result import png
-from models.batch import BatchError, write_output
-from models.manifest import load_manifest, verified_constants
+from models.manifest import verified_constants
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
-from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
+from models.training.lesion_views import CLASSES, NATIVE, VIEWS
 
 NETWORK = "lesion-class"
-# A lesion that is small in a large picture is looked at this many pixels wide, where the picture has them.
-_SMALL_LESION = 60.0
 _DARK = 12.0
 
 
@@ -84,7 +77,7 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
 def look(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Look:
     """What the networks see of `picture` (H×W×3 uint8 sRGB). Raises ModelsError."""
     outline = find_outline(picture, engine)
-    logits = _logits(picture, outline.mask, engine)
+    logits = view_logits(picture, outline.mask, engine)
     return Look(outline, logits.mean(axis=0), _traits(picture, outline, logits))
 
 
@@ -114,68 +107,16 @@ def spread(traits: np.ndarray, means: list[float], deviations: list[float]) -> n
     return np.concatenate([scores, scores**2], axis=-1)
 
 
-def describe_lesion(path: Path, masks: Path | None, engine: str) -> dict[str, Any]:
-    """The lesion in the picture at `path` as one JSON object, or why there is none: "error", "refused".
-
-    Its mask goes to `masks`/<stem>.png.
-    """
-    return answer(path, lambda picture: _described(picture, masks and masks / f"{path.stem}.png", engine))
-
-
-def _described(picture: np.ndarray, mask: Path | None, engine: str) -> dict[str, Any]:
-    lesion = find_lesion(picture, engine)
-    manifest = load_manifest()
-    row: dict[str, Any] = {
-        "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},
-        "melanoma": round(lesion.melanoma, 6),
-        "melanoma_like": lesion.melanoma_like,
-        "abcd": abcd(picture, lesion.mask),
-        "area_px": int(cv2.countNonZero(lesion.mask)),
-        "model": manifest.entry(NETWORK).reference,
-        "outline_model": manifest.entry(OUTLINE).reference,
-    }
-    if mask:
-        try:
-            write_output(mask, png(lesion.mask))
-        except BatchError as error:
-            return row | {"error": "mask_not_written", "sentence": str(error)}
-    return row
-
-
-def _logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
+def view_logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
     """(views, 7) without a prior: square views about the lesion and their mirror images."""
-    height, width = picture.shape[:2]
-    x, y, w, h = cv2.boundingRect(mask) if mask.any() else (0, 0, width, height)
-    step = min(1.0, max(NATIVE[1] / max(height, width), _SMALL_LESION / max(w, h)))
-    small = picture
-    if step < 1:
-        size = (max(1, round(width * step)), max(1, round(height * step)))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    net = network(NETWORK, engine)
+    lesion, net = framed(picture, mask), network(NETWORK, engine)
     rows = []
     for times in VIEWS:
-        side = max(LEAST_SIDE * min(1.0, max(small.shape[:2]) / NATIVE[1]), max(w, h) * step) * times
-        view = _view(small, ((x + w / 2) * step, (y + h / 2) * step), side, net.input_shape[1])
+        view = lesion.view(times, net.input_shape[1])
         for turned in (view, view[:, ::-1], view[::-1], view[::-1, ::-1]):
             [logits] = net.run(np.ascontiguousarray(turned)[None])
             rows.append(logits[0])
     return np.stack(rows)
-
-
-def _view(picture: np.ndarray, centre: tuple[float, float], side: float, size: int) -> np.ndarray:
-    """size×size×3 float32 in [-1, 1]: a square within the picture where it can be, reflected at its edges."""
-    height, width = picture.shape[:2]
-    side = min(side, float(max(width, height)))
-    corner = [
-        float(np.clip(place, min(side, length) / 2, length - min(side, length) / 2)) - side / 2
-        for place, length in zip(centre, (width, height), strict=True)
-    ]
-    scale = side / size
-    # Pixel centres: the view's (u + .5) · scale + corner is the picture's x + .5.
-    matrix = np.array([[scale, 0, corner[0] + scale / 2 - 0.5], [0, scale, corner[1] + scale / 2 - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    view = cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT)
-    return np.asarray(view, np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def _traits(picture: np.ndarray, outline: Outline, logits: np.ndarray) -> np.ndarray:

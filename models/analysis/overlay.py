@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image
 
 from models.analysis.face import Face
-from models.analysis.spots import Spot
+from models.analysis.findings import Place
+from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen, halo_line, smooth_line
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import outline, polygon_mask, zone_polygons
 from sync.wire.findings import Finding
 
-PAPER, INK, SOFT_INK, TEAL = (250, 248, 244), (26, 35, 38), (76, 90, 94), (11, 93, 99)
 WIDTH, FACE_WIDTH = 1200, 560
 TOP, BOTTOM, MARGIN = 164, 164, 32
 LABEL_PX, LABEL_LINE, LABEL_WIDTH, CAPTION_PX = 28, 36, 236, 26
-ASCENT = 1.07  # of Noto Sans, in sizes
 BAR_MM = 20.0
-_FOLDERS = (Path("/usr/share/fonts/truetype/noto"), Path("/usr/share/fonts/noto"))
-_FONTS = {"latin": "NotoSans", "arabic": "NotoSansArabic"}
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What every overlay of one face shares: close-up (H×W×3 uint8 sRGB), scale, lines of caption, words."""
+    """What every overlay of one face shares: close-up (H×W×3 uint8 sRGB), scale, lines of caption, words.
+
+    `shown` is the caption where it was measured in the light that shows the face.
+    """
 
     picture: np.ndarray
     face: Face
@@ -37,19 +35,17 @@ class Sheet:
     calibrated: bool
     caption: tuple[str, ...]
     words: Words = ENGLISH
-
-
-def can_write(words: Words) -> bool:
-    """Whether the words can be shaped and ordered here: Arabic needs Raqm, FriBidi and its own font."""
-    return not words.right_to_left or (
-        features.check("raqm") and _font_file(words.script, "Regular") is not None
-    )
+    shown: tuple[str, ...] = ()
 
 
 def draw_overlays(
-    sheet: Sheet, findings: Sequence[Finding], spots: Sequence[Spot], red: np.ndarray
+    sheet: Sheet,
+    findings: Sequence[Finding],
+    spots: Sequence[Place],
+    red: np.ndarray,
+    lesions: Sequence[Place] | None = None,
 ) -> dict[str, np.ndarray]:
-    """ "zones", "spots" and "redness" as H×1200×3 uint8 sRGB."""
+    """ "zones", "spots", "redness", and "acne" where `lesions` were counted, as H×1200×3 uint8 sRGB."""
     words = sheet.words
     values = {(str(f.zone), f.measure): f.value for f in findings}
 
@@ -63,11 +59,16 @@ def draw_overlays(
     colour = label("ita", words.areas_label)
     counts = label("spot_count", words.spots_label)
     redness = label("redness", words.redness_label)
-    return {
+    blemishes = label("acne_count", words.acne_label)
+    sheets = {
         "zones": _sheet(sheet, words.areas_title, words.areas_line, colour, None, ()),
         "spots": _sheet(sheet, words.spots_title, words.spots_line, counts, None, spots),
         "redness": _sheet(sheet, words.redness_title, words.redness_line, redness, red, ()),
     }
+    if lesions is not None:
+        as_shown = replace(sheet, caption=sheet.shown)
+        sheets["acne"] = _sheet(as_shown, words.acne_title, words.acne_line, blemishes, None, lesions, 1.0)
+    return sheets
 
 
 def _number(value: float, words: Words) -> str:
@@ -76,60 +77,31 @@ def _number(value: float, words: Words) -> str:
     return f"\N{LEFT-TO-RIGHT MARK}{text}" if words.right_to_left and text.startswith("-") else text
 
 
-class _Pen:
-    """Writes on an image in the direction of its words."""
-
-    def __init__(self, image: Image.Image, words: Words) -> None:
-        self.draw = ImageDraw.Draw(image)
-        self.words = words
-        self._direction = "rtl" if words.right_to_left else None  # without Raqm Pillow takes only None
-
-    def width(self, text: str, weight: str, size: int) -> float:
-        font = _font(self.words.script, weight, size)
-        return float(self.draw.textlength(text, font, direction=self._direction))
-
-    def write(
-        self, x: float, y: float, text: str, colour: tuple[int, int, int], weight: str, size: int
-    ) -> None:
-        """One line that begins at `x`, reading away from it; `y` is the top of Noto Sans in any script."""
-        font = _font(self.words.script, weight, size)
-        anchor = "rs" if self.words.right_to_left else "ls"
-        baseline = y + ASCENT * size
-        self.draw.text((x, baseline), text, colour, font, anchor, direction=self._direction)
-
-    def lines(self, text: str, weight: str, size: int, width: float) -> list[str]:
-        """The text in lines of at most `width`, where its words allow."""
-        lines: list[str] = []
-        for word in text.split():
-            if lines and self.width(f"{lines[-1]} {word}", weight, size) <= width:
-                lines[-1] += f" {word}"
-            else:
-                lines.append(word)
-        return lines
-
-
 def _sheet(
     sheet: Sheet,
     title: str,
     line: str,
     labels: Mapping[str, str],
     red: np.ndarray | None,
-    spots: Sequence[Spot],
+    places: Sequence[Place],
+    ring: float = 1.4,
 ) -> np.ndarray:
+    """One overlay; a ring is `ring` times as wide as its place."""
     canvas, zoom, origin = _place_face(sheet)
     smooth = {
-        zone: _smooth(polygon * zoom + origin) for zone, polygon in zone_polygons(sheet.face.points).items()
+        zone: smooth_line(polygon * zoom + origin)
+        for zone, polygon in zone_polygons(sheet.face.points).items()
     }
-    quiet = bool(spots) or red is not None
+    quiet = bool(places) or red is not None
     _draw_zones(canvas, [smooth[zone] for zone in labels], 0.55 if quiet else 1.0)
     if red is not None:
         _draw_region(canvas, red, zoom, origin)
-    for spot in spots:
-        centre = np.array([spot.x, spot.y]) * zoom + origin
-        _ring(canvas, centre, max(7.0, spot.radius_px * zoom * 1.4 + 3))
+    for place in places:
+        centre = np.array([place.x, place.y]) * zoom + origin
+        _ring(canvas, centre, max(7.0, place.radius_px * zoom * ring + 3))
     bar = _scale_bar(canvas, sheet, zoom)
     image = Image.fromarray(canvas)
-    pen = _Pen(image, sheet.words)
+    pen = Pen(image, sheet.words)
     start = WIDTH - MARGIN if sheet.words.right_to_left else MARGIN
     pen.write(start, 24, title, INK, "Bold", 48)
     pen.write(start, 92, line, SOFT_INK, "Regular", 30)
@@ -172,24 +144,10 @@ def _fade(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.GaussianBlur(np.clip(distance / soft, 0, 1), (0, 0), soft / 6)
 
 
-def _smooth(polygon: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """The polygon with its corners cut (Chaikin 1974)."""
-    for _ in range(rounds):
-        after = np.roll(polygon, -1, axis=0)
-        polygon = np.stack([0.75 * polygon + 0.25 * after, 0.25 * polygon + 0.75 * after], 1).reshape(-1, 2)
-    return polygon
-
-
-def _halo_line(canvas: np.ndarray, polygon: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
-    points = [np.round(polygon * 16).astype(np.int32)]
-    cv2.polylines(canvas, points, True, PAPER, width + 2, cv2.LINE_AA, shift=4)
-    cv2.polylines(canvas, points, True, colour, width, cv2.LINE_AA, shift=4)
-
-
 def _draw_zones(canvas: np.ndarray, polygons: Sequence[np.ndarray], weight: float) -> None:
     drawn = canvas.copy()
     for polygon in polygons:
-        _halo_line(drawn, polygon, TEAL, 2)
+        halo_line(drawn, polygon, TEAL, 2)
     cv2.addWeighted(drawn, weight, canvas, 1 - weight, 0, dst=canvas)
 
 
@@ -206,7 +164,7 @@ def _draw_region(canvas: np.ndarray, region: np.ndarray, zoom: float, origin: np
     contours, _ = cv2.findContours((grown > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
         if cv2.contourArea(contour) > 150:
-            _halo_line(canvas, _smooth(contour[::4, 0].astype(float) + origin, 2), INK, 2)
+            halo_line(canvas, smooth_line(contour[::4, 0].astype(float) + origin, 2), INK, 2)
 
 
 def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> int:
@@ -221,7 +179,7 @@ def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> int:
     return right if sheet.words.right_to_left else left
 
 
-def _draw_caption(pen: _Pen, sheet: Sheet, start: float, bar: int, height: int) -> None:
+def _draw_caption(pen: Pen, sheet: Sheet, start: float, bar: int, height: int) -> None:
     last = height - 62
     pen.write(start, last, sheet.words.sides, SOFT_INK, "Regular", CAPTION_PX)
     for above, line in enumerate(reversed(sheet.caption), start=1):
@@ -233,7 +191,7 @@ def _draw_caption(pen: _Pen, sheet: Sheet, start: float, bar: int, height: int) 
     pen.write(x, last, text, INK, "Regular", CAPTION_PX)
 
 
-def _draw_labels(pen: _Pen, labels: Mapping[str, str], polygons: Mapping[str, np.ndarray]) -> None:
+def _draw_labels(pen: Pen, labels: Mapping[str, str], polygons: Mapping[str, np.ndarray]) -> None:
     """Two columns beside the face, each label level with its zone as far as there is room, with a leader."""
     columns: dict[bool, list[str]] = {False: [], True: []}
     for zone in labels:
@@ -258,7 +216,7 @@ def _anchor(polygon: np.ndarray, on_right: bool) -> np.ndarray:
 
 
 def _draw_label(
-    pen: _Pen, name: Sequence[str], value: Sequence[str], anchor: np.ndarray, y: float, on_right: bool
+    pen: Pen, name: Sequence[str], value: Sequence[str], anchor: np.ndarray, y: float, on_right: bool
 ) -> None:
     """Name above `y`, value below it; the label is on its zone's side in every direction of reading."""
     width = max(
@@ -277,15 +235,3 @@ def _draw_label(
         pen.write(start, y - LABEL_LINE * (len(name) - place) - 2, line, INK, "Bold", LABEL_PX)
     for place, line in enumerate(value):
         pen.write(start, y + LABEL_LINE * place - 2, line, SOFT_INK, "Regular", LABEL_PX)
-
-
-def _font_file(script: str, weight: str) -> Path | None:
-    places = (folder / f"{_FONTS[script]}-{weight}.ttf" for folder in _FOLDERS)
-    return next((path for path in places if path.is_file()), None)
-
-
-@lru_cache(maxsize=16)
-def _font(script: str, weight: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Noto Sans where the system has it, else the face that Pillow carries."""
-    path = _font_file(script, weight)
-    return ImageFont.truetype(str(path), size) if path else ImageFont.load_default(size)

@@ -35,6 +35,9 @@ class Words(BaseModel):
     redness_title: str = "Redness"
     redness_line: str = "Inside the dark lines, skin is redder than in most of this face."
     redness_label: str = "%(value)s %% red"
+    acne_title: str = "Blemishes"
+    acne_line: str = "Each ring goes around one place that may be a pimple or a blackhead."
+    acne_label: str = "blemishes: %(value)s"
     lights: dict[str, str] = {
         "white": "White light.",
         "parallel": "Parallel-polarised light.",

@@ -9,7 +9,6 @@ milder.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ import scipy.optimize
 
 from models.analysis import lesion
 from models.analysis.outline import NETWORK as OUTLINE
-from models.manifest import MANIFEST, ModelsError, load_manifest
+from models.manifest import load_manifest
 from models.training.lesion_views import CLASSES
-from models.training.register import rewritten
+from models.training.register import ship_constants
 from models.training.score import balanced_accuracy, calibration_error
 from models.training.splits import held_out
 from models.training.strange import strange_pictures
@@ -138,17 +137,6 @@ def written(constants: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ship(text: str) -> None:
-    """Write the constants, and their hash into the manifest. Raises ModelsError if that names none."""
-    constants = load_manifest().entry(lesion.NETWORK).constants
-    if constants is None:
-        raise ModelsError(f"The manifest names no constants of '{lesion.NETWORK}'. Write their line first.")
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
-    constants.path.write_text(text)
-    line = f'{{ file = "{constants.file}", sha256 = "{sha256}" }}'
-    MANIFEST.write_text(rewritten(MANIFEST.read_text(), lesion.NETWORK, {"constants": line}))
-
-
 def _varied(pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Every second picture in other light, half of those blurred."""
     draw = np.random.default_rng(1)
@@ -182,7 +170,9 @@ def main(data: Path) -> None:
     _, skin = looks(_varied(pictures(some)))
     _, strange = looks(picture for _, picture in strange_pictures(data, tested=False))
     groups = [row["lesion_id"] for row in valid]
-    ship(written(fit(logits, traits, labels, groups, counts / counts.sum(), skin, strange)))
+    ship_constants(
+        lesion.NETWORK, written(fit(logits, traits, labels, groups, counts / counts.sum(), skin, strange))
+    )
 
 
 if __name__ == "__main__":

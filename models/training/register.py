@@ -52,6 +52,20 @@ def rewritten(manifest: str, network: str, known: dict[str, str]) -> str:
     return before + head + section.strip("\n") + "\n" + lines + mark + rest
 
 
+def ship_constants(network: str, text: str) -> None:
+    """Write the constants beside a network, and their hash into the manifest.
+
+    Raises ModelsError if the manifest names none.
+    """
+    constants = load_manifest().entry(network).constants
+    if constants is None:
+        raise ModelsError(f"The manifest names no constants of '{network}'. Write their line first.")
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    constants.path.write_text(text)
+    line = f'{{ file = "{constants.file}", sha256 = "{sha256}" }}'
+    MANIFEST.write_text(rewritten(MANIFEST.read_text(), network, {"constants": line}))
+
+
 @click.command()
 @click.argument("network")
 @click.option(

@@ -20,6 +20,7 @@ from kiosk_app.languages import LANGUAGES
 from kiosk_app.overlay_words import overlay_words
 from models.analysis import overlay
 from models.analysis.capture import analyse_capture
+from models.analysis.pen import PAPER, noto
 from models.analysis.words import ENGLISH, Words
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
@@ -78,7 +79,7 @@ def test_nothing_in_an_overlay_is_left_in_english(bench: Bench, language: str) -
 def test_every_arabic_letter_has_a_shape_in_its_font(bench: Bench) -> None:
     words = words_in(bench, "ar")
     assert words.right_to_left
-    font = overlay._font("arabic", "Regular", 28)
+    font = noto("arabic", "Regular", 28)
     missing = bytes(font.getmask("\uffff"))
     letters = {letter for text in texts(words) for letter in text} | set("0123456789:-.")
     assert not [letter for letter in letters - {" "} if bytes(font.getmask(letter)) == missing]
@@ -97,4 +98,4 @@ def test_no_word_runs_off_the_picture(bench: Bench, language: str) -> None:
     analysis = analyse_capture(capture, uuid4(), words=words_in(bench, language))
     for picture in analysis.overlays.values():
         edges = np.concatenate([picture[:, : overlay.MARGIN - 8], picture[:, 8 - overlay.MARGIN :]], axis=1)
-        assert (edges == overlay.PAPER).all()
+        assert (edges == PAPER).all()

@@ -54,7 +54,7 @@ def test_a_scan_ends_as_an_envelope_that_only_the_clinic_opens(bench: Bench) -> 
     assert isinstance(message, Result)
     assert (message.scan, message.patient_reference, message.simulated) == (scan, "demo-1", True)
     assert message.consent.language == "en"
-    assert len(message.findings.findings) == 20
+    assert len(message.findings.findings) == 27
     assert "frame.white" in bench.kiosk.vault.items(scan)
     summary = bench.kiosk.records.summary(scan)
     assert {"capture", "vault", "analysis", "seal", "submit"} <= set(summary["seconds"])

@@ -62,7 +62,8 @@ def test_every_measure_is_there_for_the_zones_in_view(analysis: Analysis) -> Non
     for zone in ("face", "left_cheek", "right_cheek", "nose", "chin"):
         assert by_zone[zone] == {
             "ita", "melanin_index", "erythema_index", "redness", "spot_area", "spot_count",
-        }  # fmt: skip
+            "acne_count",
+        } | ({"acne_severity"} if zone == "face" else set())  # fmt: skip
     assert "uncalibrated_scale" in findings.quality
     assert "uncalibrated_colour" not in findings.quality
     assert findings.calibration == "nominal-test"
@@ -109,7 +110,7 @@ def test_a_calibrated_scale_is_used_and_not_flagged(large_portrait: np.ndarray) 
 
 
 def test_overlays_are_pictures_on_paper_that_hold_their_words(analysis: Analysis) -> None:
-    assert set(analysis.overlays) == {"zones", "spots", "redness"}
+    assert set(analysis.overlays) == {"zones", "spots", "redness", "acne"}
     for picture in analysis.overlays.values():
         assert picture.dtype == np.uint8 and picture.shape[1:] == (1200, 3)
         assert tuple(picture[2, 2]) == (250, 248, 244)
@@ -184,7 +185,7 @@ def test_the_child_process_gives_the_same_findings(large_portrait: np.ndarray, a
     assert (status, result.refused, result.error) == (0, None, None)
     assert result.findings is not None
     assert result.findings.findings == analysis.findings.findings
-    assert all(png.startswith(b"\x89PNG") for png in result.overlays.values()) and len(result.overlays) == 3
+    assert all(png.startswith(b"\x89PNG") for png in result.overlays.values()) and len(result.overlays) == 4
     assert result.seconds["total"] > 0 and 50 < result.peak_rss_mb < 2000
 
 
@@ -238,7 +239,8 @@ def test_analyse_capture_measures_a_folder(tmp_path: Path, large_portrait: np.nd
     assert done.exit_code == 0, done.output
     findings = json.loads((tmp_path / "f.json").read_text())
     assert findings["schema"] == 1 and len(findings["findings"]) > 30
-    assert {path.name for path in (tmp_path / "o").iterdir()} == {"zones.png", "spots.png", "redness.png"}
+    drawn = {path.name for path in (tmp_path / "o").iterdir()}
+    assert drawn == {"zones.png", "spots.png", "redness.png", "acne.png"}
 
 
 def test_overlays_that_cannot_be_written_are_named_beside_the_findings(

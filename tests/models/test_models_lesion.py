@@ -102,7 +102,7 @@ def test_the_chance_of_melanoma_rises_with_its_own_logit_and_falls_with_any_othe
 def test_a_lesion_whose_first_class_is_melanoma_is_melanoma_like(
     close_up: np.ndarray, monkeypatch: pytest.MonkeyPatch, first: str, last: str, like: bool
 ) -> None:
-    real = lesion._logits
+    real = lesion.view_logits
 
     def ordered(*arguments: Any) -> np.ndarray:
         """The network's own logits, in an order of the classes that is not its own."""
@@ -113,7 +113,7 @@ def test_a_lesion_whose_first_class_is_melanoma_is_melanoma_like(
         changed[:, columns] = logits[:, logits.mean(axis=0).argsort()]
         return changed
 
-    monkeypatch.setattr(lesion, "_logits", ordered)
+    monkeypatch.setattr(lesion, "view_logits", ordered)
     found = find_lesion(close_up)
     assert CLASSES[int(found.chances.argmax())] == first
     assert found.melanoma == found.chances[CLASSES.index("mel")]

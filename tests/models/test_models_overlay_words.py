@@ -11,7 +11,8 @@ from PIL import Image
 
 from models.analysis import overlay
 from models.analysis.face import find_face
-from models.analysis.overlay import MARGIN, PAPER, TOP, WIDTH, Sheet, can_write, draw_overlays
+from models.analysis.overlay import MARGIN, TOP, WIDTH, Sheet, draw_overlays
+from models.analysis.pen import INK, PAPER, Pen, can_write
 from models.analysis.words import ENGLISH, Words
 from sync.wire.findings import Finding
 
@@ -27,6 +28,9 @@ ARABIC = Words(
     redness_title="الاحمرار",
     redness_line="داخل الخطوط الداكنة.",
     redness_label="الاحمرار %(value)s٪",
+    acne_title="شوائب البشرة",
+    acne_line="كل حلقة تحيط بموضع يشبه بثرة.",
+    acne_label="الشوائب: %(value)s",
     sides="يساركم على يمين الصورة.",
     length="%(value)s مم",
     about_length="نحو %(value)s مم",
@@ -35,7 +39,12 @@ Draw = Callable[[Words], dict[str, np.ndarray]]
 FINDINGS = [
     Finding(measure=measure, zone=zone, value=value, unit=unit, low=value - 1, high=value + 1, model="test@1")
     for zone in ("forehead", "left_cheek", "right_cheek", "nose", "chin")
-    for measure, value, unit in (("ita", -12.4, "deg"), ("spot_count", 3, "1"), ("redness", 8, "%"))
+    for measure, value, unit in (
+        ("ita", -12.4, "deg"),
+        ("spot_count", 3, "1"),
+        ("redness", 8, "%"),
+        ("acne_count", 3, "1"),
+    )
 ]
 
 
@@ -46,7 +55,7 @@ def draw(large_portrait: np.ndarray) -> Draw:
 
     def drawn(words: Words) -> dict[str, np.ndarray]:
         caption = ("ضوء أبيض.",) if words.right_to_left else ("White light.",)
-        return draw_overlays(Sheet(large_portrait, face, 0.25, False, caption, words), FINDINGS, (), red)
+        return draw_overlays(Sheet(large_portrait, face, 0.25, False, caption, words), FINDINGS, (), red, [])
 
     return drawn
 
@@ -58,14 +67,14 @@ def _ink(rows: np.ndarray) -> np.ndarray:
 
 def _written(draw: Draw, words: Words, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    write = overlay._Pen.write
+    write = Pen.write
 
-    def noted(pen: overlay._Pen, x: float, y: float, text: str, *how: object) -> None:
+    def noted(pen: Pen, x: float, y: float, text: str, *how: object) -> None:
         lines.append(text)
         write(pen, x, y, text, *how)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(overlay._Pen, "write", noted)
+        patch.setattr(Pen, "write", noted)
         draw(words)
     return lines
 
@@ -93,7 +102,7 @@ def test_lines_begin_where_their_readers_begin(draw: Draw) -> None:
 
 def test_arabic_letters_are_joined() -> None:
     assert can_write(ARABIC)
-    pen = overlay._Pen(Image.new("RGB", (8, 8)), ARABIC)
+    pen = Pen(Image.new("RGB", (8, 8)), ARABIC)
     word = "نعم"
     assert pen.width(word, "Regular", 40) < 0.9 * sum(pen.width(letter, "Regular", 40) for letter in word)
 
@@ -101,7 +110,7 @@ def test_arabic_letters_are_joined() -> None:
 def test_a_minus_stays_before_its_number_from_right_to_left() -> None:
     def ink(text: str) -> np.ndarray:
         image = Image.new("RGB", (200, 80), PAPER)
-        overlay._Pen(image, ARABIC).write(180, 10, text, overlay.INK, "Regular", 40)
+        Pen(image, ARABIC).write(180, 10, text, INK, "Regular", 40)
         return np.asarray(image)
 
     minus, number = "\N{LEFT-TO-RIGHT MARK}-", overlay._number(-11.0, ARABIC)
@@ -113,12 +122,12 @@ def test_a_minus_stays_before_its_number_from_right_to_left() -> None:
 
 
 def test_without_shaping_arabic_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay.features, "check", lambda _name: False)
+    monkeypatch.setattr("models.analysis.pen.features.check", lambda _name: False)
     assert not can_write(ARABIC) and can_write(ENGLISH)
 
 
 def test_long_names_are_broken_between_words() -> None:
-    pen = overlay._Pen(Image.fromarray(np.zeros((8, 8, 3), np.uint8)), ENGLISH)
+    pen = Pen(Image.fromarray(np.zeros((8, 8, 3), np.uint8)), ENGLISH)
     lines = pen.lines("Alrededor del ojo izquierdo", "Bold", 28, 236)
     assert " ".join(lines) == "Alrededor del ojo izquierdo" and len(lines) == 2
     assert all(pen.width(line, "Bold", 28) <= 236 for line in lines)

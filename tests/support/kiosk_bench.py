@@ -71,6 +71,9 @@ def findings(scan: UUID) -> dict[str, Any]:
         add("erythema_index", zone, redness, "1", 0.8)
         add("spot_count", zone, step, "1", 0)
         add("spot_area", zone, 1.4 * step, "mm2", 0.3)
+        add("acne_count", zone, step, "1", step)
+    add("acne_count", "face", 4, "1", 4)
+    add("acne_severity", "face", 1, "1", 1)
     return {
         "schema": 1,
         "scan": str(scan),

@@ -1,6 +1,6 @@
 """A `.tflite` graph written again as ONNX, for onnxruntime: the same numbers, rounded in the same places.
 
-Knows the operators of the networks that are trained here. Maps are (n, h, w, c) there, (n, c, h, w) here.
+Knows the operators of the manifest's networks. Maps are (n, h, w, c) there, (n, c, h, w) here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 TYPES = {
     schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT8: np.int8,
 }
@@ -39,6 +40,7 @@ class _Writer:
         self.graph = self.model.subgraphs[0]
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.widened: dict[int, np.ndarray] = {}
 
     def write(self) -> bytes:
         inputs = [self._port(i, "input") for i in self.graph.inputs]
@@ -47,6 +49,9 @@ class _Writer:
         for operator in self.graph.operators:
             code = self.model.operatorCodes[operator.opcodeIndex]
             name = OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            if name == "DEQUANTIZE":
+                self._widen(operator)
+                continue
             if name not in _KNOWN:
                 raise ValueError(f"the operator {name} is not known here")
             result = _KNOWN[name](self, operator)
@@ -87,7 +92,16 @@ class _Writer:
     def _rank(self, index: int) -> int:
         return len(self.graph.tensors[index].shape)
 
+    def _widen(self, operator: Any) -> None:
+        """DEQUANTIZE of half-precision weights, which are constants."""
+        data = self._data(operator.inputs[0])
+        if data is None:
+            raise ValueError("DEQUANTIZE of what is no constant is not known here")
+        self.widened[operator.outputs[0]] = data.astype(np.float32)
+
     def _data(self, index: int) -> np.ndarray | None:
+        if index in self.widened:
+            return self.widened[index]
         tensor = self.graph.tensors[index]
         buffer = self.model.buffers[tensor.buffer]
         data = b"" if buffer.data is None else bytes(buffer.data)
@@ -229,6 +243,40 @@ class _Writer:
         limits = [self._constant(np.array(v, np.int64)) for v in (begin, ends, axes)]
         return self._add("Slice", [self._name(operator.inputs[0]), *limits])
 
+    def pool(self, operator: Any) -> str:
+        """MAX_POOL_2D."""
+        options = operator.builtinOptions
+        return self._add(
+            "MaxPool",
+            [self._name(operator.inputs[0])],
+            kernel_shape=[options.filterHeight, options.filterWidth],
+            strides=[options.strideH, options.strideW],
+            auto_pad="SAME_UPPER" if options.padding == schema.Padding.SAME else "VALID",
+        )
+
+    def pad(self, operator: Any) -> str:
+        """PAD of a map with zeros."""
+        amounts = self._data(operator.inputs[1])
+        assert amounts is not None and len(amounts) == 4
+        pads = self._constant(amounts[list(TO_FIRST)].T.astype(np.int64).ravel())
+        return self._add("Pad", [self._name(operator.inputs[0]), pads])
+
+    def reshape(self, operator: Any) -> str:
+        """RESHAPE: rows are read as they lie there."""
+        source = self._name(operator.inputs[0])
+        if self._rank(operator.inputs[0]) == 4:
+            source = self._add("Transpose", [source], perm=TO_LAST)
+        shape = [int(n) for n in self.graph.tensors[operator.outputs[0]].shape]
+        made = self._add("Reshape", [source, self._constant(np.array(shape, np.int64))])
+        return self._add("Transpose", [made], perm=TO_FIRST) if len(shape) == 4 else made
+
+    def prelu(self, operator: Any) -> str:
+        """PRELU with a slope for each channel."""
+        slopes = self._data(operator.inputs[1])
+        assert slopes is not None and slopes.size == slopes.shape[-1]
+        slope = self._constant(slopes.reshape(-1, 1, 1))
+        return self._add("PRelu", [self._name(operator.inputs[0]), slope])
+
     def one(self, kind: str) -> Callable[[Any], str]:
         return lambda operator: self._add(kind, [self._name(operator.inputs[0])])
 
@@ -251,6 +299,11 @@ _KNOWN: dict[str, Callable[[_Writer, Any], str]] = {
     "TRANSPOSE": _Writer.transpose,
     "SLICE": _Writer.slice,
     "RELU6": _Writer.clamp,
+    "MAX_POOL_2D": _Writer.pool,
+    "PAD": _Writer.pad,
+    "RESHAPE": _Writer.reshape,
+    "PRELU": _Writer.prelu,
+    "RELU": lambda writer, operator: writer.one("Relu")(operator),
     "LOGISTIC": lambda writer, operator: writer.one("Sigmoid")(operator),
     "QUANTIZE": lambda writer, operator: writer.one("Identity")(operator),
 }

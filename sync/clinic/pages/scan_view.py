@@ -13,7 +13,7 @@ from .drawn_face import DrawnFace
 from .interval_plot import IntervalPlot
 
 # Measures whose findings the geometry's marks of this kind show.
-MARKED = {"spot_area": "spot", "spot_count": "spot"}
+MARKED = {"spot_area": "spot", "spot_count": "spot", "acne_count": "acne", "acne_severity": "acne"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class ScanView:
             self._cells[self.selected, zone] for zone in self.zones if (self.selected, zone) in self._cells
         ]
         self.unit = words.unit(rows[0].unit)
+        self.models = sorted({row.model for row in rows})
         # A whole face that adds up its zones would only squeeze them together.
         alone = [row for row in rows if row.zone != "face"] if self.selected in words.TOTALS else []
         self.plot = IntervalPlot(alone or rows)

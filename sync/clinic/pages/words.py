@@ -28,10 +28,22 @@ MEASURES = {
     "redness": Measure("Red area", "The part of the zone that is redder than the skin around it.", 1),
     "spot_area": Measure("Spot area", "All dark spots of the zone together.", 1),
     "spot_count": Measure("Spots", "Dark spots counted in the zone.", 0),
+    "acne_count": Measure(
+        "Acne lesions", "Counted by a network, whatever their kind; a few are counted on clear skin too.", 0
+    ),
+    "acne_severity": Measure(
+        "Acne severity, 0 to 3",
+        "By the lesions of every kind that one picture shows. Inflamed ones are not told apart, nor halves of"
+        " the face, so this is not Hayashi's grade.",
+        0,
+    ),
 }
 
 # Measures that add up, so that the whole face has far more than any zone.
-TOTALS = ("spot_area", "spot_count")
+TOTALS = ("spot_area", "spot_count", "acne_count")
+
+# What a picture of each severity shows.
+ACNE_SEVERITIES = ("up to 5 lesions", "6 to 20 lesions", "21 to 50 lesions", "more than 50 lesions")
 
 ZONES = {
     "face": "Whole face",
@@ -53,12 +65,14 @@ QUALITY = {
     "soft_focus": "The picture is a little soft: small spots may be missing.",
     "overexposed": "Parts of the skin are overexposed: their colour is not reliable.",
     "uncalibrated_colour": "The colours are those of a camera that was not calibrated.",
+    "acne_not_counted": "The face is too small in the picture to count acne lesions.",
+    "acne_in_polarised_light": "Acne lesions were counted in polarised light, new to the network.",
     "no_cross_frame": "No picture without shine was taken: colours and spots are less sure.",
     "no_dark_frame": "The pictures were taken in the light of the room, which is in their colours.",
     "no_uv365_frame": "No picture under UV light was taken.",
 }
 # What is missing without harm to any number that is shown.
-HARMLESS = ("no_uv365_frame",)
+HARMLESS = ("no_uv365_frame", "acne_not_counted")
 
 # Upper bounds of the ITA classes, after Del Bino (in degrees).
 ITA_CLASSES = (
@@ -69,6 +83,10 @@ ITA_CLASSES = (
     (55.0, "light"),
     (float("inf"), "very light"),
 )
+
+
+# How the highest of some zones is called, where not "highest".
+_HIGHEST = {"ita": "lightest", "spot_count": "most", "acne_count": "most"}
 
 
 def measure(name: str) -> Measure:
@@ -134,6 +152,9 @@ def reading(rows: Sequence[FindingRow]) -> str:
             classes = [_ita_class(whole.low), _ita_class(whole.high)]
             text = classes[0] if classes[0] == classes[1] else f"{classes[0]} to {classes[1]}"
             return text.capitalize()
+    if rows[0].measure == "acne_severity":
+        grade = min(max(0, round(rows[0].value)), len(ACNE_SEVERITIES) - 1)
+        return sentence(ACNE_SEVERITIES[grade])
     zones = sorted((row for row in rows if row.zone != "face"), key=lambda row: row.value)
     if len(zones) < 2:
         return ""
@@ -142,9 +163,7 @@ def reading(rows: Sequence[FindingRow]) -> str:
         return "None in any zone"
     if lowest.high >= highest.low:
         return "No zone stands out"
-    word = (
-        "lightest" if highest.measure == "ita" else "most" if highest.measure == "spot_count" else "highest"
-    )
+    word = _HIGHEST.get(highest.measure, "highest")
     return f"{word.capitalize()} {_where(highest.zone)}"
 
 

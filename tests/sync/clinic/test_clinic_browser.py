@@ -26,7 +26,7 @@ def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterat
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     scan = uuid4()
     measured = findings(
-        scan, ita=33, melanin_index=38, erythema_index=21, redness=4, spot_area=9, spot_count=5
+        scan, ita=33, melanin_index=38, erythema_index=21, redness=4, spot_area=9, spot_count=5, acne_count=7
     )
     marks = tuple(
         Mark(
@@ -34,6 +34,7 @@ def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterat
         )
         for n in range(10)
     )
+    marks += tuple(Mark(kind="acne", zone="forehead", x=0.1 * n, y=-0.5, radius=0.04) for n in range(-3, 4))
     geometry = measured.geometry.model_copy(update={"marks": marks})
     result = kiosk.result(scan, findings=measured.model_copy(update={"geometry": geometry}))
     with sqlite.writing() as session:
@@ -74,11 +75,12 @@ def test_staff_read_a_scan_with_the_keyboard_alone(address: str, page: Page, sql
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-page=scan]")
     shoot(page, "scan")
-    page.focus("a.figure:last-of-type")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("a.figure:last-of-type[aria-current]")
-    assert page.locator(".face .marks circle").count() == 10
-    shoot(page, "scan-spots")
+    for measure, circles in (("spot_count", 10), ("acne_count", 7)):
+        page.focus(f"a.figure[href*={measure}]")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"a.figure[href*={measure}][aria-current]")
+        assert page.locator(".face .marks circle").count() == circles
+        shoot(page, f"scan-{measure}")
     page.click("text=Sign out")
     page.wait_for_selector("[data-page=login]")
     assert complaints == []

@@ -233,6 +233,22 @@ def test_a_measure_that_this_version_does_not_know_is_shown_by_its_own_name(
     assert "Pore density" in page and "1\N{THIN SPACE}234.50" in page
 
 
+def test_a_measure_names_the_model_that_made_it(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk
+) -> None:
+    scan = uuid4()
+    measured = findings(scan, ita=33, acne_count=7)
+    rows = [
+        f.model_copy(update={"model": "acne@66e6bd58fbf8317f"}) if f.measure == "acne_count" else f
+        for f in measured.findings
+    ]
+    measured = measured.model_copy(update={"findings": tuple(rows)})
+    arrive(sqlite, kiosk, kiosk.result(scan, findings=measured))
+    page = staff.get(f"/scans/{scan}?measure=acne_count").text
+    assert "Acne lesions" in page and "<code>acne@66e6bd58fbf8317f</code>" in page
+    assert "<code>acne@" not in staff.get(f"/scans/{scan}?measure=ita").text
+
+
 def test_scans_are_found_by_reference_and_divided_into_pages(
     staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,18 @@ def test_a_reading_names_the_highest_zone_only_when_the_intervals_are_apart() ->
     assert words.reading([]) == ""
 
 
+def test_acne_reads_as_a_count_with_the_number_of_lesions_of_its_severity() -> None:
+    assert words.reading(rows("acne_count", nose=(4, 7, 9), chin=(0, 1, 3))) == "Most on the nose"
+    assert words.reading(rows("acne_severity", face=(0, 1, 2))) == "6 to 20 lesions"
+    assert words.interval("acne_severity", 0, 2) == "0 to 2"
+    assert "acne_count" in words.TOTALS
+    for name in ("acne_count", "acne_severity"):
+        assert "Hayashi" not in words.measure(name).name
+    assert words.caveats(["acne_not_counted", "acne_in_polarised_light"]) == [
+        "Acne lesions were counted in polarised light, new to the network."
+    ]
+
+
 def test_numbers_have_a_true_minus_and_no_minus_zero() -> None:
     assert words.number("ita", -12.34) == "\N{MINUS SIGN}12.3"
     assert words.number("ita", -0.04) == "0.0"
