@@ -67,22 +67,23 @@ class FaultLatch:
         Where that fails it stays latched in memory, and a ledger that cannot be written allows no UV.
         """
         try:
-            self._write()
+            self.keep()
         except DoseRefused as refused:
             self._on_fault(refused.code)
 
     def write_again(self) -> None:
         """The same, for what could not be written when it happened; that it fails was said then."""
         with contextlib.suppress(DoseRefused):
-            self._write()
+            self.keep()
 
-    def _write(self) -> None:
+    def keep(self) -> None:
+        """The same, where nothing may go on without it. Raises DoseRefused."""
         if self._unwritten and self.fault is not None:
             self._ledger.latch(self.fault, self._moment())
             self._unwritten = False
 
     def clear(self, staff: str) -> None:
         """Staff, by name, has seen to it. Raises DoseRefused, and stays latched, when that is not kept."""
-        self._write()
+        self.keep()
         self._ledger.clear(staff)
         self.fault, self._unwritten = None, False

@@ -156,6 +156,9 @@ class LightCore:
         check = Check(client, staff_name(staff))
         if not self._all_low():
             raise LightRefused("pin_failed", "A light pin still does not go low: look at the board first.")
+        with refusals_of_the_ledger():
+            # A check that fails, and a power cut in one, must find the fault written down.
+            self._latched.keep()
         if self._uv_light is None:
             check.seen = True
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s

@@ -58,12 +58,18 @@ def _row(what: str, goal: str, run: Callable[[], tuple[str, bool]]) -> bool:
 
 
 def _faults(count: int, seed: int) -> tuple[str, bool]:
-    total = Outcome()
+    total, bad_seeds = Outcome(), []
     while total.count < count:
-        total.add(run_faults(min(_CHUNK, count - total.count), seed))
+        outcome = run_faults(min(_CHUNK, count - total.count), seed)
+        if outcome.violations:
+            bad_seeds.append(seed)
+        total.add(outcome)
         seed += 1
     violations = total.violations.total()
-    return f"{violations} violations in {total.pulses:,} pulses", violations == 0
+    said = f"{violations} violations in {total.pulses:,} pulses"
+    if violations:
+        said += f": {', '.join(sorted(total.violations))}; with the seeds {bad_seeds}"
+    return said, violations == 0
 
 
 def _rounds(folder: Path, count: int, seed: int) -> tuple[str, bool]:

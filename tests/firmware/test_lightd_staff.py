@@ -201,6 +201,22 @@ def test_a_fault_that_could_not_be_written_is_written_later():
 MEASURED = date(2027, 1, 10)
 
 
+def test_a_fault_is_written_down_before_the_lamp_is_lit_to_clear_it():
+    world = World()
+    world.set_ledger_fails(True)
+    world.set_uv_stuck(True)
+    world.advance(0.4)
+    assert world.core.status()["fault"] == "light_unasked"
+    world.set_ledger_fails(False)
+    world.set_uv_stuck(False)
+    # Well before the daemon would have tried again to write by itself.
+    world.set_blind(True)
+    world.clear_by_staff()
+    assert world.core.status()["check"] == "failed"
+    world.restart()
+    assert world.core.status()["fault"] == "light_unasked"
+
+
 def test_a_new_uv_lamp_is_locked_until_it_was_measured_and_staff_cleared_it():
     world = World(calibrated_on=MEASURED)
     world.renew_lamp()
