@@ -82,6 +82,24 @@ class CameraProfile(_Strict):
     sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
 
 
+class CloseUpProfile(_Strict):
+    """The hand-held close-up camera, with a light of its own: a USB dermatoscope.
+
+    `mm_per_px` is the scale of its pictures at contact, where it was measured. A picture less sharp than
+    `sharpness_at_least` (see `firmware.close_up`) is blurred.
+    """
+
+    driver: Literal["simulated", "v4l2"]
+    part: Part | None = None
+    port: Part | None = None
+    device: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^/dev/")] | None = None
+    width: Annotated[int, Field(ge=160, le=4096)] = 800
+    height: Annotated[int, Field(ge=120, le=4096)] = 600
+    mm_per_px: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=10)] = 3.0
+    sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Light(_Strict):
     """One lamp channel. `white_counts` is the nominal flat field at this exposure and gain.
 
@@ -213,6 +231,8 @@ class Board(_Strict):
     key_store: Literal["file", "tpm2", "luks"]
     eye_protection: Literal["goggles", "closed_eyes", "none"]
     camera: CameraProfile
+    # Without one the patient is never asked for a spot to be looked at.
+    close_up: CloseUpProfile | None = None
     lights: dict[LightName, Light]
     interlocks: Interlocks | None = None
     sensors: Sensors | None = None
@@ -292,7 +312,10 @@ def _driver_problems(board: Board) -> Iterator[str]:
     if "white" not in board.lights:
         yield "lights.white is missing: positioning and every measurement need it"
     if not board.simulated:
-        for key, value in {"camera.driver": board.camera.driver, "pin_factory": board.pin_factory}.items():
+        named = {"camera.driver": board.camera.driver, "pin_factory": board.pin_factory}
+        if board.close_up is not None:
+            named["close_up.driver"] = board.close_up.driver
+        for key, value in named.items():
             if value in ("simulated", "mock"):
                 yield f"{key} = '{value}' needs simulated = true"
         if "simulation" in board.model_fields_set:
@@ -303,6 +326,12 @@ def _driver_problems(board: Board) -> Iterator[str]:
         yield "gpio_chip belongs to pin_factory = 'gpiod' (for example '/dev/gpiochip0'), and to no other"
     if board.camera.driver == "v4l2" and not isinstance(board.camera.device, str):
         yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
+    close_up = board.close_up
+    if close_up is not None and close_up.driver == "v4l2":
+        if close_up.device is None:
+            yield "close_up.device is missing: name the path or the number of the close-up camera"
+        elif board.camera.driver == "v4l2" and close_up.device == board.camera.device:
+            yield "close_up.device is the face camera's: name the other one"
 
 
 def _uv_problems(board: Board) -> Iterator[str]:
