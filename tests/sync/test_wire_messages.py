@@ -43,7 +43,7 @@ def test_a_message_is_read_as_it_was_written(message) -> None:
     assert (named["kind"], named["schema"]) == (message.KIND, 1)
 
 
-@pytest.mark.parametrize(("kind", "version"), [("result", 2), ("result", 0), ("status", 1), ("", 1)])
+@pytest.mark.parametrize(("kind", "version"), [("result", 3), ("result", 0), ("status", 1), ("", 1)])
 def test_an_unknown_schema_is_told_apart(kind: str, version: int) -> None:
     with pytest.raises(UnknownSchema):
         parse_message(kind, version, dump_message(a_result()))
