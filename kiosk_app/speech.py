@@ -48,9 +48,7 @@ SPOKEN: dict[str, Spoken] = {
         "call",
         "dermatoscope",
     ),
-    "spot_taken": Spoken(
-        _("Your clinician will look at it. You can mark another spot, or go on."), "rise", "face"
-    ),
+    "spot_taken": Spoken(_("The picture is taken. You can mark another spot, or go on."), "rise", "face"),
 }
 
 

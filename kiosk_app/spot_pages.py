@@ -20,6 +20,8 @@ from kiosk_app.readings import ZONES
 from sync.wire.findings.canonical_face import zone_at
 
 blueprint = Blueprint("spot_pages", __name__)
+# Left beside right, as on the drawn face.
+_AREAS = ("forehead", "nose", "left_cheek", "right_cheek", "left_periorbital", "right_periorbital", "chin")
 
 
 def facts(session: Session) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def facts(session: Session) -> dict[str, Any]:
         "face": DrawnFace([spot for spot, _ in marking.taken]),
         "taken": len(marking.taken),
         "full": marking.full,
-        "zones": ZONES,
+        "zones": {zone: ZONES[zone] for zone in _AREAS},
         "guidance": spot_sentences.GUIDANCE,
         "trouble": spot_sentences.trouble(marking.why),
         "lost": lost,

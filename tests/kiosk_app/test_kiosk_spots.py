@@ -167,7 +167,7 @@ def test_a_patient_who_leaves_at_the_question_has_been_scanned_with_the_spots_so
     scan = the_scan(bench).id
     visitor.tap("/start-over")
     assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose"]
-    assert bench.kiosk.records.scan(scan).state == states.HANDED_OVER
+    wait_until(lambda: bench.kiosk.records.scan(scan).state == states.HANDED_OVER)
 
 
 def test_a_silent_patient_is_forgotten_and_the_face_is_still_measured(visitor: Visitor, bench: Bench) -> None:

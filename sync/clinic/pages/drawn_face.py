@@ -61,14 +61,14 @@ class DrawnFace:
 
 
 def _circle(mark: Mapping[str, Any]) -> Circle:
-    x, y = _place((float(mark["x"]), float(mark["y"])))
+    x, y = place((float(mark["x"]), float(mark["y"])))
     # A mark must be seen, however small the spot is.
     return Circle(x, y, round(max(MARK_RADIUS, SCALE * float(mark["radius"])), 1))
 
 
 def _labels(zones: Sequence[str], width: float) -> list[Label]:
     """Labels stand on the side their zone is on, those of the midline by turns, none on another."""
-    centres = {zone: _place(canonical_face.inside(zone)) for zone in zones}
+    centres = {zone: place(canonical_face.inside(zone)) for zone in zones}
     sides: dict[str, list[str]] = {"left": [], "right": []}
     for zone in sorted(zones, key=lambda zone: centres[zone][1]):
         x = centres[zone][0] - width / 2
@@ -89,9 +89,10 @@ def _labels(zones: Sequence[str], width: float) -> list[Label]:
     return labels
 
 
-def _place(point: Point) -> Point:
+def place(point: Point) -> Point:
+    """Where a place of the canonical face is in the drawing."""
     return round(MARGIN_X + SCALE * (point[0] + _SIDE), 1), round(MARGIN_Y + SCALE * (point[1] - _TOP), 1)
 
 
 def _curve(vertices: tuple[int, ...], *, closed: bool) -> str:
-    return canonical_face.curve([_place(point) for point in canonical_face.points(vertices)], closed=closed)
+    return canonical_face.curve([place(point) for point in canonical_face.points(vertices)], closed=closed)
