@@ -114,12 +114,15 @@ class CloseUps:
             if wrong is not None:
                 raise CloseUpFault(wrong, "The close-up is dark or blurred.")
             camera.taken()
+        # The scale is that of pictures of the size in the profile; a file has its own, which nobody knows.
+        known = self._file is None and picture.shape[:2] == (profile.height, profile.width)
+        scale = profile.mm_per_px if known else None
         frame = Frame(CLOSE_UP, picture, 0, 1.0, time.monotonic_ns(), "srgb")
         return Capture(
             self._board.name,
             (frame,),
             simulated=self._board.simulated,
-            spots={CLOSE_UP: Spot(mm_per_px=profile.mm_per_px)},
+            spots={CLOSE_UP: Spot(mm_per_px=scale)},
         )
 
     def rest(self) -> None:

@@ -11,9 +11,14 @@ from typing import Any
 import click
 
 from hardware.board import Board
+from hardware.capture import MAX_SPOTS
 from hardware.picture_file import read_picture_file
 from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
 
+SPOT_ZONES = (
+    *("face", "forehead", "left_cheek", "right_cheek", "nose", "chin"),
+    *("left_periorbital", "right_periorbital"),
+)
 SEED = click.IntRange(*PHANTOM_SEEDS)
 TONE = click.FloatRange(*PHANTOM_TONES)
 
@@ -60,6 +65,33 @@ class SimulatedPatient:
             return ("--phantom", self.phantom, *tone, *close_up)
         portrait = () if self.portrait is None else ("--portrait", self.portrait)
         return ("--seed", self.seed, *portrait, *close_up)
+
+
+def spot_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--spot, which reaches `command` as `spots`: the zones of which a close-up is taken."""
+    return click.option(
+        "--spot",
+        "spots",
+        multiple=True,
+        metavar="ZONE",
+        callback=_spots,
+        help=f"Have a close-up taken of a spot in this zone (nose, left_cheek, …); up to {MAX_SPOTS} times.",
+    )(command)
+
+
+def _spots(context: click.Context, option: click.Parameter, zones: tuple[str, ...]) -> tuple[str, ...]:
+    if len(zones) > MAX_SPOTS:
+        raise click.BadParameter(f"one visit takes {MAX_SPOTS} spots at most.", context, option)
+    for zone in zones:
+        if zone not in SPOT_ZONES:
+            raise click.BadParameter(f"{zone!r} is no zone: name one of {', '.join(SPOT_ZONES)}.")
+    return zones
+
+
+def check_spots(board: Board, spots: tuple[str, ...]) -> None:
+    """Raises click.UsageError where `board` has no close-up camera to look at `spots` with."""
+    if spots and board.close_up is None:
+        raise click.UsageError("--spot needs a board with [close_up], a close-up camera.")
 
 
 def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -87,15 +87,17 @@ def _view(number: int, spot: Mapping[str, Any]) -> SpotView:
         y=y,
         whole=whole,
         first=bool(lesion and lesion["melanoma_like"]),
-        scores=_scores(lesion["classes"]) if lesion else (),
+        scores=_scores(lesion) if lesion else (),
         facts=_facts(lesion) if lesion else (),
         refused=None if lesion else REFUSED.get(str(spot.get("refused")), "The close-up cannot be measured."),
         models=(lesion["model"], lesion["outline_model"]) if lesion else (),
     )
 
 
-def _scores(classes: Mapping[str, float]) -> tuple[Score, ...]:
-    best = max(classes.values())
+def _scores(lesion: Mapping[str, Any]) -> tuple[Score, ...]:
+    """The classes in their order; in a melanoma-like lesion none stands out but melanoma."""
+    classes = lesion["classes"]
+    best = classes["mel"] if lesion["melanoma_like"] else max(classes.values())
     return tuple(
         Score(name, f"{classes[code]:.2f}", round(BAR * classes[code], 1), classes[code] == best)
         for code, name in CLASSES.items()
