@@ -33,7 +33,7 @@ from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE
-from sync.wire.findings import SCHEMA_VERSION, SCHEMA_WITH_SPOTS, Findings
+from sync.wire.findings import SCHEMA_VERSION, SCHEMA_WITH_SPOTS, Findings, MarkedSpot
 
 # The face is looked for, and the irises measured, in a picture of at most this long side.
 SEARCH_LONG_SIDE = 2048
@@ -101,8 +101,10 @@ def analyse_capture(
         flags.append("uncalibrated_scale")
     if mm_per_px / view.step > COARSE_MM_PER_PX:
         flags.append("low_resolution")
-    with watch.stage("spots"):
-        spots_marked = marked_spots(capture, engine)
+    spots_marked: tuple[MarkedSpot, ...] = ()
+    if capture.close_ups:
+        with watch.stage("spots"):
+            spots_marked = marked_spots(capture, engine)
     networks = NETWORKS + (LESION_NETWORKS if spots_marked else ())
     findings = Findings(
         schema_version=SCHEMA_WITH_SPOTS if spots_marked else SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""The close-up camera behind the real capture daemon: consent, no lamps, deadlines, faults of its own only."""
+"""The close-up camera behind the real capture daemon: consent, no lamps, deadlines, its own faults only."""
 
 from __future__ import annotations
 
