@@ -44,9 +44,6 @@ class CloseUpCamera(Protocol):
     def picture(self) -> Picture:
         """The first picture that arrives after the call, H×W×3 RGB sRGB. Raises OSError."""
 
-    def taken(self) -> None:
-        """The last picture was kept; a simulated hand goes on to the next spot."""
-
     def close(self) -> None: ...
 
 
@@ -79,9 +76,6 @@ class UsbCloseUp:
             raise OSError("the close-up camera's picture could not be read")
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
-    def taken(self) -> None:
-        """The hand that holds it knows where to go."""
-
     def close(self) -> None:
         self._capture.release()
 
@@ -97,23 +91,24 @@ class CloseUps:
         self._board, self._watch, self._file = board, watch, picture
         self._camera: CloseUpCamera | None = None
         self._seen = 0.0
+        self._taken = 0
         self._lock = threading.Lock()
 
     def preview(self) -> tuple[Picture, str | None]:
         """What it sees now, H×W×3 RGB uint8 sRGB, and what is wrong with it. Raises CloseUpFault."""
         with self._lock:
-            picture = self._picture()[0]
+            picture = self._picture()
             return picture, judge(picture, self._profile())
 
     def take(self) -> Capture:
         """One checked still as a Capture of its own, its scale in `spots`. Raises CloseUpFault."""
         with self._lock:
-            picture, camera = self._picture()
+            picture = self._picture()
             profile = self._profile()
             wrong = judge(picture, profile)
             if wrong is not None:
                 raise CloseUpFault(wrong, "The close-up is dark or blurred.")
-            camera.taken()
+            self._taken += 1
         # The scale is that of pictures of the size in the profile; a file has its own, which nobody knows.
         known = self._file is None and picture.shape[:2] == (profile.height, profile.width)
         scale = profile.mm_per_px if known else None
@@ -140,7 +135,7 @@ class CloseUps:
             raise CloseUpFault("no_close_up", f"Board {self._board.name} has no close-up camera.")
         return self._board.close_up
 
-    def _picture(self) -> tuple[Picture, CloseUpCamera]:
+    def _picture(self) -> Picture:
         profile = self._profile()
         try:
             camera = self._camera
@@ -152,7 +147,7 @@ class CloseUps:
             self._drop()
             raise CloseUpFault("close_up_lost", f"The close-up camera gave no picture. {error}") from error
         self._seen = time.monotonic()
-        return picture, camera
+        return picture
 
     def _open(self) -> CloseUpCamera:
         profile = self._profile()
@@ -160,7 +155,7 @@ class CloseUps:
             return UsbCloseUp(profile, lambda device: cv2.VideoCapture(device, cv2.CAP_V4L2))
         from hardware.simulated.close_up import SimulatedCloseUp
 
-        return SimulatedCloseUp(profile, self._board.simulation, self._file)
+        return SimulatedCloseUp(profile, self._board.simulation, lambda: self._taken, self._file)
 
     def _drop(self) -> None:
         """Close it without waiting: one that hangs even in this is left behind in its thread."""

@@ -20,6 +20,12 @@ log = structlog.get_logger()
 ABOUT_THE_PICTURE = frozenset(("too_dark", "too_blurred", "too_small", "not_skin", "no_lesion"))
 
 
+class NotTaken(Exception):
+    """There is no close-up; str() is the reason's code."""
+
+    exit_status = 1
+
+
 class Refuses(Protocol):
     """What is needed of the analysis."""
 
@@ -56,8 +62,8 @@ class CloseUps:
         """What it sees now. Raises CaptureFault."""
         return self._camera.close_up_preview(str(scan), consent)
 
-    def take(self, scan: UUID, consent: ConsentStamp, marking: Marking) -> str | None:
-        """Take the spot that is looked at: None when it was kept, else why it was not.
+    def take(self, scan: UUID, consent: ConsentStamp, spot: Spot) -> tuple[Spot, Frame]:
+        """The close-up of `spot`. Raises NotTaken.
 
         An analysis that cannot be asked now refuses nothing: it sees the picture again with the others.
         """
@@ -66,12 +72,12 @@ class CloseUps:
             reason = self._analyst.refuses(capture, scan)
         except CaptureFault as fault:
             log.warning("close_up_left_out", scan=str(scan), reason=fault.code, why=str(fault))
-            return fault.code
+            raise NotTaken(fault.code) from fault
         except AnalysisFailed as error:
             log.warning("close_up_not_checked", scan=str(scan), why=str(error))
             reason = None
-        if reason is None:
-            [frame] = capture.close_ups
-            scale = capture.spots.get(frame.light, Spot()).mm_per_px
-            marking.taken.append((marking.spot.model_copy(update={"mm_per_px": scale}), frame))
-        return reason
+        if reason is not None:
+            raise NotTaken(reason)
+        [frame] = capture.close_ups
+        scale = capture.spots.get(frame.light, Spot()).mm_per_px
+        return spot.model_copy(update={"mm_per_px": scale}), frame

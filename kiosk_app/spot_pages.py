@@ -10,9 +10,9 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from firmware.capture_client import CaptureFault
-from hardware.capture import Spot
+from hardware.capture import Frame, Spot
 from kiosk_app import speech, spot_sentences
-from kiosk_app.close_ups import ABOUT_THE_PICTURE, CloseUps
+from kiosk_app.close_ups import ABOUT_THE_PICTURE, CloseUps, NotTaken
 from kiosk_app.drawn_face import DrawnFace
 from kiosk_app.journey import NotNow, Session, State
 from kiosk_app.pages import page_of, preview_picture, the_kiosk, the_session
@@ -94,16 +94,29 @@ def take() -> Response:
             return page_of(session)
         progress.marking.busy = True
         session.touch()
-        scan, given = session.scan, session.consent
-    why: str | None = "unavailable"
+        scan, given, spot = session.scan, session.consent, progress.marking.spot
+    taken, why = None, "unavailable"
     try:
-        why = close_ups.take(scan, given, progress.marking)
+        taken = close_ups.take(scan, given, spot)
+    except NotTaken as reason:
+        why = str(reason)
     finally:
         with session.lock:
-            progress.marking.busy, progress.marking.why = False, why
+            progress.marking.busy = False
+            # A patient who has left the page since, or the spot out, has no picture kept.
             if session.progress is progress and session.state is State.CLOSE_UP:
-                session.move("taken" if why is None else "not_taken")
+                _keep(session, taken, why)
     return page_of(session)
+
+
+def _keep(session: Session, taken: tuple[Spot, Frame] | None, why: str) -> None:
+    marking = session.progress.marking
+    if taken is None:
+        marking.why = why
+        session.move("not_taken")
+    else:
+        marking.taken.append(taken)
+        session.move("taken")
 
 
 @blueprint.post("/close_up_again")

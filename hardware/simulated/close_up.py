@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,15 +32,22 @@ class DrawnSkin:
 
 
 class SimulatedCloseUp:
-    """A hand that holds still on a drawn mole, or on what is in `file`; on another mole after each still.
+    """A hand that holds still on a drawn mole, another one after each still (`taken()` says how many there
+    were), or on what is in `file`.
 
     Its board's simulation says from which picture on it hangs, is gone, hangs in the dark or is out of focus.
     """
 
-    def __init__(self, profile: CloseUpProfile, faults: Simulation, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        profile: CloseUpProfile,
+        faults: Simulation,
+        taken: Callable[[], int],
+        file: Path | None = None,
+    ) -> None:
         self._size, self._faults = (profile.width, profile.height), faults
         self._file = None if file is None else eight_bits(read_picture_file(file))
-        self._spot, self._pictures = 1, 0
+        self._taken, self._pictures = taken, 0
         self._closed = threading.Event()
 
     def picture(self) -> np.ndarray:
@@ -50,16 +58,12 @@ class SimulatedCloseUp:
             self._closed.wait()
         if fault == "disconnects" or self._closed.is_set():
             raise OSError(errno.ENODEV, "the close-up camera is not there any more")
-        seen = self._file if self._file is not None else drawn(*self._size, self._spot)
+        seen = self._file if self._file is not None else drawn(*self._size, 1 + self._taken())
         if fault == "dark":
             seen = (seen // 12).astype(np.uint8)
         if fault == "blurred":
             seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), seen.shape[1] / 50), np.uint8)
         return seen
-
-    def taken(self) -> None:
-        """The hand goes on to the next mole."""
-        self._spot += 1
 
     def close(self) -> None:
         self._closed.set()

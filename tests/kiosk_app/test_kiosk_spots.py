@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,34 @@ def test_no_page_of_the_step_names_a_disease_or_a_chance(visitor: Visitor, bench
     texts.append(visitor.walk_to("result").text)
     for word in ("melanoma", "naevus", "cancer", "benign", "mole", "bcc", "80 %"):
         assert not any(word in text.lower() for text in texts), word
+
+
+def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
+    visitor: Visitor, bench: Bench
+) -> None:
+    _mark(visitor, zone="nose")
+    fields = visitor.page.form()["fields"]
+    bench.camera.hold.clear()
+    other = visitor.client.application.test_client()
+    for cookie in ("dk_session", "dk_form"):
+        found = visitor.client.get_cookie(cookie)
+        assert found is not None
+        other.set_cookie(cookie, found.value)
+    taking = threading.Thread(target=lambda: other.post("/close_up", data=fields))
+    taking.start()
+    session = the_session(bench)
+    wait_until(lambda: session.progress.marking.busy)
+    visitor.client.post("/close_up", data=fields | {"answer": "skip"})
+    bench.camera.hold.set()
+    taking.join(10)
+    assert session.state is State.SPOTS
+    assert session.progress.marking.taken == []
+
+
+def test_after_a_power_cut_at_the_question_the_face_is_measured(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("spots")
+    again = bench.again()
+    again.work.recover()
+    assert again.work.go_on() == 1
+    assert again.records.scan(the_scan(bench).id).state == states.HANDED_OVER
+    assert _sent(bench).findings.spots == ()
