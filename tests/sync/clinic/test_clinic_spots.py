@@ -22,8 +22,9 @@ from sync.clinic.pages.app import make_app
 from sync.clinic.records import scan_record
 from sync.wire.findings import Findings, MarkedSpot
 from sync.wire.keys import OpeningKey
+from sync.wire.messages import Withdraw
 from tests.support.browser import WIDE, chromium, take_picture
-from tests.support.clinic import SealingKiosk, findings, registered
+from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
 from tests.support.kiosk_bench import marked
 
 REFUSED = {"frame": "closeup2", "zone": "chin", "refused": "no_lesion"}
@@ -45,11 +46,16 @@ def three(scan: UUID) -> Findings:
 
 
 @pytest.fixture
-def scan(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> UUID:
-    kiosk, scan = registered(sqlite, SealingKiosk(opening_key), tmp_path), uuid4()
+def kiosk(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> SealingKiosk:
+    return registered(sqlite, SealingKiosk(opening_key), tmp_path)
+
+
+@pytest.fixture
+def scan(sqlite: Database, kiosk: SealingKiosk) -> UUID:
+    scan = uuid4()
     with sqlite.writing() as session:
         take_envelope(session, kiosk.id, kiosk.seal(kiosk.result(scan, findings=three(scan))), "ingest-1")
-    assert Opener(sqlite, [opening_key]).open_next()
+    assert Opener(sqlite, [kiosk.opening]).open_next()
     return scan
 
 
@@ -110,6 +116,26 @@ def test_no_spot_is_ever_called_harmless(page: Page) -> None:
     assert "decision support" in text
     for word in ("benign", "harmless", "no risk", "healthy"):
         assert word not in text
+
+
+def test_the_list_of_scans_says_which_to_look_at_first(page: Page) -> None:
+    page.get_by_text("All scans").click()
+    take_picture(page, "clinic-spots-list")
+    assert page.locator("tbody tr", has_text="look at this first").count() == 1
+
+
+def test_a_withdrawn_scan_shows_no_spot_any_more(
+    sqlite: Database, kiosk: SealingKiosk, scan: UUID, page: Page
+) -> None:
+    withdrawal = Withdraw(scan=scan, at=MOMENT, reason="patient")
+    with sqlite.writing() as session:
+        take_envelope(session, kiosk.id, kiosk.seal(withdrawal), "ingest-1")
+    assert Opener(sqlite, [kiosk.opening]).open_next()
+    page.reload()
+    assert "This scan was withdrawn" in page.locator("main").inner_text()
+    assert page.locator("[data-spot]").count() == 0
+    page.get_by_text("All scans").click()
+    assert page.locator("tbody tr", has_text="look at this first").count() == 0
 
 
 def test_a_small_screen_shows_all_of_it(page: Page) -> None:
