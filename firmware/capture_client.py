@@ -40,7 +40,7 @@ class CaptureFault(Exception):
     """The capture daemon could not do it. `code` names why, str() is a sentence.
 
     Codes: unavailable, busy, camera_frozen, light_fault, no_consent, deadline, moved, shroud_open, too_dark,
-    not_calibrated.
+    not_calibrated; of the close-up camera close_up_lost, too_dark, too_blurred, no_close_up.
     """
 
     exit_status = 1
@@ -79,13 +79,7 @@ class CaptureClient:
 
         Raises CaptureFault.
         """
-        answer, memory = self._ask({"do": "preview", "session": session, "consent": consent.to_dict()}, None)
-        try:
-            picture = np.frombuffer(memory, np.uint8).reshape(answer["shape"])
-            box = answer["face_box"]
-            return Preview(picture, str(answer["guidance"]), None if box is None else (*map(float, box),))  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CaptureFault("unavailable", f"The camera's answer is not understood: {error}.") from error
+        return self._seen("preview", session, consent)
 
     def capture(
         self,
@@ -116,6 +110,22 @@ class CaptureClient:
         except ValueError as error:
             raise CaptureFault("unavailable", f"The camera's pictures are not understood: {error}") from error
 
+    def close_up_preview(self, session: str, consent: ConsentStamp) -> Preview:
+        """What the close-up camera sees now; `guidance` is too_dark, too_blurred or hold_still.
+
+        Raises CaptureFault.
+        """
+        return self._seen("close_up_preview", session, consent)
+
+    def close_up(self, session: str, consent: ConsentStamp) -> Capture:
+        """One checked still of the close-up camera: a Capture with that frame alone. Raises CaptureFault."""
+        request = {"do": "close_up", "session": session, "consent": consent.to_dict()}
+        _, memory = self._ask(request, None)
+        try:
+            return Capture.from_bytes(memory)
+        except ValueError as error:
+            raise CaptureFault("unavailable", f"The camera's pictures are not understood: {error}") from error
+
     def end(self, session: str) -> None:
         """The session is over: the preview light goes off now. Raises CaptureFault."""
         self._ask({"do": "end", "session": session}, None)
@@ -124,6 +134,15 @@ class CaptureClient:
         """Facts for staff: board, simulated, camera, state, session open, last fault. Raises CaptureFault."""
         answer, _ = self._ask({"do": "status"}, None)
         return {key: value for key, value in answer.items() if key not in ("v", "ok")}
+
+    def _seen(self, what: str, session: str, consent: ConsentStamp) -> Preview:
+        answer, memory = self._ask({"do": what, "session": session, "consent": consent.to_dict()}, None)
+        try:
+            picture = np.frombuffer(memory, np.uint8).reshape(answer["shape"])
+            box = answer["face_box"]
+            return Preview(picture, str(answer["guidance"]), None if box is None else (*map(float, box),))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CaptureFault("unavailable", f"The camera's answer is not understood: {error}.") from error
 
     def _ask(
         self, request: dict[str, Any], on_progress: Callable[[str, int, int], None] | None

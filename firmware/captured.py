@@ -19,6 +19,7 @@ from firmware.calibration import Calibration, calibrations_in, newest_calibratio
 from firmware.camera import Camera, CameraFrozen, open_camera, reflectance, to_srgb, watched
 from firmware.channel import Channel, ChannelError, Listener, close_all
 from firmware.checks import Points
+from firmware.close_up import CloseUpFault, CloseUps
 from firmware.eyes import eyes_closed
 from firmware.grey_card import why_not_to_scan
 from firmware.guidance import FaceFinder, face_box, guide, look_for_face
@@ -69,7 +70,8 @@ class CaptureDaemon:
     """Serves the capture protocol at `state/run/capture.sock` until told to stop.
 
     One thread per connection; the camera and the lease on the lights belong to one of them at a time.
-    `patient()` gives who stands in front of a simulated camera; `find_face` is for guidance.
+    `patient()` gives who stands in front of a simulated camera, `close_up` is the picture that a simulated
+    close-up camera shows; `find_face` is for guidance.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class CaptureDaemon:
         find_face: FaceFinder,
         patient: Callable[[], Any],
         peers: Collection[int] = (),
+        close_up: Path | None = None,
     ) -> None:
         self._board, self._find_face, self._patient = board, find_face, patient
+        self._close_ups = CloseUps(board, self._check_running, close_up)
         self._state_folder, self._run = state, state / "run"
         self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._camera: Camera | None = self._first_camera()
@@ -184,7 +188,7 @@ class CaptureDaemon:
         if what == "end":
             self._end(session)
             return {"ok": True}, None
-        if what not in ("preview", "capture"):
+        if what not in ("preview", "capture", "close_up_preview", "close_up"):
             raise _Refused("unavailable", f"{what!r} is not something the capture daemon does.")
         try:
             consent = ConsentStamp.from_dict(request.get("consent"))
@@ -194,6 +198,8 @@ class CaptureDaemon:
             raise _Refused("no_consent", "There is no session to consent to.")
         if what == "preview":
             return self._preview(session, consent)
+        if what != "capture":
+            return self._close_up(still=what == "close_up")
         try:
             uv = None if request.get("uv") is None else UvAllowance.from_dict(request["uv"])
         except StampError as error:
@@ -235,6 +241,20 @@ class CaptureDaemon:
             "guidance": guide(picture, face, reason, closed),
             "face_box": face_box(picture, face),
         }
+        return answer, publish("preview", [np.ascontiguousarray(picture).data])
+
+    def _close_up(self, still: bool) -> tuple[dict[str, Any], int]:
+        """A close-up, or a preview of one. It has the turn: no sequence runs, and no lamp of ours is lit."""
+        with self._my_turn("close_up"):
+            self._previewed = None
+            self._lights.release()
+            try:
+                if still:
+                    return {"ok": True}, publish("close_up", self._close_ups.take().blocks())
+                picture, wrong = self._close_ups.preview()
+            except CloseUpFault as fault:
+                raise _Refused(fault.code, str(fault)) from fault
+        answer = {"ok": True, "shape": picture.shape, "guidance": wrong or "hold_still", "face_box": None}
         return answer, publish("preview", [np.ascontiguousarray(picture).data])
 
     def _light_preview(self, session: str, consent: ConsentStamp) -> None:
@@ -389,6 +409,7 @@ class CaptureDaemon:
     def _keep_preview(self) -> None:
         """Keep the preview's light while somebody looks at it; put it out when nobody does."""
         while not self._stopping.wait(_BEAT_S):
+            self._close_ups.rest()
             if self._previewed is None or not self._turn.acquire(blocking=False):
                 continue
             try:

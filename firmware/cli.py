@@ -101,7 +101,7 @@ def captured(
             patients.append(Patient(profile, picture, landmarks, patient.seed))
         return patients[0]
 
-    CaptureDaemon(profile, state, find_face, in_front, peers).run()
+    CaptureDaemon(profile, state, find_face, in_front, peers, patient.close_up).run()
 
 
 _SENSORS = {

@@ -115,7 +115,7 @@ class UsbCamera:
             self._set(exposure_us, gain)
             while True:
                 self._grab()
-                end_ns = self._arrival_ns()
+                end_ns = arrival_ns(self._capture)
                 begin_ns = end_ns - 2 * frame_ns
                 if begin_ns >= after_ns:
                     break
@@ -156,15 +156,16 @@ class UsbCamera:
             self._grab()
         self._controls = (exposure_us, gain)
 
-    def _arrival_ns(self) -> int:
-        """When the frame just grabbed arrived, by the kernel's stamp: it may have waited in a queue since."""
-        now_ns = time.monotonic_ns()
-        stamp_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        return stamp_ns if 0 < now_ns - stamp_ns < _STALE_NS else now_ns
-
     def _grab(self) -> None:
         if not self._capture.grab():
             raise OSError("the camera sends no frames: it may have been unplugged")
+
+
+def arrival_ns(capture: Any) -> int:
+    """When the frame just grabbed arrived, by the kernel's stamp: it may have waited in a queue since."""
+    now_ns = time.monotonic_ns()
+    stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+    return stamp_ns if 0 < now_ns - stamp_ns < _STALE_NS else now_ns
 
 
 def open_v4l2(board: Board) -> UsbCamera:

@@ -86,6 +86,24 @@ class CameraProfile(_Strict):
     sharpness_at_least: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+class CloseUpProfile(_Strict):
+    """The hand-held close-up camera, with a light of its own: a USB dermatoscope.
+
+    `mm_per_px` is the scale of its pictures at contact, where it was measured. A picture less sharp than
+    `sharpness_at_least` (see `firmware.close_up`) is blurred.
+    """
+
+    driver: Literal["simulated", "v4l2"]
+    part: Part | None = None
+    port: Part | None = None
+    device: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^/dev/")] | None = None
+    width: Annotated[int, Field(ge=160, le=4096)] = 800
+    height: Annotated[int, Field(ge=120, le=4096)] = 600
+    mm_per_px: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=10)] = 3.0
+    sharpness_at_least: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Light(_Strict):
     """One lamp channel. `white_counts` is the nominal flat field at this exposure and gain.
 
@@ -217,6 +235,8 @@ class Board(_Strict):
     key_store: Literal["file", "tpm2", "luks"]
     eye_protection: Literal["goggles", "closed_eyes", "none"]
     camera: CameraProfile
+    # Without one the patient is never asked for a spot to be looked at.
+    close_up: CloseUpProfile | None = None
     lights: dict[LightName, Light]
     interlocks: Interlocks | None = None
     sensors: Sensors | None = None

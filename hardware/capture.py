@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,9 @@ from hardware.picture_file import PictureError, read_picture_file
 
 MAX_FRAMES = 32
 MAX_INDEX_BYTES = 1_000_000
+# A close-up of a marked spot has a light of its own: its frame is named closeup0, closeup1, …
+CLOSE_UP = "closeup"
+MAX_SPOTS = 3
 _MAGIC = b"DKCAP1\n"
 
 
@@ -50,12 +53,27 @@ class Frame:
         }
 
 
+class Spot(BaseModel):
+    """Where on the face a close-up was taken: the zone, and the point if one was pointed at.
+
+    `x`, `y` are canonical face-mesh coordinates. `mm_per_px` is the close-up's scale, where it is known.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+    zone: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] = "face"
+    x: Annotated[float, Field(ge=-2, le=2)] | None = None
+    y: Annotated[float, Field(ge=-2, le=2)] | None = None
+    mm_per_px: Annotated[float, Field(gt=0, le=10)] | None = None
+
+
 @dataclass(frozen=True)
 class Capture:
     """The frames of one visit to the camera, plus the id of the calibration that was applied to them.
 
     `missing` names the lights of the sequence that gave no frame, "dark" among them, each with the reason:
     "room_lit" for a dark that there is none of, because the face is seen in the light of the room.
+    `spots` says by the name of a close-up where it was taken.
     """
 
     board: str
@@ -64,6 +82,7 @@ class Capture:
     mm_per_px: float | None = None
     simulated: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
+    spots: Mapping[str, Spot] = field(default_factory=dict)
 
     def frame(self, light: str) -> Frame | None:
         """The frame taken under `light`, or None."""
@@ -78,18 +97,39 @@ class Capture:
             self, frames=frames, missing={name: why for name, why in missing.items() if name not in taken}
         )
 
-    def _header(self) -> dict[str, Any]:
-        return {
+    @property
+    def close_ups(self) -> tuple[Frame, ...]:
+        """The frames of marked spots, in the order in which they were marked."""
+        return tuple(frame for frame in self.frames if frame.light.startswith(CLOSE_UP))
+
+    def with_close_ups(self, taken: Sequence[tuple[Spot, Frame]]) -> Capture:
+        """This Capture with close-ups, which are numbered as they come."""
+        frames = tuple(replace(frame, light=f"{CLOSE_UP}{n}") for n, (_, frame) in enumerate(taken))
+        spots = {frame.light: spot for frame, (spot, _) in zip(frames, taken, strict=True)}
+        return replace(self, frames=(*self.frames, *frames), spots={**self.spots, **spots})
+
+    def header(self) -> dict[str, Any]:
+        """What is known of the frames together, as JSON has it; `known` reads it back."""
+        said = {
             "board": self.board,
             "calibration": self.calibration,
             "mm_per_px": self.mm_per_px,
             "simulated": self.simulated,
             "missing": dict(self.missing),
         }
+        if self.spots:
+            said["spots"] = {light: spot.model_dump() for light, spot in self.spots.items()}
+        return said
+
+    @classmethod
+    def known(cls, header: Mapping[str, Any], frames: Sequence[Frame]) -> Capture:
+        """The Capture of `frames` with what `header` says. Raises TypeError, ValueError."""
+        spots = {light: Spot.model_validate(said) for light, said in header.get("spots", {}).items()}
+        return cls(frames=tuple(frames), **{**header, "spots": spots})
 
     def blocks(self) -> Iterator[bytes | memoryview]:
         """What `to_bytes` gives, block by block, without a second copy of the pixels."""
-        header = self._header() | {
+        header = self.header() | {
             "frames": [
                 f.header() | {"shape": f.pixels.shape, "dtype": f.pixels.dtype.name} for f in self.frames
             ]
@@ -120,7 +160,7 @@ class Capture:
                 pixels = np.frombuffer(view[offset : offset + size], dtype).reshape(shape)
                 frames.append(Frame(pixels=pixels, **item))
                 offset += size
-            return cls(frames=tuple(frames), **header)
+            return cls.known(header, frames)
         except (ValueError, KeyError, TypeError) as error:
             raise CaptureError(f"This Capture in memory is damaged: {error}.") from error
 
@@ -134,7 +174,7 @@ def write_capture_folder(capture: Capture, folder: Path) -> None:
         if not cv2.imwrite(str(folder / name), cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)):
             raise OSError(f"{folder / name} could not be written.")
         entries.append(frame.header() | {"file": name})
-    text = json.dumps(capture._header() | {"frames": entries}, indent=2)
+    text = json.dumps(capture.header() | {"frames": entries}, indent=2)
     (folder / "capture.json").write_text(text + "\n")
 
 
@@ -175,6 +215,7 @@ class _Index(_Strict):
     mm_per_px: Annotated[float, Field(ge=0.001, le=10, allow_inf_nan=False)] | None = None
     simulated: bool = False
     missing: dict[str, str] = {}
+    spots: dict[str, Spot] = {}
     frames: Annotated[list[_Entry], Field(max_length=MAX_FRAMES)]
 
     @field_validator("frames")
@@ -197,6 +238,7 @@ def read_capture_folder(folder: Path) -> Capture:
         mm_per_px=index.mm_per_px,
         simulated=index.simulated,
         missing=index.missing,
+        spots=index.spots,
     )
 
 

@@ -52,7 +52,10 @@ def _driver_problems(board: Board) -> Iterator[str]:
     if "white" not in board.lights:
         yield "lights.white is missing: positioning and every measurement need it"
     if not board.simulated:
-        for key, value in {"camera.driver": board.camera.driver, "pin_factory": board.pin_factory}.items():
+        named = {"camera.driver": board.camera.driver, "pin_factory": board.pin_factory}
+        if board.close_up is not None:
+            named["close_up.driver"] = board.close_up.driver
+        for key, value in named.items():
             if value in ("simulated", "mock"):
                 yield f"{key} = '{value}' needs simulated = true"
         if "simulation" in board.model_fields_set:
@@ -66,6 +69,12 @@ def _driver_problems(board: Board) -> Iterator[str]:
         yield "gpio_chip belongs to pin_factory = 'gpiod' (for example '/dev/gpiochip0'), and to no other"
     if board.camera.driver == "v4l2" and not isinstance(board.camera.device, str):
         yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
+    close_up = board.close_up
+    if close_up is not None and close_up.driver == "v4l2":
+        if close_up.device is None:
+            yield "close_up.device is missing: name the path or the number of the close-up camera"
+        elif board.camera.driver == "v4l2" and close_up.device == board.camera.device:
+            yield "close_up.device is the face camera's: name the other one"
 
 
 def _uv_problems(board: Board) -> Iterator[str]:

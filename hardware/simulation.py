@@ -32,10 +32,11 @@ class Simulation(BaseModel):
     Exposures are counted from the camera's opening, previews too. `camera_fault` happens at exposure
     `camera_fault_at` and, but for "raises", at every later one. `camera_control_frames` is how many frame
     times pass until a new exposure time works, `camera_readout_ms` how long after the shutter has closed a
-    picture is there, `camera_drops_every` loses each n-th frame. The patient stands still and does as asked,
-    unless told to move (`patient_moves_mm` to the side from exposure `patient_moves_at` on), to sway by
-    `patient_sways_mm` while the shutter is open, to leave, to keep the eyes open, or to open the shroud once,
-    for `patient_opens_shroud_s`. A welded switch says closed when staff hold the shroud open.
+    picture is there, `camera_drops_every` loses each n-th frame. `close_up_fault` befalls the close-up
+    camera from its picture `close_up_fault_at` on, counted from its opening. The patient stands still and
+    does as asked, unless told to move (`patient_moves_mm` to the side from exposure `patient_moves_at` on),
+    to sway by `patient_sways_mm` while the shutter is open, to leave, to keep the eyes open, or to open the
+    shroud once, for `patient_opens_shroud_s`. A welded switch says closed when staff hold the shroud open.
 
     A dead lamp is a broken circuit: no light, no current. A stuck one does not go out once it was lit. The UV
     lamp is at `lamp_temperature_c` when it has been dark for long, warms by `lamp_warms_c_per_s` while lit
@@ -62,6 +63,8 @@ class Simulation(BaseModel):
     camera_control_frames: Annotated[int, Field(ge=0, le=20)] = 0
     camera_readout_ms: Annotated[float, Field(ge=0, le=1000)] = 0.0
     camera_drops_every: Annotated[int, Field(ge=2)] | None = None
+    close_up_fault: Literal["dark", "blurred", "hangs", "disconnects"] | None = None
+    close_up_fault_at: _Count = 0
     patient_moves_at: _Count | None = None
     patient_moves_mm: float = 15.0
     patient_sways_mm: Annotated[float, Field(ge=0, le=50)] = 0.0

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from hardware.capture import Capture
-from models.analysis.result import ResultError, read_result
+from models.analysis.result import Result, ResultError, read_result
 from models.analysis.words import ENGLISH, Words
 
 DEADLINE_S = 90.0
@@ -85,8 +85,19 @@ class Analyst:
 
         Raises AnalysisFailed when the child cannot be started, dies, is late or talks nonsense.
         """
+        result = self._answer(capture, scan, words)
+        return Outcome(
+            findings=result.findings.model_dump(mode="json") if result.findings else None,
+            overlays=dict(result.overlays),
+            refused=result.refused,
+            sentence=result.sentence,
+            seconds=dict(result.seconds),
+            peak_rss_mb=result.peak_rss_mb,
+        )
+
+    def _answer(self, capture: Capture, scan: UUID, words: Words, *more: str) -> Result:
         try:
-            answer = self._ask(capture, scan, words)
+            answer = self._ask(capture, scan, words, *more)
         except OSError as error:
             raise AnalysisFailed(
                 f"The analysis could not be started ({error.strerror or error}). Look at the memory in use."
@@ -97,30 +108,28 @@ class Analyst:
             raise AnalysisFailed(f"The analysis's answer is not understood: {error}") from error
         if result.error is not None:
             raise AnalysisFailed(f"The analysis could not be done: {result.sentence}")
-        return Outcome(
-            findings=result.findings.model_dump(mode="json") if result.findings else None,
-            overlays=dict(result.overlays),
-            refused=result.refused,
-            sentence=result.sentence,
-            seconds=dict(result.seconds),
-            peak_rss_mb=result.peak_rss_mb,
-        )
+        return result
 
-    def _ask(self, capture: Capture, scan: UUID, words: Words) -> bytes:
+    def refuses(self, close_up: Capture, scan: UUID) -> str | None:
+        """Why nothing can be said of this close-up, or None. Raises AnalysisFailed as `measure` does."""
+        return self._answer(close_up, scan, ENGLISH, "--close-up").refused
+
+    def _ask(self, capture: Capture, scan: UUID, words: Words, *more: str) -> bytes:
         """What the child wrote into the memory that is for its answer."""
         with (
             self._turn,
             _memory("capture", capture.blocks()) as pictures,
             _memory("result") as answer,
         ):
-            self._run(pictures, answer, scan, words)
+            self._run(pictures, answer, scan, words, *more)
             return _read_all(answer)
 
-    def _run(self, pictures: int, answer: int, scan: UUID, words: Words) -> None:
+    def _run(self, pictures: int, answer: int, scan: UUID, words: Words, *more: str) -> None:
         command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
         command += ["--engine", self._engine, "--words", words.model_dump_json()]
         command += ["--capture-fd", str(pictures), "--result-fd", str(answer)]
         command += ["--state", str(self._state.resolve())] if self._state else []
+        command += more
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with subprocess.Popen(
             command,

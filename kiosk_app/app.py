@@ -36,7 +36,7 @@ HEADERS = {
 
 def create_app(kiosk: Kiosk) -> Flask:
     """The pages over `kiosk`. Sessions end with the process: its secret is new at each start."""
-    from kiosk_app import pages, scan_pages
+    from kiosk_app import pages, scan_pages, spot_pages
 
     app = Flask(__name__)
     app.config.update(
@@ -54,6 +54,7 @@ def create_app(kiosk: Kiosk) -> Flask:
     Babel(app, locale_selector=current_language)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(scan_pages.blueprint)
+    app.register_blueprint(spot_pages.blueprint)
     pages.register_errors(app)
     app.after_request(_add_headers)
     app.context_processor(

@@ -12,6 +12,7 @@ from enum import Enum
 from uuid import UUID
 
 from firmware.stamps import ConsentStamp, UvAllowance
+from kiosk_app.close_ups import Marking
 
 CONSENT_TEXT = "2026-11"  # goes up whenever the words of the consent page change
 
@@ -26,6 +27,9 @@ class State(str, Enum):
     POSITION = "position"
     SCAN = "scan"
     EYES = "eyes"
+    SPOTS = "spots"
+    CLOSE_UP = "close_up"
+    CLOSE_UP_AGAIN = "close_up_again"
     RESULT = "result"
     DONE = "done"
     DECLINED = "declined"
@@ -48,6 +52,16 @@ TABLE: dict[tuple[State, str], State] = {
     (_S.SCAN, "asks_for_eyes"): _S.EYES,  # the other pictures are there: now the one under UV
     (_S.EYES, "protected"): _S.SCAN,
     (_S.EYES, "skip_uv"): _S.SCAN,
+    (_S.SCAN, "asks_for_spots"): _S.SPOTS,  # the pictures are kept: is there a spot to look at closely?
+    (_S.SPOTS, "mark"): _S.CLOSE_UP,
+    (_S.SPOTS, "go_on"): _S.SCAN,
+    (_S.CLOSE_UP, "taken"): _S.SPOTS,
+    (_S.CLOSE_UP, "not_taken"): _S.CLOSE_UP_AGAIN,
+    (_S.CLOSE_UP, "skip"): _S.SPOTS,
+    (_S.CLOSE_UP, "give_up"): _S.SCAN,  # the close-up camera is gone
+    (_S.CLOSE_UP_AGAIN, "again"): _S.CLOSE_UP,
+    (_S.CLOSE_UP_AGAIN, "skip"): _S.SPOTS,
+    (_S.CLOSE_UP_AGAIN, "give_up"): _S.SCAN,
     (_S.SCAN, "again"): _S.POSITION,
     (_S.SCAN, "shown"): _S.RESULT,
     (_S.RESULT, "finish"): _S.DONE,
@@ -63,6 +77,9 @@ PATIENCE_S: dict[State, float] = {
     _S.POSITION: 120,
     _S.SCAN: 240,
     _S.EYES: 90,
+    _S.SPOTS: 120,
+    _S.CLOSE_UP: 180,
+    _S.CLOSE_UP_AGAIN: 120,
     _S.RESULT: 180,
     _S.DONE: 30,
     _S.DECLINED: 30,
@@ -74,10 +91,11 @@ WARNING_S = 30.0
 ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
 # What a patient sees as steps of the way.
 STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.SCAN)
-# Closing the eyes is in the middle of the scan's step.
-STEP_OF = {state: step for step, state in enumerate(STEPS, 1)} | {_S.EYES: len(STEPS)}
+# Closing the eyes and marking spots are in the middle of the scan's step.
+_IN_THE_SCAN = (_S.EYES, _S.SPOTS, _S.CLOSE_UP, _S.CLOSE_UP_AGAIN)
+STEP_OF = {state: step for step, state in enumerate(STEPS, 1)} | dict.fromkeys(_IN_THE_SCAN, len(STEPS))
 # Where the work on a scan leads its patient: state of the work -> event.
-LEADS = {"asking": "asks_for_eyes", "ready": "shown"}
+LEADS = {"asking": "asks_for_eyes", "marking": "asks_for_spots", "ready": "shown"}
 
 
 class NotNow(Exception):
@@ -91,17 +109,19 @@ class Progress:
     """How far the work on a scan has come: written by the work, read by the scan page.
 
     In the state "asking" the work waits for the patient's word about the eyes, which a page gives by
-    `answer`. `reason` is why the scan failed, or why it asks once more. `eyes_protected` holds from that word
-    on: when the UV light is over, the patient has to be told.
+    `answer`; in the state "marking" for the patient to have marked the last spot (`marked`). `reason` is why
+    the scan failed, or why it asks once more. `eyes_protected` holds from the word about the eyes on: when
+    the UV light is over, the patient has to be told.
     """
 
     stage: str = "starting"
     done: int = 0
     of: int = 0
-    state: str = "working"  # working, asking, ready, failed
+    state: str = "working"  # working, asking, marking, ready, failed
     reason: str | None = None
     eyes_protected: bool = False
     answers: queue.SimpleQueue[UvAllowance | None] = field(default_factory=queue.SimpleQueue, repr=False)
+    marking: Marking = field(default_factory=Marking)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def ask(self, why: str | None) -> None:
@@ -117,6 +137,18 @@ class Progress:
             self.stage, self.done, self.of = ("uv", 0, 1) if word else ("keeping", 0, 0)
             self.reason, self.eyes_protected, self.state = None, word is not None, "working"
             self.answers.put(word)
+
+    def mark(self) -> None:
+        """Ask the patient for spots to look at closely."""
+        with self.lock:
+            self.state, self.eyes_protected = "marking", False
+
+    def marked(self) -> None:
+        """There is no (further) spot: the work goes on with those that were taken."""
+        with self.lock:
+            if self.state == "marking":
+                self.stage, self.state = "keeping", "working"
+            self.marking.over.set()
 
     def fail(self, reason: str) -> None:
         """The work has ended without a result. The reason first: a page that reads the state reads on."""

@@ -11,6 +11,7 @@ import structlog
 
 from firmware.capture_client import CaptureClient, CaptureFault
 from kiosk_app.analyst import AnalysisFailed
+from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
 from kiosk_app.journey import Session, State
 from kiosk_app.keyring import KeyringError
@@ -44,6 +45,7 @@ class Kiosk:
     work: ScanWork
     reference: Callable[[], str | None]
     room_for_a_scan_mb: int = 0
+    close_ups: CloseUps | None = None  # None: the board has no close-up camera, so nobody is asked
     sessions: Sessions = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +82,8 @@ class Kiosk:
         if self.records.scan(session.scan).state != "consented":
             session.scan = self._new_scan(session)
         uv = self.has_uv and session.may_have_uv
-        self.work.start(session.scan, session.consent, uv, session.progress, words)
+        spots = self.close_ups is not None
+        self.work.start(session.scan, session.consent, uv, session.progress, words, spots)
 
     def shred(self, scan: UUID) -> Shredded:
         """Destroy everything kept of one scan, since its patient wants that."""

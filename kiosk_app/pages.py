@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import structlog
 from flask import (
     Blueprint,
@@ -22,7 +23,8 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, NotFound, SecurityError
 from werkzeug.wrappers import Response
 
-from kiosk_app import sentences, speech
+from firmware.capture_client import Preview
+from kiosk_app import sentences, speech, spot_sentences
 from kiosk_app.journey import ENDS, STEP_OF, STEPS, WARNING_S, NotNow, Session, State
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
 COOKIE = "dk_session"
 TEXT_SIZES = (100, 150, 200)
+PREVIEW_QUALITY = 80
 
 
 class NoSession(Exception):
@@ -138,6 +141,20 @@ def show(name: str) -> Response | tuple[str, int]:
     return render(name, **(facts(session) if facts else {}))
 
 
+def preview_picture(seen: Preview) -> Response:
+    """A preview as JPEG, with its guidance in headers."""
+    done, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(seen.picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
+    )
+    if not done:
+        raise RuntimeError("The preview picture could not be encoded.")
+    response = Response(jpeg.tobytes(), mimetype="image/jpeg")
+    response.headers["X-Guidance"] = seen.guidance
+    if seen.face_box is not None:
+        response.headers["X-Face-Box"] = ",".join(f"{edge:.4f}" for edge in seen.face_box)
+    return response
+
+
 def _scan_facts(session: Session) -> dict[str, Any]:
     progress = session.progress
     failed = progress.state == "failed"
@@ -167,10 +184,19 @@ def _result_facts(session: Session) -> dict[str, Any]:
     return result_facts(session)
 
 
+def _spot_facts(session: Session) -> dict[str, Any]:
+    from kiosk_app.spot_pages import facts
+
+    return facts(session)
+
+
 _facts: dict[State, Callable[[Session], dict[str, Any]]] = {
     State.POSITION: lambda _session: {"guidance": sentences.GUIDANCE},
     State.SCAN: _scan_facts,
     State.EYES: _eyes_facts,
+    State.SPOTS: _spot_facts,
+    State.CLOSE_UP: _spot_facts,
+    State.CLOSE_UP_AGAIN: _spot_facts,
     State.RESULT: _result_facts,
 }
 
@@ -299,8 +325,11 @@ def delete_page() -> Response | tuple[str, int]:
 
 @blueprint.get("/trouble")
 def trouble_page() -> tuple[str, int]:
-    """The camera gave no preview; the journey stays where it is."""
-    return render("trouble", trouble=sentences.trouble("unavailable"))
+    """A camera gave no preview; the journey stays where it is."""
+    session: Session | None = g.get("session")
+    if session is not None and session.state is State.CLOSE_UP:
+        return render("trouble", trouble=spot_sentences.trouble(None), lost=True)
+    return render("trouble", trouble=sentences.trouble("unavailable"), lost=False)
 
 
 @blueprint.post("/help")
@@ -345,7 +374,7 @@ def register_errors(app: Flask) -> None:
     @app.errorhandler(NoSession)
     @app.errorhandler(CSRFError)
     def started_again(_error: Exception) -> tuple[Response | str, int]:
-        if request.path in ("/preview", "/scan/progress", "/touch"):
+        if request.path in ("/preview", "/close_up/preview", "/scan/progress", "/touch"):
             return jsonify(next=url_for("pages.start")), 410
         return render("restarted", 410)
 

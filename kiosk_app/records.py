@@ -363,6 +363,7 @@ class Records:
             "reason": row.reason,
             "frames": row.figures.get("frames", 0),
             "findings": row.figures.get("findings", 0),
+            "close_ups": row.figures.get("close_ups", 0),
             "sealed_bytes": message.size if message else 0,
             "message": str(message.id) if message else None,
             "seconds": row.figures.get("seconds", {}),

@@ -20,8 +20,8 @@ import click
 from firmware.capture_client import CaptureClient
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
-from hardware.capture import Capture, write_capture_folder
-from hardware.simulated.patient_options import SimulatedPatient, patient_options
+from hardware.capture import Capture, Frame, Spot, write_capture_folder
+from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
 from kiosk_app.analyst import Analyst, Outcome
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
 from kiosk_app.phases import take_pictures
@@ -55,7 +55,8 @@ class OutRefused(Exception):
     help="Folder for what was made; one that holds a scan already is refused.",
 )
 @patient_options
-def scan(board: Path, out: Path, patient: SimulatedPatient) -> None:
+@spot_options
+def scan(board: Path, out: Path, patient: SimulatedPatient, spots: tuple[str, ...]) -> None:
     """Take one capture, measure it, and write capture/, findings.json and overlays/ into --out.
 
     Only a scan that succeeds leaves anything, and each needs a folder of its own, so that one person's
@@ -64,12 +65,13 @@ def scan(board: Path, out: Path, patient: SimulatedPatient) -> None:
     """
     profile = load_board(board)
     patient.check(profile)
+    check_spots(profile, spots)
     check_socket_paths(out / RUN, "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face
     try:
         with _claimed(out) as run:
-            capture = _capture(profile, board, run, patient)
+            capture = _capture(profile, board, run, patient, spots)
             outcome = Analyst(profile.engine).measure(capture, uuid4())
             if outcome.findings is None:
                 raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
@@ -115,7 +117,9 @@ def _unusable(out: Path, error: OSError) -> OutRefused:
     return OutRefused(f"{out} cannot be written ({error.strerror or error}): name another folder for --out.")
 
 
-def _capture(profile: Board, board: Path, run: Path, patient: SimulatedPatient) -> Capture:
+def _capture(
+    profile: Board, board: Path, run: Path, patient: SimulatedPatient, spots: tuple[str, ...]
+) -> Capture:
     """The Capture from daemons of our own, whose state folder is `run`."""
     supervisor = Supervisor(run / "logs")
     common = ("--board", board, "--state", run)
@@ -132,9 +136,17 @@ def _capture(profile: Board, board: Path, run: Path, patient: SimulatedPatient) 
         supervisor.start(Part("captured", dermakiosk("captured", *common, *simulated), logged_ready))
         # The daemons' memory is mapped, so the pictures outlive them.
         camera = CaptureClient(run / "run" / "capture.sock", timeout=60.0)
-        return take_pictures(camera, session, consent, ask if profile.simulated else None, show_progress)
+        capture = take_pictures(camera, session, consent, ask if profile.simulated else None, show_progress)
+        return capture.with_close_ups([_spot(camera, session, consent, zone) for zone in spots])
     finally:
         supervisor.stop()
+
+
+def _spot(camera: CaptureClient, session: str, consent: ConsentStamp, zone: str) -> tuple[Spot, Frame]:
+    """One close-up of a spot in `zone`."""
+    taken = camera.close_up(session, consent)
+    [frame] = taken.close_ups
+    return Spot(zone=zone, mm_per_px=taken.spots[frame.light].mm_per_px), frame
 
 
 def _write(capture: Capture, outcome: Outcome, folder: Path, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 from flask import Blueprint, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
@@ -11,12 +10,11 @@ from firmware.capture_client import CaptureFault
 from kiosk_app import sentences, speech
 from kiosk_app.journey import LEADS, TABLE, Session, State
 from kiosk_app.keyring import KeyringError
-from kiosk_app.pages import the_kiosk, the_session
+from kiosk_app.pages import preview_picture, the_kiosk, the_session
 from kiosk_app.readings import cards
 from kiosk_app.vault import VaultError
 
 blueprint = Blueprint("scan_pages", __name__)
-PREVIEW_QUALITY = 80
 
 
 @blueprint.get("/preview")
@@ -29,16 +27,7 @@ def preview() -> Response | tuple[Response, int]:
         seen = the_kiosk().camera.preview(str(session.scan), session.consent)
     except CaptureFault as error:
         return jsonify(reason=error.code, sentence=str(sentences.trouble(error.code).happened)), 503
-    done, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(seen.picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
-    )
-    if not done:
-        raise RuntimeError("The preview picture could not be encoded.")
-    response = Response(jpeg.tobytes(), mimetype="image/jpeg")
-    response.headers["X-Guidance"] = seen.guidance
-    if seen.face_box is not None:
-        response.headers["X-Face-Box"] = ",".join(f"{edge:.4f}" for edge in seen.face_box)
-    return response
+    return preview_picture(seen)
 
 
 @blueprint.get("/scan/progress")
@@ -87,6 +76,7 @@ def result_facts(session: Session) -> dict[str, object]:
         "chosen": chosen if chosen in overlays else None,
         "uv_left_out": sentences.UV_LEFT_OUT.get(missing.get("uv365")),
         "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
+        "spots": len(findings.get("spots", ())),
         "sent": kiosk.records.scan(scan).state in ("handed_over", "stored"),
     }
 

@@ -69,14 +69,16 @@ class ScanWork:
         uv: bool,
         progress: Progress,
         words: Words = ENGLISH,
+        spots: bool = False,
     ) -> threading.Thread:
         """Do the whole scan in a thread of its own; `progress` tells the page how far it is.
 
-        With `uv` the patient is asked to close the eyes once the other pictures are there.
+        With `uv` the patient is asked to close the eyes once the other pictures are there, with `spots` to
+        mark spots for a close-up once all are kept.
         The patient's overlays are in `words`. A scan that is finished later, without them, is in English.
         """
         thread = threading.Thread(
-            target=self.do, args=(scan, consent, uv, progress, words), name="scan", daemon=True
+            target=self.do, args=(scan, consent, uv, progress, words, spots), name="scan", daemon=True
         )
         thread.start()
         return thread
@@ -88,13 +90,14 @@ class ScanWork:
         uv: bool,
         progress: Progress,
         words: Words = ENGLISH,
+        spots: bool = False,
     ) -> None:
         """Take the pictures of a consented scan, then finish it. Never raises for what life brings."""
         left = self._begin(scan)
         if left is None:
             return
         try:
-            self._do(scan, consent, uv, progress, words, left)
+            self._do(scan, consent, uv, progress, words, left, spots)
         except Exception as error:  # noqa: BLE001  the thread ends here: a patient is never left waiting
             # Its type only: the text of an error that nobody foresaw may quote measurements.
             self._fail(scan, progress, "not_measurable", type(error).__name__)
@@ -109,9 +112,12 @@ class ScanWork:
         progress: Progress,
         words: Words,
         left: threading.Event,
+        spots: bool,
     ) -> None:
         try:
             self._capture(scan, consent, uv, progress, left)
+            if spots:
+                self._take_spots(scan, progress, left)
             self._finish(scan, progress, words)
             progress.state = "ready"
         except _Left:
@@ -243,6 +249,28 @@ class ScanWork:
             if time.monotonic() > deadline:
                 progress.answer(None)
         raise _Left
+
+    def _take_spots(self, scan: UUID, progress: Progress, left: threading.Event) -> None:
+        """Wait until the patient has marked the last spot or gone away, and keep what was taken until then.
+
+        The pictures of the face are kept already: whatever happens here, they are a whole scan.
+        """
+        progress.mark()
+        deadline = time.monotonic() + ASK_S
+        while not progress.marking.over.wait(0.1) and not left.is_set():
+            if time.monotonic() > deadline:
+                break
+        progress.marked()
+        taken = tuple(progress.marking.taken)
+        if not taken:
+            return
+        try:
+            size = self._vault.add_close_ups(scan, self._records.dek(scan), taken)
+        except VaultError as error:
+            log.error("close_ups_not_kept", scan=str(scan), why=str(error))
+            return
+        self._records.note(scan, close_ups=len(taken), close_up_bytes=size)
+        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=len(taken))
 
     def _finish(self, scan: UUID, progress: Progress, words: Words) -> None:
         row = self._records.scan(scan)

@@ -14,7 +14,7 @@ from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import EnvelopeError, Header, seal
 from sync.wire.findings import Findings
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
-from sync.wire.messages import Consent, Message, Result, Withdraw
+from sync.wire.messages import Consent, Message, Withdraw, result_kind
 from sync.wire.statement import StatementError
 
 
@@ -58,14 +58,15 @@ class Sealer:
     ) -> bytes:
         """The envelope of one scan's result. Raises SealerError."""
         try:
-            message = Result(
+            known = Findings.model_validate(findings)
+            message = result_kind(known)(
                 scan=scan,
                 patient_reference=patient_reference,
                 captured_at=captured_at,
                 board=self._board,
                 simulated=self._simulated,
                 consent=Consent.model_validate(consent),
-                findings=Findings.model_validate(findings),
+                findings=known,
                 supersedes=supersedes,
             )
         except ValidationError as error:

@@ -19,6 +19,7 @@ from firmware.capture_client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
 from kiosk_app.analyst import Analyst
 from kiosk_app.app import create_app
+from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
 from kiosk_app.identity import Identity
 from kiosk_app.keyring import Keyring
@@ -109,6 +110,7 @@ def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
             work=ScanWork(records, vault, camera, analyst, sealer, courier),
             reference=references(board),
             room_for_a_scan_mb=scan_size_mb(board),
+            close_ups=None if board.close_up is None else CloseUps(camera, analyst),
         )
     finally:
         analyst.close()

@@ -40,6 +40,15 @@ SPOKEN: dict[str, Spoken] = {
     ),
     "keep_closed": Spoken(_("Keep your eyes closed until you hear three rising notes."), "fall", "eyes"),
     "open_eyes": Spoken(_("You can open your eyes."), "rise", "look"),
+    "mark_spot": Spoken(
+        _("Touch the place on the drawn face, or choose an area. If there is none, go on."), "call", "face"
+    ),
+    "hold_close_up": Spoken(
+        _("Hold the close-up camera flat on the spot and keep still. Then press the large button."),
+        "call",
+        "dermatoscope",
+    ),
+    "spot_taken": Spoken(_("The picture is taken. You can mark another spot, or go on."), "rise", "face"),
 }
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import numpy as np
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from hardware.capture import Capture, Frame
+from hardware.capture import CLOSE_UP, Capture, Frame, Spot
 from kiosk_app.private_files import make_folder, sync_folder
 
 FORMAT = 1
@@ -166,22 +166,18 @@ class Vault:
 
     def put_capture(self, scan: UUID, dek: bytes, capture: Capture) -> int:
         """Keep a Capture: one stream for each frame, one for what describes them; the size on disk."""
-        frames = [
-            frame.header() | {"shape": list(frame.pixels.shape), "dtype": frame.pixels.dtype.name}
-            for frame in capture.frames
-        ]
-        header = {
-            "board": capture.board,
-            "calibration": capture.calibration,
-            "mm_per_px": capture.mm_per_px,
-            "simulated": capture.simulated,
-            "missing": dict(capture.missing),
-            "frames": frames,
-        }
-        items: dict[str, bytes | memoryview] = {"capture": json.dumps(header).encode()}
-        for frame in capture.frames:
-            items[f"frame.{frame.light}"] = np.ascontiguousarray(frame.pixels).data.cast("B")
-        return self.put_all(scan, dek, items)
+        return self.put_all(scan, dek, _items(capture))
+
+    def add_close_ups(self, scan: UUID, dek: bytes, taken: Sequence[tuple[Spot, Frame]]) -> int:
+        """Add close-ups to the kept Capture: their frames first, then what describes them; the added size.
+
+        Whatever ends it half-way, the Capture is whole, without them.
+        """
+        items = _items(self.get_capture(scan, dek).with_close_ups(taken))
+        added = {name: data for name, data in items.items() if name.startswith(f"frame.{CLOSE_UP}")}
+        return sum(
+            self.add(scan, dek, name, data) for name, data in [*added.items(), ("capture", items["capture"])]
+        )
 
     def get_capture(self, scan: UUID, dek: bytes) -> Capture:
         """The Capture of a scan, in memory. Raises VaultError."""
@@ -193,11 +189,25 @@ class Vault:
                 shape, dtype = entry.pop("shape"), np.dtype(entry.pop("dtype"))
                 pixels = np.frombuffer(self.get(scan, dek, f"frame.{entry['light']}"), dtype).reshape(shape)
                 frames.append(Frame(pixels=pixels, **entry))
-            return Capture(frames=tuple(frames), **header)
+            return Capture.known(header, frames)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise VaultError(
                 "What the vault holds of this scan does not make a Capture; was it kept by another version?"
             ) from error
+
+
+def _items(capture: Capture) -> dict[str, bytes | memoryview]:
+    """What is kept of a Capture, by item."""
+    frames = [
+        frame.header() | {"shape": list(frame.pixels.shape), "dtype": frame.pixels.dtype.name}
+        for frame in capture.frames
+    ]
+    items: dict[str, bytes | memoryview] = {
+        "capture": json.dumps(capture.header() | {"frames": frames}).encode()
+    }
+    for frame in capture.frames:
+        items[f"frame.{frame.light}"] = np.ascontiguousarray(frame.pixels).data.cast("B")
+    return items
 
 
 def _explain(error: OSError) -> VaultError:

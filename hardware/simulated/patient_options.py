@@ -11,8 +11,14 @@ from typing import Any
 import click
 
 from hardware.board import Board
+from hardware.capture import MAX_SPOTS
+from hardware.picture_file import read_picture_file
 from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
 
+SPOT_ZONES = (
+    *("face", "forehead", "left_cheek", "right_cheek", "nose", "chin"),
+    *("left_periorbital", "right_periorbital"),
+)
 SEED = click.IntRange(*PHANTOM_SEEDS)
 TONE = click.FloatRange(*PHANTOM_TONES)
 
@@ -25,16 +31,17 @@ class SimulatedPatient:
     seed: int = 1
     phantom: int | None = None
     tone: float | None = None
+    close_up: Path | None = None
 
     @property
     def is_named(self) -> bool:
-        return self.portrait is not None or self.phantom is not None or self.tone is not None
+        return any(value is not None for value in (self.portrait, self.phantom, self.tone, self.close_up))
 
     def check(self, board: Board) -> None:
         """Raises click.UsageError or PortraitError, before anything is started."""
         if self.is_named and not board.simulated:
             raise click.UsageError(
-                "--portrait and --phantom are for simulated boards; this board has a real camera."
+                "--portrait, --phantom and --close-up are for simulated boards; this board has a real camera."
             )
         if self.portrait is not None and self.phantom is not None:
             raise click.UsageError("--portrait and --phantom are two patients: name one of them.")
@@ -44,17 +51,51 @@ class SimulatedPatient:
             from hardware.simulated.patient import read_portrait
 
             read_portrait(self.portrait)
+        if self.close_up is not None:
+            if board.close_up is None:
+                raise click.UsageError("--close-up needs a board with [close_up], a close-up camera.")
+            read_picture_file(self.close_up)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What the capture daemon is told."""
+        close_up = () if self.close_up is None else ("--close-up", self.close_up)
         if self.phantom is not None:
-            return ("--phantom", self.phantom, *(() if self.tone is None else ("--tone", self.tone)))
-        return ("--seed", self.seed, *(() if self.portrait is None else ("--portrait", self.portrait)))
+            tone = () if self.tone is None else ("--tone", self.tone)
+            return ("--phantom", self.phantom, *tone, *close_up)
+        portrait = () if self.portrait is None else ("--portrait", self.portrait)
+        return ("--seed", self.seed, *portrait, *close_up)
+
+
+def spot_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--spot, which reaches `command` as `spots`: the zones of which a close-up is taken."""
+    return click.option(
+        "--spot",
+        "spots",
+        multiple=True,
+        metavar="ZONE",
+        callback=_spots,
+        help=f"Have a close-up taken of a spot in this zone (nose, left_cheek, …); up to {MAX_SPOTS} times.",
+    )(command)
+
+
+def _spots(context: click.Context, option: click.Parameter, zones: tuple[str, ...]) -> tuple[str, ...]:
+    if len(zones) > MAX_SPOTS:
+        raise click.BadParameter(f"one visit takes {MAX_SPOTS} spots at most.", context, option)
+    for zone in zones:
+        if zone not in SPOT_ZONES:
+            raise click.BadParameter(f"{zone!r} is no zone: name one of {', '.join(SPOT_ZONES)}.")
+    return zones
+
+
+def check_spots(board: Board, spots: tuple[str, ...]) -> None:
+    """Raises click.UsageError where `board` has no close-up camera to look at `spots` with."""
+    if spots and board.close_up is None:
+        raise click.UsageError("--spot needs a board with [close_up], a close-up camera.")
 
 
 def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--portrait, --seed, --phantom and --tone, which reach `command` as one SimulatedPatient, `patient`."""
+    """--portrait, --seed, --phantom, --tone, --close-up, which reach `command` as its `patient`."""
 
     @click.option(
         "--portrait",
@@ -71,10 +112,21 @@ def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="A phantom, made from this seed, instead of a portrait.",
     )
     @click.option("--tone", type=TONE, metavar="ITA", help="The phantom's skin tone, ITA°.")
+    @click.option(
+        "--close-up",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="What the simulated close-up camera sees (default: a drawn mole).",
+    )
     @functools.wraps(command)
     def with_patient(
-        *args: Any, portrait: Path | None, seed: int, phantom: int | None, tone: float | None, **others: Any
+        *args: Any,
+        portrait: Path | None,
+        seed: int,
+        phantom: int | None,
+        tone: float | None,
+        close_up: Path | None,
+        **others: Any,
     ) -> Any:
-        return command(*args, patient=SimulatedPatient(portrait, seed, phantom, tone), **others)
+        return command(*args, patient=SimulatedPatient(portrait, seed, phantom, tone, close_up), **others)
 
     return with_patient

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from hardware.board import load_board
-from hardware.simulated.patient_options import SimulatedPatient, patient_options
+from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
 
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
@@ -41,6 +41,7 @@ PORT = click.IntRange(0, 65535)
     help="A simulated board's profile, for one whose [simulation] names a fault (default: nothing is wrong).",
 )
 @patient_options
+@spot_options
 @click.option(
     "--kiosk-port",
     type=click.IntRange(0, 65535),
@@ -59,6 +60,7 @@ def demo(
     state: Path | None,
     board: Path,
     patient: SimulatedPatient,
+    spots: tuple[str, ...],
     kiosk_port: int,
     clinic_port: int,
 ) -> None:
@@ -74,6 +76,9 @@ def demo(
     patient.check(profile)
     if not profile.simulated:
         raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
+    check_spots(profile, spots)
+    if spots and not once:
+        raise click.UsageError("--spot is for --once: at the kiosk's pages the patient marks spots.")
     stop_on_signals()
     power_cuts: list[int] = []
     if not once:
@@ -91,7 +96,7 @@ def demo(
                 start_all(supervisor, all_parts)
                 if once:
                     ready_after = time.monotonic() - started
-                    click.echo(json.dumps(_scan_once(system, supervisor, ready_after)))
+                    click.echo(json.dumps(_scan_once(system, supervisor, ready_after, spots)))
                 else:
                     _announce(system)
                     _keep_going(system, supervisor, all_parts, power_cuts)
@@ -130,10 +135,12 @@ def _announce(system: System) -> None:
     click.echo("Everything is simulated. Ctrl-C stops all of it.", err=True)
 
 
-def _scan_once(system: System, supervisor: Supervisor, ready_after: float) -> dict[str, Any]:
+def _scan_once(
+    system: System, supervisor: Supervisor, ready_after: float, spots: tuple[str, ...]
+) -> dict[str, Any]:
     walking = time.monotonic()
     try:
-        Patient(system.kiosk_url, watch=supervisor.check).walk()
+        Patient(system.kiosk_url, watch=supervisor.check, spots=spots).walk()
     except JourneyBroken:
         # If a part died, its last word says more than the page that could not be reached.
         supervisor.check()

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -77,10 +77,14 @@ class Page(HTMLParser):
 
 
 class Patient:
-    """One visit to the kiosk at `url`. `watch` is called while waiting; what it raises ends the visit."""
+    """One visit to the kiosk at `url`; a close-up is taken in each zone of `spots`.
 
-    def __init__(self, url: str, watch: Callable[[], None] = lambda: None) -> None:
+    `watch` is called while waiting; what it raises ends the visit.
+    """
+
+    def __init__(self, url: str, watch: Callable[[], None] = lambda: None, spots: Sequence[str] = ()) -> None:
         self._url = url
+        self._spots = list(spots)
         self._watch = watch
         jar = http.cookiejar.CookieJar()
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
@@ -117,7 +121,15 @@ class Patient:
             elif page.action is None:
                 raise JourneyBroken(f"The page '{page.name}' has no way on: {page.sentence}")
             else:
-                page = Page(self._open(page.action, page.fields))
+                page = Page(self._open(page.action, page.fields | self._answers(page.name)))
+
+    def _answers(self, page: str) -> dict[str, str]:
+        """What this patient says other than the page's primary button: where the spots are."""
+        if page == "spots" and self._spots:
+            return {"answer": "", "zone": self._spots.pop(0)}
+        if page == "close_up_again":
+            return {"answer": "skip"}  # the same picture would be refused again
+        return {}
 
     def _wait_for_scan(self, deadline: float) -> str:
         while time.monotonic() < deadline:

@@ -54,7 +54,8 @@ def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]
     until(lambda: records.scan(scan).state == STORED or None, RECEIPT_SECONDS, "the clinic's receipt")
     record, seconds = until(lambda: clinic_record(system.clinic, scan), RECORD_SECONDS, "the clinic's record")
     summary = records.summary(scan)
-    return {
+    close_ups = {"close_ups": summary["close_ups"]} if summary["close_ups"] else {}
+    return close_ups | {
         "scan": summary["scan"],
         "frames": summary["frames"],
         "findings": summary["findings"],

@@ -99,6 +99,8 @@ def open_system(
                 shutil.rmtree(root / name, ignore_errors=True)
             password = _provision(system)
             marker.write_text(json.dumps({"broker_port": system.broker_port}))
+        else:
+            run_step("clinic", "migrate", "--state", system.clinic)
         # At every start: the manifest is another one after an update.
         key = root / "authority" / "manifest.key"
         run_step("models", "sign", "--key", key, "--state", system.kiosk)

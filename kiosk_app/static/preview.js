@@ -17,7 +17,7 @@ let failures = 0;
 let said = -Infinity;
 
 async function show() {
-  const answer = await fetch("/preview", { cache: "no-store", signal: leaving.signal });
+  const answer = await fetch(box.dataset.preview || "/preview", { cache: "no-store", signal: leaving.signal });
   if (answer.status === 409 || answer.status === 410) {
     location.assign("/");
     return false;

@@ -21,6 +21,8 @@ from models.analysis.closeup import CloseUp, close_up
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
 from models.analysis.findings import Field, marks, measure, red_places, spot_marks
+from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
+from models.analysis.marked_spots import marked_spots
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
@@ -33,7 +35,7 @@ from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE
-from sync.wire.findings import Finding, Findings, Geometry
+from sync.wire.findings import SCHEMA_VERSION, SCHEMA_WITH_SPOTS, Finding, Findings, Geometry, MarkedSpot
 
 # The face is looked for, and the irises measured, in a picture of at most this long side.
 SEARCH_LONG_SIDE = 2048
@@ -106,10 +108,16 @@ def analyse_capture(
         flags.append("uncalibrated_scale")
     if mm_per_px / view.step > COARSE_MM_PER_PX:
         flags.append("low_resolution")
+    spots_marked: tuple[MarkedSpot, ...] = ()
+    if capture.close_ups:
+        with watch.stage("spots"):
+            spots_marked = marked_spots(capture, engine)
+    networks = NETWORKS + (LESION_NETWORKS if spots_marked else ())
     findings = Findings(
+        schema_version=SCHEMA_WITH_SPOTS if spots_marked else SCHEMA_VERSION,
         scan=scan,
         measured_at=datetime.now(timezone.utc),
-        models={name: load_manifest().entry(name).sha256 for name in NETWORKS},
+        models={name: load_manifest().entry(name).sha256 for name in networks},
         calibration=capture.calibration,
         software=f"dermakiosk {importlib.metadata.version('dermakiosk')}",
         quality=tuple(flags + hidden),
@@ -120,6 +128,7 @@ def analyse_capture(
                 *marks("acne", lesions or (), [lesion.zone for lesion in lesions or ()], view.face),
             )
         ),
+        spots=spots_marked,
     )
     with watch.stage("overlays"):
         caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated, words)

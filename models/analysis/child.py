@@ -1,11 +1,12 @@
 """The analysis as a process of its own, without keys: a Capture comes in as memory, a Result goes out.
 
     python -m models.analysis.child --capture-fd N --result-fd M --scan UUID --engine E --words JSON
-        [--state DIR]
+        [--state DIR] [--close-up]
 
 Both numbers are inherited file descriptors: N a memfd with Capture.to_bytes, M a memfd or a pipe for the
 Result. JSON is the Words of the overlays; nothing about the patient is in it. DIR is the kiosk's state, of
-which only the clinic's signature of the networks is read.
+which only the clinic's signature of the networks is read. With --close-up the Capture is one close-up, and
+the Result only says whether it is refused.
 Exit status 0 means that a whole Result was written, a refusal included; 1 that the process itself failed.
 """
 
@@ -22,7 +23,8 @@ from uuid import UUID
 
 from hardware.capture import Capture, CaptureError
 from models.analysis.capture import analyse_capture
-from models.analysis.refusal import Refused
+from models.analysis.marked_spots import why_refused
+from models.analysis.refusal import SENTENCES, Refused
 from models.analysis.result import Result, png, write_result
 from models.analysis.words import ENGLISH, Words
 from models.manifest import ModelsError
@@ -51,6 +53,21 @@ def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | No
     return Result(analysis.findings, overlays, seconds=_total(seconds, started))
 
 
+def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> Result:
+    """Whether something can be said of the one close-up in `capture_fd`: an empty Result, or refused."""
+    started = time.monotonic()
+    try:
+        capture = Capture.from_bytes(memoryview(mmap.mmap(capture_fd, 0, access=mmap.ACCESS_READ)))
+        [frame] = capture.close_ups
+        check_signature(state)
+        reason = why_refused(frame, engine)
+    except (CaptureError, ValueError, OSError) as error:
+        return Result(error="capture", sentence=f"The close-up cannot be read: {error}")
+    except ModelsError as error:
+        return Result(error="models", sentence=str(error))
+    return Result(refused=reason, sentence=SENTENCES[reason] if reason else "", seconds=_total({}, started))
+
+
 def _total(seconds: dict[str, float], started: float) -> dict[str, float]:
     return seconds | {"total": round(time.monotonic() - started, 4)}
 
@@ -74,8 +91,12 @@ def main() -> int:
     parser.add_argument("--engine", choices=list(ENGINES), default=DEFAULT_ENGINE)
     parser.add_argument("--words", type=Words.model_validate_json, default=ENGLISH)
     parser.add_argument("--state", type=Path)
+    parser.add_argument("--close-up", action="store_true")
     given = parser.parse_args()
-    result = run(given.capture_fd, given.scan, given.engine, given.words, given.state)
+    if given.close_up:
+        result = check_close_up(given.capture_fd, given.engine, given.state)
+    else:
+        result = run(given.capture_fd, given.scan, given.engine, given.words, given.state)
     with os.fdopen(given.result_fd, "wb") as out:
         out.write(write_result(replace(result, peak_rss_mb=peak_rss_mb())))
     return 0

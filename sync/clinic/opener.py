@@ -203,6 +203,7 @@ def _keep_result(session: Session, row: Envelope, result: Result) -> None:
         quality=list(findings.quality),
         consent=result.consent.model_dump(mode="json"),
         geometry=findings.geometry.model_dump(mode="json"),
+        spots=[spot.model_dump(mode="json") for spot in findings.spots],
     )
     session.add(scan)
     session.flush()

@@ -26,6 +26,7 @@ class ScanLine:
     simulated: bool
     quality: Sequence[str]
     withdrawn_at: datetime | None
+    look_first: bool
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,16 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
         query = _older_than(query, session.get(Scan, after))
     rows = session.execute(query).all()
     lines = [
-        ScanLine(scan.id, scan.captured_at, scan.patient_reference, kiosk, scan.simulated, scan.quality, gone)
+        ScanLine(
+            scan.id,
+            scan.captured_at,
+            scan.patient_reference,
+            kiosk,
+            scan.simulated,
+            scan.quality,
+            gone,
+            any(spot["lesion"] and spot["lesion"]["melanoma_like"] for spot in scan.spots),
+        )
         for scan, kiosk, gone in rows[:PAGE_SIZE]
     ]
     return ScanPage(lines, lines[-1].id if len(rows) > PAGE_SIZE else None)

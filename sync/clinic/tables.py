@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # The newest step in migrations/versions.
-REVISION = "0001"
+REVISION = "0002"
 
 # What became of an envelope. A stored one waits for the opener; a quarantined one for a person.
 STORED, OPENED, QUARANTINED = "stored", "opened", "quarantined"
@@ -69,6 +69,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         dict[str, Any]: _Json,
         list[str]: _Json,
+        list[dict[str, Any]]: _Json,
         int: BigInteger(),
     }
 
@@ -184,6 +185,8 @@ class Scan(Base):
     quality: Mapped[list[str]]
     consent: Mapped[dict[str, Any]]
     geometry: Mapped[dict[str, Any]]
+    # What was marked for the clinician, as sealed: sync.wire.findings.MarkedSpot.
+    spots: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
 
 
 class FindingRow(Base):

@@ -58,7 +58,7 @@ class Result(_Message):
 
     kind: Literal["result"] = "result"
     # pydantic reserves the plain name; on the wire the key is "schema".
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = 1
     scan: UUID
     patient_reference: Reference | None
     captured_at: AwareDatetime
@@ -72,7 +72,22 @@ class Result(_Message):
     def _findings_are_of_this_scan(self) -> Result:
         if self.findings.scan != self.scan:
             raise ValueError("the findings are of another scan")
+        if (self.schema_version, self.findings.schema_version) != (self.VERSION, self.VERSION):
+            raise ValueError("the findings are of another schema")
         return self
+
+
+class ResultWithSpots(Result):
+    """The findings of a scan in which spots were marked; a clinic that does not know them yet keeps it."""
+
+    VERSION: ClassVar[int] = 2
+
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
+
+
+def result_kind(findings: Findings) -> type[Result]:
+    """The oldest kind of Result that holds `findings`."""
+    return ResultWithSpots if findings.spots else Result
 
 
 class Withdraw(_Message):
@@ -105,7 +120,7 @@ class ReminderDue(_Message):
 
 Message = Result | Withdraw | ReminderDue
 _SCHEMAS: dict[tuple[str, int], type[_Message]] = {
-    (model.KIND, model.VERSION): model for model in (Result, Withdraw, ReminderDue)
+    (model.KIND, model.VERSION): model for model in (Result, ResultWithSpots, Withdraw, ReminderDue)
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def test_a_limit_can_be_stricter_but_never_looser(tmp_path, field):
             'pin_factory = "lgpio"\nheader = "raspberrypi"',
             "simulated = true must go: pin_factory = 'lgpio' lights real lamps",
         ),
+        ('driver = "simulated"\nwidth', 'driver = "v4l2"\nwidth', "close_up.device is missing"),
+        ("mm_per_px = 0.033", "mm_per_px = 0.0", "close_up.mm_per_px"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, said):
@@ -271,3 +274,18 @@ def test_a_brightness_band_upside_down_is_named(tmp_path):
     path.write_text(text)
     with pytest.raises(BoardError, match=r"lights\.cross\.expect must be a band"):
         load_board(path)
+
+
+def test_a_real_board_has_no_drawn_close_ups_and_not_the_face_camera_for_them(tmp_path):
+    laptop = (BOARDS / "laptop.toml").read_text()
+    assert load_board(BOARDS / "laptop.toml").close_up is None
+    path = tmp_path / "board.toml"
+    for lines, said in {
+        'driver = "simulated"': "close_up.driver = 'simulated' needs simulated = true",
+        'driver = "v4l2"\ndevice = "/dev/video0"': "close_up.device is the face camera's",
+    }.items():
+        path.write_text(f"{laptop}\n[close_up]\n{lines}\n")
+        with pytest.raises(BoardError, match=re.escape(said)):
+            load_board(path)
+    path.write_text(f'{laptop}\n[close_up]\ndriver = "v4l2"\ndevice = "/dev/v4l/by-id/usb-scope"\n')
+    assert load_board(path).close_up.device == "/dev/v4l/by-id/usb-scope"

@@ -37,14 +37,21 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture
-def address(bench: Bench) -> Iterator[str]:
+@contextmanager
+def served(bench: Bench) -> Iterator[str]:
+    """The address of the bench's pages."""
     server = create_server(create_app(bench.kiosk), host="127.0.0.1", port=0, threads=8)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}/"
     server.close()
     thread.join(5)
+
+
+@pytest.fixture
+def address(bench: Bench) -> Iterator[str]:
+    with served(bench) as address:
+        yield address
 
 
 class Screen:

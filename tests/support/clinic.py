@@ -19,7 +19,7 @@ from sync.clinic.database import Database
 from sync.clinic.registry import register_kiosk
 from sync.wire import envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone
-from sync.wire.messages import Consent, Message, Result
+from sync.wire.messages import Consent, Message, Result, result_kind
 from sync.wire.status import Status
 
 POSTGRESQL = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
@@ -125,7 +125,8 @@ class SealingKiosk:
             "consent": Consent(text_version="2026-01", language="en", at=MOMENT),
             "findings": findings(scan),
         }
-        return Result(**(fields | changes))
+        fields |= changes
+        return result_kind(fields["findings"])(**fields)
 
     def seal(self, message: Message | None = None, **changes: Any) -> bytes:
         """The envelope of `message` (or of some result) with the next sequence number."""

@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 
 from firmware.capture_client import CaptureFault, Preview
-from hardware.capture import Capture, Frame
+from hardware.capture import Capture, Frame, Spot
+from hardware.simulated.close_up import drawn
 from kiosk_app.analyst import Outcome
+from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
 from kiosk_app.keyring import Keyring
 from kiosk_app.kiosk import Kiosk
@@ -87,6 +89,28 @@ def findings(scan: UUID) -> dict[str, Any]:
     }
 
 
+def marked(light: str, spot: Spot, melanoma: float = 0.02) -> dict[str, Any]:
+    """A marked spot as the analysis gives it."""
+    classes = {"akiec": 0.02, "bcc": 0.03, "bkl": 0.1, "df": 0.02, "mel": melanoma, "nv": 0.8, "vasc": 0.01}
+    shape = {"asymmetry": 0.12, "border": 0.2, "colour_spread": 9.1, "colours": ["light brown", "dark brown"]}
+    return {
+        "frame": light,
+        "zone": spot.zone,
+        "x": spot.x,
+        "y": spot.y,
+        "lesion": {
+            "classes": classes,
+            "melanoma": melanoma,
+            "melanoma_like": melanoma >= 0.0282,
+            "abcd": shape | {"diameter_mm": 6.4},
+            "area_mm2": 24.2,
+            "model": "lesion-class@0",
+            "outline_model": "lesion-outline@0",
+        },
+        "refused": None,
+    }
+
+
 class FakeCamera:
     """A capture client: `fault` is raised instead, `hold` lets a test stop a sequence half-way.
 
@@ -101,6 +125,9 @@ class FakeCamera:
         self.captured: list[dict[str, Any]] = []
         self.previewed: list[str] = []
         self.ended: list[str] = []
+        self.close_up_fault: CaptureFault | None = None
+        self.close_up_previewed: list[str] = []
+        self.close_ups = 0
         self.hold = threading.Event()
         self.hold.set()
 
@@ -139,6 +166,20 @@ class FakeCamera:
             frames.append(Frame(light, pixels, 8000, 1.0, timestamp_ns=done))
         self.captured.append({"session": session, "uv": uv, "consent": consent, "phase": phase})
         return Capture("test", tuple(frames), "nominal-test", None, simulated=True, missing=missing)
+
+    def close_up_preview(self, session: str, consent: Any) -> Preview:
+        self.close_up_previewed.append(session)
+        if self.close_up_fault:
+            raise self.close_up_fault
+        return Preview(drawn(600, 450, 1), self.guidance, None)
+
+    def close_up(self, session: str, consent: Any) -> Capture:
+        self.hold.wait(60)
+        if self.close_up_fault:
+            raise self.close_up_fault
+        self.close_ups += 1
+        frame = Frame("closeup", drawn(600, 450, self.close_ups), 0, 1.0, 1, "srgb")
+        return Capture("test", (frame,), simulated=True, spots={"closeup": Spot(mm_per_px=0.03)})
 
     def phases(self) -> list[tuple[str, bool]]:
         """Each sequence that came to its end: its phase, with whether UV was allowed in it."""
@@ -186,10 +227,14 @@ class FakeAnalyst:
     def __init__(self) -> None:
         self.refuse: str | None = None
         self.fail: Exception | None = None
+        self.refuse_close_ups: list[str] = []
         self.measured: list[UUID] = []
         self.words: list[Words] = []
         self.go = threading.Event()
         self.go.set()
+
+    def refuses(self, close_up: Capture, scan: UUID) -> str | None:
+        return self.refuse_close_ups.pop(0) if self.refuse_close_ups else None
 
     def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
         self.go.wait(60)
@@ -202,6 +247,10 @@ class FakeAnalyst:
         outline = cv2.cvtColor(picture(1100, 1200), cv2.COLOR_RGB2BGR)
         cv2.ellipse(outline, (600, 528), (320, 320), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
         png = cv2.imencode(".png", outline)[1].tobytes()
+        if capture.close_ups:
+            spots = [marked(frame.light, capture.spots[frame.light]) for frame in capture.close_ups]
+            measured = findings(scan) | {"schema": 2, "spots": spots}
+            return Outcome(measured, {"zones": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
         return Outcome(findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
 
 
@@ -251,6 +300,7 @@ class Bench:
     def __init__(self, state: Path, clinic: Clinic) -> None:
         self.state, self.clinic = state, clinic
         self.camera, self.outbox, self.analyst = FakeCamera(), FakeOutbox(), FakeAnalyst()
+        self.has_close_up = False
         self.kiosk = self.again()
 
     def again(self) -> Kiosk:
@@ -271,5 +321,6 @@ class Bench:
             courier=courier,
             work=work,
             reference=lambda: "demo-1",
+            close_ups=CloseUps(self.camera, self.analyst) if self.has_close_up else None,  # type: ignore[arg-type]
         )
         return self.kiosk

@@ -14,3 +14,5 @@ WAY = (
     "result",
     "done",
 )
+# On a board with a close-up camera: the primary button marks no spot.
+WAY_PAST_SPOTS = (*WAY[:-2], "spots", "scan", *WAY[-2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from hardware.capture import Spot
 from sync.wire import topics
 from sync.wire.messages import (
     InvalidMessage,
     ReminderDue,
     Result,
+    ResultWithSpots,
     UnknownSchema,
     Withdraw,
     dump_message,
     parse_message,
+    result_kind,
 )
+from tests.support.kiosk_bench import marked
 from tests.support.wire import NOON, a_result
 
 JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
@@ -43,7 +48,7 @@ def test_a_message_is_read_as_it_was_written(message) -> None:
     assert (named["kind"], named["schema"]) == (message.KIND, 1)
 
 
-@pytest.mark.parametrize(("kind", "version"), [("result", 2), ("result", 0), ("status", 1), ("", 1)])
+@pytest.mark.parametrize(("kind", "version"), [("result", 3), ("result", 0), ("status", 1), ("", 1)])
 def test_an_unknown_schema_is_told_apart(kind: str, version: int) -> None:
     with pytest.raises(UnknownSchema):
         parse_message(kind, version, dump_message(a_result()))
@@ -111,3 +116,52 @@ def test_a_topic_of_others_is_refused(topic: str) -> None:
 def test_a_withdrawal_travels_behind_its_result() -> None:
     assert topics.up_kind("withdraw") == topics.up_kind("result") == "result"
     assert topics.up_kind("reminder") == "reminder"
+
+
+def spotted(**changes: Any) -> dict[str, Any]:
+    """A result with one marked spot, as plain data."""
+    spot = marked("closeup0", Spot(zone="nose", x=0.1, y=0.2)) | changes
+    result = a_result().model_dump(mode="json")
+    return result | {"schema": 2, "findings": result["findings"] | {"schema": 2, "spots": [spot]}}
+
+
+def test_a_result_with_spots_is_of_the_second_schema_and_one_without_reads_as_ever() -> None:
+    plain = a_result()
+    assert result_kind(plain.findings) is Result
+    assert "spots" not in json.loads(dump_message(plain))["findings"]
+    message = parse_message("result", 2, json.dumps(spotted()).encode())
+    assert isinstance(message, ResultWithSpots)
+    assert result_kind(message.findings) is ResultWithSpots
+    assert parse_message("result", 2, dump_message(message)) == message
+
+
+def test_spots_in_the_first_schema_are_no_result() -> None:
+    old = spotted() | {"schema": 1}
+    with pytest.raises(InvalidMessage):
+        parse_message("result", 1, json.dumps(old).encode())
+    old["findings"]["schema"] = 1
+    with pytest.raises(InvalidMessage):
+        parse_message("result", 1, json.dumps(old).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lesion": None},
+        {"refused": "no_lesion"},
+        {"frame": "white"},
+        {"zone": "elbow"},
+        {"x": 9.0},
+        {"refused": "No lesion!"},
+    ],
+)
+def test_a_spot_that_says_two_things_or_nonsense_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessage):
+        parse_message("result", 2, json.dumps(spotted(**change)).encode())
+
+
+def test_a_lesion_has_all_seven_scores() -> None:
+    result = spotted()
+    del result["findings"]["spots"][0]["lesion"]["classes"]["mel"]
+    with pytest.raises(InvalidMessage):
+        parse_message("result", 2, json.dumps(result).encode())

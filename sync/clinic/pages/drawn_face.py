@@ -61,14 +61,14 @@ class DrawnFace:
 
 
 def _circle(mark: Mapping[str, Any]) -> Circle:
-    x, y = _place((float(mark["x"]), float(mark["y"])))
+    x, y = place((float(mark["x"]), float(mark["y"])))
     # A mark must be seen, however small the spot is.
     return Circle(x, y, round(max(MARK_RADIUS, SCALE * float(mark["radius"])), 1))
 
 
 def _labels(zones: Sequence[str], width: float) -> list[Label]:
     """Labels stand on the side their zone is on, those of the midline by turns, none on another."""
-    centres = {zone: _place(_inside(zone)) for zone in zones}
+    centres = {zone: place(canonical_face.inside(zone)) for zone in zones}
     sides: dict[str, list[str]] = {"left": [], "right": []}
     for zone in sorted(zones, key=lambda zone: centres[zone][1]):
         x = centres[zone][0] - width / 2
@@ -89,31 +89,10 @@ def _labels(zones: Sequence[str], width: float) -> list[Label]:
     return labels
 
 
-def _inside(zone: str) -> Point:
-    """A place in the zone to point at; around an eye it is the skin below the eye."""
-    points = canonical_face.points(canonical_face.ZONES[zone])
-    if zone.endswith("periorbital"):
-        middle = sum(y for _, y in points) / len(points)
-        points = [(x, y) for x, y in points if y > middle]
-    return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
-
-
-def _place(point: Point) -> Point:
+def place(point: Point) -> Point:
+    """Where a place of the canonical face is in the drawing."""
     return round(MARGIN_X + SCALE * (point[0] + _SIDE), 1), round(MARGIN_Y + SCALE * (point[1] - _TOP), 1)
 
 
 def _curve(vertices: tuple[int, ...], *, closed: bool) -> str:
-    """A smooth path through the vertices: a Catmull-Rom spline as cubic Bézier curves."""
-    points = [_place(point) for point in canonical_face.points(vertices)]
-    count = len(points)
-
-    def at(index: int) -> Point:
-        return points[index % count] if closed else points[min(max(index, 0), count - 1)]
-
-    path = f"M{points[0][0]:g} {points[0][1]:g}"
-    for index in range(count if closed else count - 1):
-        before, start, end, after = (at(index + offset) for offset in (-1, 0, 1, 2))
-        first = (start[0] + (end[0] - before[0]) / 6, start[1] + (end[1] - before[1]) / 6)
-        second = (end[0] - (after[0] - start[0]) / 6, end[1] - (after[1] - start[1]) / 6)
-        path += " C" + " ".join(f"{x:.1f} {y:.1f}" for x, y in (first, second, end))
-    return path + (" Z" if closed else "")
+    return canonical_face.curve([place(point) for point in canonical_face.points(vertices)], closed=closed)

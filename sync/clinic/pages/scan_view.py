@@ -11,6 +11,7 @@ from ..tables import FindingRow
 from . import words
 from .drawn_face import DrawnFace
 from .interval_plot import IntervalPlot
+from .spot_view import SpotsView
 
 # Measures whose findings the geometry's marks of this kind show.
 MARKED = {"spot_area": "spot", "spot_count": "spot", "acne_count": "acne", "acne_severity": "acne"}
@@ -43,6 +44,7 @@ class ScanView:
         self.selected = wanted if wanted in by_measure else next(iter(self.measures), None)
         self._cells = {(row.measure, row.zone): row for row in record.findings}
         self.figures = [_figure(by_measure[name], name == self.selected) for name in self.measures]
+        self.spots = SpotsView(record.scan.spots)
         self.consent_at = datetime.fromisoformat(record.scan.consent["at"])
         self.caveats = words.caveats(record.scan.quality)
         self.notes = [words.quality(flag) for flag in record.scan.quality if flag in words.HARMLESS]

@@ -9,6 +9,7 @@ is at x > 0.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 FRAME = "canonical-face-1"
@@ -71,6 +72,52 @@ ZONES: dict[str, tuple[int, ...]] = {
     "left_periorbital": _facing(_RIGHT_PERIORBITAL),
     "right_periorbital": _RIGHT_PERIORBITAL,
 }
+
+
+def curve(through: Sequence[Point], *, closed: bool) -> str:
+    """An SVG path through the points: a Catmull-Rom spline as cubic Bézier curves."""
+    count = len(through)
+
+    def at(index: int) -> Point:
+        return through[index % count] if closed else through[min(max(index, 0), count - 1)]
+
+    path = f"M{through[0][0]:g} {through[0][1]:g}"
+    for index in range(count if closed else count - 1):
+        before, start, end, after = (at(index + offset) for offset in (-1, 0, 1, 2))
+        first = (start[0] + (end[0] - before[0]) / 6, start[1] + (end[1] - before[1]) / 6)
+        second = (end[0] - (after[0] - start[0]) / 6, end[1] - (after[1] - start[1]) / 6)
+        path += " C" + " ".join(f"{x:.1f} {y:.1f}" for x, y in (first, second, end))
+    return path + (" Z" if closed else "")
+
+
+def inside(zone: str) -> Point:
+    """A place in the zone to point at; around an eye it is the skin below the eye."""
+    corners = points(ZONES[zone])
+    if zone.endswith("periorbital"):
+        middle = sum(y for _, y in corners) / len(corners)
+        corners = [(x, y) for x, y in corners if y > middle]
+    return sum(x for x, _ in corners) / len(corners), sum(y for _, y in corners) / len(corners)
+
+
+def zone_at(point: Point) -> str | None:
+    """The zone of a place on the face, "face" between the zones, None beside the face.
+
+    Around the eyes goes before the cheeks, as in the measurements.
+    """
+    if not _holds(points(OUTLINES["face_oval"]), point):
+        return None
+    order = sorted(ZONES, key=lambda name: "periorbital" not in name)
+    return next((name for name in order if _holds(points(ZONES[name]), point)), "face")
+
+
+def _holds(polygon: Sequence[Point], point: Point) -> bool:
+    """Whether the polygon holds the point: an odd number of its edges lies to the right."""
+    x, y = point
+    held = False
+    for (x0, y0), (x1, y1) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
+        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+            held = not held
+    return held
 
 
 def points(indices: tuple[int, ...]) -> list[Point]:

@@ -1,0 +1,121 @@
+"""What the page of one scan shows of its marked spots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sync.wire.findings import canonical_face
+
+from . import words
+from .drawn_face import MARGIN_X, DrawnFace, place
+
+# The lesion classes in plain words; none of them calls a lesion harmless.
+CLASSES = {
+    "mel": "Melanoma",
+    "bcc": "Basal cell carcinoma",
+    "akiec": "Actinic keratosis, Bowen's disease",
+    "nv": "Melanocytic naevus",
+    "bkl": "Keratosis-like (seborrhoeic, lentigo)",
+    "df": "Dermatofibroma",
+    "vasc": "Vascular lesion",
+}
+REFUSED = {
+    "not_skin": "The close-up does not look like dermoscopy of skin.",
+    "no_lesion": "No lesion stands out in the close-up.",
+    "too_dark": "The close-up is too dark.",
+    "too_small": "The close-up is too small.",
+}
+BAR = 100.0
+_SIDE = 16.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class with its score as text, and as the length of a bar."""
+
+    name: str
+    text: str
+    bar: float
+    leads: bool
+
+
+@dataclass(frozen=True)
+class SpotView:
+    """One marked spot: `whole` where only its zone was named, `first` if it is to be looked at first."""
+
+    number: int
+    place: str
+    x: float
+    y: float
+    whole: bool
+    first: bool
+    scores: tuple[Score, ...]
+    facts: tuple[tuple[str, str], ...]
+    refused: str | None
+    models: tuple[str, ...]
+
+
+class SpotsView:
+    """The marked spots of a scan: those to look at first before the others, each under its own number."""
+
+    def __init__(self, spots: Sequence[Mapping[str, Any]]) -> None:
+        views = [_view(number, spot) for number, spot in enumerate(spots, 1)]
+        self.spots = sorted(views, key=lambda view: not view.first)
+        self.first = sum(view.first for view in views)
+        self.face = DrawnFace((), ())
+        self.left, self.width = MARGIN_X - _SIDE, DrawnFace.width - 2 * (MARGIN_X - _SIDE)
+
+    def __len__(self) -> int:
+        return len(self.spots)
+
+
+def _view(number: int, spot: Mapping[str, Any]) -> SpotView:
+    lesion = spot.get("lesion")
+    whole = spot.get("x") is None or spot.get("y") is None
+    zone = str(spot["zone"])
+    if not whole:
+        point = (float(spot["x"]), float(spot["y"]))
+    else:
+        point = canonical_face.inside(zone) if zone in canonical_face.ZONES else (0.0, 0.5)
+    x, y = place(point)
+    return SpotView(
+        number=number,
+        place=words.zone(zone) if zone != "face" else "Between the named zones",
+        x=x,
+        y=y,
+        whole=whole,
+        first=bool(lesion and lesion["melanoma_like"]),
+        scores=_scores(lesion) if lesion else (),
+        facts=_facts(lesion) if lesion else (),
+        refused=None if lesion else REFUSED.get(str(spot.get("refused")), "The close-up cannot be measured."),
+        models=(lesion["model"], lesion["outline_model"]) if lesion else (),
+    )
+
+
+def _scores(lesion: Mapping[str, Any]) -> tuple[Score, ...]:
+    """The classes in their order; in a melanoma-like lesion none stands out but melanoma."""
+    classes = lesion["classes"]
+    best = classes["mel"] if lesion["melanoma_like"] else max(classes.values())
+    return tuple(
+        Score(name, f"{classes[code]:.2f}", round(BAR * classes[code], 1), classes[code] == best)
+        for code, name in CLASSES.items()
+    )
+
+
+def _facts(lesion: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    shape = lesion["abcd"]
+    found = {
+        "Asymmetry": (shape["asymmetry"], "{:.2f} of 1"),
+        "Border": (shape["border"], "{:.2f} (0 is a circle, 1 ragged)"),
+        "Colour spread": (shape["colour_spread"], "{:.1f} CIELAB units"),
+        "Diameter": (shape["diameter_mm"], "{:.1f} mm"),
+        "Area": (lesion["area_mm2"], "{:.1f} mm²"),
+    }
+    facts = [(name, text.format(value)) for name, (value, text) in found.items() if value is not None]
+    if lesion["area_mm2"] is None:
+        facts.append(("Size", "not measured: this kiosk's close-up camera has no scale"))
+    if shape["colours"]:
+        facts.append(("Colours", ", ".join(shape["colours"])))
+    return tuple(facts)

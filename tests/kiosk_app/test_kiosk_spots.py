@@ -1,0 +1,253 @@
+"""Marked spots: a board with a close-up camera offers the step, and whatever goes wrong the visit goes on."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from firmware.capture_client import CaptureFault
+from kiosk_app import records as states
+from kiosk_app.app import create_app
+from kiosk_app.journey import PATIENCE_S, WARNING_S, State
+from kiosk_app.vault import VaultFull
+from sync.wire.findings.canonical_face import ZONES, inside
+from sync.wire.messages import Result
+from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.visitor import Visitor, the_scan, the_session
+from tests.support.waiting import wait_until
+from tests.support.way import WAY_PAST_SPOTS
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clinic: Clinic) -> Bench:
+    bench = Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
+    bench.has_close_up = True
+    bench.again()
+    return bench
+
+
+def _vaulted(bench: Bench) -> list[str]:
+    items = bench.kiosk.vault.items(the_scan(bench).id)
+    return [name for name in items if name.startswith("frame.closeup")]
+
+
+def _sent(bench: Bench) -> Result:
+    wait_until(lambda: bench.outbox.submitted)
+    [(_, envelope)] = bench.outbox.submitted.values()
+    message = bench.clinic.open(envelope)
+    assert isinstance(message, Result)
+    return message
+
+
+def _mark(visitor: Visitor, **place: str) -> None:
+    visitor.walk_to("spots")
+    visitor.tap("/spots", answer="", **place)
+
+
+def test_a_patient_without_a_spot_goes_on_with_one_tap(visitor: Visitor, bench: Bench) -> None:
+    met = [visitor.page.name]
+    while met[-1] != "done":
+        met.append((visitor.wait() if met[-1] == "scan" else visitor.tap()).name)
+    # A quick scan is over before its own page is there.
+    assert [name for name in met if name != "scan"] == [name for name in WAY_PAST_SPOTS if name != "scan"]
+    assert bench.camera.close_ups == 0
+    assert _sent(bench).schema_version == 1
+
+
+def test_a_board_without_the_camera_never_offers_it(tmp_path: Path, clinic: Clinic) -> None:
+    plain = Bench(clinic.enrol(tmp_path / "plain"), clinic)
+    visitor = Visitor(create_app(plain.kiosk).test_client())
+    assert visitor.walk_to("result").name == "result"
+    assert visitor.client.get("/close_up/preview").status_code == 409
+
+
+def test_a_marked_spot_is_photographed_kept_and_sealed(visitor: Visitor, bench: Bench) -> None:
+    _mark(visitor, zone="left_cheek")
+    assert visitor.page.name == "close_up"
+    assert visitor.client.get("/close_up/preview").mimetype == "image/jpeg"
+    assert visitor.tap().name == "spots"
+    assert "Thank you. Your clinician will look at it." in visitor.page.text
+    visitor.tap()
+    page = visitor.walk_to("result")
+    assert 'data-spots="1"' in page.text
+    assert _vaulted(bench) == ["frame.closeup0"]
+    message = _sent(bench)
+    [spot] = message.findings.spots
+    assert (message.schema_version, spot.frame, spot.zone, spot.x) == (2, "closeup0", "left_cheek", None)
+    assert spot.lesion is not None and spot.lesion.area_mm2 == 24.2
+
+
+@pytest.mark.parametrize("zone", sorted(ZONES))
+def test_a_tap_on_the_drawn_face_finds_its_zone(zone: str, visitor: Visitor, bench: Bench) -> None:
+    x, y = inside(zone)
+    _mark(visitor, x=f"{x:.4f}", y=f"{y:.4f}")
+    spot = the_session(bench).progress.marking.spot
+    assert spot.zone == zone
+    assert (spot.x, spot.y) == pytest.approx((x, y), abs=1e-3)
+
+
+@pytest.mark.parametrize(("x", "y"), [("1.9", "1.9"), ("nan", "0"), ("left", "0"), ("", "")])
+def test_a_tap_beside_the_face_marks_nothing(x: str, y: str, visitor: Visitor) -> None:
+    _mark(visitor, x=x, y=y)
+    assert visitor.page.name == "spots"
+
+
+def test_a_visit_takes_three_spots_at_most(visitor: Visitor, bench: Bench) -> None:
+    for zone in ("nose", "chin", "forehead"):
+        _mark(visitor, zone=zone)
+        visitor.tap()
+    assert "as many as one visit can take" in visitor.page.text
+    assert [form["action"] for form in visitor.page.forms if form["action"] == "/spots"] == ["/spots"]
+    again = visitor.page.form()["fields"] | {"zone": "nose", "answer": ""}
+    assert visitor.client.post("/spots", data=again).status_code == 303
+    assert visitor.look("/spots").name == "spots"
+    visitor.tap()
+    visitor.walk_to("result")
+    assert _vaulted(bench) == [f"frame.closeup{n}" for n in range(3)]
+    assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose", "chin", "forehead"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("not_skin", "see your skin well"), ("no_lesion", "see a spot"), ("too_small", "see your skin well")],
+)
+def test_a_picture_that_says_nothing_is_asked_for_again_kindly(
+    reason: str, said: str, visitor: Visitor, bench: Bench
+) -> None:
+    bench.analyst.refuse_close_ups = [reason]
+    _mark(visitor, zone="chin")
+    assert visitor.tap().name == "close_up_again"
+    assert said in visitor.page.text
+    assert visitor.tap().name == "close_up"
+    assert visitor.tap().name == "spots"
+    visitor.tap()
+    visitor.walk_to("result")
+    assert _vaulted(bench) == ["frame.closeup0"]
+
+
+@pytest.mark.parametrize("code", ["too_dark", "too_blurred"])
+def test_a_dark_or_blurred_picture_can_be_left_out(code: str, visitor: Visitor, bench: Bench) -> None:
+    bench.camera.close_up_fault = CaptureFault(code, "no")
+    _mark(visitor, zone="chin")
+    assert visitor.tap().name == "close_up_again"
+    [other] = [f for f in visitor.page.forms if not f["primary"] and f["action"] == "/close_up_again"]
+    assert other["fields"]["answer"] == "skip"
+    visitor.page = type(visitor.page)(
+        visitor.client.post("/close_up_again", data=other["fields"], follow_redirects=True)
+    )
+    assert visitor.page.name == "spots"
+    visitor.tap()
+    visitor.walk_to("result")
+    assert _vaulted(bench) == []
+
+
+@pytest.mark.parametrize("code", ["close_up_lost", "unavailable", "deadline", "busy"])
+def test_without_the_close_up_camera_the_visit_goes_on(code: str, visitor: Visitor, bench: Bench) -> None:
+    _mark(visitor, zone="nose")
+    visitor.tap()
+    bench.camera.close_up_fault = CaptureFault(code, "gone")
+    _mark(visitor, zone="chin")
+    assert visitor.client.get("/close_up/preview").status_code == 503
+    trouble = visitor.look("/trouble")
+    assert "Go on without it" in trouble.text
+    visitor.look("/close_up")
+    page = visitor.tap()
+    assert page.name == "close_up_again"
+    assert 'data-lost="yes"' in page.text
+    visitor.tap()
+    visitor.walk_to("result")
+    assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose"]
+
+
+def test_a_patient_who_leaves_at_the_question_has_been_scanned_with_the_spots_so_far(
+    visitor: Visitor, bench: Bench
+) -> None:
+    _mark(visitor, zone="nose")
+    visitor.tap()
+    scan = the_scan(bench).id
+    visitor.tap("/start-over")
+    assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose"]
+    wait_until(lambda: bench.kiosk.records.scan(scan).state == states.HANDED_OVER)
+
+
+def test_a_silent_patient_is_forgotten_and_the_face_is_still_measured(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("spots")
+    session = the_session(bench)
+    assert PATIENCE_S[State.SPOTS] > WARNING_S
+    session.touched -= PATIENCE_S[State.SPOTS] + 1
+    assert bench.kiosk.sessions.expire() == 1
+    assert session.state is State.EXPIRED
+    assert session.progress.marking.taken == []
+    assert _sent(bench).findings.spots == ()
+
+
+def test_a_full_disk_costs_the_close_ups_and_nothing_else(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(scan: object, dek: object, item: str, data: object) -> int:
+        if "closeup" in item:
+            raise VaultFull("full")
+        return 0
+
+    monkeypatch.setattr(bench.kiosk.vault, "add", add)
+    _mark(visitor, zone="nose")
+    visitor.tap()
+    visitor.tap()
+    visitor.walk_to("result")
+    assert _sent(bench).findings.spots == ()
+
+
+def test_deleting_the_scan_shreds_the_close_ups_too(visitor: Visitor, bench: Bench) -> None:
+    _mark(visitor, zone="nose")
+    visitor.tap()
+    visitor.tap()
+    visitor.walk_to("result")
+    assert _vaulted(bench) == ["frame.closeup0"]
+    visitor.look("/delete")
+    visitor.tap("/delete")
+    assert _vaulted(bench) == []
+    assert the_scan(bench).state == states.SHREDDED
+
+
+def test_no_page_of_the_step_names_a_disease_or_a_chance(visitor: Visitor, bench: Bench) -> None:
+    texts = []
+    _mark(visitor, zone="nose")
+    texts.append(visitor.page.text)
+    texts.append(visitor.tap().text)
+    visitor.tap()
+    texts.append(visitor.walk_to("result").text)
+    for word in ("melanoma", "naevus", "cancer", "benign", "mole", "bcc", "80 %"):
+        assert not any(word in text.lower() for text in texts), word
+
+
+def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
+    visitor: Visitor, bench: Bench
+) -> None:
+    _mark(visitor, zone="nose")
+    fields = visitor.page.form()["fields"]
+    bench.camera.hold.clear()
+    other = visitor.client.application.test_client()
+    for cookie in ("dk_session", "dk_form"):
+        found = visitor.client.get_cookie(cookie)
+        assert found is not None
+        other.set_cookie(cookie, found.value)
+    taking = threading.Thread(target=lambda: other.post("/close_up", data=fields))
+    taking.start()
+    session = the_session(bench)
+    wait_until(lambda: session.progress.marking.busy)
+    visitor.client.post("/close_up", data=fields | {"answer": "skip"})
+    bench.camera.hold.set()
+    taking.join(10)
+    assert session.state is State.SPOTS
+    assert session.progress.marking.taken == []
+
+
+def test_after_a_power_cut_at_the_question_the_face_is_measured(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("spots")
+    again = bench.again()
+    again.work.recover()
+    assert again.work.go_on() == 1
+    assert again.records.scan(the_scan(bench).id).state == states.HANDED_OVER
+    assert _sent(bench).findings.spots == ()

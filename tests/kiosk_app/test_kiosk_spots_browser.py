@@ -1,0 +1,142 @@
+"""Marking a spot in a real browser: by a tap on the drawn face, by the list, on tall and wide screens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from firmware.capture_client import CaptureFault
+from sync.wire.findings.canonical_face import inside
+from tests.kiosk_app.test_kiosk_browser import Screen, on_screen, served
+from tests.support.browser import TALL, WIDE, chromium
+from tests.support.kiosk_bench import Bench, Clinic
+
+FITS = {"wider": 0, "taller": 0, "small": []}
+# Where on the screen a place of the canonical face is drawn: as in a mirror.
+PLACE = """([x, y]) => {
+  const face = document.querySelector("[data-face]");
+  const unit = Number(face.dataset.unit);
+  const p = new DOMPoint(-x * unit, y * unit).matrixTransform(face.getScreenCTM());
+  return [p.x, p.y];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def bench(tmp_path: Path, clinic: Clinic) -> Bench:
+    bench = Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
+    bench.has_close_up = True
+    bench.again()
+    return bench
+
+
+@pytest.fixture
+def address(bench: Bench) -> Iterator[str]:
+    with served(bench) as address:
+        yield address
+
+
+def to_spots(screen: Screen, language: str) -> None:
+    screen.page.click(f"button[value={language}]")
+    screen.walk_to("eyes")
+    screen.tap()
+    screen.arrives_at("spots")
+
+
+def touch(screen: Screen, zone: str) -> None:
+    x, y = screen.page.evaluate(PLACE, list(inside(zone)))
+    with screen.page.expect_navigation(wait_until="domcontentloaded"):
+        screen.page.mouse.click(x, y)
+    screen.arrives_at("close_up")
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE])
+@pytest.mark.parametrize("language", ["en", "de", "es", "ar"])
+def test_a_spot_is_touched_photographed_and_thanked_for(
+    browser: Browser, address: str, bench: Bench, size: tuple[int, int], language: str
+) -> None:
+    with on_screen(browser, address, size) as screen:
+        to_spots(screen, language)
+        assert screen.keep(f"{language}-spots") == FITS
+        touch(screen, "left_cheek")
+        screen.page.wait_for_selector("[data-preview][data-good]")
+        assert screen.keep(f"{language}-close-up") == FITS
+        bench.analyst.refuse_close_ups = ["no_lesion"]
+        screen.tap()
+        screen.arrives_at("close_up_again")
+        assert screen.keep(f"{language}-close-up-again") == FITS
+        screen.tap()
+        screen.arrives_at("close_up")
+        screen.tap()
+        screen.arrives_at("spots")
+        assert screen.keep(f"{language}-spots-thanks") == FITS
+        (session,) = bench.kiosk.sessions._sessions.values()
+        [(spot, _)] = session.progress.marking.taken
+        assert spot.zone == "left_cheek"
+        assert (spot.x, spot.y) == pytest.approx(inside("left_cheek"), abs=0.02)
+        for zone in ("chin", "nose"):
+            screen.page.click(f"button[value={zone}]")
+            screen.arrives_at("close_up")
+            screen.tap()
+            screen.arrives_at("spots")
+        assert screen.page.locator("[data-face]").count() == 0
+        assert screen.keep(f"{language}-spots-full") == FITS
+        screen.tap()
+        screen.arrives_at("result")
+        assert screen.keep(f"{language}-spots-result") == FITS
+        assert screen.complaints == []
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE])
+def test_a_close_up_camera_that_is_gone_leads_on(
+    browser: Browser, address: str, bench: Bench, size: tuple[int, int]
+) -> None:
+    with on_screen(browser, address, size) as screen:
+        to_spots(screen, "de")
+        bench.camera.close_up_fault = CaptureFault("close_up_lost", "gone")
+        screen.page.click("button[value=nose]")
+        screen.page.wait_for_url("**/trouble", timeout=20_000)
+        assert screen.keep("de-close-up-trouble") == FITS
+        screen.tap()
+        screen.arrives_at("result")
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE])
+def test_the_step_at_twice_the_text_loses_nothing(
+    browser: Browser, address: str, size: tuple[int, int]
+) -> None:
+    with on_screen(browser, address, size) as screen:
+        to_spots(screen, "de")
+        for _ in range(2):
+            screen.page.click("button[name=larger]")
+            screen.arrives_at("spots")
+        assert screen.keep("de-spots-200")["wider"] == 0
+        screen.page.click("button[value=left_periorbital]")
+        screen.arrives_at("close_up")
+        assert screen.keep("de-close-up-200")["wider"] == 0
+        screen.page.click("footer .button >> nth=0", trial=True)
+
+
+def test_what_to_do_is_said_aloud_on_each_page(browser: Browser, address: str) -> None:
+    said: list[str] = []
+    with on_screen(browser, address, TALL) as screen:
+        screen.page.expose_function("heard", lambda name: said.append(name))
+        screen.page.add_init_script('addEventListener("say", e => heard(e.detail.name), true);')
+        to_spots(screen, "en")
+        expect(screen.page.locator("[data-said]")).to_contain_text("Touch the place")
+        screen.page.focus("button[value=chin]")
+        screen.page.keyboard.press("Enter")
+        screen.arrives_at("close_up")
+        expect(screen.page.locator("[data-said]")).to_contain_text("Hold the close-up camera flat")
+        screen.tap()
+        screen.arrives_at("spots")
+        expect(screen.page.locator("[data-said]")).to_contain_text("The picture is taken")
+    assert said[-3:] == ["mark_spot", "hold_close_up", "spot_taken"]

@@ -1,0 +1,144 @@
+"""Marked spots at the clinic: opened, kept, shown with the melanoma-like ones first and never as harmless."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import waitress
+from playwright.sync_api import Page
+
+from hardware.capture import Spot
+from sync.clinic.accounts import add_account
+from sync.clinic.database import Database
+from sync.clinic.intake import take_envelope
+from sync.clinic.opener import Opener
+from sync.clinic.pages.app import make_app
+from sync.clinic.records import scan_record
+from sync.wire.findings import Findings, MarkedSpot
+from sync.wire.keys import OpeningKey
+from sync.wire.messages import Withdraw
+from tests.support.browser import WIDE, chromium, take_picture
+from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
+from tests.support.kiosk_bench import marked
+
+REFUSED = {"frame": "closeup2", "zone": "chin", "refused": "no_lesion"}
+
+
+def with_spots(scan: UUID, *spots: dict[str, Any]) -> Findings:
+    measured = findings(scan).model_dump(mode="json") | {"schema": 2, "spots": spots}
+    return Findings.model_validate(measured)
+
+
+def three(scan: UUID) -> Findings:
+    """A harmless-looking spot first, a melanoma-like one second, then one without a lesion."""
+    return with_spots(
+        scan,
+        marked("closeup0", Spot(zone="nose")),
+        marked("closeup1", Spot(zone="left_cheek", x=0.5, y=0.6), melanoma=0.4),
+        REFUSED,
+    )
+
+
+@pytest.fixture
+def kiosk(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> SealingKiosk:
+    return registered(sqlite, SealingKiosk(opening_key), tmp_path)
+
+
+@pytest.fixture
+def scan(sqlite: Database, kiosk: SealingKiosk) -> UUID:
+    scan = uuid4()
+    with sqlite.writing() as session:
+        take_envelope(session, kiosk.id, kiosk.seal(kiosk.result(scan, findings=three(scan))), "ingest-1")
+    assert Opener(sqlite, [kiosk.opening]).open_next()
+    return scan
+
+
+@pytest.fixture
+def site(sqlite: Database) -> Iterator[tuple[str, str]]:
+    password = add_account(sqlite, "ann")
+    server = waitress.create_server(make_app(sqlite, b"k" * 32), host="127.0.0.1", port=0, threads=2)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.effective_port}", password
+    server.task_dispatcher.shutdown(timeout=5)
+    server.close()
+
+
+@pytest.fixture
+def page(scan: UUID, site: tuple[str, str]) -> Iterator[Page]:
+    address, password = site
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
+        page.goto(address)
+        page.get_by_label("Name").fill("ann")
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name=re.compile("Sign in")).click()
+        page.goto(f"{address}/scans/{scan}")
+        yield page
+
+
+def test_the_records_hold_the_spots_as_they_were_sealed(sqlite: Database, scan: UUID) -> None:
+    with sqlite.reading() as session:
+        record = scan_record(session, scan)
+        assert record is not None
+        kept = [MarkedSpot.model_validate(spot) for spot in record.scan.spots]
+    assert tuple(kept) == three(scan).spots
+
+
+def test_the_melanoma_like_spot_comes_first_by_word_and_by_shape(page: Page) -> None:
+    take_picture(page, "clinic-spots", whole=True)
+    assert [a.get_attribute("data-spot") for a in page.locator("[data-spot]").all()] == ["2", "1", "3"]
+    first = page.locator("[data-spot='2']")
+    assert "look at this first" in first.inner_text()
+    assert page.locator("#spots svg.face .spot.first path").count() == 1
+    assert page.locator("#spots svg.face .spot:not(.first) circle").count() == 2
+    for number in ("1", "3"):
+        assert "look at this first" not in page.locator(f"[data-spot='{number}']").inner_text()
+
+
+def test_a_spot_shows_its_seven_scores_and_its_measures(page: Page) -> None:
+    spot = page.locator("[data-spot='2']")
+    assert spot.locator(".scores tr").count() == 7
+    assert "0.40" in spot.locator(".scores tr", has_text="Melanoma").inner_text()
+    for words in ("24.2 mm²", "6.4 mm", "light brown", "lesion-class@0"):
+        assert words in spot.inner_text()
+    assert "No lesion stands out" in page.locator("[data-spot='3']").inner_text()
+
+
+def test_no_spot_is_ever_called_harmless(page: Page) -> None:
+    text = page.locator("#spots").inner_text().lower()
+    assert "decision support" in text
+    for word in ("benign", "harmless", "no risk", "healthy"):
+        assert word not in text
+
+
+def test_the_list_of_scans_says_which_to_look_at_first(page: Page) -> None:
+    page.get_by_text("All scans").click()
+    take_picture(page, "clinic-spots-list")
+    assert page.locator("tbody tr", has_text="look at this first").count() == 1
+
+
+def test_a_withdrawn_scan_shows_no_spot_any_more(
+    sqlite: Database, kiosk: SealingKiosk, scan: UUID, page: Page
+) -> None:
+    withdrawal = Withdraw(scan=scan, at=MOMENT, reason="patient")
+    with sqlite.writing() as session:
+        take_envelope(session, kiosk.id, kiosk.seal(withdrawal), "ingest-1")
+    assert Opener(sqlite, [kiosk.opening]).open_next()
+    page.reload()
+    assert "This scan was withdrawn" in page.locator("main").inner_text()
+    assert page.locator("[data-spot]").count() == 0
+    page.get_by_text("All scans").click()
+    assert page.locator("tbody tr", has_text="look at this first").count() == 0
+
+
+def test_a_small_screen_shows_all_of_it(page: Page) -> None:
+    page.set_viewport_size({"width": 800, "height": 1000})
+    take_picture(page, "clinic-spots-narrow", whole=True)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") == 0

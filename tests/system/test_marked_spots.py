@@ -1,0 +1,111 @@
+"""A marked spot through the whole system: touched, photographed, sealed, read at the clinic, shredded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from kiosk_app.demo.supervisor import run_step
+from sync.wire.findings import Findings
+from sync.wire.findings.canonical_face import inside
+from tests.kiosk_app.test_kiosk_spots_browser import PLACE
+from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
+from tests.support.system import RunningSystem
+from tests.support.waiting import wait_until
+from tests.support.way import WAY_PAST_SPOTS
+from tests.system.conftest import dermakiosk
+
+NEXT = "form[data-primary] button.primary"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+def _arrive(page: Page, name: str) -> None:
+    expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
+
+
+def _walk_to_spots(page: Page) -> None:
+    for name in WAY_PAST_SPOTS[: WAY_PAST_SPOTS.index("spots")]:
+        if name == "scan":
+            continue
+        _arrive(page, name)
+        if name == "position":
+            expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
+        page.locator(NEXT).click()
+    _arrive(page, "spots")
+
+
+def test_a_spot_is_touched_at_the_kiosk_and_read_at_the_clinic(
+    browser: Browser, running: RunningSystem
+) -> None:
+    with visit(browser, running.system.kiosk_url, TALL) as (page, complaints):
+        _walk_to_spots(page)
+        x, y = page.evaluate(PLACE, list(inside("left_cheek")))
+        page.mouse.click(x, y)
+        _arrive(page, "close_up")
+        expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
+        take_picture(page, "system-close-up")
+        page.locator(NEXT).click()
+        expect(page.locator("body[data-page=spots][data-taken='1']")).to_be_visible(timeout=60_000)
+        page.locator(NEXT).click()
+        _arrive(page, "result")
+        expect(page.locator("[data-spots='1']")).to_be_visible()
+        page.locator(NEXT).click()
+        assert complaints == []
+    wait_until(lambda: len(running.clinic_scans()) == 1, "the scan at the clinic")
+    words = run_step("clinic", "add-account", "reader", "--state", running.system.clinic)
+    with visit(browser, running.system.clinic_url, WIDE) as (page, complaints):
+        page.get_by_label("Name").fill("reader")
+        page.get_by_label("Password").fill(words.rpartition("=")[2].strip())
+        page.get_by_role("button", name=re.compile("Sign in")).click()
+        page.locator("table a").first.click()
+        expect(page.locator("[data-spot='1']")).to_contain_text("Left cheek")
+        expect(page.locator("[data-spot='1'] .scores tr")).to_have_count(7)
+        take_picture(page, "system-clinic-spots", whole=True)
+        assert complaints == []
+
+
+def test_a_headless_scan_with_close_ups_is_sealed_and_shredded_with_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = dermakiosk("demo", "--once", "--out", out, "--spot", "nose", "--spot", "chin")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["close_ups"], summary["frames"], summary["receipt"]) == (2, 9, "stored")
+    [opened] = (out / "opened").glob("*.json")
+    findings = Findings.model_validate(json.loads(opened.read_text())["findings"])
+    assert [(spot.frame, spot.zone) for spot in findings.spots] == [
+        ("closeup0", "nose"),
+        ("closeup1", "chin"),
+    ]
+    assert all(spot.lesion is not None and spot.lesion.area_mm2 for spot in findings.spots)
+    vault = out / "kiosk" / "app" / "vault" / summary["scan"]
+    assert len(list(vault.glob("frame.closeup*.cob"))) == 2
+    shredded = dermakiosk("shred", summary["scan"], "--state", out / "kiosk")
+    assert shredded.returncode == 0, shredded.stderr
+    assert not list(vault.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--spot", "elbow"), "is no zone"),
+        (("--spot", "nose") * 4, "3 spots at most"),
+        (("--close-up", "setup.cfg"), "not a picture"),
+    ],
+)
+def test_a_spot_that_cannot_be_is_refused_before_anything_starts(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = dermakiosk("demo", "--once", "--out", tmp_path / "out", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
