@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from models.training import alterations
 from models.training.alterations import ALTERATIONS, TURNED, altered_copy, turned, turned_boxes
 from models.training.boxes import TWINS, read_boxes
 
@@ -34,10 +35,13 @@ def test_warmer_light_has_more_red_and_less_blue() -> None:
     assert blue < green < red
 
 
-def test_a_copy_has_the_validation_pictures_and_their_truth_but_no_twins(tmp_path: Path) -> None:
+def test_a_copy_has_the_validation_pictures_and_their_truth_but_no_twins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "acne04" / "valid"
     (source / "images").mkdir(parents=True)
     twin = TWINS.read_text().split()[0]
+    monkeypatch.setattr(alterations, "FACE_SHARE", 1)
     for name in ("levle0_a.jpg", twin):
         cv2.imwrite(str(source / "images" / name), np.full((64, 64, 3), 90, np.uint8))
     with (source / "boxes.csv").open("w", newline="") as sink:
