@@ -299,14 +299,15 @@ ANSWERS = TASKS | {"lesion": lesion_answers, "acne": acne_answers}
 """What is scored of altered pictures: without the other pictures and the groups."""
 
 
-def robustness(data: Path, task: str) -> list[Row]:
-    """TASK's answers to its validation pictures under each alteration, and as they are."""
+def robustness(data: Path, tasks: Sequence[str]) -> list[Row]:
+    """The TASKS' answers to their validation pictures under each alteration, and as they are."""
     scores = []
     for name in ALTERATIONS:
         with tempfile.TemporaryDirectory() as folder:
-            altered_copy(data, task, name, Path(folder))
-            rows = ANSWERS[task](Path(folder))
-        scores += [row | {"altered": name} for row in rows]
+            altered_copy(data, tasks, name, Path(folder))
+            for task in tasks:
+                rows = ANSWERS[task](Path(folder))
+                scores += [{"task": task, "altered": name, **row} for row in rows]
     return scores
 
 
@@ -318,11 +319,10 @@ def robustness(data: Path, task: str) -> list[Row]:
 def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
     """Score the TASKS, or all, on the validation pictures in DATA; their other rows in OUT stay."""
     names = tasks or tuple(TASKS)
-    scores = [
-        {"task": task, **row}
-        for task in names
-        for row in (robustness(data, task) if altered else TASKS[task](data))
-    ]
+    if altered:
+        scores = robustness(data, names)
+    else:
+        scores = [{"task": task, **row} for task in names for row in TASKS[task](data)]
     before = json.loads(out.read_text()) if out.exists() else []
     kept = [row for row in before if row["task"] not in names or ("altered" in row) != altered]
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def test_a_copy_has_the_validation_pictures_and_their_truth_but_no_twins(
         writer = csv.writer(sink)
         writer.writerow(["image", "class", "xmin", "ymin", "xmax", "ymax"])
         writer.writerows([[name, "papules", 20, 20, 30, 30] for name in ("levle0_a.jpg", twin)])
-    altered_copy(tmp_path, "acne", TURNED, tmp_path / "copy")
+    altered_copy(tmp_path, ["acne"], TURNED, tmp_path / "copy")
     folder = tmp_path / "copy" / "acne04" / "valid"
     assert [file.name for file in (folder / "images").iterdir()] == ["levle0_a.jpg"]
     [box] = read_boxes(folder / "boxes.csv")["levle0_a.jpg"]
