@@ -61,6 +61,11 @@ def macro_area(chances: np.ndarray, labels: np.ndarray) -> float:
     return float(np.nanmean([area(chances[:, c], labels == c) for c in range(chances.shape[1])]))
 
 
+def share(flags: np.ndarray) -> float:
+    """The share that is set; not a number where there is nothing."""
+    return float(flags.mean()) if len(flags) else float("nan")
+
+
 def interval(groups: Sequence[str], figure: Figure, rounds: int = ROUNDS) -> Row:
     """`figure` of all rows with its 95 % interval: `figure` takes indices of rows; groups are drawn whole."""
     names, inverse = np.unique(groups, return_inverse=True)
@@ -151,12 +156,13 @@ def lesion_answers(data: Path) -> list[Row]:
         ("macro AUC", lambda i: macro_area(chances[i], labels[i]), 0.965),
         ("melanoma AUC", lambda i: area(score[i], truly[i]), None),
         ("calibration error", lambda i: calibration_error(chances[i], labels[i]), 0.05),
-        ("melanoma-like: sensitivity", lambda i: float(flagged[i][truly[i]].mean()), 0.95),
-        ("melanoma-like: specificity", lambda i: float(1 - flagged[i][~truly[i]].mean()), None),
+        ("melanoma-like: sensitivity", lambda i: share(flagged[i][truly[i]]), 0.95),
+        ("melanoma-like: specificity", lambda i: 1 - share(flagged[i][~truly[i]]), None),
     ]
     scores = [{"measure": m, "goal": goal, **interval(groups[kept].tolist(), f)} for m, f, goal in figures]
-    share = interval(groups.tolist(), lambda i: float(refused[i].mean()))
-    return [*scores, {"measure": "refused, of skin close-ups", "goal": 0.02, **share}]
+    scores.append({"measure": "refused, of skin close-ups", "goal": 0.02})
+    scores[-1] |= interval(groups.tolist(), lambda i: share(refused[i]))
+    return scores
 
 
 def strange_refused(data: Path, task: str, without: Sequence[str] = ()) -> Row:
@@ -213,8 +219,8 @@ def acne_scores(data: Path) -> list[Row]:
     """The answers, and what is refused of close-ups and of other pictures."""
     rows = lesion_rows(data / "ham10000")[::CLOSE_UPS]
     close_ups = [data / "ham10000" / "images" / f"{row['image_id']}.jpg" for row in rows]
-    share = refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
-    refused = {"measure": "refused, of dermoscopic close-ups", "goal": None, **share}
+    refused = {"measure": "refused, of dermoscopic close-ups", "goal": None}
+    refused |= refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
     return [*acne_answers(data), refused, strange_refused(data, "acne", without=FACES)]
 
 
