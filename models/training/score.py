@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -305,16 +305,13 @@ ANSWERS = TASKS | {"lesion": lesion_answers, "acne": acne_answers}
 """What is scored of altered pictures: without the other pictures and the groups."""
 
 
-def robustness(data: Path, tasks: Sequence[str]) -> list[Row]:
+def robustness(data: Path, tasks: Sequence[str]) -> Iterator[Row]:
     """The TASKS' answers to their validation pictures under each alteration, and as they are."""
-    scores = []
     for name in ALTERATIONS:
         with tempfile.TemporaryDirectory() as folder:
             altered_copy(data, tasks, name, Path(folder))
             for task in tasks:
-                rows = ANSWERS[task](Path(folder))
-                scores += [{"task": task, "altered": name, **row} for row in rows]
-    return scores
+                yield from ({"task": task, "altered": name, **row} for row in ANSWERS[task](Path(folder)))
 
 
 @click.command()
@@ -325,19 +322,20 @@ def robustness(data: Path, tasks: Sequence[str]) -> list[Row]:
 def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
     """Score the TASKS, or all, on the validation pictures in DATA; their other rows in OUT stay."""
     names = tasks or tuple(TASKS)
-    if altered:
-        scores = robustness(data, names)
-    else:
-        scores = [{"task": task, **row} for task in names for row in TASKS[task](data)]
     before = json.loads(out.read_text()) if out.exists() else []
-    kept = [row for row in before if row["task"] not in names or ("altered" in row) != altered]
+    scores = [row for row in before if row["task"] not in names or ("altered" in row) != altered]
+    plain = ({"task": task, **row} for task in names for row in TASKS[task](data))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(kept + scores, indent=1) + "\n")
     print("| task | measure | score | 95 % | goal |\n| --- | --- | --- | --- | --- |")
-    for row in scores:
+    for row in robustness(data, names) if altered else plain:
+        # Hours may lie between two rows: each is kept as it comes.
+        scores.append(row)
+        out.write_text(json.dumps(scores, indent=1) + "\n")
         span = f"{row['low']:.3f}–{row['high']:.3f}"
         measure = ", ".join(filter(None, (row["measure"], row.get("altered"))))
-        print(f"| {row['task']} | {measure} | {row['value']:.3f} | {span} | {row['goal'] or ''} |")
+        print(
+            f"| {row['task']} | {measure} | {row['value']:.3f} | {span} | {row['goal'] or ''} |", flush=True
+        )
 
 
 if __name__ == "__main__":
