@@ -78,6 +78,18 @@ def test_a_small_lesion_in_a_fine_picture_is_outlined_more_closely_at_a_second_l
     assert (again.sureness, again.doubt) == (once.sureness, once.doubt)
 
 
+def test_grain_is_measured_and_grainy_skin_is_answered_like_the_same_skin_without(
+    close_up: np.ndarray,
+) -> None:
+    small = cv2.resize(close_up, (200, 150), interpolation=cv2.INTER_AREA)
+    noise = np.random.default_rng(4).normal(0, 14, small.shape)
+    grainy = np.clip(np.rint(small + noise), 0, 255).astype(np.uint8)
+    assert lesion._grain(small) < lesion._GRAINY < lesion._grain(grainy)
+    plain, found = find_lesion(small), find_lesion(grainy)
+    assert _overlap(plain.mask, found.mask) > 0.9
+    assert np.abs(plain.chances - found.chances).max() < 0.3
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_turned_picture_has_the_same_outline_and_nearly_the_same_chances(
     close_up: np.ndarray, turns: int
