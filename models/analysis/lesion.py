@@ -26,8 +26,8 @@ NETWORK = "lesion-class"
 # A lesion that is small in a large picture is looked at this many pixels wide, where the picture has them.
 _SMALL_LESION = 60.0
 _DARK = 12.0
-# A picture with more grain than this is smoothed first, by this share of its longer side: grain makes skin look
-# strange. HAM10000's pictures have 0.2 to 0.8 of 255, and 6.4 or more with a noise of 10.
+# A picture with more grain than this is smoothed first, by this share of its longer side: grain makes skin
+# look strange. With a noise of 10 of 255 HAM10000's pictures have 6.4 or more.
 _GRAINY, _SMOOTHED = 3.0, 0.004
 
 
