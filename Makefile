@@ -40,8 +40,8 @@ bench: setup ## seconds and memory of a scan, each beside its reference
 	@mkdir -p build
 	@.venv/bin/python -m tests.bench
 
-score: setup-test ## DATA=… scores of our own networks on validation pictures
-	@.venv/bin/python -m models.training.score --data $(DATA)
+score: setup-test ## DATA=… scores of our own networks on validation pictures; ARGS=--robustness
+	@.venv/bin/python -m models.training.score --data $(DATA) $(ARGS)
 
 train: build/training/ready ## TASK=… DATA=… train one of our own networks; ARGS='--set KEY=VALUE …'
 	@build/training/bin/python -m models.training $(TASK) --data $(DATA) --out build/runs/$(TASK) $(ARGS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.analysis.acne_views import VIEWS, fused, returned, view_matrix, viewed
 from models.analysis.detector import detect
 from models.analysis.face import SECOND_FACE_SHARE, Face, find_faces
 from models.analysis.lesion import is_close_up, look
@@ -84,7 +85,7 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
     first = _look(square, engine)
     if not faces and not _convincing(picture, first.boxes, engine):
         raise Refused("no_face")
-    return _placed(first, window, picture.shape)
+    return _placed(_look_again(square, first, engine), window, picture.shape)
 
 
 def acne_of_face(face: Face, pixels: np.ndarray, develop: Develop, engine: str = DEFAULT_ENGINE) -> Acne:
@@ -108,7 +109,7 @@ def acne_in(window: Window, pixels: np.ndarray, develop: Develop, engine: str = 
     `develop` makes uint8 sRGB of them, once the window has the network's size. Raises ModelsError.
     """
     square = _square(pixels, window, develop, engine)
-    return _placed(_look(square, engine), window, pixels.shape)
+    return _placed(_look_again(square, _look(square, engine), engine), window, pixels.shape)
 
 
 def _window(picture: np.ndarray, face: np.ndarray) -> Window:
@@ -177,6 +178,17 @@ def _look(square: np.ndarray, engine: str) -> _Seen:
     boxes = boxes_of(centres[..., 0] / CENTRES[1] - CENTRES[0], sides / SIDES[1] - SIDES[0], classes)
     counts, severity = ((_softmax(a) + _softmax(b)) / 2 for a, b in zip(plain[3:], turned[3:], strict=True))
     return _Seen(boxes, counts, severity)
+
+
+def _look_again(square: np.ndarray, first: _Seen, engine: str) -> _Seen:
+    """What the network says of all VIEWS together: it finds more, and places it better, than at first."""
+    seen, boxes = [first], [first.boxes]
+    for view in VIEWS:
+        matrix = view_matrix(len(square), view)
+        seen.append(_look(viewed(square, matrix), engine))
+        boxes.append(returned(seen[-1].boxes, matrix))
+    counts, severity = np.mean([s.counts for s in seen], 0), np.mean([s.severity for s in seen], 0)
+    return _Seen(fused(boxes), counts, severity)
 
 
 def _comparable(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:

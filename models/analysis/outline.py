@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,6 +13,8 @@ from models.training.lesion_views import NATIVE
 NETWORK = "lesion-outline"
 # A part this many short sides of the picture from its middle counts half as much as one in the middle.
 _CENTRAL = 0.35
+# A lesion that takes up less of a finer picture than this is looked at again in this many times its bounds.
+_SMALL, _CLOSER = 0.3, 2.2
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,35 @@ class Outline:
 def find_outline(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Outline:
     """The lesion in `picture` (H×W×3 uint8 sRGB): of the parts that are found, the large and central one.
 
-    The network sees the whole picture, lying, and its mirror images. Raises ModelsError.
+    The network sees the whole picture, lying, and its mirror images; then, where that shows more of it, the
+    part about a small lesion. Raises ModelsError.
     """
     portrait = picture.shape[0] > picture.shape[1]
     lying = np.rot90(picture) if portrait else picture
+    found = _found(lying, engine)
+    if window := _closer(found.mask):
+        part = _found(np.ascontiguousarray(lying[window]), engine).mask
+        mask = np.zeros_like(found.mask)
+        mask[window] = part
+        # What the second look loses was there all the same.
+        found = replace(found, mask=mask) if part.any() else found
+    return replace(found, mask=np.ascontiguousarray(np.rot90(found.mask, -1))) if portrait else found
+
+
+def _closer(mask: np.ndarray) -> tuple[slice, slice] | None:
+    """The part of a lying picture about a small lesion, if it has more pixels there than the network saw."""
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(mask)
+    if not w or max(w / width, h / height) > _SMALL or width <= NATIVE[1]:
+        return None
+    side = max(w, h * NATIVE[1] / NATIVE[0], width / 5) * _CLOSER
+    size = np.minimum([height, width], [round(side * NATIVE[0] / NATIVE[1]), round(side)])
+    top, left = np.clip([y + h / 2, x + w / 2] - size / 2, 0, [height, width] - size).astype(int).tolist()
+    return slice(top, top + int(size[0])), slice(left, left + int(size[1]))
+
+
+def _found(lying: np.ndarray, engine: str) -> Outline:
+    """The lesion as the network sees the whole of a lying picture."""
     chances = _chances(lying, engine)
     part = _main_part(chances > 0.5)
     inside = part > 0
@@ -44,7 +71,7 @@ def find_outline(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Outline:
     grown = cv2.resize(kept, lying.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     mask = np.where(grown > 0.5, np.uint8(255), np.uint8(0))
     doubt = float(((chances > 0.2) & (chances < 0.8)).mean())
-    return Outline(np.ascontiguousarray(np.rot90(mask, -1)) if portrait else mask, sureness, doubt)
+    return Outline(mask, sureness, doubt)
 
 
 def _chances(lying: np.ndarray, engine: str) -> np.ndarray:

@@ -31,11 +31,22 @@ CANVAS = 512
 class Parser(nn.Module):
     """(n, 3, h, w) in [-1, 1] to logits (n, 6, h, w); h and w multiples of 32."""
 
-    def __init__(self, scale: str = "lite0") -> None:
+    def __init__(self, scale: str = "lite0", *, tuned: bool = False) -> None:
+        """tuned: only the decoder learns, and no normalisation moves, as for a few steps from `start`."""
         super().__init__()
-        self.trunk = Trunk(scale, drop=0.1)
+        self.trunk = Trunk(scale, drop=0.1).requires_grad_(not tuned)
         self.decoder = Decoder(self.trunk.channels, WIDTHS)
         self.logits = nn.Conv2d(self.decoder.outputs, len(CLASSES), 3, padding=1)
+        self.tuned = tuned
+
+    def train(self, mode: bool = True) -> Parser:
+        super().train(mode)
+        if self.tuned:
+            self.trunk.eval()
+            for module in self.decoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.logits(self.decoder(self.trunk(x)))
@@ -64,7 +75,7 @@ class Task:
         # picture eight times.
         often = [1 if i < self.portraits else 3 for i in plain.tolist()]
         self.train = plain.repeat_interleave(torch.tensor(often)).repeat(8)
-        self.network = Parser(settings["scale"])
+        self.network = Parser(settings["scale"], tuned=settings["tuned"])
         if settings["pretrained"]:
             load_pretrained(Path(settings["pretrained"]), self.network.trunk)
         if settings["start"]:

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import click
 import cv2
 import numpy as np
 
+from models.training.alterations import ALTERATIONS, altered_copy
 from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.curves import area
 from models.training.lesion_views import CLASSES
@@ -58,6 +59,11 @@ def calibration_error(chances: np.ndarray, labels: np.ndarray) -> float:
 def macro_area(chances: np.ndarray, labels: np.ndarray) -> float:
     """The mean over the classes of one against the rest."""
     return float(np.nanmean([area(chances[:, c], labels == c) for c in range(chances.shape[1])]))
+
+
+def share(flags: np.ndarray) -> float:
+    """The share that is set; not a number where there is nothing."""
+    return float(flags.mean()) if len(flags) else float("nan")
 
 
 def interval(groups: Sequence[str], figure: Figure, rounds: int = ROUNDS) -> Row:
@@ -129,6 +135,12 @@ def outline_scores(data: Path) -> list[Row]:
 
 
 def lesion_scores(data: Path) -> list[Row]:
+    """The answers, what is refused of other pictures, and melanoma by group."""
+    rows, said, _ = lesions(data)
+    return [*lesion_answers(data), strange_refused(data, "lesion"), *by_group(rows, said)]
+
+
+def lesion_answers(data: Path) -> list[Row]:
     """Of the pictures that were answered; how many were refused is a row of its own."""
     rows, said, _ = lesions(data)
     groups = np.array([row["lesion_id"] for row in rows])
@@ -144,13 +156,13 @@ def lesion_scores(data: Path) -> list[Row]:
         ("macro AUC", lambda i: macro_area(chances[i], labels[i]), 0.965),
         ("melanoma AUC", lambda i: area(score[i], truly[i]), None),
         ("calibration error", lambda i: calibration_error(chances[i], labels[i]), 0.05),
-        ("melanoma-like: sensitivity", lambda i: float(flagged[i][truly[i]].mean()), 0.95),
-        ("melanoma-like: specificity", lambda i: float(1 - flagged[i][~truly[i]].mean()), None),
+        ("melanoma-like: sensitivity", lambda i: share(flagged[i][truly[i]]), 0.95),
+        ("melanoma-like: specificity", lambda i: 1 - share(flagged[i][~truly[i]]), None),
     ]
     scores = [{"measure": m, "goal": goal, **interval(groups[kept].tolist(), f)} for m, f, goal in figures]
-    share = interval(groups.tolist(), lambda i: float(refused[i].mean()))
-    scores.append({"measure": "refused, of skin close-ups", "goal": 0.02, **share})
-    return [*scores, strange_refused(data, "lesion"), *by_group(rows, said)]
+    scores.append({"measure": "refused, of skin close-ups", "goal": 0.02})
+    scores[-1] |= interval(groups.tolist(), lambda i: share(refused[i]))
+    return scores
 
 
 def strange_refused(data: Path, task: str, without: Sequence[str] = ()) -> Row:
@@ -204,6 +216,15 @@ def by_group(rows: list[Row], said: list[Row], least: int = 60) -> list[Row]:
 
 
 def acne_scores(data: Path) -> list[Row]:
+    """The answers, and what is refused of close-ups and of other pictures."""
+    rows = lesion_rows(data / "ham10000")[::CLOSE_UPS]
+    close_ups = [data / "ham10000" / "images" / f"{row['image_id']}.jpg" for row in rows]
+    refused = {"measure": "refused, of dermoscopic close-ups", "goal": None}
+    refused |= refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
+    return [*acne_answers(data), refused, strange_refused(data, "acne", without=FACES)]
+
+
+def acne_answers(data: Path) -> list[Row]:
     """ACNE04's validation pictures without those whose twin was trained on; a refused one counts as empty."""
     folder = data / "acne04" / "valid"
     truths, twins = read_boxes(folder / "boxes.csv"), set(TWINS.read_text().split())
@@ -229,14 +250,9 @@ def acne_scores(data: Path) -> list[Row]:
         ("severity right", lambda i: float(graded[i].mean()), 0.8),
         ("refused, of faces", lambda i: float(refused[i].mean()), 0.02),
     ]
-    scores = [
+    return [
         {"measure": m, "goal": goal, "pictures": len(files), **interval(names, f)} for m, f, goal in figures
     ]
-    rows = lesion_rows(data / "ham10000")[::CLOSE_UPS]
-    close_ups = [data / "ham10000" / "images" / f"{row['image_id']}.jpg" for row in rows]
-    share = refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
-    scores.append({"measure": "refused, of dermoscopic close-ups", "goal": None, **share})
-    return [*scores, strange_refused(data, "acne", without=FACES)]
 
 
 def parsing_scores(data: Path) -> list[Row]:
@@ -285,21 +301,41 @@ TASKS: dict[str, Callable[[Path], list[Row]]] = {
     "acne": acne_scores,
     "parsing": parsing_scores,
 }
+ANSWERS = TASKS | {"lesion": lesion_answers, "acne": acne_answers}
+"""What is scored of altered pictures: without the other pictures and the groups."""
+
+
+def robustness(data: Path, tasks: Sequence[str]) -> Iterator[Row]:
+    """The TASKS' answers to their validation pictures under each alteration, and as they are."""
+    for name in ALTERATIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            altered_copy(data, tasks, name, Path(folder))
+            for task in tasks:
+                yield from ({"task": task, "altered": name, **row} for row in ANSWERS[task](Path(folder)))
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/scores.json"), show_default=True)
+@click.option("--robustness", "altered", is_flag=True, help="Altered pictures instead: blur, noise, light …")
 @click.argument("tasks", nargs=-1, type=click.Choice(sorted(TASKS)))
-def main(data: Path, out: Path, tasks: tuple[str, ...]) -> None:
-    """Score the TASKS, or all, on the validation pictures in DATA."""
-    scores = [{"task": task, **row} for task in (tasks or TASKS) for row in TASKS[task](data)]
+def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
+    """Score the TASKS, or all, on the validation pictures in DATA; their other rows in OUT stay."""
+    names = tasks or tuple(TASKS)
+    before = json.loads(out.read_text()) if out.exists() else []
+    scores = [row for row in before if row["task"] not in names or ("altered" in row) != altered]
+    plain = ({"task": task, **row} for task in names for row in TASKS[task](data))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(scores, indent=1) + "\n")
     print("| task | measure | score | 95 % | goal |\n| --- | --- | --- | --- | --- |")
-    for row in scores:
+    for row in robustness(data, names) if altered else plain:
+        # Hours may lie between two rows: each is kept as it comes.
+        scores.append(row)
+        out.write_text(json.dumps(scores, indent=1) + "\n")
         span = f"{row['low']:.3f}–{row['high']:.3f}"
-        print(f"| {row['task']} | {row['measure']} | {row['value']:.3f} | {span} | {row['goal'] or ''} |")
+        measure = ", ".join(filter(None, (row["measure"], row.get("altered"))))
+        print(
+            f"| {row['task']} | {measure} | {row['value']:.3f} | {span} | {row['goal'] or ''} |", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -79,8 +79,9 @@ def test_boxes_come_back_in_the_pixels_of_a_stretched_picture(dark_spots: _DarkS
     found = find_acne(_spotted(900, 1200, [(300, 200), (1000, 700)], radius=25)).counted
     centres = sorted(((box[:2] + box[2:4]) / 2).tolist() for box in found)
     assert np.allclose(centres, [[300, 200], [1000, 700]], atol=6)
-    assert np.allclose(found[:, 2] - found[:, 0], 32 * 1200 / SIZE, atol=0.1)
-    assert np.allclose(found[:, 3] - found[:, 1], 32 * 900 / SIZE, atol=0.1)
+    # The stand-in draws boxes of one size, however much a view magnifies.
+    assert np.allclose(found[:, 2] - found[:, 0], 32 * 1200 / SIZE, rtol=0.05)
+    assert np.allclose(found[:, 3] - found[:, 1], 32 * 900 / SIZE, rtol=0.05)
     assert {CLASSES[int(kind)] for kind in found[:, 5]} == {"pustules"}
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.analysis import lesion
+from models.analysis import lesion, outline
 from models.analysis.abcd import abcd
 from models.analysis.lesion import chances, constants, find_lesion
 from models.analysis.outline import find_outline
@@ -23,13 +23,15 @@ from models.training.strange import FITTED, TESTED, example
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 
 
-def _close_up(height: int = 300, width: int = 400) -> np.ndarray:
+def _close_up(height: int = 300, width: int = 400, size: float = 1.0) -> np.ndarray:
     """A drawn mole on drawn skin: brown, a little ragged, with a darker part, somewhat to the left."""
     rng = np.random.default_rng(2)
     y, x = np.mgrid[0:height, 0:width] / height
     angle = np.arctan2(y - 0.48, x - 0.6)
-    radius = np.hypot((x - 0.6) / 1.2, y - 0.48) / (
-        0.24 + 0.012 * np.sin(5 * angle) + 0.01 * np.cos(3 * angle)
+    radius = (
+        np.hypot((x - 0.6) / 1.2, y - 0.48)
+        / (0.24 + 0.012 * np.sin(5 * angle) + 0.01 * np.cos(3 * angle))
+        / size
     )
     inside = 1 / (1 + np.exp((radius - 1) * 18))
     texture = cv2.GaussianBlur(rng.normal(0, 1, (height, width)), (0, 0), height / 120)
@@ -62,6 +64,30 @@ def test_the_mask_has_the_pictures_size_and_lies_on_the_lesion(close_up: np.ndar
     assert mask.shape == close_up.shape[:2] and mask.dtype == np.uint8
     assert set(np.unique(mask)) == {0, 255}
     assert _overlap(mask, drawn) > 0.8
+
+
+def test_a_small_lesion_in_a_fine_picture_is_outlined_more_closely_at_a_second_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture = _close_up(900, 1200, size=0.3)
+    drawn = np.where(picture[..., 0] < 165, np.uint8(255), np.uint8(0))
+    again = find_outline(picture)
+    monkeypatch.setattr(outline, "_closer", lambda mask: None)
+    once = find_outline(picture)
+    assert _overlap(again.mask, drawn) > max(0.8, _overlap(once.mask, drawn))
+    assert (again.sureness, again.doubt) == (once.sureness, once.doubt)
+
+
+def test_grain_is_measured_and_grainy_skin_is_answered_like_the_same_skin_without(
+    close_up: np.ndarray,
+) -> None:
+    small = cv2.resize(close_up, (200, 150), interpolation=cv2.INTER_AREA)
+    noise = np.random.default_rng(4).normal(0, 14, small.shape)
+    grainy = np.clip(np.rint(small + noise), 0, 255).astype(np.uint8)
+    assert lesion._grain(small) < lesion._GRAINY < lesion._grain(grainy)
+    plain, found = find_lesion(small), find_lesion(grainy)
+    assert _overlap(plain.mask, found.mask) > 0.9
+    assert np.abs(plain.chances - found.chances).max() < 0.3
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])

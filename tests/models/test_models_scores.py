@@ -50,10 +50,7 @@ def test_acne_is_scored_without_twins_and_a_refused_picture_counts_as_empty(
         "levle1_b.jpg": {"refused": "no_face"},
     }
     monkeypatch.setattr(score, "command", lambda task, files: [answers[file.name] for file in files])
-    monkeypatch.setattr(score, "lesion_rows", lambda folder: [])
-    monkeypatch.setattr(score, "refused_share", lambda task, files, groups: {})
-    monkeypatch.setattr(score, "strange_refused", lambda data, task, without: {"measure": "others"})
-    scores = {row["measure"]: row for row in score.acne_scores(tmp_path)}
+    scores = {row["measure"]: row for row in score.acne_answers(tmp_path)}
     assert scores["F1"]["value"] == pytest.approx(2 * 1 / (1 + 3))
     assert scores["count error"]["value"] == 1
     assert scores["severity right"]["value"] == 0.5
