@@ -52,6 +52,7 @@ class UsbCloseUp:
 
     def __init__(self, profile: CloseUpProfile, open_capture: Callable[[int | str], Any]) -> None:
         self._deadline_s = profile.deadline_s
+        self._turn = threading.Lock()
         device = profile.device if profile.device is not None else 0
         self._capture = open_capture(device)
         if not self._capture.isOpened():
@@ -64,20 +65,29 @@ class UsbCloseUp:
 
     def picture(self) -> Picture:
         asked_ns = time.monotonic_ns()
-        while True:
-            if not self._capture.grab():
-                raise OSError("the close-up camera sends no frames: it may have been unplugged")
-            if arrival_ns(self._capture) >= asked_ns:
-                break
-            if time.monotonic_ns() - asked_ns > self._deadline_s * 1e9:
-                raise TimeoutError("the close-up camera sent no fresh frame")
-        arrived, picture = self._capture.retrieve()
+        with self._turn:
+            while True:
+                if not self._capture.grab():
+                    raise OSError("the close-up camera sends no frames: it may have been unplugged")
+                if arrival_ns(self._capture) >= asked_ns:
+                    break
+                if time.monotonic_ns() - asked_ns > self._deadline_s * 1e9:
+                    raise TimeoutError("the close-up camera sent no fresh frame")
+            arrived, picture = self._capture.retrieve()
         if not arrived or picture is None or picture.ndim != 3:
             raise OSError("the close-up camera's picture could not be read")
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
     def close(self) -> None:
-        self._capture.release()
+        """Leaves the camera be while a call hangs in it: to let go of it under that call's feet would take
+        the process down.
+        """
+        if not self._turn.acquire(timeout=self._deadline_s):
+            return
+        try:
+            self._capture.release()
+        finally:
+            self._turn.release()
 
 
 class CloseUps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -186,3 +187,24 @@ def test_a_usb_dermatoscope_that_is_pulled_out_says_so() -> None:
     camera = UsbCloseUp(CloseUpProfile(driver="v4l2", device=2), lambda _: FakeCapture(unplugged_at=2))
     with pytest.raises(OSError, match="unplugged"):
         camera.picture()
+
+
+def test_a_usb_dermatoscope_is_not_let_go_under_the_feet_of_a_call_that_hangs_in_it() -> None:
+    device, hangs, goes_on = FakeCapture(waited=0), threading.Event(), threading.Event()
+
+    def grab() -> bool:
+        hangs.set()
+        return goes_on.wait(10)
+
+    device.grab = grab  # type: ignore[method-assign]
+    camera = UsbCloseUp(CloseUpProfile(driver="v4l2", device=2, deadline_s=0.1), lambda _: device)
+    call = threading.Thread(target=camera.picture)
+    call.start()
+    assert hangs.wait(10)
+    camera.close()
+    assert not device.released
+    device.grabbed = 1
+    goes_on.set()
+    call.join(10)
+    camera.close()
+    assert device.released
