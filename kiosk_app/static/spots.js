@@ -1,8 +1,9 @@
 // A tap on the drawn face marks the place; the list of areas beside it needs none of this.
-const face = document.querySelector("[data-face]");
-const form = document.querySelector("[data-place]");
-
-face?.addEventListener("click", (event) => {
+// Loaded before the page is drawn (no module, no defer): what can be touched listens from its first moment.
+document.addEventListener("click", (event) => {
+  const face = event.target.closest("[data-face]");
+  if (!face) return;
+  const form = document.querySelector("[data-place]");
   const tap = new DOMPoint(event.clientX, event.clientY).matrixTransform(face.getScreenCTM().inverse());
   const unit = Number(face.dataset.unit);
   form.elements.x.value = (-tap.x / unit).toFixed(4); // drawn as in a mirror

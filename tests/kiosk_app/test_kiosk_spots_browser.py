@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from firmware.capture_client import CaptureFault
 from sync.wire.findings.canonical_face import inside
@@ -140,3 +141,22 @@ def test_what_to_do_is_said_aloud_on_each_page(browser: Browser, address: str) -
         screen.arrives_at("spots")
         expect(screen.page.locator("[data-said]")).to_contain_text("The picture is taken")
     assert said[-3:] == ["mark_spot", "hold_close_up", "spot_taken"]
+
+
+@pytest.mark.parametrize("late", ["spots.js", "kiosk.js", "speech.js", "kiosk.css", "look.css"])
+def test_a_face_that_can_be_seen_can_be_touched_however_late_the_rest_of_the_page_arrives(
+    browser: Browser, address: str, late: str
+) -> None:
+    def is_late(route: Route) -> None:
+        time.sleep(0.5)  # of the network: what this test is about
+        route.continue_()
+
+    with on_screen(browser, address, TALL) as screen:
+        screen.page.click("button[value=en]")
+        screen.walk_to("eyes")
+        screen.page.route(f"**/{late}", is_late)
+        screen.page.click("form[data-primary] button.primary", no_wait_after=True)
+        screen.arrives_at("spots")
+        x, y = screen.page.evaluate(PLACE, list(inside("left_cheek")))
+        screen.page.mouse.click(x, y)
+        screen.arrives_at("close_up")
