@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.cookiejar
 import json
 import time
@@ -87,19 +88,31 @@ class Patient:
         self._spots = list(spots)
         self._watch = watch
         jar = http.cookiejar.CookieJar()
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+        # The kiosk is this computer: no proxy may come between, whatever the environment names.
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(jar)
+        )
 
     def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
         data = urllib.parse.urlencode(fields).encode() if fields is not None else None
         request = urllib.request.Request(urllib.parse.urljoin(self._url, path), data)
         try:
-            with self._opener.open(request, timeout=PAGE_SECONDS) as response:
-                return str(response.read().decode())
-        except urllib.error.HTTPError as error:
-            page = Page(error.read().decode(errors="replace"))
-            raise JourneyBroken(f"The kiosk answered {error.code} to {path}: {page.sentence}") from error
-        except OSError as error:
+            status, html = self._answer(request)
+        except (
+            OSError,
+            http.client.HTTPException,
+        ) as error:  # the latter: it ended in the middle of its answer
             raise JourneyBroken(f"The kiosk does not answer on {path}: {error}.") from error
+        if status >= 400:
+            raise JourneyBroken(f"The kiosk answered {status} to {path}: {Page(html).sentence}")
+        return html
+
+    def _answer(self, request: urllib.request.Request) -> tuple[int, str]:
+        try:
+            with self._opener.open(request, timeout=PAGE_SECONDS) as response:
+                return int(response.status), str(response.read().decode())
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read().decode(errors="replace")
 
     def walk(self) -> list[str]:
         """Walk from the first page to the last; the names of the pages met.

@@ -41,6 +41,7 @@ class Visit(threading.Thread):
     def __init__(self, running: RunningSystem, asked: Callable[[], object] = at_once) -> None:
         super().__init__(daemon=True)
         self.said: str | None = None
+        self._broke: Exception | None = None
         self._patient = Asked(running, asked)
         self.start()
 
@@ -49,10 +50,15 @@ class Visit(threading.Thread):
             self._patient.walk()
         except (JourneyBroken, ScanRefused) as error:
             self.said = str(error)
+        except Exception as error:  # noqa: BLE001  raised again by end()
+            self._broke = error
 
     def end(self) -> str | None:
+        """What the patient was told. Raises what nobody foresaw: a thread that ends so has told nothing."""
         self.join(120)
         assert not self.is_alive(), "the patient is stuck"
+        if self._broke is not None:
+            raise self._broke
         return self.said
 
 
