@@ -152,8 +152,12 @@ def tap(state: Path, out: Path) -> None:
 
 
 def _ready(state: Path, db: str | None) -> Database:
+    from . import withdrawals
+
     database = Database.existing(state, db)
     database.require_current()
+    # It may be an old copy, brought back: what was withdrawn since goes before anything looks at it.
+    withdrawals.reapply(database)
     return database
 
 

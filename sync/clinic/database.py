@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from sqlalchemy.orm import Session
 
 from .errors import ClinicError, ClinicUsageError
 from .tables import REVISION, Base
+from .tombstones import Tombstones
 
 BUSY_SECONDS = 15
 CONNECT_SECONDS = 10
+# Where a withdrawn scan leaves dead rows.
+_ERASED_FROM = ("scans", "findings", "envelopes", "reminders", "quarantine")
 
 
 def now() -> datetime:
@@ -30,8 +34,10 @@ def now() -> datetime:
 class Database:
     """One SQLite file or PostgreSQL database, used by any number of processes at once."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, state: Path) -> None:
         self.engine = _engine(url)
+        # Beside the database, not in it: bringing back an old copy of the one leaves the other as it is.
+        self.tombstones = Tombstones(state / "withdrawn.lines")
 
     @classmethod
     def at(cls, state: Path, url: str | None = None) -> Database:
@@ -40,7 +46,7 @@ class Database:
         _make_state(state)
         if place.get_backend_name() == "sqlite":
             _make_private(place.database)
-        return cls(place)
+        return cls(place, state)
 
     @classmethod
     def existing(cls, state: Path, url: str | None = None) -> Database:
@@ -50,7 +56,7 @@ class Database:
         _require(state, command)
         if place.get_backend_name() == "sqlite":
             _require(Path(place.database or ""), command)
-        return cls(place)
+        return cls(place, state)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -101,6 +107,21 @@ class Database:
                 f"The clinic's database is {has}, this software needs {REVISION}: "
                 "run 'dermakiosk clinic migrate' first."
             )
+
+    def scrub(self) -> bool:
+        """After an erasure: have what was erased gone from the files too; False if others are in the way now.
+
+        SQLite overwrites what is deleted, but its write-ahead log holds the old pages until it is emptied.
+        PostgreSQL keeps dead rows until a vacuum, and may leave their bytes in free space and in its
+        write-ahead log until they are used again: only its disk's encryption and age see to those.
+        """
+        if self.engine.dialect.name == "postgresql":
+            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(f"VACUUM {', '.join(_ERASED_FROM)}")
+            return True
+        with contextlib.closing(self.engine.raw_connection()) as raw:
+            ((busy, _, _),) = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return not busy
 
     def close(self) -> None:
         self.engine.dispose()
@@ -217,7 +238,7 @@ def _make_private(path: str | None) -> None:
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     # The driver's own BEGIN comes too late to hold a lock from the first read on: we say it ourselves.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

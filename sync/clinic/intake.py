@@ -85,7 +85,7 @@ def take_poison(session: Session, kiosk: UUID, data: bytes, reason: str, worker:
             return "dropped"
         insert_once(session, row)
         log.warning("quarantined", kiosk=str(kiosk), reason=reason, bytes=len(data))
-    message_id = _message_id(data)
+    message_id = claimed_id(data)
     if message_id is not None:
         owe(session, kiosk, message_id, sha256, "quarantined", moment, worker)
     return "quarantined"
@@ -106,7 +106,7 @@ def take_heartbeat(session: Session, kiosk: UUID, data: bytes) -> Outcome:
     return "heartbeat"
 
 
-def _message_id(data: bytes) -> UUID | None:
+def claimed_id(data: bytes) -> UUID | None:
     """The id that an envelope claims; nobody vouches for it, so it only ever goes back to the sender."""
     try:
         claimed = cose.parse(data, envelope.TYPE).header.get("id")

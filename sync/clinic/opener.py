@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Select, select, update
@@ -14,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from sync.wire import envelope
 from sync.wire.keys import KeyRefused, OpeningKey, load_opening_keys
-from sync.wire.messages import Message, Result, Withdraw
+from sync.wire.messages import Message, Result, Withdraw, WithdrawMessages
 
-from .audit import note
-from .database import Database, insert_once, now, put
+from . import withdrawals
+from .database import Database, insert_once, now
 from .errors import ClinicUsageError
 from .registry import RESULT, key_finder
 from .tables import (
@@ -29,8 +30,8 @@ from .tables import (
     HeldKey,
     ReminderRow,
     Scan,
-    Withdrawal,
 )
+from .tombstones import Tombstone, TombstonesUnusable
 
 POLL_SECONDS = 0.25
 DATABASE_WAIT_SECONDS = (0.5, 30.0)
@@ -55,6 +56,7 @@ class Opener:
         self._database = database
         self._keys = tuple(keys)
         self._export = export
+        self._to_scrub = False
 
     def begin(self, *, again: bool = False) -> None:
         """Say which keys are held, and look once more at what waited for one.
@@ -62,6 +64,7 @@ class Opener:
         A key that was held and is not any more is retired: ingest has kiosks seal again what was sealed to
         it. With `again`, quarantined envelopes are tried once more too.
         """
+        withdrawals.reapply(self._database, self._export)
         moment = now()
         with self._database.writing() as session:
             held = {key.kid for key in self._keys}
@@ -82,12 +85,16 @@ class Opener:
         while not stop.is_set():
             try:
                 if not self.open_next():
+                    self._scrub()
                     stop.wait(POLL_SECONDS)
                 wait = DATABASE_WAIT_SECONDS[0]
+                continue
             except (OperationalError, InterfaceError) as error:
                 log.error("database-away", kind=type(error).__name__, wait_s=wait)
-                stop.wait(wait)
-                wait = min(2 * wait, longest)
+            except TombstonesUnusable as error:
+                log.error("withdrawal-waits", why=str(error), wait_s=wait)
+            stop.wait(wait)
+            wait = min(2 * wait, longest)
         log.info("stopped")
 
     def open_next(self) -> bool:
@@ -103,7 +110,7 @@ class Opener:
                 if row is not None:
                     found = row.message_id
                     self._open(session, row)
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError, TombstonesUnusable):
             raise
         except DBAPIError as error:
             log.error("not-storable", message=str(found), kind=type(error).__name__)
@@ -111,13 +118,26 @@ class Opener:
                 row = session.get(Envelope, found)
                 assert row is not None, "envelopes are never deleted"
                 row.state, row.reason = QUARANTINED, "not_storable"
+        self._scrub()
         return True
+
+    def _scrub(self) -> None:
+        """After an erasure, once nobody is in the way."""
+        if self._to_scrub:
+            self._to_scrub = not self._database.scrub()
 
     def _open(self, session: Session, row: Envelope) -> None:
         try:
             verified = envelope.verify(row.data, key_finder(session, RESULT), row.kiosk)
+            if (named := withdrawals.named_by(session, row)) is not None:
+                self._erase(session, row, named)
+                return
             message = envelope.open_envelope(verified, self._keys)
-            _keep(session, row, message)
+            row.scan = message.scan
+            if message.scan is not None and withdrawals.comes_too_late(session, row, message.scan):
+                self._erase(session, row, message.scan)
+                return
+            self._keep(session, row, message)
         except envelope.EnvelopeError as error:
             if error.reason == "unknown_recipient":
                 row.reason = NO_KEY
@@ -131,6 +151,42 @@ class Opener:
                 _write(self._export / f"{row.message_id}.json", message)
             row.state, row.reason, row.opened_at = OPENED, None, now()
             log.info("opened", message=str(row.message_id), type=row.type)
+
+    def _keep(self, session: Session, row: Envelope, message: Message) -> None:
+        if isinstance(message, Result):
+            _keep_result(session, row, message)
+        elif isinstance(message, Withdraw):
+            _refuse_another_kiosk(session, row, message.scan)
+            messages = message.messages if isinstance(message, WithdrawMessages) else ()
+            stone = Tombstone(
+                kiosk=row.kiosk,
+                scan=message.scan,
+                message_id=row.message_id,
+                messages=messages,
+                at=message.at,
+                reason=message.reason,
+            )
+            self._forget(withdrawals.withdraw(self._database, session, stone))
+        else:
+            reminder = ReminderRow(
+                id=message.reminder,
+                message_id=row.message_id,
+                kiosk=row.kiosk,
+                patient_reference=message.patient_reference,
+                rule=message.rule,
+                due_on=message.due_on,
+                scan=message.scan,
+            )
+            insert_once(session, reminder)
+
+    def _erase(self, session: Session, row: Envelope, scan: UUID) -> None:
+        """What comes of a scan that was withdrawn before is not kept."""
+        self._forget(withdrawals.erase(session, row.kiosk, scan, [row.message_id]))
+        log.info("withdrawn-before", message=str(row.message_id), type=row.type)
+
+    def _forget(self, messages: Sequence[UUID]) -> None:
+        withdrawals.forget_exports(self._export, messages)
+        self._to_scrub = True
 
 
 def read_opening_keys(path: Path) -> tuple[OpeningKey, ...]:
@@ -158,30 +214,16 @@ def _quarantine(row: Envelope, reason: str) -> None:
     log.warning("quarantined", message=str(row.message_id), reason=reason)
 
 
-def _keep(session: Session, row: Envelope, message: Message) -> None:
-    if isinstance(message, Result):
-        _keep_result(session, row, message)
-    elif isinstance(message, Withdraw):
-        _keep_withdrawal(session, row, message)
-    else:
-        reminder = ReminderRow(
-            id=message.reminder,
-            message_id=row.message_id,
-            kiosk=row.kiosk,
-            patient_reference=message.patient_reference,
-            rule=message.rule,
-            due_on=message.due_on,
-            scan=message.scan,
-        )
-        insert_once(session, reminder)
+def _refuse_another_kiosk(session: Session, row: Envelope, scan: UUID) -> None:
+    if withdrawals.owner(session, scan) not in (None, row.kiosk):
+        raise Refused("scan_of_another_kiosk")
 
 
 def _keep_result(session: Session, row: Envelope, result: Result) -> None:
     """One record for one scan: a second result must say which it replaces, or it is not taken."""
+    _refuse_another_kiosk(session, row, result.scan)
     known = session.get(Scan, result.scan)
     if known is not None:
-        if known.kiosk != row.kiosk:
-            raise Refused("scan_of_another_kiosk")
         if result.supersedes != known.message_id:
             raise Refused("second_result")
         session.delete(known)
@@ -212,24 +254,6 @@ def _keep_result(session: Session, row: Envelope, result: Result) -> None:
         for position, finding in enumerate(findings.findings)
     )
     session.flush()
-
-
-def _keep_withdrawal(session: Session, row: Envelope, withdraw: Withdraw) -> None:
-    """Mark the scan; a withdrawal that overtakes its result waits for it under the scan's id."""
-    known = session.get(Scan, withdraw.scan) or session.get(Withdrawal, withdraw.scan)
-    if known is not None and known.kiosk != row.kiosk:
-        raise Refused("scan_of_another_kiosk")
-    put(
-        session,
-        Withdrawal(
-            scan=withdraw.scan,
-            message_id=row.message_id,
-            kiosk=row.kiosk,
-            at=withdraw.at,
-            reason=withdraw.reason,
-        ),
-    )
-    note(session, "opener", "scan-withdrawn", withdraw.scan, by=withdraw.reason)
 
 
 def _write(path: Path, message: Message) -> None:

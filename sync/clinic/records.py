@@ -25,7 +25,6 @@ class ScanLine:
     kiosk: str
     simulated: bool
     quality: Sequence[str]
-    withdrawn_at: datetime | None
     look_first: bool
 
 
@@ -39,21 +38,19 @@ class ScanPage:
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """One scan with everything known of it; a withdrawn one comes without its findings."""
+    """One scan with everything known of it."""
 
     scan: Scan
     kiosk: Kiosk
     envelope: Envelope
     findings: Sequence[FindingRow]
-    withdrawal: Withdrawal | None
 
 
 def scan_page(session: Session, reference: str | None = None, after: UUID | None = None) -> ScanPage:
     """Scans of one patient reference, or of all; the page that follows the scan `after`."""
     query = (
-        select(Scan, Kiosk.name, Withdrawal.at)
+        select(Scan, Kiosk.name)
         .join(Kiosk, Kiosk.id == Scan.kiosk)
-        .outerjoin(Withdrawal, Withdrawal.scan == Scan.id)
         .order_by(Scan.captured_at.desc(), Scan.id.desc())
         .limit(PAGE_SIZE + 1)
     )
@@ -70,10 +67,9 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
             kiosk,
             scan.simulated,
             scan.quality,
-            gone,
             any(spot["lesion"] and spot["lesion"]["melanoma_like"] for spot in scan.spots),
         )
-        for scan, kiosk, gone in rows[:PAGE_SIZE]
+        for scan, kiosk in rows[:PAGE_SIZE]
     ]
     return ScanPage(lines, lines[-1].id if len(rows) > PAGE_SIZE else None)
 
@@ -85,16 +81,18 @@ def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
         return None
     kiosk, envelope = session.get(Kiosk, scan.kiosk), session.get(Envelope, scan.message_id)
     assert kiosk is not None and envelope is not None, "foreign keys hold"
-    withdrawal = session.get(Withdrawal, scan_id)
-    findings: Sequence[FindingRow] = ()
-    if withdrawal is None:
-        findings = session.scalars(
-            select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)
-        ).all()
-    return ScanRecord(scan, kiosk, envelope, findings, withdrawal)
+    findings = session.scalars(
+        select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)
+    ).all()
+    return ScanRecord(scan, kiosk, envelope, findings)
 
 
-def _older_than(query: Select[Scan, str, datetime], scan: Scan | None) -> Select[Scan, str, datetime]:
+def withdrawn(session: Session, scan_id: UUID) -> Withdrawal | None:
+    """What is left of a withdrawn scan, or None when none of this id was withdrawn."""
+    return session.scalars(select(Withdrawal).where(Withdrawal.scan == scan_id).limit(1)).first()
+
+
+def _older_than(query: Select[Scan, str], scan: Scan | None) -> Select[Scan, str]:
     if scan is None:
         return query
     earlier = Scan.captured_at < scan.captured_at

@@ -9,12 +9,12 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .tables import OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison, ReceiptRow, Scan, Withdrawal
+from .tables import ERASED, OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison, ReceiptRow, Scan, Withdrawal
 
 
 def summary(session: Session) -> dict[str, Any]:
     """Counts of everything that waits or needs a person, and how each kiosk is."""
-    states = dict.fromkeys((STORED, OPENED, QUARANTINED), 0)
+    states = dict.fromkeys((STORED, OPENED, QUARANTINED, ERASED), 0)
     rows = session.execute(select(Envelope.state, func.count()).group_by(Envelope.state))
     states.update({state: count for state, count in rows})
     oldest = session.scalar(select(func.min(Envelope.received_at)).where(Envelope.state == STORED))
@@ -59,8 +59,9 @@ def as_text(counts: dict[str, Any]) -> str:
     states = counts["envelopes"]
     oldest = f", the oldest since {counts['oldest_unopened']}" if counts["oldest_unopened"] else ""
     lines = [
-        f"scans             {counts['scans']} ({counts['withdrawn']} withdrawn)",
+        f"scans             {counts['scans']}, and {counts['withdrawn']} withdrawn",
         f"envelopes         {states[OPENED]} opened, {states[STORED]} waiting{oldest}",
+        f"erased            {states[ERASED]} envelopes",
         f"quarantined       {states[QUARANTINED]} envelopes, {counts['poison']} other payloads",
         f"receipts unsent   {counts['receipts_unsent']}",
         f"kiosks            {len(counts['kiosks'])}",

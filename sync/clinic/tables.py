@@ -26,10 +26,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # The newest step in migrations/versions.
-REVISION = "0002"
+REVISION = "0003"
 
-# What became of an envelope. A stored one waits for the opener; a quarantined one for a person.
-STORED, OPENED, QUARANTINED = "stored", "opened", "quarantined"
+# What became of an envelope. A stored one waits for the opener; a quarantined one for a person; of an erased
+# one, whose scan was withdrawn, only its ids and its SHA-256 are left.
+STORED, OPENED, QUARANTINED, ERASED = "stored", "opened", "quarantined", "erased"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -129,6 +130,8 @@ class Envelope(Base):
     received_at: Mapped[datetime]
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     data: Mapped[bytes]
+    # What it is about, known once it was opened.
+    scan: Mapped[UUID | None] = mapped_column(index=True)
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(64))
     opened_at: Mapped[datetime | None]
@@ -206,15 +209,25 @@ class FindingRow(Base):
 
 
 class Withdrawal(Base):
-    """A patient's or the staff's word that a scan is withdrawn; it may come before the scan itself."""
+    """What stays of a scan that its kiosk withdrew; it may be there before the scan."""
 
     __tablename__ = "withdrawals"
 
     scan: Mapped[UUID] = mapped_column(primary_key=True)
-    message_id: Mapped[UUID] = mapped_column(ForeignKey("envelopes.message_id"))
-    kiosk: Mapped[UUID]
+    kiosk: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID]
     at: Mapped[datetime]
     reason: Mapped[str] = mapped_column(String(64))
+
+
+class WithdrawnMessage(Base):
+    """A message that carried a withdrawn scan, as the withdrawal says; it may never have come."""
+
+    __tablename__ = "withdrawn_messages"
+
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kiosk: Mapped[UUID] = mapped_column(primary_key=True)
+    scan: Mapped[UUID]
 
 
 class ReminderRow(Base):

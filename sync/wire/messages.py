@@ -91,16 +91,25 @@ def result_kind(findings: Findings) -> type[Result]:
 
 
 class Withdraw(_Message):
-    """A scan whose result was sent has been deleted at the kiosk; the clinic marks its record."""
+    """A scan whose result was sent has been deleted at the kiosk; the clinic erases what it has of it."""
 
     KIND: ClassVar[str] = "withdraw"
     VERSION: ClassVar[int] = 1
 
     kind: Literal["withdraw"] = "withdraw"
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = 1
     scan: UUID
     at: AwareDatetime
     reason: Literal["patient", "staff"]
+
+
+class WithdrawMessages(Withdraw):
+    """The same, with the messages that carried the scan: the clinic erases what it cannot open too."""
+
+    VERSION: ClassVar[int] = 2
+
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
+    messages: Annotated[tuple[UUID, ...], Field(max_length=64)]
 
 
 class ReminderDue(_Message):
@@ -120,7 +129,8 @@ class ReminderDue(_Message):
 
 Message = Result | Withdraw | ReminderDue
 _SCHEMAS: dict[tuple[str, int], type[_Message]] = {
-    (model.KIND, model.VERSION): model for model in (Result, ResultWithSpots, Withdraw, ReminderDue)
+    (model.KIND, model.VERSION): model
+    for model in (Result, ResultWithSpots, Withdraw, WithdrawMessages, ReminderDue)
 }
 
 

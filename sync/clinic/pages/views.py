@@ -26,7 +26,7 @@ from werkzeug.wrappers import Response
 from ..accounts import Accounts, SignInRefused
 from ..audit import note
 from ..database import Database
-from ..records import scan_page, scan_record
+from ..records import scan_page, scan_record, withdrawn
 from .scan_view import ScanView
 
 pages = Blueprint("pages", __name__)
@@ -104,7 +104,10 @@ def scan(scan: UUID) -> Page:
     with _database().writing() as records:
         record = scan_record(records, scan)
         if record is None:
-            abort(404)
+            withdrawal = withdrawn(records, scan)
+            if withdrawal is None:
+                abort(404)
+            return render_template("withdrawn.html", withdrawal=withdrawal), 410
         note(records, g.account, "scan-read", scan)
     return render_template("scan.html", record=record, view=ScanView(record, request.args.get("measure")))
 

@@ -72,7 +72,7 @@ def test_missing_sequence_numbers_are_counted_in_each_epoch(tmp_path: Path) -> N
             take_envelope(session, kiosk.id, data, "ingest-1")
     counts = json.loads(run("status", "--json", "-", "--state", state).output)
     assert counts["kiosks"][0]["missing"] == 2
-    assert counts["envelopes"] == {"stored": 4, "opened": 0, "quarantined": 0}
+    assert counts["envelopes"] == {"stored": 4, "opened": 0, "quarantined": 0, "erased": 0}
     assert counts["receipts_unsent"] == 4
 
 

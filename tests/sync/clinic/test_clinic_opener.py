@@ -13,7 +13,7 @@ from sync.clinic.database import Database
 from sync.clinic.errors import ClinicUsageError
 from sync.clinic.intake import take_envelope
 from sync.clinic.opener import NO_KEY, Opener, read_opening_keys
-from sync.clinic.records import scan_record
+from sync.clinic.records import scan_record, withdrawn
 from sync.clinic.tables import Envelope, FindingRow, ReminderRow, Scan
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
 from sync.wire.messages import Message, ReminderDue, Withdraw
@@ -128,30 +128,7 @@ def test_no_kiosk_replaces_or_withdraws_the_scan_of_another(
     for message_id in attempts:
         assert state(database, message_id) == ("quarantined", "scan_of_another_kiosk")
     with database.reading() as session:
-        record = scan_record(session, scan)
-        assert record is not None and record.withdrawal is None
-
-
-def test_a_withdrawn_scan_comes_without_its_findings(database: Database, kiosk: SealingKiosk) -> None:
-    result = kiosk.result()
-    store(database, kiosk, result)
-    store(database, kiosk, withdraw(result.scan))
-    open_all(database, kiosk.opening)
-    with database.reading() as session:
-        record = scan_record(session, result.scan)
-        assert record is not None and record.withdrawal is not None
-        assert (list(record.findings), record.withdrawal.reason) == ([], "patient")
-
-
-def test_a_withdrawal_that_overtakes_its_result_still_counts(database: Database, kiosk: SealingKiosk) -> None:
-    result = kiosk.result()
-    store(database, kiosk, withdraw(result.scan))
-    open_all(database, kiosk.opening)
-    store(database, kiosk, result)
-    open_all(database, kiosk.opening)
-    with database.reading() as session:
-        record = scan_record(session, result.scan)
-        assert record is not None and record.withdrawal is not None
+        assert scan_record(session, scan) is not None and withdrawn(session, scan) is None
 
 
 def test_a_reminder_is_kept(database: Database, kiosk: SealingKiosk) -> None:

@@ -204,12 +204,17 @@ def test_reading_a_scan_is_in_the_audit_log(
     assert (read.actor, read.subject) == ("ann", str(scan))
 
 
-def test_a_withdrawn_scan_shows_no_number(staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk) -> None:
+def test_a_withdrawn_scan_is_told_without_any_number_and_is_in_no_list(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk
+) -> None:
     scan = uuid4()
     arrive(sqlite, kiosk, kiosk.result(scan), Withdraw(scan=scan, at=MOMENT, reason="patient"))
-    page = staff.get(f"/scans/{scan}").text
-    assert "was withdrawn" in page and "33.0" not in page and "<table" not in page
-    assert "withdrawn" in staff.get("/").text
+    answer = staff.get(f"/scans/{scan}")
+    assert answer.status_code == 410
+    assert "was withdrawn" in answer.text and "The patient deleted it" in answer.text
+    assert not {"33.0", "<table", "ref-1"} & set(re.split(r"\s", answer.text))
+    assert str(scan) not in staff.get("/").text
+    assert "No scan for" in staff.get("/?reference=ref-1").text
 
 
 @pytest.mark.parametrize("changes", [{"patient_reference": None}, {"simulated": False}])
