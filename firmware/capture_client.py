@@ -15,10 +15,12 @@ from firmware.channel import Channel, ChannelError, ChannelTimeout, close_all
 from firmware.memory import adopt
 from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.capture import Capture
+from hardware.host.peers import servers_of
 
 __all__ = ["CaptureClient", "CaptureFault", "ConsentStamp", "Preview", "UvAllowance", "GUIDANCE"]
 
 PROTOCOL = 1
+QUICK_S = 8.0
 # What the preview says to the person in front of the camera; `hold_still` means that all is well.
 GUIDANCE = (
     "no_face",
@@ -66,13 +68,17 @@ class Preview:
 class CaptureClient:
     """Talks to the capture daemon at `socket_path`; every call ends within `timeout` seconds.
 
+    What takes no pictures to keep ends within QUICK_S: a person looks at the page that waits for it.
+
     Each call makes its own connection, so a daemon that was restarted is simply used again, and calls may
     come from several threads. Hanging up is how a call is given up: the daemon then puts the lights off.
+    `server` is the capture daemon's user; see `servers_of` for when it is not named.
     """
 
-    def __init__(self, socket_path: Path, timeout: float = 30.0) -> None:
+    def __init__(self, socket_path: Path, timeout: float = 30.0, server: int | None = None) -> None:
         self._path = Path(socket_path)
         self._timeout = timeout
+        self._server = server
 
     def preview(self, session: str, consent: ConsentStamp) -> Preview:
         """One preview picture with guidance. The white light stays lit, dimly, until `end` or 3 s of silence.
@@ -104,7 +110,7 @@ class CaptureClient:
             "uv": uv.to_dict() if uv else None,
             "phase": phase,
         }
-        _, memory = self._ask(request, on_progress)
+        _, memory = self._ask(request, on_progress, self._timeout)
         try:
             return Capture.from_bytes(memory)
         except ValueError as error:
@@ -120,7 +126,7 @@ class CaptureClient:
     def close_up(self, session: str, consent: ConsentStamp) -> Capture:
         """One checked still of the close-up camera: a Capture with that frame alone. Raises CaptureFault."""
         request = {"do": "close_up", "session": session, "consent": consent.to_dict()}
-        _, memory = self._ask(request, None)
+        _, memory = self._ask(request, None, self._timeout)
         try:
             return Capture.from_bytes(memory)
         except ValueError as error:
@@ -128,15 +134,15 @@ class CaptureClient:
 
     def end(self, session: str) -> None:
         """The session is over: the preview light goes off now. Raises CaptureFault."""
-        self._ask({"do": "end", "session": session}, None)
+        self._ask({"do": "end", "session": session})
 
     def status(self) -> dict[str, Any]:
         """Facts for staff: board, simulated, camera, state, session open, last fault. Raises CaptureFault."""
-        answer, _ = self._ask({"do": "status"}, None)
+        answer, _ = self._ask({"do": "status"})
         return {key: value for key, value in answer.items() if key not in ("v", "ok")}
 
     def _seen(self, what: str, session: str, consent: ConsentStamp) -> Preview:
-        answer, memory = self._ask({"do": what, "session": session, "consent": consent.to_dict()}, None)
+        answer, memory = self._ask({"do": what, "session": session, "consent": consent.to_dict()})
         try:
             picture = np.frombuffer(memory, np.uint8).reshape(answer["shape"])
             box = answer["face_box"]
@@ -145,11 +151,16 @@ class CaptureClient:
             raise CaptureFault("unavailable", f"The camera's answer is not understood: {error}.") from error
 
     def _ask(
-        self, request: dict[str, Any], on_progress: Callable[[str, int, int], None] | None
+        self,
+        request: dict[str, Any],
+        on_progress: Callable[[str, int, int], None] | None = None,
+        timeout: float = QUICK_S,
     ) -> tuple[dict[str, Any], memoryview]:
-        deadline = time.monotonic() + self._timeout
+        timeout = min(timeout, self._timeout)
+        deadline = time.monotonic() + timeout
         try:
-            with Channel.connect(self._path, min(self._timeout, 5.0)) as channel:
+            servers = servers_of(self._path, "calibration", self._server)
+            with Channel.connect(self._path, min(timeout, 5.0), servers) as channel:
                 channel.send({"v": PROTOCOL, **request})
                 while True:
                     answer, fds = channel.receive(deadline - time.monotonic())
@@ -168,7 +179,7 @@ class CaptureClient:
                 return answer, adopt(fds[0]) if fds else memoryview(b"")
         except ChannelTimeout as error:
             raise CaptureFault(
-                "deadline", f"The camera gave no answer within {self._timeout:g} s; it was given up."
+                "deadline", f"The camera gave no answer within {timeout:g} s; it was given up."
             ) from error
         except ChannelError as error:
             raise CaptureFault("unavailable", f"The camera cannot be reached. {error}") from error

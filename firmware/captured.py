@@ -82,13 +82,14 @@ class CaptureDaemon:
         patient: Callable[[], Any],
         peers: Collection[int] = (),
         close_up: Path | None = None,
+        light_user: int | None = None,
     ) -> None:
         self._board, self._find_face, self._patient = board, find_face, patient
         self._close_ups = CloseUps(board, self._check_running, close_up)
         self._state_folder, self._run = state, state / "run"
         self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._camera: Camera | None = self._first_camera()
-        self._lights = Lights(self._run / "light.sock")
+        self._lights = Lights(self._run / "light.sock", server=light_user)
         self._listener = Listener(self._run / "capture.sock", peers)
         self._kept: tuple[str, ...] = ()
         self._calibration: Calibration | None = None

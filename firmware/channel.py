@@ -8,17 +8,17 @@ import json
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hardware.host import peers as host
+
 MAX_MESSAGE = 64 * 1024
 _MAX_FDS = 4
 _PATH_LIMIT = 107
-_CREDENTIALS = struct.Struct("3i")
 
 
 class ChannelError(Exception):
@@ -48,12 +48,19 @@ class Channel:
         self._socket = connected
 
     @classmethod
-    def connect(cls, path: Path, timeout: float) -> Channel:
-        """A Channel to the daemon that listens at `path`. Raises ChannelError."""
+    def connect(cls, path: Path, timeout: float, servers: Collection[int] | None = None) -> Channel:
+        """A Channel to the daemon that listens at `path`, a process of `servers` (own user or root).
+
+        Raises ChannelError.
+        """
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connected.settimeout(timeout)
         try:
             connected.connect(str(path))
+            host.refuse_strangers(connected, servers or {os.geteuid(), 0}, path)
+        except host.StrangeServer as error:
+            connected.close()
+            raise ChannelError(f"It is not our daemon: {error}.") from error
         except OSError as error:
             connected.close()
             raise ChannelError(f"Nothing answers at {path}: {error.strerror or error}.") from error
@@ -127,9 +134,7 @@ class Channel:
 
     def peer_uid(self) -> int:
         """The user id of the process at the other side, by the kernel's word."""
-        size = _CREDENTIALS.size
-        _, uid, _ = _CREDENTIALS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-        return int(uid)
+        return host.peer_uid(self._socket)
 
 
 class Listener:

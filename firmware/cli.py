@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hardware.board import load_board
+from hardware.host.peers import USER
 from hardware.simulated.patient_options import SimulatedPatient, patient_options
 
 if TYPE_CHECKING:
     from firmware.lights import Lights
-
-
-def _uids(ctx: click.Context, param: click.Parameter, users: tuple[str, ...]) -> tuple[int, ...]:
-    """The numbers of `users`, each a name or already a number."""
-    found = []
-    for user in users:
-        try:
-            found.append(int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid)
-        except KeyError:
-            raise click.BadParameter(f"this machine has no user {user!r}.", ctx, param) from None
-    return tuple(found)
 
 
 _board = click.option(
@@ -46,7 +35,7 @@ _peer = click.option(
     "--peer",
     "peers",
     multiple=True,
-    callback=_uids,
+    type=USER,
     metavar="USER",
     help="User (name or id) that may connect, besides our own. Repeat for several.",
 )
@@ -67,6 +56,11 @@ def lightd(board: Path, state: Path, peers: tuple[int, ...]) -> None:
 @_board
 @_state
 @_peer
+@click.option(
+    "--light-user",
+    type=USER,
+    help="User (name or id) whose process may be the light daemon (default: our own, or who owns its state).",
+)
 @patient_options
 @click.pass_context
 def captured(
@@ -74,6 +68,7 @@ def captured(
     board: Path,
     state: Path,
     peers: tuple[int, ...],
+    light_user: int | None,
     patient: SimulatedPatient,
 ) -> None:
     """Run the capture daemon: owner of the camera, preview and capture sequence."""
@@ -101,7 +96,7 @@ def captured(
             patients.append(Patient(profile, picture, landmarks, patient.seed))
         return patients[0]
 
-    CaptureDaemon(profile, state, find_face, in_front, peers, patient.close_up).run()
+    CaptureDaemon(profile, state, find_face, in_front, peers, patient.close_up, light_user).run()
 
 
 _SENSORS = {

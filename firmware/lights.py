@@ -9,6 +9,7 @@ from typing import Any
 
 from firmware.channel import Channel, ChannelClosed, ChannelError
 from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.host.peers import servers_of
 
 PROTOCOL = 1
 
@@ -28,11 +29,11 @@ class Lights:
     """One connection to the light daemon at `path`; may be used from several threads.
 
     When a call fails in the line itself the connection is dropped, and the daemon, seeing that, puts
-    everything out.
+    everything out. `server` is the light daemon's user; see `servers_of` for when it is not named.
     """
 
-    def __init__(self, path: Path, timeout: float = 2.0) -> None:
-        self._path, self._timeout = path, timeout
+    def __init__(self, path: Path, timeout: float = 2.0, server: int | None = None) -> None:
+        self._path, self._timeout, self._server = path, timeout, server
         self._lock = threading.Lock()
         self._channel: Channel | None = None
 
@@ -111,7 +112,9 @@ class Lights:
         with self._lock:
             try:
                 if self._channel is None:
-                    self._channel = Channel.connect(self._path, self._timeout)
+                    self._channel = Channel.connect(
+                        self._path, self._timeout, servers_of(self._path, "light", self._server)
+                    )
                 self._channel.send({"v": PROTOCOL, **request}, timeout=self._timeout)
                 answer, _ = self._channel.receive(self._timeout)
             except ChannelClosed as error:

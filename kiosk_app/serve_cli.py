@@ -17,6 +17,7 @@ from waitress.server import create_server
 
 from firmware.capture_client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
+from hardware.host.peers import USER
 from kiosk_app.analyst import Analyst
 from kiosk_app.app import create_app
 from kiosk_app.close_ups import CloseUps
@@ -48,6 +49,8 @@ BOARD = click.option(
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help="Board profile.",
 )
+_SERVER = "User (name or id) whose process may be the"
+_ELSE = "(default: our own, or who owns its state)."
 
 
 class PortTaken(Exception):
@@ -83,8 +86,12 @@ def refuse_missing_key_store(board: Board) -> None:
 
 
 @contextlib.contextmanager
-def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
+def open_kiosk(
+    board: Board, state: Path, capture_user: int | None = None, outbox_user: int | None = None
+) -> Iterator[Kiosk]:
     """The kiosk over `state`, with its parts put together.
+
+    The two users are those whose processes may be the capture daemon and the outbox.
 
     Raises NotEnrolled, ModelsError, PathTooLong, StateRefused.
     """
@@ -93,8 +100,8 @@ def open_kiosk(board: Board, state: Path) -> Iterator[Kiosk]:
     check_signature(state)
     records, vault = _open_storage(state / "app")
     sealer = Sealer(state, board.name, board.simulated)
-    outbox = OutboxClient(state / "run" / "outbox.sock")
-    camera = CaptureClient(state / "run" / "capture.sock")
+    outbox = OutboxClient(state / "run" / "outbox.sock", server=outbox_user)
+    camera = CaptureClient(state / "run" / "capture.sock", server=capture_user)
     courier = Courier(records, outbox, sealer)
     analyst = Analyst(board.engine, state)
     try:
@@ -135,11 +142,13 @@ def _open_storage(app: Path) -> tuple[Records, Vault]:
     show_default=True,
     help="On 127.0.0.1; 0 takes any that is free.",
 )
-def serve(board: Path, state: Path, port: int) -> None:
+@click.option("--capture-user", type=USER, help=f"{_SERVER} capture daemon {_ELSE}")
+@click.option("--outbox-user", type=USER, help=f"{_SERVER} outbox {_ELSE}")
+def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_user: int | None) -> None:
     """Serve the patient's pages on loopback, until SIGTERM."""
     profile = load_board(board)
     refuse_missing_key_store(profile)
-    with open_kiosk(profile, state) as kiosk:
+    with open_kiosk(profile, state, capture_user, outbox_user) as kiosk:
         kiosk.work.recover()
         try:
             server = create_server(create_app(kiosk), host="127.0.0.1", port=port, threads=8, ident=None)

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import pwd
 import signal
 import sqlite3
 import threading
@@ -16,6 +15,8 @@ from typing import Any
 
 import click
 import structlog
+
+from hardware.host.peers import USER
 
 from .agent import Agent, Pace
 from .client import OutboxClient, OutboxUnavailable
@@ -50,16 +51,6 @@ class NoOutbox(RuntimeError):
     exit_status = 2
 
 
-def _uid(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """The number of the user that `value` names, or is the number of."""
-    if value is None or value.isdecimal():
-        return None if value is None else int(value)
-    try:
-        return pwd.getpwnam(value).pw_uid
-    except KeyError:
-        raise click.BadParameter(f"this machine has no user {value!r}.", ctx, param) from None
-
-
 @click.group()
 def sync() -> None:
     """The kiosk's outbox and the agent that carries it to the clinic.
@@ -72,8 +63,7 @@ def sync() -> None:
 @state_option
 @click.option(
     "--app-user",
-    callback=_uid,
-    metavar="USER",
+    type=USER,
     help="The user (name or id) that the kiosk application runs as (default: the agent's own).",
 )
 @click.option(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from hardware.host.peers import refuse_strangers, servers_of
+
 from .socket_frames import receive_frame, send_frame
 
 
@@ -29,11 +31,15 @@ class OutboxRefused(OutboxUnavailable):
 
 
 class OutboxClient:
-    """Asks the agent behind `socket_path`; each call is a connection of its own, with a deadline."""
+    """Asks the agent behind `socket_path`; each call is a connection of its own, with a deadline.
 
-    def __init__(self, socket_path: Path, timeout: float = 5.0) -> None:
+    `server` is the agent's user; see `servers_of` for when it is not named.
+    """
+
+    def __init__(self, socket_path: Path, timeout: float = 5.0, server: int | None = None) -> None:
         self._path = socket_path
         self._timeout = timeout
+        self._server = server
 
     def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
         """Hand an envelope over; on return the outbox has it on its disk.
@@ -67,6 +73,7 @@ class OutboxClient:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(self._timeout)
                 connection.connect(str(self._path))
+                refuse_strangers(connection, servers_of(self._path, "sync", self._server), self._path)
                 send_frame(connection, question, deadline)
                 answer = receive_frame(connection, deadline)
         except OSError as error:

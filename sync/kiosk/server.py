@@ -15,12 +15,13 @@ from uuid import UUID
 
 import structlog
 
+from hardware.host.peers import peer_uid
 from sync.wire import topics
 from sync.wire.envelope import EnvelopeError, read_header
 
 from .agent import Agent
 from .outbox import Outbox, OutboxError
-from .socket_frames import peer_uid, receive_frame, send_frame
+from .socket_frames import receive_frame, send_frame
 
 log = structlog.get_logger()
 

@@ -11,7 +11,6 @@ import cbor2
 
 MAX_FRAME = 512 * 1024
 _LENGTH = struct.Struct("!I")
-_UCRED = struct.Struct("3i")
 
 
 class FrameError(OSError):
@@ -39,13 +38,6 @@ def receive_frame(connection: socket.socket, deadline: float) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FrameError("A frame does not hold a map.")
     return content
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """The user whose process is on the other side, as the kernel says."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid: int = _UCRED.unpack(credentials)[1]
-    return uid
 
 
 def _receive(connection: socket.socket, length: int, deadline: float) -> bytes:

@@ -80,8 +80,15 @@ def test_each_command_has_the_options_that_its_unit_gives(path):
     assert settings(path, "User") == settings(path, "Group") == [f"dk-{owner(path)}"]
 
 
-def attribute_of(path: Path) -> str:
-    return {"lightd": "light"}.get(name(path), name(path))
+def test_each_client_is_told_whose_process_its_server_is():
+    for client, option, server in (
+        ("capture", "--light-user", "lightd"),
+        ("app", "--capture-user", "capture"),
+        ("app", "--outbox-user", "sync"),
+    ):
+        words = shlex.split(settings(UNITS / f"dermakiosk-{client}.service", "ExecStart")[0])
+        named = words[words.index(option) + 1]
+        assert [named] == settings(UNITS / f"dermakiosk-{server}.service", "User")
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)

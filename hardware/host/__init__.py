@@ -1,0 +1,1 @@
+"""What this computer gives every process of the kiosk."""
