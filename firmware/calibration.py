@@ -20,6 +20,7 @@ import structlog
 
 from firmware.camera import Exposure
 from hardware.board import Board
+from hardware.host.durable import sync_folder, write_whole
 
 SCHEMA = 1
 VALID_FOR = timedelta(days=365)
@@ -136,14 +137,9 @@ def write_calibration(state: Path, calibration: Calibration) -> Path:
     maps = calibration._maps()
     header = json.loads(calibration._header()) | {"maps_sha256": hashlib.sha256(maps).hexdigest()}
     for name, data in (("maps.npz", maps), ("calibration.json", json.dumps(header, indent=2).encode())):
-        with (fresh / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_whole(fresh / name, data)
     os.replace(fresh, there)
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    sync_folder(folder)
     return there
 
 

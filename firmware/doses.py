@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from hardware.board import Limits
+from hardware.host import sqlite
+from hardware.host.durable import sync_folder
 
 DAY_S = 86_400.0
 # A wall clock that reads earlier than this has not been set: 2025-01-01 UTC.
@@ -223,18 +225,13 @@ class DoseLedger:
         try:
             if self._database is None:
                 self._database = self._open()
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+            with sqlite.transaction(self._database):
                 yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise DoseRefused(
-                "ledger_failed", f"The dose ledger failed ({error}), so there is no UV."
+                "ledger_failed",
+                f"The dose ledger failed, so there is no UV: {sqlite.cause(error, Path(self._path))}.",
             ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -275,9 +272,5 @@ def _made_before(ledger: Path) -> bool:
     if mark.exists():
         return True
     mark.touch(mode=0o600)
-    folder = os.open(mark.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(mark.parent)
     return False

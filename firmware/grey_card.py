@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -15,6 +14,7 @@ from firmware.calibrate import unevenness
 from firmware.calibration import Calibration
 from firmware.workbench import Workbench
 from hardware.board import Board
+from hardware.host.durable import write_whole
 from hardware.targets import GREY_REFLECTANCE
 
 # Lamps that differ by this much move ITA° by half a degree.
@@ -68,12 +68,8 @@ def write_check(state: Path, check: GreyCheck) -> None:
     """Keep `check` as the latest one, in one step."""
     folder = state / "calibration"
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-    fresh = folder / ".grey-card.json"
-    with fresh.open("w") as file:
-        json.dump(asdict(check) | {"at": check.at.isoformat()}, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / "grey-card.json")
+    told = json.dumps(asdict(check) | {"at": check.at.isoformat()}, indent=2)
+    write_whole(folder / "grey-card.json", told)
 
 
 def why_not_to_scan(

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from firmware.light_terms import Pins
+from hardware.host.durable import write_whole
 
 EVERY_S = 30.0
 _CLOSE_S = 1.0
@@ -90,21 +91,12 @@ class LampHours:
 
     def write(self) -> None:
         """Write the hours until now, durably. Raises OSError."""
-        fresh, tally = self._path.with_suffix(".fresh"), self._tally
+        tally = self._tally
         kept = {
             light: {"seconds": seconds, "renewals": tally.renewals.get(light, 0)}
             for light, seconds in tally.seconds_at(self._monotonic()).items()
         }
-        with fresh.open("w") as file:
-            json.dump(kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(self._path, json.dumps(kept))
 
     def close(self) -> None:
         """Write a last time, unless the disk takes too long."""

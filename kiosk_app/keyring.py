@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hmac
 import json
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
-from kiosk_app.private_files import locked, make_folder, replace_file
+from hardware.host.durable import finish_wipe, make_folder, replace_secret
 
 KEY_BYTES = 32
 RECORDS = "records.sqlite"  # beside the key file: what its keys have been used for
@@ -58,14 +60,24 @@ class Keyring:
         self.path = path
         make_folder(path.parent)
         with self.lock():
-            if not path.exists():
-                if (path.parent / RECORDS).exists():
-                    raise self._missing()  # a new key would make the loss of the old one look like damage
+            finish_wipe(path)
+            used = (path.parent / RECORDS).exists()
+            if not used and (not path.exists() or path.stat().st_size == 0):
                 self._write(_Contents({1: os.urandom(KEY_BYTES)}, os.urandom(KEY_BYTES)))
+            self._read()  # a new key would make the loss of the old one look like damage
 
-    def lock(self, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Hold this around anything that pairs the key file with rows wrapped under it."""
-        return locked(self.path.with_suffix(".lock"), shared=shared)
+    @contextlib.contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold this around anything that pairs the key file with rows wrapped under it.
+
+        The daemon and a command then never change the same keys.
+        """
+        handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _read(self) -> _Contents:
         try:
@@ -79,19 +91,24 @@ class Keyring:
                 f"The vault's key file {self.path} cannot be read ({error.strerror}). Make it readable."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KeyringError(f"The vault's key file {self.path} is damaged. Restore it.") from error
-        if not generations or any(len(key) != KEY_BYTES for key in generations.values()):
-            raise KeyringError(f"The vault's key file {self.path} holds no usable key. Restore it.")
+            raise KeyringError(self._unusable("is damaged")) from error
+        if not generations or any(
+            len(key) != KEY_BYTES for key in (*generations.values(), contents.reference_key)
+        ):
+            raise KeyringError(self._unusable("holds no usable key"))
         return contents
 
     def _missing(self) -> KeyringError:
-        return KeyringError(
-            f"The vault's key file {self.path} is missing: what the vault holds cannot be read. "
+        return KeyringError(self._unusable("is missing"))
+
+    def _unusable(self, why: str) -> str:
+        return (
+            f"The vault's key file {self.path} {why}: what the vault holds cannot be read. "
             "Restore the file, or give the kiosk a new state folder."
         )
 
     def _write(self, contents: _Contents) -> None:
-        replace_file(self.path, contents.to_bytes(), wipe_old=True)
+        replace_secret(self.path, contents.to_bytes())
 
     def generations(self) -> list[int]:
         """The numbers of the generations that exist, oldest first; more than one only during a shred."""

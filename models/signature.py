@@ -6,13 +6,13 @@ public half of the clinic's manifest key: the manifest itself comes with the sof
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from hardware.host.durable import write_whole
 from models.manifest import ModelsError, manifest_bytes
 
 CONTEXT = b"dermakiosk-models-manifest\0"
@@ -48,14 +48,9 @@ def sign_manifest(key_file: Path, state: Path) -> Path:
         raise SigningRefused(
             f"{key_file} is not the manifest key of the clinic that {state} belongs to: name that one."
         )
-    path, part = state / SIGNATURE, state / f".{SIGNATURE}.part"
+    path = state / SIGNATURE
     try:
-        with part.open("w") as file:
-            file.write(key.sign(CONTEXT + manifest_bytes()).hex() + "\n")
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, key.sign(CONTEXT + manifest_bytes()).hex() + "\n", 0o644)
     except OSError as error:
         raise SigningRefused(
             f"{path} cannot be written ({error.strerror}). Name a folder that you own."

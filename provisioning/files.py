@@ -1,18 +1,20 @@
-"""Files that matter: written whole or not at all, with the mode they need from their first byte."""
+"""The files of provisioning: what is written where, why it fails, who may change a folder."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PRIVATE = 0o600
-PUBLIC = 0o644
+from hardware.host.durable import PRIVATE, make_folder
+from hardware.host.durable import write_whole as write
 
+__all__ = ["PRIVATE", "PUBLIC", "FolderBusy", "PathFailed", "locked", "make_folder", "write"]
+
+PUBLIC = 0o644
 
 # The path is not one that can be used so; everything else is a failure of the machine.
 _WRONG_PATH = {
@@ -46,39 +48,6 @@ class FolderBusy(Exception):
     exit_status = 1
 
 
-def make_folder(path: Path) -> Path:
-    """The folder `path`; it, or any above it, is made with mode 0700 if it is new."""
-    for folder in (*reversed(path.parents), path):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return path
-
-
-def write(path: Path, data: bytes | str, mode: int) -> None:
-    """Replace `path` by `data` in one step; after a power loss there is the old file or the new one."""
-    content = data.encode() if isinstance(data, str) else data
-    try:
-        _replace(path, content, mode)
-    except OSError as error:
-        # Not the name of the temporary file, which nobody asked for.
-        error.filename = str(path)
-        raise
-    _sync_folder(path.parent)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Be the only process that changes `folder`, as far as others ask too; raises FolderBusy."""
@@ -88,13 +57,5 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise FolderBusy(f"Another command is changing {folder}: run this one again after it.") from error
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

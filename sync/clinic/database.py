@@ -156,6 +156,18 @@ def put(session: Session, row: Base) -> None:
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=values))
 
 
+def out_of_room(error: DBAPIError, url: URL) -> bool:
+    """Whether the database at `url` failed because its disk is full."""
+    if getattr(error.orig, "sqlstate", None) == "53100":  # PostgreSQL's disk_full
+        return True
+    said = str(error.orig)
+    if not isinstance(error.orig, sqlite3.Error) or said.startswith("database or disk is full"):
+        return isinstance(error.orig, sqlite3.Error)
+    # Where a file beside the database could not grow, SQLite says only that something failed.
+    vague = said.startswith(("disk I/O error", "unable to open database file"))
+    return vague and os.statvfs(os.path.dirname(url.database or "") or ".").f_bavail == 0
+
+
 def _insert(session: Session, row: Base) -> Any:
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     columns = [column.name for column in row.__table__.columns]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
+from hardware.host import sqlite
 from sync.wire.receipt import Receipt
 
 # waiting: has never left. sent: may have left. The rest is what the clinic said, or that it was discarded.
@@ -103,6 +104,7 @@ class Outbox:
     ) -> None:
         """Open the outbox, or make it (mode 0600). Raises OutboxError where the file is no outbox."""
         self.capacity = capacity
+        self._path = path
         self._now = now
         self._lock = threading.Lock()
         with contextlib.suppress(FileExistsError):
@@ -114,7 +116,7 @@ class Outbox:
             self._db.close()
             raise OutboxError(
                 "storage",
-                f"{path} cannot be read as an outbox ({error}): move it aside, its results stay sealed.",
+                f"The outbox {path} cannot be used: {sqlite.cause(error, path)}.",
             ) from error
 
     def _prepare(self) -> None:
@@ -269,16 +271,8 @@ class Outbox:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One durable change: on the disk when the block ends, or not made at all."""
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled it back already.
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with self._reading() as db, sqlite.transaction(db):
+            yield db
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -286,7 +280,9 @@ class Outbox:
             try:
                 yield self._db
             except sqlite3.Error as error:
-                raise OutboxError("storage", f"The outbox's disk does not take it ({error}).") from error
+                raise OutboxError(
+                    "storage", f"The outbox does not take it: {sqlite.cause(error, self._path)}."
+                ) from error
 
 
 def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+import structlog
 from flask import Flask, Response, g, render_template, request, session
 from flask_wtf.csrf import CSRFError, CSRFProtect
+from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
 from ..accounts import Accounts
-from ..database import Database, now
+from ..database import Database, now, out_of_room
+from ..durable import write_whole
+from ..errors import ClinicUsageError
 from . import words
 from .hosts import LOOPBACK, host_name
 from .views import pages
@@ -35,6 +38,18 @@ ERROR_PAGES = {
     405: ("That cannot be done here", "Please go back to the list of scans."),
     413: ("That was too much at once", "Please go back, and try again with less."),
 }
+NO_ROOM = (
+    "The disk of the clinic's computer is full",
+    "Nothing was lost, but nothing new can be written either, not even who signs in or reads a scan. "
+    "Ask whoever looks after the clinic's computers to make room on it, then try again.",
+)
+DATABASE_AWAY = (
+    "The clinic's records cannot be reached",
+    "Nothing was lost. Please try again in a minute.",
+)
+KEY_BYTES = 32
+
+log = structlog.get_logger()
 
 
 def make_app(
@@ -76,6 +91,7 @@ def make_app(
 
     @app.before_request
     def know_who() -> None:
+        g.account = None
         static = request.endpoint in ("static", "pages.healthz")
         g.account = None if static else app.config["ACCOUNTS"].who(session.get("token"))
 
@@ -93,6 +109,12 @@ def make_app(
         title = "This page had been open for too long"
         return _error_page(title, "Nothing was changed. Please go back, load the page again, and retry."), 400
 
+    @app.errorhandler(DBAPIError)
+    def database_failed(error: DBAPIError) -> tuple[str, int]:
+        full = out_of_room(error, database.engine.url)
+        log.error("database", full=full, why=type(error.orig).__name__)
+        return _error_page(*(NO_ROOM if full else DATABASE_AWAY)), 503
+
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> tuple[str, int]:
         code = error.code or 500
@@ -108,16 +130,21 @@ def _when(moment: datetime) -> str:
 
 
 def secret_key(state: Path) -> bytes:
-    """The key that signs cookies, made on first use."""
+    """The key that signs cookies, made on first use.
+
+    One that a crash left short is made anew: whoever was signed in signs in once more, and nothing else is
+    lost. Raises ClinicUsageError.
+    """
     path = state / "web" / "secret.key"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists() or path.stat().st_size != KEY_BYTES:
+            write_whole(path, secrets.token_bytes(KEY_BYTES))
         return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(32))
-    return path.read_bytes()
+    except OSError as error:
+        raise ClinicUsageError(
+            f"{path} cannot be used ({error.strerror}): make it, and room for it, this user's own."
+        ) from error
 
 
 def _error_page(title: str, text: str) -> str:

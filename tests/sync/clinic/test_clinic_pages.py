@@ -20,6 +20,7 @@ from sync.clinic.tables import Account, AuditEvent, WebSession
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Message, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
+from tests.support.full_disk import on_a_small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -291,6 +292,35 @@ def test_the_cookie_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
     key = secret_key(tmp_path)
     assert len(key) == 32 and secret_key(tmp_path) == key
     assert (tmp_path / "web" / "secret.key").stat().st_mode & 0o777 == 0o600
+    for short in (b"", b"x" * 7):
+        (tmp_path / "web" / "secret.key").write_bytes(short)
+        assert len(secret_key(tmp_path)) == 32
+
+
+FULL = """
+import uuid
+from sync.clinic.accounts import add_account
+from sync.clinic.database import Database
+from sync.clinic.pages.app import make_app
+from tests.sync.clinic.test_clinic_pages import sign_in
+database = Database.at(disk)
+database.migrate()
+password = add_account(database, "ann")
+site = make_app(database, b"k" * 32).test_client()
+fill()
+answer = sign_in(site, "ann", password)
+print(answer.status_code, answer.get_data(as_text=True).replace(chr(10), " "))
+(disk / "filler").unlink()
+print(sign_in(site, "ann", password).status_code)
+"""
+
+
+def test_a_full_disk_is_said_at_the_sign_in_and_is_over_when_there_is_room(tmp_path: Path) -> None:
+    while_full, after = on_a_small_disk(tmp_path, FULL, "4m").splitlines()[-2:]
+    assert while_full.startswith("503 ")
+    assert "disk of the clinic&#39;s computer is full" in while_full
+    assert "make room" in while_full
+    assert after == "302"
 
 
 @pytest.mark.parametrize(

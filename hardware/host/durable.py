@@ -1,0 +1,93 @@
+"""Durable files: written whole or not at all, private from their first byte, old secrets wiped."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+PRIVATE = 0o600
+
+
+def make_folder(folder: Path) -> Path:
+    """Make `folder` (mode 0700) with its parents, and return it."""
+    for each in (*reversed(folder.parents), folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable: a rename is not on disk before its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, data: bytes | str, mode: int = PRIVATE) -> None:
+    """Replace `path` by `data` in one step: after a power cut there is the old file or the new one, whole.
+
+    Raises OSError, which names `path`.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            _fill(handle, content, mode)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        # Not the name of the temporary file, which nobody asked for.
+        error.filename = str(path)
+        raise
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """`write_whole` (mode 0600), and the replaced file's own blocks are overwritten before this returns.
+
+    A process that dies in between leaves what `finish_wipe` completes. Flash storage may still keep older
+    copies of a block; only a key store in hardware can promise more. Raises OSError.
+    """
+    finish_wipe(path)
+    new, old = _beside(path)
+    _fill(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), data, PRIVATE)
+    if path.exists():
+        # By this name the old blocks are found again, whatever ends this process.
+        os.link(path, old)
+    os.replace(new, path)
+    sync_folder(path.parent)
+    finish_wipe(path)
+
+
+def finish_wipe(path: Path) -> None:
+    """Complete what a `replace_secret` of `path` that was ended half-way left undone. Raises OSError."""
+    new, old = _beside(path)
+    left = False
+    for rest in (new, old):
+        if not rest.exists():
+            continue
+        left = True
+        if not (path.exists() and rest.samefile(path)):  # else it was linked, and not yet replaced
+            with rest.open("r+b") as file:
+                file.write(bytes(os.fstat(file.fileno()).st_size))
+                file.flush()
+                os.fsync(file.fileno())
+        rest.unlink()
+    if left:
+        sync_folder(path.parent)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+
+
+def _fill(handle: int, content: bytes, mode: int) -> None:
+    with open(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())

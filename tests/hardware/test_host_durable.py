@@ -1,0 +1,87 @@
+"""Files that matter: whole or as they were, wherever the process ends, and old secrets wiped."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hardware.host.durable import finish_wipe, replace_secret, write_whole
+
+OLD, NEW = b"old secret " * 40, b"new secret " * 30
+
+
+def killed_before_step(number: int, work: Callable[[], object]) -> bool:
+    """Do `work` in a process that is killed before its nth step on the disk; False if it had fewer."""
+    child = os.fork()
+    if child == 0:
+        taken = 0
+
+        def counted(act: Callable[..., object]) -> Callable[..., object]:
+            def step(*arguments: object, **named: object) -> object:
+                nonlocal taken
+                taken += 1
+                if taken == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return act(*arguments, **named)
+
+            return step
+
+        for name in ("fsync", "link", "replace", "unlink", "fchmod"):
+            setattr(os, name, counted(getattr(os, name)))
+        pathlib.Path.unlink = counted(pathlib.Path.unlink)  # type: ignore[method-assign,assignment]
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_file_is_the_old_one_or_the_new_one_wherever_the_process_is_killed(tmp_path: Path) -> None:
+    path, step = tmp_path / "key", 1
+    path.write_bytes(OLD)
+    while killed_before_step(step, lambda: write_whole(path, NEW)):
+        assert path.read_bytes() in (OLD, NEW)
+        step += 1
+    assert step > 4
+    assert path.read_bytes() == NEW
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_replaced_secret_is_wiped_at_the_next_start_wherever_the_process_was_killed(tmp_path: Path) -> None:
+    step, wiped_late = 1, 0
+    while True:
+        path = tmp_path / str(step) / "key"
+        path.parent.mkdir()
+        path.write_bytes(OLD)
+        with path.open("rb") as old_blocks:
+            killed = killed_before_step(step, lambda path=path: replace_secret(path, NEW))
+            wiped_late += path.read_bytes() == NEW and any(old_blocks.read())
+            finish_wipe(path)
+            assert path.read_bytes() in (OLD, NEW)
+            if path.read_bytes() == NEW:
+                old_blocks.seek(0)
+                assert not any(old_blocks.read()), f"killed before step {step}, the old secret is still there"
+            assert [left.name for left in path.parent.iterdir()] == ["key"]
+        if not killed:
+            break
+        step += 1
+    assert wiped_late >= 1  # between rename and wipe a kill leaves the old secret
+
+
+def test_a_folder_that_takes_nothing_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "key"
+    path.write_bytes(OLD)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(path, NEW)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == OLD
+    assert [left.name for left in tmp_path.iterdir()] == ["key"]

@@ -1,0 +1,133 @@
+"""The kiosk's secrets: an empty or short one is said at the start, a destroyed one is gone whatever ended."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from kiosk_app.identity import NotEnrolled
+from kiosk_app.keyring import Keyring, KeyringError
+from kiosk_app.records import Records, RecordsFull
+from kiosk_app.sealer import Sealer
+from tests.hardware.test_host_durable import killed_before_step
+from tests.kiosk_app.test_kiosk_records import analysed
+from tests.support.full_disk import on_a_small_disk
+from tests.support.kiosk_bench import Bench
+from tests.support.visitor import Visitor
+
+
+def opened(app: Path) -> Records:
+    records = Records(app / "records.sqlite", Keyring(app / "vault.key"))
+    records.finish_rewrap()
+    return records
+
+
+def test_a_destroyed_key_is_gone_after_the_next_start_wherever_the_shredding_was_killed(
+    tmp_path: Path,
+) -> None:
+    step = 1
+    while True:
+        app = tmp_path / str(step)
+        records = Records(app / "records.sqlite", Keyring(app / "vault.key"))
+        gone, kept = analysed(records), analysed(records)
+        with (app / "vault.key").open("rb") as old_blocks:
+            old = old_blocks.read()
+            killed = killed_before_step(step, lambda records=records, gone=gone: records.forget(gone))
+            again = opened(app)
+            assert again.findings(kept) is not None
+            if again.scan(gone).state == "shredded":
+                old_blocks.seek(0)
+                assert not any(old_blocks.read()), f"killed before step {step}"
+                key = old.split(b'"1": "')[1][:64]
+                assert not any(key in path.read_bytes() for path in app.iterdir())
+            assert {path.name for path in app.iterdir()} <= {
+                *("vault.key", "vault.lock", "records.sqlite", "records.sqlite-wal", "records.sqlite-shm")
+            }
+        shutil.rmtree(app)
+        if not killed:
+            break
+        step += 1
+    assert step > 6
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1', b'{"generations": {"1": "00"}}'])
+def test_a_vault_key_that_a_crash_left_short_is_said_at_the_start(tmp_path: Path, content: bytes) -> None:
+    app = tmp_path / "app"
+    analysed(opened(app))
+    (app / "vault.key").write_bytes(content)
+    with pytest.raises(KeyringError, match=r"vault\.key .*(damaged|usable).* Restore the file"):
+        Keyring(app / "vault.key")
+    assert (app / "vault.key").read_bytes() == content
+
+
+def test_an_empty_vault_key_is_made_anew_where_nothing_was_kept_under_it(tmp_path: Path) -> None:
+    (tmp_path / "vault.key").touch()
+    assert Keyring(tmp_path / "vault.key").generations() == [1]
+
+
+@pytest.mark.parametrize("size", [0, 20])
+def test_a_short_signing_key_is_said_at_the_start(bench: Bench, size: int) -> None:
+    key = bench.state / "app" / "result.key"
+    key.write_bytes(key.read_bytes()[:size])
+    with pytest.raises(NotEnrolled, match="Enrol the kiosk again"):
+        Sealer(bench.state, "test", simulated=True)
+
+
+FULL = """
+from kiosk_app.keyring import Keyring
+from kiosk_app.records import Records, RecordsFull
+from sync.kiosk.outbox import Outbox, OutboxError
+from firmware.doses import DoseLedger, Dose, DoseRefused, Moment
+from uuid import uuid4
+records = Records(disk / "records.sqlite", Keyring(disk / "vault.key"))
+outbox = Outbox(disk / "outbox.sqlite")
+ledger = DoseLedger(disk / "doses.sqlite")
+scan = records.create({"a": "b"}, None)
+fill()
+def try_all():
+    try:
+        for _ in range(400):
+            records.note(scan, **{uuid4().hex: "x" * 500})
+    except RecordsFull as error:
+        print("records:", error)
+    try:
+        for _ in range(400):
+            outbox.put(uuid4(), "result", bytes(5000))
+    except OutboxError as error:
+        print("outbox:", error)
+    try:
+        for number in range(4000):
+            ledger.own_up(Dose(f"p{number}", "s", 1.0), Moment.now())
+    except DoseRefused as error:
+        print("doses:", error)
+try_all()
+(disk / "filler").unlink()
+records.note(scan, after=1)
+outbox.put(uuid4(), "result", bytes(5000))
+ledger.own_up(Dose("p", "s", 1.0), Moment.now())
+print("all go on")
+"""
+
+
+def test_every_store_of_the_kiosk_says_that_the_disk_is_full_and_goes_on_when_it_is_not(
+    tmp_path: Path,
+) -> None:
+    said = on_a_small_disk(tmp_path, FULL).splitlines()
+    assert [line.split(":")[0] for line in said] == ["records", "outbox", "doses", "all go on"]
+    assert all("the disk is full: make room" in line for line in said[:3])
+    assert "rollback" not in " ".join(said)
+
+
+def test_a_patient_at_a_full_disk_reads_what_to_do(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> UUID:
+        raise RecordsFull("The disk is full.")
+
+    visitor.walk_to("consent")
+    monkeypatch.setattr(bench.kiosk.records, "create", full)
+    page = visitor.tap()
+    assert (page.status, page.name, page.body["data-reason"]) == (503, "closed", "no_room")
