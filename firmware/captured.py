@@ -28,12 +28,14 @@ from firmware.memory import publish
 from firmware.sequence import PHASES, Sequence, SequenceFailed
 from firmware.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
+from hardware.host.unasked import Unasked
 
 PROTOCOL = 1
 _PREVIEW_LEVEL = 0.35
 _PREVIEW_SILENCE_S = 3.0
 _BEAT_S = 0.25
 _MAX_CLIENTS = 16
+_MAX_UNASKED = 6  # of one user; there are two
 _CAPTURE_BUDGET_S = 25.0
 _OPEN_S = 10.0
 # At the first opening a simulated patient is drawn, too.
@@ -95,6 +97,7 @@ class CaptureDaemon:
         self._calibration: Calibration | None = None
         self._turn = threading.Lock()
         self._places = threading.BoundedSemaphore(_MAX_CLIENTS)
+        self._unasked = Unasked(_MAX_UNASKED)
         self._stopping = threading.Event()
         self._state = "idle"
         self._last_fault: str | None = None
@@ -142,6 +145,7 @@ class CaptureDaemon:
                 if not self._places.acquire(blocking=False):
                     channel.close()
                     continue
+                self._unasked.add(channel.peer_uid(), channel)
                 threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
         finally:
             # Hanging up is what puts the lights off, whatever any thread is doing.
@@ -160,7 +164,10 @@ class CaptureDaemon:
             leaving.callback(self._places.release)
             leaving.enter_context(channel)
             leaving.enter_context(contextlib.suppress(ChannelError))
-            request, fds = channel.receive(5.0)
+            try:
+                request, fds = channel.receive(5.0)
+            finally:
+                self._unasked.has_asked(channel)
             close_all(fds)
             try:
                 answer, memory = self._answer(channel, request)

@@ -80,6 +80,11 @@ class Channel:
     def close(self) -> None:
         self._socket.close()
 
+    def hang_up(self) -> None:
+        """End the line, from any thread: whoever waits for a message here gets ChannelClosed."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float = 5.0) -> None:
         """Send `message`; the other side gets its own copies of `fds`. Raises ChannelError."""
         data = json.dumps(message, separators=(",", ":")).encode()

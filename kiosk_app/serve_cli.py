@@ -13,7 +13,6 @@ from uuid import UUID
 
 import click
 import structlog
-from waitress.server import create_server
 
 from firmware.capture_client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
@@ -34,6 +33,7 @@ from kiosk_app.socket_paths import check_socket_paths
 from kiosk_app.vault import Vault
 from models.signature import check_signature
 from sync.kiosk.client import OutboxClient
+from sync.web_server import make_web_server
 
 log = structlog.get_logger()
 STATE = click.option(
@@ -151,7 +151,7 @@ def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_
     with open_kiosk(profile, state, capture_user, outbox_user) as kiosk:
         kiosk.work.recover()
         try:
-            server = create_server(create_app(kiosk), host="127.0.0.1", port=port, threads=8, ident=None)
+            server = make_web_server(create_app(kiosk), "127.0.0.1", port, threads=8)
         except OSError as error:
             raise PortTaken(
                 f"Nothing can listen on 127.0.0.1:{port} ({error.strerror}). Choose another --port."

@@ -9,6 +9,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from hardware.host.peers import peer_uid
+from hardware.host.unasked import Unasked
 from sync.wire import topics
 from sync.wire.envelope import EnvelopeError, read_header
 
@@ -26,6 +28,8 @@ from .socket_frames import receive_frame, send_frame
 log = structlog.get_logger()
 
 REQUEST_SECONDS = 5.0
+# The application asks a few questions at once at most; each is answered in milliseconds.
+CONNECTIONS = 8
 # sockaddr_un.sun_path has 108 bytes, the last of them zero.
 MAX_PATH_BYTES = 107
 
@@ -41,7 +45,10 @@ class BadRequest(ValueError):
 
 
 class OutboxServer(socketserver.ThreadingUnixStreamServer):
-    """Answers one question a connection, to processes of `users` only."""
+    """Answers one question a connection, to processes of `users` only.
+
+    At most CONNECTIONS of one user may wait without having asked.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -55,6 +62,7 @@ class OutboxServer(socketserver.ThreadingUnixStreamServer):
         self.outbox = outbox
         self.agent = agent
         self._users = users
+        self._unasked = Unasked(CONNECTIONS)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The agent holds the lock on its state: a socket that is still there is a dead one's.
         path.unlink(missing_ok=True)
@@ -72,18 +80,43 @@ class OutboxServer(socketserver.ThreadingUnixStreamServer):
             return False
         return True
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        caller = _Caller(request)
+        self._unasked.add(peer_uid(request), caller)
+        super().process_request(request, caller)
+
+    def has_asked(self, caller: _Caller) -> None:
+        """The question of `caller` is here, or will not come."""
+        self._unasked.has_asked(caller)
+
+
+@dataclass(frozen=True, eq=False)
+class _Caller:
+    """Who has connected."""
+
+    connection: socket.socket
+
+    def hang_up(self) -> None:
+        # Its thread reads the end of the line, and goes.
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
 
 class _Question(socketserver.BaseRequestHandler):
     """One question, answered."""
 
     server: OutboxServer
     request: socket.socket
+    client_address: _Caller
 
     def handle(self) -> None:
         deadline = time.monotonic() + REQUEST_SECONDS
         try:
-            answer = self._answer(receive_frame(self.request, deadline))
-            send_frame(self.request, answer, deadline)
+            try:
+                question = receive_frame(self.request, deadline)
+            finally:
+                self.server.has_asked(self.client_address)
+            send_frame(self.request, self._answer(question), deadline)
         except OSError as error:
             log.warning("socket", problem=str(error))
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-import waitress
+
+from sync.web_server import make_web_server
 
 from ..database import Database
 from ..errors import ClinicUsageError
@@ -53,7 +54,7 @@ def serve_pages(
         else {}
     )
     try:
-        server = waitress.create_server(app, host=host, port=port, threads=THREADS, ident=None, **proxy)
+        server = make_web_server(app, host, port, THREADS, **proxy)
     except OSError as error:
         raise ClinicUsageError(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
     thread = threading.Thread(target=server.run, name="pages", daemon=True)

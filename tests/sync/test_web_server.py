@@ -1,0 +1,124 @@
+"""The web server of kiosk and clinic: clients that are slow, or many, keep nobody from an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import resource
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from sync import web_server
+from sync.web_server import CONNECTIONS, WebServer, make_web_server
+from tests.support.waiting import wait_until
+
+HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"
+
+
+def hello(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+    start("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+@contextmanager
+def serving(app: Any = hello, threads: int = 2) -> Iterator[WebServer]:
+    server = make_web_server(app, "127.0.0.1", 0, threads)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.task_dispatcher.shutdown()
+        for channel in list(server.active_channels.values()):
+            channel.will_close = True
+        server.close()
+
+
+def ask(server: WebServer) -> bytes:
+    """One whole request, as a browser sends it."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.effective_port), timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        return connection.getresponse().read()
+
+
+@contextmanager
+def half_sent(server: WebServer, number: int, said: bytes = HALF) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as closing:
+        sockets = []
+        for _ in range(number):
+            one = socket.create_connection(("127.0.0.1", int(server.effective_port)), timeout=20)
+            closing.enter_context(one)
+            with contextlib.suppress(OSError):
+                one.sendall(said)
+            sockets.append(one)
+        yield sockets
+
+
+@pytest.mark.parametrize("said", [HALF, b"", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"])
+@pytest.mark.parametrize("number", [120, 500])
+def test_a_whole_request_is_answered_beside_any_number_of_half_sent_ones(number: int, said: bytes) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with serving() as server, half_sent(server, number, said):
+            for _ in range(5):
+                assert ask(server) == b"hello"
+            assert len(server.active_channels) <= CONNECTIONS + 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_whoever_drips_a_request_is_cut_off_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "ASK_SECONDS", 1.0)
+    with serving() as server, half_sent(server, 3) as slow:
+        wait_until(lambda: len(server.active_channels) == 3, "three connections")
+
+        def all_cut_off() -> bool:
+            for one in slow:
+                with contextlib.suppress(OSError):
+                    one.sendall(b"x")
+            return not server.active_channels
+
+        wait_until(all_cut_off, "no connection left")
+        assert ask(server) == b"hello"
+
+
+def test_a_browser_keeps_its_connection_for_the_next_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "ASK_SECONDS", 0.0)
+    with serving() as server:
+        connection = http.client.HTTPConnection("127.0.0.1", int(server.effective_port), timeout=20)
+        with contextlib.closing(connection):
+            for _ in range(3):
+                connection.request("GET", "/")
+                assert connection.getresponse().read() == b"hello"
+                turned = threading.Event()
+                server.on_turn = turned.set
+                assert turned.wait(20)
+            assert len(server.active_channels) == 1
+
+
+def test_a_request_that_is_worked_on_is_never_cut_off_and_its_time_is_known() -> None:
+    going, go_on = threading.Event(), threading.Event()
+
+    def slow(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        going.set()
+        go_on.wait(20)
+        return hello(environ, start)
+
+    with serving(slow) as server:
+        answers: list[bytes] = []
+        asking = threading.Thread(target=lambda: answers.append(ask(server)))
+        asking.start()
+        assert going.wait(20)
+        assert server.longest_service() > 0
+        with half_sent(server, CONNECTIONS + 20):
+            go_on.set()
+            asking.join(20)
+        assert answers == [b"hello"]
+        assert server.longest_service() == 0
