@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 from pathlib import Path
 
 from . import files
@@ -34,8 +35,7 @@ topic read clinic/#
 CONFIGURATION = """\
 # The clinic's broker: MQTT 5 over TLS 1.3, every client with a certificate of the clinic's authority.
 per_listener_settings false
-user {user}
-
+{user}
 listener {port} {address}
 tls_version tlsv1.3
 cafile {folder}/ca.crt
@@ -98,15 +98,25 @@ def write_broker(
     files.write(folder / "server.key", key, files.PRIVATE)
     files.write(folder / "server.crt", certificate, files.PUBLIC)
     files.write(folder / "ca.crt", root, files.PUBLIC)
-    # Mosquitto drops from root to this user; the broker runs as whoever owns its folder.
     configuration = CONFIGURATION.format(
         folder=folder,
         port=port,
         address=address,
-        user=getpass.getuser(),
+        user=_runs_as(),
         connections=max_connections,
         packet=MAX_PACKET_BYTES,
     )
     files.write(folder / "acl", access_list(), files.PRIVATE)
     files.write(folder / "mosquitto.conf", configuration, files.PRIVATE)
     return folder / "mosquitto.conf"
+
+
+def _runs_as() -> str:
+    """Mosquitto, started by root, drops to this user: the one whose folder it is, whatever LOGNAME says.
+
+    No line for a user id without an account: mosquitto asks for a name only where root starts it.
+    """
+    try:
+        return f"user {pwd.getpwuid(os.geteuid()).pw_name}\n"
+    except KeyError:
+        return ""

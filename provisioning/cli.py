@@ -12,9 +12,25 @@ import click
 from provisioning.authority import LOOPBACK, Authority
 from provisioning.enrol import enrol as enrol_kiosk
 from provisioning.files import PathFailed
+from provisioning.hosts import HostRefused, read_host
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 PORT = click.IntRange(1, 65_535)
+
+
+class _Host(click.ParamType):
+    """A name or an IP address."""
+
+    name = "host"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return read_host(value)
+        except HostRefused as error:
+            self.fail(str(error), param, ctx)
+
+
+HOST = _Host()
 
 state_option = click.option(
     "--state", type=FOLDER, envvar="DERMAKIOSK_STATE", required=True, help="The authority's folder."
@@ -65,10 +81,13 @@ def authority(state: Path, clinic: str) -> None:
 @state_option
 @click.option("--out", type=FOLDER, required=True, help="The broker's folder.")
 @click.option("--port", type=PORT, default=8883, show_default=True, help="The port it listens on.")
-@click.option("--listen", default="127.0.0.1", show_default=True, help="The address it listens on.")
+@click.option(
+    "--listen", type=HOST, default="127.0.0.1", show_default=True, help="The address it listens on."
+)
 @click.option(
     "--host",
     "hosts",
+    type=HOST,
     multiple=True,
     help="A name or address for its certificate; the first is what clients are told (default: loopback).",
 )
@@ -110,7 +129,9 @@ def opener(state: Path, out: Path) -> None:
     help="The kiosk's board profile.",
 )
 @click.option("--name", default="kiosk", show_default=True, help="What people call it, or where it stands.")
-@click.option("--broker-host", help="Where the kiosk finds the broker (default: what the authority knows).")
+@click.option(
+    "--broker-host", type=HOST, help="Where the kiosk finds the broker (default: what the authority knows)."
+)
 @click.option("--broker-port", type=PORT, help="The broker's port (default: what the authority knows).")
 @json_option
 def enrol(

@@ -2,11 +2,23 @@
 # Installs what the checkout needs: Debian packages, the virtual environment .venv, the face networks.
 # Usage: provisioning/setup.sh run|test   ("test" adds a browser and a database server)
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")/.."
 what=${1:-run}
+# Whatever this person's shell or pip.conf says: everything goes into .venv, and nothing else is looked at there.
+unset PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN
+export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'Error: %s\n' "$*" >&2; exit 1; }
+
+# A 64-bit kernel may run 32-bit programs (Raspberry Pi OS does): what counts is what the programs are.
+[ "$(getconf LONG_BIT)" = 64 ] ||
+  fail "this system is 32-bit, and the networks' engines exist for 64-bit only: write the 64-bit image of Raspberry Pi OS onto the card, then run make again."
+case $(uname -m) in
+  x86_64 | aarch64) ;;
+  *) fail "this computer is a $(uname -m), and the networks' engines exist for x86_64 and aarch64 only: use a Raspberry Pi 4 or 5, a Jetson or a PC." ;;
+esac
 
 # Each Debian package beside a path that it brings; only what is missing gets installed.
 packages=(
@@ -54,10 +66,15 @@ elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3
   fail "$python cannot make virtual environments: install the venv package that belongs to it, then run make again."
 
 # The environment is rebuilt when its recipe changes: the requirements or the interpreter.
-recipe=$({ cat setup.cfg pyproject.toml; "$python" -VV; pwd; } | sha256sum | cut -d' ' -f1)
-if [ "$(cat .venv/recipe 2>/dev/null)" != "$recipe" ]; then
+# An environment of another Python, or of another place (its commands name their own path), is made anew.
+home=$({ "$python" -VV; pwd; } | sha256sum | cut -d' ' -f1)
+recipe=$({ cat setup.cfg pyproject.toml; echo "$home"; } | sha256sum | cut -d' ' -f1)
+if [ "$(cat .venv/recipe 2>/dev/null)" != "$recipe" ] || ! .venv/bin/python -c '' 2>/dev/null; then
   say "Making the virtual environment .venv with $("$python" -V) (a few minutes the first time)"
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  if [ "$(cat .venv/home 2>/dev/null)" != "$home" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+    "$python" -m venv --clear .venv || fail "$python could not make .venv: the lines above say why."
+    echo "$home" >.venv/home
+  fi
   .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[demo,test]' ||
     fail "pip could not install the Python packages: the lines above say which; check the network, then run make again."
   echo "$recipe" >.venv/recipe

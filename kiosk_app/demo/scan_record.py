@@ -72,7 +72,7 @@ def clinic_record(clinic: Path, scan: UUID) -> tuple[str, dict[str, float]] | No
 
     `deliver` is from the sealing on the kiosk to the storing at the clinic, `open` from there to the record.
     """
-    address = f"file:{clinic / 'clinic.sqlite'}?mode=ro"
+    address = f"{(clinic / 'clinic.sqlite').absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
         row = database.execute(_RECORD, (scan.hex,)).fetchone()
     return (str(UUID(row[0])), {"deliver": row[1], "open": row[2]}) if row else None

@@ -82,7 +82,9 @@ class Database:
         from alembic.config import Config
 
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        # Alembic's options are a configparser's, in which a path's own % has to be doubled.
+        migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")
+        config.set_main_option("script_location", migrations)
         try:
             with self._write_connection() as connection, connection.begin():
                 config.attributes["connection"] = connection

@@ -36,7 +36,7 @@ class RunningSystem:
         start_all(self.supervisor, list(self.parts.values()))
 
     def clinic_rows(self, query: str) -> list[tuple]:
-        uri = f"file:{self.system.clinic / 'clinic.sqlite'}?mode=ro"
+        uri = f"{(self.system.clinic / 'clinic.sqlite').as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
             return database.execute(query).fetchall()
 

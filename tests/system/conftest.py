@@ -34,7 +34,7 @@ class FinishedScan:
 
 @pytest.fixture(scope="session")
 def finished_scan(tmp_path_factory: pytest.TempPathFactory) -> FinishedScan:
-    folder = tmp_path_factory.mktemp("once") / "out"
+    folder = tmp_path_factory.mktemp("once") / "a 1%20#é?"  # what a path may hold
     done = dermakiosk("demo", "--once", "--out", folder)
     assert done.returncode == 0, done.stderr
     return FinishedScan(folder, json.loads(done.stdout.splitlines()[-1]))

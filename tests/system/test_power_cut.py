@@ -79,7 +79,7 @@ MOMENTS: dict[str, Moment] = {
 
 def doses(running: RunningSystem) -> tuple[int, float]:
     """How many UV pulses the ledger has, and their J/m²."""
-    uri = f"file:{running.system.kiosk / 'light' / 'doses.sqlite'}?mode=ro"
+    uri = f"{(running.system.kiosk / 'light' / 'doses.sqlite').as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=10)) as ledger:
         count, total = ledger.execute("SELECT count(*), coalesce(sum(dose_j_m2), 0) FROM pulses").fetchone()
     return int(count), float(total)

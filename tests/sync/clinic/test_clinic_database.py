@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from pathlib import Path
@@ -28,6 +29,16 @@ def test_the_migrations_make_exactly_the_schema_of_the_code(database: Database) 
 def test_migrating_again_changes_nothing(database: Database) -> None:
     assert database.migrate() == database.migrate()
     database.require_current()
+
+
+def test_a_checkout_with_a_percent_sign_in_its_path_can_migrate(
+    empty_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = inspect.getmodule(Database)
+    assert module is not None
+    (tmp_path / "100 % #1").symlink_to(Path(str(module.__file__)).parent)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "100 % #1" / "database.py"))
+    assert empty_database.migrate() == REVISION
 
 
 def test_an_empty_database_is_refused_with_the_command_that_mends_it(empty_database: Database) -> None:
