@@ -52,7 +52,7 @@ class Courier:
         except OutboxRefused as refusal:
             if refusal.code in NEVER:
                 log.error("outbox_refused", message=str(message.id), code=refusal.code)
-                self._records.settle(message, states.QUARANTINED)
+                self._records.settle(message, states.UNDELIVERABLE)
                 return
             raise
         after = states.HANDED_OVER if message.kind == "result" else None
@@ -68,10 +68,15 @@ class Courier:
         elif said == "quarantined":
             self._records.settle(message, states.QUARANTINED)
             log.warning("quarantined", scan=str(message.scan), message=str(message.id))
-        elif said == "reseal":
+        elif said in ("reseal", "discarded"):
             # Sealed to a key that the clinic has retired: sealed again, with a new id, by the next round.
-            self._records.settle(message, states.RESEAL, states.ANALYSED)
-            log.warning("reseal", scan=str(message.scan), message=str(message.id))
+            # The outbox forgets it first, so that a crash between the two is found as "discarded".
+            self._outbox.discard(message.id)
+            if message.kind == "withdraw":
+                self._records.withdraw_again(message)
+            else:
+                self._records.settle(message, states.RESEAL, states.ANALYSED)
+            log.warning("reseal", scan=str(message.scan), message=str(message.id), kind=message.kind)
 
     def _discard(self, message: Message) -> None:
         """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic."""
@@ -81,13 +86,14 @@ class Courier:
         else:
             scan = self._records.scan(message.scan)
             reason = "staff" if scan.reason == "staff" else "patient"
+            carriers = self._records.carriers(scan.id)
             try:
                 self._records.add_message(
                     scan.id,
                     "withdraw",
                     self._sealer.epoch,
                     lambda id_, sequence: self._sealer.seal_withdraw(
-                        id_, sequence, scan=scan.id, reason=reason
+                        id_, sequence, scan=scan.id, reason=reason, messages=carriers
                     ),
                 )
             except SealerError as error:

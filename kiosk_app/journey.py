@@ -167,6 +167,8 @@ class Session:
     reference: str | None = None
     consent: ConsentStamp | None = None
     scan: UUID | None = None
+    # The scan whose way to the clinic the last page tells of, when the patient is forgotten already.
+    told_of: UUID | None = None
     uv_screened: bool = False
     progress: Progress = field(default_factory=Progress)
     touched: float = 0.0
@@ -229,7 +231,7 @@ class Session:
             if state is State.LANGUAGE:
                 self.language, self.text_size = "en", 100
             self.state = state
-            self.reference = self.consent = self.scan = None
+            self.reference = self.consent = self.scan = self.told_of = None
             self.uv_screened = False
             self.progress = Progress()
             self.touch()

@@ -13,6 +13,7 @@ from firmware.capture_client import CaptureClient, CaptureFault
 from kiosk_app.analyst import AnalysisFailed
 from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
+from kiosk_app.delivery import Delivery, delivery
 from kiosk_app.journey import Session, State
 from kiosk_app.keyring import KeyringError
 from kiosk_app.records import Records, RecordsError
@@ -87,7 +88,11 @@ class Kiosk:
 
     def shred(self, scan: UUID) -> Shredded:
         """Destroy everything kept of one scan, since its patient wants that."""
-        return shred(scan, self.records, self.vault, self.courier, by="patient")
+        return shred(scan, self.records, self.vault, self.courier, self.outbox, by="patient")
+
+    def delivery(self, scan: UUID) -> Delivery:
+        """What is known of a scan's way to the clinic."""
+        return delivery(scan, self.records, self.outbox)
 
     def _leave(self, session: Session) -> None:
         """The patient goes: the light of the preview goes off, a scan without pictures is abandoned."""

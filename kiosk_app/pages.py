@@ -185,6 +185,14 @@ def _result_facts(session: Session) -> dict[str, Any]:
     return result_facts(session)
 
 
+def _last_facts(session: Session) -> dict[str, Any]:
+    kiosk, scan = the_kiosk(), session.told_of
+    return {
+        "delivery": kiosk.delivery(scan).value if scan else None,
+        "deliveries": sentences.deliveries(kiosk.clinic),
+    }
+
+
 def _spot_facts(session: Session) -> dict[str, Any]:
     from kiosk_app.spot_pages import facts
 
@@ -199,6 +207,8 @@ _facts: dict[State, Callable[[Session], dict[str, Any]]] = {
     State.CLOSE_UP: _spot_facts,
     State.CLOSE_UP_AGAIN: _spot_facts,
     State.RESULT: _result_facts,
+    State.DONE: _last_facts,
+    State.DELETED: _last_facts,
 }
 
 
@@ -287,8 +297,9 @@ def delete() -> Response:
 def _end(session: Session, event: str) -> Response:
     with session.lock:
         state, language, size = session.move(event), session.language, session.text_size
+        scan = session.scan
         the_kiosk().sessions.leave(session, state)
-        session.language, session.text_size = language, size
+        session.language, session.text_size, session.told_of = language, size, scan
     return page_of(session)
 
 
@@ -375,7 +386,7 @@ def register_errors(app: Flask) -> None:
     @app.errorhandler(NoSession)
     @app.errorhandler(CSRFError)
     def started_again(_error: Exception) -> tuple[Response | str, int]:
-        if request.path in ("/preview", "/close_up/preview", "/scan/progress", "/touch"):
+        if request.path in ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch"):
             return jsonify(next=url_for("pages.start")), 410
         return render("restarted", 410)
 

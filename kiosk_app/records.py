@@ -29,6 +29,7 @@ GONE = (REFUSED, ABANDONED, SHREDDED)
 WAITING, SUBMITTED, QUARANTINED, RESEAL = "sealed", "submitted", "quarantined", "reseal"
 DISCARDING, DISCARDING_UNSENT = "discarding", "discarding_unsent"
 DISCARDED, WITHDRAWN = "discarded", "withdrawn"
+UNDELIVERABLE = "undeliverable"  # the outbox will never take it: it has not left this kiosk
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scans (
@@ -290,8 +291,21 @@ class Records:
 
     def superseded(self, scan: UUID) -> UUID | None:
         """The last message of a scan that the clinic asked to have sealed again."""
-        resealed = [m.id for m in self.messages(RESEAL) if m.scan == scan]
+        resealed = [m.id for m in self.messages(RESEAL) if (m.scan, m.kind) == (scan, "result")]
         return resealed[-1] if resealed else None
+
+    def carriers(self, scan: UUID) -> list[UUID]:
+        """Every message that carried the result of a scan, the ones sealed again included."""
+        return [message.id for message in self.messages() if (message.scan, message.kind) == (scan, "result")]
+
+    def withdraw_again(self, message: Message) -> None:
+        """The clinic cannot read this withdrawal: the scan's result is to be withdrawn once more."""
+        with self._transaction() as db:
+            db.execute("UPDATE messages SET state = ? WHERE id = ?", (RESEAL, str(message.id)))
+            db.execute(
+                "UPDATE messages SET state = ? WHERE scan = ? AND kind = 'result' AND state = ?",
+                (DISCARDING, str(message.scan), WITHDRAWN),
+            )
 
     def settle(self, message: Message, state: str, scan_state: str | None = None) -> None:
         """Note what became of a message; its envelope goes, since the outbox has it or nobody may.
@@ -325,10 +339,10 @@ class Records:
                     (state, reason, str(scan)),
                 )
                 db.execute(
-                    "UPDATE messages SET state = CASE state WHEN ? THEN ? ELSE ? END, envelope = NULL"
-                    " WHERE scan = ? AND kind = 'result' AND state IN (?, ?, ?, ?)",
-                    (WAITING, DISCARDING_UNSENT, DISCARDING, str(scan))
-                    + (WAITING, SUBMITTED, STORED, QUARANTINED),
+                    "UPDATE messages SET state = CASE WHEN state IN (?, ?) THEN ? ELSE ? END, envelope = NULL"
+                    " WHERE scan = ? AND kind = 'result' AND state IN (?, ?, ?, ?, ?)",
+                    (WAITING, UNDELIVERABLE, DISCARDING_UNSENT, DISCARDING, str(scan))
+                    + (WAITING, UNDELIVERABLE, SUBMITTED, STORED, QUARANTINED),
                 )
                 self._rewrap(db)
             self._checkpoint()

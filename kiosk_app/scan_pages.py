@@ -77,8 +77,17 @@ def result_facts(session: Session) -> dict[str, object]:
         "uv_left_out": sentences.UV_LEFT_OUT.get(missing.get("uv365")),
         "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
         "spots": len(findings.get("spots", ())),
-        "sent": kiosk.records.scan(scan).state in ("handed_over", "stored"),
+        "delivery": kiosk.delivery(scan).value,
+        "deliveries": sentences.deliveries(kiosk.clinic),
     }
+
+
+@blueprint.get("/delivery")
+def delivery() -> Response:
+    """What is known by now of the scan's way to the clinic, for a page that tells of it."""
+    session = the_session()
+    scan = session.scan or session.told_of
+    return jsonify(delivery=the_kiosk().delivery(scan).value if scan else None)
 
 
 @blueprint.get("/result/<name>.png")

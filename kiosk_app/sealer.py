@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import EnvelopeError, Header, seal
 from sync.wire.findings import Findings
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
-from sync.wire.messages import Consent, Message, Withdraw, result_kind
+from sync.wire.messages import MOST_NAMED, Consent, Message, WithdrawMessages, result_kind
 from sync.wire.statement import StatementError
 
 
@@ -75,9 +76,12 @@ class Sealer:
             raise SealerError(f"The result does not follow its schema, at: {', '.join(places)}.") from None
         return self._seal(message, message_id, sequence)
 
-    def seal_withdraw(self, message_id: UUID, sequence: int, *, scan: UUID, reason: str) -> bytes:
-        """The envelope that tells the clinic to set a scan's result aside. Raises SealerError."""
-        message = Withdraw.model_validate({"scan": scan, "at": datetime.now(timezone.utc), "reason": reason})
+    def seal_withdraw(
+        self, message_id: UUID, sequence: int, *, scan: UUID, reason: str, messages: Sequence[UUID]
+    ) -> bytes:
+        """The envelope that has the clinic erase a scan, which `messages` carried. Raises SealerError."""
+        facts = {"scan": scan, "at": datetime.now(timezone.utc), "reason": reason}
+        message = WithdrawMessages.model_validate(facts | {"messages": tuple(messages)[-MOST_NAMED:]})
         return self._seal(message, message_id, sequence)
 
     def _clinic_keys(self) -> ClinicKeys:

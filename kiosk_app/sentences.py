@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 
+from kiosk_app.delivery import Delivery
+
 # By the guidance codes of the preview. Left and right are the patient's own.
 GUIDANCE: dict[str, LazyString] = {
     "no_face": _("Please look into the camera"),
@@ -48,6 +50,36 @@ OVERLAYS: dict[str, LazyString] = {
     "spots": _("Darker spots"),
     # Of a patient's words none names a disease.
     "acne": _("Blemishes"),
+}
+
+# What is known of the measurements' way to the clinic; the page says no more than that.
+DELIVERIES: dict[Delivery, LazyString] = {
+    Delivery.KEPT: _(
+        "Your measurements are kept safe in this kiosk until %(clinic)s confirms that it has them."
+    ),
+    Delivery.WAITING: _(
+        "Your measurements are kept safe in this kiosk. They go to %(clinic)s as soon as the connection is"
+        " back."
+    ),
+    Delivery.UNDER_WAY: _("Your measurements are on their way to %(clinic)s."),
+    Delivery.RECEIVED: _("Your measurements have reached %(clinic)s."),
+    Delivery.HELD: _(
+        "Your measurements have reached %(clinic)s, where someone has to look at the message first."
+        " Please tell someone at the desk."
+    ),
+    Delivery.NOTHING_SENT: _("Nothing of it had been sent to %(clinic)s."),
+    Delivery.UNTOLD: _(
+        "Your measurements may have reached %(clinic)s already. It could not be told yet to erase them;"
+        " this kiosk tells it as soon as it can."
+    ),
+    Delivery.TELLING: _(
+        "Your measurements may have reached %(clinic)s already. It is being told now to erase them."
+    ),
+    Delivery.TOLD: _("%(clinic)s has confirmed that it knows, and erases the measurements that it was sent."),
+    Delivery.TOLD_HELD: _(
+        "%(clinic)s knows that it has to erase your measurements, but someone there has to see to it."
+        " Please tell someone at the desk."
+    ),
 }
 
 
@@ -165,6 +197,11 @@ TROUBLES: dict[str, Trouble] = {
     "deadline": _CAMERA,
     "no_consent": _CAMERA,
 }
+
+
+def deliveries(clinic: str) -> dict[str, str]:
+    """Every sentence about the way to the clinic, by its code."""
+    return {known.value: str(sentence) % {"clinic": clinic} for known, sentence in DELIVERIES.items()}
 
 
 def trouble(reason: str | None) -> Trouble:

@@ -21,6 +21,7 @@ from kiosk_app.analyst import Analyst
 from kiosk_app.app import create_app
 from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
+from kiosk_app.delivery import Delivery
 from kiosk_app.identity import Identity
 from kiosk_app.keyring import Keyring
 from kiosk_app.kiosk import Kiosk
@@ -51,6 +52,16 @@ BOARD = click.option(
 )
 _SERVER = "User (name or id) whose process may be the"
 _ELSE = "(default: our own, or who owns its state)."
+
+# What `shred` says of the clinic: what is known at that moment. The same command, later, says it anew.
+CLINIC_KNOWS = {
+    Delivery.NOTHING_SENT: "Nothing of it had been sent to the clinic.",
+    Delivery.UNTOLD: "Its result may have been sent, and the clinic could not be told yet to erase it: the"
+    " kiosk does that once 'dermakiosk serve' and 'dermakiosk sync run' are running and connected.",
+    Delivery.TELLING: "Its result may have reached the clinic; the word to erase it there is on its way.",
+    Delivery.TOLD: "Its result may have reached the clinic, which has confirmed the word to erase it.",
+    Delivery.TOLD_HELD: "The clinic has the word to erase it, but in quarantine: a person must see to it.",
+}
 
 
 class PortTaken(Exception):
@@ -179,17 +190,10 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     sealer = Sealer(state, board="unused", simulated=False)
     records, vault = _open_storage(state / "app")
-    courier = Courier(records, OutboxClient(state / "run" / "outbox.sock"), sealer)
-    gone = destroy(scan, records, vault, courier, by="staff")
+    outbox = OutboxClient(state / "run" / "outbox.sock")
+    gone = destroy(scan, records, vault, Courier(records, outbox, sealer), outbox, by="staff")
     click.echo(_what_is_gone(scan, gone))
-    click.echo(
-        {
-            "none": "Nothing had been sealed for the clinic.",
-            "discarded": "Its result had not been sent; it was taken out of the outbox.",
-            "withdrawn": "Its result had been sent; the clinic is told to set it aside.",
-            "pending": "The outbox cannot be reached now; its result goes when it is back.",
-        }[gone.result]
-    )
+    click.echo(CLINIC_KNOWS[gone.clinic])
     click.echo("Flash may keep old blocks for a while; without the destroyed key nobody can read them.")
 
 

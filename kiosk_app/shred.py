@@ -9,8 +9,10 @@ import structlog
 
 from kiosk_app import records as states
 from kiosk_app.courier import Courier
+from kiosk_app.delivery import Delivery, delivery
 from kiosk_app.records import Records
 from kiosk_app.vault import Vault
+from sync.kiosk.client import OutboxClient
 
 log = structlog.get_logger()
 
@@ -19,16 +21,18 @@ log = structlog.get_logger()
 class Shredded:
     """What this shredding destroyed; `before` says that the scan's key had been destroyed already.
 
-    `result`, of what was sealed: none, discarded, withdrawn, pending.
+    `clinic` is what was known right after of what had been sent.
     """
 
     items: list[str]
     findings: int
-    result: str
+    clinic: Delivery
     before: bool
 
 
-def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str) -> Shredded:
+def shred(
+    scan: UUID, records: Records, vault: Vault, courier: Courier, outbox: OutboxClient, by: str
+) -> Shredded:
     """Destroy the scan here, then take its result out of the outbox or withdraw it at the clinic.
 
     `by` is who wants it: "patient" or "staff".
@@ -40,11 +44,7 @@ def shred(scan: UUID, records: Records, vault: Vault, courier: Courier, by: str)
         records.forget(scan, states.SHREDDED, by)
     items = vault.destroy(scan)
     courier.run_once()
-    message = records.message_of(scan)
-    if message is None:
-        result = "none"
-    else:
-        result = message.state if message.state in (states.DISCARDED, states.WITHDRAWN) else "pending"
-    log.info("scan", scan=str(scan), state=states.SHREDDED, items=len(items), result=result)
+    clinic = delivery(scan, records, outbox)
+    log.info("scan", scan=str(scan), state=states.SHREDDED, items=len(items), clinic=clinic.value)
     findings = 0 if before else int(row.figures.get("findings", 0))
-    return Shredded(items=items, findings=findings, result=result, before=before)
+    return Shredded(items=items, findings=findings, clinic=clinic, before=before)

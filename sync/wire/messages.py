@@ -13,6 +13,9 @@ from .findings import Findings
 Reference = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
 
+# So many messages does a withdrawal name at most; a scan is sealed again once in a key's lifetime.
+MOST_NAMED = 64
+
 
 class UnknownSchema(ValueError):
     """A message of a type or version that this software does not know: keep it for one that does."""
@@ -109,7 +112,7 @@ class WithdrawMessages(Withdraw):
     VERSION: ClassVar[int] = 2
 
     schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
-    messages: Annotated[tuple[UUID, ...], Field(max_length=64)]
+    messages: Annotated[tuple[UUID, ...], Field(max_length=MOST_NAMED)]
 
 
 class ReminderDue(_Message):

@@ -13,11 +13,12 @@ from firmware.capture_client import CaptureFault
 from firmware.stamps import ConsentStamp, UvAllowance
 from kiosk_app import records as states
 from kiosk_app.analyst import AnalysisFailed
+from kiosk_app.delivery import Delivery
 from kiosk_app.journey import Progress
 from kiosk_app.keyring import KeyGone
 from kiosk_app.shred import shred
 from kiosk_app.vault import VaultError, VaultFull
-from sync.wire.messages import Result, Withdraw
+from sync.wire.messages import Result, WithdrawMessages
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
 
@@ -295,18 +296,18 @@ def test_an_old_key_set_does_not_come_back(bench: Bench) -> None:
     assert state_of(bench, second) == states.HANDED_OVER
 
 
-def shred_it(bench: Bench, scan: UUID) -> str:
+def shred_it(bench: Bench, scan: UUID) -> Delivery:
     kiosk = bench.kiosk
-    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier, by="staff").result
+    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier, bench.outbox, by="staff").clinic  # type: ignore[arg-type]
 
 
 def test_shredding_an_unsent_scan_takes_it_out_of_the_outbox(bench: Bench) -> None:
     scan = consented(bench)
     do(bench, scan)
-    assert shred_it(bench, scan) == "discarded"
+    assert shred_it(bench, scan) is Delivery.NOTHING_SENT
     assert state_of(bench, scan) == states.SHREDDED
     assert nothing_is_kept(bench, scan)
-    assert shred_it(bench, scan) == "discarded"  # again changes nothing
+    assert shred_it(bench, scan) is Delivery.NOTHING_SENT  # again changes nothing
 
 
 @pytest.mark.parametrize("said", ["sent", "stored", "unknown"])
@@ -317,24 +318,25 @@ def test_shredding_a_sent_scan_withdraws_it_once(bench: Bench, said: str) -> Non
     bench.outbox.states[first] = said
     if said == "unknown":
         del bench.outbox.states[first]
-    assert shred_it(bench, scan) == "withdrawn"
-    assert shred_it(bench, scan) == "withdrawn"
+    assert shred_it(bench, scan) is Delivery.TELLING
+    assert shred_it(bench, scan) is Delivery.TELLING
     ((kind, envelope),) = (sent for known, sent in bench.outbox.submitted.items() if known != first)
     message = bench.clinic.open(envelope)
     assert kind == "withdraw"
-    assert isinstance(message, Withdraw)
-    assert (message.scan, message.reason) == (scan, "staff")
+    assert isinstance(message, WithdrawMessages)
+    assert (message.scan, message.reason, message.messages) == (scan, "staff", (first,))
 
 
 def test_shredding_without_an_outbox_is_finished_later(bench: Bench) -> None:
     scan = consented(bench)
     do(bench, scan)
     bench.outbox.there = False
-    assert shred_it(bench, scan) == "pending"
+    assert shred_it(bench, scan) is Delivery.UNTOLD
     assert bench.kiosk.vault.items(scan) == []
     bench.outbox.there = True
     bench.again().courier.run_once()
     assert not bench.outbox.submitted
+    assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
 
 
 def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:

@@ -195,6 +195,7 @@ class FakeOutbox:
     def __init__(self) -> None:
         self.there = True
         self.fill = 0.0
+        self.connected = True
         self.submitted: dict[UUID, tuple[str, bytes]] = {}
         self.states: dict[UUID, str] = {}
 
@@ -218,7 +219,7 @@ class FakeOutbox:
 
     def status(self) -> dict[str, Any]:
         self._check()
-        return {"fill": self.fill}
+        return {"fill": self.fill, "connected": self.connected}
 
 
 class FakeAnalyst:
