@@ -6,14 +6,13 @@ import hashlib
 import re
 import secrets
 import threading
-import time
-from collections import OrderedDict
 from datetime import timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
 from sqlalchemy import ColumnElement, delete, or_
 
+from . import throttle
 from .audit import note
 from .database import Database, insert_once, now
 from .errors import ClinicUsageError
@@ -26,10 +25,7 @@ ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 IDLE_LIMIT = timedelta(minutes=30)
 SESSION_LIMIT = timedelta(hours=12)
 
-FREE_TRIES = 5
-FIRST_WAIT_SECONDS = 15.0
-LONGEST_WAIT_SECONDS = 15 * 60.0
-REMEMBERED = 10_000
+TURN_SECONDS = 5.0
 
 _hasher = PasswordHasher()
 
@@ -42,59 +38,41 @@ class SignInRefused(Exception):
         self.wait_seconds = wait_seconds
 
 
-class Throttle:
-    """Failed tries by key, each key free for a few and then made to wait, longer each time."""
-
-    def __init__(self) -> None:
-        self._tries: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def wait_seconds(self, key: str) -> float:
-        """How long `key` must wait before its next try; 0 if it need not."""
-        _, until = self._tries.get(key, (0, 0.0))
-        return max(0.0, until - time.monotonic())
-
-    def failed(self, key: str) -> None:
-        tries = self._tries.pop(key, (0, 0.0))[0] + 1
-        wait = 0.0
-        if tries >= FREE_TRIES:
-            # The exponent is bounded because 2.0 ** 1100 overflows.
-            wait = min(FIRST_WAIT_SECONDS * 2.0 ** min(tries - FREE_TRIES, 16), LONGEST_WAIT_SECONDS)
-        self._tries[key] = (tries, time.monotonic() + wait)
-        while len(self._tries) > REMEMBERED:
-            self._tries.popitem(last=False)
-
-    def succeeded(self, key: str) -> None:
-        self._tries.pop(key, None)
-
-
 class Accounts:
     """Signing in and out. One at a time: it bounds the memory that hashing takes, and the guesses."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._throttle = Throttle()
         self._turn = threading.Lock()
         # What an unknown name is checked against, so that the time taken does not tell who has an account.
         self._nobody = _hasher.hash(secrets.token_hex(16))
 
-    def sign_in(self, name: str, password: str, address: str) -> str:
-        """The token of a new session. Raises SignInRefused."""
-        keys = (f"name {name}", f"address {address}")
-        with self._turn:
-            wait = max(self._throttle.wait_seconds(key) for key in keys)
-            if wait:
-                raise SignInRefused(wait)
+    def sign_in(self, name: str, password: str, address: str, browser: str | None = None) -> str:
+        """The token of a new session. Raises SignInRefused.
+
+        `browser` is the id of a browser that this account has signed in from before.
+        """
+        keys = throttle.keys_of(name, address, browser)
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise SignInRefused(TURN_SECONDS)
+        try:
             with self._database.reading() as session:
+                wait = throttle.wait(session, keys, now())
                 account = session.get(Account, name)
-                stored = account.password_hash if account else self._nobody
-            if not _matches(stored, password) or account is None:
-                for key in keys:
-                    self._throttle.failed(key)
-                with self._database.writing() as session:
+            if wait > timedelta():
+                raise SignInRefused(wait.total_seconds())
+            stored = account.password_hash if account else self._nobody
+            right = _matches(stored, password) and account is not None
+            with self._database.writing() as session:
+                if right:
+                    throttle.succeeded(session, keys)
+                else:
+                    throttle.failed(session, keys, now())
                     note(session, "web", "sign-in-failed", name[:64] if account else None)
-                raise SignInRefused
-            for key in keys:
-                self._throttle.succeeded(key)
+        finally:
+            self._turn.release()
+        if not right:
+            raise SignInRefused
         token = secrets.token_urlsafe(32)
         moment = now()
         with self._database.writing() as session:

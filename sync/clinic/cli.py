@@ -106,6 +106,13 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
 )
 @click.option("--behind-tls", is_flag=True, help="People come through a TLS proxy on this machine.")
 @click.option(
+    "--trusted-proxy",
+    "proxy",
+    default="127.0.0.1",
+    show_default=True,
+    help="With --behind-tls: the proxy's address, whose X-Forwarded-For is believed.",
+)
+@click.option(
     "--allow-host",
     "names",
     metavar="NAME",
@@ -114,13 +121,13 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
     "--host are always answered, any other name is refused.",
 )
 def serve(
-    state: Path, db: str | None, host: str, port: int, behind_tls: bool, names: tuple[str, ...]
+    state: Path, db: str | None, host: str, port: int, behind_tls: bool, proxy: str, names: tuple[str, ...]
 ) -> None:
     """The clinic's pages. Without TLS they are served on loopback only."""
     from .pages.server import serve_pages
 
     database, stop = _ready(state, db), _stop_on_signal()
-    serve_pages(database, state, host, port, behind_tls=behind_tls, names=names, stop=stop)
+    serve_pages(database, state, host, port, behind_tls=behind_tls, proxy=proxy, names=names, stop=stop)
 
 
 @clinic.command()

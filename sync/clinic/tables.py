@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # The newest step in migrations/versions.
-REVISION = "0003"
+REVISION = "0004"
 
 # What became of an envelope. A stored one waits for the opener; a quarantined one for a person; of an erased
 # one, whose scan was withdrawn, only its ids and its SHA-256 are left.
@@ -263,6 +263,17 @@ class WebSession(Base):
     account: Mapped[str] = mapped_column(ForeignKey("accounts.name", ondelete="CASCADE"))
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+
+
+class SignInTries(Base):
+    """Wrong passwords of late, by the hash of what they count under."""
+
+    __tablename__ = "sign_in_tries"
+
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    tries: Mapped[int]
+    at: Mapped[datetime]
+    until: Mapped[datetime]
 
 
 class AuditEvent(Base):

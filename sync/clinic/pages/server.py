@@ -29,12 +29,14 @@ def serve_pages(
     port: int,
     *,
     behind_tls: bool,
+    proxy: str = "127.0.0.1",
     stop: threading.Event,
     names: Sequence[str] = (),
 ) -> None:
     """Serve until `stop` is set. Names and passwords never cross a network in the clear.
 
-    `names` are what people may call this server by, besides loopback and `host`.
+    Behind TLS, `proxy` is the one address whose word about who asks (X-Forwarded-For) is believed. `names`
+    are what people may call this server by, besides loopback and `host`.
     """
     for name in names:
         # A port or a scheme in it would make a name that no request ever has.
@@ -48,13 +50,13 @@ def serve_pages(
             "listen on 127.0.0.1 behind a TLS proxy, and say --behind-tls."
         )
     app = make_app(database, secret_key(state), behind_tls=behind_tls, names=(host, *names))
-    proxy = (
-        {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"}}
+    behind = (
+        {"trusted_proxy": proxy, "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"}}
         if behind_tls
         else {}
     )
     try:
-        server = make_web_server(app, host, port, THREADS, **proxy)
+        server = make_web_server(app, host, port, THREADS, **behind)
     except OSError as error:
         raise ClinicUsageError(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
     thread = threading.Thread(target=server.run, name="pages", daemon=True)

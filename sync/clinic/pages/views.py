@@ -27,6 +27,7 @@ from ..accounts import Accounts, SignInRefused
 from ..audit import note
 from ..database import Database
 from ..records import scan_page, scan_record, withdrawn
+from .known_browser import KnownBrowser
 from .scan_view import ScanView
 
 pages = Blueprint("pages", __name__)
@@ -69,8 +70,10 @@ def login() -> Page:
 def sign_in() -> Page:
     name = request.form.get("name", "").strip()[:64]
     target = request.form.get("next", "")
+    browser = KnownBrowser.read()
+    password, known_as = request.form.get("password", "")[:256], browser.id if name in browser.names else None
     try:
-        token = _accounts().sign_in(name, request.form.get("password", "")[:256], request.remote_addr or "")
+        token = _accounts().sign_in(name, password, request.remote_addr or "", known_as)
     except SignInRefused as refused:
         wait = math.ceil(refused.wait_seconds)
         status = 429 if wait else 403
@@ -78,7 +81,9 @@ def sign_in() -> Page:
     session.clear()
     session["token"] = token
     # Only a scan's own page is a place to come back to: never an address from outside.
-    return redirect(_scan_address(target) or url_for("pages.scans"))
+    answer = redirect(_scan_address(target) or url_for("pages.scans"))
+    browser.knows(name).write(answer)
+    return answer
 
 
 @pages.post("/logout")

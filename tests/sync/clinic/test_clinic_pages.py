@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from sync.clinic import accounts, records
-from sync.clinic.accounts import Throttle, add_account
+from sync.clinic.accounts import add_account
 from sync.clinic.database import Database
 from sync.clinic.errors import ClinicUsageError
 from sync.clinic.intake import take_envelope
@@ -99,24 +99,6 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(site: FlaskCli
     assert wrong.status_code == unknown.status_code == 403
     strip = re.compile(r'value="[^"]*"')
     assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
-
-
-def test_after_some_wrong_tries_even_the_right_password_must_wait(site: FlaskClient, password: str) -> None:
-    for _ in range(accounts.FREE_TRIES):
-        sign_in(site, "ann", "wrong")
-    answer = sign_in(site, "ann", password)
-    assert answer.status_code == 429
-    assert "Please wait" in answer.text
-
-
-def test_waits_grow_to_a_bound_and_end_with_a_success() -> None:
-    throttle = Throttle()
-    for _ in range(2000):
-        throttle.failed("x")
-    assert accounts.LONGEST_WAIT_SECONDS - 1 < throttle.wait_seconds("x") <= accounts.LONGEST_WAIT_SECONDS
-    assert throttle.wait_seconds("y") == 0
-    throttle.succeeded("x")
-    assert throttle.wait_seconds("x") == 0
 
 
 def test_signing_out_ends_the_session_for_whoever_kept_the_cookie(staff: FlaskClient) -> None:

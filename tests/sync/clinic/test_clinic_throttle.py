@@ -1,0 +1,188 @@
+"""Wrong passwords: each makes the next wait longer, and nobody else's keep the right one out for long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+from flask.testing import FlaskClient
+from sqlalchemy import select
+from waitress.proxy_headers import proxy_headers_middleware
+
+from sync.clinic import accounts, throttle
+from sync.clinic.accounts import add_account
+from sync.clinic.database import Database
+from sync.clinic.pages.app import make_app
+from sync.clinic.tables import SignInTries
+from tests.sync.clinic.test_clinic_pages import sign_in
+
+
+class Clock:
+    """The time as sign-ins see it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+        self._now = accounts.now
+
+    def __call__(self) -> datetime:
+        return self._now() + self.ahead
+
+    def pass_by(self, time: timedelta) -> None:
+        self.ahead += time
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(accounts, "_hasher", cheap)
+    made = Clock()
+    monkeypatch.setattr(accounts, "now", made)
+    yield made
+
+
+@pytest.fixture
+def password(sqlite: Database) -> str:
+    return add_account(sqlite, "ann")
+
+
+@pytest.fixture
+def site(sqlite: Database) -> FlaskClient:
+    return browser(sqlite)
+
+
+def browser(database: Database, address: str = "10.0.0.1") -> FlaskClient:
+    """A browser at `address` that the clinic does not know yet; a process of its own serves it."""
+    client = make_app(database, b"k" * 32).test_client()
+    client.environ_base["REMOTE_ADDR"] = address
+    return client
+
+
+def test_waits_grow_for_the_account_and_the_right_password_waits_half_a_minute_at_most(
+    site: FlaskClient, password: str, clock: Clock
+) -> None:
+    waits = []
+    for _ in range(30):
+        while (answer := sign_in(site, "ann", "wrong")).status_code == 429:
+            found = re.search(r"Please wait (\d+) seconds", answer.text)
+            assert found is not None
+            waits.append(int(found[1]))
+            clock.pass_by(timedelta(seconds=int(found[1])))
+    assert waits[:6] == [1, 2, 4, 8, 16, 30]
+    assert max(waits) == 30
+    assert sign_in(site, "ann", password).status_code == 429
+    clock.pass_by(throttle.LONGEST_WAIT)
+    assert sign_in(site, "ann", password).status_code == 302
+
+
+def test_an_account_that_does_not_exist_waits_as_one_that_does(site: FlaskClient, password: str) -> None:
+    def answers(name: str) -> list[tuple[int, str]]:
+        said = [sign_in(site, name, "wrong") for _ in range(8)]
+        return [(one.status_code, re.sub(r'value="[^"]*"', "", one.text)) for one in said]
+
+    assert answers("ann") == answers("bob")
+
+
+def test_five_wrong_passwords_lock_nobody_else_out_behind_the_same_address(
+    sqlite: Database, site: FlaskClient, password: str
+) -> None:
+    other = add_account(sqlite, "bob")
+    for _ in range(6):
+        sign_in(site, "ann", "wrong")
+    assert sign_in(site, "ann", password).status_code == 429
+    assert sign_in(browser(sqlite), "bob", other).status_code == 302
+
+
+def test_an_attack_on_an_account_does_not_touch_the_browser_that_its_owner_uses(
+    sqlite: Database, password: str
+) -> None:
+    owner = browser(sqlite)
+    assert sign_in(owner, "ann", password).status_code == 302
+    owner.delete_cookie("clinic")
+    for number in range(40):
+        sign_in(browser(sqlite, f"10.1.0.{number}"), "ann", "wrong")
+    assert sign_in(browser(sqlite, "10.2.0.1"), "ann", password).status_code == 429
+    assert sign_in(owner, "ann", password).status_code == 302
+
+
+def test_a_known_browser_guesses_no_faster(sqlite: Database, password: str) -> None:
+    owner = browser(sqlite)
+    sign_in(owner, "ann", password)
+    owner.delete_cookie("clinic")
+    answers = [sign_in(owner, "ann", "wrong").status_code for _ in range(7)]
+    assert answers == [403] * 5 + [429] * 2
+
+
+def test_a_browsers_cookie_cannot_be_made_up(sqlite: Database, password: str) -> None:
+    for _ in range(6):
+        sign_in(browser(sqlite), "ann", "wrong")
+    forger = browser(sqlite)
+    forger.set_cookie("clinic-browser", "WyJ4IixbImFubiJdXQ.c2lnbmVk")
+    assert sign_in(forger, "ann", password).status_code == 429
+
+
+def test_one_address_that_tries_many_names_is_slowed_down(sqlite: Database, clock: Clock) -> None:
+    site = browser(sqlite)
+    for number in range(throttle.FREE_TRIES_OF_ADDRESS):
+        assert sign_in(site, f"name{number}", "wrong").status_code == 403
+    assert sign_in(site, "another", "wrong").status_code == 429
+    assert sign_in(browser(sqlite, "10.0.0.2"), "another", "wrong").status_code == 403
+    clock.pass_by(throttle.WAIT_OF_ADDRESS)
+    assert sign_in(site, "another", "wrong").status_code == 403
+
+
+def test_an_ipv6_address_stands_for_its_network(sqlite: Database) -> None:
+    for number in range(throttle.FREE_TRIES_OF_ADDRESS):
+        sign_in(browser(sqlite, f"2001:db8::{number:x}"), f"name{number}", "wrong")
+    assert sign_in(browser(sqlite, "2001:db8::ffff"), "another", "wrong").status_code == 429
+    assert sign_in(browser(sqlite, "2001:db8:0:1::1"), "another", "wrong").status_code == 403
+
+
+def test_waits_outlive_a_restart_and_hold_for_every_worker_but_not_for_ever(
+    sqlite: Database, password: str, clock: Clock
+) -> None:
+    for _ in range(6):
+        sign_in(browser(sqlite), "ann", "wrong")
+    assert sign_in(browser(sqlite), "ann", password).status_code == 429
+    clock.pass_by(throttle.REMEMBERED + timedelta(seconds=1))
+    for _ in range(5):
+        assert sign_in(browser(sqlite), "ann", "wrong").status_code == 403
+    with sqlite.reading() as session:
+        assert len(session.scalars(select(SignInTries)).all()) == 2
+
+
+def test_what_was_typed_as_a_name_is_not_kept(sqlite: Database, site: FlaskClient, tmp_path: Path) -> None:
+    sign_in(site, "hunter2-typed-in-the-wrong-field", "wrong")
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "clinic").glob("clinic.sqlite*"))
+    assert b"hunter2" not in stored
+
+
+def test_only_the_trusted_proxy_is_believed_about_who_asks(sqlite: Database, password: str) -> None:
+    app = make_app(sqlite, b"k" * 32)
+    app.wsgi_app = proxy_headers_middleware(  # type: ignore[method-assign]
+        app.wsgi_app, trusted_proxy="127.0.0.1", trusted_proxy_headers={"x-forwarded-for"}
+    )
+
+    def tries(through: str, says: str) -> list[int]:
+        client = app.test_client()
+        client.environ_base["REMOTE_ADDR"] = through
+        headers = {"X-Forwarded-For": says}
+        made = range(throttle.FREE_TRIES_OF_ADDRESS + 1)
+        return [
+            client.post("/login", data=form(client, f"{says}{number}"), headers=headers).status_code
+            for number in made
+        ]
+
+    def form(client: FlaskClient, name: str) -> dict[str, str]:
+        page = client.get("/login").text
+        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+        assert found is not None
+        return {"csrf_token": found[1], "name": name, "password": "wrong"}
+
+    assert tries("127.0.0.1", "192.0.2.1")[-1] == 429
+    assert tries("127.0.0.1", "192.0.2.2")[0] == 403
+    assert tries("203.0.113.5", "192.0.2.3")[-1] == 429
+    assert tries("203.0.113.5", "192.0.2.4")[0] == 429
