@@ -21,11 +21,11 @@ from firmware.doses import DoseLedger, Moment
 from firmware.lamp_hours import LampHours
 from firmware.light_terms import readings
 from firmware.lightcore import LightCore, LightRefused
-from firmware.notify import Notifier
 from firmware.pins import open_light_hardware
 from firmware.sampler import go_first
 from firmware.stamps import ConsentStamp, UvAllowance, text_of
 from hardware.board import Board
+from hardware.host.notify import Notifier
 
 PROTOCOL = 1
 _MAX_CLIENTS = 8

@@ -19,8 +19,8 @@ from firmware.doses import LEDGER_NEW, DoseLedger
 from firmware.latch import FAULT_WORDS, UV_ONLY
 from firmware.lightcore import LightRefused
 from firmware.lights import Lights, LightsFault
-from firmware.notify import Notifier
 from firmware.sampler import OLDEST_S
+from hardware.host.notify import Notifier
 from tests.support.kiosk_daemons import ROOT, Daemon, consent, small_board, until, uv_allowance
 from tests.support.lightworld import World
 
