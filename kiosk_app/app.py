@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from flask_babel import Babel
 from flask_wtf.csrf import CSRFProtect
 
 from kiosk_app.kiosk import Kiosk
-from kiosk_app.languages import LANGUAGES, known
+from kiosk_app.languages import LANGUAGES, current_language
+from kiosk_app.showings import READ_S, Showings, let_answers_count, showing
 
 # Everything comes from the kiosk itself; nothing inline runs; nobody may frame the pages.
 POLICY = "; ".join(
@@ -34,8 +37,11 @@ HEADERS = {
 }
 
 
-def create_app(kiosk: Kiosk) -> Flask:
-    """The pages over `kiosk`. Sessions end with the process: its secret is new at each start."""
+def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Flask:
+    """The pages over `kiosk`. Sessions end with the process: its secret is new at each start.
+
+    `clock` says how long a page has been before its patient.
+    """
     from kiosk_app import pages, scan_pages, spot_pages
 
     app = Flask(__name__)
@@ -50,11 +56,13 @@ def create_app(kiosk: Kiosk) -> Flask:
         BABEL_DEFAULT_LOCALE="en",
     )
     app.extensions["kiosk"] = kiosk
+    app.extensions["showings"] = Showings(app.config["SECRET_KEY"], clock)
     CSRFProtect(app)
     Babel(app, locale_selector=current_language)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(scan_pages.blueprint)
     app.register_blueprint(spot_pages.blueprint)
+    app.before_request(let_answers_count)  # after the session of the request is known
     pages.register_errors(app)
     app.after_request(_add_headers)
     app.context_processor(
@@ -63,17 +71,11 @@ def create_app(kiosk: Kiosk) -> Flask:
             "languages": LANGUAGES,
             "language": current_language(),
             "direction": LANGUAGES[current_language()][1],
+            "read_ms": round(READ_S * 1000),
+            "showing": showing,
         }
     )
     return app
-
-
-def current_language() -> str:
-    """The language of the session, else of the browser."""
-    session = getattr(g, "session", None)
-    if session is not None:
-        return known(session.language)
-    return known(request.accept_languages.best_match(LANGUAGES))
 
 
 def _add_headers(response: Response) -> Response:

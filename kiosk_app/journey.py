@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -172,6 +173,7 @@ class Session:
     uv_screened: bool = False
     progress: Progress = field(default_factory=Progress)
     touched: float = 0.0
+    turn: str = field(default_factory=secrets.token_urlsafe)  # another one with each step: which page is due
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __post_init__(self) -> None:
@@ -184,6 +186,7 @@ class Session:
                 self.state = TABLE[self.state, event]
             except KeyError:
                 raise NotNow(f"'{event}' means nothing on the page '{self.state.value}'.") from None
+            self.turn = secrets.token_urlsafe()
             self.touch()
             return self.state
 
@@ -234,4 +237,5 @@ class Session:
             self.reference = self.consent = self.scan = self.told_of = None
             self.uv_screened = False
             self.progress = Progress()
+            self.turn = secrets.token_urlsafe()
             self.touch()

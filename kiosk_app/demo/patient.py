@@ -43,6 +43,7 @@ class Page(HTMLParser):
         self.action: str | None = None
         self.fields: dict[str, str] = {}
         self.sentence = ""
+        self.read_s = 0.0  # how long it takes to read, until an answer counts
         self._in_form = False
         self._in_sentence = False
         self.feed(html)
@@ -50,7 +51,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
-        if tag == "body":
+        if tag == "html":
+            self.read_s = float(attributes.get("data-read-ms") or 0) / 1000
+        elif tag == "body":
             self.body = attributes
         elif tag == "form" and "data-primary" in attributes:
             self._in_form, self.action = True, attributes.get("action") or ""
@@ -134,6 +137,8 @@ class Patient:
             elif page.action is None:
                 raise JourneyBroken(f"The page '{page.name}' has no way on: {page.sentence}")
             else:
+                if "showing" in page.fields:
+                    time.sleep(page.read_s)
                 page = Page(self._open(page.action, page.fields | self._answers(page.name)))
 
     def _answers(self, page: str) -> dict[str, str]:

@@ -8,11 +8,6 @@ for (const gesture of ["contextmenu", "dragstart", "gesturestart"]) {
   document.addEventListener(gesture, (event) => event.preventDefault());
 }
 document.addEventListener("touchmove", (event) => event.touches.length > 1 && event.preventDefault(), { passive: false });
-// A second tap on a button sends nothing.
-document.addEventListener("submit", (event) => {
-  if (event.target.dataset.sent) event.preventDefault();
-  event.target.dataset.sent = "yes";
-});
 window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 if (body.dataset.left !== undefined) watch(Number(body.dataset.left), Number(body.dataset.warning));

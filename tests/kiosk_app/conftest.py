@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from kiosk_app.app import create_app
 from tests.support.kiosk_bench import Bench, Clinic
-from tests.support.visitor import Visitor
+from tests.support.visitor import PatientClock, Visitor
 
 
 @pytest.fixture
@@ -23,10 +23,15 @@ def bench(tmp_path: Path, clinic: Clinic) -> Bench:
 
 
 @pytest.fixture
-def client(bench: Bench) -> FlaskClient:
-    return create_app(bench.kiosk).test_client()
+def clock() -> PatientClock:
+    return PatientClock()
 
 
 @pytest.fixture
-def visitor(client: FlaskClient) -> Visitor:
-    return Visitor(client)
+def client(bench: Bench, clock: PatientClock) -> FlaskClient:
+    return create_app(bench.kiosk, clock).test_client()
+
+
+@pytest.fixture
+def visitor(client: FlaskClient, clock: PatientClock) -> Visitor:
+    return Visitor(client, clock)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,7 @@ from firmware.capture_client import CaptureFault
 from kiosk_app.app import create_app
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
-from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
+from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
@@ -38,9 +39,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(bench: Bench) -> Iterator[str]:
+def served(bench: Bench, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
     """The address of the bench's pages."""
-    server = create_server(create_app(bench.kiosk), host="127.0.0.1", port=0, threads=8)
+    server = create_server(create_app(bench.kiosk, clock), host="127.0.0.1", port=0, threads=8)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}/"
@@ -60,9 +61,10 @@ class Screen:
     def __init__(self, page: Page, size: tuple[int, int], complaints: list[str]) -> None:
         self.page, self.size, self.complaints = page, size, complaints
 
-    def tap(self) -> None:
+    def tap(self, button: str = "form[data-primary] button.primary") -> None:
+        wait_for_answers(self.page)
         with self.page.expect_navigation(wait_until="domcontentloaded"):
-            self.page.click("form[data-primary] button.primary")
+            self.page.click(button)
 
     def walk_to(self, name: str) -> None:
         """From "about" to the page `name` by the primary buttons; a scan leads on by itself."""
@@ -80,6 +82,7 @@ class Screen:
 
     def keep(self, name: str) -> dict[str, Any]:
         """Take a picture of the screen, and say what does not fit."""
+        wait_for_answers(self.page)
         take_picture(self.page, f"kiosk-{name}-{self.size[0]}x{self.size[1]}")
         found: dict[str, Any] = self.page.evaluate(LOOK)
         return found
@@ -104,7 +107,7 @@ def test_every_page_of_the_way_fits_and_can_be_touched(
             name = "scan-uv" if WAY[place - 1] == "eyes" else step
             assert screen.keep(f"{language}-{name}") == {"wider": 0, "taller": 0, "small": []}, step
             if step == "language":
-                screen.page.click(f"button[value={language}]")
+                screen.tap(f"button[value={language}]")
             elif step in ("position", "eyes"):
                 bench.camera.hold.clear()
                 screen.tap()
@@ -122,7 +125,7 @@ def test_the_words_in_a_picture_are_large_enough_to_read(
     browser: Browser, address: str, size: tuple[int, int], least_px: int
 ) -> None:
     with on_screen(browser, address, size) as screen:
-        screen.page.click("button[value=de]")
+        screen.tap("button[value=de]")
         screen.walk_to("eyes")
         screen.tap()
         screen.page.wait_for_url("**/result")
@@ -139,7 +142,7 @@ def test_the_words_in_a_picture_are_large_enough_to_read(
 @pytest.mark.parametrize("size", [TALL, WIDE])
 def test_text_at_twice_the_size_loses_nothing(browser: Browser, address: str, size: tuple[int, int]) -> None:
     with on_screen(browser, address, size) as screen:
-        screen.page.click("button[value=de]")
+        screen.tap("button[value=de]")
         for _ in range(2):
             screen.page.click("button[name=larger]")
         for step in ("about", "consent", "light_questions", "position", "eyes"):
@@ -163,7 +166,7 @@ def test_what_closed_eyes_need_to_know_is_said_in_time(browser: Browser, address
     with on_screen(browser, address, TALL) as screen:
         screen.page.expose_function("heard", heard)
         screen.page.add_init_script(LISTEN)
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         bench.camera.hold.clear()
         screen.walk_to("scan")
         expect(screen.page.locator("[data-said]")).to_contain_text("look at the small light")
@@ -186,12 +189,12 @@ def test_eyes_that_were_seen_open_are_asked_again_kindly(
     for size in (TALL, WIDE):
         bench.camera.uv_says = ["eyes_open"]
         with on_screen(browser, address, size) as screen:
-            screen.page.click("button[value=de]")
+            screen.tap("button[value=de]")
             screen.walk_to("eyes")
             screen.tap()
             expect(screen.page.locator(".notice")).to_be_visible(timeout=10_000)
             assert screen.keep("de-eyes-again") == {"wider": 0, "taller": 0, "small": []}
-            screen.page.click("form:not([data-primary]) >> text=UV-Licht")
+            screen.tap("form:not([data-primary]) >> text=UV-Licht")
             screen.page.wait_for_url("**/result")
             assert screen.complaints == []
 
@@ -200,7 +203,7 @@ def test_eyes_are_told_to_open_even_if_the_application_is_gone(
     browser: Browser, address: str, bench: Bench
 ) -> None:
     with on_screen(browser, address, TALL) as screen:
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         screen.walk_to("eyes")
         bench.camera.hold.clear()
         screen.tap()
@@ -216,7 +219,7 @@ def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_s
 ) -> None:
     with on_screen(browser, address, TALL) as screen:
         screen.page.clock.install()
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         screen.walk_to("eyes")
         bench.camera.hold.clear()
         screen.tap()
@@ -234,7 +237,7 @@ def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_s
 
 def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address: str, bench: Bench) -> None:
     with on_screen(browser, address, TALL) as screen:
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         (session,) = bench.kiosk.sessions._sessions.values()
         session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
         screen.page.goto(address)
@@ -251,7 +254,7 @@ def test_a_patient_who_left_is_forgotten_on_the_screen_too(
     browser: Browser, address: str, bench: Bench
 ) -> None:
     with on_screen(browser, address, TALL) as screen:
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         (session,) = bench.kiosk.sessions._sessions.values()
         session.touched -= PATIENCE_S[State.ABOUT] - 2
         screen.page.goto(address)
@@ -262,7 +265,7 @@ def test_a_patient_who_left_is_forgotten_on_the_screen_too(
 
 def test_a_refusal_and_a_fault_are_pages_with_a_way_on(browser: Browser, address: str, bench: Bench) -> None:
     with on_screen(browser, address, TALL) as screen:
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         for _ in range(3):
             screen.tap()
         bench.camera.fault = CaptureFault("unavailable", "away")

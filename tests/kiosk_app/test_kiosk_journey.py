@@ -342,7 +342,7 @@ def test_a_patient_can_have_the_scan_destroyed(visitor: Visitor, bench: Bench) -
 def test_a_second_session_cannot_see_the_first_ones_result(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("result")
     assert visitor.client.application is not None
-    other = Visitor(visitor.client.application.test_client())
+    other = Visitor(visitor.client.application.test_client(), visitor.clock)
     other.walk_to("about")
     assert other.client.get("/result/zones.png").status_code == 404
     assert other.look("/result").name == "about"

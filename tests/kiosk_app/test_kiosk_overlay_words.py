@@ -23,6 +23,7 @@ from models.analysis.capture import analyse_capture
 from models.analysis.pen import PAPER, noto
 from models.analysis.words import ENGLISH, Words
 from tests.support.kiosk_bench import Bench
+from tests.support.visitor import Visitor
 from tests.support.waiting import wait_until
 
 TRANSLATED = sorted(set(LANGUAGES) - {"en"})
@@ -43,14 +44,13 @@ def texts(words: Words) -> list[str]:
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
-def test_a_scan_is_drawn_in_the_language_of_its_session(bench: Bench, language: str) -> None:
-    client = create_app(bench.kiosk).test_client()
-    client.application.config["WTF_CSRF_ENABLED"] = False
-    client.post("/language", data={"language": language}, headers={"Accept-Language": "en"})
-    client.post("/about")
-    client.post("/consent", data={"consent": "agree"})
-    client.post("/light_questions", data={"answer": "some"})
-    client.post("/position")
+def test_a_scan_is_drawn_in_the_language_of_its_session(
+    bench: Bench, visitor: Visitor, language: str
+) -> None:
+    visitor.tap(language=language)
+    visitor.walk_to("light_questions")
+    visitor.tap(answer="some")
+    visitor.tap()
     wait_until(lambda: bench.analyst.words)
     assert bench.analyst.words == [words_in(bench, language)]
     assert (bench.analyst.words[0] == ENGLISH) == (language == "en")

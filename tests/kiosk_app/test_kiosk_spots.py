@@ -15,7 +15,7 @@ from kiosk_app.vault import VaultFull
 from sync.wire.findings.canonical_face import ZONES, inside
 from sync.wire.messages import Result
 from tests.support.kiosk_bench import Bench, Clinic
-from tests.support.visitor import Visitor, the_scan, the_session
+from tests.support.visitor import PatientClock, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_PAST_SPOTS
 
@@ -58,7 +58,8 @@ def test_a_patient_without_a_spot_goes_on_with_one_tap(visitor: Visitor, bench: 
 
 def test_a_board_without_the_camera_never_offers_it(tmp_path: Path, clinic: Clinic) -> None:
     plain = Bench(clinic.enrol(tmp_path / "plain"), clinic)
-    visitor = Visitor(create_app(plain.kiosk).test_client())
+    clock = PatientClock()
+    visitor = Visitor(create_app(plain.kiosk, clock).test_client(), clock)
     assert visitor.walk_to("result").name == "result"
     assert visitor.client.get("/close_up/preview").status_code == 409
 
@@ -101,6 +102,7 @@ def test_a_visit_takes_three_spots_at_most(visitor: Visitor, bench: Bench) -> No
     assert "as many as one visit can take" in visitor.page.text
     assert [form["action"] for form in visitor.page.forms if form["action"] == "/spots"] == ["/spots"]
     again = visitor.page.form()["fields"] | {"zone": "nose", "answer": ""}
+    visitor.clock.now += visitor.reads_s
     assert visitor.client.post("/spots", data=again).status_code == 303
     assert visitor.look("/spots").name == "spots"
     visitor.tap()
@@ -134,6 +136,7 @@ def test_a_dark_or_blurred_picture_can_be_left_out(code: str, visitor: Visitor, 
     assert visitor.tap().name == "close_up_again"
     [other] = [f for f in visitor.page.forms if not f["primary"] and f["action"] == "/close_up_again"]
     assert other["fields"]["answer"] == "skip"
+    visitor.clock.now += visitor.reads_s
     visitor.page = type(visitor.page)(
         visitor.client.post("/close_up_again", data=other["fields"], follow_redirects=True)
     )
@@ -227,6 +230,7 @@ def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
 ) -> None:
     _mark(visitor, zone="nose")
     fields = visitor.page.form()["fields"]
+    visitor.clock.now += visitor.reads_s
     bench.camera.hold.clear()
     other = visitor.client.application.test_client()
     for cookie in ("dk_session", "dk_form"):

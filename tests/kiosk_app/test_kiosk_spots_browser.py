@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Route, expect
 from firmware.capture_client import CaptureFault
 from sync.wire.findings.canonical_face import inside
 from tests.kiosk_app.test_kiosk_browser import Screen, on_screen, served
-from tests.support.browser import TALL, WIDE, chromium
+from tests.support.browser import TALL, WIDE, chromium, wait_for_answers
 from tests.support.kiosk_bench import Bench, Clinic
 
 FITS = {"wider": 0, "taller": 0, "small": []}
@@ -46,13 +46,14 @@ def address(bench: Bench) -> Iterator[str]:
 
 
 def to_spots(screen: Screen, language: str) -> None:
-    screen.page.click(f"button[value={language}]")
+    screen.tap(f"button[value={language}]")
     screen.walk_to("eyes")
     screen.tap()
     screen.arrives_at("spots")
 
 
 def touch(screen: Screen, zone: str) -> None:
+    wait_for_answers(screen.page)
     x, y = screen.page.evaluate(PLACE, list(inside(zone)))
     with screen.page.expect_navigation(wait_until="domcontentloaded"):
         screen.page.mouse.click(x, y)
@@ -84,7 +85,7 @@ def test_a_spot_is_touched_photographed_and_thanked_for(
         assert spot.zone == "left_cheek"
         assert (spot.x, spot.y) == pytest.approx(inside("left_cheek"), abs=0.02)
         for zone in ("chin", "nose"):
-            screen.page.click(f"button[value={zone}]")
+            screen.tap(f"button[value={zone}]")
             screen.arrives_at("close_up")
             screen.tap()
             screen.arrives_at("spots")
@@ -103,7 +104,7 @@ def test_a_close_up_camera_that_is_gone_leads_on(
     with on_screen(browser, address, size) as screen:
         to_spots(screen, "de")
         bench.camera.close_up_fault = CaptureFault("close_up_lost", "gone")
-        screen.page.click("button[value=nose]")
+        screen.tap("button[value=nose]")
         screen.page.wait_for_url("**/trouble", timeout=20_000)
         assert screen.keep("de-close-up-trouble") == FITS
         screen.tap()
@@ -120,7 +121,7 @@ def test_the_step_at_twice_the_text_loses_nothing(
             screen.page.click("button[name=larger]")
             screen.arrives_at("spots")
         assert screen.keep("de-spots-200")["wider"] == 0
-        screen.page.click("button[value=left_periorbital]")
+        screen.tap("button[value=left_periorbital]")
         screen.arrives_at("close_up")
         assert screen.keep("de-close-up-200")["wider"] == 0
         screen.page.click("footer .button >> nth=0", trial=True)
@@ -133,6 +134,7 @@ def test_what_to_do_is_said_aloud_on_each_page(browser: Browser, address: str) -
         screen.page.add_init_script('addEventListener("say", e => heard(e.detail.name), true);')
         to_spots(screen, "en")
         expect(screen.page.locator("[data-said]")).to_contain_text("Touch the place")
+        wait_for_answers(screen.page)
         screen.page.focus("button[value=chin]")
         screen.page.keyboard.press("Enter")
         screen.arrives_at("close_up")
@@ -143,8 +145,8 @@ def test_what_to_do_is_said_aloud_on_each_page(browser: Browser, address: str) -
     assert said[-3:] == ["mark_spot", "hold_close_up", "spot_taken"]
 
 
-@pytest.mark.parametrize("late", ["spots.js", "kiosk.js", "speech.js", "kiosk.css", "look.css"])
-def test_a_face_that_can_be_seen_can_be_touched_however_late_the_rest_of_the_page_arrives(
+@pytest.mark.parametrize("late", ["answers.js", "spots.js", "kiosk.js", "speech.js", "kiosk.css", "look.css"])
+def test_a_face_that_takes_answers_can_be_touched_however_late_the_rest_of_the_page_arrives(
     browser: Browser, address: str, late: str
 ) -> None:
     def is_late(route: Route) -> None:
@@ -152,11 +154,13 @@ def test_a_face_that_can_be_seen_can_be_touched_however_late_the_rest_of_the_pag
         route.continue_()
 
     with on_screen(browser, address, TALL) as screen:
-        screen.page.click("button[value=en]")
+        screen.tap("button[value=en]")
         screen.walk_to("eyes")
         screen.page.route(f"**/{late}", is_late)
+        wait_for_answers(screen.page)
         screen.page.click("form[data-primary] button.primary", no_wait_after=True)
         screen.arrives_at("spots")
+        wait_for_answers(screen.page)
         x, y = screen.page.evaluate(PLACE, list(inside("left_cheek")))
         screen.page.mouse.click(x, y)
         screen.arrives_at("close_up")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 TALL, WIDE = (1080, 1920), (1280, 800)
@@ -44,6 +44,11 @@ def visit(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[tup
     page.goto(address)
     yield page, complaints
     context.close()
+
+
+def wait_for_answers(page: Page) -> None:
+    """Wait until the page takes answers, as a person does who reads it first."""
+    expect(page.locator("html[data-answers]")).to_be_attached(timeout=30_000)
 
 
 def take_picture(page: Page, name: str, whole: bool = False) -> None:

@@ -49,11 +49,23 @@ class Page(HTMLParser):
         return chosen[-1] if action else chosen[0]
 
 
-class Visitor:
-    """A patient who taps."""
+class PatientClock:
+    """The clock of an application under test; time passes when a patient reads."""
 
-    def __init__(self, client: FlaskClient) -> None:
-        self.client = client
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Visitor:
+    """A patient who reads every page for `reads_s` before tapping."""
+
+    reads_s = 1.0
+
+    def __init__(self, client: FlaskClient, clock: PatientClock) -> None:
+        self.client, self.clock = client, clock
         self.page = self.look("/")
 
     def look(self, address: str) -> Page:
@@ -63,6 +75,7 @@ class Visitor:
     def tap(self, action: str | None = None, **fields: str) -> Page:
         form = self.page.form(action)
         data = form["fields"] | fields
+        self.clock.now += self.reads_s
         self.page = Page(self.client.post(form["action"], data=data, follow_redirects=True))
         return self.page
 

@@ -14,7 +14,7 @@ from kiosk_app.demo.supervisor import run_step
 from sync.wire.findings import Findings
 from sync.wire.findings.canonical_face import inside
 from tests.kiosk_app.test_kiosk_spots_browser import PLACE
-from tests.support.browser import TALL, WIDE, chromium, take_picture, visit
+from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
 from tests.support.system import RunningSystem
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_PAST_SPOTS
@@ -33,6 +33,11 @@ def _arrive(page: Page, name: str) -> None:
     expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
 
 
+def _tap(page: Page) -> None:
+    wait_for_answers(page)
+    page.locator(NEXT).click()
+
+
 def _walk_to_spots(page: Page) -> None:
     for name in WAY_PAST_SPOTS[: WAY_PAST_SPOTS.index("spots")]:
         if name == "scan":
@@ -40,8 +45,9 @@ def _walk_to_spots(page: Page) -> None:
         _arrive(page, name)
         if name == "position":
             expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
-        page.locator(NEXT).click()
+        _tap(page)
     _arrive(page, "spots")
+    wait_for_answers(page)
 
 
 def test_a_spot_is_touched_at_the_kiosk_and_read_at_the_clinic(
@@ -54,12 +60,13 @@ def test_a_spot_is_touched_at_the_kiosk_and_read_at_the_clinic(
         _arrive(page, "close_up")
         expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
         take_picture(page, "system-close-up")
-        page.locator(NEXT).click()
+        _tap(page)
         expect(page.locator("body[data-page=spots][data-taken='1']")).to_be_visible(timeout=60_000)
-        page.locator(NEXT).click()
+        _tap(page)
         _arrive(page, "result")
         expect(page.locator("[data-spots='1']")).to_be_visible()
-        page.locator(NEXT).click()
+        _tap(page)
+        _arrive(page, "done")
         assert complaints == []
     wait_until(lambda: len(running.clinic_scans()) == 1, "the scan at the clinic")
     words = run_step("clinic", "add-account", "reader", "--state", running.system.clinic)
