@@ -26,6 +26,7 @@ from models.runtime import DEFAULT_ENGINE, Graph
 from models.training import augment, quantise
 from models.training.__main__ import SETTINGS, changed
 from models.training.loop import Task, load
+from models.training.rewire import rewired
 
 RUNS = 20
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -79,7 +80,7 @@ def integer_file(content: bytes, pictures: Tensor) -> tuple[bytes, str]:
     tried = {}
     for name, update in RANGES.items():
         maker = quantizer.Quantizer(content, recipe.static_wi8_ai8())
-        made = bytes(maker.quantize(_statistics(content, batches, update)).quantized_model)
+        made = rewired(bytes(maker.quantize(_statistics(content, batches, update)).quantized_model))
         tried[name] = (made, _difference(made, batches, wanted))
         print(f"{name} ranges: int8 differs by {tried[name][1]:.4f} of the outputs' spread")
     best = min(tried, key=lambda name: tried[name][1])
