@@ -83,7 +83,7 @@ class CaptureDaemon:
         find_face: FaceFinder,
         patient: Callable[[], Any],
         peers: Collection[int] = (),
-        close_up: Path | None = None,
+        close_up: npt.NDArray[np.uint8] | None = None,
         light_user: int | None = None,
     ) -> None:
         self._board, self._find_face, self._patient = board, find_face, patient

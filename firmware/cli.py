@@ -82,7 +82,7 @@ def captured(
     def in_front() -> Any:
         """The same patient each time the camera is opened."""
         from firmware.guidance import look_for_face
-        from hardware.simulated.patient import Patient, default_portrait, read_portrait
+        from hardware.simulated.patient import Patient, default_portrait
 
         if not patients and patient.phantom is not None:
             from hardware.simulated.phantom.face import Phantom, PhantomPatient
@@ -90,13 +90,15 @@ def captured(
             face = Phantom(profile, ctx.obj["anatomy"](), patient.phantom, patient.tone)
             patients.append(PhantomPatient(profile, face.scene))
         elif not patients:
-            picture = read_portrait(patient.portrait) if patient.portrait else default_portrait()
+            portrait = patient.portrait_picture()
+            picture = default_portrait() if portrait is None else portrait
             found, _ = look_for_face(find_face, picture, profile.engine)
             landmarks = None if found is None else found.landmarks
             patients.append(Patient(profile, picture, landmarks, patient.seed))
         return patients[0]
 
-    CaptureDaemon(profile, state, find_face, in_front, peers, patient.close_up, light_user).run()
+    close_up = patient.close_up_picture()
+    CaptureDaemon(profile, state, find_face, in_front, peers, close_up, light_user).run()
 
 
 _SENSORS = {

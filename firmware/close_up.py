@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -97,8 +96,8 @@ class CloseUps:
     One caller at a time: the capture daemon's turn sees to that.
     """
 
-    def __init__(self, board: Board, watch: Callable[[], None], picture: Path | None = None) -> None:
-        self._board, self._watch, self._file = board, watch, picture
+    def __init__(self, board: Board, watch: Callable[[], None], shown: Picture | None = None) -> None:
+        self._board, self._watch, self._shown = board, watch, shown
         self._camera: CloseUpCamera | None = None
         self._seen = 0.0
         self._taken = 0
@@ -120,7 +119,7 @@ class CloseUps:
                 raise CloseUpFault(wrong, "The close-up is dark or blurred.")
             self._taken += 1
         # The scale is that of pictures of the size in the profile; a file has its own, which nobody knows.
-        known = self._file is None and picture.shape[:2] == (profile.height, profile.width)
+        known = self._shown is None and picture.shape[:2] == (profile.height, profile.width)
         scale = profile.mm_per_px if known else None
         frame = Frame(CLOSE_UP, picture, 0, 1.0, time.monotonic_ns(), "srgb")
         return Capture(
@@ -165,7 +164,7 @@ class CloseUps:
             return UsbCloseUp(profile, lambda device: cv2.VideoCapture(device, cv2.CAP_V4L2))
         from hardware.simulated.close_up import SimulatedCloseUp
 
-        return SimulatedCloseUp(profile, self._board.simulation, lambda: self._taken, self._file)
+        return SimulatedCloseUp(profile, self._board.simulation, lambda: self._taken, self._shown)
 
     def _drop(self) -> None:
         """Close it without waiting: one that hangs even in this is left behind in its thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from hardware.picture_colours import Colour
 from hardware.picture_file import PictureError, read_picture_file
+from hardware.picture_file.regular_file import read_regular_file
+from hardware.picture_file.unreadable import Unreadable
 
 MAX_FRAMES = 32
 MAX_INDEX_BYTES = 1_000_000
@@ -20,6 +24,8 @@ MAX_INDEX_BYTES = 1_000_000
 CLOSE_UP = "closeup"
 MAX_SPOTS = 3
 _MAGIC = b"DKCAP1\n"
+# PNG's chunks for BT.709's primaries and white with linear light, and where they go.
+_LINEAR_BT709, _GAMMA_1, _AFTER_IHDR = bytes((1, 8, 0, 1)), (100_000).to_bytes(4, "big"), 33
 
 
 class CaptureError(ValueError):
@@ -33,7 +39,9 @@ class Frame:
     """One picture with the light it was taken under.
 
     `pixels` is H×W×3 RGB, uint16 (65,535 = reflectance 1.0 where `colour` is "linear-srgb") or uint8.
-    `timestamp_ns` is the sensor's start of exposure on the monotonic clock.
+    `timestamp_ns` is the sensor's start of exposure on the monotonic clock. `shown` (H×W bool) is false where
+    a picture file was transparent; None: it was opaque everywhere, as a camera's pictures are. It does not
+    travel.
     """
 
     light: str
@@ -42,6 +50,7 @@ class Frame:
     gain: float
     timestamp_ns: int
     colour: str = "linear-srgb"
+    shown: np.ndarray | None = None
 
     def header(self) -> dict[str, Any]:
         return {
@@ -166,16 +175,32 @@ class Capture:
 
 
 def write_capture_folder(capture: Capture, folder: Path) -> None:
-    """Write `capture.json` and one PNG per light into `folder` (made if missing)."""
+    """Write `capture.json` and one PNG per light into `folder` (made if missing). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for frame in capture.frames:
         name = f"{frame.light}.png"
-        if not cv2.imwrite(str(folder / name), cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)):
-            raise OSError(f"{folder / name} could not be written.")
+        (folder / name).write_bytes(_png(frame))
         entries.append(frame.header() | {"file": name})
     text = json.dumps(capture.header() | {"frames": entries}, indent=2)
     (folder / "capture.json").write_text(text + "\n")
+
+
+def _png(frame: Frame) -> bytes:
+    """The frame as a PNG that says itself if it is linear light, so that no viewer takes it for sRGB."""
+    made, encoded = cv2.imencode(".png", cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR))
+    if not made:
+        raise OSError(f"The {frame.light} frame could not be written.")
+    data = bytes(encoded)
+    if frame.colour != "linear-srgb":
+        return data
+    return (
+        data[:_AFTER_IHDR] + _chunk(b"cICP", _LINEAR_BT709) + _chunk(b"gAMA", _GAMMA_1) + data[_AFTER_IHDR:]
+    )
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
 
 class _Strict(BaseModel):
@@ -228,12 +253,16 @@ class _Index(_Strict):
         return frames
 
 
-def read_capture_folder(folder: Path) -> Capture:
-    """The Capture stored in `folder`. Raises CaptureError with the file and the reason."""
+def read_capture_folder(folder: Path, colour: Colour = "auto") -> Capture:
+    """The Capture stored in `folder`. Raises CaptureError with the file and the reason.
+
+    With "auto" capture.json says what is linear light and what is raw; of the others their own profiles and
+    tags do, else they are sRGB. Any other `colour` is said of all frames in its stead.
+    """
     index = _read_index(folder)
     return Capture(
         board=index.board,
-        frames=tuple(_read_frame(folder, entry) for entry in index.frames),
+        frames=tuple(_read_frame(folder, entry, colour) for entry in index.frames),
         calibration=index.calibration,
         mm_per_px=index.mm_per_px,
         simulated=index.simulated,
@@ -245,15 +274,15 @@ def read_capture_folder(folder: Path) -> Capture:
 def _read_index(folder: Path) -> _Index:
     path = folder / "capture.json"
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_INDEX_BYTES + 1)
+        text = read_regular_file(path, MAX_INDEX_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CaptureError(f"{folder} has no capture.json: name a capture folder.") from error
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise CaptureError(f"{path} cannot be read: {reason}.") from error
-    if len(text) > MAX_INDEX_BYTES:
-        raise CaptureError(f"{path} is not a capture index: it is longer than a million bytes.")
+    except Unreadable as error:
+        why = "it is longer than a million bytes" if error.reason == "too_big" else "it is not a regular file"
+        raise CaptureError(f"{path} is not a capture index: {why}.") from error
     try:
         return _Index.model_validate_json(text)
     except ValidationError as error:
@@ -273,12 +302,25 @@ def _problem(item: Any) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}"
 
 
-def _read_frame(folder: Path, entry: _Entry) -> Frame:
+def _read_frame(folder: Path, entry: _Entry, colour: Colour) -> Frame:
     path = folder / entry.file
     if not path.is_file():
         raise CaptureError(f"{path} is missing or is not a file; capture.json names it.")
+    said = colour
+    if colour == "auto" and entry.colour != "srgb":
+        # Numbers of the camera's own, which no profile knows, are taken as they are, as linear light is.
+        said = "linear-srgb"
     try:
-        pixels = read_picture_file(path)
+        picture = read_picture_file(path, said)
     except PictureError as error:
         raise CaptureError(str(error)) from error
-    return Frame(entry.name, pixels, entry.exposure_us, entry.gain, entry.timestamp_ns, entry.colour)
+    meaning = "raw" if colour == "auto" and entry.colour == "raw" else picture.colour
+    return Frame(
+        entry.name,
+        picture.pixels,
+        entry.exposure_us,
+        entry.gain,
+        entry.timestamp_ns,
+        meaning,
+        picture.shown,
+    )

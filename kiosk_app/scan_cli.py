@@ -25,6 +25,7 @@ from hardware.simulated.patient_options import SimulatedPatient, check_spots, pa
 from kiosk_app.analyst import Analyst, Outcome
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
 from kiosk_app.phases import take_pictures
+from kiosk_app.portrait_check import check_portrait
 from kiosk_app.progress_line import show_progress
 from kiosk_app.socket_paths import check_socket_paths
 
@@ -66,6 +67,7 @@ def scan(board: Path, out: Path, patient: SimulatedPatient, spots: tuple[str, ..
     profile = load_board(board)
     patient.check(profile)
     check_spots(profile, spots)
+    check_portrait(patient, profile.engine)
     check_socket_paths(out / RUN, "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face

@@ -18,17 +18,20 @@ class BatchError(ValueError):
     exit_status = 2
 
 
-def run_batch(paths: Sequence[Path], work: Callable[[Path], dict[str, Any]], json_path: str) -> None:
+def run_batch(
+    paths: Sequence[Path],
+    work: Callable[[Path], dict[str, Any]],
+    json_path: str,
+    names_outputs: bool = False,
+) -> None:
     """Write `work(path)` for each path as one JSON line to `json_path` ("-" is standard output).
 
-    A row with "error" or "refused" counts as failed. Raises BatchError when two paths share a stem (masks
-    would overwrite each other), or when every path failed: with one path, with that path's own sentence.
+    A row with "error" or "refused" counts as failed. Raises BatchError when every path failed (with one path,
+    with that path's own sentence), or when `names_outputs`, since each path's stem names a file that `work`
+    writes, and two paths share one.
     """
-    stems: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in stems:
-            raise BatchError(f"{stems[path.stem]} and {path} have the same stem. Rename one of them.")
-        stems[path.stem] = path
+    if names_outputs:
+        _require_different_stems(paths)
     sentences = []
     with _output(json_path) as out, _progress(paths) as rows:
         for path in rows:
@@ -40,6 +43,17 @@ def run_batch(paths: Sequence[Path], work: Callable[[Path], dict[str, Any]], jso
         raise BatchError(sentences[0] if len(paths) == 1 else f"None of {len(paths)} inputs could be used.")
     for sentence in sentences:
         click.echo(sentence, err=True)
+
+
+def _require_different_stems(paths: Sequence[Path]) -> None:
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in stems:
+            raise BatchError(
+                f"{stems[path.stem]} and {path} have the same stem, so one's pictures would overwrite the "
+                "other's. Rename one of them."
+            )
+        stems[path.stem] = path
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hardware.picture_colours import Colour, colour_option
 from models.runtime import DEFAULT_ENGINE, ENGINES
 
 engine_option = click.option(
@@ -56,10 +57,10 @@ files_argument = click.argument(
 
 
 def _pictures_command(name: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a function a command of `analyse` that takes FILE…, --json, --engine and --state."""
+    """Make a function a command of `analyse` that takes FILE…, --colour, --json, --engine and --state."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        function = engine_option(signed_option(function))
+        function = colour_option(engine_option(signed_option(function)))
         return analyse.command(name)(files_argument(json_option(function)))
 
     return decorate
@@ -78,7 +79,7 @@ def _answer(
         make_folder(path)
     if len({path.resolve() for path in used}) < len(used):
         raise BatchError(f"Two kinds of pictures would have the same names in {used[0]}. Name two folders.")
-    run_batch(files, describe, json_path)
+    run_batch(files, describe, json_path, names_outputs=bool(used))
 
 
 @_pictures_command("face")
@@ -89,7 +90,12 @@ def _answer(
     help="Folder for the parsing, <stem>.png: 0 background, 1 hair, 2 skin, 3 eyes, 4 nose, 5 mouth.",
 )
 def face_command(
-    files: tuple[Path, ...], json_path: str, masks: Path | None, parsing: Path | None, engine: str
+    files: tuple[Path, ...],
+    json_path: str,
+    masks: Path | None,
+    parsing: Path | None,
+    engine: str,
+    colour: Colour,
 ) -> None:
     """Find the faces in pictures, with landmarks, zones, skin and parsing.
 
@@ -98,14 +104,22 @@ def face_command(
     """
     from models.analysis.describe import describe_picture
 
-    _answer(files, lambda path: describe_picture(path, masks, parsing, engine), json_path, masks, parsing)
+    def describe(path: Path) -> dict[str, Any]:
+        return describe_picture(path, masks, parsing, engine, colour)
+
+    _answer(files, describe, json_path, masks, parsing)
 
 
 @_pictures_command("lesion")
 @click.option("--masks", type=folder, help="Folder for the lesions' masks, <stem>.png: 255 = lesion.")
 @click.option("--overlays", type=folder, help="Folder for what each class rests on, <stem>.png.")
 def lesion_command(
-    files: tuple[Path, ...], json_path: str, masks: Path | None, overlays: Path | None, engine: str
+    files: tuple[Path, ...],
+    json_path: str,
+    masks: Path | None,
+    overlays: Path | None,
+    engine: str,
+    colour: Colour,
 ) -> None:
     """Outline and class the lesion in dermoscopic close-ups.
 
@@ -113,32 +127,43 @@ def lesion_command(
     """
     from models.analysis.describe_skin import describe_lesion
 
-    _answer(files, lambda path: describe_lesion(path, masks, overlays, engine), json_path, masks, overlays)
+    def describe(path: Path) -> dict[str, Any]:
+        return describe_lesion(path, masks, overlays, engine, colour)
+
+    _answer(files, describe, json_path, masks, overlays)
 
 
 @_pictures_command("acne")
 @click.option("--overlays", type=folder, help="Folder for the pictures with their boxes, <stem>.png.")
-def acne_command(files: tuple[Path, ...], json_path: str, overlays: Path | None, engine: str) -> None:
+def acne_command(
+    files: tuple[Path, ...], json_path: str, overlays: Path | None, engine: str, colour: Colour
+) -> None:
     """Find acne in pictures of faces: boxes, count, severity.
 
     Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture.
     """
     from models.analysis.describe_skin import describe_acne
 
-    _answer(files, lambda path: describe_acne(path, overlays, engine), json_path, overlays)
+    _answer(files, lambda path: describe_acne(path, overlays, engine, colour), json_path, overlays)
 
 
 @analyse.command("capture")
 @click.argument("capture", type=folder, metavar="DIR")
 @json_option
 @click.option("--overlays", type=folder, help="Folder for the pictures that explain the findings.")
+@colour_option
 @engine_option
 @signed_option
-def capture_command(capture: Path, json_path: str, overlays: Path | None, engine: str) -> None:
-    """Measure a stored capture folder: capture.json with one picture a light."""
+def capture_command(
+    capture: Path, json_path: str, overlays: Path | None, engine: str, colour: Colour
+) -> None:
+    """Measure a stored capture folder: capture.json with one picture a light.
+
+    With --colour auto capture.json says which frames are linear light; the others say it themselves.
+    """
     from models.analysis.describe import measure_folder
 
-    _answer((capture,), lambda path: measure_folder(path, overlays, engine), json_path, overlays)
+    _answer((capture,), lambda path: measure_folder(path, overlays, engine, colour), json_path, overlays)
 
 
 @click.group()

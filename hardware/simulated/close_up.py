@@ -7,13 +7,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from hardware.board import CloseUpProfile
-from hardware.picture_file import read_picture_file
 from hardware.simulated.skin import HAEMOGLOBIN_OD, MELANIN_OD
 from hardware.simulation import Simulation
 
@@ -33,7 +31,7 @@ class DrawnSkin:
 
 class SimulatedCloseUp:
     """A hand that holds still on a drawn mole, another one after each still (`taken()` says how many there
-    were), or on what is in `file`.
+    were), or on the `shown` picture (H×W×3 uint8 sRGB).
 
     Its board's simulation says from which picture on it hangs, is gone, hangs in the dark or is out of focus.
     """
@@ -43,10 +41,10 @@ class SimulatedCloseUp:
         profile: CloseUpProfile,
         faults: Simulation,
         taken: Callable[[], int],
-        file: Path | None = None,
+        shown: np.ndarray | None = None,
     ) -> None:
         self._size, self._faults = (profile.width, profile.height), faults
-        self._file = None if file is None else eight_bits(read_picture_file(file))
+        self._shown = shown
         self._taken, self._pictures = taken, 0
         self._closed = threading.Event()
 
@@ -58,7 +56,7 @@ class SimulatedCloseUp:
             self._closed.wait()
         if fault == "disconnects" or self._closed.is_set():
             raise OSError(errno.ENODEV, "the close-up camera is not there any more")
-        seen = self._file if self._file is not None else drawn(*self._size, 1 + self._taken())
+        seen = self._shown if self._shown is not None else drawn(*self._size, 1 + self._taken())
         if fault == "dark":
             seen = (seen // 12).astype(np.uint8)
         if fault == "blurred":
@@ -73,11 +71,6 @@ class SimulatedCloseUp:
 def drawn(width: int, height: int, seed: int) -> np.ndarray:
     """The picture of `draw_skin`, kept for the next preview."""
     return draw_skin(width, height, seed).picture
-
-
-def eight_bits(picture: np.ndarray) -> np.ndarray:
-    """`picture` as uint8."""
-    return picture if picture.dtype == np.uint8 else np.asarray(picture // 257, np.uint8)
 
 
 def draw_skin(width: int, height: int, seed: int) -> DrawnSkin:

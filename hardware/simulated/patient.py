@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from hardware.board import Board
+from hardware.picture_colours import Colour
 from hardware.picture_file import PictureError, read_picture_file
 from hardware.simulated.lids import closed_lids
 from hardware.simulated.pose import View
@@ -31,14 +32,12 @@ class PortraitError(ValueError):
     exit_status = 2
 
 
-def read_portrait(path: Path) -> np.ndarray:
-    """The picture at `path`, upright, H×W×3 RGB uint8, of at most 8 megapixels. Raises PortraitError."""
+def read_portrait(path: Path, colour: Colour = "auto") -> np.ndarray:
+    """The picture at `path`, upright, H×W×3 uint8 sRGB, of at most 8 megapixels. Raises PortraitError."""
     try:
-        picture = read_picture_file(Path(path))
+        picture = read_picture_file(path, colour).srgb8()
     except PictureError as error:
         raise PortraitError(str(error)) from error
-    if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
     if picture.shape[0] * picture.shape[1] > _MOST_PIXELS:
         scale = (_MOST_PIXELS / (picture.shape[0] * picture.shape[1])) ** 0.5
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from hardware.board import Board
 from hardware.capture import MAX_SPOTS
+from hardware.picture_colours import Colour, colour_option
 from hardware.picture_file import read_picture_file
 from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
 
@@ -32,6 +34,7 @@ class SimulatedPatient:
     phantom: int | None = None
     tone: float | None = None
     close_up: Path | None = None
+    colour: Colour = "auto"
 
     @property
     def is_named(self) -> bool:
@@ -47,19 +50,26 @@ class SimulatedPatient:
             raise click.UsageError("--portrait and --phantom are two patients: name one of them.")
         if self.tone is not None and self.phantom is None:
             raise click.UsageError("--tone is for a phantom: name its seed with --phantom.")
-        if self.portrait is not None:
-            from hardware.simulated.patient import read_portrait
+        if self.close_up is not None and board.close_up is None:
+            raise click.UsageError("--close-up needs a board with [close_up], a close-up camera.")
+        self.portrait_picture()
+        self.close_up_picture()
 
-            read_portrait(self.portrait)
-        if self.close_up is not None:
-            if board.close_up is None:
-                raise click.UsageError("--close-up needs a board with [close_up], a close-up camera.")
-            read_picture_file(self.close_up)
+    def portrait_picture(self) -> np.ndarray | None:
+        """H×W×3 uint8 sRGB of --portrait, None without one. Raises PortraitError."""
+        from hardware.simulated.patient import read_portrait
+
+        return None if self.portrait is None else read_portrait(self.portrait, self.colour)
+
+    def close_up_picture(self) -> np.ndarray | None:
+        """H×W×3 uint8 sRGB of --close-up, None without one. Raises PictureError."""
+        return None if self.close_up is None else read_picture_file(self.close_up, self.colour).srgb8()
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What the capture daemon is told."""
-        close_up = () if self.close_up is None else ("--close-up", self.close_up)
+        close_up: tuple[Any, ...] = () if self.close_up is None else ("--close-up", self.close_up)
+        close_up += () if self.colour == "auto" else ("--colour", self.colour)
         if self.phantom is not None:
             tone = () if self.tone is None else ("--tone", self.tone)
             return ("--phantom", self.phantom, *tone, *close_up)
@@ -95,7 +105,7 @@ def check_spots(board: Board, spots: tuple[str, ...]) -> None:
 
 
 def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--portrait, --seed, --phantom, --tone, --close-up, which reach `command` as its `patient`."""
+    """--portrait, --seed, --phantom, --tone, --close-up, --colour, which reach `command` as its `patient`."""
 
     @click.option(
         "--portrait",
@@ -117,6 +127,7 @@ def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="What the simulated close-up camera sees (default: a drawn mole).",
     )
+    @colour_option
     @functools.wraps(command)
     def with_patient(
         *args: Any,
@@ -125,8 +136,10 @@ def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
         phantom: int | None,
         tone: float | None,
         close_up: Path | None,
+        colour: Colour,
         **others: Any,
     ) -> Any:
-        return command(*args, patient=SimulatedPatient(portrait, seed, phantom, tone, close_up), **others)
+        patient = SimulatedPatient(portrait, seed, phantom, tone, close_up, colour)
+        return command(*args, patient=patient, **others)
 
     return with_patient

@@ -13,6 +13,7 @@ import click
 
 from hardware.board import load_board
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
+from kiosk_app.portrait_check import check_portrait
 
 from .patient import JourneyBroken, Patient
 from .scan_record import wait_for_record
@@ -77,6 +78,7 @@ def demo(
     if not profile.simulated:
         raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
     check_spots(profile, spots)
+    check_portrait(patient, profile.engine)
     if spots and not once:
         raise click.UsageError("--spot is for --once: at the kiosk's pages the patient marks spots.")
     stop_on_signals()

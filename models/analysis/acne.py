@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from models.analysis.detector import detect
 from models.analysis.face import SECOND_FACE_SHARE, Face, find_faces
 from models.analysis.lesion import is_close_up, look
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
+from models.analysis.upright import quarter_turns
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
@@ -65,7 +66,9 @@ class _Seen:
 
 
 def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
-    """The acne in `picture` (H×W×3 uint8 RGB, upright) of a face, of all of it or about its largest face.
+    """The acne in `picture` (H×W×3 uint8 RGB) of a face, of all of it or about its largest face.
+
+    A face that is upside down or lies on its side is looked at upright; the boxes are the picture's own.
 
     Raises Refused("no_face", "two_faces", "too_dark" or "too_small"), ModelsError.
     """
@@ -74,6 +77,24 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
     if picture[::4, ::4].mean() < _DARK:
         raise Refused("too_dark")
     faces = find_faces(picture, engine)
+    turns = quarter_turns(picture, faces, engine)
+    if turns:
+        upright = np.ascontiguousarray(np.rot90(picture, turns))
+        acne = _find(upright, find_faces(upright, engine), engine)
+        return replace(acne, boxes=_turned_back(acne.boxes, turns, upright.shape))
+    return _find(picture, faces, engine)
+
+
+def _turned_back(boxes: np.ndarray, turns: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Boxes of a picture of `shape` that was turned by so many quarters anticlockwise, in the one before."""
+    for _ in range(turns):
+        x0, y0, x1, y1 = boxes[:, :4].T
+        boxes = np.column_stack([shape[0] - y1, x0, shape[0] - y0, x1, boxes[:, 4:]])
+        shape = (shape[1], shape[0])
+    return boxes
+
+
+def _find(picture: np.ndarray, faces: list[Face], engine: str) -> Acne:
     if len(faces) > 1 and faces[1].width > SECOND_FACE_SHARE * faces[0].width:
         raise Refused("two_faces")
     # The detector sees half faces, in which no landmarks can be found, and faces where there are none.

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hardware.picture_file import PictureError
+from hardware.picture_colours import Colour
+from hardware.picture_file import Picture, PictureError, read_picture_file
 from models.analysis.refusal import Refused
-from models.picture import read_picture
 
 
-def answer(path: Path, describe: Callable[[np.ndarray], dict[str, Any]]) -> dict[str, Any]:
-    """What `describe` says of the picture at `path`, or why it says nothing: "error", "refused"."""
+def answer(path: Path, colour: Colour, describe: Callable[[Picture], dict[str, Any]]) -> dict[str, Any]:
+    """What `describe` says of the picture at `path`, whose numbers mean `colour`, or why it says nothing:
+    "error", "refused".
+    """
     row: dict[str, Any] = {"picture": str(path)}
     try:
-        return row | describe(read_picture(path))
+        return row | describe(read_picture_file(path, colour))
     except PictureError as error:
         return row | {"error": error.reason, "sentence": error.sentence}
     except Refused as refused:

@@ -19,10 +19,11 @@ from models.analysis.acne import acne_of_face
 from models.analysis.acne_count import Lesion, acne_findings, lesions_on, require_size
 from models.analysis.closeup import CloseUp, close_up
 from models.analysis.colour import linear, to_srgb8
-from models.analysis.face import Face, find_face
+from models.analysis.face import Face
 from models.analysis.findings import Field, marks, measure, red_places, spot_marks
 from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
 from models.analysis.marked_spots import marked_spots
+from models.analysis.opaque import opaque
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
@@ -30,6 +31,7 @@ from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import scale_of
 from models.analysis.skin import facial_skin
 from models.analysis.spots import find_spots
+from models.analysis.upright import find_upright_face
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
@@ -77,7 +79,7 @@ def analyse_capture(
     shown, measured, flags = _choose(capture)
     with watch.stage("face"):
         search, factor = _search_picture(shown)
-        found = find_face(search, engine)
+        found = find_upright_face(search, engine)
         scale = scale_of(search, found, engine, _scaled(capture.mm_per_px, factor))
         face = _enlarged(found, factor, shown.pixels.shape)
         if face.width < MIN_FACE_PX:
@@ -88,6 +90,7 @@ def analyse_capture(
         visible = linear(view.cut(shown.pixels), shown.colour)
         picture = to_srgb8(visible)
         skin = facial_skin(parse(picture, [view.face], engine), view.face)
+        skin = _opaque(skin, view, shown, measured)
         flags += require_quality(visible, skin, view.face)
         inner = _without_rim(skin, mm_per_px)
         masks = zone_masks(view.face.points, inner)
@@ -198,6 +201,14 @@ def _search_picture(frame: Frame) -> tuple[np.ndarray, float]:
     light = linear(pixels, frame.colour)
     require_light(light)
     return to_srgb8(light), factor
+
+
+def _opaque(skin: np.ndarray, view: CloseUp, *frames: Frame) -> np.ndarray:
+    """The mask without what a file of one of the `frames` has as transparent: white is all there is."""
+    for frame in frames:
+        if frame.shown is not None:
+            skin = opaque(skin, view.cut(frame.shown.astype(np.uint8) * 255) == 255)
+    return skin
 
 
 def _without_rim(skin: np.ndarray, mm_per_px: float) -> np.ndarray:

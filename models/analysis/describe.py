@@ -10,13 +10,17 @@ import cv2
 import numpy as np
 
 from hardware.capture import CaptureError, read_capture_folder
+from hardware.picture_colours import Colour
+from hardware.picture_file import Picture
 from models.analysis.answer import answer
 from models.analysis.capture import analyse_capture
 from models.analysis.face import Face, find_faces
+from models.analysis.opaque import opaque
 from models.analysis.parsing import parse
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, SENTENCES, Refused
 from models.analysis.result import png
 from models.analysis.skin import skin_mask
+from models.analysis.upright import require_upright
 from models.analysis.zones import zone_polygons
 from models.batch import BatchError, write_output
 from models.picture import MIN_PIXELS_A_SIDE
@@ -25,40 +29,47 @@ _NO_MEMORY = "There is not enough memory to measure this capture. Use smaller pi
 _NOT_MEASURED = "This capture cannot be measured: its pictures are of a kind not foreseen. Take them again."
 
 
-def describe_picture(path: Path, masks: Path | None, parsing: Path | None, engine: str) -> dict[str, Any]:
+def describe_picture(
+    path: Path, masks: Path | None, parsing: Path | None, engine: str, colour: Colour = "auto"
+) -> dict[str, Any]:
     """The faces in the picture at `path`, largest first.
 
     Its skin mask goes to `masks`/<stem>.png and its parsing to `parsing`/<stem>.png, even without a face. An
     unreadable file gives "error"; a picture without a face gives "refused" and an empty list of faces. A mask
     that cannot be written gives "error" beside the faces.
     """
-    return answer(path, lambda picture: _described(picture, path.stem, masks, parsing, engine))
+    return answer(path, colour, lambda read: _described(read, path.stem, masks, parsing, engine))
 
 
 def _described(
-    picture: np.ndarray, stem: str, masks: Path | None, parsing: Path | None, engine: str
+    read: Picture, stem: str, masks: Path | None, parsing: Path | None, engine: str
 ) -> dict[str, Any]:
+    picture = read.srgb8()
     height, width = picture.shape[:2]
     row: dict[str, Any] = {"width": width, "height": height, "faces": []}
     if min(height, width) < MIN_PIXELS_A_SIDE:
         return row | {"refused": "too_small", "sentence": NO_ROOM_FOR_A_FACE}
     faces = find_faces(picture, engine)
+    try:
+        require_upright(picture, faces, engine)
+    except Refused as refused:
+        return row | {"refused": refused.reason, "sentence": refused.sentence}
     row["faces"] = [_describe_face(face) for face in faces]
     if not faces:
         row |= {"refused": "no_face", "sentence": SENTENCES["no_face"]}
     try:
-        _write_maps(stem, picture, faces, masks, parsing, engine)
+        _write_maps(stem, read, faces, masks, parsing, engine)
     except BatchError as error:
         return row | {"error": "mask_not_written", "sentence": str(error)}
     return row
 
 
 def _write_maps(
-    stem: str, picture: np.ndarray, faces: list[Face], masks: Path | None, parsing: Path | None, engine: str
+    stem: str, read: Picture, faces: list[Face], masks: Path | None, parsing: Path | None, engine: str
 ) -> None:
     if not masks and not parsing:
         return
-    labels = parse(picture, faces, engine)
+    labels = opaque(parse(read.srgb8(), faces, engine), read.shown)
     if masks:
         write_output(masks / f"{stem}.png", png(skin_mask(labels, faces)))
     if parsing:
@@ -75,7 +86,7 @@ def _describe_face(face: Face) -> dict[str, Any]:
     }
 
 
-def measure_folder(path: Path, overlays: Path | None, engine: str) -> dict[str, Any]:
+def measure_folder(path: Path, overlays: Path | None, engine: str, colour: Colour = "auto") -> dict[str, Any]:
     """The Findings of the capture folder at `path`; its overlays go to the folder `overlays`/<name>.png.
 
     A folder that cannot be read or measured gives "error"; overlays that cannot be written give it beside
@@ -83,7 +94,7 @@ def measure_folder(path: Path, overlays: Path | None, engine: str) -> dict[str, 
     """
     row: dict[str, Any] = {"capture": str(path)}
     try:
-        analysis = analyse_capture(read_capture_folder(path), uuid4(), engine)
+        analysis = analyse_capture(read_capture_folder(path, colour), uuid4(), engine)
     except CaptureError as error:
         return row | {"error": "not_a_capture", "sentence": str(error)}
     except Refused as refused:

@@ -9,6 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hardware.picture_colours import Colour
+from hardware.picture_file import Picture
 from models.analysis.abcd import abcd
 from models.analysis.acne import NETWORK as ACNE
 from models.analysis.acne import THRESHOLD, Acne, find_acne
@@ -17,6 +19,7 @@ from models.analysis.answer import answer
 from models.analysis.lesion import NETWORK as LESION
 from models.analysis.lesion import Lesion, find_lesion
 from models.analysis.lesion_sheet import draw_lesion
+from models.analysis.opaque import opaque_acne, opaque_lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.result import png
 from models.analysis.saliency import saliency
@@ -28,14 +31,17 @@ from models.training.lesion_views import CLASSES
 _Made = Mapping[str, tuple[Path | None, Callable[[], np.ndarray]]]
 
 
-def describe_lesion(path: Path, masks: Path | None, overlays: Path | None, engine: str) -> dict[str, Any]:
+def describe_lesion(
+    path: Path, masks: Path | None, overlays: Path | None, engine: str, colour: Colour = "auto"
+) -> dict[str, Any]:
     """The lesion in the picture at `path` as one JSON object, or why there is none: "error", "refused".
 
     Its mask goes to `masks`/<stem>.png, what its class rests on to `overlays`/<stem>.png.
     """
 
-    def described(picture: np.ndarray) -> dict[str, Any]:
-        lesion = find_lesion(picture, engine)
+    def described(read: Picture) -> dict[str, Any]:
+        picture = read.srgb8()
+        lesion = opaque_lesion(find_lesion(picture, engine), read.shown)
         made: _Made = {
             "mask": (masks, lambda: lesion.mask),
             "overlay": (
@@ -45,22 +51,23 @@ def describe_lesion(path: Path, masks: Path | None, overlays: Path | None, engin
         }
         return _lesion_row(picture, lesion) | _written(path.stem, made)
 
-    return answer(path, described)
+    return answer(path, colour, described)
 
 
-def describe_acne(path: Path, overlays: Path | None, engine: str) -> dict[str, Any]:
+def describe_acne(path: Path, overlays: Path | None, engine: str, colour: Colour = "auto") -> dict[str, Any]:
     """The acne in the picture at `path` as one JSON object, or why there is none: "error", "refused".
 
     Its boxes are drawn in `overlays`/<stem>.png.
     """
 
-    def described(picture: np.ndarray) -> dict[str, Any]:
-        acne = find_acne(picture, engine)
+    def described(read: Picture) -> dict[str, Any]:
+        picture = read.srgb8()
+        acne = opaque_acne(find_acne(picture, engine), read.shown)
         return _acne_row(acne) | _written(
             path.stem, {"overlay": (overlays, lambda: draw_acne(picture, acne))}
         )
 
-    return answer(path, described)
+    return answer(path, colour, described)
 
 
 def _written(stem: str, made: _Made) -> dict[str, Any]:

@@ -6,6 +6,7 @@ right of the picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,11 @@ def find_face(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Face:
 
     Raises Refused("no_face") or Refused("two_faces"); faces much smaller than the largest are passed over.
     """
-    faces = find_faces(picture, engine)
+    return only_face(find_faces(picture, engine))
+
+
+def only_face(faces: Sequence[Face]) -> Face:
+    """The largest of `faces`, those of one picture. Raises Refused as `find_face` does."""
     if not faces:
         raise Refused("no_face")
     if len(faces) > 1 and faces[1].width > SECOND_FACE_SHARE * faces[0].width:

@@ -12,6 +12,7 @@ from models.analysis.abcd import abcd
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.lesion import CLASSES, NETWORK, find_lesion
 from models.analysis.lesion import Lesion as Found
+from models.analysis.opaque import opaque_lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.refusal import Refused
 from models.manifest import load_manifest
@@ -41,7 +42,8 @@ def _marked(frame: Frame, spot: Spot, engine: str) -> MarkedSpot:
     picture = _picture(frame)
     lesion, reason = None, None
     try:
-        lesion = _described(picture, find_lesion(picture, engine), spot.mm_per_px)
+        found = opaque_lesion(find_lesion(picture, engine), frame.shown)
+        lesion = _described(picture, found, spot.mm_per_px)
     except Refused as refused:
         reason = refused.reason
     return MarkedSpot(frame=frame.light, zone=zone, x=spot.x, y=spot.y, lesion=lesion, refused=reason)

@@ -7,6 +7,7 @@ from hardware.picture_file import NOT_A_PICTURE, TOO_BIG
 SENTENCES = {
     "no_face": "No face can be seen in this picture. Look straight into the camera, whole face in view.",
     "two_faces": "There is more than one face in this picture. One person at a time, please.",
+    "turned": "The face in this picture is upside down or lies on its side. Turn the picture upright.",
     "too_dark": "The picture is too dark to measure. Check that the light is on, and take it again.",
     "too_blurred": "The picture is too blurred to measure. Hold still, and take it again.",
     "not_skin": "This does not look like a dermoscopic close-up of skin. Put the attachment flat on the "

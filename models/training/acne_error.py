@@ -20,6 +20,7 @@ from models.analysis.acne_count import interval, lesions_on
 from models.analysis.face import find_faces
 from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
+from models.picture import read_picture
 from models.training.boxes import TWINS, level, read_boxes
 from models.training.register import ship_constants
 
@@ -126,7 +127,7 @@ def written(tables: dict[str, dict[str, Any]]) -> str:
 
 def _pictures(files: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
     for file in files:
-        yield file.name, np.ascontiguousarray(cv2.imread(str(file))[:, :, ::-1])
+        yield file.name, read_picture(file)
 
 
 def _by_zone(boxes: np.ndarray, masks: dict[str, np.ndarray]) -> dict[str, int]:

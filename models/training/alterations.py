@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from models.picture import read_labels, read_picture
 from models.training.boxes import TWINS
 from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
 
@@ -153,9 +154,8 @@ def _parsing(data: Path, name: str, out: Path) -> None:
 
 def _write(file: Path, name: str, folder: Path, border: int = cv2.BORDER_REFLECT) -> tuple[int, ...]:
     """The altered picture under its old name; lossless whatever that ends in, unless it is compressed."""
-    picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"The picture {file} cannot be read. Unpack the archive again.")
+    # The alterations are written in OpenCV's order of channels, blue first.
+    picture = np.ascontiguousarray(read_picture(file)[:, :, ::-1])
     picture = turned(picture, border) if name == TURNED else ALTERATIONS[name](picture)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 50]
     kind, options = (".jpg", quality) if name == COMPRESSED else (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -164,7 +164,5 @@ def _write(file: Path, name: str, folder: Path, border: int = cv2.BORDER_REFLECT
 
 
 def _write_mask(file: Path, name: str, folder: Path) -> None:
-    mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError(f"The mask {file} cannot be read. Unpack the archive again.")
+    mask = read_labels(file)
     cv2.imwrite(str(folder / file.name), turned(mask, how=cv2.INTER_NEAREST) if name == TURNED else mask)

@@ -21,6 +21,7 @@ import scipy.optimize
 from models.analysis import lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.manifest import load_manifest
+from models.picture import read_picture
 from models.training.lesion_views import CLASSES
 from models.training.register import ship_constants
 from models.training.score import balanced_accuracy, calibration_error
@@ -157,9 +158,7 @@ def main(data: Path) -> None:
 
     def pictures(some: list[dict[str, str]]) -> Iterator[np.ndarray]:
         for row in some:
-            yield np.ascontiguousarray(
-                cv2.imread(str(folder / "images" / f"{row['image_id']}.jpg"))[:, :, ::-1]
-            )
+            yield read_picture(folder / "images" / f"{row['image_id']}.jpg")
 
     learnt = [row for row in rows if not held_out(row["lesion_id"])]
     valid = [row for row in rows if held_out(row["lesion_id"])]

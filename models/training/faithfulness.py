@@ -23,6 +23,7 @@ from models.analysis import lesion as lesions
 from models.analysis.lesion import Lesion, chances, constants, find_lesion
 from models.analysis.refusal import Refused
 from models.analysis.saliency import GRID, Saliency, saliency
+from models.picture import read_picture
 from models.training.lesion_views import CLASSES
 from models.training.score import interval, lesion_rows
 
@@ -104,7 +105,7 @@ def main(data: Path, pictures: int, skip: int, out: Path) -> None:
     figures: dict[str, list[tuple[float, float]]] = {name: [] for name in MAPS}
     seconds = []
     for number in draw.permutation(len(ids))[skip:]:
-        picture = np.ascontiguousarray(cv2.imread(str(folder / "images" / f"{ids[number]}.jpg"))[:, :, ::-1])
+        picture = read_picture(folder / "images" / f"{ids[number]}.jpg")
         try:
             lesion = find_lesion(picture)
         except Refused:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.picture import read_labels, read_picture
 from models.training import augment
 from models.training.backbone import Trunk, load_pretrained
 from models.training.decoder import Decoder
@@ -278,10 +279,8 @@ def shaded(pictures: Tensor) -> Tensor:
 
 def _canvas(file: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """A picture (3, 512, 512), its labels (512, 512), both in the upper left, and the size that is used."""
-    picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    mask = cv2.imread(str(file.parent.parent / "masks" / f"{file.stem}.png"), cv2.IMREAD_GRAYSCALE)
-    if picture is None or mask is None:
-        raise ValueError(f"The picture {file} or its mask cannot be read. Unpack the archive again.")
+    picture = read_picture(file)
+    mask = read_labels(file.parent.parent / "masks" / f"{file.stem}.png")
     share = CANVAS / max(picture.shape[:2])
     size = (round(picture.shape[1] * share), round(picture.shape[0] * share))
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR)
@@ -289,7 +288,7 @@ def _canvas(file: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     if mask.max() > len(CLASSES):
         mask = np.where(mask > 127, np.uint8(SOME_SKIN), np.uint8(NO_SKIN))
     canvas, labels = np.zeros((3, CANVAS, CANVAS), np.uint8), np.full((CANVAS, CANVAS), UNKNOWN, np.uint8)
-    canvas[:, : size[1], : size[0]] = picture[:, :, ::-1].transpose(2, 0, 1)
+    canvas[:, : size[1], : size[0]] = picture.transpose(2, 0, 1)
     labels[: size[1], : size[0]] = mask
     return canvas, labels, (size[1], size[0])
 

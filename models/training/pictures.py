@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.picture import read_labels, read_picture
+
 
 def read_all(
     files: Sequence[Path], size: tuple[int, int], *, grey: bool = False, nearest: bool = False
 ) -> Tensor:
     """(n, 3 or 1, h, w) uint8, RGB or grey, each picture stretched to `size` (height, width). Raises
-    ValueError naming a bad file.
+    PictureError, which is a ValueError, naming a bad file.
     """
 
     def read(file: Path) -> np.ndarray:
-        picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError(f"The picture {file} cannot be read. Unpack the archive again.")
+        picture = read_labels(file) if grey else read_picture(file)
         if picture.shape[:2] != size:
             how = (
                 cv2.INTER_NEAREST
@@ -32,7 +32,7 @@ def read_all(
                 else cv2.INTER_LINEAR
             )
             picture = cv2.resize(picture, size[::-1], interpolation=how)
-        return picture[None] if grey else np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
+        return picture[None] if grey else np.ascontiguousarray(picture.transpose(2, 0, 1))
 
     with ThreadPoolExecutor() as pool:
         return torch.from_numpy(np.stack(list(pool.map(read, files))))

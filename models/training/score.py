@@ -20,6 +20,7 @@ import click
 import cv2
 import numpy as np
 
+from models.picture import read_labels
 from models.training.alterations import ALTERATIONS, altered_copy
 from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.curves import area
@@ -109,9 +110,9 @@ def lesions(data: Path) -> tuple[list[Row], list[Row], np.ndarray]:
     with tempfile.TemporaryDirectory() as masks:
         said = command("lesion", files, "--masks", masks)
         for row in rows:
-            truth = cv2.imread(str(folder / "masks" / f"{row['image_id']}.png"), cv2.IMREAD_GRAYSCALE) > 127
+            truth = read_labels(folder / "masks" / f"{row['image_id']}.png") > 127
             mask = Path(masks) / f"{row['image_id']}.png"
-            found = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.exists() else None
+            found = read_labels(mask) if mask.exists() else None
             # A picture that is refused has no mask, and counts as wholly missed.
             overlaps.append(_overlap(np.zeros_like(truth) if found is None else found > 127, truth))
     return rows, said, np.array(overlaps)
@@ -265,9 +266,9 @@ def parsing_scores(data: Path) -> list[Row]:
     for name, goal, files in (("frontal", 0.95, portraits), ("in the wild", 0.8, families)):
         with tempfile.TemporaryDirectory() as masks, tempfile.TemporaryDirectory() as maps:
             said = command("face", files, "--masks", masks, "--parsing", maps)
-            truths = [_grey(file.parent.parent / "masks" / f"{file.stem}.png") for file in files]
-            found = [_grey(Path(masks) / f"{file.stem}.png") > 127 for file in files]
-            labels = [_grey(Path(maps) / f"{file.stem}.png") for file in files]
+            truths = [read_labels(file.parent.parent / "masks" / f"{file.stem}.png") for file in files]
+            found = [read_labels(Path(masks) / f"{file.stem}.png") > 127 for file in files]
+            labels = [read_labels(Path(maps) / f"{file.stem}.png") for file in files]
         places = [file.stem for file in files]
         is_skin = [
             truth > 127 if truth.max() > len(PARTS) else np.isin(truth, (SKIN, NOSE)) for truth in truths
@@ -286,13 +287,6 @@ def parsing_scores(data: Path) -> list[Row]:
             figure = interval(places, lambda i, v=each: float(v[i].mean()))
             scores.append({"measure": f"class {part}: IoU, {name}", "goal": None, **figure})
     return scores
-
-
-def _grey(file: Path) -> np.ndarray:
-    picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-    if picture is None:
-        raise ValueError(f"The mask {file} cannot be read. Unpack the archive again.")
-    return np.asarray(picture)
 
 
 TASKS: dict[str, Callable[[Path], list[Row]]] = {

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from skimage import data as examples
 
+from models.picture import read_picture
+
 HEIGHT, WIDTH = 300, 400
 # scikit-image's example pictures: no scene is in both lists, so neither is the other eye's view of one.
 FITTED = (
@@ -69,12 +71,12 @@ def example(name: str) -> np.ndarray:
     """H×W×3 uint8 sRGB: scikit-image's example picture of this name."""
     folder = Path(examples.__file__).parent
     [file] = [path for path in folder.iterdir() if path.stem == name]
-    return np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[:, :, ::-1])
+    return read_picture(file)
 
 
 def _photographs(folder: Path) -> Callable[[Draw, int], np.ndarray]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return lambda _draw, i: np.ascontiguousarray(cv2.imread(str(files[i * 7 % len(files)]))[:, :, ::-1])
+    return lambda _draw, i: read_picture(files[i * 7 % len(files)])
 
 
 def _crops(picture: np.ndarray, draw: Draw, count: int) -> Iterator[np.ndarray]:

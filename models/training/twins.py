@@ -14,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from models.picture import read_picture
+
 CANDIDATES = 15
 LEAST_ALIKE = 0.5
 INLIERS = 20
@@ -32,7 +34,7 @@ def main(folder: Path) -> None:
 
 def _thumbnails(file: Path) -> np.ndarray:
     """(8, 576) standardised thumbnails: four quarter turns, each plain and mirrored."""
-    grey = cv2.GaussianBlur(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), (0, 0), 4)
+    grey = cv2.GaussianBlur(cv2.cvtColor(read_picture(file), cv2.COLOR_RGB2GRAY), (0, 0), 4)
     turns = [np.rot90(side, k) for k in range(4) for side in (grey, grey[:, ::-1])]
     small = np.stack([cv2.resize(t, (24, 24), interpolation=cv2.INTER_AREA).ravel() for t in turns])
     small = small.astype(np.float32)
@@ -41,7 +43,9 @@ def _thumbnails(file: Path) -> np.ndarray:
 
 @lru_cache(maxsize=2048)
 def _features(file: Path, mirror: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    grey = cv2.resize(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), (480, 480), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(
+        cv2.cvtColor(read_picture(file), cv2.COLOR_RGB2GRAY), (480, 480), interpolation=cv2.INTER_AREA
+    )
     grey = cv2.GaussianBlur(grey, (0, 0), 1)
     points, descriptors = cv2.ORB_create(700).detectAndCompute(grey[:, ::-1].copy() if mirror else grey, None)
     return np.array([p.pt for p in points], np.float32), descriptors

@@ -15,8 +15,12 @@ import pytest
 
 from hardware import picture_file
 from hardware.capture import Capture, CaptureError, Frame, read_capture_folder, write_capture_folder
+from hardware.picture_file import read_picture_file
 from models.analysis import describe
+from models.analysis.colour import linear, to_srgb8
 from models.runtime import DEFAULT_ENGINE
+from tests.support.icc import coded_in, matrix_profile
+from tests.support.picture_files import iccp, png, tiff
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 
@@ -55,8 +59,33 @@ def test_what_was_written_is_read_again(visit: Path) -> None:
 
 def test_a_folder_of_ones_own_needs_only_file_names(visit: Path) -> None:
     (visit / "capture.json").write_text('{"frames": [{"file": "white.png"}]}')
+    cv2.imwrite(str(visit / "white.png"), np.full((40, 30, 3), 9000, np.uint16))
     (frame,) = read_capture_folder(visit).frames
     assert (frame.light, frame.colour, frame.gain) == ("white", "srgb", 1.0)
+
+
+def test_a_frame_of_ours_says_itself_that_it_is_linear(visit: Path) -> None:
+    (visit / "capture.json").write_text('{"frames": [{"file": "white.png"}]}')
+    (frame,) = read_capture_folder(visit).frames
+    assert (frame.colour, int(frame.pixels[0, 0, 0])) == ("linear-srgb", 9000)
+    assert int(read_picture_file(visit / "white.png").srgb8()[0, 0, 0]) == 104
+
+
+def test_what_the_command_says_of_the_frames_goes_before_what_capture_json_says(visit: Path) -> None:
+    assert {frame.colour for frame in read_capture_folder(visit, "srgb").frames} == {"srgb"}
+    _change(visit, {}, {"colour": "raw"})
+    assert [frame.colour for frame in read_capture_folder(visit).frames] == ["raw", "linear-srgb"]
+
+
+def test_a_profile_in_a_frame_is_believed_unless_it_is_linear_light(visit: Path) -> None:
+    pixels = np.round(255 * coded_in("Display P3", np.full((40, 30, 3), [200, 120, 90]) / 255))
+    white = png(pixels.astype(np.uint8), iccp(matrix_profile("Display P3")))
+    (visit / "white.png").write_bytes(white)
+    _change(visit, {}, {"colour": "srgb"})
+    frame = read_capture_folder(visit).frames[0]
+    assert abs(int(to_srgb8(linear(frame.pixels, frame.colour))[0, 0, 0]) - 200) <= 1
+    _change(visit, {}, {"colour": "linear-srgb"})
+    assert np.array_equal(read_capture_folder(visit).frames[0].pixels, pixels)
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "3", '"text"', "null", "[" * 5000, "\udcff", "{}"])
@@ -134,9 +163,11 @@ def test_a_picture_cut_short_is_refused(visit: Path, kind: str) -> None:
     assert "cut short" in _refusal(visit)
 
 
-def test_a_picture_of_floating_point_numbers_is_refused(visit: Path) -> None:
-    cv2.imwrite(str(visit / "float.tif"), np.ones((40, 30, 3), np.float32))
+def test_floating_point_numbers_are_read_where_they_are_said_to_be_light(visit: Path) -> None:
+    (visit / "float.tif").write_bytes(tiff(np.full((40, 30, 3), 0.25, np.float32)))
     _change(visit, {}, {"file": "float.tif"})
+    assert read_capture_folder(visit).frames[0].pixels[0, 0].tolist() == [16384] * 3
+    _change(visit, {}, {"colour": "srgb"})
     assert "floating-point" in _refusal(visit)
 
 
@@ -144,7 +175,7 @@ def test_a_picture_too_large_is_refused_by_its_header(visit: Path, monkeypatch: 
     data = bytearray((visit / "white.png").read_bytes())
     data[16:24] = struct.pack(">II", 20_000, 20_000)
     (visit / "white.png").write_bytes(data)
-    monkeypatch.setattr(picture_file, "_decode", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(picture_file, "decode", lambda _: pytest.fail("decoded"))
     assert "too big" in _refusal(visit)
 
 

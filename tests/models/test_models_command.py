@@ -53,11 +53,23 @@ def test_when_none_succeeds_the_exit_status_is_2(folder: Path) -> None:
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
 
 
-def test_two_inputs_with_one_stem_are_refused_before_anything_is_read(folder: Path) -> None:
+@pytest.mark.parametrize("option", ["--masks", "--parsing"])
+def test_two_inputs_with_one_stem_are_refused_where_one_map_would_overwrite_the_other(
+    folder: Path, option: str
+) -> None:
     (folder / "face.jpg").write_bytes(b"")
-    done = _run(folder / "face.png", folder / "face.jpg")
+    done = _run(folder / "face.png", folder / "face.jpg", option, folder / "maps")
     assert done.returncode == 2 and done.stdout == ""
     assert "same stem" in done.stderr
+
+
+def test_two_inputs_with_one_stem_are_read_where_nothing_is_written(folder: Path) -> None:
+    (folder / "second").mkdir()
+    (folder / "second" / "face.png").write_bytes((folder / "face.png").read_bytes())
+    done = _run(folder / "face.png", folder / "second" / "face.png")
+    first, second = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and done.stderr == ""
+    assert first["picture"] != second["picture"] and first["faces"] == second["faces"]
 
 
 def test_masks_are_white_on_skin_and_black_on_eyes_and_around(folder: Path, portrait: np.ndarray) -> None:

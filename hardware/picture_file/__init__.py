@@ -1,0 +1,133 @@
+"""A picture file, of whatever kind: read as upright RGB of a known meaning, within bounds, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from hardware.picture_colours import Colour
+from hardware.picture_file.conversion import converted
+from hardware.picture_file.decode import decode
+from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey, same, srgb_curve
+from hardware.picture_file.header import Header, read_header
+from hardware.picture_file.picture import Picture, on_white, turned, upright
+from hardware.picture_file.regular_file import read_regular_file
+from hardware.picture_file.unreadable import (
+    NO_MEMORY,
+    NOT_A_PICTURE,
+    TOO_BIG,
+    PictureError,
+    Unreadable,
+    broken_profile,
+)
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "NOT_A_PICTURE",
+    "TOO_BIG",
+    "Picture",
+    "PictureError",
+    "read_numbers_file",
+    "read_picture_file",
+]
+
+MAX_PIXELS = 64_000_000
+MAX_FILE_BYTES = 512_000_000
+_INK = (
+    "This picture is in printing inks (CMYK) and has no profile that says which: save it as sRGB, or take "
+    "their complement with --colour srgb."
+)
+_FRACTIONS = (
+    "This picture has floating-point numbers, and does not say whether they are linear light: say it with "
+    "--colour linear-srgb or --colour srgb."
+)
+
+
+def read_picture_file(path: Path, colour: Colour = "auto") -> Picture:
+    """The picture in the file at `path`, upright as its EXIF orientation says.
+
+    With "auto" its profile or tags say what its numbers mean, and without any they are sRGB; "srgb" and
+    "linear-srgb" say it in their stead. What is transparent is laid on white as a browser does it: in coded
+    sRGB. Colours that sRGB does not have keep their luminance and lose as much of their strength as they
+    must. Raises PictureError for what is no regular file, is not a whole picture, is one of several in its
+    file, has more than MAX_PIXELS pixels, or does not say what its numbers mean.
+    """
+    path = Path(path)
+    with _sentences(path):
+        header = _header(path)
+        encoding = _meaning(header, colour)
+        numbers, alpha = _decoded(header)
+        return upright(on_white(converted(numbers, encoding), alpha), header.orientation)
+
+
+def read_numbers_file(path: Path) -> np.ndarray:
+    """The numbers in the file at `path` as they stand, H×W×(1, 3 or 4), upright. Raises PictureError."""
+    path = Path(path)
+    with _sentences(path):
+        header = _header(path)
+        return turned(_decoded(header)[0], header.orientation)
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """PictureError for whatever is wrong with the file at `path`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise PictureError(path, "too_big", NO_MEMORY) from error
+    except Unreadable as error:
+        raise PictureError(path, error.reason, error.sentence) from error
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise PictureError(path, "not_a_picture", f"This file cannot be read: {reason}.") from error
+
+
+def _header(path: Path) -> Header:
+    header = read_header(read_regular_file(path, MAX_FILE_BYTES))
+    _require_size(header.height, header.width)
+    return header
+
+
+def _decoded(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
+    numbers, alpha = decode(header)
+    _require_size(*numbers.shape[:2])
+    return numbers, alpha
+
+
+def _require_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise Unreadable(TOO_BIG, "too_big")
+    if not height or not width:
+        raise Unreadable
+
+
+def _meaning(header: Header, colour: Colour) -> Encoding:
+    """What the numbers of the file mean. Raises Unreadable where nobody says."""
+    inks = header.channels == 4
+    if colour != "auto" and not (inks and colour == "linear-srgb"):
+        said = SRGB if colour == "srgb" else LINEAR_SRGB
+        return _COMPLEMENT if inks else said if header.channels == 3 else as_grey(said)
+    stated = header.stated()
+    if stated is None:
+        if inks:
+            raise Unreadable(_INK, "colour_unknown")
+        if header.levels == "floating":
+            raise Unreadable(_FRACTIONS, "colour_unknown")
+        stated = SRGB
+    if stated.channels == 3 and header.channels == 1:
+        return as_grey(stated)
+    if stated.channels != header.channels:
+        raise broken_profile("it is of another kind of picture")
+    return stated
+
+
+def _inked(cmyk: np.ndarray) -> np.ndarray:
+    return srgb_curve((1 - cmyk[:, :3]) * (1 - cmyk[:, 3:]))
+
+
+# What a program without profiles makes of inks.
+_COMPLEMENT = Encoding(4, (same,) * 4, _inked)

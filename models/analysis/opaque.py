@@ -1,0 +1,36 @@
+"""What a picture file has as transparent, taken out of what was measured: white is all there is to see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.analysis.acne import Acne
+from models.analysis.lesion import Lesion
+from models.analysis.refusal import Refused
+
+
+def opaque(labels: np.ndarray, shown: np.ndarray | None) -> np.ndarray:
+    """The mask or label map (H×W uint8) with 0 where `shown` (H×W bool) is false; with None all is shown."""
+    return labels if shown is None else np.where(shown, labels, np.uint8(0))
+
+
+def opaque_lesion(lesion: Lesion, shown: np.ndarray | None) -> Lesion:
+    """The lesion where it is shown. Raises Refused("no_lesion") where nothing of it is."""
+    if shown is None:
+        return lesion
+    mask = opaque(lesion.mask, shown)
+    if not mask.any():
+        raise Refused("no_lesion")
+    return replace(lesion, mask=mask)
+
+
+def opaque_acne(acne: Acne, shown: np.ndarray | None) -> Acne:
+    """The boxes whose middles are shown."""
+    if shown is None:
+        return acne
+    height, width = shown.shape
+    middles = (acne.boxes[:, :2] + acne.boxes[:, 2:4]) / 2
+    columns, rows = np.clip(middles.astype(int), 0, [width - 1, height - 1]).T
+    return replace(acne, boxes=acne.boxes[shown[rows, columns]])
