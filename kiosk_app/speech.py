@@ -32,7 +32,7 @@ SPOKEN: dict[str, Spoken] = {
     "move": Spoken(_("Thank you. You can move again."), "rise", "look"),
     "close_eyes": Spoken(
         _(
-            "Put a finger on the button below. Close your eyes, then press it."
+            "Put a finger on the large button. Close your eyes, then press it."
             " Keep them closed until you hear three rising notes."
         ),
         "call",

@@ -18,6 +18,7 @@ from ..database import Database, now, out_of_room
 from ..durable import write_whole
 from ..errors import ClinicUsageError
 from . import words
+from .answers import refuse_unguarded
 from .hosts import LOOPBACK, host_name
 from .views import pages
 
@@ -85,6 +86,7 @@ def make_app(
 
     CSRFProtect(app)
     app.register_blueprint(pages)
+    refuse_unguarded(app)
     app.jinja_env.globals.update(words=words)
 
     app.jinja_env.filters.update(when=_when, sentence=words.sentence)

@@ -15,6 +15,7 @@ from sync.clinic.database import Database
 from sync.clinic.errors import ClinicUsageError
 from sync.clinic.intake import take_envelope
 from sync.clinic.opener import Opener
+from sync.clinic.pages.answers import HARMLESS, UnguardedAnswer, refuse_unguarded
 from sync.clinic.pages.app import make_app, secret_key
 from sync.clinic.tables import Account, AuditEvent, WebSession
 from sync.wire.keys import OpeningKey
@@ -75,6 +76,17 @@ def test_a_guess_costs_as_much_as_rfc_9106_recommends(monkeypatch: pytest.Monkey
     monkeypatch.undo()
     parameters = accounts._hasher
     assert parameters.memory_cost >= 64 * 1024 and parameters.time_cost >= 3
+
+
+def test_an_address_that_changes_something_is_refused_until_a_second_tap_on_it_is_known_to_be_harmless(
+    site: FlaskClient,
+) -> None:
+    app = site.application
+    assert set(HARMLESS) <= {rule.rule for rule in app.url_map.iter_rules()}
+    assert all(reason.endswith(".") for reason in HARMLESS.values())
+    app.add_url_rule("/scans/<uuid:scan>/discard", view_func=str, methods=["POST"])
+    with pytest.raises(UnguardedAnswer, match="discard takes an answer at once"):
+        refuse_unguarded(app)
 
 
 def test_every_page_asks_a_stranger_to_sign_in(site: FlaskClient, sqlite: Database) -> None:
