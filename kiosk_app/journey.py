@@ -66,8 +66,11 @@ TABLE: dict[tuple[State, str], State] = {
     (_S.SCAN, "again"): _S.POSITION,
     (_S.SCAN, "shown"): _S.RESULT,
     (_S.RESULT, "finish"): _S.DONE,
-    (_S.RESULT, "delete"): _S.DELETED,
 }
+# Here the pictures may be kept already, and then leaving does not undo the scan.
+_MAY_BE_KEPT = (_S.SCAN, _S.SPOTS, _S.CLOSE_UP, _S.CLOSE_UP_AGAIN, _S.RESULT)
+TABLE |= {(state, "leave"): _S.DONE for state in _MAY_BE_KEPT}
+TABLE |= {(state, "delete"): _S.DELETED for state in _MAY_BE_KEPT}
 
 # Seconds without a touch before the session is wiped; the page warns for the last WARNING_S of them.
 PATIENCE_S: dict[State, float] = {

@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 
 from firmware.capture_client import CaptureClient, CaptureFault
+from kiosk_app import records as states
 from kiosk_app.analyst import AnalysisFailed
 from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
@@ -89,6 +90,12 @@ class Kiosk:
     def shred(self, scan: UUID) -> Shredded:
         """Destroy everything kept of one scan, since its patient wants that."""
         return shred(scan, self.records, self.vault, self.courier, self.outbox, by="patient")
+
+    def keeps(self, session: Session) -> bool:
+        """Whether pictures of the session's scan are kept here, so that leaving does not undo the scan."""
+        if session.scan is None:
+            return False
+        return self.records.scan(session.scan).state not in (states.CONSENTED, *states.GONE)
 
     def delivery(self, scan: UUID) -> Delivery:
         """What is known of a scan's way to the clinic."""

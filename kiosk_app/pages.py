@@ -34,6 +34,11 @@ from kiosk_app.records import RecordsFull
 log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
 COOKIE = "dk_session"
+# Beside it while a patient is in the middle of the journey: only they are told of a restart.
+UNDER_WAY = "dk_under_way"
+RESTARTED_S = 60  # so long the page about a restart stays when nobody touches it
+# What pages fetch: the answer to these is never a page.
+FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch")
 TEXT_SIZES = (100, 150, 200)
 PREVIEW_QUALITY = 80
 
@@ -66,15 +71,28 @@ def find_session() -> None:
     g.session = kiosk.sessions.find(request.cookies.get(COOKIE, ""))
 
 
+@blueprint.after_app_request
+def remember_the_way(response: Response) -> Response:
+    """Let the browser know whether a patient is in the middle of the journey, also when this process ends."""
+    session: Session | None = g.get("session")
+    if session is not None:
+        under_way = session.state not in (*ENDS, State.LANGUAGE)
+        if under_way and UNDER_WAY not in request.cookies:
+            response.set_cookie(UNDER_WAY, "yes", httponly=True, samesite="Strict")
+        elif not under_way and UNDER_WAY in request.cookies:
+            response.delete_cookie(UNDER_WAY, samesite="Strict")
+    return response
+
+
 def page_of(session: Session) -> Response:
     """Send the browser to the page of the session's state."""
     return redirect(url_for("pages.show", name=session.state.value), 303)
 
 
-def render(name: str, status: int = 200, **facts: Any) -> tuple[str, int]:
-    """The template of a page, with what every page needs."""
+def render(name: str, status: int = 200, stays_s: float | None = None, **facts: Any) -> tuple[str, int]:
+    """The template of a page, with what every page needs; without a session it stays for `stays_s`."""
     session: Session | None = g.get("session")
-    left = session.left() if session is not None else None
+    left = session.left() if session is not None else stays_s
     step = STEP_OF.get(session.state) if session is not None and session.state.value == name else None
     page = render_template(
         f"{name}.html",
@@ -95,7 +113,7 @@ def start() -> Response | tuple[str, int]:
     session: Session | None = g.get("session")
     if session is not None and session.state is not State.LANGUAGE:
         return page_of(session)
-    if session is None and COOKIE in request.cookies:
+    if session is None and UNDER_WAY in request.cookies:
         raise NoSession
     return language_page()
 
@@ -115,6 +133,7 @@ def choose_language() -> Response:
     session: Session | None = g.get("session")
     if session is None:
         token, session = kiosk.sessions.begin()
+        g.session = session
     if session.state is not State.LANGUAGE:
         return page_of(session)
     if kiosk.closed_because() is not None:
@@ -274,7 +293,7 @@ def scan() -> Response:
     session = the_session()
     if session.state is State.SCAN and session.progress.state == "failed":
         if not sentences.trouble(session.progress.reason).again:
-            return start_over()
+            return _end(session, "leave") if the_kiosk().keeps(session) else start_over()
         session.begin_again()
     return page_of(session)
 
@@ -289,7 +308,7 @@ def finish() -> Response:
 def delete() -> Response:
     """The patient wants nothing kept: shred the scan, withdraw what was sent."""
     session = the_session()
-    if session.state is State.RESULT and session.scan is not None:
+    if session.scan is not None and the_kiosk().keeps(session):
         the_kiosk().shred(session.scan)
     return _end(session, "delete")
 
@@ -309,12 +328,20 @@ def _end(session: Session, event: str) -> Response:
 @blueprint.post("/expired")
 @blueprint.post("/start-over")
 def start_over() -> Response:
-    """Forget this patient and go to the first page."""
+    """Forget this patient and go to the first page; one whose scan is kept is asked about it first."""
     session: Session | None = g.get("session")
     if session is not None:
+        if the_kiosk().keeps(session):
+            if request.form.get("scan") != "keep":
+                return redirect(url_for("pages.leave_page"), 303)
+            return _end(session, "leave")
         the_kiosk().sessions.leave(session)
-    response = redirect(url_for("pages.start"), 303)
-    response.delete_cookie(COOKIE, samesite="Strict")
+    return _without_a_session(redirect(url_for("pages.start"), 303))
+
+
+def _without_a_session(response: Response) -> Response:
+    for cookie in (COOKIE, UNDER_WAY):
+        response.delete_cookie(cookie, samesite="Strict")
     return response
 
 
@@ -333,6 +360,13 @@ def delete_page() -> Response | tuple[str, int]:
     """Ask once more before a scan is destroyed."""
     session = the_session()
     return render("delete") if session.state is State.RESULT else page_of(session)
+
+
+@blueprint.get("/leave")
+def leave_page() -> Response | tuple[str, int]:
+    """The pictures are kept: starting over does not undo that, so the patient is asked."""
+    session = the_session()
+    return render("leave") if the_kiosk().keeps(session) else page_of(session)
 
 
 @blueprint.get("/trouble")
@@ -385,10 +419,18 @@ def register_errors(app: Flask) -> None:
 
     @app.errorhandler(NoSession)
     @app.errorhandler(CSRFError)
-    def started_again(_error: Exception) -> tuple[Response | str, int]:
-        if request.path in ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch"):
+    def started_again(_error: Exception) -> Response | tuple[Response, int]:
+        """An old page, or one of before a restart. A patient in the middle of it is told, once."""
+        if request.path in FETCHED:
             return jsonify(next=url_for("pages.start")), 410
-        return render("restarted", 410)
+        session: Session | None = g.get("session")
+        if session is not None:
+            return page_of(session)
+        if request.method != "GET" or UNDER_WAY not in request.cookies:
+            return redirect(url_for("pages.start"), 303)
+        page = current_app.make_response(render("restarted", 410, RESTARTED_S))
+        shown = request.headers.get("Sec-Fetch-Dest", "document") == "document"
+        return _without_a_session(page) if shown else page
 
     @app.errorhandler(RecordsFull)
     def no_room(error: RecordsFull) -> tuple[str, int]:

@@ -74,7 +74,7 @@ def result_facts(session: Session) -> dict[str, object]:
         "cards": cards(findings["findings"]),
         "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
         "chosen": chosen if chosen in overlays else None,
-        "uv_left_out": sentences.UV_LEFT_OUT.get(missing.get("uv365")),
+        "uv_left_out": sentences.uv_left_out(missing.get("uv365")),
         "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
         "spots": len(findings.get("spots", ())),
         "delivery": kiosk.delivery(scan).value,

@@ -86,10 +86,22 @@ DELIVERIES: dict[Delivery, LazyString] = {
 # Why a result has no UV picture, where the patient should hear it, by the Capture's codes.
 UV_LEFT_OUT: dict[str, LazyString] = {
     "shroud_open": _(
-        "The hood was open at the UV picture, so the UV light went off. Your measurements are whole"
-        " without it."
+        "The hood was open at the UV picture, so the UV light went off. The measurements shown here do not"
+        " need it."
+    ),
+    **dict.fromkeys(
+        EYES_AGAIN,
+        _(
+            "We could not be sure that your eyes were closed, so the UV picture was left out."
+            " The measurements shown here do not need it."
+        ),
     ),
 }
+_UV_NOT_TAKEN: LazyString = _(
+    "The UV picture could not be taken. The measurements shown here do not need it."
+)
+# The patient left it out, or was not to have it: they know.
+_UV_NOT_WANTED = (None, "not_allowed", "skipped")
 
 # What a result says of a board without lamps of its own.
 ROOM_LIGHT: LazyString = _(
@@ -166,7 +178,10 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "analysis_failed": Trouble(
         _("We could not finish measuring"),
-        _("Your pictures are safe in this kiosk. We will measure them again and send the result."),
+        _(
+            "Your pictures are safe in this kiosk. It tries again by itself, and sends the result once"
+            " there is one."
+        ),
         _("There is nothing more to do here. If you have questions, please ask at the desk."),
         again=False,
     ),
@@ -202,6 +217,11 @@ TROUBLES: dict[str, Trouble] = {
 def deliveries(clinic: str) -> dict[str, str]:
     """Every sentence about the way to the clinic, by its code."""
     return {known.value: str(sentence) % {"clinic": clinic} for known, sentence in DELIVERIES.items()}
+
+
+def uv_left_out(code: str | None) -> LazyString | None:
+    """Why a result has no UV picture, by the Capture's code; None where the patient need not hear of it."""
+    return None if code in _UV_NOT_WANTED else UV_LEFT_OUT.get(code or "", _UV_NOT_TAKEN)
 
 
 def trouble(reason: str | None) -> Trouble:

@@ -8,6 +8,8 @@ for (const gesture of ["contextmenu", "dragstart", "gesturestart"]) {
   document.addEventListener(gesture, (event) => event.preventDefault());
 }
 document.addEventListener("touchmove", (event) => event.touches.length > 1 && event.preventDefault(), { passive: false });
+// A page that the browser keeps for "back" keeps nothing of its patient, and is asked for anew.
+window.addEventListener("pagehide", (event) => event.persisted && body.replaceChildren());
 window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 if (body.dataset.left !== undefined) watch(Number(body.dataset.left), Number(body.dataset.warning));

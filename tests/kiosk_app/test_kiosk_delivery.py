@@ -27,7 +27,7 @@ def the_message(bench: Bench, kind: str = "result") -> UUID:
 def says(page: Page, delivery: Delivery) -> bool:
     """Whether the page's own sentence is the one about `delivery`; the others are only at hand."""
     sentence = str(sentences.DELIVERIES[delivery]) % {"clinic": "Clinic at the Park"}
-    return f'data-delivery="{delivery.value}">{sentence}</p>' in page.text
+    return f'data-delivery="{delivery.value}">{sentence}</span>' in page.text
 
 
 def the_outbox_says(state: str, kind: str = "result") -> Befalls:

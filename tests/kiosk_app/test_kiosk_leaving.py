@@ -1,0 +1,229 @@
+"""Leaving: who goes is told what stays, who comes next reads nothing of it, and a restart is told once."""
+
+from __future__ import annotations
+
+import pytest
+
+from firmware.capture_client import CaptureFault
+from kiosk_app import records as states
+from kiosk_app.analyst import AnalysisFailed
+from kiosk_app.delivery import Delivery
+from kiosk_app.journey import PATIENCE_S, State
+from kiosk_app.languages import LANGUAGES
+from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.visitor import Page, PatientClock, Visitor, the_scan, the_session
+from tests.support.waiting import wait_until
+
+PLACES = (
+    "about",
+    "consent",
+    "light_questions",
+    "position",
+    "scan",
+    "eyes",
+    "result",
+    "done",
+    "deleted",
+    "leave",
+)
+
+
+def restart(bench: Bench) -> None:
+    """What a new process knows of the sessions of the old one."""
+    bench.kiosk.sessions._sessions.clear()
+
+
+def old_pages(visitor: Visitor) -> list[Page]:
+    """What "back" shows, page by page."""
+    return [
+        visitor.look(f"/{name}") for name in (*PLACES, "help", "languages", "delete", "result?picture=zones")
+    ]
+
+
+def test_the_next_patient_who_goes_back_reads_the_first_page_and_no_alarm(visitor: Visitor) -> None:
+    visitor.walk_to("done")
+    visitor.tap()
+    for page in old_pages(visitor):
+        assert page.name in ("language", "help", "languages"), page.name
+        assert "started again" not in page.text
+
+
+def test_going_back_after_a_session_ended_by_itself_alarms_nobody(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    session = the_session(bench)
+    for state in (State.RESULT, State.EXPIRED):
+        session.touched -= PATIENCE_S[state] + 1
+        visitor.look("/")
+    restart(bench)
+    assert visitor.look("/").name == "language"
+    assert {page.name for page in old_pages(visitor)} == {"language", "help", "languages"}
+
+
+def test_a_restart_at_the_first_page_alarms_nobody(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("about")
+    visitor.tap("/start-over")
+    restart(bench)
+    assert visitor.tap(language="de").name == "about"
+
+
+@pytest.mark.parametrize("end", ["done", "deleted", "declined", "expired"])
+def test_a_restart_at_a_last_page_alarms_nobody(visitor: Visitor, bench: Bench, end: str) -> None:
+    if end == "declined":
+        visitor.walk_to("consent")
+        visitor.tap("/consent", consent="decline")
+    elif end == "expired":
+        visitor.walk_to("about")
+        the_session(bench).touched -= PATIENCE_S[State.ABOUT] + 1
+        visitor.look("/")
+    else:
+        visitor.walk_to("result")
+        if end == "deleted":
+            visitor.look("/delete")
+        visitor.tap("/delete" if end == "deleted" else None)
+    assert visitor.page.name == end
+    restart(bench)
+    assert visitor.look("/").name == "language"
+
+
+@pytest.mark.parametrize("place", ["about", "consent", "light_questions", "position", "eyes", "result"])
+def test_a_patient_in_the_middle_of_it_is_told_of_a_restart_once(
+    visitor: Visitor, bench: Bench, place: str
+) -> None:
+    visitor.walk_to(place)
+    restart(bench)
+    for address in ("/scan/progress", "/delivery", "/preview"):
+        assert visitor.client.get(address).status_code == 410
+    picture = visitor.client.get("/result/zones.png", headers={"Sec-Fetch-Dest": "image"})
+    assert picture.status_code == 410
+    page = visitor.tap()  # whatever they do next
+    assert (page.status, page.name) == (410, "restarted")
+    assert page.body["data-left"] == "60"  # it does not wait for the next patient
+    assert visitor.look("/").name == "language"
+
+
+def test_start_over_before_the_pictures_are_kept_leaves_nothing_and_asks_nothing(
+    visitor: Visitor, bench: Bench
+) -> None:
+    for place in ("position", "eyes"):
+        visitor.walk_to(place)
+        assert visitor.tap("/start-over").name == "language"
+    wait_until(lambda: {row.state for row in bench.kiosk.records.scans()} == {states.ABANDONED})
+
+
+def test_start_over_on_the_result_asks_what_becomes_of_the_scan_and_does_nothing_by_itself(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("result")
+    page = visitor.tap("/start-over")
+    assert page.name == "leave"
+    assert "your scan is kept, and your measurements go to Clinic at the Park" in page.text
+    assert the_scan(bench).state == states.HANDED_OVER
+    assert visitor.tap("/start-over").name == "leave"
+    assert visitor.look("/result").name == "result"
+
+
+def test_who_keeps_the_scan_reads_where_it_goes(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    visitor.tap("/start-over")
+    page = visitor.tap()
+    assert (page.name, the_scan(bench).state) == ("done", states.HANDED_OVER)
+    assert 'data-delivery="under_way"' in page.text
+    assert visitor.tap().name == "language"
+
+
+def test_who_does_not_want_it_has_it_deleted(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("result")
+    visitor.tap("/start-over")
+    page = visitor.tap("/delete")
+    assert (page.name, the_scan(bench).state) == ("deleted", states.SHREDDED)
+    assert bench.outbox.submitted == {}
+
+
+@pytest.fixture
+def at_the_spots(bench: Bench, clock: PatientClock) -> Visitor:
+    from kiosk_app.app import create_app
+
+    bench.has_close_up = True
+    visitor = Visitor(create_app(bench.again(), clock).test_client(), clock)
+    visitor.walk_to("spots")
+    return visitor
+
+
+def test_start_over_at_the_marking_of_spots_asks_too(at_the_spots: Visitor, bench: Bench) -> None:
+    assert at_the_spots.tap("/start-over").name == "leave"
+    page = at_the_spots.tap()
+    assert (page.name, 'data-delivery="kept"' in page.text) == ("done", True)
+    wait_until(lambda: the_scan(bench).state == states.HANDED_OVER)
+    assert bench.kiosk.delivery(the_scan(bench).id) is Delivery.UNDER_WAY
+
+
+def test_a_scan_deleted_at_the_marking_of_spots_leaves_nothing(at_the_spots: Visitor, bench: Bench) -> None:
+    at_the_spots.tap("/start-over")
+    page = at_the_spots.tap("/delete")
+    assert (page.name, 'data-delivery="nothing_sent"' in page.text) == ("deleted", True)
+    wait_until(lambda: not bench.kiosk.work._at_work)
+    assert the_scan(bench).state == states.SHREDDED
+    assert bench.kiosk.vault.items(the_scan(bench).id) == []
+    assert bench.outbox.submitted == {}
+
+
+def test_pictures_that_could_not_be_measured_yet_are_said_to_be_kept(visitor: Visitor, bench: Bench) -> None:
+    bench.analyst.fail = AnalysisFailed("died")
+    visitor.walk_to("eyes")
+    visitor.tap("/eyes", eyes="open")
+    wait_until(lambda: visitor.progress()["state"] == "failed")
+    page = visitor.look("/scan")
+    assert "will measure them again and send" not in page.text
+    assert "tries again by itself" in page.text
+    page = visitor.tap()
+    assert (page.name, 'data-delivery="kept"' in page.text) == ("done", True)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("eyes_open", "your eyes were closed, so the UV picture was left out"),
+        ("no_face", "your eyes were closed, so the UV picture was left out"),
+        ("two_faces", "your eyes were closed, so the UV picture was left out"),
+        ("eyes_not_confirmed", "your eyes were closed, so the UV picture was left out"),
+        ("shroud_open", "The hood was open at the UV picture"),
+        ("dose_per_day", "The UV picture could not be taken"),
+        ("light_fault", "The UV picture could not be taken"),
+    ],
+)
+def test_a_uv_picture_that_was_wanted_and_left_out_is_told_with_why_it_does_not_matter(
+    visitor: Visitor, bench: Bench, code: str, said: str
+) -> None:
+    visitor.walk_to("eyes")
+    if code == "light_fault":
+        bench.camera.uv_fault = CaptureFault(code, "gone")
+    else:
+        bench.camera.uv_says = [code] * 3
+    page = visitor.walk_to("result")
+    assert said in page.text
+    assert "The measurements shown here do not need it." in page.text
+
+
+def test_a_uv_picture_that_nobody_wanted_is_not_told(visitor: Visitor, bench: Bench) -> None:
+    visitor.walk_to("light_questions")
+    visitor.tap("/light_questions", answer="some")
+    assert "UV" not in visitor.walk_to("result").text.split("<main>")[1]
+    visitor.tap()
+    visitor.tap()
+    visitor.walk_to("eyes")
+    visitor.tap("/eyes", eyes="open")
+    assert "UV" not in visitor.walk_to("result").text.split("<main>")[1]
+
+
+@pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"en"}))
+def test_what_is_said_to_who_leaves_is_translated(
+    visitor: Visitor, bench: Bench, clinic: Clinic, language: str
+) -> None:
+    visitor.tap(language=language)
+    visitor.walk_to("eyes")
+    bench.camera.uv_says = ["eyes_open"] * 3
+    pages = [visitor.walk_to("result"), visitor.tap("/start-over"), visitor.tap("/delete")]
+    for page in pages:
+        main = page.text.split("<main>")[1].replace("Clinic at the Park", "")
+        for english in (" the ", " your ", "Your ", "measurements", " scan"):
+            assert english not in main.replace("data-scan", ""), (page.name, english)
