@@ -15,7 +15,14 @@ from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import EnvelopeError, Header, seal
 from sync.wire.findings import Findings
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
-from sync.wire.messages import MOST_NAMED, Consent, Message, WithdrawMessages, result_kind
+from sync.wire.messages import (
+    MOST_NAMED,
+    Consent,
+    Message,
+    WithdrawMessages,
+    result_kind,
+    wrong_places,
+)
 from sync.wire.statement import StatementError
 
 
@@ -72,8 +79,8 @@ class Sealer:
             )
         except ValidationError as error:
             # The error itself quotes measurements, which belong in no log.
-            places = sorted({".".join(map(str, e["loc"])) for e in error.errors(include_input=False)})
-            raise SealerError(f"The result does not follow its schema, at: {', '.join(places)}.") from None
+            places = ", ".join(wrong_places(error))
+            raise SealerError(f"The result does not follow its schema, at: {places}.") from None
         return self._seal(message, message_id, sequence)
 
     def seal_withdraw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -12,6 +13,7 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from . import cose
+from .bounds import END_OF_MOMENTS, FIRST_MOMENT
 from .keys import KID_BYTES, CannotOpen, OpeningKey, OpeningPublicKey, signing_kid
 from .messages import InvalidMessage, Message, UnknownSchema, dump_message, parse_message
 
@@ -21,7 +23,10 @@ PAD_STEP = 4096
 MAX_ENVELOPE = 256 * 1024 - 1024
 
 _MAX_INTEGER = 2**63 - 1  # what a database column holds
-_UNIX = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MAX_SCHEMA = 2**31 - 1
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_UNIX = FIRST_MOMENT
+_LAST_MS = (END_OF_MOMENTS - _UNIX) // timedelta(milliseconds=1) - 1
 
 Reason = Literal[
     "too_big",  # more than MAX_ENVELOPE
@@ -198,23 +203,19 @@ def _read_header(fields: dict[int | str, Any]) -> Header:
     names = {"kiosk", "type", "schema", "id", "epoch", "sequence", "recipient", "created_ms"}
     if set(fields) != names | {cose.ALGORITHM, cose.KEY_ID, cose.TYPE}:
         raise cose.CoseError("The header has other fields than it must.")
-    try:
-        created_at = _UNIX + timedelta(milliseconds=_integer(fields["created_ms"]))
-    except OverflowError as error:
-        raise cose.CoseError("The header's time is out of range.") from error
     kind = fields["type"]
-    if not isinstance(kind, str) or not 1 <= len(kind) <= 32:
-        raise cose.CoseError("The header's type is not a short text.")
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise cose.CoseError("The header's type is not a short word.")
     return Header(
         kiosk=UUID(bytes=_bytes(fields["kiosk"], 16)),
         type=kind,
-        schema_version=_integer(fields["schema"]),
+        schema_version=_integer(fields["schema"], _MAX_SCHEMA),
         message_id=UUID(bytes=_bytes(fields["id"], 16)),
         epoch=_integer(fields["epoch"]),
         sequence=_integer(fields["sequence"]),
         signer=_bytes(fields[cose.KEY_ID], KID_BYTES),
         recipient=_bytes(fields["recipient"], KID_BYTES),
-        created_at=created_at,
+        created_at=_UNIX + timedelta(milliseconds=_integer(fields["created_ms"], _LAST_MS)),
     )
 
 
@@ -224,7 +225,7 @@ def _bytes(value: object, length: int) -> bytes:
     return value
 
 
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_INTEGER:
+def _integer(value: object, largest: int = _MAX_INTEGER) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
         raise cose.CoseError("A number in the header is out of range.")
     return value

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .bounds import Day, Moment, ShortLine
 from .findings import Findings
 
 Reference = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -46,11 +47,11 @@ class _Message(BaseModel):
 class Consent(BaseModel):
     """What the patient agreed to: which text, in which language, when."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    text_version: Annotated[str, Field(min_length=1, max_length=64)]
+    text_version: Annotated[ShortLine, Field(min_length=1)]
     language: Language
-    at: AwareDatetime
+    at: Moment
 
 
 class Result(_Message):
@@ -64,8 +65,8 @@ class Result(_Message):
     schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = 1
     scan: UUID
     patient_reference: Reference | None
-    captured_at: AwareDatetime
-    board: Annotated[str, Field(min_length=1, max_length=64)]
+    captured_at: Moment
+    board: Annotated[ShortLine, Field(min_length=1)]
     simulated: bool
     consent: Consent
     findings: Findings
@@ -102,7 +103,7 @@ class Withdraw(_Message):
     kind: Literal["withdraw"] = "withdraw"
     schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = 1
     scan: UUID
-    at: AwareDatetime
+    at: Moment
     reason: Literal["patient", "staff"]
 
 
@@ -126,7 +127,7 @@ class ReminderDue(_Message):
     reminder: UUID
     patient_reference: Reference
     rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
-    due_on: date
+    due_on: Day
     scan: UUID | None = None
 
 
@@ -135,6 +136,12 @@ _SCHEMAS: dict[tuple[str, int], type[_Message]] = {
     (model.KIND, model.VERSION): model
     for model in (Result, ResultWithSpots, Withdraw, WithdrawMessages, ReminderDue)
 }
+_NAMES = frozenset(
+    name
+    for model in _SCHEMAS.values()
+    for schema in (model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values())
+    for name in schema.get("properties", ())
+)
 
 
 def dump_message(message: Message) -> bytes:
@@ -151,10 +158,18 @@ def parse_message(kind: str, schema_version: int, data: bytes) -> Message:
         message: Message = model.model_validate_json(data)
     except ValidationError as error:
         # Pydantic's own error quotes values, and it must not end in a log: only where, never what.
-        places = ", ".join(
-            sorted({".".join(map(str, e["loc"])) for e in error.errors(include_input=False)})[:8]
-        )
+        places = ", ".join(wrong_places(error)[:8])
         raise InvalidMessage(
             f"A message '{kind}' does not follow its schema, at: {places or 'all of it'}."
         ) from None
     return message
+
+
+def wrong_places(error: ValidationError) -> Sequence[str]:
+    """Where a message does not follow its schema, by the schema's own names: keys can be anybody's words."""
+    places = (entry["loc"] for entry in error.errors(include_input=False, include_context=False))
+    return sorted({".".join(str(part) if _is_ours(part) else "…" for part in place) for place in places})
+
+
+def _is_ours(part: int | str) -> bool:
+    return isinstance(part, int) or part in _NAMES

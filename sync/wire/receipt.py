@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
+from .bounds import Moment
 from .statement import Statement, StatementError, sign_statement, verify_statement
 
 TYPE = "dermakiosk-receipt"
@@ -25,7 +26,7 @@ class Receipt(Statement):
     message_id: UUID
     sha256: Annotated[bytes, Field(min_length=32, max_length=32)]
     status: ReceiptStatus
-    at: AwareDatetime
+    at: Moment
 
     def sign(self, key: Ed25519PrivateKey) -> bytes:
         """The receipt as it is published to the kiosk."""

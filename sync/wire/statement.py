@@ -24,7 +24,12 @@ class Statement(BaseModel):
     """What is signed; bytes are hexadecimal in the JSON."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, ser_json_bytes="hex", val_json_bytes="hex"
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        ser_json_bytes="hex",
+        val_json_bytes="hex",
+        hide_input_in_errors=True,
     )
 
 

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync.wire import cose, messages
+from sync.wire.bounds import MAX_MARKS
 from sync.wire.envelope import (
     MAX_ENVELOPE,
     PAD_STEP,
@@ -30,6 +31,7 @@ from sync.wire.envelope import (
     seal,
     verify,
 )
+from sync.wire.findings import Geometry, Mark
 from sync.wire.keys import generate_opening_key, generate_signing_key, signing_kid
 from sync.wire.messages import ReminderDue, Withdraw
 from sync.wire.receipt import Receipt, ReceiptError
@@ -175,8 +177,13 @@ def test_the_length_says_nothing_of_what_is_inside() -> None:
 
 
 def test_a_message_that_does_not_fit_a_packet_is_refused_before_it_is_sent() -> None:
+    marks = (Mark(kind="spot", zone="nose", x=0.1234, y=0.1234, radius=0.1234),) * MAX_MARKS
+    plain = a_result()
+    crowded = plain.model_copy(
+        update={"findings": plain.findings.model_copy(update={"geometry": Geometry(marks=marks)})}
+    )
     with pytest.raises(EnvelopeError) as caught:
-        PARTY.envelope(a_result(findings=2500))
+        PARTY.envelope(crowded)
     assert caught.value.reason == "too_big"
 
 

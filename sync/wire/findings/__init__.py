@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..bounds import MAX_FINDINGS, MAX_MARKS, Amount, Line, Moment, Number, ShortLine, Word
 
 SCHEMA_VERSION: Literal[1] = 1
 # Since marked spots; Findings without any are still written as version 1, which every clinic reads.
@@ -26,43 +27,44 @@ Fraction = Annotated[float, Field(ge=-2.0, le=2.0)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # What an error says ends in logs: it never quotes a measurement.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Finding(_Strict):
     """One measurement in one zone. `low` and `high` bound the 95 % confidence interval, in `unit` (UCUM)."""
 
-    measure: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+    measure: Word
     zone: Zone
-    value: float
-    unit: Annotated[str, Field(max_length=32)]
-    low: float
-    high: float
-    model: Annotated[str, Field(max_length=128)]
+    value: Number
+    unit: Annotated[ShortLine, Field(max_length=32)]
+    low: Number
+    high: Number
+    model: Line
 
     @model_validator(mode="after")
     def _interval_holds_value(self) -> Finding:
         if not self.low <= self.value <= self.high:
-            raise ValueError(f"{self.measure} in {self.zone}: {self.value} is outside {self.low}…{self.high}")
+            raise ValueError(f"{self.measure} in {self.zone} is outside its own interval")
         return self
 
 
 class Mark(_Strict):
     """One marked place on the face: centre and radius in canonical face-mesh coordinates."""
 
-    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+    kind: Word
     zone: Zone
     x: Fraction
     y: Fraction
     radius: Annotated[float, Field(gt=0, le=1.0)]
-    area_mm2: Annotated[float, Field(ge=0)] | None = None
+    area_mm2: Amount | None = None
 
 
 class Geometry(_Strict):
     """Places on the canonical face (x right and y down, in half face widths, origin between the eyes)."""
 
     frame: Literal["canonical-face-1"] = "canonical-face-1"
-    marks: tuple[Mark, ...] = ()
+    marks: Annotated[tuple[Mark, ...], Field(max_length=MAX_MARKS)] = ()
 
 
 Chance = Annotated[float, Field(ge=0, le=1)]
@@ -75,9 +77,9 @@ class Abcd(_Strict):
 
     asymmetry: Chance | None
     border: Chance | None
-    colour_spread: Annotated[float, Field(ge=0)] | None
-    colours: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=8)] = ()
-    diameter_mm: Annotated[float, Field(ge=0)] | None = None
+    colour_spread: Amount | None
+    colours: Annotated[tuple[Annotated[ShortLine, Field(max_length=32)], ...], Field(max_length=8)] = ()
+    diameter_mm: Amount | None = None
 
 
 class Lesion(_Strict):
@@ -91,9 +93,9 @@ class Lesion(_Strict):
     melanoma: Chance
     melanoma_like: bool
     abcd: Abcd
-    area_mm2: Annotated[float, Field(ge=0)] | None = None
-    model: Annotated[str, Field(max_length=128)]
-    outline_model: Annotated[str, Field(max_length=128)]
+    area_mm2: Amount | None = None
+    model: Line
+    outline_model: Line
 
     @model_validator(mode="after")
     def _has_every_class(self) -> Lesion:
@@ -113,7 +115,7 @@ class MarkedSpot(_Strict):
     x: Fraction | None = None
     y: Fraction | None = None
     lesion: Lesion | None = None
-    refused: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)] | None = None
+    refused: Word | None = None
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> MarkedSpot:
@@ -128,17 +130,22 @@ class Findings(_Strict):
     # pydantic reserves the plain name; on the wire and in findings.json the key is "schema".
     schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = SCHEMA_VERSION
     scan: UUID
-    measured_at: datetime
-    models: dict[str, str]
-    calibration: str | None
-    software: str
-    quality: tuple[str, ...] = ()
-    findings: tuple[Finding, ...]
+    measured_at: Moment
+    models: Annotated[dict[ShortLine, Line], Field(max_length=64)]
+    calibration: Line | None
+    software: Line
+    quality: Annotated[tuple[ShortLine, ...], Field(max_length=64)] = ()
+    findings: Annotated[tuple[Finding, ...], Field(max_length=MAX_FINDINGS)]
     geometry: Geometry = Geometry()
     spots: Annotated[tuple[MarkedSpot, ...], Field(max_length=16, exclude_if=lambda spots: not spots)] = ()
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,
     )
 
     @model_validator(mode="after")
