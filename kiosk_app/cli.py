@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-import structlog
+
+from kiosk_app import log
 
 # command -> (module, attribute, one line for --help); nothing is imported before it is needed.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -67,22 +67,6 @@ def _anatomy() -> Any:
     return importlib.import_module("sync.wire.findings.canonical_face")
 
 
-def configure_logging(debug: bool) -> None:
-    """One JSON line an event on stderr: time in UTC, level, event and its fields. No patient is in them."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-
-
 @click.group(
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -95,7 +79,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
     Decision support, never a diagnosis.
     """
     ctx.obj = {"debug": debug, "face_finder": _face_finder, "anatomy": _anatomy}
-    configure_logging(debug)
+    log.configure(debug)
 
 
 def main() -> None:
@@ -119,9 +103,18 @@ def main() -> None:
         # The outermost boundary: whatever was not foreseen ends here, in one line.
         if debug:
             raise
-        status = getattr(error, "exit_status", 1)
-        text = str(error) or type(error).__name__
-        if not hasattr(error, "exit_status"):
-            text = f"{type(error).__name__}: {text} (run 'dermakiosk --debug …' for the details)"
-        click.echo(f"Error: {text}", err=True)
-        sys.exit(status)
+        click.echo(f"Error: {_sentence(error)}", err=True)
+        sys.exit(getattr(error, "exit_status", 1))
+
+
+def _sentence(error: Exception) -> str:
+    """An error's own words, if it was made to be read; else where it happened: stderr is a daemon's log."""
+    if hasattr(error, "exit_status"):
+        return str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        named = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{named} ('dermakiosk --debug …' tells more.)"
+    return (
+        f"Something that was not foreseen: {log.fault(error)[0]}. "
+        "Report it with this line; 'dermakiosk --debug …' tells more."
+    )

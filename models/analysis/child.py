@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from uuid import UUID
 
 from hardware.capture import Capture, CaptureError
@@ -102,5 +103,14 @@ def main() -> int:
     return 0
 
 
+def _say_where(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say which error ended the child, and where: its words may quote a measurement, and stderr is a log."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+    print(f"analysis ended: {kind.__name__}{where}", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    sys.excepthook = _say_where
     sys.exit(main())

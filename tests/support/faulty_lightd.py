@@ -64,7 +64,7 @@ def main() -> None:
     """`lightd` with switches: the first argument is their file, the others are lightd's own."""
     import firmware.lightd as lightd
     from firmware import cli
-    from kiosk_app.cli import configure_logging
+    from kiosk_app import log
 
     switches = Switchboard(Path(sys.argv[1]))
     opened, core, now = lightd.open_light_hardware, lightd.LightCore, Moment.now
@@ -83,7 +83,7 @@ def main() -> None:
 
     lightd.open_light_hardware = open_switched  # type: ignore[assignment]
     lightd.LightCore = lambda *a, **k: core(*a, **{**k, "moment": moment})  # type: ignore[assignment,misc]
-    configure_logging(debug=False)
+    log.configure(debug=False)
     cli.lightd.main(sys.argv[2:], standalone_mode=False)
 
 

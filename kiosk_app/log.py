@@ -1,0 +1,100 @@
+"""The log: one JSON line an event, and of a fault its class and its place, never its words."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+# What an exception says can quote what it could not digest: a reference, a measurement, a piece of a key.
+LINKS, PLACES = 6, 6
+_ROOT = Path(__file__).resolve().parent.parent
+
+Event = MutableMapping[str, Any]
+
+
+def configure(debug: bool) -> None:
+    """One JSON line an event on stderr: time in UTC, level, event and its fields. No patient is in them."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _only_the_place,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+    threading.excepthook = _thread_ended
+    sys.unraisablehook = _unraisable
+
+
+def fault(error: BaseException) -> list[str]:
+    """The error and what it came of, each as `class at file:line function < …`, innermost place first."""
+    return [_link(link) for link in _chain(error)]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen and len(seen) < LINKS:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+
+def _link(error: BaseException) -> str:
+    places = list(_places(error.__traceback__))[-PLACES:]
+    name = type(error).__qualname__
+    return f"{name} at {' < '.join(reversed(places))}" if places else name
+
+
+def _places(trace: TracebackType | None) -> Iterator[str]:
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        path = Path(code.co_filename)
+        shown = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else Path(*path.parts[-2:])
+        if "site-packages" in shown.parts:
+            shown = Path(*shown.parts[-2:])
+        yield f"{shown}:{trace.tb_lineno} {code.co_name}"
+        trace = trace.tb_next
+
+
+def _only_the_place(_: object, __: str, event: Event) -> Event:
+    said = event.pop("exc_info", None)
+    if isinstance(said, tuple):
+        said = said[1]
+    elif said is not None and not isinstance(said, BaseException):
+        said = sys.exc_info()[1] if said else None
+    if said is not None:
+        event["fault"] = fault(said)
+    return event
+
+
+class _Libraries(logging.Handler):
+    """What libraries log, in our form. Beside a fault their text is left unfilled: it may quote the fault."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        text = str(record.msg) if error is not None else record.getMessage()
+        level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
+        structlog.get_logger().log(level, "library", logger=record.name, text=text, exc_info=error)
+
+
+def _thread_ended(hook: threading.ExceptHookArgs) -> None:
+    if hook.exc_type is not SystemExit:
+        name = hook.thread.name if hook.thread else None
+        structlog.get_logger().error("thread-ended", thread=name, exc_info=hook.exc_value)
+
+
+def _unraisable(hook: sys.UnraisableHookArgs) -> None:
+    structlog.get_logger().error("unraisable", exc_info=hook.exc_value)
