@@ -87,7 +87,9 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without our letters is no reason to fail
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal without our letters is no reason to fail
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:

@@ -13,7 +13,8 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from .errors import ClinicError, ClinicUsageError
@@ -75,8 +76,8 @@ class Database:
             yield session
             session.flush()
 
-    def migrate(self) -> str:
-        """Bring the schema to the newest revision and return its name. Raises ClinicError."""
+    def migrate(self, to: str = REVISION) -> str:
+        """Bring the schema to the newest revision, or to another, and return its name. Raises ClinicError."""
         # Only this command needs Alembic; the daemons start quicker without it.
         from alembic import command
         from alembic.config import Config
@@ -86,12 +87,17 @@ class Database:
         migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")
         config.set_main_option("script_location", migrations)
         try:
-            with self._write_connection() as connection, connection.begin():
+            with (
+                self._write_connection() as connection,
+                _foreign_keys_resting(connection),
+                connection.begin(),
+            ):
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, to)
+                _check_foreign_keys(connection)
         except DBAPIError as error:
             raise ClinicError(f"The clinic's database cannot be migrated: {self._why(error)}.") from error
-        return REVISION
+        return to
 
     def require_current(self) -> None:
         """Raise ClinicError unless the schema is the one this software was written for."""
@@ -170,6 +176,28 @@ def out_of_room(error: DBAPIError, url: URL) -> bool:
     return vague and os.statvfs(os.path.dirname(url.database or "") or ".").f_bavail == 0
 
 
+def failed_itself(error: BaseException) -> bool:
+    """Whether the database (or this machine) failed, and not what it was given.
+
+    Then everything waits and is tried again, and no message is to blame. What is given can be out of range,
+    against a constraint, or beyond a limit of the database (SQLSTATE 22, 23, 54).
+    """
+    if isinstance(error, DBAPIError):
+        given = isinstance(error, DataError | IntegrityError) or _code(error.orig).startswith("54")
+        return error.connection_invalidated or not given
+    return isinstance(error, PoolTimeout | sqlite3.Error | OSError | MemoryError)
+
+
+def why_away(error: BaseException) -> str:
+    """A word of the driver's for what befell the database: SQLITE_FULL, DiskFull, …"""
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(said, "sqlite_errorname", None) or type(said).__name__)
+
+
+def _code(error: BaseException | None) -> str:
+    return str(getattr(error, "sqlstate", None) or "")
+
+
 def _insert(session: Session, row: Base) -> Any:
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     columns = [column.name for column in row.__table__.columns]
@@ -204,7 +232,10 @@ def _engine(url: URL) -> Engine:
     else:
         raise ClinicUsageError(f"--db names {kind}: the clinic's records live in SQLite or PostgreSQL.")
     try:
-        engine = create_engine(url, connect_args=arguments, pool_pre_ping=kind == "postgresql")
+        # What SQLAlchemy says of an error would quote the values: patients' references, measurements.
+        engine = create_engine(
+            url, connect_args=arguments, pool_pre_ping=kind == "postgresql", hide_parameters=True
+        )
     except ModuleNotFoundError as error:
         raise ClinicError(
             f"PostgreSQL needs a driver that is not installed ({error.name}): "
@@ -254,6 +285,28 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+@contextmanager
+def _foreign_keys_resting(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by making it anew, and deletes what refers to the old one unless told not to."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _check_foreign_keys(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        raise ClinicError(
+            "The clinic's database has rows that refer to nothing, and was left as it was: restore a backup."
+        )
 
 
 def _begin_sqlite(connection: Connection) -> None:

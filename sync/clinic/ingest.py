@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from sync.wire import topics
@@ -26,7 +25,7 @@ from sync.wire.keys import KeyRefused, load_signing_key
 from sync.wire.receipt import Receipt
 
 from .broker import Address, Role, connect
-from .database import Database, now
+from .database import Database, failed_itself, now, why_away
 from .errors import ClinicUsageError
 from .intake import Outcome, take_envelope, take_heartbeat, take_poison
 from .receipts import Owed, mark_sent, unsent
@@ -143,9 +142,9 @@ class IngestWorker:
         try:
             with self._database.writing() as session:
                 outcomes = [self._take(session, arrival) for arrival in batch]
-        except (OperationalError, InterfaceError):
-            raise
-        except DBAPIError:
+        except Exception as error:
+            if failed_itself(error):
+                raise
             # One of them cannot be stored, whatever is done: the others must not wait for it.
             outcomes = [self._store_alone(arrival) for arrival in batch]
         for arrival in batch:
@@ -160,20 +159,30 @@ class IngestWorker:
             return "dropped"
         if arrival.topic.kind == "status":
             return take_heartbeat(session, arrival.topic.kiosk, arrival.data)
-        return take_envelope(session, arrival.topic.kiosk, arrival.data, self.name)
+        return take_envelope(session, arrival.topic.kiosk, arrival.topic.kind, arrival.data, self.name)
 
     def _store_alone(self, arrival: Arrival) -> Outcome:
         try:
             with self._database.writing() as session:
                 return self._take(session, arrival)
-        except (OperationalError, InterfaceError):
-            raise
-        except DBAPIError as error:
-            log.error("not-storable", worker=self.name, kind=type(error).__name__)
+        except Exception as error:
+            if failed_itself(error):
+                raise
+            log.error("not-storable", worker=self.name, exc_info=error)
             if arrival.topic is None or arrival.topic.kind == "status":
                 return "dropped"
+            return self._store_poison(arrival, arrival.topic, f"not_storable:{type(error).__name__}"[:64])
+
+    def _store_poison(self, arrival: Arrival, topic: topics.Topic, reason: str) -> Outcome:
+        try:
             with self._database.writing() as session:
-                return take_poison(session, arrival.topic.kiosk, arrival.data, "not_storable", self.name)
+                return take_poison(session, topic.kiosk, topic.kind, arrival.data, reason, self.name)
+        except Exception as error:
+            if failed_itself(error):
+                raise
+            # Without a receipt: the kiosk keeps it.
+            log.error("not-quarantined", worker=self.name, exc_info=error)
+            return "dropped"
 
     def _send_receipts(self) -> None:
         self._note_acknowledged()
@@ -227,8 +236,13 @@ class IngestWorker:
             try:
                 work()
                 return
-            except (OperationalError, InterfaceError) as error:
-                log.error("database-away", worker=self.name, kind=type(error).__name__, wait_s=wait)
+            except Exception as error:
+                if not failed_itself(error):
+                    # What was not acknowledged comes again with the next connection.
+                    log.error("not-foreseen", worker=self.name, exc_info=error)
+                    stop.wait(wait)
+                    return
+                log.error("database-away", worker=self.name, kind=why_away(error), wait_s=wait)
                 stop.wait(wait)
                 wait = min(2 * wait, longest)
 

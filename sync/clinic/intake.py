@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from sync.wire import cose, envelope
+from sync.wire import cose, envelope, topics
 from sync.wire.statement import StatementError
 from sync.wire.status import Status
 
@@ -18,21 +19,26 @@ from .audit import note
 from .database import insert_once, now
 from .receipts import owe
 from .registry import RESULT, STATUS, key_finder
-from .tables import STORED, Envelope, HeldKey, Kiosk, Poison
+from .tables import QUARANTINED, STORED, Envelope, HeldKey, Kiosk, Poison
 
 Outcome = Literal["stored", "duplicate", "quarantined", "reseal", "held_back", "dropped", "heartbeat"]
 
 # So much poison of one kiosk is kept for a person to look at; what comes after it is only counted in the log.
 POISON_CAP = 200
+# Sealed to a key that no opener has said it holds: kept until one does, and the kiosk keeps its copy too.
+NO_KEY = "no_opening_key"
+# A heartbeat without a counter is put in order by its clock; one from so far ahead would silence the next.
+CLOCK_AHEAD = timedelta(days=1)
 
 log = structlog.get_logger()
 
 
-def take_envelope(session: Session, kiosk: UUID, data: bytes, worker: str) -> Outcome:
-    """Store the envelope that came on the topic of `kiosk`, or say why not; all in one transaction.
+def take_envelope(session: Session, kiosk: UUID, topic: str, data: bytes, worker: str) -> Outcome:
+    """Store the envelope that came on the topic `topic` of `kiosk`, or say why not; all in one transaction.
 
     An envelope of a kiosk or key that is not registered is held back: it is neither kept nor receipted, so
-    the kiosk keeps it and sends it again, until somebody registers the kiosk.
+    the kiosk keeps it and sends it again, until somebody registers the kiosk. So is every envelope as long as
+    no opener has ever said which keys it holds.
     """
     try:
         verified = envelope.verify(data, key_finder(session, RESULT), kiosk)
@@ -40,12 +46,17 @@ def take_envelope(session: Session, kiosk: UUID, data: bytes, worker: str) -> Ou
         if error.reason == "unknown_signer":
             log.warning("unknown-signer", kiosk=str(kiosk))
             return "held_back"
-        return take_poison(session, kiosk, data, error.reason, worker)
+        return take_poison(session, kiosk, topic, data, error.reason, worker)
     header, moment = verified.header, now()
+    if topics.up_kind(header.type) != topic:
+        return take_poison(session, kiosk, topic, data, "wrong_topic", worker)
     key = session.get(HeldKey, header.recipient)
     if key is not None and not key.held:
         owe(session, kiosk, header.message_id, verified.sha256, "reseal", moment, worker)
         return "reseal"
+    if key is None and session.scalars(select(HeldKey.kid).limit(1)).first() is None:
+        log.warning("no-opener-yet", kiosk=str(kiosk))
+        return "held_back"
     row = Envelope(
         message_id=header.message_id,
         kiosk=kiosk,
@@ -58,26 +69,32 @@ def take_envelope(session: Session, kiosk: UUID, data: bytes, worker: str) -> Ou
         received_at=moment,
         sha256=verified.sha256,
         data=data,
-        state=STORED,
+        state=QUARANTINED if key is None else STORED,
+        reason=NO_KEY if key is None else None,
     )
     if insert_once(session, row):
-        owe(session, kiosk, header.message_id, verified.sha256, "stored", moment, worker)
-        return "stored"
-    known = session.get(Envelope, header.message_id)
+        if key is None:
+            log.warning("no-opening-key", kiosk=str(kiosk), key=header.recipient.hex())
+        became: Outcome = "quarantined" if key is None else "stored"
+        owe(session, kiosk, header.message_id, verified.sha256, became, moment, worker)
+        return became
+    known = session.get(Envelope, (kiosk, header.message_id))
     if known is not None and known.sha256 == verified.sha256:
-        owe(session, kiosk, header.message_id, verified.sha256, "duplicate", moment, worker)
-        return "duplicate"
+        # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
+        became = "quarantined" if known.state == QUARANTINED else "duplicate"
+        owe(session, kiosk, header.message_id, verified.sha256, became, moment, worker)
+        return became
     alarm = "same_id_other_hash" if known is not None else "sequence_used_twice"
     log.error("alarm", reason=alarm, kiosk=str(kiosk), message=str(header.message_id))
     note(session, worker, "alarm", kiosk, reason=alarm, message=str(header.message_id))
-    return take_poison(session, kiosk, data, alarm, worker)
+    return take_poison(session, kiosk, topic, data, alarm, worker)
 
 
-def take_poison(session: Session, kiosk: UUID, data: bytes, reason: str, worker: str) -> Outcome:
+def take_poison(session: Session, kiosk: UUID, topic: str, data: bytes, reason: str, worker: str) -> Outcome:
     """Keep a payload that is no good envelope, and owe a receipt for it if it says which message it is."""
     count = session.scalar(select(func.count()).select_from(Poison).where(Poison.kiosk == kiosk)) or 0
     sha256, moment = hashlib.sha256(data).digest(), now()
-    row = Poison(kiosk=kiosk, sha256=sha256, data=data, reason=reason, received_at=moment)
+    row = Poison(kiosk=kiosk, topic=topic, sha256=sha256, data=data, reason=reason, received_at=moment)
     known = session.scalar(select(Poison.id).where(Poison.kiosk == kiosk, Poison.sha256 == sha256))
     if known is None:
         if count >= POISON_CAP:
@@ -92,17 +109,27 @@ def take_poison(session: Session, kiosk: UUID, data: bytes, reason: str, worker:
 
 
 def take_heartbeat(session: Session, kiosk: UUID, data: bytes) -> Outcome:
-    """Note the signed heartbeat of a kiosk; anything else on that topic is a hint at best."""
+    """Note the signed heartbeat of a kiosk; anything else on that topic is a hint at best.
+
+    Heartbeats are in the order of their counter. One that does not come after the last, such as the same one
+    said again by somebody else, shows nothing of how the kiosk is now.
+    """
     find = key_finder(session, STATUS)
     try:
         status = Status.verify(data, lambda kid: find(kiosk, kid))
     except StatementError:
         return "dropped"
-    known = session.get(Kiosk, kiosk)
+    known = session.get(Kiosk, kiosk, with_for_update=True)
     if known is None or status.kiosk != kiosk:
         return "dropped"
-    if known.heartbeat is None or Status.model_validate(known.heartbeat).at <= status.at:
-        known.last_seen_at, known.heartbeat = now(), status.model_dump(mode="json")
+    moment = now()
+    if status.counter is None and status.at > moment + CLOCK_AHEAD:
+        log.warning("heartbeat-from-the-future", kiosk=str(kiosk))
+        return "dropped"
+    if status.order <= (known.heartbeat_epoch, known.heartbeat_counter):
+        return "heartbeat"
+    known.heartbeat_epoch, known.heartbeat_counter = status.order
+    known.last_seen_at, known.heartbeat = moment, status.model_dump(mode="json")
     return "heartbeat"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Select, select, update
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import ColumnElement, Row, Select, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from sync.wire import envelope
@@ -18,8 +19,10 @@ from sync.wire.keys import KeyRefused, OpeningKey, load_opening_keys
 from sync.wire.messages import Message, Result, Withdraw, WithdrawMessages
 
 from . import withdrawals
-from .database import Database, insert_once, now
+from .database import Database, failed_itself, insert_once, now, why_away
 from .errors import ClinicUsageError
+from .intake import NO_KEY
+from .receipts import owe_late
 from .registry import RESULT, key_finder
 from .tables import (
     OPENED,
@@ -35,8 +38,12 @@ from .tombstones import Tombstone, TombstonesUnusable
 
 POLL_SECONDS = 0.25
 DATABASE_WAIT_SECONDS = (0.5, 30.0)
-# Why an envelope waits although the opener has seen it.
-NO_KEY = "no_opening_key"
+# An envelope with which the database has failed so often in a row lets the others go first for a while: the
+# database may be well, and only this one more than it can take in a way that nobody has foreseen.
+STRIKES = 5
+ASIDE_SECONDS = 15 * 60.0
+
+Key = tuple[UUID, UUID]
 
 log = structlog.get_logger()
 
@@ -57,6 +64,8 @@ class Opener:
         self._keys = tuple(keys)
         self._export = export
         self._to_scrub = False
+        self._strikes: Counter[Key] = Counter()
+        self._aside: dict[Key, float] = {}
 
     def begin(self, *, again: bool = False) -> None:
         """Say which keys are held, and look once more at what waited for one.
@@ -73,8 +82,8 @@ class Opener:
                     row.held, row.since = not row.held, moment
             for kid in held:
                 insert_once(session, HeldKey(kid=kid, held=True, since=moment))
-            waits = update(Envelope).where(Envelope.state == STORED, Envelope.reason == NO_KEY)
-            session.execute(waits.values(reason=None))
+            tried_again = update(Envelope).where(Envelope.reason == NO_KEY, Envelope.recipient.in_(held))
+            session.execute(tried_again.values(state=STORED, reason=None))
             if again:
                 quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
                 session.execute(quarantined.values(state=STORED, reason=None))
@@ -89,35 +98,44 @@ class Opener:
                     stop.wait(POLL_SECONDS)
                 wait = DATABASE_WAIT_SECONDS[0]
                 continue
-            except (OperationalError, InterfaceError) as error:
-                log.error("database-away", kind=type(error).__name__, wait_s=wait)
             except TombstonesUnusable as error:
                 log.error("withdrawal-waits", why=str(error), wait_s=wait)
+            except Exception as error:
+                if failed_itself(error):
+                    log.error("database-away", kind=why_away(error), wait_s=wait)
+                else:
+                    log.error("not-foreseen", wait_s=wait, exc_info=error)
             stop.wait(wait)
             wait = min(2 * wait, longest)
         log.info("stopped")
 
     def open_next(self) -> bool:
-        """Open the oldest envelope that waits; False if there is none."""
+        """Open the oldest envelope that waits; False if there is none.
+
+        Whatever its message raises, that envelope is quarantined. What the database raises of itself comes
+        out, and nothing has changed.
+        """
         with self._database.reading() as session:
-            found = session.scalars(_waiting().with_only_columns(Envelope.message_id)).first()
-        if found is None:
-            return False
+            if session.execute(_waiting(self._set_aside())).first() is None:
+                return False
+        key: Key | None = None
         try:
             with self._database.writing() as session:
                 # Another opener may have been here since, or be at it now: then this one looks elsewhere.
-                row = session.scalars(_waiting().with_for_update(skip_locked=True)).first()
-                if row is not None:
-                    found = row.message_id
-                    self._open(session, row)
-        except (OperationalError, InterfaceError, TombstonesUnusable):
-            raise
-        except DBAPIError as error:
-            log.error("not-storable", message=str(found), kind=type(error).__name__)
-            with self._database.writing() as session:
-                row = session.get(Envelope, found)
-                assert row is not None, "envelopes are never deleted"
-                row.state, row.reason = QUARANTINED, "not_storable"
+                found = session.execute(_waiting(self._set_aside()).with_for_update(skip_locked=True)).first()
+                if found is None:
+                    return False
+                key = _key(found)
+                self._open(session, session.scalars(select(Envelope).where(_is(key))).one())
+        except Exception as error:
+            if key is None or isinstance(error, TombstonesUnusable):
+                raise
+            if failed_itself(error):
+                self._strike(key)
+                raise
+            self._quarantine(key, error)
+        else:
+            self._strikes.pop(key, None)
         self._scrub()
         return True
 
@@ -125,6 +143,25 @@ class Opener:
         """After an erasure, once nobody is in the way."""
         if self._to_scrub:
             self._to_scrub = not self._database.scrub()
+
+    def _strike(self, key: Key) -> None:
+        self._strikes[key] += 1
+        if self._strikes[key] >= STRIKES:
+            del self._strikes[key]
+            self._aside[key] = time.monotonic() + ASIDE_SECONDS
+            log.warning("set-aside", message=str(key[1]), for_s=ASIDE_SECONDS)
+
+    def _set_aside(self) -> list[Key]:
+        self._aside = {key: until for key, until in self._aside.items() if until > time.monotonic()}
+        return list(self._aside)
+
+    def _quarantine(self, key: Key, error: Exception) -> None:
+        """Set an envelope apart by its key, for its row may be what cannot be read."""
+        log.error("quarantined", message=str(key[1]), reason="not_foreseen", exc_info=error)
+        reason = f"not_foreseen:{type(error).__name__}"[:64]
+        with self._database.writing() as session:
+            waiting = update(Envelope).where(_is(key), Envelope.state == STORED)
+            session.execute(waiting.values(state=QUARANTINED, reason=reason))
 
     def _open(self, session: Session, row: Envelope) -> None:
         try:
@@ -140,16 +177,15 @@ class Opener:
             self._keep(session, row, message)
         except envelope.EnvelopeError as error:
             if error.reason == "unknown_recipient":
-                row.reason = NO_KEY
-                log.warning("no-opening-key", message=str(row.message_id), key=row.recipient.hex())
-            else:
-                _quarantine(row, error.reason)
+                log.warning("no-opening-key", key=row.recipient.hex())
+            _quarantine(row, NO_KEY if error.reason == "unknown_recipient" else error.reason)
         except Refused as error:
             _quarantine(row, error.reason)
         else:
             if self._export is not None:
                 _write(self._export / f"{row.message_id}.json", message)
             row.state, row.reason, row.opened_at = OPENED, None, now()
+            owe_late(session, row.kiosk, row.message_id, row.sha256)
             log.info("opened", message=str(row.message_id), type=row.type)
 
     def _keep(self, session: Session, row: Envelope, message: Message) -> None:
@@ -200,13 +236,23 @@ def read_opening_keys(path: Path) -> tuple[OpeningKey, ...]:
         ) from error
 
 
-def _waiting() -> Select[Envelope]:
+def _waiting(but: Sequence[Key]) -> Select[UUID, UUID]:
+    """The key of the oldest envelope that waits, but for some; not its row, which may be the fault."""
     return (
-        select(Envelope)
-        .where(Envelope.state == STORED, Envelope.reason.is_(None))
+        select(Envelope.kiosk, Envelope.message_id)
+        .where(Envelope.state == STORED, tuple_(Envelope.kiosk, Envelope.message_id).not_in(but))
         .order_by(Envelope.received_at, Envelope.kiosk, Envelope.epoch, Envelope.sequence)
         .limit(1)
     )
+
+
+def _key(found: Row[UUID, UUID]) -> Key:
+    kiosk, message_id = found
+    return kiosk, message_id
+
+
+def _is(key: Key) -> ColumnElement[bool]:
+    return (Envelope.kiosk == key[0]) & (Envelope.message_id == key[1])
 
 
 def _quarantine(row: Envelope, reason: str) -> None:

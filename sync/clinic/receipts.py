@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sync.wire.receipt import ReceiptStatus
 
-from .database import put
+from .database import now, put
 from .tables import ReceiptRow
 
 # A worker sends what it owes itself; what another has left unsent for this long, that one is gone.
@@ -50,6 +50,20 @@ def owe(
             at=at,
             sent_at=None,
         ),
+    )
+
+
+def owe_late(session: Session, kiosk: UUID, message_id: UUID, sha256: bytes) -> None:
+    """Owe "stored" for what was receipted as quarantined and is opened after all: the kiosk lets go of it."""
+    session.execute(
+        update(ReceiptRow)
+        .where(
+            ReceiptRow.kiosk == kiosk,
+            ReceiptRow.message_id == message_id,
+            ReceiptRow.sha256 == sha256,
+            ReceiptRow.status == "quarantined",
+        )
+        .values(status="stored", at=now(), sent_at=None)
     )
 
 

@@ -79,7 +79,8 @@ def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
     scan = session.get(Scan, scan_id)
     if scan is None:
         return None
-    kiosk, envelope = session.get(Kiosk, scan.kiosk), session.get(Envelope, scan.message_id)
+    kiosk = session.get(Kiosk, scan.kiosk)
+    envelope = session.get(Envelope, (scan.kiosk, scan.message_id))
     assert kiosk is not None and envelope is not None, "foreign keys hold"
     findings = session.scalars(
         select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -26,11 +27,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # The newest step in migrations/versions.
-REVISION = "0004"
+REVISION = "0005"
 
-# What became of an envelope. A stored one waits for the opener; a quarantined one for a person; of an erased
-# one, whose scan was withdrawn, only its ids and its SHA-256 are left.
+# What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
+# one, whose scan was withdrawn, and of a discarded one only the ids and the SHA-256 are left.
 STORED, OPENED, QUARANTINED, ERASED = "stored", "opened", "quarantined", "erased"
+DISCARDED = "discarded"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -75,6 +77,11 @@ class Base(DeclarativeBase):
     }
 
 
+def _of_an_envelope() -> ForeignKeyConstraint:
+    """An id is the kiosk's that made it: another kiosk may use the same one."""
+    return ForeignKeyConstraint(["kiosk", "message_id"], ["envelopes.kiosk", "envelopes.message_id"])
+
+
 class Kiosk(Base):
     """One kiosk that the clinic knows."""
 
@@ -86,6 +93,9 @@ class Kiosk(Base):
     last_seen_at: Mapped[datetime | None]
     # The newest signed heartbeat, as counts; see sync.wire.status.
     heartbeat: Mapped[dict[str, Any] | None]
+    # Its place among the kiosk's heartbeats; what does not come after it is old, or said again.
+    heartbeat_epoch: Mapped[int] = mapped_column(server_default="0")
+    heartbeat_counter: Mapped[int] = mapped_column(server_default="0")
 
 
 class KioskKey(Base):
@@ -119,8 +129,8 @@ class Envelope(Base):
         Index(None, "state", "received_at"),
     )
 
+    kiosk: Mapped[UUID] = mapped_column(ForeignKey("kiosks.id"), primary_key=True)
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
-    kiosk: Mapped[UUID] = mapped_column(ForeignKey("kiosks.id"))
     epoch: Mapped[int]
     sequence: Mapped[int]
     type: Mapped[str] = mapped_column(String(32))
@@ -145,6 +155,8 @@ class Poison(Base):
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
     kiosk: Mapped[UUID]
+    # The kind of topic that it came on, "result" or "reminder"; empty in what came before this was noted.
+    topic: Mapped[str | None] = mapped_column(String(16))
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     data: Mapped[bytes]
     reason: Mapped[str] = mapped_column(String(64))
@@ -170,10 +182,15 @@ class Scan(Base):
     """One opened result."""
 
     __tablename__ = "scans"
-    __table_args__ = (Index(None, "captured_at", "id"), Index(None, "patient_reference"))
+    __table_args__ = (
+        _of_an_envelope(),
+        UniqueConstraint("kiosk", "message_id"),
+        Index(None, "captured_at", "id"),
+        Index(None, "patient_reference"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    message_id: Mapped[UUID] = mapped_column(ForeignKey("envelopes.message_id"), unique=True)
+    message_id: Mapped[UUID]
     kiosk: Mapped[UUID] = mapped_column(ForeignKey("kiosks.id"))
     patient_reference: Mapped[str | None] = mapped_column(String(128))
     # The message that this one replaced, when the kiosk had to seal the scan again.
@@ -234,10 +251,11 @@ class ReminderRow(Base):
     """One follow-up that has come due."""
 
     __tablename__ = "reminders"
+    __table_args__ = (_of_an_envelope(),)
 
+    kiosk: Mapped[UUID] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    message_id: Mapped[UUID] = mapped_column(ForeignKey("envelopes.message_id"))
-    kiosk: Mapped[UUID]
+    message_id: Mapped[UUID]
     patient_reference: Mapped[str] = mapped_column(String(128))
     rule: Mapped[str] = mapped_column(String(64))
     due_on: Mapped[date]

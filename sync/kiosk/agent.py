@@ -22,7 +22,7 @@ from sync.wire.status import Status
 
 from .identity import Identity, KeySet, NotEnrolled, load_status_key, tls_context
 from .link import DIAL_SECONDS, WINDOW, Link, Received
-from .outbox import REFUSE_FILL, WARN_FILL, Outbox, OutboxError
+from .outbox import NUMBERS, REFUSE_FILL, WARN_FILL, Outbox, OutboxError
 from .report import Connection, report
 from .schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
 
@@ -65,6 +65,7 @@ class Agent:
         self._redial = Backoff(pace.reconnect_first, pace.reconnect_longest)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started_at = _now()
+        self._number = self._last_number = 0
         self._link: Link | None = None
         self._online = False
         self._failures = 0
@@ -95,6 +96,9 @@ class Agent:
                 # What was being done is done again after the next connection: nothing was acknowledged.
                 log.error("outbox", problem=str(error))
                 self._give_up("the outbox cannot be written")
+            except Exception as error:
+                log.error("not_foreseen", exc_info=error)
+                self._give_up("something that was not foreseen; the log says where")
         self._say_goodbye()
 
     def status(self) -> dict[str, Any]:
@@ -268,6 +272,8 @@ class Agent:
         counts = self._outbox.counts()
         return Status(
             kiosk=self.kiosk,
+            epoch=self._identity.epoch,
+            counter=self._next_number(),
             at=_now(),
             started_at=self._started_at,
             online=online,
@@ -279,6 +285,14 @@ class Agent:
             reseal=counts.reseal,
             fill=round(counts.fill, 4),
         ).sign(self._status_key)
+
+    def _next_number(self) -> int:
+        """Greater than every one before it, over all starts of this kiosk."""
+        if self._number == self._last_number:
+            self._number = self._outbox.heartbeat_numbers() - 1
+            self._last_number = self._number + NUMBERS
+        self._number += 1
+        return self._number
 
     def _say_goodbye(self) -> None:
         """A last, signed word that the kiosk is off, if the broker takes it soon."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sync.wire.bounds import Counter
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
 from sync.wire.statement import StatementError
@@ -31,6 +32,7 @@ class Identity(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kiosk: UUID
+    epoch: Counter
     broker: _BrokerAddress
 
     @classmethod

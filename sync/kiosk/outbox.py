@@ -26,7 +26,9 @@ WARN_FILL, REFUSE_FILL = 0.80, 0.95
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# A start takes so many numbers for heartbeats at once, two years of them, and spares the disk the rest.
+NUMBERS = 2**20
 _SCHEMA = """
 CREATE TABLE envelopes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,7 +52,10 @@ CREATE TABLE history (
     state TEXT NOT NULL CHECK (state IN ('stored', 'quarantined', 'discarded')),
     at TEXT NOT NULL
 ) STRICT;
-PRAGMA user_version = 1;
+"""
+_HEARTBEATS = """
+CREATE TABLE heartbeats (next INTEGER NOT NULL) STRICT;
+PRAGMA user_version = 2;
 """
 
 
@@ -124,7 +129,9 @@ class Outbox:
             self._db.execute(f"PRAGMA {pragma}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {_HEARTBEATS} COMMIT;")
+        elif version == 1:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_HEARTBEATS} COMMIT;")
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"its schema is {version}, this software knows {SCHEMA_VERSION}")
 
@@ -154,6 +161,18 @@ class Outbox:
                 " VALUES (?, ?, ?, ?, ?, 'waiting')",
                 (message_id.bytes, kind, envelope, digest, self._now().isoformat()),
             )
+
+    def heartbeat_numbers(self) -> int:
+        """The first of `NUMBERS` numbers that no heartbeat has had.
+
+        The clock says only where they begin when the outbox was made anew: above the old ones, then too.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT next FROM heartbeats").fetchone()
+            first: int = max(row[0] if row else 1, int(self._now().timestamp() * 1000))
+            db.execute("DELETE FROM heartbeats")
+            db.execute("INSERT INTO heartbeats VALUES (?)", (first + NUMBERS,))
+        return first
 
     def unreceipted(self) -> list[UUID]:
         """The ids of what has to be sent, or sent again, in the order in which it was put."""

@@ -73,6 +73,10 @@ class OutboxServer(socketserver.ThreadingUnixStreamServer):
         # Who may speak is decided by the kernel's word about the peer; the mode only opens the door to it.
         path.chmod(0o600 if users == {os.geteuid()} else 0o666)
 
+    def handle_error(self, request: Any, client_address: object) -> None:
+        """One question that ends in a fault is not answered; the base class would print what it says."""
+        log.error("socket", exc_info=True)
+
     def verify_request(self, request: Any, client_address: object) -> bool:
         uid = peer_uid(request)
         if uid not in self._users:

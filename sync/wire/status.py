@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import AwareDatetime, Field
+from pydantic import Field, model_validator
 
+from .bounds import FIRST_MOMENT, Count, Counter, Moment, ShortLine
 from .statement import Statement, sign_statement, verify_statement
 
 TYPE = "dermakiosk-status"
 
-Count = Annotated[int, Field(ge=0)]
-
 
 class Status(Statement):
-    """How one kiosk was at `at`. `online` is false in the last word of an agent that is stopped."""
+    """How one kiosk was at `at`. `online` is false in the last word of an agent that is stopped.
+
+    `epoch` and `counter` say which heartbeat is the newer one, whatever the kiosk's clock says; schema 1 had
+    neither.
+    """
 
     kind: Literal["status"] = "status"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     kiosk: UUID
-    at: AwareDatetime
-    started_at: AwareDatetime
+    epoch: Counter = 0
+    counter: Annotated[Counter, Field(ge=1)] | None = None
+    at: Moment
+    started_at: Moment
     online: bool
-    software: Annotated[str, Field(max_length=64)]
+    software: ShortLine
     clinic_keys: Count
     waiting: Count
     sent: Count
     quarantined: Count
     reseal: Count
-    fill: Annotated[float, Field(ge=0)]
+    fill: Annotated[float, Field(ge=0, le=1e6)]
+
+    @model_validator(mode="after")
+    def _is_counted(self) -> Status:
+        if (self.schema_version == 1) != (self.counter is None):
+            raise ValueError("a heartbeat is counted since schema 2")
+        return self
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Greater in every later heartbeat of a kiosk; one that is not counted comes before all that are."""
+        if self.counter is None:
+            return 0, (self.at - FIRST_MOMENT) // timedelta(milliseconds=1)
+        return self.epoch, self.counter
 
     def sign(self, key: Ed25519PrivateKey) -> bytes:
         """The heartbeat as it is published, retained."""

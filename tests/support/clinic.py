@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sync.clinic.database import Database
+from sqlalchemy import MetaData, insert, select
+
+from sync.clinic.database import Database, insert_once, now
 from sync.clinic.registry import register_kiosk
-from sync.wire import envelope, keys
+from sync.clinic.tables import Base, HeldKey
+from sync.wire import cose, envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone
 from sync.wire.messages import Consent, Message, Result, result_kind
 from sync.wire.status import Status
@@ -137,19 +140,66 @@ class SealingKiosk:
         made = envelope.Header.of(message, signer=self.signing, recipient=recipient, **header)
         return envelope.seal(message, made, self.signing, recipient)
 
+    def seal_text(self, text: bytes, kind: str = "result", version: int = 1, **changes: Any) -> bytes:
+        """An envelope of whatever `text` is, well sealed and signed, as other software could make it."""
+        self.sequence += 1
+        recipient = self.opening.public
+        fields: dict[str, Any] = {
+            "kiosk": self.id,
+            "type": kind,
+            "schema_version": version,
+            "message_id": uuid4(),
+            "epoch": self.epoch,
+            "sequence": self.sequence,
+            "signer": keys.signing_kid(self.signing),
+            "recipient": recipient.kid,
+            "created_at": MOMENT,
+        }
+        info = envelope.Header(**fields | changes).encode()
+        return cose.sign(info, recipient.seal(text, info), self.signing)
+
 
 def registered(database: Database, kiosk: SealingKiosk, folder: Path) -> SealingKiosk:
-    """The kiosk, once the clinic knows it; `folder` gets the authority's file."""
+    """The kiosk, once the clinic knows it and holds its key; `folder` gets the authority's file."""
     path = folder / f"{kiosk.id}.json"
     path.write_text(json.dumps(kiosk.registry_entry()))
     register_kiosk(database, path)
+    hold(database, kiosk.opening)
     return kiosk
+
+
+def hold(database: Database, key: keys.OpeningKey) -> None:
+    """Let an opener have said that it holds `key`."""
+    with database.writing() as session:
+        insert_once(session, HeldKey(kid=key.kid, held=True, since=now()))
+
+
+def of_an_earlier_version(newer: Database, older: Database, revision: str) -> None:
+    """Make the empty `older` a database of the schema `revision`, with what it can have of `newer`'s rows."""
+    older.migrate(revision)
+    then = MetaData()
+    then.reflect(older.engine)
+    with newer.reading() as session, older.writing() as old:
+        for known in then.sorted_tables:
+            table = Base.metadata.tables.get(known.name)
+            if table is None:
+                continue
+            columns = [
+                column
+                for column in table.columns
+                if column.name in known.columns and column is not table.autoincrement_column
+            ]
+            rows = [dict(row) for row in session.execute(select(*columns)).mappings()]
+            if rows:
+                old.execute(insert(table), rows)
 
 
 def heartbeat(kiosk: SealingKiosk, **changes: object) -> Status:
     """What the kiosk says of itself."""
     fields = {
         "kiosk": kiosk.id,
+        "epoch": kiosk.epoch,
+        "counter": 1,
         "at": MOMENT,
         "started_at": MOMENT,
         "online": True,

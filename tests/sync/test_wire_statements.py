@@ -67,8 +67,8 @@ def test_a_well_signed_receipt_that_says_nothing_is_refused(payload: bytes) -> N
 def test_a_heartbeat_of_counts_is_signed() -> None:
     key = generate_signing_key()
     status = Status(
-        kiosk=uuid4(), at=NOON, started_at=NOON, online=True, software="0.1.0", clinic_keys=3,
-        waiting=2, sent=1, quarantined=0, reseal=0, fill=0.01,
+        kiosk=uuid4(), epoch=1, counter=9, at=NOON, started_at=NOON, online=True, software="0.1.0",
+        clinic_keys=3, waiting=2, sent=1, quarantined=0, reseal=0, fill=0.01,
     )  # fmt: skip
     signed = status.sign(key)
     assert Status.verify(signed, lambda kid: key.public_key()) == status

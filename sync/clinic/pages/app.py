@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
-from flask import Flask, Response, g, render_template, request, session
+from flask import Flask, Response, abort, g, render_template, request, session
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
@@ -37,6 +37,7 @@ HEADERS = {
 ERROR_PAGES = {
     404: ("There is no such page", "The address may be mistyped, or the scan may not have arrived yet."),
     405: ("That cannot be done here", "Please go back to the list of scans."),
+    400: ("That cannot be read", "Please go back to the list of scans, and try again."),
     413: ("That was too much at once", "Please go back, and try again with less."),
 }
 NO_ROOM = (
@@ -83,6 +84,13 @@ def make_app(
             return None
         text = "The clinic's pages do not go by this name: use the address that the clinic gave you.\n"
         return Response(text, 400, mimetype="text/plain")
+
+    # No text in PostgreSQL holds a zero byte, and nobody types one.
+    @app.before_request
+    def refuse_zero_bytes() -> None:
+        g.account = None
+        if any("\0" in value for value in request.values.values()):
+            abort(400)
 
     CSRFProtect(app)
     app.register_blueprint(pages)

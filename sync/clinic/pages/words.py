@@ -169,7 +169,7 @@ def reading(rows: Sequence[FindingRow]) -> str:
 
 def when(moment: datetime, today: datetime) -> str:
     """The moment as people say it: "today 14:05", "yesterday 09:30", "3 Mar 14:05", "3 Mar 2024"."""
-    local, current = moment.astimezone(), today.astimezone()
+    local, current = _local(moment), _local(today)
     clock = f"{local:%H:%M}"
     days = (current.date() - local.date()) // timedelta(days=1)
     if days == 0:
@@ -188,7 +188,15 @@ def sentence(text: str) -> str:
 
 def full_time(moment: datetime) -> str:
     """The moment in full, in the clinic's time zone."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S UTC%z}"
+    return f"{_local(moment):%Y-%m-%d %H:%M:%S UTC%z}"
+
+
+def _local(moment: datetime) -> datetime:
+    """The moment in the clinic's time zone; at the ends of the calendar, which no zone reaches, as it is."""
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError):
+        return moment
 
 
 def _ita_class(value: float) -> str:

@@ -38,7 +38,7 @@ def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterat
     geometry = measured.geometry.model_copy(update={"marks": marks})
     result = kiosk.result(scan, findings=measured.model_copy(update={"geometry": geometry}))
     with sqlite.writing() as session:
-        take_envelope(session, kiosk.id, kiosk.seal(result), "ingest-1")
+        take_envelope(session, kiosk.id, "result", kiosk.seal(result), "ingest-1")
     Opener(sqlite, [opening_key]).open_next()
     server = waitress.create_server(make_app(sqlite, b"k" * 32), host="127.0.0.1", port=0, threads=2)
     thread = threading.Thread(target=server.run, daemon=True)

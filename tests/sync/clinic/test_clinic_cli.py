@@ -18,7 +18,7 @@ from sync.clinic.database import Database
 from sync.clinic.errors import ClinicError, ClinicUsageError
 from sync.clinic.intake import take_envelope
 from sync.wire.keys import dump_opening_keys, generate_opening_key
-from tests.support.clinic import SealingKiosk
+from tests.support.clinic import SealingKiosk, hold
 
 WAIT_SECONDS = 30.0
 
@@ -66,10 +66,11 @@ def test_missing_sequence_numbers_are_counted_in_each_epoch(tmp_path: Path) -> N
     entry = tmp_path / "kiosk.json"
     entry.write_text(json.dumps(kiosk.registry_entry()))
     run("register-kiosk", entry, "--state", state)
+    hold(database, kiosk.opening)
     with database.writing() as session:
         for epoch, sequence in ((1, 1), (1, 4), (2, 1), (2, 2)):
             data = kiosk.seal(epoch=epoch, sequence=sequence)
-            take_envelope(session, kiosk.id, data, "ingest-1")
+            take_envelope(session, kiosk.id, "result", data, "ingest-1")
     counts = json.loads(run("status", "--json", "-", "--state", state).output)
     assert counts["kiosks"][0]["missing"] == 2
     assert counts["envelopes"] == {"stored": 4, "opened": 0, "quarantined": 0, "erased": 0}

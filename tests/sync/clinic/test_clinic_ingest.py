@@ -26,7 +26,7 @@ from sync.clinic.tap import Tap
 from sync.wire import topics
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.receipt import Receipt
-from tests.support.clinic import SealingKiosk, heartbeat
+from tests.support.clinic import SealingKiosk, heartbeat, hold
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
@@ -96,6 +96,7 @@ def clinic(tmp_path: Path) -> Iterator[Clinic]:
         (entry,) = (tmp_path / "authority" / "kiosks").glob("*.json")
         register_kiosk(database, entry)
         kiosk = SealingKiosk.enrolled(tmp_path / "kiosk", state / "opener")
+        hold(database, kiosk.opening)
         yield Clinic(broker, state, database, kiosk, tmp_path / "kiosk" / "sync")
         database.close()
 

@@ -2,27 +2,30 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from sync.clinic import intake
 from sync.clinic.database import Database, now
 from sync.clinic.intake import take_envelope, take_heartbeat
 from sync.clinic.opener import Opener
 from sync.clinic.receipts import mark_sent, unsent
-from sync.clinic.tables import AuditEvent, Envelope, Kiosk, Poison, ReceiptRow
+from sync.clinic.records import scan_record
+from sync.clinic.tables import AuditEvent, Envelope, HeldKey, Kiosk, Poison, ReceiptRow, ReminderRow, Scan
 from sync.wire.keys import OpeningKey, generate_opening_key, generate_signing_key
-from tests.support.clinic import MOMENT, SealingKiosk, heartbeat
+from sync.wire.messages import ReminderDue
+from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, registered
 
 WORKER = "ingest-1"
 
 
-def take(database: Database, kiosk: UUID, data: bytes) -> str:
+def take(database: Database, kiosk: UUID, data: bytes, topic: str = "result") -> str:
     with database.writing() as session:
-        return take_envelope(session, kiosk, data, WORKER)
+        return take_envelope(session, kiosk, topic, data, WORKER)
 
 
 def receipts(database: Database) -> list[str]:
@@ -47,7 +50,7 @@ def test_a_good_envelope_is_stored_as_it_came(database: Database, kiosk: Sealing
 
 def test_the_receipt_is_owed_in_the_transaction_that_stores(database: Database, kiosk: SealingKiosk) -> None:
     with pytest.raises(ZeroDivisionError), database.writing() as session:
-        take_envelope(session, kiosk.id, kiosk.seal(), WORKER)
+        take_envelope(session, kiosk.id, "result", kiosk.seal(), WORKER)
         raise ZeroDivisionError
     assert (receipts(database), count(database, Envelope)) == ([], 0)
 
@@ -178,15 +181,135 @@ def test_a_worker_sends_its_own_receipts_until_another_is_gone(
         assert len(unsent(session, "ingest-2", later, 10)) == 1
 
 
-def test_a_signed_heartbeat_is_noted_and_an_older_one_is_not(database: Database, kiosk: SealingKiosk) -> None:
-    older = heartbeat(kiosk, at=MOMENT.replace(year=2025), waiting=9)
+def hear(database: Database, kiosk: SealingKiosk, **changes: object) -> Kiosk:
+    """The kiosk's row after it, or somebody else, has said this heartbeat."""
     with database.writing() as session:
-        take_heartbeat(session, kiosk.id, heartbeat(kiosk).sign(kiosk.status))
-        take_heartbeat(session, kiosk.id, older.sign(kiosk.status))
+        take_heartbeat(session, kiosk.id, heartbeat(kiosk, **changes).sign(kiosk.status))
     with database.reading() as session:
         known = session.get(Kiosk, kiosk.id)
-        assert known is not None and known.heartbeat is not None and known.last_seen_at is not None
-        assert known.heartbeat["waiting"] == 2
+        assert known is not None
+        return known
+
+
+def waiting(row: Kiosk) -> object:
+    return (row.heartbeat or {}).get("waiting")
+
+
+def test_a_signed_heartbeat_is_noted_and_an_older_one_is_not(database: Database, kiosk: SealingKiosk) -> None:
+    seen = hear(database, kiosk, counter=8, waiting=2).last_seen_at
+    assert seen is not None
+    row = hear(database, kiosk, counter=7, waiting=9)
+    assert (waiting(row), row.last_seen_at) == (2, seen)
+
+
+def test_a_heartbeat_of_a_wrong_clock_silences_none_that_follows(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    hear(database, kiosk, counter=1, at=MOMENT.replace(year=2040), waiting=1)
+    assert waiting(hear(database, kiosk, counter=2, at=MOMENT, waiting=5)) == 5
+    assert waiting(hear(database, kiosk, counter=3, at=MOMENT.replace(year=1970), waiting=6)) == 6
+
+
+def test_a_heartbeat_that_is_said_again_does_not_make_the_kiosk_seem_alive(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    seen = hear(database, kiosk, counter=3).last_seen_at
+    assert hear(database, kiosk, counter=3).last_seen_at == seen
+    assert hear(database, kiosk, counter=4).last_seen_at != seen
+
+
+def test_a_kiosk_that_is_made_anew_counts_from_the_start(database: Database, kiosk: SealingKiosk) -> None:
+    hear(database, kiosk, epoch=1, counter=900)
+    assert waiting(hear(database, kiosk, epoch=2, counter=1, waiting=7)) == 7
+    assert waiting(hear(database, kiosk, epoch=1, counter=901, waiting=8)) == 7
+
+
+def test_a_heartbeat_of_the_first_schema_goes_by_its_clock_until_one_is_counted(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    old: dict[str, object] = {"schema_version": 1, "epoch": 0, "counter": None}
+    assert waiting(hear(database, kiosk, **old, waiting=1)) == 1
+    assert waiting(hear(database, kiosk, **old, at=MOMENT.replace(year=2040), waiting=2)) == 1
+    assert waiting(hear(database, kiosk, **old, at=MOMENT + timedelta(minutes=1), waiting=3)) == 3
+    assert waiting(hear(database, kiosk, counter=1, waiting=4)) == 4
+    assert waiting(hear(database, kiosk, **old, at=MOMENT + timedelta(minutes=2), waiting=5)) == 4
+
+
+def test_another_kiosks_message_id_takes_nobodys_place(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    other = registered(database, SealingKiosk(kiosk.opening), tmp_path)
+    message_id, scan = uuid4(), uuid4()
+    assert take(database, other.id, other.seal(message_id=message_id)) == "stored"
+    data = kiosk.seal(kiosk.result(scan), message_id=message_id)
+    assert take(database, kiosk.id, data) == "stored"
+    assert take(database, kiosk.id, data) == "duplicate"
+    opener = Opener(database, [kiosk.opening])
+    assert opener.open_next() and opener.open_next() and not opener.open_next()
+    with database.reading() as session:
+        record = scan_record(session, scan)
+        assert record is not None
+        assert (record.envelope.kiosk, record.envelope.data) == (kiosk.id, data)
+        assert session.scalar(select(func.count()).select_from(Scan)) == 2
+
+
+def test_another_kiosks_reminder_takes_nobodys_place(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    other = registered(database, SealingKiosk(kiosk.opening), tmp_path)
+    due = ReminderDue(reminder=uuid4(), patient_reference="p", rule="yearly", due_on=MOMENT.date())
+    for sender in (other, kiosk):
+        assert take(database, sender.id, sender.seal(due), "reminder") == "stored"
+    opener = Opener(database, [kiosk.opening])
+    assert opener.open_next() and opener.open_next()
+    with database.reading() as session:
+        assert set(session.scalars(select(ReminderRow.kiosk))) == {other.id, kiosk.id}
+
+
+def test_a_message_on_the_topic_of_another_kind_is_quarantined(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    due = ReminderDue(reminder=uuid4(), patient_reference="p", rule="yearly", due_on=MOMENT.date())
+    for message, topic in ((kiosk.result(), "reminder"), (due, "result")):
+        assert take(database, kiosk.id, kiosk.seal(message), topic) == "quarantined"
+    with database.reading() as session:
+        assert set(session.scalars(select(Poison.reason))) == {"wrong_topic"}
+    assert (count(database, Envelope), receipts(database)) == (0, ["quarantined"] * 2)
+
+
+def test_what_is_sealed_to_a_key_that_nobody_ever_held_is_kept_and_never_called_stored(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    newer = SealingKiosk(generate_opening_key(), kiosk.id)
+    newer.signing, newer.sequence = kiosk.signing, 40
+    scan = uuid4()
+    data = newer.seal(newer.result(scan))
+    assert take(database, kiosk.id, data) == "quarantined"
+    assert take(database, kiosk.id, data) == "quarantined"
+    assert receipts(database) == ["quarantined"]
+    opener = Opener(database, [kiosk.opening])
+    opener.begin()
+    assert not opener.open_next()
+    # An opener that does hold it opens it after all, and only now the kiosk may let go of its copy.
+    opener = Opener(database, [kiosk.opening, newer.opening])
+    opener.begin()
+    assert opener.open_next()
+    with database.reading() as session:
+        assert scan_record(session, scan) is not None
+        (owed,) = unsent(session, "ingest-2", now() + timedelta(minutes=5), 10)
+    assert owed.status == "stored"
+
+
+def test_before_any_opener_has_said_what_it_holds_nothing_is_receipted(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    with database.writing() as session:
+        session.execute(delete(HeldKey))
+    data = kiosk.seal()
+    assert take(database, kiosk.id, data) == "held_back"
+    assert (receipts(database), count(database, Envelope)) == ([], 0)
+    Opener(database, [kiosk.opening]).begin()
+    assert take(database, kiosk.id, data) == "stored"
 
 
 def test_a_heartbeat_that_the_kiosk_did_not_sign_is_dropped(database: Database, kiosk: SealingKiosk) -> None:

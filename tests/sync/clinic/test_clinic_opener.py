@@ -11,10 +11,11 @@ from sqlalchemy import func, select, update
 
 from sync.clinic.database import Database
 from sync.clinic.errors import ClinicUsageError
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import NO_KEY, Opener, read_opening_keys
+from sync.clinic.intake import NO_KEY, take_envelope
+from sync.clinic.opener import Opener, read_opening_keys
 from sync.clinic.records import scan_record, withdrawn
 from sync.clinic.tables import Envelope, FindingRow, ReminderRow, Scan
+from sync.wire import topics
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
 from sync.wire.messages import Message, ReminderDue, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
@@ -28,9 +29,10 @@ class Newer(Withdraw):
 
 def store(database: Database, kiosk: SealingKiosk, message: Message | None = None) -> UUID:
     message_id = uuid4()
+    topic = topics.up_kind(message.KIND if message else "result")
     with database.writing() as session:
         data = kiosk.seal(message, message_id=message_id)
-        assert take_envelope(session, kiosk.id, data, "ingest-1") == "stored"
+        assert take_envelope(session, kiosk.id, topic, data, "ingest-1") == "stored"
     return message_id
 
 
@@ -43,8 +45,7 @@ def open_all(database: Database, *keys: OpeningKey, export: Path | None = None) 
 
 def state(database: Database, message_id: UUID) -> tuple[str, str | None]:
     with database.reading() as session:
-        row = session.get(Envelope, message_id)
-        assert row is not None
+        row = session.scalars(select(Envelope).where(Envelope.message_id == message_id)).one()
         return row.state, row.reason
 
 
@@ -155,7 +156,7 @@ def test_a_message_of_an_unknown_version_is_quarantined_and_tried_again_on_reque
 def test_an_envelope_waits_for_the_key_that_opens_it(database: Database, kiosk: SealingKiosk) -> None:
     message_id = store(database, kiosk)
     open_all(database, generate_opening_key())
-    assert state(database, message_id) == ("stored", NO_KEY)
+    assert state(database, message_id) == ("quarantined", NO_KEY)
     open_all(database, kiosk.opening)
     assert state(database, message_id) == ("opened", None)
 
@@ -163,8 +164,7 @@ def test_an_envelope_waits_for_the_key_that_opens_it(database: Database, kiosk: 
 def test_the_opener_believes_no_row_of_the_database(database: Database, kiosk: SealingKiosk) -> None:
     message_id = store(database, kiosk)
     with database.writing() as session:
-        row = session.get(Envelope, message_id)
-        assert row is not None
+        row = session.scalars(select(Envelope).where(Envelope.message_id == message_id)).one()
         changed = row.data[:-1] + bytes([row.data[-1] ^ 1])
         session.execute(update(Envelope).values(data=changed))
     open_all(database, kiosk.opening)

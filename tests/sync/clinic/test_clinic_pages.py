@@ -55,7 +55,7 @@ def staff(site: FlaskClient, password: str) -> FlaskClient:
 def arrive(database: Database, kiosk: SealingKiosk, *messages: Message) -> None:
     for message in messages:
         with database.writing() as session:
-            take_envelope(session, kiosk.id, kiosk.seal(message), "ingest-1")
+            take_envelope(session, kiosk.id, "result", kiosk.seal(message), "ingest-1")
     opener = Opener(database, [kiosk.opening])
     while opener.open_next():
         pass

@@ -54,7 +54,9 @@ def kiosk(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> SealingK
 def scan(sqlite: Database, kiosk: SealingKiosk) -> UUID:
     scan = uuid4()
     with sqlite.writing() as session:
-        take_envelope(session, kiosk.id, kiosk.seal(kiosk.result(scan, findings=three(scan))), "ingest-1")
+        take_envelope(
+            session, kiosk.id, "result", kiosk.seal(kiosk.result(scan, findings=three(scan))), "ingest-1"
+        )
     assert Opener(sqlite, [kiosk.opening]).open_next()
     return scan
 
@@ -129,7 +131,7 @@ def test_a_withdrawn_scan_shows_no_spot_any_more(
 ) -> None:
     withdrawal = Withdraw(scan=scan, at=MOMENT, reason="patient")
     with sqlite.writing() as session:
-        take_envelope(session, kiosk.id, kiosk.seal(withdrawal), "ingest-1")
+        take_envelope(session, kiosk.id, "result", kiosk.seal(withdrawal), "ingest-1")
     assert Opener(sqlite, [kiosk.opening]).open_next()
     page.reload()
     assert "This scan was withdrawn" in page.locator("main").inner_text()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from sync.clinic import withdrawals
 from sync.clinic.database import Database
@@ -22,9 +22,10 @@ from sync.clinic.opener import Opener
 from sync.clinic.records import scan_page, scan_record, withdrawn
 from sync.clinic.tables import AuditEvent, Base, Envelope, FindingRow, Poison, ReminderRow, Scan, Withdrawal
 from sync.clinic.tombstones import Tombstone, Tombstones, TombstonesUnusable
+from sync.wire import topics
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
 from sync.wire.messages import Message, ReminderDue, Result, Withdraw, WithdrawMessages
-from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
+from tests.support.clinic import MOMENT, SealingKiosk, findings, of_an_earlier_version, registered
 
 REFERENCE = "ref-withdrawn-0001"
 OTHER = "ref-who-stays-0002"
@@ -40,7 +41,7 @@ def arrive(database: Database, kiosk: SealingKiosk, message: Message, message_id
     message_id = message_id or uuid4()
     data = kiosk.seal(message, message_id=message_id)
     with database.writing() as session:
-        take_envelope(session, kiosk.id, data, "ingest-1")
+        take_envelope(session, kiosk.id, topics.up_kind(message.KIND), data, "ingest-1")
     return message_id
 
 
@@ -210,7 +211,7 @@ def test_the_same_result_coming_again_after_its_withdrawal_is_a_duplicate_and_st
     outcomes = []
     for again in range(2):
         with database.writing() as session:
-            outcomes.append(take_envelope(session, kiosk.id, data, "ingest-1"))
+            outcomes.append(take_envelope(session, kiosk.id, "result", data, "ingest-1"))
         if not again:
             arrive(database, kiosk, withdraw(scan, message_id))
         open_all(database, kiosk.opening)
@@ -276,8 +277,8 @@ def test_a_payload_in_quarantine_that_claims_to_be_the_result_goes_too(
     scan, message_id = uuid4(), uuid4()
     damaged = kiosk.seal(a_result(kiosk, scan), message_id=message_id)[:-1] + b"x"
     with database.writing() as session:
-        assert take_envelope(session, kiosk.id, damaged, "ingest-1") == "quarantined"
-        assert take_envelope(session, kiosk.id, b"something else", "ingest-1") == "quarantined"
+        assert take_envelope(session, kiosk.id, "result", damaged, "ingest-1") == "quarantined"
+        assert take_envelope(session, kiosk.id, "result", b"something else", "ingest-1") == "quarantined"
     arrive(database, kiosk, withdraw(scan, message_id))
     open_all(database, kiosk.opening)
     with database.reading() as session:
@@ -443,14 +444,14 @@ def test_an_old_copy_is_erased_on_postgresql_too(
     message_id = uuid4()
     data = kiosk.seal(a_result(kiosk, scan), message_id=message_id)
     with database.writing() as session:
-        take_envelope(session, kiosk.id, data, "ingest-1")
+        take_envelope(session, kiosk.id, "result", data, "ingest-1")
     open_all(database, opening_key)
     arrive(database, kiosk, withdraw(scan))
     open_all(database, opening_key)
     with database.writing() as session:
         for table in ("withdrawn_messages", "withdrawals", "findings", "scans", "receipts", "envelopes"):
             session.execute(text(f"DELETE FROM {table}"))
-        take_envelope(session, kiosk.id, data, "ingest-1")
+        take_envelope(session, kiosk.id, "result", data, "ingest-1")
     withdrawals.reapply(database)
     assert count(database, Withdrawal) == 1
     open_all(database, opening_key)
@@ -555,37 +556,18 @@ def test_a_damaged_line_stops_the_commands_with_the_line_and_the_file(tmp_path: 
 def test_what_an_earlier_version_had_only_marked_is_erased_after_the_migration(
     empty_database: Database, opening_key: OpeningKey, tmp_path: Path
 ) -> None:
-    database = empty_database
-    database.migrate()
-    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    newer, database = Database.at(tmp_path / "newer"), empty_database
+    newer.migrate()
+    kiosk = registered(newer, SealingKiosk(opening_key), tmp_path)
     scan, stays = uuid4(), uuid4()
-    result = arrive(database, kiosk, a_result(kiosk, scan))
-    arrive(database, kiosk, a_result(kiosk, stays, patient_reference=OTHER))
-    word = arrive(database, kiosk, withdraw(uuid4()))
-    open_all(database, opening_key)
+    result = arrive(newer, kiosk, a_result(kiosk, scan))
+    arrive(newer, kiosk, a_result(kiosk, stays, patient_reference=OTHER))
+    word = arrive(newer, kiosk, withdraw(uuid4()))
+    open_all(newer, opening_key)
+    of_an_earlier_version(newer, database, "0002")
     with database.writing() as session:
-        # The schema of that version, with the tombstone as it was: one for a scan, tied to its message.
-        moment = session.scalars(select(Withdrawal)).one().at
-        session.execute(text("DROP TABLE withdrawn_messages"))
-        session.execute(text("DROP TABLE withdrawals"))
-        session.execute(
-            text(
-                "CREATE TABLE withdrawals (scan CHAR(32) PRIMARY KEY, message_id CHAR(32), kiosk CHAR(32),"
-                " at TIMESTAMP, reason VARCHAR(64))"
-                if session.get_bind().dialect.name == "sqlite"
-                else "CREATE TABLE withdrawals (scan UUID PRIMARY KEY, message_id UUID, kiosk UUID,"
-                " at TIMESTAMP WITH TIME ZONE, reason VARCHAR(64))"
-            )
-        )
-        session.execute(text("DROP INDEX ix_envelopes_scan"))
-        session.execute(text("ALTER TABLE envelopes DROP COLUMN scan"))
-        values = {"scan": scan.hex, "message_id": word.hex, "kiosk": kiosk.id.hex}
-        session.execute(
-            text("INSERT INTO withdrawals VALUES (:scan, :message_id, :kiosk, :at, 'staff')"),
-            values | {"at": moment.strftime("%Y-%m-%d %H:%M:%S.%f")},
-        )
-        session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
-    database.tombstones.path.unlink()
+        session.execute(update(Withdrawal).values(scan=scan, reason="staff"))
+    newer.close()
     database.migrate()
     withdrawals.reapply(database)
     assert REFERENCE not in everything(database)

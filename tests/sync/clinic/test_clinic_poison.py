@@ -1,0 +1,339 @@
+"""One message, whatever is in it, stops nobody: it is quarantined, and the next one is opened."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import cbor2
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event, func, select, text, update
+from sqlalchemy.exc import OperationalError
+
+from kiosk_app import log
+from sync.clinic import opener as opener_module
+from sync.clinic.database import Database, failed_itself, now
+from sync.clinic.intake import take_envelope
+from sync.clinic.opener import STRIKES, Opener
+from sync.clinic.tables import Envelope, Kiosk, Scan
+from sync.wire import cose, envelope, topics
+from sync.wire.keys import OpeningKey
+from sync.wire.messages import InvalidMessage, ReminderDue, Withdraw, dump_message, parse_message
+from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.waiting import wait_until
+from tests.support.wire import a_result
+from tests.sync.test_wire_messages import spotted
+
+EXTREMES: list[str] = [
+    *("null", "true", "-1", "0", "2147483648", "9223372036854775807", "9223372036854775808", "-1e308"),
+    *("1e308", "1e400", "NaN", "Infinity", "-Infinity", "1" + "0" * 4000, '""', '"\\u0000"', '"\\ud800"'),
+    *('"\\u202e"', json.dumps("x" * 100_000), "[]", "{}", '{"": 0}', "[" * 5000 + "]" * 5000),
+    *('"9999-12-31T23:59:59-14:00"', '"0001-01-01T00:00:00+14:00"', '"1969-12-31T23:59:59Z"', '"-1"'),
+    *('"2200-01-01"', "[" + ",".join(["0"] * 50_000) + "]"),
+]
+HOLE = "\u2603"
+
+
+def messages() -> dict[tuple[str, int], Any]:
+    """One good message of each kind and schema, as plain data."""
+    spots = spotted()
+    withdraw = Withdraw(scan=uuid4(), at=MOMENT, reason="staff")
+    reminder = ReminderDue(reminder=uuid4(), patient_reference="p", rule="yearly", due_on=MOMENT.date())
+    return {
+        ("result", 1): json.loads(dump_message(a_result(findings=1))),
+        ("result", 2): spots,
+        ("withdraw", 1): json.loads(dump_message(withdraw)),
+        ("reminder", 1): json.loads(dump_message(reminder)),
+    }
+
+
+def holes(value: Any) -> Iterator[Callable[[str], str]]:
+    """For each place in `value`, the JSON with something else there."""
+    for path in list(places(value)):
+        changed = json.loads(json.dumps(value))
+        if not path:
+            yield lambda text: text
+            continue
+        parent = changed
+        for step in path[:-1]:
+            parent = parent[step]
+        parent[path[-1]] = HOLE
+        whole = json.dumps(changed)
+        yield lambda text, whole=whole: whole.replace(json.dumps(HOLE), text)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from places(item, (*path, key))
+
+
+def take(database: Database, kiosk: SealingKiosk, data: bytes, topic: str = "result") -> str:
+    with database.writing() as session:
+        return take_envelope(session, kiosk.id, topic, data, "ingest-1")
+
+
+def open_all(opener: Opener) -> None:
+    while opener.open_next():
+        pass
+
+
+def scans(database: Database) -> set[UUID]:
+    with database.reading() as session:
+        return set(session.scalars(select(Scan.id)))
+
+
+def states(database: Database) -> dict[str, int]:
+    with database.reading() as session:
+        rows = session.execute(select(Envelope.state, func.count()).group_by(Envelope.state))
+        return {state: count for state, count in rows}
+
+
+def extremes() -> Iterator[tuple[str, int, bytes, bool]]:
+    """Each kind and schema with each of its fields at each extreme, and whether the schema lets it pass."""
+    for (kind, version), message in messages().items():
+        for fill in holes(message):
+            for extreme in EXTREMES:
+                data = fill(extreme).encode()
+                try:
+                    parse_message(kind, version, data)
+                    passes = True
+                except InvalidMessage as error:
+                    assert "\u2603" not in str(error) and len(str(error)) < 400
+                    passes = False
+                yield kind, version, data, passes
+
+
+def test_any_field_at_any_extreme_is_quarantined_or_opened_and_the_next_one_is_opened(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    good: set[UUID] = set()
+    tried = [case for number, case in enumerate(extremes()) if case[3] or number % 29 == 0]
+    assert len(tried) > 100
+    for start in range(0, len(tried), 20):
+        with database.writing() as session:
+            for kind, version, text_, _ in tried[start : start + 20]:
+                data = kiosk.seal_text(text_, kind, version)
+                take_envelope(session, kiosk.id, topics.up_kind(kind), data, "ingest-1")
+            scan = uuid4()
+            take_envelope(session, kiosk.id, "result", kiosk.seal(kiosk.result(scan)), "ingest-1")
+        good.add(scan)
+    open_all(Opener(database, [kiosk.opening]))
+    assert good <= scans(database)
+    assert set(states(database)) == {"opened", "quarantined"}
+
+
+@given(text=st.binary(max_size=300) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(str))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_in_an_envelope_stop_nobody(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, text: bytes | str
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    take(sqlite, kiosk, kiosk.seal_text(text if isinstance(text, bytes) else text.encode("utf-8", "replace")))
+    scan = uuid4()
+    take(sqlite, kiosk, kiosk.seal(kiosk.result(scan)))
+    open_all(Opener(sqlite, [opening_key]))
+    assert scan in scans(sqlite)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"type": "result\0"},
+        {"type": "\N{SNOWMAN}"},
+        {"schema": 2**31},
+        {"schema": 2**63 - 1},
+        {"sequence": 2**63 - 1},
+        {"epoch": 2**63 - 1},
+        {"created_ms": 7_258_118_400_000},
+        {"created_ms": 2**62},
+    ],
+    ids=str,
+)
+def test_a_header_at_any_extreme_stops_nobody(
+    database: Database, kiosk: SealingKiosk, header: dict[str, Any]
+) -> None:
+    good = cbor2.loads(cose.parse(kiosk.seal(), envelope.TYPE).protected)
+    info = cbor2.dumps(good | {"id": uuid4().bytes} | header, canonical=True)
+    data = cose.sign(info, kiosk.opening.public.seal(dump_message(kiosk.result()), info), kiosk.signing)
+    assert take(database, kiosk, data) in ("stored", "quarantined")
+    assert take(database, kiosk, kiosk.seal()) == "stored"
+    open_all(Opener(database, [kiosk.opening]))
+    assert len(scans(database)) >= 1
+
+
+def test_a_row_that_cannot_even_be_read_is_set_apart(database: Database, kiosk: SealingKiosk) -> None:
+    take(database, kiosk, kiosk.seal())
+    bad = "'x'" if database.engine.dialect.name == "sqlite" else "'infinity'"
+    with database.writing() as session:
+        session.execute(text(f"UPDATE envelopes SET created_at = {bad}"))
+    take(database, kiosk, kiosk.seal())
+    open_all(Opener(database, [kiosk.opening]))
+    assert (len(scans(database)), states(database)) == (1, {"opened": 1, "quarantined": 1})
+
+
+@pytest.mark.parametrize(
+    "fault", [ValueError, AttributeError, RecursionError, AssertionError, ZeroDivisionError]
+)
+def test_a_fault_of_our_own_costs_one_message_and_its_words_are_in_no_log(
+    database: Database,
+    kiosk: SealingKiosk,
+    fault: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keep = opener_module._keep_result
+
+    def trip(session: Any, row: Envelope, message: Any) -> None:
+        if message.patient_reference == "ref-secret":
+            try:
+                raise KeyError("ref-secret, caused")
+            except KeyError as cause:
+                raise fault("ref-secret, 33.0") from cause
+        keep(session, row, message)
+
+    monkeypatch.setattr(opener_module, "_keep_result", trip)
+    log.configure(debug=False)
+    try:
+        take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-secret")))
+        take(database, kiosk, kiosk.seal())
+        open_all(Opener(database, [kiosk.opening]))
+    finally:
+        structlog.reset_defaults()
+    assert states(database) == {"opened": 1, "quarantined": 1}
+    with database.reading() as session:
+        reason = session.scalars(select(Envelope.reason).where(Envelope.state == "quarantined")).one()
+    assert reason == f"not_foreseen:{fault.__name__}"
+    said = capsys.readouterr().err
+    assert "ref-secret" not in said and "33.0" not in said
+    (line,) = [json.loads(line) for line in said.splitlines() if '"fault"' in line]
+    assert line["fault"][0].startswith(f"{fault.__name__} at tests/sync/clinic/test_clinic_poison.py:")
+    assert line["fault"][1].startswith("KeyError at ")
+
+
+def test_what_the_database_says_of_an_error_quotes_no_value(database: Database) -> None:
+    with pytest.raises(Exception, match="INSERT") as caught, database.writing() as session:
+        session.add(Kiosk(id=uuid4(), name="ref-secret", registered_at="ref-secret"))
+    assert "ref-secret" not in str(caught.value)
+
+
+def test_a_full_disk_quarantines_nothing(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    for _ in range(3):
+        take(sqlite, kiosk, kiosk.seal())
+    opener = Opener(sqlite, [opening_key])
+    small = event.listens_for(sqlite.engine, "connect")
+    sqlite.close()
+
+    @small
+    def no_room(connection: sqlite3.Connection, _: object) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    for _ in range(2 * STRIKES):
+        with pytest.raises(OperationalError, match="full") as caught:
+            opener.open_next()
+        assert failed_itself(caught.value)
+    assert states(sqlite) == {"stored": 3}
+    event.remove(sqlite.engine, "connect", no_room)
+    sqlite.close()
+    opener._aside.clear()
+    open_all(opener)
+    assert states(sqlite) == {"opened": 3}
+
+
+def test_a_message_that_the_database_fails_with_again_and_again_lets_the_others_go_first(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = opener_module._keep_result
+
+    def break_down(session: Any, row: Envelope, message: Any) -> None:
+        if message.patient_reference == "ref-heavy":
+            raise OperationalError("INSERT", {}, Exception("out of something"))
+        keep(session, row, message)
+
+    monkeypatch.setattr(opener_module, "_keep_result", break_down)
+    take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-heavy")))
+    take(database, kiosk, kiosk.seal())
+    opener = Opener(database, [kiosk.opening])
+    for _ in range(STRIKES):
+        with pytest.raises(OperationalError):
+            opener.open_next()
+    open_all(opener)
+    assert states(database) == {"opened": 1, "stored": 1}
+
+
+def test_a_locked_database_is_waited_for_and_nothing_is_quarantined(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    take(sqlite, kiosk, kiosk.seal())
+    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0.05)
+    impatient = Database.existing(tmp_path / "clinic")
+    blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    away, stop = threading.Event(), threading.Event()
+    monkeypatch.setattr(opener_module, "why_away", lambda error: away.set() or "locked")
+    monkeypatch.setattr(opener_module, "DATABASE_WAIT_SECONDS", (0.01, 0.02))
+    thread = threading.Thread(target=Opener(impatient, [opening_key]).run, args=(stop,))
+    thread.start()
+    try:
+        assert away.wait(30)
+        assert states(sqlite) == {"stored": 1}
+        blocker.execute("ROLLBACK")
+        wait_until(lambda: states(sqlite) == {"opened": 1})
+    finally:
+        stop.set()
+        thread.join(30)
+        blocker.close()
+        impatient.close()
+
+
+def test_a_postgresql_that_goes_and_comes_back_quarantines_nothing(
+    database: Database, kiosk: SealingKiosk, request: pytest.FixtureRequest
+) -> None:
+    """Its connections are ended in the middle, as a restart of the server does it."""
+    take(database, kiosk, kiosk.seal())
+    if database.engine.dialect.name == "sqlite":
+        return
+    opener = Opener(database, [kiosk.opening])
+    keep = opener_module._keep_result
+
+    def cut_off(session: Any, row: Envelope, message: Any) -> None:
+        monkey.undo()
+        backend = session.scalar(text("SELECT pg_backend_pid()"))
+        with database.engine.connect() as other:
+            other.execute(text(f"SELECT pg_terminate_backend({backend})"))
+        keep(session, row, message)
+
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(opener_module, "_keep_result", cut_off)
+    with pytest.raises(OperationalError) as caught:
+        opener.open_next()
+    assert failed_itself(caught.value)
+    assert states(database) == {"stored": 1}
+    open_all(opener)
+    assert states(database) == {"opened": 1}
+
+
+def test_an_old_row_that_waits_for_its_key_is_opened_once_it_is_held(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    take(database, kiosk, kiosk.seal())
+    with database.writing() as session:
+        session.execute(update(Envelope).values(reason="no_opening_key", received_at=now()))
+    opener = Opener(database, [kiosk.opening])
+    opener.begin()
+    open_all(opener)
+    assert states(database) == {"opened": 1}
