@@ -16,8 +16,11 @@ AUDITOR = "auditor"
 # has its own branch; the first two lines hold for every client, and no role's name is a kiosk's id.
 # Mosquitto 2.0 checks a subscription when a message is delivered, not when it is made: SUBACK says "granted"
 # to a client that will never get a message.
+# Topics by their exact names: on each that a kiosk may publish on, it may have the broker retain a message.
 ACCESS_LIST = """\
-pattern write clinic/v1/%u/up/#
+pattern write clinic/v1/%u/up/result
+pattern write clinic/v1/%u/up/reminder
+pattern write clinic/v1/%u/up/status
 pattern read clinic/v1/%u/down/#
 """
 INGEST_ACCESS = """\

@@ -51,6 +51,14 @@ def test_a_kiosk_cannot_publish_outside_its_up_branch(broker: Broker, kiosk: Kio
         assert client.publish(topic.format(own=kiosk[0])) == NOT_AUTHORISED
 
 
+def test_a_kiosk_has_no_more_retained_than_one_message_a_kind(broker: Broker, kiosk: Kiosk) -> None:
+    with connected(broker, kiosk[1]) as client:
+        refused = {client.publish(up(kiosk, f"x{number}"), bytes(1024), retain=True) for number in range(200)}
+        assert refused == {NOT_AUTHORISED}
+        assert client.publish(up(kiosk, "result/deeper"), retain=True) == NOT_AUTHORISED
+        assert client.publish(up(kiosk, "status"), retain=True) in (0, NOBODY_SUBSCRIBES)
+
+
 @pytest.mark.parametrize("pattern", ["clinic/v1/{other}/down/#", "clinic/v1/+/down/receipt", "#"])
 def test_a_kiosk_cannot_read_anothers_down_branch(
     broker: Broker, kiosk: Kiosk, other_kiosk: Kiosk, pattern: str
