@@ -1,0 +1,89 @@
+"""Measures and scores are those of the picture's sRGB twin, whatever kind of file it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import cv2
+import numpy as np
+import pytest
+
+from hardware.capture import read_capture_folder
+from hardware.simulated.close_up import draw_skin
+from models.analysis.capture import analyse_capture
+from models.analysis.describe import describe_picture
+from models.analysis.describe_skin import describe_acne, describe_lesion
+from models.runtime import DEFAULT_ENGINE
+from tests.support.icc import coded_in, matrix_profile, rgb_table_profile
+from tests.support.picture_files import exif, iccp, png, save, tiff, turned
+
+
+def _deep(space: str, picture: np.ndarray) -> np.ndarray:
+    return np.round(coded_in(space, picture / 255) * 65535).astype(np.uint16)
+
+
+_P3_TABLE = rgb_table_profile("mft2", "Display P3")
+KINDS: dict[str, Callable[[np.ndarray], bytes]] = {
+    "Display P3": lambda p: png(_deep("Display P3", p), iccp(matrix_profile("Display P3", 4))),
+    "Display P3 as a table": lambda p: png(_deep("Display P3", p), iccp(_P3_TABLE)),
+    "Adobe RGB": lambda p: tiff(_deep("Adobe RGB", p), matrix_profile("Adobe RGB")),
+    "ProPhoto": lambda p: png(_deep("ProPhoto", p), iccp(matrix_profile("ProPhoto"))),
+    "16 bits without a tag": lambda p: png(p.astype(np.uint16) * 257),
+    "16 bits of tagged light": lambda p: png(_deep("linear sRGB", p), iccp(matrix_profile("linear sRGB"))),
+    "turned by EXIF": lambda p: png(turned(p, 3), (b"eXIf", exif(3))),
+}  # fmt: skip
+
+
+def _measures(folder: Path) -> dict[tuple[str, str], float]:
+    found = analyse_capture(read_capture_folder(folder), UUID(int=1)).findings.findings
+    return {(finding.measure, finding.zone): finding.value for finding in found}
+
+
+@pytest.fixture(scope="module")
+def close_up() -> np.ndarray:
+    return draw_skin(600, 450, 3).picture
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scan_measures_as_its_srgb_twin(tmp_path: Path, portrait: np.ndarray, kind: str) -> None:
+    (tmp_path / "capture.json").write_text('{"frames": [{"file": "white.img", "light": "white"}]}')
+    save(tmp_path / "white.img", png(portrait))
+    twin = _measures(tmp_path)
+    save(tmp_path / "white.img", KINDS[kind](portrait))
+    read = _measures(tmp_path)
+    assert read.keys() == twin.keys()
+    for (measure, zone), value in twin.items():
+        if measure in ("ita", "melanin_index", "erythema_index"):
+            # Between its corners a table is only nearly the space that it stands for.
+            assert abs(read[measure, zone] - value) < (1.2 if "table" in kind else 0.5), (measure, zone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_networks_score_as_of_the_srgb_twin(
+    tmp_path: Path, portrait: np.ndarray, close_up: np.ndarray, kind: str
+) -> None:
+    def row(describe: Callable[..., dict[str, object]], made: bytes, *nothing: None) -> dict[str, object]:
+        return describe(save(tmp_path / "picture", made), *nothing, DEFAULT_ENGINE)
+
+    twin, read = (row(describe_lesion, made, None, None) for made in (png(close_up), KINDS[kind](close_up)))
+    assert ("classes" in twin) == ("classes" in read)
+    if "classes" in twin:
+        assert abs(twin["melanoma"] - read["melanoma"]) < 0.05  # type: ignore[operator]
+    twin, read = (row(describe_acne, made, None) for made in (png(portrait), KINDS[kind](portrait)))
+    assert (read["count"], read["severity"]) == (twin["count"], twin["severity"])
+    twin, read = (row(describe_picture, made, None, None) for made in (png(portrait), KINDS[kind](portrait)))
+    [one], [other] = twin["faces"], read["faces"]  # type: ignore[misc]
+    for zone, polygon in one["zones"].items():
+        assert np.abs(np.array(polygon) - other["zones"][zone]).max() < 2, zone
+
+
+def test_what_is_transparent_is_in_no_mask(tmp_path: Path, portrait: np.ndarray) -> None:
+    alpha = np.full(portrait.shape[:2], 255, np.uint8)
+    alpha[:, :224] = 0
+    path = save(tmp_path / "half.png", png(np.dstack([portrait, alpha])))
+    (tmp_path / "masks").mkdir()
+    describe_picture(path, tmp_path / "masks", None, DEFAULT_ENGINE)
+    mask = cv2.imread(str(tmp_path / "masks" / "half.png"), cv2.IMREAD_GRAYSCALE)
+    assert mask is not None and not mask[:, :224].any()
