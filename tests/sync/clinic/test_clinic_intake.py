@@ -15,6 +15,7 @@ from sync.clinic.intake import take_envelope, take_heartbeat
 from sync.clinic.opener import Opener
 from sync.clinic.receipts import mark_sent, unsent
 from sync.clinic.records import scan_record
+from sync.clinic.summary import missing_sequences
 from sync.clinic.tables import AuditEvent, Envelope, HeldKey, Kiosk, Poison, ReceiptRow, ReminderRow, Scan
 from sync.wire.keys import OpeningKey, generate_opening_key, generate_signing_key
 from sync.wire.messages import ReminderDue
@@ -321,3 +322,12 @@ def test_a_heartbeat_that_the_kiosk_did_not_sign_is_dropped(database: Database, 
     with database.reading() as session:
         known = session.get(Kiosk, kiosk.id)
         assert known is not None and known.heartbeat is None
+
+
+def test_a_sequence_number_far_out_of_line_neither_counts_as_missing_nor_hides_what_is(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    for sequence in (1, 4, 2**63 - 1):
+        assert take(database, kiosk.id, kiosk.seal(sequence=sequence)) == "stored"
+    with database.reading() as session:
+        assert missing_sequences(session) == {kiosk.id: 2}
