@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ class CaptureClient:
         self,
         session: str,
         consent: ConsentStamp,
+        lights: Collection[str],
         uv: UvAllowance | None,
         on_progress: Callable[[str, int, int], None] | None = None,
         phase: str = "all",
@@ -99,6 +100,8 @@ class CaptureClient:
         closed, whose Captures `Capture.joined` makes one. A Capture whose pixels are views into read-only
         memory.
 
+        `lights` are those whose frames somebody reads; only those of the board are lit, besides
+        `sequence.ALWAYS`, and none of the others is `missing`.
         `on_progress(light, done, of)` is called as each light begins and with ("done", of, of) at the end.
         Without `uv`, or where the light daemon refuses it, the Capture is whole and `missing` says why there
         is no "uv365" ("eyes_open" where the patient has not closed them). Raises CaptureFault.
@@ -107,6 +110,7 @@ class CaptureClient:
             "do": "capture",
             "session": session,
             "consent": consent.to_dict(),
+            "lights": sorted(lights),
             "uv": uv.to_dict() if uv else None,
             "phase": phase,
         }

@@ -214,7 +214,7 @@ class CaptureDaemon:
             raise _Refused("light_fault", str(error)) from error
         if phase not in PHASES:
             raise _Refused("unavailable", f"A capture has no phase {phase!r}.")
-        return self._capture(channel, session, consent, uv, phase)
+        return self._capture(channel, session, consent, _lights(request), uv, phase)
 
     def _status(self) -> dict[str, Any]:
         calibration = self._calibration_now()
@@ -298,9 +298,17 @@ class CaptureDaemon:
         return reflectance(self._board, "white", counts, exposure, level, calibration=self._calibration_now())
 
     def _capture(
-        self, channel: Channel, session: str, consent: ConsentStamp, uv: UvAllowance | None, phase: str
+        self,
+        channel: Channel,
+        session: str,
+        consent: ConsentStamp,
+        lights: frozenset[str],
+        uv: UvAllowance | None,
+        phase: str,
     ) -> tuple[dict[str, Any], int]:
         deadline = time.monotonic() + _CAPTURE_BUDGET_S
+        if not self._board.uv_among(lights):
+            uv = None  # nobody reads it, so the lease does not even allow it
 
         def watch() -> None:
             self._check_running()
@@ -331,7 +339,7 @@ class CaptureDaemon:
                 sequence = Sequence(
                     self._board, camera, self._lights, watch, self._find_face, calibration, first
                 )
-                capture = sequence.run(uv is not None, on_progress, phase)
+                capture = sequence.run(lights, uv is not None, on_progress, phase)
                 if phase == "lit":
                     self._lit_phase = (session, sequence.landmarks)
                 self._freezes = 0
@@ -434,3 +442,11 @@ class CaptureDaemon:
                 self._previewed = None
             finally:
                 self._turn.release()
+
+
+def _lights(request: dict[str, Any]) -> frozenset[str]:
+    """The lights that a capture is asked for. There is no default: nothing is lit because nobody said."""
+    named = request.get("lights")
+    if not isinstance(named, list) or not all(isinstance(light, str) for light in named):
+        raise _Refused("unavailable", "A capture names the lights that it needs.")
+    return frozenset(named)

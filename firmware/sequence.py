@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import structlog
@@ -25,10 +25,14 @@ DARK = "dark"
 ORDER = (DARK, "white", "parallel", "cross", *(f"dir{n}" for n in range(8)), "uv365")
 # The measurements need this one; without any other the Capture only says what is missing.
 REQUIRED = "white"
+# Taken whatever is asked for: the dark frame shows a lamp that does not go out, and light that comes in from
+# outside; the white one shows the face, where it is, whether it has moved, and how large it is.
+ALWAYS = (DARK, REQUIRED)
 # A light is tried twice, while second tries are left for the sequence.
 _TRIES = 2
 _SECOND_TRIES = 4
-# So many lights lost for one of these reasons: nobody stands still there, or nobody at all.
+# So many lights lost for one of these reasons, or all that white stands beside: nobody stands still there, or
+# nobody at all.
 _HOPELESS = {
     "moved": "The face was not where it was, in several pictures: please hold still and try again.",
     "shroud_open": "The shroud was open in several pictures: please close it and try again.",
@@ -84,11 +88,20 @@ class Sequence:
         self._second_tries = _SECOND_TRIES
         self._after_ns = 0
 
-    def run(self, uv: bool, on_progress: Callable[[str, int, int], None], phase: str = "all") -> Capture:
-        """The lights of `phase`: "lit" (eyes may be open), "uv" (eyes closed), or "all" in one go; UV only
-        if `uv`. Raises SequenceFailed, CameraFrozen, LightsFault, OSError; all lights are off then.
+    def run(
+        self,
+        lights: Collection[str],
+        uv: bool,
+        on_progress: Callable[[str, int, int], None],
+        phase: str = "all",
+    ) -> Capture:
+        """Those of `lights` that the board has, and ALWAYS. Of `phase`: "lit" (eyes may be open), "uv" (eyes
+        closed), or "all" in one go; UV only if `uv`, too.
+
+        Raises SequenceFailed, CameraFrozen, LightsFault, OSError; all lights are off then.
         """
         names = [name for name in ORDER if name == DARK or name in self.board.lights]
+        names = [name for name in names if name in ALWAYS or name in lights]
         names = [name for name in names if phase == "all" or self._is_uv(name) == (phase == "uv")]
         frames: list[Frame] = []
         missing: dict[str, str] = {}
@@ -106,7 +119,7 @@ class Sequence:
             except _Unusable as unusable:
                 log.warning("frame missing", light=name, reason=unusable.code)
                 missing[name] = unusable.code
-                self._end_if_hopeless(name, missing)
+                self._end_if_hopeless(name, missing, names)
         on_progress("done", len(names), len(names))
         return Capture(
             board=self.board.name,
@@ -203,9 +216,10 @@ class Sequence:
         if not eyes_closed(picture, face):
             raise _Unusable("eyes_open")
 
-    def _end_if_hopeless(self, name: str, missing: dict[str, str]) -> None:
-        """Raises SequenceFailed where going on would give no Capture worth having."""
+    def _end_if_hopeless(self, name: str, missing: dict[str, str], names: Collection[str]) -> None:
+        """Raises SequenceFailed where going on with `names` would give no Capture worth having."""
         code = missing[name]
+        beside = sum(light not in ALWAYS and not self._is_uv(light) for light in names)
         if name == REQUIRED:
             raise _required(code)
         if code == "lamp_stuck":
@@ -215,7 +229,7 @@ class Sequence:
                 " out. Staff need to look at it.",
             )
         lit = [reason for light, reason in missing.items() if not self._is_uv(light)]
-        if code in _HOPELESS and not self._is_uv(name) and lit.count(code) >= _LOST_AT_MOST:
+        if code in _HOPELESS and not self._is_uv(name) and lit.count(code) >= min(_LOST_AT_MOST, beside):
             raise SequenceFailed(code, _HOPELESS[code])
 
     def _expose(self, name: str) -> Exposure:

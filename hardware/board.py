@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -254,7 +255,11 @@ class Board(_Strict):
 
     @property
     def has_uv(self) -> bool:
-        return any(light.is_uv for light in self.lights.values())
+        return self.uv_among(self.lights)
+
+    def uv_among(self, names: Iterable[str]) -> bool:
+        """Whether one of the lights `names` is UV here; a light that this board lacks is not."""
+        return any(self.lights[name].is_uv for name in names if name in self.lights)
 
     @property
     def room_lit(self) -> bool:

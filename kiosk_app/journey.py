@@ -45,7 +45,7 @@ TABLE: dict[tuple[State, str], State] = {
     (_S.LANGUAGE, "choose"): _S.ABOUT,
     (_S.ABOUT, "continue"): _S.CONSENT,
     (_S.CONSENT, "agree"): _S.LIGHT_QUESTIONS,
-    (_S.CONSENT, "agree_without_uv"): _S.POSITION,  # a walk-in, or a board without UV: nothing to ask
+    (_S.CONSENT, "agree_without_uv"): _S.POSITION,  # a walk-in, or a kiosk without UV: nothing to ask
     (_S.CONSENT, "decline"): _S.DECLINED,
     (_S.LIGHT_QUESTIONS, "none_apply"): _S.POSITION,
     (_S.LIGHT_QUESTIONS, "some_apply"): _S.POSITION,
@@ -97,9 +97,15 @@ ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
 STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.SCAN)
 # Closing the eyes and marking spots are in the middle of the scan's step.
 _IN_THE_SCAN = (_S.EYES, _S.SPOTS, _S.CLOSE_UP, _S.CLOSE_UP_AGAIN)
-STEP_OF = {state: step for step, state in enumerate(STEPS, 1)} | dict.fromkeys(_IN_THE_SCAN, len(STEPS))
 # Where the work on a scan leads its patient: state of the work -> event.
 LEADS = {"asking": "asks_for_eyes", "marking": "asks_for_spots", "ready": "shown"}
+
+
+def step_of(state: State, has_uv: bool) -> tuple[int | None, int]:
+    """Which step of how many `state` is, None for none; without UV nobody is asked about it."""
+    steps = [step for step in STEPS if has_uv or step is not State.LIGHT_QUESTIONS]
+    shown = State.SCAN if state in _IN_THE_SCAN else state
+    return (steps.index(shown) + 1 if shown in steps else None), len(steps)
 
 
 class NotNow(Exception):

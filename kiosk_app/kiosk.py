@@ -34,7 +34,10 @@ ROUND_S = 2.0  # between two rounds of the courier
 
 @dataclass
 class Kiosk:
-    """Everything the pages use. `reference()` gives the patient's pseudonymous id, None for a walk-in."""
+    """Everything the pages use. `reference()` gives the patient's pseudonymous id, None for a walk-in.
+
+    `has_uv`: there is a UV lamp and a measure that reads its picture. Without, no page speaks of UV.
+    """
 
     clinic: str
     simulated: bool

@@ -25,7 +25,7 @@ from werkzeug.wrappers import Response
 
 from firmware.capture_client import Preview
 from kiosk_app import sentences, speech, spot_sentences
-from kiosk_app.journey import ENDS, STEP_OF, STEPS, WARNING_S, NotNow, Session, State
+from kiosk_app.journey import ENDS, WARNING_S, NotNow, Session, State, step_of
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
 from kiosk_app.overlay_words import overlay_words
@@ -93,7 +93,8 @@ def render(name: str, status: int = 200, stays_s: float | None = None, **facts: 
     """The template of a page, with what every page needs; without a session it stays for `stays_s`."""
     session: Session | None = g.get("session")
     left = session.left() if session is not None else stays_s
-    step = STEP_OF.get(session.state) if session is not None and session.state.value == name else None
+    shown = session.state if session is not None and session.state.value == name else State.LANGUAGE
+    step, steps = step_of(shown, the_kiosk().has_uv)
     page = render_template(
         f"{name}.html",
         page=name,
@@ -101,7 +102,7 @@ def render(name: str, status: int = 200, stays_s: float | None = None, **facts: 
         left=None if left is None else max(0, round(left)),
         warning=0 if session is None or session.state in ENDS else round(WARNING_S),
         step=step,
-        steps=len(STEPS),
+        steps=steps,
         **facts,
     )
     return page, status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Protocol
 
@@ -31,6 +31,7 @@ class TakesPhases(Protocol):
         self,
         session: str,
         consent: ConsentStamp,
+        lights: Collection[str],
         uv: UvAllowance | None,
         on_progress: OnProgress | None = None,
         phase: str = "all",
@@ -41,10 +42,11 @@ def take_pictures(
     camera: TakesPhases,
     session: str,
     consent: ConsentStamp,
+    lights: Collection[str],
     ask: Ask | None,
     on_progress: OnProgress,
 ) -> Capture:
-    """One Capture of the phase "lit", then of the phase "uv" if the patient has closed the eyes.
+    """One Capture under `lights`: the phase "lit", then the phase "uv" if the patient has closed the eyes.
 
     `ask(why)` asks the patient to close them and returns their word, given just now, or None for a scan
     without UV; `why` is a code of ASK_AGAIN from the second time on. Without `ask` this visit has no UV.
@@ -53,8 +55,8 @@ def take_pictures(
     this process's memory only: if `ask` raises, or the power fails at the question, there is no scan.
     """
     if ask is None:
-        return camera.capture(session, consent, None, on_progress)
-    lit = camera.capture(session, consent, None, on_progress, phase="lit")
+        return camera.capture(session, consent, lights, None, on_progress)
+    lit = camera.capture(session, consent, lights, None, on_progress, phase="lit")
     why: str | None = None
     for _ in range(ASKS):
         allowance = ask(why)
@@ -62,7 +64,8 @@ def take_pictures(
             why = "skipped"
             break
         try:
-            joined = lit.joined(camera.capture(session, consent, allowance, on_progress, phase="uv"))
+            under_uv = camera.capture(session, consent, lights, allowance, on_progress, phase="uv")
+            joined = lit.joined(under_uv)
         except CaptureFault as fault:
             log.warning("uv_left_out", scan=session, reason=fault.code, why=str(fault))
             why = fault.code

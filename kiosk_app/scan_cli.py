@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +28,7 @@ from kiosk_app.phases import take_pictures
 from kiosk_app.portrait_check import check_portrait
 from kiosk_app.progress_line import show_progress
 from kiosk_app.socket_paths import check_socket_paths
+from models.analysis.lights import lights_read
 
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
@@ -55,9 +56,16 @@ class OutRefused(Exception):
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for what was made; one that holds a scan already is refused.",
 )
+@click.option(
+    "--lights",
+    "named",
+    help="Comma-separated; white is always among them (default: those that the measures read).",
+)
 @patient_options
 @spot_options
-def scan(board: Path, out: Path, patient: SimulatedPatient, spots: tuple[str, ...]) -> None:
+def scan(
+    board: Path, out: Path, named: str | None, patient: SimulatedPatient, spots: tuple[str, ...]
+) -> None:
     """Take one capture, measure it, and write capture/, findings.json and overlays/ into --out.
 
     Only a scan that succeeds leaves anything, and each needs a folder of its own, so that one person's
@@ -65,6 +73,7 @@ def scan(board: Path, out: Path, patient: SimulatedPatient, spots: tuple[str, ..
     setting up and checking a board, not for patients. On a real board no UV is used.
     """
     profile = load_board(board)
+    lights = _lights(profile, named)
     patient.check(profile)
     check_spots(profile, spots)
     check_portrait(patient, profile.engine)
@@ -73,7 +82,7 @@ def scan(board: Path, out: Path, patient: SimulatedPatient, spots: tuple[str, ..
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face
     try:
         with _claimed(out) as run:
-            capture = _capture(profile, board, run, patient, spots)
+            capture = _capture(profile, board, lights, run, patient, spots)
             outcome = Analyst(profile.engine).measure(capture, uuid4())
             if outcome.findings is None:
                 raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
@@ -119,8 +128,27 @@ def _unusable(out: Path, error: OSError) -> OutRefused:
     return OutRefused(f"{out} cannot be written ({error.strerror or error}): name another folder for --out.")
 
 
+def _lights(board: Board, named: str | None) -> frozenset[str]:
+    """The lights that were named, or those that the measures read."""
+    if named is None:
+        return lights_read()
+    lights = frozenset(filter(None, (name.strip() for name in named.split(","))))
+    unknown = sorted(lights - set(board.lights))
+    if unknown:
+        raise click.BadParameter(
+            f"board '{board.name}' has no light {', '.join(unknown)}: it has {', '.join(board.lights)}.",
+            param_hint="--lights",
+        )
+    return lights
+
+
 def _capture(
-    profile: Board, board: Path, run: Path, patient: SimulatedPatient, spots: tuple[str, ...]
+    profile: Board,
+    board: Path,
+    lights: Collection[str],
+    run: Path,
+    patient: SimulatedPatient,
+    spots: tuple[str, ...],
 ) -> Capture:
     """The Capture from daemons of our own, whose state folder is `run`."""
     supervisor = Supervisor(run / "logs")
@@ -138,7 +166,8 @@ def _capture(
         supervisor.start(Part("captured", dermakiosk("captured", *common, *simulated), logged_ready))
         # The daemons' memory is mapped, so the pictures outlive them.
         camera = CaptureClient(run / "run" / "capture.sock", timeout=60.0)
-        capture = take_pictures(camera, session, consent, ask if profile.simulated else None, show_progress)
+        asks = ask if profile.simulated and profile.uv_among(lights) else None
+        capture = take_pictures(camera, session, consent, lights, asks, show_progress)
         return capture.with_close_ups([_spot(camera, session, consent, zone) for zone in spots])
     finally:
         supervisor.stop()

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Collection
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -55,8 +56,10 @@ class ScanWork:
         analyst: Measures,
         sealer: Sealer,
         courier: Courier,
+        lights: Collection[str],
     ) -> None:
-        self._records, self._vault, self._camera = records, vault, camera
+        """`lights` are those that the pictures are taken under: what the measures read."""
+        self._records, self._vault, self._camera, self._lights = records, vault, camera, lights
         self._analyst, self._sealer, self._courier = analyst, sealer, courier
         self._at_work: dict[UUID, threading.Event] = {}
         self._tries: dict[UUID, int] = {}
@@ -227,7 +230,8 @@ class ScanWork:
                 waited += time.monotonic() - asked
 
         began = time.monotonic()
-        capture = take_pictures(self._camera, str(scan), consent, ask if uv else None, on_progress)
+        asks = ask if uv else None
+        capture = take_pictures(self._camera, str(scan), consent, self._lights, asks, on_progress)
         taken = time.monotonic()
         if left.is_set():
             raise _Left

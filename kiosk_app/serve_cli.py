@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -32,6 +32,7 @@ from kiosk_app.shred import Shredded
 from kiosk_app.shred import shred as destroy
 from kiosk_app.socket_paths import check_socket_paths
 from kiosk_app.vault import Vault
+from models.analysis.lights import lights_read
 from models.signature import check_signature
 from sync.kiosk.client import OutboxClient
 from sync.web_server import make_web_server
@@ -76,10 +77,13 @@ class StateRefused(Exception):
     exit_status = 2
 
 
-def scan_size_mb(board: Board) -> int:
-    """What one Capture of this board takes in the vault, rounded up: three 16-bit colours a pixel."""
+def scan_size_mb(board: Board, lights: Collection[str]) -> int:
+    """What one Capture under `lights` takes in the vault, rounded up: three 16-bit colours a pixel.
+
+    Beside them there is the dark frame, and white is taken even where no measure reads it.
+    """
     still = board.camera.still
-    return (len(board.lights) + 1) * still.width * still.height * 6 // (1 << 20) + 16
+    return (len({"white", *lights}) + 1) * still.width * still.height * 6 // (1 << 20) + 16
 
 
 def references(board: Board) -> Callable[[], str | None]:
@@ -98,9 +102,13 @@ def refuse_missing_key_store(board: Board) -> None:
 
 @contextlib.contextmanager
 def open_kiosk(
-    board: Board, state: Path, capture_user: int | None = None, outbox_user: int | None = None
+    board: Board,
+    state: Path,
+    lights: Collection[str],
+    capture_user: int | None = None,
+    outbox_user: int | None = None,
 ) -> Iterator[Kiosk]:
-    """The kiosk over `state`, with its parts put together.
+    """The kiosk over `state`, with its parts put together; it takes its pictures under `lights`.
 
     The two users are those whose processes may be the capture daemon and the outbox.
 
@@ -119,15 +127,15 @@ def open_kiosk(
         yield Kiosk(
             clinic=identity.clinic,
             simulated=board.simulated,
-            has_uv=any(light.is_uv for light in board.lights.values()),
+            has_uv=board.uv_among(lights),
             records=records,
             vault=vault,
             camera=camera,
             outbox=outbox,
             courier=courier,
-            work=ScanWork(records, vault, camera, analyst, sealer, courier),
+            work=ScanWork(records, vault, camera, analyst, sealer, courier, lights),
             reference=references(board),
-            room_for_a_scan_mb=scan_size_mb(board),
+            room_for_a_scan_mb=scan_size_mb(board, lights),
             close_ups=None if board.close_up is None else CloseUps(camera, analyst),
         )
     finally:
@@ -159,7 +167,7 @@ def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_
     """Serve the patient's pages on loopback, until SIGTERM."""
     profile = load_board(board)
     refuse_missing_key_store(profile)
-    with open_kiosk(profile, state, capture_user, outbox_user) as kiosk:
+    with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:
         kiosk.work.recover()
         try:
             server = make_web_server(create_app(kiosk), "127.0.0.1", port, threads=8)

@@ -15,7 +15,7 @@ import psutil
 from firmware.capture_client import CaptureClient
 from firmware.lights import Lights
 from hardware.board import load_board
-from tests.support.kiosk_daemons import SIMULATED, consent, running_kiosk
+from tests.support.kiosk_daemons import EVERY_LIGHT, SIMULATED, consent, running_kiosk
 
 _ROUNDS = 2000
 _PREVIEWS = 60
@@ -58,7 +58,7 @@ def _preview(kiosk) -> list[dict]:
 
 def _light_to_frame(kiosk) -> list[dict]:
     """How long a lamp is on for one frame, beside settling and the exposure itself."""
-    capture = CaptureClient(kiosk.capture_socket).capture("bench", consent(), None, None)
+    capture = CaptureClient(kiosk.capture_socket).capture("bench", consent(), EVERY_LIGHT, None, None)
     exposed = {frame.light: frame.exposure_us / 1e6 for frame in capture.frames}
     began: dict[str, int] = {}
     times: dict[str, float] = {}

@@ -30,7 +30,7 @@ from hardware.board import BOARDS, load_board
 from hardware.simulated.patient import Patient
 from hardware.simulated.targets import Target, mm_per_px
 from hardware.targets import Sphere, reference_chart
-from tests.support.kiosk_daemons import Daemon, consent, running_kiosk
+from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, running_kiosk
 from tests.support.stand_in_face import find_stand_in, portrait
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -60,7 +60,7 @@ def run(command, board, state, *more):
 
 def taken(kiosk):
     client = CaptureClient(kiosk.capture_socket, timeout=20)
-    return client.capture(uuid.uuid4().hex, consent(), None)
+    return client.capture(uuid.uuid4().hex, consent(), EVERY_LIGHT, None)
 
 
 def face_error(capture, board):

@@ -11,7 +11,7 @@ from firmware.captured import CaptureDaemon
 from firmware.checks import FACE_WIDTH_MM, MOVED_MM
 from hardware.board import load_board
 from hardware.simulated.patient import Patient
-from tests.support.kiosk_daemons import Daemon, consent, small_board, uv_allowance
+from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, small_board, uv_allowance
 from tests.support.stand_in_face import find_stand_in, landmarks, portrait
 
 
@@ -45,7 +45,7 @@ def missing(tmp_path, aside):
 
     def take(session, phase):
         allowance = uv_allowance(session) if phase == "uv" else None
-        return dict(client.capture(session, consent(), allowance, None, phase=phase).missing)
+        return dict(client.capture(session, consent(), EVERY_LIGHT, allowance, None, phase=phase).missing)
 
     yield take
     daemon.stop()

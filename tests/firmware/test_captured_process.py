@@ -21,6 +21,7 @@ from firmware.lights import Lights
 from firmware.stamps import ConsentStamp
 from kiosk_app.demo.supervisor import START_ME_AGAIN
 from tests.support.kiosk_daemons import (
+    EVERY_LIGHT,
     ROOT,
     consent,
     dark_after,
@@ -61,7 +62,9 @@ def client(kiosk):
 
 def test_a_capture_has_a_frame_under_every_light_then_darkness(kiosk, client, session):
     steps = []
-    capture = client.capture(session, consent(), uv_allowance(session), lambda *step: steps.append(step))
+    capture = client.capture(
+        session, consent(), EVERY_LIGHT, uv_allowance(session), lambda *step: steps.append(step)
+    )
     assert [frame.light for frame in capture.frames] == LIGHTS
     assert [step[0] for step in steps] == [*LIGHTS, "done"]
     assert capture.missing == {}
@@ -72,7 +75,7 @@ def test_a_capture_has_a_frame_under_every_light_then_darkness(kiosk, client, se
 
 
 def test_each_frame_began_while_its_own_light_was_on(kiosk, client, session):
-    capture = client.capture(session, consent(), uv_allowance(session), None)
+    capture = client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
     since: dict[str, list[tuple[int, int]]] = {}
     began: dict[str, int] = {}
     for item in kiosk.history():
@@ -86,15 +89,15 @@ def test_each_frame_began_while_its_own_light_was_on(kiosk, client, session):
 
 
 def test_a_scan_without_uv_is_a_whole_scan(kiosk, client, session):
-    capture = client.capture(session, consent(), None, None)
+    capture = client.capture(session, consent(), EVERY_LIGHT, None, None)
     assert [frame.light for frame in capture.frames] == LIGHTS[:-1]
     assert capture.missing == {"uv365": "not_allowed"}
     assert intervals(kiosk.history(), "uv365") == []
 
 
 def test_the_next_patient_has_open_eyes_again_after_uv(kiosk, client, session):
-    first = client.capture(session, consent(), uv_allowance(session), None)
-    second = client.capture(session, consent(), None, None)
+    first = client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
+    second = client.capture(session, consent(), EVERY_LIGHT, None, None)
     assert first.frame("uv365") is not None
     blocks = [
         cv2.resize(c.frame("white").pixels, (48, 64), interpolation=cv2.INTER_AREA) for c in (first, second)
@@ -111,7 +114,7 @@ def test_uv_that_the_light_daemon_refuses_is_missing_with_its_reason(kiosk, clie
         lights.pulse("uv365", 0.01)
         lights.off()
     lights.close()
-    capture = client.capture(session, consent(), uv_allowance(session), None)
+    capture = client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
     assert capture.missing == {"uv365": "pulse_limit"}
 
 
@@ -174,7 +177,7 @@ def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client
 
         def capture(failed=failed):
             try:
-                client.capture(session, consent(), uv_allowance(session), None)
+                client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
             except CaptureFault as fault:
                 failed.append(fault.code)
 
@@ -188,7 +191,7 @@ def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client
         assert failed == ["unavailable"]
         kiosk.captured.end()
         kiosk.captured = kiosk.start_captured()
-    assert len(client.capture(session, consent(), None, None).frames) == 8
+    assert len(client.capture(session, consent(), EVERY_LIGHT, None, None).frames) == 8
 
 
 def test_a_killed_light_daemon_is_a_light_fault_and_a_new_one_serves_again(kiosk, client, session):
@@ -196,7 +199,7 @@ def test_a_killed_light_daemon_is_a_light_fault_and_a_new_one_serves_again(kiosk
 
     def capture():
         try:
-            client.capture(session, consent(), None, None)
+            client.capture(session, consent(), EVERY_LIGHT, None, None)
         except CaptureFault as fault:
             failed.append(fault.code)
 
@@ -208,14 +211,14 @@ def test_a_killed_light_daemon_is_a_light_fault_and_a_new_one_serves_again(kiosk
     thread.join(10)
     assert failed == ["light_fault"]
     kiosk.lightd = type(kiosk.lightd)("lightd", kiosk.board, kiosk.state)
-    assert len(client.capture("s2", consent(), None, None).frames) == 8
+    assert len(client.capture("s2", consent(), EVERY_LIGHT, None, None).frames) == 8
 
 
 def test_a_killed_app_ends_the_sequence(kiosk):
     program = (
         "import sys; from pathlib import Path; from firmware.capture_client import CaptureClient;"
-        "from tests.support.kiosk_daemons import consent, uv_allowance;"
-        "CaptureClient(Path(sys.argv[1])).capture('s', consent(), uv_allowance(), None)"
+        "from tests.support.kiosk_daemons import EVERY_LIGHT, consent, uv_allowance;"
+        "CaptureClient(Path(sys.argv[1])).capture('s', consent(), EVERY_LIGHT, uv_allowance(), None)"
     )
     app = subprocess.Popen([sys.executable, "-c", program, str(kiosk.capture_socket)], cwd=ROOT)
     until(lambda: "uv365" in kiosk.lit())
@@ -241,7 +244,7 @@ def test_a_second_capture_meanwhile_is_told_busy(kiosk, client):
     thread.start()
     until(lambda: kiosk.lit())
     with pytest.raises(CaptureFault) as caught:
-        client.capture("s2", consent(), None, None)
+        client.capture("s2", consent(), EVERY_LIGHT, None, None)
     assert caught.value.code == "busy"
     thread.join(20)
 
@@ -267,7 +270,7 @@ def test_a_dead_white_lamp_is_named(tmp_path):
         client = CaptureClient(kiosk.capture_socket)
         assert client.preview("s1", consent()).guidance == "too_dark"
         with pytest.raises(CaptureFault) as caught:
-            client.capture("s1", consent(), None, None)
+            client.capture("s1", consent(), EVERY_LIGHT, None, None)
         assert caught.value.code == "too_dark"
         assert "white light" in str(caught.value)
         assert kiosk.lit() == set()
@@ -276,7 +279,9 @@ def test_a_dead_white_lamp_is_named(tmp_path):
 def test_a_dead_side_lamp_is_missing_and_the_rest_is_there(tmp_path):
     board = small_board(tmp_path, '\n[simulation]\ndead_lamps = ["dir2", "uv365"]\n')
     with running_kiosk(board, tmp_path / "k") as kiosk:
-        capture = CaptureClient(kiosk.capture_socket).capture("s1", consent(), uv_allowance(), None)
+        capture = CaptureClient(kiosk.capture_socket).capture(
+            "s1", consent(), EVERY_LIGHT, uv_allowance(), None
+        )
         # The photodiode saw no UV either, so the light daemon allows no second pulse.
         assert capture.missing == {"dir2": "too_dark", "uv365": "uv_fault"}
         assert len(capture.frames) == 7
@@ -287,7 +292,7 @@ def test_a_frozen_camera_leaves_darkness_and_is_opened_anew(tmp_path):
     with running_kiosk(board, tmp_path / "k") as kiosk:
         client = CaptureClient(kiosk.capture_socket)
         with pytest.raises(CaptureFault) as caught:
-            client.capture("s1", consent(), None, None)
+            client.capture("s1", consent(), EVERY_LIGHT, None, None)
         assert caught.value.code == "camera_frozen"
         assert kiosk.lit() == set()
         assert client.preview("s1", consent()).guidance == "hold_still"
@@ -312,7 +317,7 @@ def test_nothing_there_is_a_fault_with_a_sentence(tmp_path):
 
 def test_pictures_never_become_files(kiosk, client, session):
     client.preview(session, consent())
-    client.capture(session, consent(), uv_allowance(session), None)
+    client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
     big = [path for path in kiosk.state.rglob("*") if path.is_file() and path.stat().st_size > 200_000]
     assert [path.name for path in big if path.name != "portrait.png"] == []
 
@@ -325,7 +330,7 @@ def test_a_consent_without_time_zone_is_no_consent():
 
 def test_the_lights_never_flash_faster_than_three_times_a_second(kiosk, client, session):
     client.preview(session, consent())
-    client.capture(session, consent(), uv_allowance(session), None)
+    client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
     client.preview(session, consent())
     rises = [item.at_ns for item in kiosk.history() if item.level > 0]
     assert all(later - earlier > 1e9 / 3 for earlier, later in zip(rises, rises[1:], strict=False))
@@ -334,4 +339,4 @@ def test_the_lights_never_flash_faster_than_three_times_a_second(kiosk, client, 
 
 
 def _capture(client):
-    return client.capture("s1", consent(), None, None)
+    return client.capture("s1", consent(), EVERY_LIGHT, None, None)

@@ -18,6 +18,7 @@ from firmware.close_up import UsbCloseUp, judge
 from hardware.board import CloseUpProfile, load_board
 from hardware.simulated.close_up import draw_skin
 from tests.support.kiosk_daemons import (
+    EVERY_LIGHT,
     ROOT,
     Kiosk,
     consent,
@@ -90,7 +91,7 @@ def test_a_close_up_waits_its_turn_while_the_face_is_under_uv(kiosk: Kiosk, clie
             assert fault.code == "busy"
             lit_then.append(set())
 
-    capture = client.capture(session, consent(), uv_allowance(session), ask)
+    capture = client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), ask)
     assert capture.frame("uv365") is not None or capture.missing["uv365"]
     assert lit_then == [set()]
 
@@ -118,7 +119,7 @@ def test_a_close_up_camera_with_a_fault_costs_the_close_up_and_not_the_scan(
             assert refused.value.code == code
             assert time.monotonic() - began < at_most_s
         assert client.status()["last_fault"] == code
-        assert client.capture(session, consent(), None).frame("white") is not None
+        assert client.capture(session, consent(), EVERY_LIGHT, None).frame("white") is not None
         assert kiosk.captured.process.poll() is None
 
 

@@ -16,8 +16,9 @@ from firmware.captured import CameraLost, CaptureDaemon
 from firmware.checks import sharpness
 from firmware.sequence import ORDER, Sequence, SequenceFailed
 from hardware.simulated.camera import SimulatedCamera
+from hardware.simulated.pins import PinReader
 from tests.support.direct_lights import DirectLights
-from tests.support.kiosk_daemons import Daemon, consent, small_board, until, uv_allowance
+from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, small_board, until, uv_allowance
 from tests.support.sequences import STEPS, lit_lamps, run
 from tests.support.stand_in_face import find_stand_in
 
@@ -35,7 +36,7 @@ def test_a_camera_fault_in_any_step_leaves_all_lights_off(stage, tmp_path, step,
     sequence = stage(camera_fault=fault, camera_fault_at=exposure_of(step))
     begun = []
     with pytest.raises(CameraFrozen if fault == "hangs" else OSError) as caught:
-        sequence.run(True, lambda light, done, of: begun.append(light))
+        sequence.run(EVERY_LIGHT, True, lambda light, done, of: begun.append(light))
     assert begun[-1] == step
     assert lit_lamps(tmp_path) == set()
     assert str(caught.value)
@@ -56,7 +57,7 @@ def test_a_watcher_that_gives_up_in_any_step_leaves_all_lights_off(stage, tmp_pa
 
     sequence.watch = give_up
     with pytest.raises(Enough):
-        sequence.run(True, lambda light, done, of: begun.append(light))
+        sequence.run(EVERY_LIGHT, True, lambda light, done, of: begun.append(light))
     assert lit_lamps(tmp_path) == set()
 
 
@@ -72,7 +73,31 @@ def test_the_sequence_goes_on_past_dropped_frames(stage):
     assert capture.missing == {}
 
 
-def test_a_patient_who_moves_is_told_to_hold_still(stage):
+@pytest.mark.parametrize(
+    ("lights", "frames"),
+    [
+        ((), ["dark", "white"]),
+        (("cross", "white"), ["dark", "white", "cross"]),
+        (("dir2", "narrow590"), ["dark", "white", "dir2"]),
+        (("uv365",), ["dark", "white", "uv365"]),
+    ],
+)
+def test_a_sequence_lights_what_it_is_asked_for_beside_white_and_no_more(stage, tmp_path, lights, frames):
+    capture, steps = run(stage(), lights=lights)
+    assert [frame.light for frame in capture.frames] == frames
+    assert (steps, capture.missing) == ([*frames, "done"], {})
+    reader = PinReader(tmp_path / "pins.page")
+    lit = {item.channel for item in reader.history() if item.level > 0}
+    reader.close()
+    assert lit == set(frames) - {"dark"}
+
+
+# Of few lights one that is lost says as much as two of many.
+LIGHTS = [EVERY_LIGHT, ("white", "cross")]
+
+
+@pytest.mark.parametrize("lights", LIGHTS)
+def test_a_patient_who_moves_is_told_to_hold_still(stage, lights):
     def seen_moving(picture, engine):
         seen_moving.looks += 1
         face = find_stand_in(picture, engine)
@@ -81,7 +106,7 @@ def test_a_patient_who_moves_is_told_to_hold_still(stage):
 
     seen_moving.looks = 0
     with pytest.raises(SequenceFailed) as caught:
-        run(stage(seen_moving, patient_moves_at=2))
+        run(stage(seen_moving, patient_moves_at=2), lights=lights)
     assert caught.value.code == "moved"
 
 
@@ -99,7 +124,8 @@ def test_a_patient_who_twitches_once_costs_one_second_try(stage):
     assert len(capture.frames) == len(STEPS)
 
 
-def test_a_face_that_is_gone_ends_the_sequence(stage, tmp_path):
+@pytest.mark.parametrize("lights", LIGHTS)
+def test_a_face_that_is_gone_ends_the_sequence(stage, tmp_path, lights):
     from tests.support.stand_in_face import NoFace
 
     def leaving(picture, engine):
@@ -110,7 +136,7 @@ def test_a_face_that_is_gone_ends_the_sequence(stage, tmp_path):
 
     leaving.seen = False
     with pytest.raises(SequenceFailed) as caught:
-        run(stage(leaving, patient_leaves_at=2))
+        run(stage(leaving, patient_leaves_at=2), lights=lights)
     assert caught.value.code == "moved"
     assert lit_lamps(tmp_path) == set()
 
@@ -242,7 +268,7 @@ def test_the_daemon_names_the_fault_and_a_patient_is_not_stuck(plain, patient, l
     try:
         client = CaptureClient(lightd / "run" / "capture.sock", timeout=20)
         with pytest.raises(CaptureFault) as caught:
-            client.capture(session, consent(), uv_allowance(session), None)
+            client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
         assert caught.value.code == "camera_frozen"
         assert lit_lamps(lightd / "run") == set()
         assert client.preview(session, consent()).guidance == "hold_still"

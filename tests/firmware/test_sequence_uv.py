@@ -10,6 +10,7 @@ import pytest
 from firmware.camera import CameraFrozen
 from firmware.sequence import SequenceFailed
 from hardware.simulation import Moment
+from tests.support.kiosk_daemons import EVERY_LIGHT
 from tests.support.sequences import STEPS, lit_lamps, run, uv_rises
 
 
@@ -122,7 +123,7 @@ def test_a_shroud_opened_early_and_left_open_ends_the_sequence(stage, tmp_path, 
     sequence = stage(patient_opens_shroud_at=Moment(light=light), patient_opens_shroud_s=60.0)
     begun = []
     with pytest.raises(SequenceFailed, match="close it") as caught:
-        sequence.run(True, lambda name, done, of: begun.append(name))
+        sequence.run(EVERY_LIGHT, True, lambda name, done, of: begun.append(name))
     assert caught.value.code == "shroud_open"
     assert begun[-1] == ends_at
     assert lit_lamps(tmp_path) == set()

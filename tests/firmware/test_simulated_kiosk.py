@@ -9,7 +9,15 @@ import pytest
 
 from firmware.capture_client import CaptureClient, CaptureFault
 from firmware.lights import Lights, LightsFault
-from tests.support.kiosk_daemons import consent, intervals, running_kiosk, small_board, until, uv_allowance
+from tests.support.kiosk_daemons import (
+    EVERY_LIGHT,
+    consent,
+    intervals,
+    running_kiosk,
+    small_board,
+    until,
+    uv_allowance,
+)
 
 LIGHTS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
 # From the switch to darkness, on a machine with other work; the light daemon looks every 10 ms.
@@ -33,7 +41,7 @@ def visit(kiosk):
     session = uuid.uuid4().hex
     try:
         client = CaptureClient(kiosk.capture_socket, timeout=20)
-        return client.capture(session, consent(), uv_allowance(session), None)
+        return client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)
     finally:
         assert kiosk.lit() == set()
 

@@ -25,6 +25,7 @@ from kiosk_app import analyst
 from kiosk_app.analyst import AnalysisFailed, Analyst
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
 from tests.support.kiosk_bench import Bench, Clinic, picture
+from tests.support.kiosk_daemons import small_board
 from tests.support.waiting import wait_until
 
 BOARD = BOARDS / "simulated.toml"
@@ -276,7 +277,7 @@ def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
     assert found["schema"] == 1
     assert len(found["findings"]) > 20
     frames = json.loads((tmp_path / "capture" / "capture.json").read_text())["frames"]
-    assert {"white", "cross", "parallel", "uv365", "dir0"} <= {frame["light"] for frame in frames}
+    assert [frame["light"] for frame in frames] == ["dark", "white", "cross"]
     assert cv2.imread(str(tmp_path / "capture" / "white.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
     assert list((tmp_path / "overlays").glob("*.png"))
     assert {path.name for path in tmp_path.iterdir()} == {"capture", "findings.json", "overlays"}
@@ -288,6 +289,22 @@ def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
     assert again.returncode == 2
     assert "holds a scan already" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@needs_models
+def test_scan_takes_the_lights_that_it_is_told_to(tmp_path: Path) -> None:
+    board, named = small_board(tmp_path), "uv365, dir0,white"
+    done = run("scan", "--board", board, "--out", tmp_path / "out", "--lights", named, "--phantom", 3)
+    assert done.returncode == 0, done.stderr
+    frames = json.loads((tmp_path / "out" / "capture" / "capture.json").read_text())["frames"]
+    assert [frame["light"] for frame in frames] == ["dark", "white", "dir0", "uv365"]
+
+
+def test_scan_says_which_lights_a_board_has(tmp_path: Path) -> None:
+    done = run("scan", "--board", BOARD, "--out", tmp_path / "out", "--lights", "white,infrared")
+    assert done.returncode == 2
+    assert "'simulated' has no light infrared: it has white, parallel, cross" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @needs_models

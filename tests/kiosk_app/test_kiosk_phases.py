@@ -10,7 +10,7 @@ from firmware.capture_client import CaptureClient
 from firmware.stamps import UvAllowance
 from hardware.capture import Capture
 from kiosk_app.phases import ASKS, take_pictures
-from tests.support.kiosk_daemons import Kiosk, consent, running_kiosk, small_board
+from tests.support.kiosk_daemons import EVERY_LIGHT, Kiosk, consent, running_kiosk, small_board
 
 LIT = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3"]
 
@@ -30,7 +30,7 @@ def take(
         return answer(why)
 
     camera = CaptureClient(kiosk.capture_socket)
-    return take_pictures(camera, "s1", consent(), ask, lambda *_step: None), asked
+    return take_pictures(camera, "s1", consent(), EVERY_LIGHT, ask, lambda *_step: None), asked
 
 
 def lights(capture: Capture) -> list[str]:

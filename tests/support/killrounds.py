@@ -13,6 +13,7 @@ from pathlib import Path
 
 from firmware.capture_client import CaptureClient, CaptureFault
 from tests.support.kiosk_daemons import (
+    EVERY_LIGHT,
     ROOT,
     Kiosk,
     consent,
@@ -25,8 +26,9 @@ from tests.support.kiosk_daemons import (
 
 _APP = (
     "import sys; from pathlib import Path; from firmware.capture_client import CaptureClient;"
-    "from tests.support.kiosk_daemons import consent, uv_allowance;"
-    "CaptureClient(Path(sys.argv[1])).capture(sys.argv[2], consent(), uv_allowance(sys.argv[2]), None)"
+    "from tests.support.kiosk_daemons import EVERY_LIGHT, consent, uv_allowance;"
+    "_, socket, session = sys.argv;"
+    "CaptureClient(Path(socket)).capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)"
 )
 
 
@@ -36,7 +38,9 @@ def kill_captured(kiosk: Kiosk) -> float:
 
     def capture() -> None:
         with contextlib.suppress(CaptureFault):
-            CaptureClient(kiosk.capture_socket).capture(session, consent(), uv_allowance(session), None)
+            CaptureClient(kiosk.capture_socket).capture(
+                session, consent(), EVERY_LIGHT, uv_allowance(session), None
+            )
 
     thread = threading.Thread(target=capture)
     thread.start()
@@ -69,7 +73,9 @@ def kill_lightd(kiosk: Kiosk) -> float:
 
     def capture() -> None:
         with contextlib.suppress(CaptureFault):
-            CaptureClient(kiosk.capture_socket).capture(session, consent(), uv_allowance(session), None)
+            CaptureClient(kiosk.capture_socket).capture(
+                session, consent(), EVERY_LIGHT, uv_allowance(session), None
+            )
 
     thread = threading.Thread(target=capture)
     thread.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -141,17 +141,19 @@ class FakeCamera:
         self,
         session: str,
         consent: Any,
+        lights: Collection[str],
         uv: Any,
         on_progress: Callable[[str, int, int], None] | None = None,
         phase: str = "all",
     ) -> Capture:
-        lights = {"all": LIGHTS, "lit": LIGHTS[:-1], "uv": LIGHTS[-1:]}[phase]
+        wanted = {"all": LIGHTS, "lit": LIGHTS[:-1], "uv": LIGHTS[-1:]}[phase]
+        wanted = tuple(light for light in wanted if light in lights)
         refused = None if uv else "not_allowed"
         frames, missing = [], {}
-        for done, light in enumerate(lights):
+        for done, light in enumerate(wanted):
             if on_progress:
-                on_progress(light, done, len(lights))
-            if done == 3 or phase == "uv":
+                on_progress(light, done, len(wanted))
+            if done == len(wanted) // 2 or phase == "uv":
                 self.hold.wait(60)
             if self.fault:
                 raise self.fault
@@ -164,7 +166,9 @@ class FakeCamera:
                 continue
             pixels = picture(64, 48).astype(np.uint16) * 257
             frames.append(Frame(light, pixels, 8000, 1.0, timestamp_ns=done))
-        self.captured.append({"session": session, "uv": uv, "consent": consent, "phase": phase})
+        self.captured.append(
+            {"session": session, "lights": lights, "uv": uv, "consent": consent, "phase": phase}
+        )
         return Capture("test", tuple(frames), "nominal-test", None, simulated=True, missing=missing)
 
     def close_up_preview(self, session: str, consent: Any) -> Preview:
@@ -296,12 +300,17 @@ class Clinic:
 
 
 class Bench:
-    """A kiosk over `state` with stand-ins for camera, analysis and outbox; again() is a restart."""
+    """A kiosk over `state` with stand-ins for camera, analysis and outbox; again() is a restart.
+
+    Its pictures are under `lights`: unless a test says otherwise all of them, as if there were a measure that
+    reads UV.
+    """
 
     def __init__(self, state: Path, clinic: Clinic) -> None:
         self.state, self.clinic = state, clinic
         self.camera, self.outbox, self.analyst = FakeCamera(), FakeOutbox(), FakeAnalyst()
         self.has_close_up = False
+        self.lights: Collection[str] = LIGHTS
         self.kiosk = self.again()
 
     def again(self) -> Kiosk:
@@ -310,11 +319,11 @@ class Bench:
         vault = Vault(self.state / "app" / "vault")
         sealer = Sealer(self.state, "test", simulated=True)
         courier = Courier(records, self.outbox, sealer)  # type: ignore[arg-type]
-        work = ScanWork(records, vault, self.camera, self.analyst, sealer, courier)  # type: ignore[arg-type]
+        work = ScanWork(records, vault, self.camera, self.analyst, sealer, courier, self.lights)  # type: ignore[arg-type]
         self.kiosk = Kiosk(
             clinic="Clinic at the Park",
             simulated=True,
-            has_uv=True,
+            has_uv=LIGHTS[-1] in self.lights,
             records=records,
             vault=vault,
             camera=self.camera,  # type: ignore[arg-type]

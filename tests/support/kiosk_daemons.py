@@ -15,12 +15,15 @@ from unittest import mock
 import cv2
 
 from firmware.stamps import ConsentStamp, UvAllowance
+from hardware.board import load_board
 from hardware.simulated.pins import PinPageError, PinReader, Transition
 from tests.support.stand_in_face import find_stand_in, portrait
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SIMULATED = ROOT / "hardware" / "boards" / "simulated.toml"
+# What tests of the sequence and of light safety ask for: UV too, whatever the measures read today.
+EVERY_LIGHT = frozenset(load_board(SIMULATED).lights)
 
 
 def consent() -> ConsentStamp:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from firmware.sequence import Sequence
 from hardware.capture import Capture
 from hardware.simulated.pins import PinReader
-from tests.support.kiosk_daemons import lit
+from tests.support.kiosk_daemons import EVERY_LIGHT, lit
 
 STEPS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
 
@@ -20,10 +21,12 @@ def lit_lamps(folder: Path) -> set[str]:
         reader.close()
 
 
-def run(sequence: Sequence, uv: bool = True, phase: str = "all") -> tuple[Capture, list[str]]:
+def run(
+    sequence: Sequence, uv: bool = True, phase: str = "all", lights: Collection[str] = EVERY_LIGHT
+) -> tuple[Capture, list[str]]:
     """The Capture, and the steps that it named on its way."""
     steps: list[str] = []
-    capture = sequence.run(uv, lambda light, done, of: steps.append(light), phase)
+    capture = sequence.run(lights, uv, lambda light, done, of: steps.append(light), phase)
     return capture, steps
 
 

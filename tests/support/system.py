@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from hardware.simulated.patient_options import SimulatedPatient
 from kiosk_app.demo.supervisor import Part, Supervisor
 from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts, start_all
+
+# In the place of `dermakiosk`: with one measure more, which reads every light, so that UV is used.
+EVERY_LIGHT = (sys.executable, "-m", "tests.support.every_light")
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.system import RunningSystem, running_system
+from tests.support.system import EVERY_LIGHT, RunningSystem, running_system
 
 DERMAKIOSK = str(Path(sys.executable).with_name("dermakiosk"))
 
@@ -40,9 +40,20 @@ def finished_scan(tmp_path_factory: pytest.TempPathFactory) -> FinishedScan:
     return FinishedScan(folder, json.loads(done.stdout.splitlines()[-1]))
 
 
+# A short resend interval: these tests lose messages on purpose and wait for the second try.
+OPTIONS = {"sync": ("--resend-first", "1.5")}
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    # A short resend interval: these tests lose messages on purpose and wait for the second try.
-    options = {"sync": ("--resend-first", "1.5")}
-    with running_system(tmp_path_factory.mktemp("system"), extra=options) as system:
+    """The whole system, as the demo starts it."""
+    with running_system(tmp_path_factory.mktemp("system"), extra=OPTIONS) as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def running_with_uv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """The whole system with a measure that reads every light, so that each visit has UV in it."""
+    root = tmp_path_factory.mktemp("system")
+    with running_system(root, extra=OPTIONS, replace={"app": EVERY_LIGHT}) as system:
         yield system

@@ -19,6 +19,12 @@ DISK_MB = 400
 CLINIC_PARTS = ("tap", "ingest", "opener", "clinic")
 
 
+@pytest.fixture(scope="module")
+def running(running_with_uv: RunningSystem) -> RunningSystem:
+    """With UV: the longest way through a scan."""
+    return running_with_uv
+
+
 def test_a_broker_that_is_absent_delays_the_result_and_loses_nothing(tmp_path: Path) -> None:
     absent = ("broker", *CLINIC_PARTS)
     with running_system(tmp_path, without=absent, extra={"sync": ("--resend-first", "1.5")}) as running:

@@ -13,7 +13,7 @@ from kiosk_app.demo.supervisor import run_step
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
 from tests.support.system import RunningSystem
 from tests.support.waiting import wait_until
-from tests.support.way import WAY_PAST_SPOTS
+from tests.support.way import WAY_WITHOUT_UV
 
 NEXT = "form[data-primary] button.primary"
 
@@ -30,7 +30,7 @@ def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
 ) -> None:
     before = len(running.clinic_scans())
     with visit(browser, running.system.kiosk_url, size) as (page, complaints):
-        for step, name in enumerate(WAY_PAST_SPOTS):
+        for step, name in enumerate(WAY_WITHOUT_UV):
             expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
             if name == "position":
                 # The preview shows the patient, and says that the face is in the right place.

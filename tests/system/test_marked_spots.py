@@ -17,7 +17,7 @@ from tests.kiosk_app.test_kiosk_spots_browser import PLACE
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
 from tests.support.system import RunningSystem
 from tests.support.waiting import wait_until
-from tests.support.way import WAY_PAST_SPOTS
+from tests.support.way import WAY_WITHOUT_UV
 from tests.system.conftest import dermakiosk
 
 NEXT = "form[data-primary] button.primary"
@@ -39,7 +39,7 @@ def _tap(page: Page) -> None:
 
 
 def _walk_to_spots(page: Page) -> None:
-    for name in WAY_PAST_SPOTS[: WAY_PAST_SPOTS.index("spots")]:
+    for name in WAY_WITHOUT_UV[: WAY_WITHOUT_UV.index("spots")]:
         if name == "scan":
             continue
         _arrive(page, name)

@@ -29,6 +29,12 @@ FULL, EXTRA = 2, 3  # SQLite's PRAGMA synchronous
 IRRADIANCE_W_M2 = load_board(BOARD).lights["uv365"].irradiance_w_m2
 
 
+@pytest.fixture(scope="module")
+def running(running_with_uv: RunningSystem) -> RunningSystem:
+    """With UV: a cut in a pulse has to be in the ledger."""
+    return running_with_uv
+
+
 @pytest.fixture
 def pins(running: RunningSystem) -> Iterator[PinReader]:
     reader = PinReader(running.system.kiosk / "run" / "pins.page")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from firmware.camera import to_srgb
 from firmware.eyes import CLOSED_ABOVE, lid_brightness
@@ -14,6 +15,12 @@ from models.analysis.face import find_face
 from tests.support.system import RunningSystem
 from tests.support.visits import Asked, records_of
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def running(running_with_uv: RunningSystem) -> RunningSystem:
+    """With UV: it is what the second phase is for."""
+    return running_with_uv
 
 
 def newest_capture(running: RunningSystem) -> Capture:
