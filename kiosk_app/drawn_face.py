@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from hardware.capture import Spot
 from sync.wire.findings import canonical_face
 from sync.wire.findings.canonical_face import Point
+from sync.wire.findings.handedness import AS_IN_A_MIRROR
 
-UNIT = 100  # of the drawing for half a face width; `static/spots.js` divides by it
+UNIT = 100  # of the drawing for half a face width
 _MARGIN = 8
 _OVAL = canonical_face.points(canonical_face.OUTLINES["face_oval"])
 
@@ -27,7 +28,8 @@ class Dot:
 class DrawnFace:
     """Outline and zones as SVG paths, and the spots `taken` so far."""
 
-    unit = UNIT
+    # Where x and y of the canonical face go in the drawing; `static/spots.js` divides by them.
+    across, down = AS_IN_A_MIRROR * UNIT, UNIT
 
     def __init__(self, taken: Sequence[Spot]) -> None:
         xs, ys = [UNIT * x for x, _ in _OVAL], [UNIT * y for _, y in _OVAL]
@@ -46,7 +48,7 @@ def _path(vertices: tuple[int, ...], *, closed: bool) -> str:
 
 
 def _place(point: Point) -> Point:
-    return round(-UNIT * point[0], 1), round(UNIT * point[1], 1)
+    return round(DrawnFace.across * point[0], 1), round(DrawnFace.down * point[1], 1)
 
 
 def _dot(number: int, spot: Spot) -> Dot:

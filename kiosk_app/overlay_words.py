@@ -46,7 +46,7 @@ def overlay_words() -> Words:
         months=tuple(months[month] for month in range(1, 13)),
         taken=gettext("%(day)s %(month)s %(year)s, %(time)s UTC."),
         simulated=gettext("SIMULATED"),
-        sides=gettext("Your left is on the right of the picture."),
+        sides=gettext("As in a mirror: your left is on the left."),
         length=gettext("%(value)s mm"),
         about_length=gettext("about %(value)s mm"),
     )

@@ -5,8 +5,7 @@ document.addEventListener("click", (event) => {
   if (!face) return;
   const form = document.querySelector("[data-place]");
   const tap = new DOMPoint(event.clientX, event.clientY).matrixTransform(face.getScreenCTM().inverse());
-  const unit = Number(face.dataset.unit);
-  form.elements.x.value = (-tap.x / unit).toFixed(4); // drawn as in a mirror
-  form.elements.y.value = (tap.y / unit).toFixed(4);
+  form.elements.x.value = (tap.x / Number(face.dataset.across)).toFixed(4);
+  form.elements.y.value = (tap.y / Number(face.dataset.down)).toFixed(4);
   form.requestSubmit();
 });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -15,6 +15,7 @@ from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen, halo_line, smoo
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import outline, polygon_mask, zone_polygons
 from sync.wire.findings import Finding
+from sync.wire.findings.handedness import AS_IN_A_MIRROR
 
 WIDTH, FACE_WIDTH = 1200, 560
 TOP, BOTTOM, MARGIN = 164, 164, 32
@@ -45,8 +46,13 @@ def draw_overlays(
     red: np.ndarray,
     lesions: Sequence[Place] | None = None,
 ) -> dict[str, np.ndarray]:
-    """ "zones", "spots", "redness", and "acne" where `lesions` were counted, as H×1200×3 uint8 sRGB."""
+    """ "zones", "spots", "redness", and "acne" where `lesions` were counted, as H×1200×3 uint8 sRGB.
+
+    All are for the patient, so the face is turned as in a mirror before anything is drawn or written on it.
+    """
     words = sheet.words
+    sheet, turned = _in_the_mirror(sheet)
+    spots, red = turned(spots), red[:, ::AS_IN_A_MIRROR]
     values = {(str(f.zone), f.measure): f.value for f in findings}
 
     def label(measure: str, template: str) -> dict[str, str]:
@@ -67,8 +73,37 @@ def draw_overlays(
     }
     if lesions is not None:
         as_shown = replace(sheet, caption=sheet.shown)
-        sheets["acne"] = _sheet(as_shown, words.acne_title, words.acne_line, blemishes, None, lesions, 1.0)
+        sheets["acne"] = _sheet(
+            as_shown, words.acne_title, words.acne_line, blemishes, None, turned(lesions), 1.0
+        )
     return sheets
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """A place as in a mirror."""
+
+    x: float
+    y: float
+    radius_px: float
+
+
+def _in_the_mirror(sheet: Sheet) -> tuple[Sheet, Callable[[Sequence[Place]], list[Place]]]:
+    """The sheet with its face as in a mirror, and what turns places on it likewise.
+
+    Landmarks and zones keep their names: left is the patient's own.
+    """
+    last = sheet.picture.shape[1] - 1
+    face = sheet.face
+    x0, y0, x1, y1 = face.box
+    landmarks = face.landmarks * [AS_IN_A_MIRROR, 1, 1] + [last, 0, 0]
+    turned = replace(face, box=(last - x1, y0, last - x0, y1), landmarks=landmarks)
+    picture = np.ascontiguousarray(sheet.picture[:, ::AS_IN_A_MIRROR])
+
+    def places(on: Sequence[Place]) -> list[Place]:
+        return [_Turned(last - place.x, place.y, place.radius_px) for place in on]
+
+    return replace(sheet, picture=picture, face=turned), places
 
 
 def _number(value: float, words: Words) -> str:
@@ -195,7 +230,7 @@ def _draw_labels(pen: Pen, labels: Mapping[str, str], polygons: Mapping[str, np.
     """Two columns beside the face, each label level with its zone as far as there is room, with a leader."""
     columns: dict[bool, list[str]] = {False: [], True: []}
     for zone in labels:
-        on_right = zone.startswith("left_") or zone in ("forehead", "chin")
+        on_right = zone.startswith("right_") or zone in ("forehead", "chin")
         columns[on_right].append(zone)
     for on_right, zones in columns.items():
         bottom = -np.inf

@@ -52,7 +52,7 @@ class Words(BaseModel):
     )  # fmt: skip
     taken: str = "%(day)s %(month)s %(year)s, %(time)s UTC."
     simulated: str = "SIMULATED"
-    sides: str = "Your left is on the right of the picture."
+    sides: str = "As in a mirror: your left is on the left."
     length: str = "%(value)s mm"
     about_length: str = "about %(value)s mm"
 

@@ -16,11 +16,11 @@ from tests.support.browser import TALL, WIDE, chromium, wait_for_answers
 from tests.support.kiosk_bench import Bench, Clinic
 
 FITS = {"wider": 0, "taller": 0, "small": []}
-# Where on the screen a place of the canonical face is drawn: as in a mirror.
+# Where on the screen a place of the canonical face is drawn.
 PLACE = """([x, y]) => {
   const face = document.querySelector("[data-face]");
-  const unit = Number(face.dataset.unit);
-  const p = new DOMPoint(-x * unit, y * unit).matrixTransform(face.getScreenCTM());
+  const { across, down } = face.dataset;
+  const p = new DOMPoint(x * Number(across), y * Number(down)).matrixTransform(face.getScreenCTM());
   return [p.x, p.y];
 }"""
 

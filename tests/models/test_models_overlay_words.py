@@ -31,7 +31,7 @@ ARABIC = Words(
     acne_title="شوائب البشرة",
     acne_line="كل حلقة تحيط بموضع يشبه بثرة.",
     acne_label="الشوائب: %(value)s",
-    sides="يساركم على يمين الصورة.",
+    sides="كما في المرآة: يساركم على اليسار.",
     length="%(value)s مم",
     about_length="نحو %(value)s مم",
 )

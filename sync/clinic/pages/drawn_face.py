@@ -8,6 +8,7 @@ from typing import Any
 
 from sync.wire.findings import canonical_face
 from sync.wire.findings.canonical_face import Point
+from sync.wire.findings.handedness import FACING
 
 # Pixels of the drawing for half a face width, and the margins for the labels beside the face.
 SCALE = 144.0
@@ -91,7 +92,8 @@ def _labels(zones: Sequence[str], width: float) -> list[Label]:
 
 def place(point: Point) -> Point:
     """Where a place of the canonical face is in the drawing."""
-    return round(MARGIN_X + SCALE * (point[0] + _SIDE), 1), round(MARGIN_Y + SCALE * (point[1] - _TOP), 1)
+    x = MARGIN_X + SCALE * (FACING * point[0] + _SIDE)
+    return round(x, 1), round(MARGIN_Y + SCALE * (point[1] - _TOP), 1)
 
 
 def _curve(vertices: tuple[int, ...], *, closed: bool) -> str:
