@@ -24,17 +24,17 @@ from tests.support.kiosk_daemons import (
     small_board,
     uv_allowance,
 )
-from tests.support.visitor import Visitor
+from tests.support.visitor import PatientClock, Visitor
 
 # Ultraviolet by its name in each of the languages.
 UV = re.compile(r"\bUV|ultravi|فوق البنفسجية", re.IGNORECASE)
 
 
 @pytest.fixture
-def patient(bench: Bench) -> Visitor:
+def patient(bench: Bench, clock: PatientClock) -> Visitor:
     """One at a kiosk whose measures are those that there are."""
     bench.lights = lights_read()
-    return Visitor(create_app(bench.again()).test_client())
+    return Visitor(create_app(bench.again(), clock).test_client(), clock)
 
 
 def test_no_lamp_shines_at_a_patient_but_for_a_measure(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_preview_is_a_mirror_as_the_drawn_face_is(
     small = cv2.resize(picture, (480, round(480 * picture.shape[0] / picture.shape[1])))
     bench.camera.preview = lambda *_of: Preview(small, "hold_still", (0.2, 0.2, 0.8, 0.8))  # type: ignore[method-assign]
     with on_screen(browser, address, TALL) as screen:
-        screen.page.click(f"button[value={language}]")
+        screen.tap(f"button[value={language}]")
         screen.walk_to("position")
         screen.page.wait_for_selector("[data-preview][data-good]")
         assert marker_in(screen.page.locator("[data-preview] canvas")) < 0.5
