@@ -66,6 +66,7 @@ class Spot(BaseModel):
     """Where on the face a close-up was taken: the zone, and the point if one was pointed at.
 
     `x`, `y` are canonical face-mesh coordinates. `mm_per_px` is the close-up's scale, where it is known.
+    `not_taken` is why there is no picture of it, where none could be taken.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
@@ -74,6 +75,7 @@ class Spot(BaseModel):
     x: Annotated[float, Field(ge=-2, le=2)] | None = None
     y: Annotated[float, Field(ge=-2, le=2)] | None = None
     mm_per_px: Annotated[float, Field(gt=0, le=10)] | None = None
+    not_taken: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Capture:
 
     `missing` names the lights of the sequence that gave no frame, "dark" among them, each with the reason:
     "room_lit" for a dark that there is none of, because the face is seen in the light of the room.
-    `spots` says by the name of a close-up where it was taken.
+    `spots` says by the name of a close-up where it was taken, or would have been.
     """
 
     board: str
@@ -111,10 +113,18 @@ class Capture:
         """The frames of marked spots, in the order in which they were marked."""
         return tuple(frame for frame in self.frames if frame.light.startswith(CLOSE_UP))
 
-    def with_close_ups(self, taken: Sequence[tuple[Spot, Frame]]) -> Capture:
-        """This Capture with close-ups, which are numbered as they come."""
-        frames = tuple(replace(frame, light=f"{CLOSE_UP}{n}") for n, (_, frame) in enumerate(taken))
-        spots = {frame.light: spot for frame, (spot, _) in zip(frames, taken, strict=True)}
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """The names of the marked spots' close-ups, taken or not, in the order in which they were marked."""
+        names = {frame.light for frame in self.close_ups}
+        names |= {name for name, spot in self.spots.items() if spot.not_taken and name.startswith(CLOSE_UP)}
+        return tuple(sorted(names, key=lambda name: (len(name), name)))
+
+    def with_close_ups(self, taken: Sequence[tuple[Spot, Frame | None]]) -> Capture:
+        """This Capture with close-ups, which are numbered as they come; None where none could be taken."""
+        named = [(f"{CLOSE_UP}{n}", spot, frame) for n, (spot, frame) in enumerate(taken)]
+        frames = tuple(replace(frame, light=name) for name, _, frame in named if frame is not None)
+        spots = {name: spot for name, spot, _ in named}
         return replace(self, frames=(*self.frames, *frames), spots={**self.spots, **spots})
 
     def header(self) -> dict[str, Any]:

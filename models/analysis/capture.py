@@ -37,7 +37,7 @@ from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE
-from sync.wire.findings import SCHEMA_VERSION, SCHEMA_WITH_SPOTS, Finding, Findings, Geometry, MarkedSpot
+from sync.wire.findings import Finding, Findings, Geometry, MarkedSpot, schema_of
 
 # The face is looked for, and the irises measured, in a picture of at most this long side.
 SEARCH_LONG_SIDE = 2048
@@ -112,12 +112,12 @@ def analyse_capture(
     if mm_per_px / view.step > COARSE_MM_PER_PX:
         flags.append("low_resolution")
     spots_marked: tuple[MarkedSpot, ...] = ()
-    if capture.close_ups:
+    if capture.marked:
         with watch.stage("spots"):
             spots_marked = marked_spots(capture, engine)
     networks = NETWORKS + (LESION_NETWORKS if spots_marked else ())
     findings = Findings(
-        schema_version=SCHEMA_WITH_SPOTS if spots_marked else SCHEMA_VERSION,
+        schema_version=schema_of(spots_marked),
         scan=scan,
         measured_at=datetime.now(timezone.utc),
         models={name: load_manifest().entry(name).sha256 for name in networks},

@@ -92,6 +92,7 @@ def _lesion_row(picture: np.ndarray, lesion: Lesion) -> dict[str, Any]:
         "area_px": int(cv2.countNonZero(lesion.mask)),
         "model": manifest.entry(LESION).reference,
         "outline_model": manifest.entry(OUTLINE).reference,
+        "flags": list(lesion.flags),
     }
 
 

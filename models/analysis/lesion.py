@@ -9,9 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from models.analysis.artefacts import artefacts
 from models.analysis.lesion_view import framed
 from models.analysis.outline import Outline, find_outline
 from models.analysis.refusal import Refused
+from models.analysis.strangeness import strangeness, traits, unusualness
 from models.manifest import verified_constants
 from models.picture import MIN_PIXELS_A_SIDE
 from models.runtime import DEFAULT_ENGINE, network
@@ -35,11 +37,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Lesion:
-    """`chances` (7,) in the order of CLASSES, summing to 1."""
+    """`chances` (7,) in the order of CLASSES, summing to 1.
+
+    `flags`: "unusual" for a picture like few of those that the scores were tested on, "artefact:hair" and the
+    like for what lies over the skin.
+    """
 
     mask: np.ndarray
     chances: np.ndarray
     melanoma_like: bool
+    flags: tuple[str, ...] = ()
 
     @property
     def melanoma(self) -> float:
@@ -65,7 +72,7 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
         raise Refused("too_small", "This picture is too small to hold a lesion. Use a larger one.")
     if picture[::4, ::4].mean() < _DARK:
         raise Refused("too_dark")
-    seen = look(_smoothed(picture) if _grain(picture) > _GRAINY else picture, engine)
+    seen = look(without_grain(picture), engine)
     known = constants()
     if not is_close_up(seen):
         raise Refused("not_skin")
@@ -73,8 +80,17 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
         raise Refused("no_lesion")
     found = chances(seen.logits, known["classes"])
     return Lesion(
-        seen.outline.mask, found, bool(found[CLASSES.index("mel")] >= known["melanoma"]["never_benign"])
+        seen.outline.mask,
+        found,
+        bool(found[CLASSES.index("mel")] >= known["melanoma"]["never_benign"]),
+        _flags(picture, seen),
     )
+
+
+def _flags(picture: np.ndarray, seen: Look) -> tuple[str, ...]:
+    known = constants()["refusal"]
+    unusual = ("unusual",) if unusualness(seen.traits, known) > known["unusual"] else ()
+    return (*unusual, *(f"artefact:{name}" for name in artefacts(picture, seen.outline.mask)))
 
 
 def _grain(picture: np.ndarray) -> float:
@@ -89,7 +105,10 @@ def _grain(picture: np.ndarray) -> float:
     return float(np.median(np.abs(rough)) / 0.6745 / 6)
 
 
-def _smoothed(picture: np.ndarray) -> np.ndarray:
+def without_grain(picture: np.ndarray) -> np.ndarray:
+    """The picture, smoothed if it is grainy."""
+    if _grain(picture) <= _GRAINY:
+        return picture
     return cv2.GaussianBlur(picture, (0, 0), _SMOOTHED * max(picture.shape[:2]))
 
 
@@ -97,7 +116,7 @@ def look(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Look:
     """What the networks see of `picture` (H×W×3 uint8 sRGB). Raises ModelsError."""
     outline = find_outline(picture, engine)
     logits = view_logits(picture, outline.mask, engine)
-    return Look(outline, logits.mean(axis=0), _traits(picture, outline, logits))
+    return Look(outline, logits.mean(axis=0), traits(picture, outline, logits))
 
 
 def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
@@ -108,22 +127,9 @@ def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
 
 
 def is_close_up(seen: Look) -> bool:
-    """Whether a picture looks like a dermoscopic close-up of skin. Raises ModelsError."""
-    return bool(strangeness(seen.traits) <= constants()["refusal"]["limit"])
-
-
-def strangeness(traits: np.ndarray) -> float:
-    """How unlike a skin close-up: the logit of a logistic regression on `traits` and their squares."""
+    """Whether a picture could be a dermoscopic close-up of skin, a usual one or not. Raises ModelsError."""
     known = constants()["refusal"]
-    return float(
-        np.dot(known["weights"], spread(traits, known["means"], known["deviations"])) + known["offset"]
-    )
-
-
-def spread(traits: np.ndarray, means: list[float], deviations: list[float]) -> np.ndarray:
-    """(…, n) traits as (…, 2n) standard scores and their squares, none beyond five deviations."""
-    scores = np.clip((traits - np.asarray(means)) / np.asarray(deviations), -5, 5)
-    return np.concatenate([scores, scores**2], axis=-1)
+    return bool(strangeness(seen.traits, known) <= known["limit"])
 
 
 def view_logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
@@ -136,36 +142,3 @@ def view_logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarra
             [logits] = net.run(np.ascontiguousarray(turned)[None])
             rows.append(logits[0])
     return np.stack(rows)
-
-
-def _traits(picture: np.ndarray, outline: Outline, logits: np.ndarray) -> np.ndarray:
-    """(18,) numbers by which a skin close-up differs from others: colours, contours, the networks' doubts."""
-    small = cv2.resize(picture, NATIVE[::-1], interpolation=cv2.INTER_AREA)
-    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    inside = cv2.resize(outline.mask, NATIVE[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    # The border of the lesion and dark corners belong to neither side.
-    around = (cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0) & (lab[..., 0] > 15)
-    skin = lab[around] if around.sum() > 50 else lab.reshape(-1, 3)
-    lesion = lab[inside] if inside.sum() > 20 else lab.reshape(-1, 3)
-    across = cv2.Sobel(lab[..., 0], cv2.CV_32F, 1, 0)
-    down = cv2.Sobel(lab[..., 0], cv2.CV_32F, 0, 1)
-    steep = np.log1p(np.hypot(across, down))
-    single = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
-    mean = logits.mean(axis=0)
-    return np.array(
-        [
-            *np.median(skin, axis=0),
-            *np.log1p(skin.std(axis=0)),
-            *(np.median(lesion, axis=0) - np.median(skin, axis=0)),
-            np.log1p(lesion[:, 1:].std()),
-            steep.mean(),
-            np.log1p(np.abs(cv2.Laplacian(lab[..., 0], cv2.CV_32F)).mean()),
-            outline.sureness,
-            np.log(outline.doubt + 0.01),
-            np.log((outline.mask > 0).mean() + 0.01),
-            np.logaddexp.reduce(mean),
-            mean.max(),
-            single.std(axis=0).mean(),
-        ],
-        np.float64,
-    )

@@ -22,9 +22,9 @@ NETWORKS = (NETWORK, OUTLINE)
 
 
 def marked_spots(capture: Capture, engine: str) -> tuple[MarkedSpot, ...]:
-    """Every close-up of `capture`, in the order in which the spots were marked. Raises ModelsError."""
+    """Every spot of `capture`, in the order in which they were marked. Raises ModelsError."""
     return tuple(
-        _marked(frame, capture.spots.get(frame.light, Spot()), engine) for frame in capture.close_ups
+        _marked(name, capture.frame(name), capture.spots.get(name, Spot()), engine) for name in capture.marked
     )
 
 
@@ -37,16 +37,17 @@ def why_refused(frame: Frame, engine: str) -> str | None:
     return None
 
 
-def _marked(frame: Frame, spot: Spot, engine: str) -> MarkedSpot:
+def _marked(name: str, frame: Frame | None, spot: Spot, engine: str) -> MarkedSpot:
     zone: Zone = spot.zone if spot.zone in get_args(Zone) else "face"  # type: ignore[assignment]
-    picture = _picture(frame)
-    lesion, reason = None, None
-    try:
-        found = opaque_lesion(find_lesion(picture, engine), frame.shown)
-        lesion = _described(picture, found, spot.mm_per_px)
-    except Refused as refused:
-        reason = refused.reason
-    return MarkedSpot(frame=frame.light, zone=zone, x=spot.x, y=spot.y, lesion=lesion, refused=reason)
+    lesion, reason = None, spot.not_taken
+    if frame is not None:
+        picture, reason = _picture(frame), None
+        try:
+            found = opaque_lesion(find_lesion(picture, engine), frame.shown)
+            lesion = _described(picture, found, spot.mm_per_px)
+        except Refused as refused:
+            reason = refused.reason
+    return MarkedSpot(frame=name, zone=zone, x=spot.x, y=spot.y, lesion=lesion, refused=reason)
 
 
 def _described(picture: np.ndarray, found: Found, mm_per_px: float | None) -> Lesion:
@@ -64,6 +65,7 @@ def _described(picture: np.ndarray, found: Found, mm_per_px: float | None) -> Le
         area_mm2=None if mm_per_px is None else round(area_px * mm_per_px**2, 2),
         model=manifest.entry(NETWORK).reference,
         outline_model=manifest.entry(OUTLINE).reference,
+        flags=found.flags,
     )
 
 

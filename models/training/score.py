@@ -20,21 +20,25 @@ import click
 import cv2
 import numpy as np
 
+from models.analysis.artefacts import NAMES
 from models.picture import read_labels
 from models.training.alterations import ALTERATIONS, altered_copy
 from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.curves import area
+from models.training.dermoscopes import FITTED, UNSEEN, altered, read_lesion
 from models.training.lesion_views import CLASSES
 from models.training.parsing_classes import CLASSES as PARTS
 from models.training.parsing_classes import NOSE, SKIN
-from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
+from models.training.splits import FAMILIES_HELD_OUT, first_half, held_out, held_out_block
 from models.training.strange import TESTED, strange_pictures
 
 LEAST_OVERLAP = 0.3
 """Intersection over union from which a box has found a lesion."""
 CLOSE_UPS = 8
 """One in so many of HAM10000's validation pictures is shown to the acne network, which must refuse it."""
-FACES = ("astronaut", "portraits")
+FACES = ("astronaut", "portraits", "parts of portraits", "other families", "parts of other families")
+ALTERED = 60
+"""Altered close-ups of each kind."""
 ROUNDS = 1000
 BINS = 15
 DEADLINE_SECONDS = 3600
@@ -138,7 +142,8 @@ def outline_scores(data: Path) -> list[Row]:
 def lesion_scores(data: Path) -> list[Row]:
     """The answers, what is refused of other pictures, and melanoma by group."""
     rows, said, _ = lesions(data)
-    return [*lesion_answers(data), strange_refused(data, "lesion"), *by_group(rows, said)]
+    others = strange_refused(data, "lesion")
+    return [*lesion_answers(data), *altered_refused(data), *others, *by_group(rows, said)]
 
 
 def lesion_answers(data: Path) -> list[Row]:
@@ -166,17 +171,62 @@ def lesion_answers(data: Path) -> list[Row]:
     return scores
 
 
-def strange_refused(data: Path, task: str, without: Sequence[str] = ()) -> Row:
-    """The share that `analyse TASK` refuses of the pictures for testing, but for the kinds `without`."""
+def altered_refused(data: Path) -> list[Row]:
+    """What is refused, by kind and of all kinds, of the altered close-ups of the half that chose nothing.
+
+    Also how many of the answered ones are called unusual, and in how many each artefact is found.
+    """
+    folder = data / "ham10000"
+    first: dict[str, Row] = {}
+    for row in lesion_rows(folder):
+        if not first_half(row["lesion_id"]):
+            first.setdefault(row["lesion_id"], row)
+    names = [first[name] for name in np.random.default_rng(7).permutation(sorted(first))]
+    scores, groups, refused = [], [], np.zeros(0, bool)
+    for number, (kind, alter) in enumerate(({"as taken": None} | FITTED | UNSEEN).items()):
+        some = [names[(number * ALTERED + i) % len(names)] for i in range(ALTERED)]
+        with tempfile.TemporaryDirectory() as out:
+            files = [Path(out) / f"{row['image_id']}.png" for row in some]
+            for i, (row, file) in enumerate(zip(some, files, strict=True)):
+                draw = np.random.default_rng((8, number, i))
+                picture = altered(*read_lesion(folder, row), [alter] if alter else [], draw)
+                cv2.imwrite(str(file), picture[:, :, ::-1])
+            said = command("lesion", files)
+        lesions = [row["lesion_id"] for row in some]
+        gone = np.array(["refused" in row for row in said])
+        scores.append(_shares(f"refused, of close-ups: {kind}", lesions, gone, 0.05))
+        kept, owners = [said[i] for i in np.flatnonzero(~gone)], np.array(lesions)[~gone].tolist()
+        for flag in ("unusual", *(f"artefact:{name}" for name in NAMES)):
+            flagged = np.array([flag in row["flags"] for row in kept])
+            scores.append(_shares(f"{flag}, of close-ups: {kind}", owners, flagged, None))
+        if alter:
+            groups, refused = [*groups, *lesions], np.concatenate([refused, gone])
+    return [_shares("refused, of altered close-ups", groups, refused, 0.02), *scores]
+
+
+def _shares(measure: str, groups: Sequence[str], flags: np.ndarray, goal: float | None) -> Row:
+    found = interval(groups, lambda i: share(flags[i]))
+    return {"measure": measure, "goal": goal, "pictures": len(flags), **found}
+
+
+def strange_refused(data: Path, task: str, without: Sequence[str] = ()) -> list[Row]:
+    """What `analyse TASK` refuses of the pictures for testing but for the kinds `without`: all, by kind."""
     with tempfile.TemporaryDirectory() as folder:
-        files, groups = [], []
+        files, groups, kinds = [], [], []
         for i, (kind, picture) in enumerate(strange_pictures(data, tested=True)):
             if kind not in without:
                 files.append(Path(folder) / f"{i}.png")
+                kinds.append(kind)
                 # The crops of one photograph are a group.
                 groups.append(kind if kind in TESTED.split() else f"{kind} {i}")
                 cv2.imwrite(str(files[-1]), picture[:, :, ::-1])
-        return {"measure": "refused, of other pictures", "goal": None} | refused_share(task, files, groups)
+        refused = np.array(["refused" in row for row in command(task, files)])
+    rows = [_shares("refused, of other pictures", groups, refused, 0.95)]
+    for kind in dict.fromkeys(kinds):
+        these = np.array([name == kind for name in kinds])
+        owners = [f"{i}" for i in np.flatnonzero(these)]
+        rows.append(_shares(f"refused, of other pictures: {kind}", owners, refused[these], None))
+    return rows
 
 
 def refused_share(task: str, files: Sequence[Path], groups: Sequence[str]) -> Row:
@@ -222,7 +272,7 @@ def acne_scores(data: Path) -> list[Row]:
     close_ups = [data / "ham10000" / "images" / f"{row['image_id']}.jpg" for row in rows]
     refused = {"measure": "refused, of dermoscopic close-ups", "goal": None}
     refused |= refused_share("acne", close_ups, [row["lesion_id"] for row in rows])
-    return [*acne_answers(data), refused, strange_refused(data, "acne", without=FACES)]
+    return [*acne_answers(data), refused, strange_refused(data, "acne", without=FACES)[0]]
 
 
 def acne_answers(data: Path) -> list[Row]:

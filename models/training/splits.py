@@ -19,3 +19,8 @@ def held_out_block(position: int, block: int = 10) -> bool:
     For folders where one person's, or siblings', pictures are neighbours.
     """
     return position // block % 5 == 2
+
+
+def first_half(group: str) -> bool:
+    """Whether a validation lesion is used to choose constants; the others report."""
+    return held_out(group, 0.5, "calibration")

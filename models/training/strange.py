@@ -17,6 +17,8 @@ FITTED = (
     "coffee camera chessboard_RGB grass logo text moon rocket horse motorcycle_left color hubble_deep_field"
 )
 TESTED = "astronaut chelsea brick gravel page coins clock_motion retina ihc phantom cell microaneurysms"
+# Of the families' photographs, in the order in which they are taken: the last ones only test.
+_ALL, _FAMILIES, _OTHER_FAMILIES = slice(None), slice(30), slice(30, None)
 _UPRIGHT, _SERIF = (0, 2, 3), (4, 6, 7)
 
 Draw = np.random.Generator
@@ -33,6 +35,9 @@ def strange_pictures(data: Path, *, tested: bool) -> Iterator[tuple[str, np.ndar
         yield from ((name, crop) for crop in _crops(example(name), draw, 9 if tested else 14))
     for kind, make, count in _tested(data) if tested else _fitted(data):
         yield from ((kind, make(draw, i)) for i in range(count))
+    for name in (TESTED if tested else FITTED).split():
+        for crop in _crops(example(name), draw, 3 if tested else 5):
+            yield "scenes out of focus", cv2.GaussianBlur(crop, (0, 0), draw.uniform(4, 24))
 
 
 def _fitted(data: Path) -> list[tuple[str, Callable[[Draw, int], np.ndarray], int]]:
@@ -49,8 +54,13 @@ def _fitted(data: Path) -> list[tuple[str, Callable[[Draw, int], np.ndarray], in
         ("noise", lambda draw, _: _noise(draw), 40),
         ("dark frames", lambda draw, _: _dark(draw), 30),
         ("drawn objects", lambda draw, _: _objects(draw, 30), 60),
-        ("families", _photographs(data / "pratheepan_family" / "images"), 30),
+        ("families", _photographs(data / "pratheepan_family" / "images", _FAMILIES), 30),
+        ("parts of families", _parts(data / "pratheepan_family" / "images", _FAMILIES), 150),
         ("faces with acne", _photographs(data / "acne04" / "train"), 60),
+        ("parts of faces with acne", _parts(data / "acne04" / "train"), 60),
+        ("nothing but hair", lambda draw, _: _hair(draw), 40),
+        ("woven cloth", lambda draw, _: _cloth(draw, stripes=False), 40),
+        ("a sky over land", lambda draw, _: _landscape(draw), 40),
     ]
 
 
@@ -64,6 +74,11 @@ def _tested(data: Path) -> list[tuple[str, Callable[[Draw, int], np.ndarray], in
         ("dark frames", lambda draw, _: _dark(draw), 30),
         ("drawn objects, angular", lambda draw, _: _objects(draw, 72), 40),
         ("portraits", _photographs(data / "fasseg_frontal03" / "images"), 40),
+        ("parts of portraits", _parts(data / "fasseg_frontal03" / "images"), 40),
+        ("other families", _photographs(data / "pratheepan_family" / "images", _OTHER_FAMILIES), 16),
+        ("parts of other families", _parts(data / "pratheepan_family" / "images", _OTHER_FAMILIES), 60),
+        ("nothing but hair", lambda draw, _: _hair(draw), 20),
+        ("striped cloth", lambda draw, _: _cloth(draw, stripes=True), 30),
     ]
 
 
@@ -74,9 +89,22 @@ def example(name: str) -> np.ndarray:
     return read_picture(file)
 
 
-def _photographs(folder: Path) -> Callable[[Draw, int], np.ndarray]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    return lambda _draw, i: read_picture(files[i * 7 % len(files)])
+def _photographs(folder: Path, which: slice = _ALL) -> Callable[[Draw, int], np.ndarray]:
+    names = (".jpg", ".jpeg", ".png")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in names)
+    files = [files[i * 7 % len(files)] for i in range(len(files))][which]
+    return lambda _draw, i: read_picture(files[i % len(files)])
+
+
+def _parts(folder: Path, which: slice = _ALL) -> Callable[[Draw, int], np.ndarray]:
+    """Parts of photographs: a background, hair, cloth, half a face."""
+    whole = _photographs(folder, which)
+
+    def part(draw: Draw, i: int) -> np.ndarray:
+        *_, crop = _crops(whole(draw, i), draw, 1)
+        return np.ascontiguousarray(crop)
+
+    return part
 
 
 def _crops(picture: np.ndarray, draw: Draw, count: int) -> Iterator[np.ndarray]:
@@ -149,3 +177,48 @@ def _objects(draw: Draw, degrees: int) -> np.ndarray:
         cv2.fillPoly(picture, [corners], [int(v) for v in draw.integers(0, 255, 3)])
     grainy = np.clip(picture + draw.normal(0, 5, picture.shape), 0, 255).astype(np.uint8)
     return cv2.GaussianBlur(grainy, (0, 0), draw.uniform(0.6, 2))
+
+
+def _hair(draw: Draw) -> np.ndarray:
+    """A head of hair, from black to white: strands over strands."""
+    tint = np.array([1.0, draw.uniform(0.7, 1), draw.uniform(0.4, 1)])
+    base = draw.uniform(20, 150)
+    picture = np.ones((HEIGHT, WIDTH, 3)) * tint * base
+    way = draw.uniform(0, np.pi)
+    for _ in range(int(draw.integers(250, 700))):
+        start = draw.uniform(-0.2, 1.2, 2) * [WIDTH, HEIGHT]
+        turn = way + draw.normal(0, 0.25)
+        ends = np.rint([start, start + draw.uniform(60, 400) * np.array([np.cos(turn), np.sin(turn)])])
+        colour = (tint * base * np.exp(draw.normal(0, 0.5))).clip(0, 255).tolist()
+        cv2.line(picture, *ends.astype(int).tolist(), colour, int(draw.integers(1, 4)), cv2.LINE_AA)
+    return cv2.GaussianBlur(np.clip(picture, 0, 255).astype(np.uint8), (0, 0), draw.uniform(0.5, 1.5))
+
+
+def _cloth(draw: Draw, *, stripes: bool) -> np.ndarray:
+    """A plain weave, or one with broad stripes, in folds."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(float)
+    turn, pitch = draw.uniform(0, np.pi), draw.uniform(3, 14)
+    along = (x * np.cos(turn) + y * np.sin(turn)) / pitch
+    across = (y * np.cos(turn) - x * np.sin(turn)) / pitch
+    weave = np.sin(2 * np.pi * along) * np.sin(2 * np.pi * across) * draw.uniform(4, 20)
+    folds = cv2.GaussianBlur(draw.normal(0, 1, (HEIGHT, WIDTH)), (0, 0), draw.uniform(15, 60))
+    folds *= draw.uniform(5, 25) / folds.std()
+    picture = np.ones((HEIGHT, WIDTH, 3)) * _any_colour(draw) + (weave + folds)[..., None]
+    if stripes:
+        band = (np.sin(along * pitch / draw.uniform(4, 16)) > draw.uniform(-0.5, 0.5))[..., None]
+        picture = np.where(band, picture, _any_colour(draw) + (weave + folds)[..., None])
+    return np.clip(picture + draw.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
+
+
+def _landscape(draw: Draw) -> np.ndarray:
+    """A sky that fades towards a ragged horizon, with rough ground under it."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(float)
+    horizon = HEIGHT * draw.uniform(0.3, 0.7)
+    for _ in range(4):
+        horizon = horizon + draw.uniform(2, 18) * np.sin(x / draw.uniform(10, 120) + draw.uniform(0, 6))
+    sky = np.array([120, 165, 225]) * draw.uniform(0.5, 1.1) + (y / HEIGHT * draw.uniform(0, 90))[..., None]
+    rough = cv2.GaussianBlur(draw.normal(0, 1, (HEIGHT, WIDTH)), (0, 0), draw.uniform(0.8, 5))
+    ground = np.array(draw.choice([[70, 95, 45], [120, 100, 70], [190, 175, 140], [60, 65, 70]]))
+    ground = ground * np.exp(draw.uniform(0.15, 0.5) * rough / rough.std())[..., None]
+    picture = np.where((y < horizon)[..., None], sky, ground) + draw.normal(0, 3, (HEIGHT, WIDTH, 3))
+    return np.clip(picture, 0, 255).astype(np.uint8)

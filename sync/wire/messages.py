@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .bounds import Day, Moment, ShortLine
-from .findings import Findings
+from .findings import Findings, SchemaVersion
 
 Reference = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
@@ -62,7 +62,7 @@ class Result(_Message):
 
     kind: Literal["result"] = "result"
     # pydantic reserves the plain name; on the wire the key is "schema".
-    schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = 1
+    schema_version: Annotated[SchemaVersion, Field(alias="schema")] = 1
     scan: UUID
     patient_reference: Reference | None
     captured_at: Moment
@@ -89,9 +89,22 @@ class ResultWithSpots(Result):
     schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
 
 
+class ResultWithFlags(Result):
+    """The findings of a scan in which a marked spot's picture has flags."""
+
+    VERSION: ClassVar[int] = 3
+
+    schema_version: Annotated[Literal[3], Field(alias="schema")] = 3
+
+
+_RESULTS: dict[int, type[Result]] = {
+    kind.VERSION: kind for kind in (Result, ResultWithSpots, ResultWithFlags)
+}
+
+
 def result_kind(findings: Findings) -> type[Result]:
-    """The oldest kind of Result that holds `findings`."""
-    return ResultWithSpots if findings.spots else Result
+    """The kind of Result that holds `findings`, which are of the oldest schema that can."""
+    return _RESULTS[findings.schema_version]
 
 
 class Withdraw(_Message):
@@ -132,10 +145,8 @@ class ReminderDue(_Message):
 
 
 Message = Result | Withdraw | ReminderDue
-_SCHEMAS: dict[tuple[str, int], type[_Message]] = {
-    (model.KIND, model.VERSION): model
-    for model in (Result, ResultWithSpots, Withdraw, WithdrawMessages, ReminderDue)
-}
+_KINDS: tuple[type[_Message], ...] = (*_RESULTS.values(), Withdraw, WithdrawMessages, ReminderDue)
+_SCHEMAS = {(model.KIND, model.VERSION): model for model in _KINDS}
 _NAMES = frozenset(
     name
     for model in _SCHEMAS.values()

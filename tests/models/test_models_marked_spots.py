@@ -17,7 +17,7 @@ from kiosk_app.analyst import Analyst
 from models.analysis.capture import analyse_capture
 from models.analysis.marked_spots import marked_spots, why_refused
 from models.runtime import DEFAULT_ENGINE
-from sync.wire.findings import LESION_CLASSES, Findings
+from sync.wire.findings import LESION_CLASSES, Findings, schema_of
 
 
 def a_frame(pixels: np.ndarray, colour: str = "srgb") -> Frame:
@@ -73,6 +73,22 @@ def test_a_close_up_that_says_nothing_is_refused_by_reason(
     assert (spot.refused, spot.lesion, spot.zone) == (reason, None, "nose")
 
 
+def test_a_marked_spot_without_a_picture_says_why_and_keeps_its_place() -> None:
+    frame = a_frame(draw_skin(600, 450, 2).picture)
+    capture = Capture("test", ()).with_close_ups(
+        [
+            (Spot(zone="chin", not_taken="too_blurred"), None),
+            (Spot(zone="nose"), frame),
+            (Spot(zone="forehead", x=0.1, y=-0.4, not_taken="close_up_lost"), None),
+        ]
+    )
+    kept = Capture.from_bytes(capture.to_bytes())
+    first, second, third = marked_spots(kept, DEFAULT_ENGINE)
+    assert (first.frame, first.zone, first.refused) == ("closeup0", "chin", "too_blurred")
+    assert (second.frame, second.refused) == ("closeup1", None)
+    assert (third.frame, third.x, third.refused, third.lesion) == ("closeup2", 0.1, "close_up_lost", None)
+
+
 def test_a_close_up_without_a_place_is_somewhere_on_the_face(tmp_path: Path) -> None:
     """Anyone's capture folder may have one: it needs no more than its name."""
     cv2.imwrite(str(tmp_path / "closeup0.png"), draw_skin(400, 300, 1).picture[:, :, ::-1])
@@ -101,7 +117,7 @@ def test_findings_carry_the_spots_beside_the_face_and_without_any_they_are_of_th
     both = face.with_close_ups([(Spot(zone="nose"), a_frame(draw_skin(600, 450, 1).picture))])
     found = analyse_capture(both, uuid.uuid4()).findings
     said = found.model_dump(mode="json")
-    assert said["schema"] == 2 and len(said["spots"]) == 1
+    assert said["schema"] == schema_of(found.spots) > 1 and len(said["spots"]) == 1
     assert {"lesion-class", "lesion-outline"} <= set(found.models)
     assert said["findings"] == plain["findings"]
     assert Findings.model_validate(said) == found

@@ -18,6 +18,7 @@ from sync.wire.messages import (
     InvalidMessage,
     ReminderDue,
     Result,
+    ResultWithFlags,
     ResultWithSpots,
     UnknownSchema,
     Withdraw,
@@ -48,7 +49,7 @@ def test_a_message_is_read_as_it_was_written(message) -> None:
     assert (named["kind"], named["schema"]) == (message.KIND, 1)
 
 
-@pytest.mark.parametrize(("kind", "version"), [("result", 3), ("result", 0), ("status", 1), ("", 1)])
+@pytest.mark.parametrize(("kind", "version"), [("result", 4), ("result", 0), ("status", 1), ("", 1)])
 def test_an_unknown_schema_is_told_apart(kind: str, version: int) -> None:
     with pytest.raises(UnknownSchema):
         parse_message(kind, version, dump_message(a_result()))
@@ -165,3 +166,20 @@ def test_a_lesion_has_all_seven_scores() -> None:
     del result["findings"]["spots"][0]["lesion"]["classes"]["mel"]
     with pytest.raises(InvalidMessage):
         parse_message("result", 2, json.dumps(result).encode())
+
+
+def test_a_result_with_flags_is_of_the_third_schema_and_no_older_one_holds_it() -> None:
+    flagged = spotted()
+    flagged["findings"]["spots"][0]["lesion"]["flags"] = ["unusual", "artefact:hair"]
+    with pytest.raises(InvalidMessage):
+        parse_message("result", 2, json.dumps(flagged).encode())
+    newer = flagged | {"schema": 3, "findings": flagged["findings"] | {"schema": 3}}
+    message = parse_message("result", 3, json.dumps(newer).encode())
+    assert isinstance(message, ResultWithFlags)
+    assert result_kind(message.findings) is ResultWithFlags
+    assert parse_message("result", 3, dump_message(message)) == message
+
+
+def test_a_lesion_without_flags_is_written_as_ever() -> None:
+    message = parse_message("result", 2, json.dumps(spotted()).encode())
+    assert "flags" not in json.loads(dump_message(message))["findings"]["spots"][0]["lesion"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 from uuid import UUID
 
@@ -12,6 +13,9 @@ from ..bounds import MAX_FINDINGS, MAX_MARKS, Amount, Line, Moment, Number, Shor
 SCHEMA_VERSION: Literal[1] = 1
 # Since marked spots; Findings without any are still written as version 1, which every clinic reads.
 SCHEMA_WITH_SPOTS: Literal[2] = 2
+# Since a lesion's flags; spots without any are still written as version 2.
+SCHEMA_WITH_FLAGS: Literal[3] = 3
+SchemaVersion = Literal[1, 2, 3]
 
 Zone = Literal[
     "face",
@@ -72,6 +76,11 @@ LesionClass = Literal["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
 LESION_CLASSES: tuple[LesionClass, ...] = get_args(LesionClass)
 
 
+# "unusual": the picture is like few of those that the scores were tested on; "artefact:hair" and the like:
+# what lies over the skin in it.
+LesionFlag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(:[a-z][a-z0-9_]*)?$", max_length=64)]
+
+
 class Abcd(_Strict):
     """Asymmetry (0…1), border (0 a circle, to 1), colours, diameter; null where it was not measurable."""
 
@@ -96,6 +105,7 @@ class Lesion(_Strict):
     area_mm2: Amount | None = None
     model: Line
     outline_model: Line
+    flags: Annotated[tuple[LesionFlag, ...], Field(max_length=16, exclude_if=lambda flags: not flags)] = ()
 
     @model_validator(mode="after")
     def _has_every_class(self) -> Lesion:
@@ -107,7 +117,8 @@ class Lesion(_Strict):
 class MarkedSpot(_Strict):
     """One spot that was marked for the clinician: where, and its Lesion or why there is none.
 
-    `x`, `y` are canonical face-mesh coordinates; without them only the zone was named.
+    A spot of which no picture could be taken, or none that says anything, is here all the same. `x`, `y` are
+    canonical face-mesh coordinates; without them only the zone was named.
     """
 
     frame: Annotated[str, Field(pattern=r"^closeup[0-9]{0,2}$")]
@@ -128,7 +139,7 @@ class Findings(_Strict):
     """What one scan measured, and which models, calibration and software measured it."""
 
     # pydantic reserves the plain name; on the wire and in findings.json the key is "schema".
-    schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = SCHEMA_VERSION
+    schema_version: Annotated[SchemaVersion, Field(alias="schema")] = SCHEMA_VERSION
     scan: UUID
     measured_at: Moment
     models: Annotated[dict[ShortLine, Line], Field(max_length=64)]
@@ -150,6 +161,14 @@ class Findings(_Strict):
 
     @model_validator(mode="after")
     def _version_knows_its_spots(self) -> Findings:
-        if self.spots and self.schema_version < SCHEMA_WITH_SPOTS:
-            raise ValueError(f"marked spots need schema {SCHEMA_WITH_SPOTS}")
+        if self.schema_version < schema_of(self.spots):
+            raise ValueError(f"such marked spots need schema {schema_of(self.spots)}")
         return self
+
+
+def schema_of(spots: Iterable[MarkedSpot]) -> SchemaVersion:
+    """The oldest version of Findings that holds `spots`."""
+    known = list(spots)
+    if any(spot.lesion is not None and spot.lesion.flags for spot in known):
+        return SCHEMA_WITH_FLAGS
+    return SCHEMA_WITH_SPOTS if known else SCHEMA_VERSION
