@@ -21,9 +21,13 @@ ABOUT_THE_PICTURE = frozenset(("too_dark", "too_blurred", "too_small", "not_skin
 
 
 class NotTaken(Exception):
-    """There is no close-up; str() is the reason's code."""
+    """There is no close-up that says anything; str() is the reason's code, `frame` the picture, if any."""
 
     exit_status = 1
+
+    def __init__(self, reason: str, frame: Frame | None = None) -> None:
+        super().__init__(reason)
+        self.frame = frame
 
 
 class Refuses(Protocol):
@@ -38,18 +42,37 @@ class Refuses(Protocol):
 class Marking:
     """The spots marked so far, with their pictures in memory; `spot` is the one that is looked at now.
 
-    `why` is why its last picture was not kept. `over` is set when the patient has no more spots.
+    `why` is why its last picture says nothing, and `refused` what there is of it all the same: the clinician
+    reads of that spot too, unless another try is better. `over` is set when the patient has no more spots.
     """
 
-    taken: list[tuple[Spot, Frame]] = field(default_factory=list)
+    taken: list[tuple[Spot, Frame | None]] = field(default_factory=list)
     spot: Spot = field(default_factory=Spot)
     why: str | None = None
+    refused: tuple[Spot, Frame | None] | None = None
     busy: bool = False
     over: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
     def full(self) -> bool:
         return len(self.taken) >= MAX_SPOTS
+
+    @property
+    def marked(self) -> tuple[tuple[Spot, Frame | None], ...]:
+        """Every spot that the clinician is to look at, measured or not."""
+        return (*self.taken, self.refused) if self.refused else tuple(self.taken)
+
+    def refuse(self, why: str, frame: Frame | None) -> None:
+        """A try at `spot` gave a picture that says nothing, or none: an earlier one is better than none."""
+        self.why = why
+        if frame is not None:
+            self.refused = (self.spot, frame)
+        elif self.refused is None or self.refused[1] is None:
+            self.refused = (self.spot.model_copy(update={"not_taken": why}), None)
+
+    def pass_on(self) -> None:
+        """No more tries: what there is of the refused spot goes to the clinician with the others."""
+        self.taken, self.why, self.refused = list(self.marked), None, None
 
 
 class CloseUps:
@@ -76,8 +99,8 @@ class CloseUps:
         except AnalysisFailed as error:
             log.warning("close_up_not_checked", scan=str(scan), why=str(error))
             reason = None
-        if reason is not None:
-            raise NotTaken(reason)
         [frame] = capture.close_ups
+        if reason is not None:
+            raise NotTaken(reason, frame)
         scale = capture.spots.get(frame.light, Spot()).mm_per_px
         return spot.model_copy(update={"mm_per_px": scale}), frame

@@ -265,7 +265,7 @@ class ScanWork:
             if time.monotonic() > deadline:
                 break
         progress.marked()
-        taken = tuple(progress.marking.taken)
+        taken = progress.marking.marked
         if not taken:
             return
         try:
@@ -273,8 +273,9 @@ class ScanWork:
         except VaultError as error:
             log.error("close_ups_not_kept", scan=str(scan), why=str(error))
             return
-        self._records.note(scan, close_ups=len(taken), close_up_bytes=size)
-        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=len(taken))
+        pictures = sum(frame is not None for _, frame in taken)
+        self._records.note(scan, close_ups=pictures, close_up_bytes=size)
+        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=pictures, marked=len(taken))
 
     def _finish(self, scan: UUID, progress: Progress, words: Words) -> None:
         row = self._records.scan(scan)

@@ -36,6 +36,7 @@ def facts(session: Session) -> dict[str, Any]:
         "guidance": spot_sentences.GUIDANCE,
         "trouble": spot_sentences.trouble(marking.why),
         "lost": lost,
+        "tried": marking.refused is not None,
         "say": _said(session),
         "spoken": speech.SPOKEN,
     }
@@ -95,27 +96,28 @@ def take() -> Response:
         progress.marking.busy = True
         session.touch()
         scan, given, spot = session.scan, session.consent, progress.marking.spot
-    taken, why = None, "unavailable"
+    taken, refusal = None, NotTaken("unavailable")
     try:
         taken = close_ups.take(scan, given, spot)
     except NotTaken as reason:
-        why = str(reason)
+        refusal = reason
     finally:
         with session.lock:
             progress.marking.busy = False
             # A patient who has left the page since, or the spot out, has no picture kept.
             if session.progress is progress and session.state is State.CLOSE_UP:
-                _keep(session, taken, why)
+                _keep(session, taken, refusal)
     return page_of(session)
 
 
-def _keep(session: Session, taken: tuple[Spot, Frame] | None, why: str) -> None:
+def _keep(session: Session, taken: tuple[Spot, Frame] | None, refusal: NotTaken) -> None:
     marking = session.progress.marking
     if taken is None:
-        marking.why = why
+        marking.refuse(str(refusal), refusal.frame)
         session.move("not_taken")
     else:
         marking.taken.append(taken)
+        marking.why = marking.refused = None
         session.move("taken")
 
 
@@ -131,13 +133,15 @@ def again() -> Response:
 
 
 def _leave_out(session: Session, answer: str | None) -> Response:
+    """On without a picture: a spot that was tried is not forgotten for that, nor one whose camera is gone."""
     with session.lock:
+        marking, progress = session.progress.marking, session.progress
+        session.move("give_up" if answer == "give_up" else "skip")
+        if answer == "give_up" and marking.refused is None:
+            marking.refuse("close_up_lost", None)
+        marking.pass_on()
         if answer == "give_up":
-            session.move("give_up")
-            session.progress.marked()
-        else:
-            session.move("skip")
-        session.progress.marking.why = None
+            progress.marked()
     return page_of(session)
 
 

@@ -17,7 +17,7 @@ GUIDANCE: dict[str, LazyString] = {
 _LOST = Trouble(
     _("The close-up camera needs a moment"),
     _("It gave no picture. The pictures of your face are safe, and so is every spot taken so far."),
-    _("You can go on without it, and show the spot to your clinician."),
+    _("You can go on without it. Your clinician will look at the spot."),
 )
 
 # By the reasons why a close-up is not kept; any other reason is the camera's.
@@ -25,22 +25,22 @@ TROUBLES: dict[str, Trouble] = {
     "too_dark": Trouble(
         _("The picture is a little dark"),
         _("The close-up camera may not be flat on your skin."),
-        _("We'll take it again, or you show the spot to your clinician."),
+        _("We can take it again. If not, your clinician will look at this spot."),
     ),
     "too_blurred": Trouble(
         _("The picture is a little blurred"),
         _("The close-up camera may have moved."),
-        _("We'll take it again, or you show the spot to your clinician."),
+        _("We can take it again. If not, your clinician will look at this spot."),
     ),
     "not_skin": Trouble(
         _("We could not see your skin well"),
         _("The close-up camera may not be flat on the spot, or hair may cover it."),
-        _("We'll take it again, or you show the spot to your clinician."),
+        _("We can take it again. If not, your clinician will look at this spot."),
     ),
     "no_lesion": Trouble(
         _("We could not see a spot"),
         _("The spot may be beside the middle of the picture."),
-        _("We'll take it again, or you show the spot to your clinician."),
+        _("We can take it again. If not, your clinician will look at this spot."),
     ),
 }
 TROUBLES["too_small"] = TROUBLES["not_skin"]

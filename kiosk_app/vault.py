@@ -168,8 +168,8 @@ class Vault:
         """Keep a Capture: one stream for each frame, one for what describes them; the size on disk."""
         return self.put_all(scan, dek, _items(capture))
 
-    def add_close_ups(self, scan: UUID, dek: bytes, taken: Sequence[tuple[Spot, Frame]]) -> int:
-        """Add close-ups to the kept Capture: their frames first, then what describes them; the added size.
+    def add_close_ups(self, scan: UUID, dek: bytes, taken: Sequence[tuple[Spot, Frame | None]]) -> int:
+        """Add marked spots to the kept Capture: their frames first, then what describes them; the added size.
 
         Whatever ends it half-way, the Capture is whole, without them.
         """

@@ -26,6 +26,7 @@ class ScanLine:
     simulated: bool
     quality: Sequence[str]
     look_first: bool
+    unmeasured: bool
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
             scan.simulated,
             scan.quality,
             any(spot["lesion"] and spot["lesion"]["melanoma_like"] for spot in scan.spots),
+            any(spot["lesion"] is None for spot in scan.spots),
         )
         for scan, kiosk in rows[:PAGE_SIZE]
     ]

@@ -10,6 +10,7 @@ import pytest
 from firmware.capture_client import CaptureFault
 from kiosk_app import records as states
 from kiosk_app.app import create_app
+from kiosk_app.close_ups import ABOUT_THE_PICTURE
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
 from kiosk_app.vault import VaultFull
 from sync.wire.findings.canonical_face import ZONES, inside
@@ -129,21 +130,85 @@ def test_a_picture_that_says_nothing_is_asked_for_again_kindly(
     assert _vaulted(bench) == ["frame.closeup0"]
 
 
+def _go_on_without(visitor: Visitor, answer: str) -> None:
+    """Press what leads on without a picture, on the page that says why there is none."""
+    [other] = [f for f in visitor.page.forms if f["fields"].get("answer") == answer]
+    visitor.clock.now += visitor.reads_s
+    visitor.page = type(visitor.page)(
+        visitor.client.post(other["action"], data=other["fields"], follow_redirects=True)
+    )
+
+
+@pytest.mark.parametrize("reason", sorted(ABOUT_THE_PICTURE))
+@pytest.mark.parametrize("tries_again", [False, True])
+def test_a_spot_whose_picture_says_nothing_reaches_the_clinician_all_the_same(
+    reason: str, tries_again: bool, visitor: Visitor, bench: Bench
+) -> None:
+    bench.analyst.refuse_close_ups = [reason, reason]
+    _mark(visitor, zone="chin")
+    assert visitor.tap().name == "close_up_again"
+    assert "your clinician will look at this spot" in visitor.page.text
+    if tries_again:
+        assert visitor.tap().name == "close_up"
+    assert "Go on without a picture" in visitor.page.text
+    _go_on_without(visitor, "skip")
+    assert visitor.page.name == "spots"
+    assert "Your clinician will look at it." in visitor.page.text
+    visitor.tap()
+    assert 'data-spots="1"' in visitor.walk_to("result").text
+    [spot] = _sent(bench).findings.spots
+    assert (spot.zone, spot.refused, spot.lesion) == ("chin", reason, None)
+    assert _vaulted(bench) == ["frame.closeup0"]
+
+
+def test_a_second_try_that_says_something_takes_the_place_of_the_first(
+    visitor: Visitor, bench: Bench
+) -> None:
+    bench.analyst.refuse_close_ups = ["not_skin"]
+    _mark(visitor, zone="chin")
+    visitor.tap()
+    visitor.tap()
+    assert visitor.tap().name == "spots"
+    visitor.tap()
+    visitor.walk_to("result")
+    [spot] = _sent(bench).findings.spots
+    assert (spot.refused, spot.lesion is None) == (None, False)
+
+
+def test_a_patient_who_leaves_at_a_refused_picture_has_the_spot_looked_at(
+    visitor: Visitor, bench: Bench
+) -> None:
+    bench.analyst.refuse_close_ups = ["no_lesion"]
+    _mark(visitor, zone="nose")
+    assert visitor.tap().name == "close_up_again"
+    visitor.tap("/start-over")
+    [spot] = _sent(bench).findings.spots
+    assert (spot.zone, spot.refused) == ("nose", "no_lesion")
+
+
+def test_a_spot_that_the_patient_leaves_out_before_any_picture_is_not_passed_on(
+    visitor: Visitor, bench: Bench
+) -> None:
+    _mark(visitor, zone="nose")
+    assert "Leave this spot out" in visitor.page.text
+    _go_on_without(visitor, "skip")
+    visitor.tap()
+    visitor.walk_to("result")
+    assert _sent(bench).findings.spots == ()
+
+
 @pytest.mark.parametrize("code", ["too_dark", "too_blurred"])
-def test_a_dark_or_blurred_picture_can_be_left_out(code: str, visitor: Visitor, bench: Bench) -> None:
+def test_a_dark_or_blurred_picture_can_be_gone_on_without(code: str, visitor: Visitor, bench: Bench) -> None:
     bench.camera.close_up_fault = CaptureFault(code, "no")
     _mark(visitor, zone="chin")
     assert visitor.tap().name == "close_up_again"
-    [other] = [f for f in visitor.page.forms if not f["primary"] and f["action"] == "/close_up_again"]
-    assert other["fields"]["answer"] == "skip"
-    visitor.clock.now += visitor.reads_s
-    visitor.page = type(visitor.page)(
-        visitor.client.post("/close_up_again", data=other["fields"], follow_redirects=True)
-    )
+    _go_on_without(visitor, "skip")
     assert visitor.page.name == "spots"
     visitor.tap()
     visitor.walk_to("result")
     assert _vaulted(bench) == []
+    [spot] = _sent(bench).findings.spots
+    assert (spot.zone, spot.refused, spot.lesion) == ("chin", code, None)
 
 
 @pytest.mark.parametrize("code", ["close_up_lost", "unavailable", "deadline", "busy"])
@@ -161,7 +226,9 @@ def test_without_the_close_up_camera_the_visit_goes_on(code: str, visitor: Visit
     assert 'data-lost="yes"' in page.text
     visitor.tap()
     visitor.walk_to("result")
-    assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose"]
+    first, second = _sent(bench).findings.spots
+    assert (first.zone, first.refused) == ("nose", None)
+    assert (second.zone, second.refused, second.lesion) == ("chin", code, None)
 
 
 def test_a_patient_who_leaves_at_the_question_has_been_scanned_with_the_spots_so_far(

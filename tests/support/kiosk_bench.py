@@ -233,13 +233,23 @@ class FakeAnalyst:
         self.refuse: str | None = None
         self.fail: Exception | None = None
         self.refuse_close_ups: list[str] = []
+        self.refused_pictures: dict[bytes, str] = {}
         self.measured: list[UUID] = []
         self.words: list[Words] = []
         self.go = threading.Event()
         self.go.set()
 
     def refuses(self, close_up: Capture, scan: UUID) -> str | None:
-        return self.refuse_close_ups.pop(0) if self.refuse_close_ups else None
+        reason = self.refuse_close_ups.pop(0) if self.refuse_close_ups else None
+        if reason is not None:
+            [frame] = close_up.close_ups
+            self.refused_pictures[frame.pixels.tobytes()] = reason
+        return reason
+
+    def _spot(self, name: str, spot: Spot, frame: Frame | None) -> dict[str, Any]:
+        """The marked spot as the analysis gives it: what was refused once is refused again."""
+        reason = spot.not_taken if frame is None else self.refused_pictures.get(frame.pixels.tobytes())
+        return marked(name, spot) | ({"lesion": None, "refused": reason} if reason else {})
 
     def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
         self.go.wait(60)
@@ -252,8 +262,8 @@ class FakeAnalyst:
         outline = cv2.cvtColor(picture(1100, 1200), cv2.COLOR_RGB2BGR)
         cv2.ellipse(outline, (600, 528), (320, 320), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
         png = cv2.imencode(".png", outline)[1].tobytes()
-        if capture.close_ups:
-            spots = [marked(frame.light, capture.spots[frame.light]) for frame in capture.close_ups]
+        if capture.marked:
+            spots = [self._spot(name, capture.spots[name], capture.frame(name)) for name in capture.marked]
             measured = findings(scan) | {"schema": 2, "spots": spots}
             return Outcome(measured, {"zones": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
         return Outcome(findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)

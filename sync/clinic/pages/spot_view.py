@@ -26,7 +26,18 @@ REFUSED = {
     "no_lesion": "No lesion stands out in the close-up.",
     "too_dark": "The close-up is too dark.",
     "too_small": "The close-up is too small.",
+    "too_blurred": "The close-up is blurred.",
+    "close_up_lost": "The close-up camera gave no picture.",
 }
+# What lies over the skin in the close-up, by the flags of its lesion.
+ARTEFACTS = {
+    "artefact:hair": "hair",
+    "artefact:gel": "gel bubbles",
+    "artefact:ruler": "a ruler",
+    "artefact:ink": "pen ink",
+    "artefact:sticker": "a sticker",
+}
+UNUSUAL = "unlike most pictures that these scores were tested on: trust them less"
 BAR = 100.0
 _SIDE = 16.0
 
@@ -43,7 +54,10 @@ class Score:
 
 @dataclass(frozen=True)
 class SpotView:
-    """One marked spot: `whole` where only its zone was named, `first` if it is to be looked at first."""
+    """One marked spot: `whole` where only its zone was named, `first` if it is to be looked at first.
+
+    `refused` says why it is not measured, which is no reason not to look at it.
+    """
 
     number: int
     place: str
@@ -58,12 +72,13 @@ class SpotView:
 
 
 class SpotsView:
-    """The marked spots of a scan: those to look at first before the others, each under its own number."""
+    """The marked spots of a scan: those to look at first, those not measured, then the others."""
 
     def __init__(self, spots: Sequence[Mapping[str, Any]]) -> None:
         views = [_view(number, spot) for number, spot in enumerate(spots, 1)]
-        self.spots = sorted(views, key=lambda view: not view.first)
+        self.spots = sorted(views, key=lambda view: (not view.first, not view.refused))
         self.first = sum(view.first for view in views)
+        self.unmeasured = [view.number for view in views if view.refused]
         self.face = DrawnFace((), ())
         self.left, self.width = MARGIN_X - _SIDE, DrawnFace.width - 2 * (MARGIN_X - _SIDE)
 
@@ -113,7 +128,11 @@ def _facts(lesion: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "Diameter": (shape["diameter_mm"], "{:.1f} mm"),
         "Area": (lesion["area_mm2"], "{:.1f} mm²"),
     }
-    facts = [(name, text.format(value)) for name, (value, text) in found.items() if value is not None]
+    flags = lesion.get("flags", ())
+    facts = [("Picture", UNUSUAL)] if "unusual" in flags else []
+    if covers := [words for flag, words in ARTEFACTS.items() if flag in flags]:
+        facts.append(("Over the skin", ", ".join(covers)))
+    facts += [(name, text.format(value)) for name, (value, text) in found.items() if value is not None]
     if lesion["area_mm2"] is None:
         facts.append(("Size", "not measured: this kiosk's close-up camera has no scale"))
     if shape["colours"]:

@@ -14,13 +14,15 @@ import waitress
 from playwright.sync_api import Page
 
 from hardware.capture import Spot
+from kiosk_app.close_ups import ABOUT_THE_PICTURE
 from sync.clinic.accounts import add_account
 from sync.clinic.database import Database
 from sync.clinic.intake import take_envelope
 from sync.clinic.opener import Opener
+from sync.clinic.pages import spot_view
 from sync.clinic.pages.app import make_app
 from sync.clinic.records import scan_record
-from sync.wire.findings import Findings, MarkedSpot
+from sync.wire.findings import Findings, MarkedSpot, schema_of
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.browser import WIDE, chromium, take_picture
@@ -31,15 +33,18 @@ REFUSED = {"frame": "closeup2", "zone": "chin", "refused": "no_lesion"}
 
 
 def with_spots(scan: UUID, *spots: dict[str, Any]) -> Findings:
-    measured = findings(scan).model_dump(mode="json") | {"schema": 2, "spots": spots}
+    version = schema_of(MarkedSpot.model_validate(spot) for spot in spots)
+    measured = findings(scan).model_dump(mode="json") | {"schema": version, "spots": spots}
     return Findings.model_validate(measured)
 
 
 def three(scan: UUID) -> Findings:
-    """A harmless-looking spot first, a melanoma-like one second, then one without a lesion."""
+    """A harmless-looking spot under hair first, a melanoma-like one second, then one without a lesion."""
+    flagged = marked("closeup0", Spot(zone="nose"))
+    flagged["lesion"]["flags"] = ["unusual", "artefact:hair", "artefact:gel"]
     return with_spots(
         scan,
-        marked("closeup0", Spot(zone="nose")),
+        flagged,
         marked("closeup1", Spot(zone="left_cheek", x=0.5, y=0.6), melanoma=0.4),
         REFUSED,
     )
@@ -95,7 +100,7 @@ def test_the_records_hold_the_spots_as_they_were_sealed(sqlite: Database, scan: 
 
 def test_the_melanoma_like_spot_comes_first_by_word_and_by_shape(page: Page) -> None:
     take_picture(page, "clinic-spots", whole=True)
-    assert [a.get_attribute("data-spot") for a in page.locator("[data-spot]").all()] == ["2", "1", "3"]
+    assert [a.get_attribute("data-spot") for a in page.locator("[data-spot]").all()] == ["2", "3", "1"]
     first = page.locator("[data-spot='2']")
     assert "look at this first" in first.inner_text()
     assert page.locator("#spots svg.face .spot.first path").count() == 1
@@ -113,6 +118,26 @@ def test_a_spot_shows_its_seven_scores_and_its_measures(page: Page) -> None:
     assert "No lesion stands out" in page.locator("[data-spot='3']").inner_text()
 
 
+def test_a_spot_that_was_not_measured_is_to_be_looked_at(page: Page) -> None:
+    spot = page.locator("[data-spot='3']")
+    assert "not measured: look at it" in spot.locator("h3").inner_text().lower()
+    assert spot.locator(".scores").count() == 0
+    notice = page.locator("#spots .notice", has_text="Not measured: look at it.").inner_text()
+    assert "Spot 3 has no scores" in notice
+
+
+def test_what_lies_over_the_skin_and_an_unusual_picture_are_said_in_words(page: Page) -> None:
+    flagged = page.locator("[data-spot='1']").inner_text()
+    assert "hair, gel bubbles" in flagged and "unlike most pictures" in flagged
+    assert "artefact" not in page.locator("#spots").inner_text()
+    assert "unlike most pictures" not in page.locator("[data-spot='2']").inner_text()
+
+
+@pytest.mark.parametrize("reason", sorted(ABOUT_THE_PICTURE | {"close_up_lost"}))
+def test_every_reason_of_a_kiosk_has_its_words(reason: str) -> None:
+    assert reason in spot_view.REFUSED
+
+
 def test_no_spot_is_ever_called_harmless(page: Page) -> None:
     text = page.locator("#spots").inner_text().lower()
     assert "decision support" in text
@@ -123,7 +148,9 @@ def test_no_spot_is_ever_called_harmless(page: Page) -> None:
 def test_the_list_of_scans_says_which_to_look_at_first(page: Page) -> None:
     page.get_by_text("All scans").click()
     take_picture(page, "clinic-spots-list")
-    assert page.locator("tbody tr", has_text="look at this first").count() == 1
+    line = page.locator("tbody tr", has_text="look at this first")
+    assert line.count() == 1
+    assert "spot not measured: look at it" in line.inner_text()
 
 
 def test_a_withdrawn_scan_shows_no_spot_any_more(
@@ -137,7 +164,7 @@ def test_a_withdrawn_scan_shows_no_spot_any_more(
     assert "This scan was withdrawn" in page.locator("main").inner_text()
     assert page.locator("[data-spot]").count() == 0
     page.get_by_text("All scans").click()
-    assert page.locator("tbody tr", has_text="look at this first").count() == 0
+    assert page.locator("tbody tr", has_text="look at").count() == 0
 
 
 def test_a_small_screen_shows_all_of_it(page: Page) -> None:
