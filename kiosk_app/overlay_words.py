@@ -24,6 +24,7 @@ def overlay_words() -> Words:
         zones={zone: str(word) for zone, word in ZONES.items()},
         areas_title=gettext("Where we measured"),
         areas_line=gettext("The number is skin colour as an angle: higher is lighter."),
+        areas_uncalibrated=gettext("No numbers here: the colours of this camera are not calibrated."),
         areas_label=gettext("colour %(value)s°"),
         spots_title=gettext("Darker spots"),
         spots_line=gettext("Each ring goes around one darker place."),

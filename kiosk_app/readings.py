@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,13 @@ def tone(ita_deg: float) -> LazyString:
     return next((word for bound, word in _TONES if ita_deg > bound), _("Dark"))
 
 
-def cards(findings: Iterable[Mapping[str, Any]]) -> list[Card]:
-    """What the result page shows; measures that were not made are left out."""
+def cards(findings: Iterable[Mapping[str, Any]], true_colour: bool) -> list[Card]:
+    """What the result page shows; measures that were not made are left out.
+
+    Colour as a number only from a calibrated camera (`true_colour`), whose colours are those of the skin.
+    """
     table = {(f["measure"], f["zone"]): f for f in findings}
-    made = (_tone_card(table), _redness_card(table), _spots_card(table), _blemishes_card(table))
+    made = (_tone_card(table) if true_colour else None, _spots_card(table), _blemishes_card(table))
     return [card for card in made if card is not None]
 
 
@@ -72,53 +75,70 @@ def _tone_card(table: _Table) -> Card | None:
     return Card(gettext("Skin colour"), _number(value), "° ITA", str(tone(value)), _strips(table, "ita"))
 
 
-def _redness_card(table: _Table) -> Card | None:
-    value = _whole_face(table, "erythema_index")
-    if value is None:
-        return None
-    return Card(
-        gettext("Redness"),
-        _number(value, 1),
-        gettext("erythema index"),
-        _compare_cheeks(table, "erythema_index"),
-        _strips(table, "erythema_index", 1),
-    )
-
-
 def _spots_card(table: _Table) -> Card | None:
-    counts = [table[key]["value"] for key in table if key[0] == "spot_count" and key[1] in ZONES]
-    whole = table.get(("spot_count", "face"))
-    if not counts and whole is None:
+    count = _whole_count(table, "spot_count")
+    if count is None:
         return None
-    count = round(whole["value"] if whole else sum(counts))
-    areas = [table[key]["value"] for key in table if key[0] == "spot_area" and key[1] in ZONES]
-    area = table[("spot_area", "face")]["value"] if ("spot_area", "face") in table else sum(areas)
-    if count == 0:
-        reading = gettext("No darker spots seen")
-    else:
+    reading = gettext("None seen on the whole face")
+    if count.seen:
+        area = _whole_count(table, "spot_area")
         reading = gettext(
-            "On the whole face; together %(area)s mm²", area=_number(area, 0 if area >= 10 else 1)
+            "%(count)s seen on the whole face; together %(area)s mm²",
+            count=_number(count.seen),
+            area=_number(area.seen, 0 if area.seen >= 10 else 1) if area else "–",
         )
-    unit = ngettext("spot", "spots", count)
-    return Card(gettext("Darker spots"), _number(count), unit, reading, _strips(table, "spot_count"))
+    unit = ngettext("spot", "spots", round(count.high))
+    return Card(gettext("Darker spots"), _range(count), unit, reading, _shares(table, "spot_count", count))
 
 
 def _blemishes_card(table: _Table) -> Card | None:
     """The count of acne lesions without that name, and without its severity: both are the clinician's."""
-    whole = table.get(("acne_count", "face"))
-    if whole is None:
+    count = _whole_count(table, "acne_count")
+    if count is None:
         return None
-    count, low, high = (round(whole[key]) for key in ("value", "low", "high"))
-    if low == 0:
+    reading = gettext("None seen on the whole face")
+    if count.seen:
         reading = gettext(
-            "None to %(high)s on the whole face, as far as a picture can tell", high=_number(high)
+            "%(count)s seen on the whole face, as far as a picture can tell", count=_number(count.seen)
         )
-    else:
-        reading = gettext(
-            "Between %(low)s and %(high)s on the whole face", low=_number(low), high=_number(high)
-        )
-    unit = ngettext("blemish", "blemishes", count)
-    return Card(gettext("Blemishes"), _number(count), unit, reading, _strips(table, "acne_count"))
+    unit = ngettext("blemish", "blemishes", round(count.high))
+    return Card(gettext("Blemishes"), _range(count), unit, reading, _shares(table, "acne_count", count))
+
+
+@dataclass(frozen=True)
+class _Count:
+    """What was seen on the whole face, and between which numbers it may be."""
+
+    seen: float
+    low: float
+    high: float
+
+
+def _whole_count(table: _Table, measure: str) -> _Count | None:
+    """The whole face's count, else that of its zones together; None where nothing was counted."""
+    whole = table.get((measure, "face"))
+    zones = [table[measure, zone] for zone in ZONES if (measure, zone) in table]
+    if whole is None and not zones:
+        return None
+    counted = [whole] if whole is not None else zones
+    return _Count(*(float(sum(f[end] for f in counted)) for end in ("value", "low", "high")))
+
+
+def _range(count: _Count) -> str:
+    """A count as it can be vouched for: a range wherever its interval is one."""
+    low, high = _number(count.low), _number(count.high)
+    return low if low == high else gettext("%(low)s to %(high)s", low=low, high=high)
+
+
+def _shares(table: _Table, measure: str, count: _Count) -> tuple[Strip, ...]:
+    """One strip for each place where something was counted; their numbers add up to what was seen."""
+    held = {zone: table[measure, zone] for zone in ZONES if (measure, zone) in table}
+    held = {zone: found for zone, found in held.items() if found["value"]}
+    between = count.seen - sum(float(found["value"]) for found in held.values())
+    shown = [(ZONES[zone], found) for zone, found in held.items()]
+    if between > 0:
+        shown.append((_("Elsewhere on my face"), dict.fromkeys(("value", "low", "high"), between)))
+    return _on_one_scale(shown)
 
 
 def _whole_face(table: _Table, measure: str) -> float | None:
@@ -129,32 +149,25 @@ def _whole_face(table: _Table, measure: str) -> float | None:
     return values[len(values) // 2] if values else None
 
 
-def _compare_cheeks(table: _Table, measure: str) -> str:
-    """Which cheek shows more; a difference inside the confidence intervals is no difference."""
-    left, right = table.get((measure, "left_cheek")), table.get((measure, "right_cheek"))
-    if left is None or right is None:
-        return ""
-    if left["low"] > right["high"]:
-        return str(gettext("More on your left cheek than on your right"))
-    if right["low"] > left["high"]:
-        return str(gettext("More on your right cheek than on your left"))
-    return str(gettext("About the same on both cheeks"))
+def _strips(table: _Table, measure: str) -> tuple[Strip, ...]:
+    """One strip for each of the large zones."""
+    return _on_one_scale(
+        [(ZONES[zone], table[measure, zone]) for zone in list(ZONES)[:5] if (measure, zone) in table]
+    )
 
 
-def _strips(table: _Table, measure: str, digits: int = 0) -> tuple[Strip, ...]:
-    """One strip for each of the large zones, all on one scale; the whole face is more than they are."""
-    shown = [(zone, table[measure, zone]) for zone in list(ZONES)[:5] if (measure, zone) in table]
+def _on_one_scale(shown: Sequence[tuple[LazyString, Mapping[str, Any]]]) -> tuple[Strip, ...]:
     if not shown:
         return ()
-    start = min(0.0, *(float(f["low"]) for _zone, f in shown))
-    span = max(float(f["high"]) for _zone, f in shown) - start or 1.0
+    start = min(0.0, *(float(f["low"]) for _name, f in shown))
+    span = max(float(f["high"]) for _name, f in shown) - start or 1.0
 
     def place(value: float) -> float:
         return round(4 + 92 * (value - start) / span, 1)
 
     return tuple(
-        Strip(ZONES[zone], _number(f["value"], digits), place(f["value"]), place(f["low"]), place(f["high"]))
-        for zone, f in shown
+        Strip(name, _number(f["value"]), place(f["value"]), place(f["low"]), place(f["high"]))
+        for name, f in shown
     )
 
 

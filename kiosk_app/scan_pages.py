@@ -71,7 +71,8 @@ def result_facts(session: Session) -> dict[str, object]:
     chosen = request.args.get("picture")
     return {
         "scan": scan,
-        "cards": cards(findings["findings"]),
+        "cards": cards(findings["findings"], "uncalibrated_colour" not in findings["quality"]),
+        "not_measured": sentences.not_measured(findings["quality"]),
         "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
         "chosen": chosen if chosen in overlays else None,
         "uv_left_out": sentences.uv_left_out(missing.get("uv365")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flask_babel import LazyString
@@ -104,6 +105,18 @@ _UV_NOT_TAKEN: LazyString = _(
 _UV_NOT_WANTED = (None, "not_allowed", "skipped")
 
 # What a result says of a board without lamps of its own.
+_COLOUR = _("Skin colour is not given as a number: the colours of this picture are not those of your skin.")
+# What a picture could not show, by the flag that its Findings carry.
+_NOT_MEASURED: dict[str, LazyString] = {
+    "uncalibrated_colour": _COLOUR,
+    "implausible_colour": _COLOUR,
+    "spots_not_counted": _(
+        "Darker spots were not counted: this picture cannot show them well enough. That does not mean that"
+        " there are none."
+    ),
+}
+
+
 ROOM_LIGHT: LazyString = _(
     "Your pictures were taken in white light only, that of this room. Their colours are as good as it is."
 )
@@ -123,16 +136,6 @@ _CAMERA = Trouble(
     _("The camera needs a moment"),
     _("The camera did not answer, so we stopped. The lights are off. Nothing of this try was kept."),
     _("You can try again. If it happens twice, please tell someone at the desk."),
-)
-# Where nobody knows what is lit.
-_LOOK_AWAY: LazyString = _(
-    "If a light is still on, look away from it. You can try again. If it happens twice, please tell someone"
-    " at the desk."
-)
-_SILENT = Trouble(
-    _("The camera needs a moment"),
-    _("The camera did not answer, so we stopped. Nothing of this try was kept."),
-    _LOOK_AWAY,
 )
 _STORAGE = Trouble(
     _("This kiosk cannot keep your scan"),
@@ -202,17 +205,9 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "light_fault": Trouble(
         _("A light did not work as it should"),
-        _("We told all lights to go off, and stopped. Nothing of this try was kept."),
-        _(
-            "If a light is still on, look away from it. Please tell someone at the desk: they can look at"
-            " your skin with you, without this kiosk."
-        ),
+        _("We switched all lights off and stopped. Nothing of this try was kept."),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
         again=False,
-    ),
-    "light_lost": Trouble(
-        _("The lights did not answer"),
-        _("We could not reach the lights, so we stopped. Nothing of this try was kept."),
-        _LOOK_AWAY,
     ),
     "not_calibrated": Trouble(
         _("This kiosk is resting"),
@@ -225,10 +220,10 @@ TROUBLES: dict[str, Trouble] = {
         _("It is finishing something else. Nothing of this try was kept."),
         _("Please wait a few seconds, then try again."),
     ),
+    "unavailable": _CAMERA,
     "camera_frozen": _CAMERA,
-    "unavailable": _SILENT,
-    "deadline": _SILENT,
-    "no_consent": _SILENT,
+    "deadline": _CAMERA,
+    "no_consent": _CAMERA,
 }
 
 
@@ -245,3 +240,8 @@ def uv_left_out(code: str | None) -> LazyString | None:
 def trouble(reason: str | None) -> Trouble:
     """The Trouble for a reason's code; an unknown reason is one of the analysis."""
     return TROUBLES.get(reason or "", TROUBLES["not_measurable"])
+
+
+def not_measured(flags: Iterable[str]) -> list[LazyString]:
+    """What the result page says of measures that could not be made, each sentence once."""
+    return list(dict.fromkeys(_NOT_MEASURED[flag] for flag in flags if flag in _NOT_MEASURED))

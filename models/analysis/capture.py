@@ -18,15 +18,21 @@ from hardware.picture_file import MAX_PIXELS
 from models.analysis.acne import acne_of_face
 from models.analysis.acne_count import Lesion, acne_findings, lesions_on, require_size
 from models.analysis.closeup import CloseUp, close_up
-from models.analysis.colour import linear, to_srgb8
+from models.analysis.colour import reflected, to_srgb8
 from models.analysis.face import Face
-from models.analysis.findings import Field, marks, measure, red_places, spot_marks
+from models.analysis.findings import Field, marks, measure, red_places, shows_redness, spot_marks
 from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
 from models.analysis.marked_spots import marked_spots
 from models.analysis.opaque import opaque
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
-from models.analysis.quality import COARSE_MM_PER_PX, MIN_FACE_PX, require_light, require_quality
+from models.analysis.quality import (
+    COARSE_MM_PER_PX,
+    HIDE_SPOTS,
+    MIN_FACE_PX,
+    require_light,
+    require_quality,
+)
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import scale_of
 from models.analysis.skin import facial_skin
@@ -72,8 +78,8 @@ def analyse_capture(
 
     The overlays are written with `words`.
     The face is found under white light. Colour and spots come from the cross-polarised frame, which shows no
-    shine: its light doubled is the diffuse reflectance (Jacques 2002). Without one they come from the frame
-    that showed the face, with a flag. Left and right are the patient's own.
+    shine (Jacques 2002). Without one they come from the frame that showed the face, with a flag. What a
+    picture cannot show is not measured, with a flag: it is never a zero. Left and right are the patient's.
     """
     watch = _Stopwatch()
     shown, measured, flags = _choose(capture)
@@ -87,7 +93,7 @@ def analyse_capture(
     with watch.stage("skin"):
         view = close_up(face, (shown.pixels.shape[0], shown.pixels.shape[1]))
         mm_per_px = scale.mm_per_px * factor * view.step
-        visible = linear(view.cut(shown.pixels), shown.colour)
+        visible = reflected(view.cut(shown.pixels), shown.colour, shown.light)
         picture = to_srgb8(visible)
         skin = facial_skin(parse(picture, [view.face], engine), view.face)
         skin = _opaque(skin, view, shown, measured)
@@ -98,15 +104,22 @@ def analyse_capture(
     with watch.stage("measures"):
         light = visible
         if measured is not shown:
-            light = linear(view.cut(measured.pixels), measured.colour) * np.float32(2.0)
-        spots = find_spots(light, inner, mm_per_px)
-        red = red_places(light, inner, mm_per_px)
+            light = reflected(view.cut(measured.pixels), measured.colour, measured.light)
+        spots = None
+        if measured.light != "parallel" and not HIDE_SPOTS & set(
+            flags
+        ):  # there, shine makes spots or hides them
+            spots = find_spots(light, inner, mm_per_px)
+        red = red_places(light, inner, mm_per_px) if shows_redness(light, inner) else None
         reference = load_manifest().entry("face-landmarks").reference
         results, hidden = measure(Field(light, masks, mm_per_px, reference), red, spots)
     with watch.stage("acne"):
         in_view = [zone for zone in masks if f"{zone}_hidden" not in hidden]
         acne, lesions, doubts = _acne(shown, face, view, whole, in_view, engine)
     flags += doubts
+    flags += [
+        flag for flag, seen in (("spots_not_counted", spots), ("redness_not_measured", red)) if seen is None
+    ]
     if scale.source != "calibration":
         flags.append("uncalibrated_scale")
     if mm_per_px / view.step > COARSE_MM_PER_PX:
@@ -127,7 +140,7 @@ def analyse_capture(
         findings=(*results, *acne),
         geometry=Geometry(
             marks=(
-                *spot_marks(spots, masks, view.face),
+                *spot_marks(spots or (), masks, view.face),
                 *marks("acne", lesions or (), [lesion.zone for lesion in lesions or ()], view.face),
             )
         ),
@@ -136,7 +149,10 @@ def analyse_capture(
     with watch.stage("overlays"):
         caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated, words)
         plain = _caption(findings.measured_at, shown.light, shown.light, capture.simulated, words)
-        sheet = Sheet(picture, view.face, mm_per_px, scale.source == "calibration", caption, words, plain)
+        calibrated = capture.calibration is not None
+        sheet = Sheet(
+            picture, view.face, mm_per_px, scale.source == "calibration", caption, words, plain, calibrated
+        )
         overlays = draw_overlays(sheet, findings.findings, spots, red, lesions)
     return Analysis(findings, overlays, watch.seconds)
 
@@ -181,7 +197,7 @@ def _acne(
         return [], None, ["acne_not_counted"]
 
     def develop(part: np.ndarray) -> np.ndarray:
-        return to_srgb8(linear(part, shown.colour))
+        return to_srgb8(reflected(part, shown.colour, shown.light))
 
     acne = acne_of_face(face, shown.pixels, develop, engine)
     boxes = acne.counted[:, :4].reshape(-1, 2)
@@ -198,7 +214,7 @@ def _search_picture(frame: Frame) -> tuple[np.ndarray, float]:
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    light = linear(pixels, frame.colour)
+    light = reflected(pixels, frame.colour, frame.light)
     require_light(light)
     return to_srgb8(light), factor
 

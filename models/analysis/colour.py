@@ -6,6 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
+# A polariser before the lens passes half of what skin has scattered, however it is turned (Jacques 2002).
+_PASSED = {"cross": 0.5, "parallel": 0.5}
 # IEC 61966-2-1, linear sRGB to XYZ under D65.
 _XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -20,6 +22,16 @@ def linear(pixels: np.ndarray, colour: str) -> np.ndarray:
     """
     levels = np.iinfo(pixels.dtype).max + 1
     return _curve(levels, colour == "srgb")[pixels]
+
+
+def reflected(pixels: np.ndarray, colour: str, light: str) -> np.ndarray:
+    """Linear light of a Frame's pixels as `linear`, as if no polariser had been there; `light` is its lamp.
+
+    Cross-polarised it is the diffuse reflectance; parallel-polarised it holds the shine twice.
+    """
+    values = linear(pixels, colour)
+    passed = _PASSED.get(light)
+    return values if passed is None else values / np.float32(passed)
 
 
 @lru_cache(maxsize=4)

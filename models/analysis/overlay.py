@@ -27,7 +27,8 @@ BAR_MM = 20.0
 class Sheet:
     """What every overlay of one face shares: close-up (H×W×3 uint8 sRGB), scale, lines of caption, words.
 
-    `shown` is the caption where it was measured in the light that shows the face.
+    `shown` is the caption where it was measured in the light that shows the face. Without `true_colour`, a
+    calibrated one, colour is not given as a number.
     """
 
     picture: np.ndarray
@@ -37,22 +38,22 @@ class Sheet:
     caption: tuple[str, ...]
     words: Words = ENGLISH
     shown: tuple[str, ...] = ()
+    true_colour: bool = True
 
 
 def draw_overlays(
     sheet: Sheet,
     findings: Sequence[Finding],
-    spots: Sequence[Place],
-    red: np.ndarray,
+    spots: Sequence[Place] | None,
+    red: np.ndarray | None,
     lesions: Sequence[Place] | None = None,
 ) -> dict[str, np.ndarray]:
-    """ "zones", "spots", "redness", and "acne" where `lesions` were counted, as H×1200×3 uint8 sRGB.
+    """ "zones", and of "spots", "redness" and "acne" those that were measured, as H×1200×3 uint8 sRGB.
 
     All are for the patient, so the face is turned as in a mirror before anything is drawn or written on it.
     """
     words = sheet.words
     sheet, turned = _in_the_mirror(sheet)
-    spots, red = turned(spots), red[:, ::AS_IN_A_MIRROR]
     values = {(str(f.zone), f.measure): f.value for f in findings}
 
     def label(measure: str, template: str) -> dict[str, str]:
@@ -62,15 +63,19 @@ def draw_overlays(
             if (zone, measure) in values
         }
 
-    colour = label("ita", words.areas_label)
+    colour, line = label("ita", words.areas_label), words.areas_line
+    if not sheet.true_colour:
+        colour, line = dict.fromkeys(colour, ""), words.areas_uncalibrated
     counts = label("spot_count", words.spots_label)
     redness = label("redness", words.redness_label)
     blemishes = label("acne_count", words.acne_label)
-    sheets = {
-        "zones": _sheet(sheet, words.areas_title, words.areas_line, colour, None, ()),
-        "spots": _sheet(sheet, words.spots_title, words.spots_line, counts, None, spots),
-        "redness": _sheet(sheet, words.redness_title, words.redness_line, redness, red, ()),
-    }
+    sheets = {"zones": _sheet(sheet, words.areas_title, line, colour, None, ())}
+    if spots is not None:
+        sheets["spots"] = _sheet(sheet, words.spots_title, words.spots_line, counts, None, turned(spots))
+    if red is not None:
+        sheets["redness"] = _sheet(
+            sheet, words.redness_title, words.redness_line, redness, red[:, ::AS_IN_A_MIRROR], ()
+        )
     if lesions is not None:
         as_shown = replace(sheet, caption=sheet.shown)
         sheets["acne"] = _sheet(
@@ -237,7 +242,7 @@ def _draw_labels(pen: Pen, labels: Mapping[str, str], polygons: Mapping[str, np.
         for zone in sorted(zones, key=lambda z: float(_anchor(polygons[z], on_right)[1])):
             anchor = _anchor(polygons[zone], on_right)
             name = pen.lines(pen.words.zones[zone], "Bold", LABEL_PX, LABEL_WIDTH)
-            value = pen.lines(labels[zone], "Regular", LABEL_PX, LABEL_WIDTH)
+            value = pen.lines(labels[zone], "Regular", LABEL_PX, LABEL_WIDTH) if labels[zone] else []
             y = max(float(anchor[1]), bottom + LABEL_LINE * len(name) + 16)
             bottom = y + LABEL_LINE * len(value)
             _draw_label(pen, name, value, anchor, y, on_right)
@@ -254,10 +259,8 @@ def _draw_label(
     pen: Pen, name: Sequence[str], value: Sequence[str], anchor: np.ndarray, y: float, on_right: bool
 ) -> None:
     """Name above `y`, value below it; the label is on its zone's side in every direction of reading."""
-    width = max(
-        *(pen.width(line, "Bold", LABEL_PX) for line in name),
-        *(pen.width(line, "Regular", LABEL_PX) for line in value),
-    )
+    lines = [(line, "Bold") for line in name] + [(line, "Regular") for line in value]
+    width = max(pen.width(line, weight, LABEL_PX) for line, weight in lines)
     left = WIDTH - MARGIN - width if on_right else MARGIN
     end = left - 12 if on_right else left + width + 12
     pen.draw.line([(end, y), (float(anchor[0]), float(anchor[1]))], SOFT_INK, 1)

@@ -18,6 +18,9 @@ SOFT = 0.50
 MIN_FACE_PX = 56
 COARSE_MM_PER_PX = 0.25
 
+# Flags of a picture in which spots may be there that it does not show.
+HIDE_SPOTS = frozenset(("soft_focus", "overexposed"))
+
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
@@ -42,6 +45,9 @@ def require_quality(light: np.ndarray, skin: np.ndarray, face: Face) -> list[str
     if value < LEAST_SHARPNESS:
         raise Refused("too_blurred")
     if cv2.countNonZero(skin) < 0.12 * face.width**2:
+        # Blur hides skin from the parsing network long before it hides the face.
+        if value < SOFT:
+            raise Refused("too_blurred")
         raise Refused("no_face", "Too little skin can be seen in this face. Take off what covers it.")
     if value < SOFT:
         flags.append("soft_focus")

@@ -17,6 +17,11 @@ SIGMAS_MM = (0.4, 0.6, 0.9, 1.3, 1.8, 2.5)
 MIN_CONTRAST_OD = 0.06
 # Share of skin around a spot: beside hair, nostrils and the edge of the face there are shadows.
 LEAST_SURROUNDED = 0.93
+# A picture in which a spot of 2.5 mm has to be this much darker to rise above the noise shows no spots; nor
+# does one whose pixels are coarser than the second smallest of them.
+FAINTEST_OD = 2 * MIN_CONTRAST_OD
+COARSEST_MM_PER_PX = SIGMAS_MM[1]
+_JUDGED_BY_MM = 0.9
 _RATIO = 1.6
 # A Gaussian blob answers its own size with this share of its contrast.
 _ANSWER = 0.24
@@ -38,13 +43,18 @@ class Spot:
     contrast: float
 
 
-def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Spot]:
-    """The spots on skin, strongest first; `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin)."""
+def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Spot] | None:
+    """The spots on skin, strongest first; None where the picture could not show them.
+
+    `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin).
+    """
     margin = max(1, round(_EDGE_MM / mm_per_px))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     allowed = cv2.erode(skin, disc, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
     if not allowed.any():
         return []
+    if mm_per_px > COARSEST_MM_PER_PX:
+        return None
     density = optical_density(light)[..., :2].mean(axis=-1).astype(np.float32)
     # What is no skin takes the colour of the skin around it, so that its edge is no spot.
     filled = np.where(skin > 0, density, smooth_within(density, skin, 4.0 / mm_per_px)).astype(np.float32)
@@ -57,9 +67,12 @@ def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Sp
             factor = max(1, int(sigma / 2.5))
             searched = shrunk(allowed.astype(np.float32), factor)
             zoom = allowed.shape[1] / searched.shape[1]
-            candidates += _blobs(
+            least, found = _blobs(
                 shrunk(filled, factor), shrunk(share, factor), searched, sigma / factor, zoom
             )
+            if sigma_mm == _JUDGED_BY_MM and least > FAINTEST_OD * _ANSWER:
+                return None
+            candidates += found
     kept: list[tuple[float, int, int, float]] = []
     for answer, x, y, sigma in sorted(candidates, reverse=True):
         if all((x - a) ** 2 + (y - b) ** 2 > (1.8 * max(sigma, s)) ** 2 for _, a, b, s in kept):
@@ -70,28 +83,30 @@ def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Sp
 
 def _blobs(
     density: np.ndarray, share: np.ndarray, allowed: np.ndarray, sigma: float, zoom: float
-) -> list[tuple[float, int, int, float]]:
-    """(answer, x, y, sigma) of the round maxima at one size, as a difference of Gaussians.
+) -> tuple[float, list[tuple[float, int, int, float]]]:
+    """The least answer that is no noise, and (answer, x, y, sigma) of the round maxima at one size.
 
-    `sigma` is in the pixels of what is given; x, y and sigma come back multiplied by `zoom`.
+    The answer is a difference of Gaussians. `sigma` is in the pixels of what is given; x, y and sigma come
+    back multiplied by `zoom`.
     """
     surrounded = cv2.GaussianBlur(share, (0, 0), 2 * sigma) > LEAST_SURROUNDED
     searched = surrounded & (allowed > 0.99)
     answer = cv2.GaussianBlur(density, (0, 0), sigma) - cv2.GaussianBlur(density, (0, 0), sigma * _RATIO)
     inside = answer[searched]
     if not inside.size:
-        return []
+        return 0.0, []
     noise = 1.4826 * float(np.median(np.abs(inside - np.median(inside))))
     least = max(MIN_CONTRAST_OD * _ANSWER, _NOISE_FACTOR * noise)
     reach = 2 * round(sigma) + 1
     highest = cv2.dilate(answer, np.ones((reach, reach), np.uint8))
     ys, xs = np.nonzero((answer >= highest) & (answer > least) & searched)
     step = max(1, round(sigma))
-    return [
+    blobs = [
         (float(answer[y, x]), int((x + 0.5) * zoom), int((y + 0.5) * zoom), sigma * zoom)
         for x, y in zip(xs, ys, strict=True)
         if _is_round(answer, int(x), int(y), step)
     ]
+    return least, blobs
 
 
 def _is_round(answer: np.ndarray, x: int, y: int, step: int) -> bool:

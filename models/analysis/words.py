@@ -28,6 +28,7 @@ class Words(BaseModel):
     }
     areas_title: str = "Where we measured"
     areas_line: str = "The number is skin colour as an angle: higher is lighter."
+    areas_uncalibrated: str = "No numbers here: the colours of this camera are not calibrated."
     areas_label: str = "colour %(value)s°"
     spots_title: str = "Darker spots"
     spots_line: str = "Each ring goes around one darker place."

@@ -1,4 +1,4 @@
-"""What the result page says of acne: a number with its interval in plain words, never the disease's name."""
+"""What the result page says: ranges that add up, in plain words, and never a disease's name."""
 
 from __future__ import annotations
 
@@ -6,52 +6,88 @@ import re
 from uuid import uuid4
 
 import pytest
-from flask_babel import force_locale
+from flask import Flask
+from flask_babel import Babel, force_locale
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kiosk_app import sentences
 from kiosk_app.app import create_app
 from kiosk_app.languages import LANGUAGES
-from kiosk_app.readings import Card, cards
+from kiosk_app.readings import ZONES, Card, cards
 from models.analysis.words import Words
 from tests.support.kiosk_bench import Bench, findings
 from tests.support.visitor import Visitor
 
 DISEASE = re.compile("acn[eé]|akne|حب الشباب", re.IGNORECASE)
+APP = Flask(__name__)
+Babel(APP)
 TITLES = {"en": "Blemishes", "de": "Unreinheiten", "es": "Imperfecciones", "ar": "شوائب البشرة"}
 
 
 def _cards(
-    bench: Bench, language: str, low: float = 0.0, value: float = 4.0, high: float = 8.0
+    bench: Bench, language: str, changes: dict[tuple[str, str], tuple[float, float, float]] | None = None
 ) -> list[Card]:
+    """The cards of the bench's findings, with `changes` of (value, low, high) by measure and zone."""
     rows = findings(uuid4())["findings"]
     for row in rows:
-        if (row["measure"], row["zone"]) == ("acne_count", "face"):
-            row.update(low=low, value=value, high=high)
+        key = row["measure"], row["zone"]
+        if changes and key in changes:
+            row.update(zip(("value", "low", "high"), changes[key], strict=True))
     with create_app(bench.kiosk).test_request_context(), force_locale(language):
-        return cards(rows)
+        return cards(rows, true_colour=True)
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
 def test_no_card_names_a_disease_or_its_severity(bench: Bench, language: str) -> None:
     made = _cards(bench, language)
-    assert TITLES[language] in [card.name for card in made] and len(made) == 4
+    assert TITLES[language] in [card.name for card in made] and len(made) == 3
     for card in made:
         assert not DISEASE.search(" ".join([card.name, card.unit, card.reading]))
 
 
-def test_few_blemishes_may_be_none_and_many_have_both_ends(bench: Bench) -> None:
-    few = _cards(bench, "en")[-1]
-    assert (few.value, few.unit) == ("4", "blemishes")
-    assert few.reading == "None to 8 on the whole face, as far as a picture can tell"
-    many = _cards(bench, "en", 10, 20, 31)[-1]
-    assert many.reading == "Between 10 and 31 on the whole face"
-    assert _cards(bench, "en", 0, 1, 6)[-1].unit == "blemish"
+def test_no_card_shows_the_erythema_index(bench: Bench) -> None:
+    assert [card.name for card in _cards(bench, "en")] == ["Skin colour", "Darker spots", "Blemishes"]
+
+
+def test_a_count_is_the_range_that_its_interval_says(bench: Bench) -> None:
+    few = _cards(bench, "en", {("acne_count", "face"): (4, 0, 8)})[-1]
+    assert (few.value, few.unit) == ("0 to 8", "blemishes")
+    assert few.reading == "4 seen on the whole face, as far as a picture can tell"
+    sure = _cards(bench, "en", {("acne_count", "face"): (1, 1, 1)})[-1]
+    assert (sure.value, sure.unit) == ("1", "blemish")
+    none = _cards(bench, "en", {("acne_count", "face"): (0, 0, 3)})[-1]
+    assert (none.value, none.reading) == ("0 to 3", "None seen on the whole face")
+
+
+@given(counts=st.lists(st.integers(0, 30), min_size=7, max_size=7), between=st.integers(0, 9))
+def test_what_the_areas_show_adds_up_to_what_was_seen(counts: list[int], between: int) -> None:
+    rows = [_row("spot_count", zone, n) for zone, n in zip(ZONES, counts, strict=True)]
+    rows += [_row("spot_area", "face", 1.0), _row("spot_count", "face", sum(counts) + between)]
+    with APP.test_request_context(), force_locale("en"):
+        [card] = cards(rows, true_colour=True)
+    seen = 0 if card.reading.startswith("None") else int(card.reading.split()[0])
+    assert seen == sum(counts) + between
+    assert sum(int(strip.value) for strip in card.strips) == seen
+    assert all(0 <= end <= 100 for strip in card.strips for end in (strip.low, strip.dot, strip.high))
+
+
+def _row(measure: str, zone: str, value: float) -> dict[str, object]:
+    return {"measure": measure, "zone": zone, "value": value, "low": value, "high": value + 2}
+
+
+def test_colour_is_no_number_without_calibration(bench: Bench) -> None:
+    rows = findings(uuid4())["findings"]
+    with create_app(bench.kiosk).test_request_context(), force_locale("en"):
+        assert "Skin colour" not in [card.name for card in cards(rows, true_colour=False)]
+        [said] = sentences.not_measured(["uncalibrated_scale", "uncalibrated_colour", "implausible_colour"])
+        assert "not given as a number" in said
 
 
 def test_without_a_count_there_is_no_card(bench: Bench) -> None:
     rows = [row for row in findings(uuid4())["findings"] if not row["measure"].startswith("acne")]
     with create_app(bench.kiosk).test_request_context(), force_locale("en"):
-        assert "Blemishes" not in [card.name for card in cards(rows)]
+        assert "Blemishes" not in [card.name for card in cards(rows, true_colour=True)]
 
 
 def test_neither_the_result_page_nor_an_overlay_says_acne(visitor: Visitor) -> None:
