@@ -156,17 +156,21 @@ def _grey_verdict(failing: tuple[str, ...]) -> str:
 @_state
 @click.option("--hood-empty", is_flag=True, help="Nobody is in the hood: UV may be tested, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line per check.")
-def selftest(board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
-    """Check lights, interlocks, storage, clock and power; exit status 1 when anything failed.
+@click.pass_context
+def selftest(context: click.Context, board: Path, state: Path, hood_empty: bool, as_json: bool) -> None:
+    """Check lights, interlocks, storage, clock, power and networks; exit status 1 when anything failed.
 
     On an installed kiosk run this as dk-capture. The light daemon must run, the capture daemon must not
     hold a real camera meanwhile. When asked to, put a grey card where the face would be, and open and close
     the shroud.
     """
+    from firmware.interlock_check import Result
     from firmware.selftest import run_selftest
 
     profile = load_board(board)
     results = run_selftest(profile, state, _asked_of_staff(profile, state), hood_empty)
+    right, found = context.obj["engine_checker"](profile.engine)
+    results.append(Result("networks", right, found))
     for result in results:
         if as_json:
             row = {"check": result.check, "ok": result.ok, "found": result.found}

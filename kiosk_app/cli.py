@@ -62,6 +62,16 @@ def _face_finder(state: Path) -> Callable[..., Any]:
     return importlib.import_module("models.analysis.face").find_face  # type: ignore[no-any-return]
 
 
+def _engine_checker(engine: str) -> tuple[bool, str]:
+    """Whether every network answers the known picture as it must in `engine` here, and what was found."""
+    failure = importlib.import_module("models.manifest").ModelsError
+    try:
+        importlib.import_module("models.known_answers").require_all(engine)
+        return True, f"right answers, {importlib.import_module('models.runtime').engine_here(engine)}"
+    except failure as error:
+        return False, str(error)
+
+
 def _anatomy() -> Any:
     """The face of 468 landmarks with its zones, which phantoms are made by; handed down likewise."""
     return importlib.import_module("sync.wire.findings.canonical_face")
@@ -78,7 +88,12 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
     Decision support, never a diagnosis.
     """
-    ctx.obj = {"debug": debug, "face_finder": _face_finder, "anatomy": _anatomy}
+    ctx.obj = {
+        "debug": debug,
+        "face_finder": _face_finder,
+        "anatomy": _anatomy,
+        "engine_checker": _engine_checker,
+    }
     log.configure(debug)
 
 

@@ -22,6 +22,7 @@ from kiosk_app.app import create_app
 from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
 from kiosk_app.delivery import Delivery
+from kiosk_app.engine_check import require_right_engine
 from kiosk_app.identity import Identity
 from kiosk_app.keyring import Keyring
 from kiosk_app.kiosk import Kiosk
@@ -168,6 +169,7 @@ def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_
     profile = load_board(board)
     refuse_missing_key_store(profile)
     with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:
+        require_right_engine(profile.engine, state)
         kiosk.work.recover()
         try:
             server = make_web_server(create_app(kiosk), "127.0.0.1", port, threads=8)

@@ -121,6 +121,8 @@ class Manifest(_Strict):
     """The networks and the wheels that some of them come in."""
 
     schema_version: Annotated[Literal[2], Field(alias="schema")]
+    known_answers: Constants
+    """What each network answers to a known picture, by the reference kernels."""
     packages: dict[str, Package]
     networks: dict[str, NetworkEntry]
 

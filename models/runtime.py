@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import math
 import threading
 import time
@@ -17,6 +18,7 @@ import numpy as np
 
 from hardware.standard_error import without_lines
 from models.manifest import ModelsError, Tensor, load_manifest, verified_bytes
+from models.processor import instruction_set
 
 DEFAULT_ENGINE = "ai-edge-litert"
 ENGINES = {
@@ -224,6 +226,12 @@ def installed_engines() -> list[str]:
             continue
         found.append(name)
     return found
+
+
+def engine_here(name: str) -> str:
+    """What computes here, such as "ai-edge-litert 2.3.0 on x86-64 avx2". Raises ModelsError."""
+    _engine(name)
+    return f"{name} {importlib.metadata.version(name)} on {instruction_set()}"
 
 
 @lru_cache(maxsize=16)

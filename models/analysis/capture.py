@@ -42,7 +42,7 @@ from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
 from models.manifest import load_manifest
 from models.picture import MIN_PIXELS_A_SIDE
-from models.runtime import DEFAULT_ENGINE
+from models.runtime import DEFAULT_ENGINE, engine_here
 from sync.wire.findings import Finding, Findings, Geometry, MarkedSpot, schema_of
 
 # The face is looked for, and the irises measured, in a picture of at most this long side.
@@ -135,7 +135,7 @@ def analyse_capture(
         measured_at=datetime.now(timezone.utc),
         models={name: load_manifest().entry(name).sha256 for name in networks},
         calibration=capture.calibration,
-        software=f"dermakiosk {importlib.metadata.version('dermakiosk')}",
+        software=f"dermakiosk {importlib.metadata.version('dermakiosk')}, {engine_here(engine)}",
         quality=tuple(flags + hidden),
         findings=(*results, *acne),
         geometry=Geometry(

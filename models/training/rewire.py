@@ -85,7 +85,7 @@ def rewired(content: bytes) -> bytes:
 
 def _kind(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
-    return _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return str(_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)])
 
 
 def _constant(model: Any, index: int) -> list[int]:
@@ -123,7 +123,7 @@ def main(network: str) -> None:
         raise ModelsError(f"'{network}' is a third party's: only our own files are rewired.")
     content = verified_bytes(network)
     made = rewired(content)
-    report = {"parameters": entry.parameters, "multiply_adds": entry.multiply_adds}
+    report: dict[str, object] = {"parameters": entry.parameters, "multiply_adds": entry.multiply_adds}
     known = facts(made, report)
     beside = entry.constants.path.read_text() if verified_constants(network) and entry.constants else ""
     entry.path.write_bytes(made)

@@ -1,0 +1,94 @@
+"""On this machine, each engine answers the known picture as the reference kernels do, or is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kiosk_app import engine_check
+from kiosk_app.engine_check import CHECKED, require_right_engine
+from models import known_answers, processor
+from models.known_answers import distance, known_picture, require_known_answers
+from models.manifest import ModelsError, load_manifest
+from models.runtime import DEFAULT_ENGINE, Network, engine_here, installed_engines
+
+NETWORKS = list(load_manifest().networks)
+
+
+@pytest.mark.parametrize("engine", installed_engines())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_engine_answers_the_known_picture_as_the_reference_kernels_do(name: str, engine: str) -> None:
+    assert distance(name, Network(name, engine).run) <= 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_engine_that_answers_otherwise_is_refused_with_a_sentence(name: str) -> None:
+    network, ports = Network(name, DEFAULT_ENGINE), load_manifest().entry(name).outputs
+
+    def perturbed(batch: np.ndarray) -> list[np.ndarray]:
+        outputs = network.run(batch)
+        last = ports[-1]
+        outputs[-1] = outputs[-1] + (12 * last.scale or 0.02 * max(1.0, float(np.ptp(outputs[-1]))))
+        return outputs
+
+    with pytest.raises(ModelsError, match=f"computes the network '{name}' wrongly on this processor"):
+        require_known_answers(name, DEFAULT_ENGINE, perturbed)
+    with pytest.raises(ModelsError, match="wrongly"):
+        require_known_answers(name, DEFAULT_ENGINE, lambda batch: [o * np.nan for o in network.run(batch)])
+
+
+def test_the_known_picture_is_one_picture_with_light_and_shade() -> None:
+    picture = known_picture((1, 224, 224, 3))
+    assert picture.dtype == np.float32 and picture.min() >= -1 and picture.max() <= 1
+    assert picture.std() > 0.2
+
+
+def test_answers_of_another_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = known_answers.answers() | {"iris": known_answers.answers()["acne"]}
+    monkeypatch.setattr(known_answers, "answers", lambda: other)
+    with pytest.raises(ModelsError, match="known answers of 'iris' are another file's"):
+        require_known_answers("iris", DEFAULT_ENGINE)
+
+
+def test_a_kiosk_asks_once_and_again_on_another_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    run = engine_check.subprocess.run
+    monkeypatch.setattr(engine_check.subprocess, "run", lambda *a, **k: asked.append(a) or run(*a, **k))
+    require_right_engine(DEFAULT_ENGINE, tmp_path)
+    require_right_engine(DEFAULT_ENGINE, tmp_path)
+    assert len(asked) == 1
+    (tmp_path / CHECKED).write_text((tmp_path / CHECKED).read_text().replace(" on ", " on another "))
+    require_right_engine(DEFAULT_ENGINE, tmp_path)
+    assert len(asked) == 2
+
+
+def test_a_kiosk_does_not_start_on_an_engine_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = engine_check.subprocess.run
+    broken = "import sys; sys.exit('The engine computes wrongly.')"
+    monkeypatch.setattr(
+        engine_check.subprocess, "run", lambda command, **k: run([command[0], "-c", broken], **k)
+    )
+    with pytest.raises(ModelsError, match=r"No scan can be measured here\. The engine computes wrongly\."):
+        require_right_engine(DEFAULT_ENGINE, tmp_path)
+    assert not (tmp_path / CHECKED).exists()
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "name"),
+    [
+        ("x86_64", "flags\t: sse4_1 avx avx2 avx512bw avx512_vnni", "x86-64 avx512-vnni"),
+        ("x86_64", "flags\t: sse4_1 avx avx2", "x86-64 avx2"),
+        ("aarch64", "Features\t: fp asimd asimddp", "aarch64 dotprod"),
+        ("aarch64", "Features\t: fp asimd", "aarch64 neon"),
+        ("riscv64", "isa : rv64", "riscv64"),
+    ],
+)
+def test_an_instruction_set_has_a_short_name(machine: str, flags: str, name: str) -> None:
+    assert processor.named(machine, f"processor\t: 0\n{flags}\n") == name
+    assert engine_here(DEFAULT_ENGINE).endswith(f" on {processor.instruction_set()}")
