@@ -39,7 +39,14 @@ def main(under: tuple[str, ...], engines: tuple[str, ...], one: bool) -> None:
     """Write the table: this machine first, then each emulated one."""
     names = list(load_manifest().networks)
     if one:
-        print(json.dumps({name: distance(name, Network(name, engines[0]).run) for name in names}))
+        print(
+            json.dumps(
+                {
+                    name: distance(name, Network(name, engines[0], deadline_s=DEADLINE_SECONDS).run)
+                    for name in names
+                }
+            )
+        )
         return
     emulated = [text.partition("=") for text in under]
     places = [(instruction_set(), [sys.executable])]
