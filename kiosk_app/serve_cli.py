@@ -169,7 +169,7 @@ def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_
     profile = load_board(board)
     refuse_missing_key_store(profile)
     with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:
-        require_right_engine(profile.engine, state)
+        require_right_engine(profile.engine, state / "app")
         kiosk.work.recover()
         try:
             server = make_web_server(create_app(kiosk), "127.0.0.1", port, threads=8)
