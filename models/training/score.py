@@ -1,7 +1,8 @@
 """`python -m models.training.score --data DIR`: the shipped networks' scores, by the shipped commands.
 
 They see validation pictures only. Writes build/scores.json and prints a markdown table; intervals are 95 %
-bootstrap intervals over lesions or persons.
+bootstrap intervals over lesions or persons. Each row says on which processor and engine it was measured, and
+the line that a card has for it comes last.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from models.analysis.artefacts import NAMES
 from models.picture import read_labels
+from models.runtime import DEFAULT_ENGINE, engine_here
 from models.training.alterations import ALTERATIONS, altered_copy
 from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.curves import area
@@ -39,6 +41,8 @@ CLOSE_UPS = 8
 FACES = ("astronaut", "portraits", "parts of portraits", "other families", "parts of other families")
 ALTERED = 60
 """Altered close-ups of each kind."""
+MEASURED_ON = "| measured on | {}; how processors and engines agree: `models/docs/processors.md` |"
+"""The row of a card for figures that were measured here."""
 ROUNDS = 1000
 BINS = 15
 DEADLINE_SECONDS = 3600
@@ -90,7 +94,8 @@ def command(task: str, files: Sequence[Path], *options: str) -> list[Row]:
     dermakiosk = str(Path(sys.executable).with_name("dermakiosk"))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.jsonl"
-        line = [dermakiosk, "analyse", task, *map(str, files), "--json", str(out), *options]
+        line = [dermakiosk, "analyse", task, *map(str, files), "--json", str(out)]
+        line += ["--engine", DEFAULT_ENGINE, *options]
         done = subprocess.run(line, check=False, stderr=subprocess.DEVNULL, timeout=DEADLINE_SECONDS)
         # Status 2 says that every picture was refused, which is an answer too.
         if done.returncode not in (0, 2):
@@ -369,17 +374,19 @@ def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
     before = json.loads(out.read_text()) if out.exists() else []
     scores = [row for row in before if row["task"] not in names or ("altered" in row) != altered]
     plain = ({"task": task, **row} for task in names for row in TASKS[task](data))
+    here = engine_here(DEFAULT_ENGINE)
     out.parent.mkdir(parents=True, exist_ok=True)
     print("| task | measure | score | 95 % | goal |\n| --- | --- | --- | --- | --- |")
     for row in robustness(data, names) if altered else plain:
         # Hours may lie between two rows: each is kept as it comes.
-        scores.append(row)
+        scores.append(row | {"measured_on": here})
         out.write_text(json.dumps(scores, indent=1) + "\n")
         span = f"{row['low']:.3f}–{row['high']:.3f}"
         measure = ", ".join(filter(None, (row["measure"], row.get("altered"))))
         print(
             f"| {row['task']} | {measure} | {row['value']:.3f} | {span} | {row['goal'] or ''} |", flush=True
         )
+    print(f"\n{MEASURED_ON.format(here)}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from models.runtime import DEFAULT_ENGINE, engine_here
 from models.training import score
 from models.training.boxes import level, read_boxes
 from models.training.curves import area
@@ -55,3 +58,23 @@ def test_acne_is_scored_without_twins_and_a_refused_picture_counts_as_empty(
     assert scores["count error"]["value"] == 1
     assert scores["severity right"]["value"] == 0.5
     assert scores["refused, of faces"]["value"] == 0.5
+
+
+def test_a_score_says_on_which_processor_and_engine_it_was_measured_and_so_does_the_cards_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"measure": "F1", "goal": 0.72, "value": 0.7, "low": 0.6, "high": 0.8}
+    monkeypatch.setitem(score.TASKS, "acne", lambda data: [row])
+    out = tmp_path / "scores.json"
+    older = {"task": "parsing", **row}
+    out.write_text(json.dumps([older]))
+    done = CliRunner().invoke(
+        score.main, ["--data", str(tmp_path), "--out", str(out), "acne"], catch_exceptions=False
+    )
+    here = engine_here(DEFAULT_ENGINE)
+    assert json.loads(out.read_text()) == [older, {"task": "acne", **row, "measured_on": here}]
+    last = done.output.splitlines()[-1]
+    assert last == f"| measured on | {here}; how processors and engines agree: `models/docs/processors.md` |"
+    for card in Path("models/cards").glob("*.md"):
+        [line] = [line for line in card.read_text().splitlines() if line.startswith("| measured on |")]
+        assert line.split(";")[1] == last.split(";")[1], card.name
