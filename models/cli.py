@@ -208,14 +208,24 @@ def list_command(as_json: bool) -> None:
 
 @models.command("verify")
 @click.option("--state", **_STATE)
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(list(ENGINES)),
+    help="Let each network answer its known picture in this engine too; may be given several times.",
+)
 @as_json_option
-def verify_command(state: Path | None, as_json: bool) -> None:
+def verify_command(state: Path | None, engines: tuple[str, ...], as_json: bool) -> None:
     """Compare the files with the manifest, and the manifest with the clinic's signature.
 
-    The signature is that of the kiosk in --state; without one, the manifest is said to be unsigned. Exit
-    status 1 if a file is absent or altered, or the signature is missing or wrong.
+    The signature is that of the kiosk in --state; without one, the manifest is said to be unsigned. With
+    --engine, a row more for each network says what computed its answers here. Exit status 1 if a file is
+    absent or altered, the signature is missing or wrong, or an answer is not the reference kernels'.
     """
+    from models.known_answers import require_known_answers
     from models.manifest import ModelsError, load_manifest, verified_bytes, verified_constants
+    from models.runtime import engine_here
     from models.signature import check_signature
 
     checks: list[tuple[str, Callable[[], object]]] = [("manifest", lambda: check_signature(state))]
@@ -224,6 +234,11 @@ def verify_command(state: Path | None, as_json: bool) -> None:
         (entry.constants.path.name, partial(verified_constants, name))
         for name, entry in load_manifest().networks.items()
         if entry.constants is not None
+    ]
+    checks += [
+        (f"{name} in {engine_here(engine)}", partial(require_known_answers, name, engine))
+        for engine in engines
+        for name in load_manifest().networks
     ]
     rows = []
     for name, check in checks:

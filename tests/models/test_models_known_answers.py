@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from kiosk_app import engine_check
 from kiosk_app.engine_check import CHECKED, require_right_engine
 from models import known_answers, processor
+from models.cli import models
 from models.known_answers import distance, known_picture, require_known_answers
-from models.manifest import ModelsError, load_manifest
-from models.runtime import DEFAULT_ENGINE, Network, engine_here, installed_engines
+from models.manifest import ModelsError, load_manifest, verified_bytes
+from models.runtime import DEFAULT_ENGINE, Graph, Network, engine_here, installed_engines
+from models.training.rewire import packed, unpacked
 
 NETWORKS = list(load_manifest().networks)
 
@@ -21,6 +25,14 @@ NETWORKS = list(load_manifest().networks)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_engine_answers_the_known_picture_as_the_reference_kernels_do(name: str, engine: str) -> None:
     assert distance(name, Network(name, engine).run) <= 1
+
+
+@pytest.mark.parametrize("engine", installed_engines())
+def test_the_answers_are_those_of_the_file_that_the_engine_was_given(engine: str) -> None:
+    model = unpacked(verified_bytes("lesion-class"))
+    largest = max(model.buffers, key=lambda buffer: 0 if buffer.data is None else len(buffer.data))
+    largest.data = np.ascontiguousarray(largest.data[::-1])
+    assert distance("lesion-class", Graph(packed(model), engine).run) > 1
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -92,3 +104,39 @@ def test_a_kiosk_does_not_start_on_an_engine_that_is_wrong(
 def test_an_instruction_set_has_a_short_name(machine: str, flags: str, name: str) -> None:
     assert processor.named(machine, f"processor\t: 0\n{flags}\n") == name
     assert engine_here(DEFAULT_ENGINE).endswith(f" on {processor.instruction_set()}")
+
+
+@pytest.fixture
+def a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine the iris network answers otherwise."""
+    right = known_answers.Network.run
+
+    def run(network: Network, batch: np.ndarray) -> list[np.ndarray]:
+        return [output + 9 * (network.name == "iris") for output in right(network, batch)]
+
+    monkeypatch.setattr(known_answers.Network, "run", run)
+
+
+def verified(*options: str) -> tuple[list[dict[str, str]], BaseException | None]:
+    """The rows of `models verify`, and what it failed with."""
+    done = CliRunner().invoke(models, ["verify", "--json", *options], env={"DERMAKIOSK_STATE": ""})
+    return [json.loads(line) for line in done.stdout.splitlines()], done.exception
+
+
+def test_verify_asks_each_network_for_its_answers_in_the_engines_that_are_named() -> None:
+    without, _ = verified()
+    rows, exception = verified("--engine", DEFAULT_ENGINE)
+    assert exception is None and rows[: len(without)] == without
+    names = [f"{name} in {engine_here(DEFAULT_ENGINE)}" for name in NETWORKS]
+    assert rows[len(without) :] == [{"name": name, "state": "verified", "reason": ""} for name in names]
+
+
+def test_verify_exits_with_1_and_names_the_network_and_engine_that_answer_otherwise(
+    a_wrong_answer: None,
+) -> None:
+    rows, exception = verified("--engine", DEFAULT_ENGINE)
+    [failed] = [row for row in rows if row["state"] == "failed"]
+    assert failed["name"] == f"iris in {engine_here(DEFAULT_ENGINE)}"
+    assert "computes the network 'iris' wrongly on this processor" in failed["reason"]
+    assert isinstance(exception, ModelsError) and exception.exit_status == 1
+    assert failed["name"] in str(exception)
