@@ -12,6 +12,7 @@ import click
 
 from hardware.board import load_board
 from hardware.host.peers import USER
+from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.simulated.patient_options import SimulatedPatient, patient_options
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def lightd(board: Path, state: Path, peers: tuple[int, ...]) -> None:
     """Run the light daemon: sole owner of every light pin, keeper of the dose ledger."""
     from firmware.lightd import LightDaemon
 
+    keep_memory_to_ourselves()
     LightDaemon(load_board(board), state, peers).run()
 
 
@@ -74,6 +76,7 @@ def captured(
     """Run the capture daemon: owner of the camera, preview and capture sequence."""
     from firmware.captured import CaptureDaemon
 
+    keep_memory_to_ourselves()
     profile = load_board(board)
     patient.check(profile)
     find_face = ctx.obj["face_finder"](state)

@@ -183,10 +183,16 @@ class Session:
     progress: Progress = field(default_factory=Progress)
     touched: float = 0.0
     turn: str = field(default_factory=secrets.token_urlsafe)  # another one with each step: which page is due
+    heard: float = 0.0  # when its browser last asked for anything
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __post_init__(self) -> None:
-        self.touched = self.clock()
+        self.touched = self.heard = self.clock()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether it holds nothing of a patient: nobody is thrown out when it ends."""
+        return self.state in ENDS or self.state is State.LANGUAGE
 
     def move(self, event: str) -> State:
         """Follow the table. Raises NotNow when the event is not in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -52,6 +53,7 @@ class Kiosk:
     room_for_a_scan_mb: int = 0
     close_ups: CloseUps | None = None  # None: the board has no close-up camera, so nobody is asked
     sessions: Sessions = field(init=False)
+    round_since: float | None = None  # when the present round of house-keeping began
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(self._leave)
@@ -126,8 +128,10 @@ class Kiosk:
             next_round -= 1.0
             if next_round <= 0:
                 next_round = ROUND_S
+                self.round_since = time.monotonic()
                 _guarded("unfinished_scans", self.work.go_on)
                 _guarded("courier", self.courier.run_once)
+                self.round_since = None
             stop.wait(1.0)
 
 

@@ -30,6 +30,7 @@ from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import known
 from kiosk_app.overlay_words import overlay_words
 from kiosk_app.records import RecordsFull
+from kiosk_app.sessions import InUse
 
 log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
@@ -38,7 +39,7 @@ COOKIE = "dk_session"
 UNDER_WAY = "dk_under_way"
 RESTARTED_S = 60  # so long the page about a restart stays when nobody touches it
 # What pages fetch: the answer to these is never a page.
-FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch")
+FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch", "/here")
 TEXT_SIZES = (100, 150, 200)
 PREVIEW_QUALITY = 80
 
@@ -114,6 +115,8 @@ def start() -> Response | tuple[str, int]:
     session: Session | None = g.get("session")
     if session is not None and session.state is not State.LANGUAGE:
         return page_of(session)
+    if session is None and the_kiosk().sessions.taken():
+        raise InUse
     if session is None and UNDER_WAY in request.cookies:
         raise NoSession
     return language_page()
@@ -398,6 +401,12 @@ def back() -> Response:
     return page_of(session)
 
 
+@blueprint.get("/here")
+def here() -> Response:
+    """The page is still shown; the patient need not be there."""
+    return jsonify(state=the_session().state.value)
+
+
 @blueprint.post("/touch")
 def touch() -> Response:
     """The patient is still here."""
@@ -418,6 +427,10 @@ def register_errors(app: Flask) -> None:
     def not_now(_error: NotNow) -> Response:
         return page_of(the_session())
 
+    @app.errorhandler(InUse)
+    def in_use(_error: InUse) -> tuple[str, int]:
+        return render("in_use", 409)
+
     @app.errorhandler(NoSession)
     @app.errorhandler(CSRFError)
     def started_again(_error: Exception) -> Response | tuple[Response, int]:
@@ -427,6 +440,8 @@ def register_errors(app: Flask) -> None:
         session: Session | None = g.get("session")
         if session is not None:
             return page_of(session)
+        if request.method == "GET" and the_kiosk().sessions.taken():
+            return current_app.make_response(in_use(InUse()))
         if request.method != "GET" or UNDER_WAY not in request.cookies:
             return redirect(url_for("pages.start"), 303)
         page = current_app.make_response(render("restarted", 410, RESTARTED_S))
@@ -449,7 +464,7 @@ def register_errors(app: Flask) -> None:
     @app.errorhandler(InternalServerError)
     def our_fault(error: InternalServerError) -> tuple[str, int]:
         ticket = secrets.token_hex(3)
-        log.error("page_failed", ticket=ticket, path=request.path, exc_info=error.original_exception)
+        log.error("page_failed", ticket=ticket, page=request.endpoint, exc_info=error.original_exception)
         return render("failed", 500, ticket=ticket)
 
     app.logger.disabled = True  # our_fault logs it, in our own form

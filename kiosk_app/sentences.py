@@ -137,6 +137,16 @@ _CAMERA = Trouble(
     _("The camera did not answer, so we stopped. The lights are off. Nothing of this try was kept."),
     _("You can try again. If it happens twice, please tell someone at the desk."),
 )
+# Where nobody knows what is lit.
+_LOOK_AWAY: LazyString = _(
+    "If a light is still on, look away from it. You can try again. If it happens twice, please tell someone"
+    " at the desk."
+)
+_SILENT = Trouble(
+    _("The camera needs a moment"),
+    _("The camera did not answer, so we stopped. Nothing of this try was kept."),
+    _LOOK_AWAY,
+)
 _STORAGE = Trouble(
     _("This kiosk cannot keep your scan"),
     _("There is no room left for your pictures, so we stopped. Nothing of this try was kept."),
@@ -205,9 +215,17 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "light_fault": Trouble(
         _("A light did not work as it should"),
-        _("We switched all lights off and stopped. Nothing of this try was kept."),
-        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        _("We told all lights to go off, and stopped. Nothing of this try was kept."),
+        _(
+            "If a light is still on, look away from it. Please tell someone at the desk: they can look at"
+            " your skin with you, without this kiosk."
+        ),
         again=False,
+    ),
+    "light_lost": Trouble(
+        _("The lights did not answer"),
+        _("We could not reach the lights, so we stopped. Nothing of this try was kept."),
+        _LOOK_AWAY,
     ),
     "not_calibrated": Trouble(
         _("This kiosk is resting"),
@@ -220,10 +238,10 @@ TROUBLES: dict[str, Trouble] = {
         _("It is finishing something else. Nothing of this try was kept."),
         _("Please wait a few seconds, then try again."),
     ),
-    "unavailable": _CAMERA,
     "camera_frozen": _CAMERA,
-    "deadline": _CAMERA,
-    "no_consent": _CAMERA,
+    "unavailable": _SILENT,
+    "deadline": _SILENT,
+    "no_consent": _SILENT,
 }
 
 

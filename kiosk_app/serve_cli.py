@@ -6,7 +6,9 @@ import contextlib
 import logging
 import secrets
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -16,12 +18,15 @@ import structlog
 
 from firmware.capture_client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
+from hardware.host.notify import Notifier
 from hardware.host.peers import USER
+from hardware.host.secrecy import keep_memory_to_ourselves
 from kiosk_app.analyst import Analyst
 from kiosk_app.app import create_app
 from kiosk_app.close_ups import CloseUps
 from kiosk_app.courier import Courier
 from kiosk_app.delivery import Delivery
+from kiosk_app.door import Door
 from kiosk_app.engine_check import require_right_engine
 from kiosk_app.identity import Identity
 from kiosk_app.keyring import Keyring
@@ -36,9 +41,11 @@ from kiosk_app.vault import Vault
 from models.analysis.lights import lights_read
 from models.signature import check_signature
 from sync.kiosk.client import OutboxClient
-from sync.web_server import make_web_server
+from sync.web_server import WebServer, make_web_server
 
 log = structlog.get_logger()
+# Beyond all deadlines of what they wait for: the camera, the outbox; scans that are measured once more.
+LONGEST_PAGE_S, LONGEST_ROUND_S = 60.0, 600.0
 STATE = click.option(
     "--state",
     envvar="DERMAKIOSK_STATE",
@@ -99,6 +106,15 @@ def refuse_missing_key_store(board: Board) -> None:
             f"key_store = '{board.key_store}' in board '{board.name}' has no driver in this version:"
             " write key_store = 'file' if staff accept the vault's key in a file."
         )
+
+
+def _open_door(folder: Path) -> Door:
+    try:
+        return Door(folder)
+    except OSError as error:
+        raise StateRefused(
+            f"{folder} cannot be used ({error.strerror}): name a --screen that this user can write."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -162,17 +178,32 @@ def _open_storage(app: Path) -> tuple[Records, Vault]:
     show_default=True,
     help="On 127.0.0.1; 0 takes any that is free.",
 )
+@click.option(
+    "--screen",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the kiosk's own browser finds what lets it in (default: run/screen of the state folder).",
+)
 @click.option("--capture-user", type=USER, help=f"{_SERVER} capture daemon {_ELSE}")
 @click.option("--outbox-user", type=USER, help=f"{_SERVER} outbox {_ELSE}")
-def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_user: int | None) -> None:
+def serve(
+    board: Path,
+    state: Path,
+    port: int,
+    screen: Path | None,
+    capture_user: int | None,
+    outbox_user: int | None,
+) -> None:
     """Serve the patient's pages on loopback, until SIGTERM."""
+    keep_memory_to_ourselves()
     profile = load_board(board)
     refuse_missing_key_store(profile)
     with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:
         require_right_engine(profile.engine, state / "app")
         kiosk.work.recover()
+        door, app = _open_door(screen or state / "run" / "screen"), create_app(kiosk)
+        door.guard(app)
         try:
-            server = make_web_server(create_app(kiosk), "127.0.0.1", port, threads=8)
+            server = make_web_server(app, "127.0.0.1", port, threads=8)
         except OSError as error:
             raise PortTaken(
                 f"Nothing can listen on 127.0.0.1:{port} ({error.strerror}). Choose another --port."
@@ -181,12 +212,28 @@ def serve(board: Path, state: Path, port: int, capture_user: int | None, outbox_
         keeper = threading.Thread(target=kiosk.keep_house, args=(stop,), name="house-keeping", daemon=True)
         keeper.start()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # waitress ends on KeyboardInterrupt
-        click.echo(f"kiosk=http://127.0.0.1:{server.effective_port}/")
+        start = door.write_start(int(server.effective_port))
+        # The address lets anyone in: it is said to a person at a terminal, never to a log.
+        shown = door.address(int(server.effective_port)) if sys.stdout.isatty() else start.absolute().as_uri()
+        click.echo(f"kiosk={shown}")
         log.info("ready", board=profile.name, simulated=profile.simulated, key_store=profile.key_store)
+        notifier = Notifier()
+        notifier.ready()
+        server.on_turn = lambda: _say_alive(notifier, server, kiosk)
         server.run()
+        notifier.stopping()
         stop.set()
         server.close()
+        notifier.close()
         log.info("stopped")
+
+
+def _say_alive(notifier: Notifier, server: WebServer, kiosk: Kiosk) -> None:
+    """Tell the watchdog that the pages are served, unless a page or the house-keeping hangs."""
+    since = kiosk.round_since
+    house_hangs = since is not None and time.monotonic() - since > LONGEST_ROUND_S
+    if not house_hangs and server.longest_service() < LONGEST_PAGE_S:
+        notifier.alive()
 
 
 @click.command()

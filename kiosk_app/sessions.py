@@ -7,13 +7,23 @@ import threading
 import time
 from collections.abc import Callable
 
-from kiosk_app.journey import ENDS, Session, State
+from kiosk_app.journey import Session, State
 
-MOST = 4  # one screen needs one; a few more forgive a reloaded browser
+# Its page asks every two seconds (kiosk.js): a session that is not heard of for so long has lost its browser.
+LOST_S = 7.0
+
+
+class InUse(Exception):
+    """A patient is in front of another browser of this kiosk."""
+
+    exit_status = 1
 
 
 class Sessions:
-    """Makes, finds, ends sessions. `on_leave(session)` is called before a session's facts are forgotten."""
+    """Makes, finds, ends sessions, of which one at a time is a patient's.
+
+    `on_leave(session)` is called before a session's facts are forgotten.
+    """
 
     def __init__(
         self, on_leave: Callable[[Session], None], clock: Callable[[], float] = time.monotonic
@@ -24,20 +34,33 @@ class Sessions:
         self._lock = threading.Lock()
 
     def begin(self) -> tuple[str, Session]:
-        """A new session and its token; the one idle longest makes room."""
+        """A new session and its token. Raises InUse: nobody is ever thrown out by another who begins."""
         with self._lock:
+            if self._taken():
+                raise InUse
+            old, self._sessions = list(self._sessions.values()), {}
             token, session = secrets.token_urlsafe(32), Session(clock=self._clock)
-            surplus = sorted(self._sessions, key=lambda known: self._sessions[known].touched)[: -MOST + 1]
-            leaving = [self._sessions.pop(known) for known in surplus] if len(self._sessions) >= MOST else []
             self._sessions[token] = session
-        for old in leaving:
-            self.leave(old)
+        for one in old:
+            self.leave(one)
         return token, session
+
+    def taken(self) -> bool:
+        """Whether a patient is in front of a browser."""
+        with self._lock:
+            return self._taken()
+
+    def _taken(self) -> bool:
+        late = self._clock() - LOST_S
+        return any(not one.is_calm and one.heard > late for one in self._sessions.values())
 
     def find(self, token: str) -> Session | None:
         """The session of this token; None when there is none, as after a restart."""
         with self._lock:
-            return self._sessions.get(token)
+            session = self._sessions.get(token)
+            if session is not None:
+                session.heard = self._clock()
+            return session
 
     def leave(self, session: Session, state: State = State.LANGUAGE) -> None:
         """End what the session was doing and forget the patient."""
@@ -54,7 +77,6 @@ class Sessions:
         for session in sessions:
             with session.lock:
                 if session.left() <= 0:
-                    calm = session.state in ENDS or session.state is State.LANGUAGE
-                    self.leave(session, State.LANGUAGE if calm else State.EXPIRED)
+                    self.leave(session, State.LANGUAGE if session.is_calm else State.EXPIRED)
                     wiped += 1
         return wiped

@@ -17,7 +17,7 @@ WALK_SECONDS = 180.0
 PAGE_SECONDS = 30.0
 # Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
 KIOSK_FAULTS = frozenset(
-    ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "busy")
+    ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "light_lost", "busy")
     + ("storage", "storage_full", "outbox_full", "analysis_failed")
 )
 
@@ -106,7 +106,7 @@ class Patient:
             http.client.HTTPException,
         ) as error:  # the latter: it ended in the middle of its answer
             raise JourneyBroken(f"The kiosk does not answer on {path}: {error}.") from error
-        if status >= 400:
+        if status >= 400 and Page(html).name != "in_use":
             raise JourneyBroken(f"The kiosk answered {status} to {path}: {Page(html).sentence}")
         return html
 
@@ -123,7 +123,7 @@ class Patient:
         Raises ScanRefused where the kiosk would not measure, JourneyBroken where a page leads nowhere.
         """
         deadline = time.monotonic() + WALK_SECONDS
-        page, names = Page(self._open("/")), []
+        page, names = Page(self._open("")), []
         while True:
             names.append(page.name)
             if page.name == "done":
@@ -132,7 +132,12 @@ class Patient:
                 raise JourneyBroken(page.sentence)
             if time.monotonic() > deadline:
                 raise JourneyBroken(f"The journey did not end within {WALK_SECONDS:.0f} s: {names}.")
-            if page.name == "scan":
+            if page.name == "in_use":
+                self._watch()
+                time.sleep(0.5)
+                names.pop()
+                page = Page(self._open("/"))
+            elif page.name == "scan":
                 page = Page(self._open(self._wait_for_scan(deadline)))
             elif page.action is None:
                 raise JourneyBroken(f"The page '{page.name}' has no way on: {page.sentence}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hardware.simulated.patient_options import SimulatedPatient
 from hardware.simulated.pins import PinPageError, cut_power
+from kiosk_app.door import Door
 from kiosk_app.socket_paths import check_socket_paths
 
 from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step
@@ -47,7 +48,12 @@ class System:
 
     @property
     def kiosk_url(self) -> str:
-        return f"http://127.0.0.1:{self.kiosk_port}/"
+        """The address that lets a browser in; it holds the secret that the kiosk and its browser share."""
+        return Door(self.screen).address(self.kiosk_port)
+
+    @property
+    def screen(self) -> Path:
+        return self.kiosk / "run" / "screen"
 
     @property
     def clinic_url(self) -> str:
@@ -101,6 +107,8 @@ def open_system(
             marker.write_text(json.dumps({"broker_port": system.broker_port}))
         else:
             run_step("clinic", "migrate", "--state", system.clinic)
+        # A start is a boot, and has a secret of its own.
+        shutil.rmtree(system.screen, ignore_errors=True)
         # At every start: the manifest is another one after an update.
         key = root / "authority" / "manifest.key"
         run_step("models", "sign", "--key", key, "--state", system.kiosk)
@@ -144,7 +152,7 @@ def parts(system: System, simulated: SimulatedPatient) -> list[Part]:
             logged_ready,
         ),
         Part("clinic", dermakiosk("clinic", "serve", *clinic, "--port", system.clinic_port), logged_ready),
-        Part("lightd", dermakiosk("lightd", *board, *kiosk), logged_ready),
+        Part("lightd", dermakiosk("lightd", *board, *kiosk), logged_ready, watchdog_s=10.0),
         Part("captured", dermakiosk("captured", *board, *kiosk, *simulated.arguments), logged_ready),
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),

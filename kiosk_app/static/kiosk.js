@@ -12,7 +12,11 @@ document.addEventListener("touchmove", (event) => event.touches.length > 1 && ev
 window.addEventListener("pagehide", (event) => event.persisted && body.replaceChildren());
 window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 
-if (body.dataset.left !== undefined) watch(Number(body.dataset.left), Number(body.dataset.warning));
+if (body.dataset.left !== undefined) {
+  watch(Number(body.dataset.left), Number(body.dataset.warning));
+  // The kiosk belongs to whom it hears of: another browser may begin only when this one is gone.
+  setInterval(() => fetch("/here", { signal: AbortSignal.timeout(5000) }).catch(() => {}), 2000);
+}
 
 function watch(seconds, warning) {
   const dialog = document.getElementById("still-here");

@@ -17,6 +17,7 @@ import click
 import structlog
 
 from hardware.host.peers import USER
+from hardware.host.secrecy import keep_memory_to_ourselves
 
 from .agent import Agent, Pace
 from .client import OutboxClient, OutboxUnavailable
@@ -83,6 +84,7 @@ def sync() -> None:
 )
 def run(state: Path, app_user: int | None, resend_first: float, capacity_mb: int) -> None:
     """Run the agent until it gets SIGTERM or Ctrl-C."""
+    keep_memory_to_ourselves()
     stop = threading.Event()
     with _only_agent(state / "sync" / "lock"):
         outbox = Outbox(state / "sync" / "outbox.sqlite", capacity_mb * MEGABYTE)

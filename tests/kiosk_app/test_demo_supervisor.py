@@ -47,6 +47,39 @@ def ends_once(folder: Path, how: str) -> str:
     )
 
 
+SPEAKS = """
+import time
+from hardware.host.notify import Notifier
+notifier = Notifier()
+notifier.ready()
+while {alive}:
+    notifier.alive()
+    time.sleep(0.01)
+time.sleep(60)
+"""
+
+
+def test_a_part_that_hangs_is_killed_and_started_again(supervisor: Supervisor) -> None:
+    speaks = Part("part", [sys.executable, "-c", READY + SPEAKS.format(alive="True")], logged_ready, 1.0)
+    supervisor.start(speaks, part(STAY, "other"))
+    first, other = supervisor.pid("part"), supervisor.pid("other")
+    # It has been heard once it can fall silent: only then it is stopped.
+    until(supervisor.mend, lambda: "part" in supervisor._watchdog._heard)
+    os.kill(first, signal.SIGSTOP)
+    until(supervisor.mend, lambda: supervisor.pid("part") != first)
+    assert not psutil.pid_exists(first)
+    assert supervisor.pid("other") == other
+
+
+def test_a_part_that_only_says_that_it_is_ready_may_be_silent_for_ever(supervisor: Supervisor) -> None:
+    quiet = Part("part", [sys.executable, "-c", READY + SPEAKS.format(alive="False")], logged_ready, 0.0)
+    supervisor.start(quiet)
+    first = supervisor.pid("part")
+    for _ in range(20):
+        supervisor.mend()
+    assert supervisor.pid("part") == first
+
+
 @pytest.mark.parametrize("look", ["check", "mend"])
 def test_a_part_that_asks_for_it_is_started_again(supervisor: Supervisor, tmp_path: Path, look: str) -> None:
     program = ends_once(tmp_path, "sys.exit(os.EX_TEMPFAIL)")

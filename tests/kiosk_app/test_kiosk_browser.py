@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, Page, expect
-from waitress.server import create_server
 
 from firmware.capture_client import CaptureFault
 from kiosk_app.app import create_app
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
+from sync.web_server import make_web_server
 from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
@@ -39,14 +40,21 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(bench: Bench, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
-    """The address of the bench's pages."""
-    server = create_server(create_app(bench.kiosk, clock), host="127.0.0.1", port=0, threads=8)
+def serving(app: Flask) -> Iterator[int]:
+    """The port on which `app` is served."""
+    server = make_web_server(app, "127.0.0.1", 0, threads=8)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}/"
+    yield int(server.effective_port)
     server.close()
     thread.join(5)
+
+
+@contextmanager
+def served(bench: Bench, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
+    """The address of the bench's pages."""
+    with serving(create_app(bench.kiosk, clock)) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture

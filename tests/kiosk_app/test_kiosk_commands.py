@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,8 +48,10 @@ def serving(state: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
-            assert line.startswith("kiosk=http://127.0.0.1:"), line
-            yield process, line.strip().removeprefix("kiosk=")
+            start = line.strip().removeprefix("kiosk=file://")
+            address = re.search(r'url=([^"]+)"', Path(start).read_text())
+            assert address is not None, line
+            yield process, address[1]
         finally:
             process.kill()
 
@@ -62,12 +65,19 @@ def test_serve_says_where_it_is_and_ends_at_sigterm(state: Path) -> None:
     with serving(state) as (process, address):
         with urllib.request.urlopen(f"{address}healthz", timeout=10) as answer:
             assert json.load(answer) == {"ok": True}
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(address, timeout=10) as answer:
             assert b"SIMULATED" in answer.read()
+        secret = (state / "run" / "screen" / "key").read_text().strip()
+        assert secret in address
+        assert (state / "run" / "screen" / "key").stat().st_mode & 0o777 == 0o640
+        assert secret not in Path(f"/proc/{process.pid}/cmdline").read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert process.stderr is not None
-        events = [json.loads(line)["event"] for line in process.stderr.read().splitlines()]
+        said = process.stderr.read()
+        assert secret not in said
+        events = [json.loads(line)["event"] for line in said.splitlines()]
     assert events[0] == "recovered"
     assert {"ready", "stopped"} <= set(events)
 

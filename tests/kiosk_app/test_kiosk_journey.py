@@ -11,6 +11,7 @@ from firmware.capture_client import CaptureFault
 from kiosk_app import records as states
 from kiosk_app import speech
 from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Progress, Session, State
+from kiosk_app.sessions import LOST_S
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Page, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
@@ -344,16 +345,47 @@ def test_a_patient_can_have_the_scan_destroyed(visitor: Visitor, bench: Bench) -
 def test_a_second_session_cannot_see_the_first_ones_result(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("result")
     assert visitor.client.application is not None
+    the_session(bench).heard -= LOST_S + 1  # its browser is gone, so another may begin
     other = Visitor(visitor.client.application.test_client(), visitor.clock)
     other.walk_to("about")
     assert other.client.get("/result/zones.png").status_code == 404
     assert other.look("/result").name == "about"
 
 
-def test_sessions_are_bounded(bench: Bench) -> None:
-    for _ in range(20):
-        bench.kiosk.sessions.begin()
-    assert len(bench.kiosk.sessions._sessions) == 4
+@pytest.mark.parametrize("where", ["consent", "position", "result"])
+def test_nobody_who_begins_throws_a_patient_out(visitor: Visitor, bench: Bench, where: str) -> None:
+    visitor.walk_to(where)
+    assert visitor.client.application is not None
+    for _ in range(5):
+        other = visitor.client.application.test_client()
+        assert Page(other.get("/")).name == "in_use"
+        assert other.post("/language", data={"language": "en"}).status_code in (303, 409)
+    assert visitor.look("/").name == where
+
+
+def test_a_browser_that_is_gone_gives_way_and_its_patient_is_forgotten(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("consent")
+    visitor.tap()
+    gone = the_session(bench)
+    gone.heard -= LOST_S + 1
+    assert visitor.client.application is not None
+    Visitor(visitor.client.application.test_client(), visitor.clock).walk_to("about")
+    assert (gone.consent, gone.scan) == (None, None)
+    assert len(bench.kiosk.sessions._sessions) == 1
+    assert the_scan(bench).state == states.ABANDONED
+
+
+def test_a_page_that_is_only_shown_keeps_the_kiosk_but_not_the_session(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("about")
+    session = the_session(bench)
+    session.heard = session.touched = session.clock() - 5
+    touched = session.touched
+    assert visitor.client.get("/here").get_json() == {"state": "about"}
+    assert (session.heard > touched, session.touched) == (True, touched)
 
 
 @pytest.mark.parametrize("language", ["de", "es", "ar"])

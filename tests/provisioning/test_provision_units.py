@@ -108,6 +108,30 @@ def test_only_the_sync_agent_has_a_way_out():
         assert settings(path, "IPAddressAllow") in ([], ["localhost"])
 
 
+@pytest.mark.parametrize("path", SERVICES, ids=name)
+def test_keys_and_pictures_reach_neither_a_core_file_nor_a_swap(path):
+    assert settings(path, "LimitCORE") == ["0"]
+    assert settings(path, "MemorySwapMax") == ["0"]
+
+
+@pytest.mark.parametrize("path", [path for path in SERVICES if name(path) != "browser"], ids=name)
+def test_every_daemon_is_watched_and_started_again(path):
+    assert settings(path, "Type") == ["notify"]
+    assert settings(path, "NotifyAccess") == ["main"]
+    assert settings(path, "Restart") == ["always"]
+    assert re.fullmatch(r"\d+s", settings(path, "WatchdogSec")[0])
+
+
+def test_the_browser_finds_its_secret_in_a_file_and_not_on_a_command_line():
+    app, browser = UNITS / "dermakiosk-app.service", UNITS / "dermakiosk-browser.service"
+    words = shlex.split(settings(app, "ExecStart")[0])
+    folder = words[words.index("--screen") + 1]
+    assert shlex.split(settings(browser, "ExecStart")[0])[-1] == f"file://{folder}/start.html"
+    assert folder in settings(app, "ReadWritePaths")[0].split()
+    assert "dk-screen" in settings(browser, "SupplementaryGroups")[0].split()
+    assert "dermakiosk-app.service" in settings(browser, "After")[0].split()
+
+
 def test_the_light_daemon_is_watched_and_may_go_first():
     lightd = UNITS / "dermakiosk-lightd.service"
     assert settings(lightd, "Type") == ["notify"]
@@ -147,6 +171,10 @@ def test_users_and_folders_come_out_as_the_units_need_them(tmp_path):
         found = (state / folder).stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, users[user])
     assert (stat.S_IMODE(secret.stat().st_mode), secret.stat().st_uid) == (0o600, users["dk-app"])
+    screen = (tmp_path / "run/dermakiosk-screen").stat()
+    assert stat.S_IMODE(screen.st_mode) == 0o2750
+    assert (screen.st_uid, screen.st_gid) == (users["dk-app"], int(groups["dk-screen"][2]))
+    assert groups["dk-screen"][3] == "dk-browser"
     sockets = (tmp_path / "run/dermakiosk").stat()
     assert stat.S_IMODE(sockets.st_mode) == 0o1771
     assert sockets.st_gid == int(groups["dk-run"][2])
