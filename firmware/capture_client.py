@@ -41,8 +41,9 @@ GUIDANCE = (
 class CaptureFault(Exception):
     """The capture daemon could not do it. `code` names why, str() is a sentence.
 
-    Codes: unavailable, busy, camera_frozen, light_fault, no_consent, deadline, moved, shroud_open, too_dark,
-    not_calibrated; of the close-up camera close_up_lost, too_dark, too_blurred, no_close_up.
+    Codes: unavailable, busy, camera_frozen, light_fault, light_lost, no_consent, deadline, moved,
+    shroud_open, too_dark, not_calibrated; of the close-up camera close_up_lost, too_dark, too_blurred,
+    no_close_up.
     """
 
     exit_status = 1

@@ -28,6 +28,7 @@ from firmware.memory import publish
 from firmware.sequence import PHASES, Sequence, SequenceFailed
 from firmware.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
+from hardware.host.notify import Notifier
 from hardware.host.unasked import Unasked
 
 PROTOCOL = 1
@@ -42,6 +43,11 @@ _OPEN_S = 10.0
 _FIRST_OPEN_S = 60.0
 # Opening the camera anew helped nothing: the process asks to be restarted.
 _FREEZES = 2
+# Everything that has a turn has deadlines of its own; one that is longer hangs beyond them.
+_LONGEST_TURN_S = 60.0
+
+# What the client is told by the light daemon's code. "light_lost": nobody knows what is lit.
+_LIGHT_CODES = {"busy": "busy", "unavailable": "light_lost"}
 
 log = structlog.get_logger()
 
@@ -96,6 +102,8 @@ class CaptureDaemon:
         self._kept: tuple[str, ...] = ()
         self._calibration: Calibration | None = None
         self._turn = threading.Lock()
+        self._turn_since: float | None = None
+        self._notifier = Notifier()
         self._places = threading.BoundedSemaphore(_MAX_CLIENTS)
         self._unasked = Unasked(_MAX_UNASKED)
         self._stopping = threading.Event()
@@ -137,8 +145,12 @@ class CaptureDaemon:
         """Serve until stopped."""
         threading.Thread(target=self._keep_preview, name="preview light", daemon=True).start()
         log.info("ready", daemon="captured", simulated=self._board.simulated)
+        self._notifier.ready()
         try:
             while not self._stopping.is_set():
+                since = self._turn_since
+                if since is None or time.monotonic() - since < _LONGEST_TURN_S:
+                    self._notifier.alive()
                 channel = self._listener.accept(0.2)
                 if channel is None:
                     continue
@@ -149,9 +161,11 @@ class CaptureDaemon:
                 threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
         finally:
             # Hanging up is what puts the lights off, whatever any thread is doing.
+            self._notifier.stopping()
             self._lights.close()
             self._listener.close()
             self._close_camera(lambda: None)
+            self._notifier.close()
         log.info("stopped", daemon="captured")
 
     def stop(self) -> None:
@@ -386,12 +400,12 @@ class CaptureDaemon:
         """Camera and lights for this thread; their faults come out as what the client is told."""
         if not self._turn.acquire(timeout=2.0):
             raise _Refused("busy", "The camera is in use just now.")
-        self._state = state
+        self._state, self._turn_since = state, time.monotonic()
         try:
             yield
         except LightsFault as fault:
             self._previewed = None
-            raise _Refused("busy" if fault.code == "busy" else "light_fault", str(fault)) from fault
+            raise _Refused(_LIGHT_CODES.get(fault.code, "light_fault"), str(fault)) from fault
         except (CameraFrozen, OSError) as error:
             self._drop_camera()
             self._freezes += 1
@@ -400,6 +414,7 @@ class CaptureDaemon:
             raise _Refused("camera_frozen", f"The camera gave no picture. {error}") from error
         finally:
             self._state = "preview" if self._previewed else "idle"
+            self._turn_since = None
             self._turn.release()
 
     def _drop_camera(self) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import structlog
 
+from .watchdog import Watchdog
+
 log = structlog.get_logger()
 
 START_SECONDS = 60.0
@@ -41,6 +43,7 @@ class Part:
     name: str
     argv: Sequence[str]
     ready: Callable[[bytes], bool]
+    watchdog_s: float = 20.0  # one that has said that it lives is killed when it falls silent for so long
 
 
 def logged_ready(log_text: bytes) -> bool:
@@ -107,6 +110,7 @@ class Supervisor:
         for old in log_folder.glob("*.log"):
             old.unlink()
         self._log_folder = log_folder
+        self._watchdog = Watchdog()
         self._seen: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._parts: dict[str, Part] = {}
@@ -137,6 +141,7 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=os.environ | self._watchdog.environment(part.name, part.watchdog_s),
             )
         self._running[part.name], self._parts[part.name] = process, part
         log.debug("launched", part=part.name, pid=process.pid)
@@ -179,6 +184,10 @@ class Supervisor:
         self._look(lambda status: True)
 
     def _look(self, starts_again: Callable[[int], bool]) -> None:
+        for name in self._watchdog.silent():
+            if name in self._running:
+                log.warning("silent, so it is killed", part=name)
+                _kill_group(self._running[name])
         for name, process in list(self._running.items()):
             status = process.poll()
             if status is None:
@@ -230,6 +239,7 @@ class Supervisor:
             process.wait(STOP_SECONDS)
         self._running.clear()
         self._due.clear()
+        self._watchdog.close()
 
     def _epitaph(self, name: str, status: int) -> str:
         lines = self._log_text(name).decode(errors="replace").strip().splitlines()

@@ -22,6 +22,7 @@ async function show() {
     location.assign("/");
     return false;
   }
+  if (answer.status === 503 && (await answer.json()).reason === "deadline") failures = FAILURES; // it hangs
   if (!answer.ok) throw new Error(answer.status);
   const picture = await createImageBitmap(await answer.blob());
   canvas.width = picture.width;

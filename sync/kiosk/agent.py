@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from hardware.host.notify import Notifier
 from sync.wire import topics
 from sync.wire.receipt import Receipt, ReceiptError
 from sync.wire.statement import StatementError
@@ -88,7 +89,10 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Carry until `stop` is set (`wake` then makes it noticed at once)."""
+        notifier = Notifier()
+        notifier.ready()
         while not stop.is_set():
+            notifier.alive()
             try:
                 self._tick(time.monotonic())
                 self._wait()
@@ -99,7 +103,9 @@ class Agent:
             except Exception as error:
                 log.error("not_foreseen", exc_info=error)
                 self._give_up("something that was not foreseen; the log says where")
+        notifier.stopping()
         self._say_goodbye()
+        notifier.close()
 
     def status(self) -> dict[str, Any]:
         """What `dermakiosk sync status` shows; counts only. From any thread."""
