@@ -6,14 +6,13 @@ import hashlib
 import hmac
 import html
 import secrets
+import stat
 from pathlib import Path
 
 from flask import Flask, Response, redirect, request
 
-from hardware.host.durable import make_folder, write_whole
+from hardware.host.durable import PRIVATE, make_folder, write_whole
 
-# The folder may belong to a group that the browser's user is in; see the unit files.
-READABLE = 0o640
 OPEN = ("/healthz", "/static/")
 _ENTER = "/enter/"
 _START = """<!doctype html>
@@ -33,11 +32,13 @@ class Door:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         make_folder(folder)
+        # On an installed kiosk the folder gives its files to the group that the browser's user is in.
+        self._mode = 0o640 if folder.stat().st_mode & stat.S_ISGID else PRIVATE
         key = folder / "key"
         known = key.read_text().strip() if key.exists() else ""
         if len(known) < 32:
             known = secrets.token_urlsafe(32)
-            write_whole(key, known + "\n", READABLE)
+            write_whole(key, known + "\n", self._mode)
         self._secret = known
         # By a name of its own: another kiosk of this machine (cookies know no ports) keeps its cookie.
         self._cookie = f"dk_door_{hashlib.sha256(known.encode()).hexdigest()[:8]}"
@@ -49,7 +50,7 @@ class Door:
     def write_start(self, port: int) -> Path:
         """Write the page that the kiosk's browser opens first; it leads to the pages on `port`."""
         start = self.folder / "start.html"
-        write_whole(start, _START.format(address=html.escape(self.address(port))), READABLE)
+        write_whole(start, _START.format(address=html.escape(self.address(port))), self._mode)
         return start
 
     def guard(self, app: Flask) -> None:

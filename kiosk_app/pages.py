@@ -429,7 +429,8 @@ def register_errors(app: Flask) -> None:
 
     @app.errorhandler(InUse)
     def in_use(_error: InUse) -> tuple[str, int]:
-        return render("in_use", 409)
+        # Whoever looks is told; only whoever wants to begin is refused.
+        return render("in_use", 200 if request.method == "GET" else 409)
 
     @app.errorhandler(NoSession)
     @app.errorhandler(CSRFError)

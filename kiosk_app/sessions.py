@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from kiosk_app.journey import Session, State
 
-# Its page asks every two seconds (kiosk.js): a session that is not heard of for so long has lost its browser.
-LOST_S = 7.0
+# Its page asks every second and a half (kiosk.js); not heard of for so long, a session has lost its browser.
+LOST_S = 4.5
 
 
 class InUse(Exception):

@@ -15,7 +15,7 @@ window.addEventListener("pageshow", (event) => event.persisted && location.reloa
 if (body.dataset.left !== undefined) {
   watch(Number(body.dataset.left), Number(body.dataset.warning));
   // The kiosk belongs to whom it hears of: another browser may begin only when this one is gone.
-  setInterval(() => fetch("/here", { signal: AbortSignal.timeout(5000) }).catch(() => {}), 2000);
+  setInterval(() => fetch("/here", { signal: AbortSignal.timeout(5000) }).catch(() => {}), 1500);
 }
 
 function watch(seconds, warning) {

@@ -70,7 +70,7 @@ def test_serve_says_where_it_is_and_ends_at_sigterm(state: Path) -> None:
             assert b"SIMULATED" in answer.read()
         secret = (state / "run" / "screen" / "key").read_text().strip()
         assert secret in address
-        assert (state / "run" / "screen" / "key").stat().st_mode & 0o777 == 0o640
+        assert (state / "run" / "screen" / "key").stat().st_mode & 0o777 == 0o600
         assert secret not in Path(f"/proc/{process.pid}/cmdline").read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0

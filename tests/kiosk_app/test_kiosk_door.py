@@ -72,7 +72,13 @@ def test_the_secret_lasts_as_long_as_its_folder_and_no_short_one_is_believed(tmp
         (tmp_path / "key").write_text(short)
         assert Door(tmp_path).address(1) != first
         assert len((tmp_path / "key").read_text().strip()) >= 40
-    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_in_a_folder_of_a_group_the_browser_of_that_group_may_read_the_secret(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2750)
+    start = Door(tmp_path).write_start(1)
+    assert {path.stat().st_mode & 0o777 for path in (start, tmp_path / "key")} == {0o640}
 
 
 def test_a_failure_behind_the_door_logs_no_secret(

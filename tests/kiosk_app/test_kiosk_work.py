@@ -164,7 +164,9 @@ def asked(bench: Bench, scan: UUID) -> tuple[Progress, threading.Thread]:
     return progress, thread
 
 
-@pytest.mark.parametrize("code", ["unavailable", "camera_frozen", "light_fault", "deadline", "busy"])
+@pytest.mark.parametrize(
+    "code", ["unavailable", "camera_frozen", "light_fault", "light_lost", "deadline", "busy"]
+)
 def test_a_camera_lost_after_the_lit_pictures_costs_the_uv_picture_only(bench: Bench, code: str) -> None:
     scan = consented(bench)
     progress, thread = asked(bench, scan)
