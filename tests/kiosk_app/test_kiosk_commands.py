@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import cv2
@@ -128,8 +129,8 @@ def test_the_child_that_measures_is_told_whose_networks_it_may_run(
 
 def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path) -> None:
     with serving(state) as (_process, address):
-        port = address.rstrip("/").rpartition(":")[2]
-        done = run("serve", "--board", BOARD, "--state", state, "--port", port)
+        port = urlsplit(address).port
+        done = run("serve", "--board", BOARD, "--state", state, "--port", str(port))
     assert done.returncode == 1
     assert "--port" in done.stderr
 
