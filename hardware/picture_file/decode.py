@@ -27,13 +27,19 @@ def decode(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
     deep = header.bits > 8
     by_opencv = deep or (header.container == "jpeg" and header.channels != _CMYK)
     try:
-        return _by_opencv(header) if by_opencv else _by_pillow(header)
+        numbers, alpha = _by_opencv(header) if by_opencv else _by_pillow(header)
     except MemoryError as error:
         raise Unreadable(NO_MEMORY, "too_big") from error
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise Unreadable(NO_MEMORY, "too_big") from error
         raise Unreadable from error
+    if header.channels == 3 and numbers.shape[2] == 1:
+        # Pillow makes one number of a palette of greys.
+        numbers = np.repeat(numbers, 3, axis=2)
+    if numbers.shape[2] != header.channels:
+        raise Unreadable(UNKNOWN_KIND.format(kind="picture"))
+    return numbers, alpha
 
 
 def _by_opencv(header: Header) -> tuple[np.ndarray, np.ndarray | None]:

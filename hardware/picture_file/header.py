@@ -327,6 +327,8 @@ def _webp(data: bytes) -> Header:
 
 def _bmp(data: bytes) -> Header:
     (length,) = struct.unpack_from("<I", data, 14)
+    if len(data) < 14 + length:
+        raise Unreadable(CUT_SHORT)
     width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
     return Header("bmp", abs(width), abs(height), data, lambda: _bmp_colour(data[14:], length))
 

@@ -46,9 +46,8 @@ def read_profile(data: bytes) -> Encoding:
     try:
         encoding = _encoding(data)
         with np.errstate(all="ignore"):
-            ends = encoding.linear(
-                np.concatenate([np.zeros((1, encoding.channels)), np.eye(encoding.channels)])
-            )
+            greys = np.repeat(np.linspace(0, 1, 256)[:, None], encoding.channels, axis=1)
+            ends = encoding.linear(np.concatenate([greys, np.eye(encoding.channels)]))
     except (struct.error, IndexError, KeyError, ValueError, np.linalg.LinAlgError) as error:
         if isinstance(error, Unreadable):
             raise
@@ -129,7 +128,8 @@ def _formula(kind: int, g: float, *given: float) -> Curve:
         3: lambda: (given[2], given[3], 0.0, 0.0),
         4: lambda: given[2:6],
     }[kind]()
-    return lambda x: np.where(x >= d, np.maximum(a * x + b, 0) ** g + e, c * x + f)
+    # Only above `d`: far below it the power may be too large for a number.
+    return lambda x: np.where(x >= d, np.maximum(a * np.maximum(x, d) + b, 0) ** g + e, c * x + f)
 
 
 def _grey(curve: Curve, connection: bytes) -> Encoding:

@@ -120,7 +120,10 @@ def of_tiff(page: Directory, bits: int) -> Encoding | None:
 
 
 def of_bmp(header: bytes) -> Encoding | None:
-    """What the endpoints and gammas of a BMP's header (version 4 and later) say; None where they are 0."""
+    """What the endpoints and gammas of a BMP's header (version 4 and later) say; None where they are 0.
+
+    The endpoints are XYZ, whose sum is the white, or, as others write them, chromaticities of D65.
+    """
     numbers = struct.unpack_from("<12i", header, 60)
     ends = np.reshape(numbers[:9], (3, 3)) / 2**30
     if not any(numbers[:9]):
@@ -129,8 +132,11 @@ def of_bmp(header: bytes) -> Encoding | None:
     try:
         sums = ends.sum(axis=1)
         white = ends.sum(axis=0)
-        pairs = [(float(end[0] / s), float(end[1] / s)) for end, s in zip(ends, sums, strict=True)]
-        middle = (float(white[0] / white.sum()), float(white[1] / white.sum()))
+        with np.errstate(all="raise"):
+            pairs = [(float(end[0] / s), float(end[1] / s)) for end, s in zip(ends, sums, strict=True)]
+            middle = (float(white[0] / white.sum()), float(white[1] / white.sum()))
+        if np.allclose(sums, 1, atol=0.01):
+            middle = D65
         return of_primaries(pairs, middle, curves)
-    except (ValueError, ZeroDivisionError, FloatingPointError, np.linalg.LinAlgError) as error:
+    except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
         raise broken_profile("its header is damaged") from error

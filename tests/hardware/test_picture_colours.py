@@ -15,7 +15,7 @@ from skimage import data
 from hardware.picture_file import PictureError, read_picture_file
 from hardware.picture_file.profile import read_profile
 from tests.support import icc
-from tests.support.picture_files import exif, iccp, pillow, png, save, tiff, turned
+from tests.support.picture_files import bmp, exif, iccp, pillow, png, save, tiff, turned
 
 SPACES = [name for name in icc.SPACES if name != "linear sRGB"]
 
@@ -237,6 +237,24 @@ def test_tiff_says_its_curve_and_its_primaries_in_tags(tmp_path: Path, face: np.
     ]
     path = save(tmp_path / "a.tif", tiff(_in("Adobe RGB", face, 16), extratags=tags))
     assert _difference(path, face) <= 1
+
+
+def test_bmp_says_its_colours_in_its_header(tmp_path: Path, face: np.ndarray) -> None:
+    profile = icc.matrix_profile("Display P3")
+    assert _difference(save(tmp_path / "a.bmp", bmp(_in("Display P3", face), profile)), face) <= 4
+    places, white, _ = icc.SPACES["Adobe RGB"]
+    chromaticities = np.array([(x, y, 1 - x - y) for x, y in places])
+    x, y = white
+    parts = np.linalg.solve(chromaticities.T, np.array([x / y, 1, (1 - x - y) / y]))
+    coded = _in("Adobe RGB", face)
+    for ends in (chromaticities * parts[:, None], chromaticities):
+        made = bmp(coded, ends=tuple(ends.ravel()), exponent=563 / 256)
+        assert _difference(save(tmp_path / "b.bmp", made), face) <= 3
+    grey = face[:, :, 1]
+    twin = np.repeat(grey[:, :, None], 3, axis=2)
+    assert _difference(save(tmp_path / "c.bmp", bmp(grey, icc.matrix_profile("sRGB"))), twin) == 0
+    shown = np.round(icc.srgb_linear(grey / 255) ** (256 / 563) * 255).astype(np.uint8)
+    assert _difference(save(tmp_path / "d.bmp", bmp(shown, icc.matrix_profile("Adobe RGB"))), twin) <= 3
 
 
 def test_lab_is_read_as_lab(tmp_path: Path, face: np.ndarray) -> None:

@@ -78,6 +78,26 @@ def tiff(
     return out.getvalue()
 
 
+def bmp(
+    pixels: np.ndarray, profile: bytes = b"", ends: tuple[float, ...] = (0.0,) * 9, exponent: float = 0.0
+) -> bytes:
+    """H×W(×3) uint8 with a header of version 5: a profile, or `ends` (X, Y, Z of red, green, blue)."""
+    grey = pixels.ndim == 2
+    rows = np.ascontiguousarray(pixels[::-1] if grey else pixels[::-1, :, ::-1])
+    width = rows[0].nbytes
+    body = np.pad(rows.reshape(len(rows), width), ((0, 0), (0, -width % 4))).tobytes()
+    palette = b"".join(bytes((n, n, n, 0)) for n in range(256)) if grey else b""
+    start = 124 + len(palette)
+    info = struct.pack(
+        "<IiiHHIIii2I", 124, pixels.shape[1], len(rows), 1, 8 if grey else 24, 0, len(body), 0, 0, 0, 0
+    )
+    info += bytes(16) + (b"DEBM" if profile else bytes(4))
+    info += struct.pack("<9i3i", *(round(v * 2**30) for v in ends), *[round(exponent * 65536)] * 3)
+    info += struct.pack("<4I", 4, start + len(body), len(profile), 0)
+    whole = info + palette + body + profile
+    return b"BM" + struct.pack("<I4xI", 14 + len(whole), 14 + start) + whole
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """The pixels that are stored where a picture of this orientation shows `pixels`."""
     across, down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
