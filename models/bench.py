@@ -70,7 +70,7 @@ def _row(name: str, engine: str, threads: int, runs: int, onnx: Path | None) -> 
         run: Run = network.run
         xnnpack = "yes" if network.delegated else "no"
     else:
-        run = _onnx(onnx, threads)
+        run = onnx_run(onnx, threads)
     run(batch)
     grown = _resident() - before
     median, slow = np.percentile([_milliseconds(run, batch) for _ in range(runs)], [50, 95])
@@ -100,16 +100,22 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _onnx(file: Path, threads: int) -> Run:
+def onnx_run(file: Path, threads: int, floats: bool = False) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """What onnxruntime answers with an ONNX file; with `floats` in these, rounded where the file rounds.
+
+    Raises ModelsError if onnxruntime is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise ModelsError("onnxruntime is not installed here: install it, or leave --onnx out.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    if floats:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})
+    return lambda batch: list(session.run(None, {name: batch}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from models.cli import models
 from models.known_answers import distance, known_picture, require_known_answers
 from models.manifest import ModelsError, load_manifest, verified_bytes
 from models.runtime import DEFAULT_ENGINE, Graph, Network, engine_here, installed_engines
+from models.training import processors
 from models.training.rewire import packed, unpacked
+from tests.support.onnx_twin import onnx_twin
 
 NETWORKS = list(load_manifest().networks)
 
@@ -140,3 +142,30 @@ def test_verify_exits_with_1_and_names_the_network_and_engine_that_answer_otherw
     assert "computes the network 'iris' wrongly on this processor" in failed["reason"]
     assert isinstance(exception, ModelsError) and exception.exit_status == 1
     assert failed["name"] in str(exception)
+
+
+def test_the_page_of_processors_keeps_the_rows_that_were_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "processors.md"
+    page.write_text(processors.PAGE.read_text())
+    before = processors.known_rows(page.read_text())
+    assert all(len(cells) == len(NETWORKS) for cells in before.values())
+    monkeypatch.setattr(processors, "PAGE", page)
+    monkeypatch.setattr(processors, "_cells", lambda *_: ["1.25"] * len(NETWORKS))
+    line = ["--engine", "onnxruntime", "--onnx", str(tmp_path), "--under", "another=python"]
+    assert CliRunner().invoke(processors.main, line, catch_exceptions=False).exit_code == 0
+    new = {("another", "onnxruntime"), (processor.instruction_set(), "onnxruntime")}
+    after = processors.known_rows(page.read_text())
+    assert {key for key in after if after[key] == ["1.25"] * len(NETWORKS)} == new
+    assert {key: cells for key, cells in after.items() if key not in new} == {
+        key: cells for key, cells in before.items() if key not in new
+    }
+
+
+@pytest.mark.parametrize("name", ["lesion-class", "iris"])
+def test_onnxruntime_in_floats_answers_the_known_picture_as_the_reference_kernels_do(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{name}.onnx").write_bytes(onnx_twin(verified_bytes(name)))
+    assert distance(name, processors.network_run(name, "onnxruntime in floats", tmp_path)) <= 1
