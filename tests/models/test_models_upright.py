@@ -37,6 +37,31 @@ def test_the_turns_that_put_a_face_upright_are_known(
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_face_that_is_hard_to_see_is_not_called_absent(portrait: np.ndarray, turns: int) -> None:
+    hard = portrait.copy()
+    hard[60:100, 180:270] = 60  # the brows
+    hard = cv2.GaussianBlur(cv2.resize(hard, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA), (0, 0), 0.6)
+    seen = _turned(hard, turns)
+    with pytest.raises(Refused, match="Turn the picture upright"):
+        find_upright_face(seen)
+    assert quarter_turns(hard, find_faces(hard)) == 0
+
+
+def test_of_two_turns_that_score_alike_the_one_in_which_landmarks_fit_is_upright(
+    portrait: np.ndarray,
+) -> None:
+    hard = portrait.copy()
+    hard[60:100, 180:270] = 60
+    leaning = cv2.getRotationMatrix2D((224, 120), 20, 1)
+    hard = cv2.warpAffine(hard, leaning, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    hard = cv2.resize(hard, None, fx=0.15, fy=0.15, interpolation=cv2.INTER_AREA)
+    seen = _turned(cv2.GaussianBlur(hard, (0, 0), 0.9), 1)
+    assert find_faces(seen)
+    with pytest.raises(Refused, match="Turn the picture upright"):
+        find_upright_face(seen)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_turned_face_is_refused_with_what_to_do(tmp_path: Path, portrait: np.ndarray, turns: int) -> None:
     path = save(tmp_path / "face.png", png(_turned(portrait, turns)))
     row = describe_picture(path, tmp_path, None, DEFAULT_ENGINE)
