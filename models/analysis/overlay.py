@@ -63,9 +63,13 @@ def draw_overlays(
             if (zone, measure) in values
         }
 
-    colour, line = label("ita", words.areas_label), words.areas_line
-    if not sheet.true_colour:
-        colour, line = dict.fromkeys(colour, ""), words.areas_uncalibrated
+    # Where colour has no number the area was still measured.
+    measured = {zone for zone, _ in values}
+    colour = dict.fromkeys((zone for zone in words.zones if zone in measured), "")
+    line = words.areas_uncalibrated
+    numbers = label("ita", words.areas_label)
+    if sheet.true_colour and numbers:
+        colour, line = colour | numbers, words.areas_line
     counts = label("spot_count", words.spots_label)
     redness = label("redness", words.redness_label)
     blemishes = label("acne_count", words.acne_label)

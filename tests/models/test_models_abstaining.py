@@ -164,3 +164,15 @@ def test_a_picture_of_the_zones_says_that_its_colours_are_not_calibrated(
     assert "Nose" in written
     assert sheet.words.areas_uncalibrated in written
     assert not any("51" in text for text in written)
+
+
+def test_areas_without_a_plausible_colour_are_still_shown(
+    large_portrait: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(Pen, "write", lambda self, x, y, text, *style: written.append(text))
+    sheet = Sheet(large_portrait, find_face(large_portrait), 0.2, True, ("White light.", "today"))
+    spots = Finding(measure="spot_count", zone="nose", value=1, unit="1", low=0, high=3, model="m")
+    draw_overlays(sheet, [spots], (), None)
+    assert written.count("Nose") == 2 and "Chin" not in written
+    assert sheet.words.areas_uncalibrated in written and sheet.words.areas_line not in written
