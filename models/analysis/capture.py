@@ -106,9 +106,8 @@ def analyse_capture(
         if measured is not shown:
             light = reflected(view.cut(measured.pixels), measured.colour, measured.light)
         spots = None
-        if measured.light != "parallel" and not HIDE_SPOTS & set(
-            flags
-        ):  # there, shine makes spots or hides them
+        # Parallel-polarised shine makes spots, or hides them.
+        if measured.light != "parallel" and not HIDE_SPOTS & set(flags):
             spots = find_spots(light, inner, mm_per_px)
         red = red_places(light, inner, mm_per_px) if shows_redness(light, inner) else None
         reference = load_manifest().entry("face-landmarks").reference
