@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from .durable import sync_folder
 from .errors import ClinicError
 
 LONGEST_LINE = 64 * 1024
@@ -58,8 +59,11 @@ class Tombstones:
                 begin = max(0, size - LONGEST_LINE)
                 whole = begin + os.pread(file, size - begin, begin).rfind(b"\n") + 1
                 os.ftruncate(file, whole)
-                os.pwrite(file, line, whole)
+                written = 0
+                while written < len(line):  # a disk that fills up takes a part, and says so only of the rest
+                    written += os.pwrite(file, line[written:], whole + written)
                 os.fsync(file)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise TombstonesUnusable(
                 f"{self.path} cannot be written ({error.strerror}), and no scan is erased before it is named"
@@ -95,16 +99,9 @@ class Tombstones:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """The file, made if it is not there, for one writer at a time."""
-        made = not self.path.exists()
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if made:
-                folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(folder)  # a new file's name is on the disk only with its folder
-                finally:
-                    os.close(folder)
             yield file
         finally:
             os.close(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -535,6 +536,21 @@ def test_a_line_that_the_power_cut_in_two_is_written_over(tmp_path: Path) -> Non
         file.add(stones[2])
         assert file.read()[-1] == stones[2]
     assert file.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_disk_that_takes_only_a_part_of_a_line_has_not_taken_it(tmp_path: Path) -> None:
+    file, stones = Tombstones(tmp_path / "withdrawn.lines"), [a_stone() for _ in range(2)]
+    file.add(stones[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(TombstonesUnusable, match="cannot be written"):
+            file.add(stones[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read() == stones[:1]
+    file.add(stones[1])
+    assert file.read() == stones
 
 
 def damaged(lines: bytes) -> Iterable[bytes]:
