@@ -128,7 +128,13 @@ class Database:
                 connection.exec_driver_sql(f"VACUUM {', '.join(_ERASED_FROM)}")
             return True
         with contextlib.closing(self.engine.raw_connection()) as raw:
-            ((busy, _, _),) = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            cursor = raw.cursor()
+            # A checkpoint that waits for a reader lets nobody write meanwhile.
+            cursor.execute("PRAGMA busy_timeout = 0")
+            try:
+                ((busy, _, _),) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
             return not busy
 
     def close(self) -> None:

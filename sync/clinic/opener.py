@@ -63,7 +63,8 @@ class Opener:
         self._database = database
         self._keys = tuple(keys)
         self._export = export
-        self._to_scrub = False
+        # A process may have ended between an erasure and this: nobody remembers it.
+        self._to_scrub = True
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
 

@@ -319,10 +319,10 @@ def test_no_byte_of_the_files_holds_the_reference_or_the_numbers_of_a_withdrawn_
     assert count(sqlite, Scan) == 80
 
 
-def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log(
+def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_waits_for_it(
     sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0)
+    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 1000)  # a wait for it would end the test
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     scan = uuid4()
     arrive(sqlite, kiosk, a_result(kiosk, scan))
@@ -337,6 +337,28 @@ def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log(
     opener._scrub()
     assert REFERENCE.encode() not in files_of(tmp_path / "clinic")
     hasty.close()
+
+
+def test_what_a_process_that_was_killed_had_not_emptied_the_next_one_empties(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    scan = uuid4()
+    arrive(sqlite, kiosk, a_result(kiosk, scan))
+    open_all(sqlite, opening_key)
+    arrive(sqlite, kiosk, withdraw(scan))
+
+    def killed(_: Database) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "scrub", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Opener(sqlite, [opening_key]).open_next()
+    assert REFERENCE.encode() in files_of(tmp_path / "clinic")
+    arrive(sqlite, kiosk, a_result(kiosk, uuid4(), patient_reference=OTHER))
+    open_all(sqlite, opening_key)
+    assert REFERENCE.encode() not in files_of(tmp_path / "clinic")
 
 
 def test_postgresql_keeps_no_dead_row_of_a_withdrawn_scan(
