@@ -66,11 +66,11 @@ def replace_secret(path: Path, data: bytes) -> None:
 def finish_wipe(path: Path) -> None:
     """Complete what a `replace_secret` of `path` that was ended half-way left undone. Raises OSError."""
     new, old = _beside(path)
-    left = False
-    for rest in (new, old):
-        if not rest.exists():
-            continue
-        left = True
+    left = [rest for rest in (new, old) if rest.exists()]
+    if left:
+        # Else a power cut could bring back the name of what is wiped below.
+        sync_folder(path.parent)
+    for rest in left:
         if not (path.exists() and rest.samefile(path)):  # else it was linked, and not yet replaced
             with rest.open("r+b") as file:
                 file.write(bytes(os.fstat(file.fileno()).st_size))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hardware.host import durable
 from hardware.host.durable import finish_wipe, replace_secret, write_whole
 
 OLD, NEW = b"old secret " * 40, b"new secret " * 30
@@ -69,6 +70,25 @@ def test_a_replaced_secret_is_wiped_at_the_next_start_wherever_the_process_was_k
             break
         step += 1
     assert wiped_late >= 1  # between rename and wipe a kill leaves the old secret
+
+
+def test_nothing_is_wiped_before_the_new_ones_name_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut that takes the name back leaves zeros under it, and neither secret."""
+    path, old = tmp_path / "key", tmp_path / ".key.old"
+    path.write_bytes(NEW)
+    old.write_bytes(OLD)  # as after a process that was killed when it had just put the new one there
+    there: list[bytes] = []
+    sync_folder = durable.sync_folder
+
+    def watched(folder: Path) -> None:
+        there.append(old.read_bytes() if old.exists() else b"")
+        sync_folder(folder)
+
+    monkeypatch.setattr(durable, "sync_folder", watched)
+    finish_wipe(path)
+    assert there == [OLD, b""]
 
 
 def test_a_folder_that_takes_nothing_leaves_the_file_as_it_was(
