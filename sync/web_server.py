@@ -23,8 +23,8 @@ MAX_HEADERS, MAX_BODY = 32 * 1024, 128 * 1024
 class _Channel(HTTPChannel):
     """One connection, which knows since when it keeps us waiting."""
 
-    asking_since: float | None = None  # a request has begun to come, and is not whole
-    serving_since: float | None = None
+    asking_since: float | None = None  # a request has begun to come, and is not whole; on waitress's clock
+    serving_since: float | None = None  # on the monotonic clock: the watchdog hears of it
 
     def received(self, data: bytes) -> bool:
         if self.asking_since is None:
@@ -35,7 +35,7 @@ class _Channel(HTTPChannel):
         return taken
 
     def service(self) -> None:
-        self.serving_since = time.time()
+        self.serving_since = time.monotonic()
         try:
             super().service()
         finally:
@@ -97,7 +97,7 @@ class WebServer(TcpWSGIServer):  # type: ignore[misc]
 
     def longest_service(self) -> float:
         """For how many seconds the request that has been worked on longest has been worked on."""
-        now = time.time()
+        now = time.monotonic()
         since = [channel.serving_since for channel in list(self.active_channels.values())]
         return max((now - one for one in since if one is not None), default=0.0)
 
