@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 
 from sync.clinic import intake
 from sync.clinic.database import Database, now
@@ -311,6 +311,24 @@ def test_before_any_opener_has_said_what_it_holds_nothing_is_receipted(
     assert (receipts(database), count(database, Envelope)) == ([], 0)
     Opener(database, [kiosk.opening]).begin()
     assert take(database, kiosk.id, data) == "stored"
+
+
+def test_heartbeats_and_envelopes_of_one_kiosk_do_not_wait_for_each_other_in_two_workers(
+    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    """Batches hold both, of many kiosks: if they waited, two workers would soon wait for one another."""
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    with database.writing() as one, database.writing() as another:
+        another.execute(text("SET LOCAL lock_timeout = '5s'"))
+        assert take_envelope(one, kiosk.id, "result", kiosk.seal(), WORKER) == "stored"
+        take_heartbeat(another, kiosk.id, heartbeat(kiosk).sign(kiosk.status))
+        another.flush()
+    with database.reading() as session:
+        known = session.get(Kiosk, kiosk.id)
+        assert known is not None and known.heartbeat is not None
+    database.close()
 
 
 def test_a_heartbeat_that_the_kiosk_did_not_sign_is_dropped(database: Database, kiosk: SealingKiosk) -> None:
