@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Select, delete, exists, func, select, update
+from sqlalchemy import Select, delete, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from sync.wire.messages import Withdraw
@@ -131,18 +131,20 @@ def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
 
 
 def _of_which_something_is_left() -> Select[Withdrawal]:
+    # Three questions that each an index answers: this is asked at every start of every command.
     record = exists().where(Scan.id == Withdrawal.scan, Scan.kiosk == Withdrawal.kiosk)
-    named = exists().where(
-        WithdrawnMessage.message_id == Envelope.message_id,
-        WithdrawnMessage.kiosk == Envelope.kiosk,
-        WithdrawnMessage.scan == Withdrawal.scan,
-    )
     content = exists().where(
-        Envelope.kiosk == Withdrawal.kiosk,
-        (Envelope.scan == Withdrawal.scan) | (Envelope.scan.is_(None) & named),
-        *_HAS_CONTENT,
+        Envelope.scan == Withdrawal.scan, Envelope.kiosk == Withdrawal.kiosk, *_HAS_CONTENT
     )
-    return select(Withdrawal).where(record | content)
+    named = (
+        select(WithdrawnMessage.kiosk, WithdrawnMessage.scan)
+        .join(
+            Envelope,
+            (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id),
+        )
+        .where(Envelope.scan.is_(None), *_HAS_CONTENT)
+    )
+    return select(Withdrawal).where(record | content | tuple_(Withdrawal.kiosk, Withdrawal.scan).in_(named))
 
 
 def _bury(session: Session, stone: Tombstone) -> None:

@@ -14,14 +14,24 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
 from sync.clinic import withdrawals
 from sync.clinic.database import Database
 from sync.clinic.intake import take_envelope
 from sync.clinic.opener import Opener
 from sync.clinic.records import scan_page, scan_record, withdrawn
-from sync.clinic.tables import AuditEvent, Base, Envelope, FindingRow, Poison, ReminderRow, Scan, Withdrawal
+from sync.clinic.tables import (
+    AuditEvent,
+    Base,
+    Envelope,
+    FindingRow,
+    Poison,
+    ReminderRow,
+    Scan,
+    Withdrawal,
+    WithdrawnMessage,
+)
 from sync.clinic.tombstones import Tombstone, Tombstones, TombstonesUnusable
 from sync.wire import topics
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
@@ -539,6 +549,57 @@ def test_the_file_and_the_database_tell_each_other_what_they_know(
     with database.reading() as session:
         events = session.scalars(select(AuditEvent.event).where(AuditEvent.subject == str(scan))).all()
     assert events == ["scan-withdrawn"]
+
+
+def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
+    """Hundreds of steps that SQLite takes to look for what is left of so many scans, among ten times more."""
+    database = Database.at(folder)
+    database.migrate()
+    registered(database, kiosk, folder)
+    scans, messages = [uuid4() for _ in range(10 * withdrawn)], [uuid4() for _ in range(10 * withdrawn)]
+    known: dict[str, Any] = {"kiosk": kiosk.id}
+    sealed = known | {"epoch": 1, "type": "result", "schema_version": 1, "recipient": b"", "sha256": b""}
+    sealed |= {"created_at": MOMENT, "received_at": MOMENT, "data": b""}
+    with database.writing() as session:
+        rows = [
+            sealed | {"message_id": message, "sequence": number, "scan": scan, "state": "opened"}
+            for number, (message, scan) in enumerate(zip(messages, scans, strict=True), 1)
+        ]
+        for row in rows[:withdrawn]:
+            row["state"] = "erased"
+        session.execute(insert(Envelope), rows)
+        gone = list(zip(messages, scans, strict=True))[:withdrawn]
+        buried = [
+            known | {"scan": scan, "message_id": uuid4(), "at": MOMENT, "reason": "patient"}
+            for _, scan in gone
+        ]
+        session.execute(insert(Withdrawal), buried)
+        session.execute(
+            insert(WithdrawnMessage), [known | {"message_id": one, "scan": scan} for one, scan in gone]
+        )
+    withdrawals.reapply(database)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with database.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(step, 100)
+    withdrawals.reapply(database)
+    database.close()
+    return steps
+
+
+def test_a_start_takes_no_longer_for_each_withdrawal_when_there_are_many(
+    opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk = SealingKiosk(opening_key)
+    few, many = (steps_of_a_start(tmp_path / str(number), kiosk, number) for number in (50, 200))
+    assert few < many < 6 * few
 
 
 def a_stone() -> Tombstone:
