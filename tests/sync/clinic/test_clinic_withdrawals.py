@@ -73,6 +73,12 @@ def a_result(kiosk: SealingKiosk, scan: UUID, **changes: Any) -> Any:
     return kiosk.result(scan, **({"patient_reference": REFERENCE} | changes))
 
 
+def a_reminder(about: UUID | None) -> ReminderDue:
+    return ReminderDue(
+        reminder=uuid4(), patient_reference=REFERENCE, rule="yearly", due_on=MOMENT.date(), scan=about
+    )
+
+
 def envelope(database: Database, message_id: UUID) -> Envelope:
     with database.reading() as session:
         return session.scalars(select(Envelope).where(Envelope.message_id == message_id)).one()
@@ -265,19 +271,14 @@ def test_a_scan_that_was_erased_cannot_be_taken_over(
 def test_a_reminder_about_a_withdrawn_scan_goes_with_it(database: Database, kiosk: SealingKiosk) -> None:
     scan = uuid4()
 
-    def due(about: UUID | None) -> ReminderDue:
-        return ReminderDue(
-            reminder=uuid4(), patient_reference=REFERENCE, rule="yearly", due_on=MOMENT.date(), scan=about
-        )
-
     arrive(database, kiosk, a_result(kiosk, scan))
-    early = arrive(database, kiosk, due(scan))
+    early = arrive(database, kiosk, a_reminder(scan))
     arrive(database, kiosk, withdraw(scan))
-    late = arrive(database, kiosk, due(scan))
+    late = arrive(database, kiosk, a_reminder(scan))
     open_all(database, kiosk.opening)
     assert [envelope(database, one).data for one in (early, late)] == [b"", b""]
     assert count(database, ReminderRow) == 0
-    arrive(database, kiosk, due(None))
+    arrive(database, kiosk, a_reminder(None))
     open_all(database, kiosk.opening)
     assert count(database, ReminderRow) == 1
 
@@ -659,7 +660,9 @@ def test_what_an_earlier_version_had_only_marked_is_erased_after_the_migration(
     newer.migrate()
     kiosk = registered(newer, SealingKiosk(opening_key), tmp_path)
     scan, stays = uuid4(), uuid4()
-    result = arrive(newer, kiosk, a_result(kiosk, scan))
+    first = arrive(newer, kiosk, a_result(kiosk, scan))
+    result = arrive(newer, kiosk, a_result(kiosk, scan, supersedes=first))
+    due = arrive(newer, kiosk, a_reminder(scan))
     arrive(newer, kiosk, a_result(kiosk, stays, patient_reference=OTHER))
     word = arrive(newer, kiosk, withdraw(uuid4()))
     open_all(newer, opening_key)
@@ -671,6 +674,7 @@ def test_what_an_earlier_version_had_only_marked_is_erased_after_the_migration(
     withdrawals.reapply(database)
     assert REFERENCE not in everything(database)
     assert OTHER in everything(database)
-    assert envelope(database, result).state == "erased"
+    for message in (first, result, due):
+        assert (envelope(database, message).state, envelope(database, message).data) == ("erased", b"")
     (stone,) = database.tombstones.read()
     assert (stone.scan, stone.kiosk, stone.message_id, stone.reason) == (scan, kiosk.id, word, "staff")

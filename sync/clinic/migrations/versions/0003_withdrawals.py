@@ -17,6 +17,12 @@ def upgrade() -> None:
     op.execute(
         "UPDATE envelopes SET scan = (SELECT id FROM scans WHERE scans.message_id = envelopes.message_id)"
     )
+    # What a later result replaced, and reminders about a scan, go with it too.
+    for of_scan in (
+        "scans.id FROM scans WHERE scans.supersedes = envelopes.message_id AND scans.kiosk = envelopes.kiosk",
+        "reminders.scan FROM reminders WHERE reminders.message_id = envelopes.message_id",
+    ):
+        op.execute(f"UPDATE envelopes SET scan = {of_scan}")
     connection = op.get_bind()
     known = connection.execute(
         sa.text("SELECT scan, kiosk, message_id, at, reason FROM withdrawals")
