@@ -15,6 +15,8 @@ from hardware.simulated.close_up import draw_skin
 from models.analysis.capture import analyse_capture
 from models.analysis.describe import describe_picture
 from models.analysis.describe_skin import describe_acne, describe_lesion
+from models.analysis.face import find_face
+from models.analysis.zones import zone_masks
 from models.runtime import DEFAULT_ENGINE
 from tests.support.icc import coded_in, matrix_profile, rgb_table_profile
 from tests.support.picture_files import exif, iccp, png, save, tiff, turned
@@ -68,9 +70,9 @@ def test_the_networks_score_as_of_the_srgb_twin(
         return describe(save(tmp_path / "picture", made), *nothing, DEFAULT_ENGINE)
 
     twin, read = (row(describe_lesion, made, None, None) for made in (png(close_up), KINDS[kind](close_up)))
-    assert ("classes" in twin) == ("classes" in read)
-    if "classes" in twin:
-        assert abs(twin["melanoma"] - read["melanoma"]) < 0.05  # type: ignore[operator]
+    assert abs(twin["melanoma"] - read["melanoma"]) < 0.05  # type: ignore[operator]
+    for name, chance in twin["classes"].items():  # type: ignore[attr-defined]
+        assert abs(chance - read["classes"][name]) < 0.05, name  # type: ignore[index]
     twin, read = (row(describe_acne, made, None) for made in (png(portrait), KINDS[kind](portrait)))
     assert (read["count"], read["severity"]) == (twin["count"], twin["severity"])
     twin, read = (row(describe_picture, made, None, None) for made in (png(portrait), KINDS[kind](portrait)))
@@ -86,4 +88,38 @@ def test_what_is_transparent_is_in_no_mask(tmp_path: Path, portrait: np.ndarray)
     (tmp_path / "masks").mkdir()
     describe_picture(path, tmp_path / "masks", None, DEFAULT_ENGINE)
     mask = cv2.imread(str(tmp_path / "masks" / "half.png"), cv2.IMREAD_GRAYSCALE)
-    assert mask is not None and not mask[:, :224].any()
+    assert mask is not None and mask[:, 224:].any() and not mask[:, :224].any()
+
+
+def _veiled(picture: np.ndarray, where: np.ndarray) -> bytes:
+    """A PNG that lets a tenth of white through `where` (H×W bool), too little to hide what is there."""
+    return png(np.dstack([picture, np.where(where, 230, 255).astype(np.uint8)]))
+
+
+def test_no_zone_is_measured_through_white(tmp_path: Path, large_portrait: np.ndarray) -> None:
+    cheek = zone_masks(find_face(large_portrait).points, np.full(large_portrait.shape[:2], 255, np.uint8))
+    (tmp_path / "capture.json").write_text('{"frames": [{"file": "white.img", "light": "white"}]}')
+    hidden = {}
+    for name, where in (("none", np.zeros_like(cheek["left_cheek"])), ("cheek", cheek["left_cheek"] > 0)):
+        save(tmp_path / "white.img", _veiled(large_portrait, where))
+        hidden[name] = analyse_capture(read_capture_folder(tmp_path), UUID(int=1)).findings.quality
+    assert "left_cheek_hidden" not in hidden["none"] and "left_cheek_hidden" in hidden["cheek"]
+    assert "right_cheek_hidden" not in hidden["cheek"]
+
+
+def test_no_blemish_is_counted_through_white(tmp_path: Path, portrait: np.ndarray) -> None:
+    whole = describe_acne(save(tmp_path / "a.png", png(portrait)), None, DEFAULT_ENGINE)
+    everywhere = np.ones(portrait.shape[:2], bool)
+    everywhere[0, 0] = False
+    veiled = describe_acne(save(tmp_path / "b.png", _veiled(portrait, everywhere)), None, DEFAULT_ENGINE)
+    assert whole["boxes"] and veiled["boxes"] == []
+
+
+def test_no_lesion_is_outlined_through_white(tmp_path: Path, close_up: np.ndarray) -> None:
+    where = np.zeros(close_up.shape[:2], bool)
+    where[:, :300] = True
+    path = save(tmp_path / "half.png", _veiled(close_up, where))
+    (tmp_path / "masks").mkdir()
+    assert "classes" in describe_lesion(path, tmp_path / "masks", None, DEFAULT_ENGINE)
+    mask = cv2.imread(str(tmp_path / "masks" / "half.png"), cv2.IMREAD_GRAYSCALE)
+    assert mask is not None and mask[:, 300:].any() and not mask[:, :300].any()
