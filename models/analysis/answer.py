@@ -6,9 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from hardware.picture_colours import Colour
 from hardware.picture_file import Picture, PictureError, read_picture_file
 from models.analysis.refusal import Refused
+
+_NO_MEMORY = "There is not enough memory to measure this. Use smaller pictures."
+_NOT_MEASURED = "This cannot be measured: it is of a kind not foreseen. Take the pictures again."
 
 
 def answer(path: Path, colour: Colour, describe: Callable[[Picture], dict[str, Any]]) -> dict[str, Any]:
@@ -22,3 +27,11 @@ def answer(path: Path, colour: Colour, describe: Callable[[Picture], dict[str, A
         return row | {"error": error.reason, "sentence": error.sentence}
     except Refused as refused:
         return row | {"refused": refused.reason, "sentence": refused.sentence}
+    except (MemoryError, cv2.error) as error:
+        return row | not_measured(error)
+
+
+def not_measured(error: MemoryError | cv2.error) -> dict[str, Any]:
+    """The answer where measuring ended with `error`."""
+    no_memory = isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem
+    return {"error": "not_measured", "sentence": _NO_MEMORY if no_memory else _NOT_MEASURED}

@@ -12,7 +12,7 @@ import numpy as np
 from hardware.capture import CaptureError, read_capture_folder
 from hardware.picture_colours import Colour
 from hardware.picture_file import Picture
-from models.analysis.answer import answer
+from models.analysis.answer import answer, not_measured
 from models.analysis.capture import analyse_capture
 from models.analysis.face import Face, find_faces
 from models.analysis.opaque import opaque
@@ -24,9 +24,6 @@ from models.analysis.upright import require_upright
 from models.analysis.zones import zone_polygons
 from models.batch import BatchError, write_output
 from models.picture import MIN_PIXELS_A_SIDE
-
-_NO_MEMORY = "There is not enough memory to measure this capture. Use smaller pictures."
-_NOT_MEASURED = "This capture cannot be measured: its pictures are of a kind not foreseen. Take them again."
 
 
 def describe_picture(
@@ -99,11 +96,8 @@ def measure_folder(path: Path, overlays: Path | None, engine: str, colour: Colou
         return row | {"error": "not_a_capture", "sentence": str(error)}
     except Refused as refused:
         return row | {"refused": refused.reason, "sentence": refused.sentence}
-    except MemoryError:
-        return row | {"error": "not_measured", "sentence": _NO_MEMORY}
-    except cv2.error as error:
-        sentence = _NO_MEMORY if error.code == cv2.Error.StsNoMem else _NOT_MEASURED
-        return row | {"error": "not_measured", "sentence": sentence}
+    except (MemoryError, cv2.error) as error:
+        return row | not_measured(error)
     findings = analysis.findings.model_dump(mode="json")
     if not overlays:
         return findings

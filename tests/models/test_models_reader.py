@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from uuid import UUID
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 
 from hardware.capture import read_capture_folder
 from hardware.simulated.close_up import draw_skin
+from models.analysis import describe, describe_skin
 from models.analysis.capture import analyse_capture
 from models.analysis.describe import describe_picture
 from models.analysis.describe_skin import describe_acne, describe_lesion
@@ -123,3 +125,29 @@ def test_no_lesion_is_outlined_through_white(tmp_path: Path, close_up: np.ndarra
     assert "classes" in describe_lesion(path, tmp_path / "masks", None, DEFAULT_ENGINE)
     mask = cv2.imread(str(tmp_path / "masks" / "half.png"), cv2.IMREAD_GRAYSCALE)
     assert mask is not None and mask[:, 300:].any() and not mask[:, :300].any()
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), cv2.error("Assertion failed")])
+@pytest.mark.parametrize(
+    ("module", "name", "describe"),
+    [
+        (describe, "find_faces", lambda path: describe.describe_picture(path, None, None, DEFAULT_ENGINE)),
+        (describe_skin, "find_lesion", lambda path: describe_lesion(path, None, None, DEFAULT_ENGINE)),
+        (describe_skin, "find_acne", lambda path: describe_acne(path, None, DEFAULT_ENGINE)),
+    ],
+)
+def test_a_picture_that_overwhelms_the_measuring_costs_its_own_row_alone(
+    tmp_path: Path,
+    portrait: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    name: str,
+    describe: Callable[[Path], dict[str, object]],
+    failure: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(module, name, fail)
+    row = describe(save(tmp_path / "a.png", png(portrait)))
+    assert row["error"] == "not_measured" and str(row["sentence"]).endswith(".")
