@@ -88,7 +88,10 @@ class Accounts:
         moment = now()
         with self._database.reading() as session:
             found = session.get(WebSession, _hash(token))
-        if found is None or found.seen_at < moment - IDLE_LIMIT or found.started_at < moment - SESSION_LIMIT:
+        if found is None:
+            return None
+        # Either way: a session begun by a clock that has been set back since would otherwise outlast all others.
+        if abs(moment - found.seen_at) > IDLE_LIMIT or abs(moment - found.started_at) > SESSION_LIMIT:
             return None
         if moment - found.seen_at > timedelta(minutes=1):
             with self._database.writing() as session:
@@ -125,7 +128,12 @@ def add_account(database: Database, name: str) -> str:
 
 def _ended() -> ColumnElement[bool]:
     moment = now()
-    return or_(WebSession.seen_at < moment - IDLE_LIMIT, WebSession.started_at < moment - SESSION_LIMIT)
+    return or_(
+        WebSession.seen_at < moment - IDLE_LIMIT,
+        WebSession.seen_at > moment + IDLE_LIMIT,
+        WebSession.started_at < moment - SESSION_LIMIT,
+        WebSession.started_at > moment + SESSION_LIMIT,
+    )
 
 
 def _matches(stored: str, password: str) -> bool:

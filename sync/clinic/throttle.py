@@ -39,7 +39,9 @@ def keys_of(name: str, address: str, browser: str | None) -> tuple[str, ...]:
 def wait(session: Session, keys: tuple[str, ...], now: datetime) -> timedelta:
     """How long a try under these keys has to wait; nothing if it need not."""
     rows = [session.get(SignInTries, _hash(key)) for key in keys]
-    return max((row.until - now for row in rows if row is not None), default=timedelta())
+    waits = (row.until - now for row in rows if row is not None)
+    # A longer one than is ever given was reckoned by a clock that has been set back since.
+    return max((wait for wait in waits if wait <= LONGEST_WAIT), default=timedelta())
 
 
 def failed(session: Session, keys: tuple[str, ...], now: datetime) -> None:

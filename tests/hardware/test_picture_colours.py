@@ -263,7 +263,9 @@ def test_lab_is_read_as_lab(tmp_path: Path, face: np.ndarray) -> None:
     )
     lab = ImageCms.applyTransform(Image.fromarray(face), into)
     lab.save(tmp_path / "a.tif")
-    assert np.abs(read_picture_file(tmp_path / "a.tif").srgb8().astype(int) - face).mean() < 1.5
+    for colour in ("auto", "srgb", "linear-srgb"):
+        read = read_picture_file(tmp_path / "a.tif", colour)  # type: ignore[arg-type]
+        assert np.abs(read.srgb8().astype(int) - face).mean() < 1.5
 
 
 def test_floating_point_is_light_or_srgb_as_it_is_said_to_be(tmp_path: Path, face: np.ndarray) -> None:
@@ -283,8 +285,8 @@ def test_floating_point_is_light_or_srgb_as_it_is_said_to_be(tmp_path: Path, fac
 def _broken_profiles() -> dict[str, bytes]:
     whole = icc.matrix_profile("Display P3")
     no_curve = whole.replace(b"rTRC", b"xTRC", 1)
-    cut_table = icc.rgb_table_profile("mft2", "sRGB", 9)
-    cut_table = cut_table[:20] + b"Lab " + cut_table[24:-3000]
+    of_colours = icc.rgb_table_profile("mft2", "sRGB", 9)
+    cut_table = of_colours[:20] + b"Lab " + of_colours[24:-3000]
     return {
         "empty": b"\1",
         "noise": bytes(range(256)) * 3,
@@ -292,6 +294,7 @@ def _broken_profiles() -> dict[str, bytes]:
         "a curve missing": no_curve,
         "a table cut short": len(cut_table).to_bytes(4, "big") + cut_table[4:],
         "a link": whole[:12] + b"link" + whole[16:],
+        "of L*a*b*": of_colours[:16] + b"Lab " + of_colours[20:],
         "colours all one": icc.profile(
             {name: icc._xyz(np.zeros(3)) for name in (b"rXYZ", b"gXYZ", b"bXYZ")}
             | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), icc.curve(2.2, 2))
