@@ -108,6 +108,9 @@ def _require_size(height: int, width: int) -> None:
 def _meaning(header: Header, colour: Colour) -> Encoding:
     """What the numbers of the file mean. Raises Unreadable where nobody says."""
     inks = header.channels == 4
+    if header.lab:
+        # Whatever is said of the other pictures of a batch: L*, a* and b* are no red, green and blue.
+        colour = "auto"
     if colour != "auto" and not (inks and colour == "linear-srgb"):
         said = SRGB if colour == "srgb" else LINEAR_SRGB
         return _COMPLEMENT if inks else said if header.channels == 3 else as_grey(said)

@@ -34,7 +34,8 @@ _MOST_TILE_PIXELS = 64_000_000
 class Header:
     """`stated` gives what the numbers mean, None where the file does not say; it raises Unreadable where
     what it says cannot be understood. `pixels` is the file without what no decoder needs. `levels` is
-    "fixed" or "floating"; `grey_inverted` is for 16-bit TIFF in which 0 is white.
+    "fixed" or "floating"; `grey_inverted` is for 16-bit TIFF in which 0 is white; `lab`: the numbers are
+    CIE L*a*b*.
     """
 
     container: str
@@ -50,6 +51,7 @@ class Header:
     alpha_is_multiplied_in: bool = False
     alpha: bool = False
     grey_inverted: bool = False
+    lab: bool = False
 
 
 def read_header(data: bytes) -> Header:
@@ -278,6 +280,7 @@ def _tiff(data: bytes) -> Header:
         alpha=deep and samples == 4 and bool(extra) and extra[0] in (1, 2),
         alpha_is_multiplied_in=deep and bool(extra) and extra[0] == 1,
         grey_inverted=deep and photometric == 0,
+        lab=lab,
     )
 
 

@@ -30,7 +30,7 @@ from hardware.picture_file.unreadable import Unreadable, broken_profile
 _D50_XYZ = np.array([0.9642, 1.0, 0.8249])
 _D50 = (0.9642 / 2.7891, 1.0 / 2.7891)
 _TO_SRGB = np.linalg.inv(adaptation(D65, _D50) @ to_xyz(BT709, D65))
-_CHANNELS = {b"RGB ": 3, b"GRAY": 1, b"CMYK": 4, b"Lab ": 3}
+_CHANNELS = {b"RGB ": 3, b"GRAY": 1, b"CMYK": 4}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 _PARAMETERS = (1, 3, 4, 5, 7)
 _MOST_TAGS = 200
