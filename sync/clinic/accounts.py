@@ -90,7 +90,7 @@ class Accounts:
             found = session.get(WebSession, _hash(token))
         if found is None:
             return None
-        # Either way: a session begun by a clock that has been set back since would otherwise outlast all others.
+        # Either way: a session begun by a clock that was set back since would otherwise outlast all others.
         if abs(moment - found.seen_at) > IDLE_LIMIT or abs(moment - found.started_at) > SESSION_LIMIT:
             return None
         if moment - found.seen_at > timedelta(minutes=1):
