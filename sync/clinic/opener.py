@@ -20,6 +20,7 @@ from sync.wire.messages import Message, Result, Withdraw, WithdrawMessages
 
 from . import withdrawals
 from .database import Database, failed_itself, insert_once, now, why_away
+from .durable import sync_folder
 from .errors import ClinicUsageError
 from .intake import NO_KEY
 from .receipts import owe_late
@@ -184,7 +185,7 @@ class Opener:
             _quarantine(row, error.reason)
         else:
             if self._export is not None:
-                _write(self._export / f"{row.message_id}.json", message)
+                _write(withdrawals.exported(self._export, row.kiosk, row.message_id), message)
             row.state, row.reason, row.opened_at = OPENED, None, now()
             owe_late(session, row.kiosk, row.message_id, row.sha256)
             log.info("opened", message=str(row.message_id), type=row.type)
@@ -203,7 +204,7 @@ class Opener:
                 at=message.at,
                 reason=message.reason,
             )
-            self._forget(withdrawals.withdraw(self._database, session, stone))
+            self._forget(row.kiosk, withdrawals.withdraw(self._database, session, stone))
         else:
             reminder = ReminderRow(
                 id=message.reminder,
@@ -218,11 +219,11 @@ class Opener:
 
     def _erase(self, session: Session, row: Envelope, scan: UUID) -> None:
         """What comes of a scan that was withdrawn before is not kept."""
-        self._forget(withdrawals.erase(session, row.kiosk, scan, [row.message_id]))
+        self._forget(row.kiosk, withdrawals.erase(session, row.kiosk, scan, [row.message_id]))
         log.info("withdrawn-before", message=str(row.message_id), type=row.type)
 
-    def _forget(self, messages: Sequence[UUID]) -> None:
-        withdrawals.forget_exports(self._export, messages)
+    def _forget(self, kiosk: UUID, messages: Sequence[UUID]) -> None:
+        withdrawals.forget_exports(self._export, kiosk, messages)
         self._to_scrub = True
 
 
@@ -306,10 +307,12 @@ def _keep_result(session: Session, row: Envelope, result: Result) -> None:
 def _write(path: Path, message: Message) -> None:
     """Write what was opened; before the commit, so that a crash leaves none out."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_suffix(".part")
+    # By a name that the next try, or a withdrawal, finds again.
+    temporary = path.with_suffix(withdrawals.HALF_WRITTEN)
     descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(message.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)

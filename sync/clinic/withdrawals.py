@@ -19,6 +19,8 @@ from .tables import ERASED, OPENED, Envelope, Poison, ReminderRow, Scan, Withdra
 from .tombstones import Tombstone
 
 WITHDRAW = Withdraw.KIND
+# What a process that was killed leaves in the opener's folder.
+HALF_WRITTEN = ".part"
 # Envelopes that hold something of a scan; a withdrawal names it, and stays.
 _HAS_CONTENT = (Envelope.type != WITHDRAW, Envelope.state != ERASED)
 
@@ -115,15 +117,23 @@ def reapply(database: Database, export: Path | None = None) -> None:
         log.warning("withdrawals-applied-again", count=len(due))
     if export is not None:
         with database.reading() as session:
-            erased = session.scalars(select(Envelope.message_id).where(Envelope.state == ERASED)).all()
-        forget_exports(export, erased)
+            erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
+            for kiosk, message in session.execute(erased):
+                forget_exports(export, kiosk, [message])
 
 
-def forget_exports(export: Path | None, messages: Iterable[UUID]) -> None:
-    """Delete what the opener wrote of these messages into its folder `export`."""
+def forget_exports(export: Path | None, kiosk: UUID, messages: Iterable[UUID]) -> None:
+    """Delete what the opener wrote of these messages of one kiosk into its folder `export`."""
     if export is not None:
         for message in messages:
-            (export / f"{message}.json").unlink(missing_ok=True)
+            path = exported(export, kiosk, message)
+            path.unlink(missing_ok=True)
+            path.with_suffix(HALF_WRITTEN).unlink(missing_ok=True)
+
+
+def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
+    """The file of a message in the opener's folder; two kiosks can have used the same id."""
+    return export / f"{kiosk}.{message}.json"
 
 
 def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:

@@ -398,10 +398,24 @@ def test_what_was_exported_of_a_withdrawn_scan_is_deleted(
     scan, out = uuid4(), tmp_path / "opened"
     result = arrive(sqlite, kiosk, a_result(kiosk, scan))
     open_all(sqlite, opening_key, export=out)
-    assert REFERENCE in (out / f"{result}.json").read_text()
+    assert REFERENCE in (out / f"{kiosk.id}.{result}.json").read_text()
+    (out / f"{kiosk.id}.{result}.part").write_text("half of it")
     word = arrive(sqlite, kiosk, withdraw(scan))
     open_all(sqlite, opening_key, export=out)
-    assert [path.name for path in out.iterdir()] == [f"{word}.json"]
+    assert [path.name for path in out.iterdir()] == [f"{kiosk.id}.{word}.json"]
+
+
+def test_what_was_exported_of_another_kiosks_message_of_the_same_id_stays(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk, other = (registered(sqlite, SealingKiosk(opening_key), tmp_path) for _ in range(2))
+    scan, message_id, out = uuid4(), uuid4(), tmp_path / "opened"
+    arrive(sqlite, kiosk, a_result(kiosk, uuid4()), message_id)
+    arrive(sqlite, other, a_result(other, scan), message_id)
+    arrive(sqlite, other, withdraw(scan, message_id))
+    open_all(sqlite, opening_key, export=out)
+    open_all(sqlite, opening_key, export=out)
+    assert REFERENCE in (out / f"{kiosk.id}.{message_id}.json").read_text()
 
 
 def copy_of(folder: Path, out: Path) -> Path:
