@@ -44,6 +44,10 @@ def serve_pages(
             raise ClinicUsageError(
                 f"--allow-host {name} is no host's name: give it without https://, path or port."
             )
+    if behind_tls and not _is_address(proxy):
+        raise ClinicUsageError(
+            f"--trusted-proxy {proxy} is no IP address: give the one that the proxy connects from."
+        )
     if not behind_tls and not _is_loopback(host):
         raise ClinicUsageError(
             f"{host} can be reached from outside, and these pages would cross the network in the clear: "
@@ -66,6 +70,14 @@ def serve_pages(
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
     server.close()
     log.info("stopped")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

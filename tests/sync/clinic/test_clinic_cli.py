@@ -162,6 +162,13 @@ def test_a_database_server_that_is_away_is_told_in_one_line_without_the_password
     assert not sentence.endswith("?.")
 
 
+@pytest.mark.parametrize("proxy", ["proxy.example", "*", "10.0.0.0/8", "10.0.0.1:443", ""])
+def test_a_proxy_that_is_no_address_is_refused_before_anybody_is_believed(tmp_path: Path, proxy: str) -> None:
+    run("migrate", "--state", tmp_path)
+    with pytest.raises(ClinicUsageError, match="--trusted-proxy"):
+        run("serve", "--state", tmp_path, "--behind-tls", "--trusted-proxy", proxy)
+
+
 @pytest.mark.parametrize(
     "name", ["https://clinic.example", "clinic.example:443", "clinic.example/x", "", "[::1]"]
 )
