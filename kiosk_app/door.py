@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from flask import Flask, Response, redirect, request
+from werkzeug.exceptions import SecurityError
 
 from hardware.host.durable import PRIVATE, make_folder, write_whole
 
@@ -58,6 +59,9 @@ class Door:
         app.before_request_funcs.setdefault(None, []).insert(0, self._check)
 
     def _check(self) -> Response | tuple[str, int] | None:
+        # Under a name that is not ours no address can be made, so no page either, not even the stranger's.
+        if isinstance(request.routing_exception, SecurityError):
+            raise request.routing_exception
         if request.path.startswith(_ENTER):
             given, _, path = request.path.removeprefix(_ENTER).partition("/")
             if hmac.compare_digest(given.encode(), self._secret.encode()):

@@ -44,6 +44,16 @@ def test_whoever_has_no_secret_sees_nothing(closed: FlaskClient, bench: Bench, a
     assert bench.camera.previewed == []
 
 
+@pytest.mark.parametrize("address", (*ADDRESSES, "/healthz", "/static/kiosk.css", "/enter/wrong/", "SECRET"))
+def test_a_name_that_is_not_the_kiosks_is_refused_in_a_word(
+    closed: FlaskClient, door: Door, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = within(door) if address == "SECRET" else address
+    answer = closed.get(address, headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.headers.getlist("Set-Cookie")) == (400, [])
+    assert "failed" not in capsys.readouterr().out
+
+
 def test_whoever_comes_in_through_the_door_walks_the_whole_way(
     closed: FlaskClient, door: Door, clock: PatientClock
 ) -> None:
