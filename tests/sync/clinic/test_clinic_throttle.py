@@ -78,6 +78,27 @@ def test_waits_grow_for_the_account_and_the_right_password_waits_half_a_minute_a
     assert sign_in(site, "ann", password).status_code == 302
 
 
+def test_a_clock_that_ran_ahead_and_was_set_right_keeps_nobody_out(
+    site: FlaskClient, password: str, clock: Clock
+) -> None:
+    clock.pass_by(timedelta(days=5000))
+    for _ in range(throttle.FREE_TRIES):
+        sign_in(site, "ann", "wrong")
+    assert sign_in(site, "ann", password).status_code == 429
+    clock.pass_by(timedelta(days=-5000))
+    assert sign_in(site, "ann", password).status_code == 302
+
+
+def test_a_session_begun_by_a_clock_that_ran_ahead_ends_once_it_is_set_right(
+    site: FlaskClient, password: str, clock: Clock
+) -> None:
+    clock.pass_by(timedelta(days=5000))
+    assert sign_in(site, "ann", password).status_code == 302
+    assert site.get("/").status_code == 200
+    clock.pass_by(timedelta(days=-5000))
+    assert site.get("/").status_code == 302
+
+
 def test_an_account_that_does_not_exist_waits_as_one_that_does(site: FlaskClient, password: str) -> None:
     def answers(name: str) -> list[tuple[int, str]]:
         said = [sign_in(site, name, "wrong") for _ in range(8)]
