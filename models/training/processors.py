@@ -54,7 +54,7 @@ with.
 @click.option("--onnx", type=click.Path(path_type=Path, exists=True, file_okay=False), help="ONNX files.")
 @click.option("--one", is_flag=True, help="Only this process: a line of JSON for its one engine.")
 def main(under: tuple[str, ...], engines: tuple[str, ...], onnx: Path | None, one: bool) -> None:
-    """Write the rows of this machine and of each emulated one; the page's other rows stay."""
+    """Write the rows of this machine and of each emulated one; the page's other rows and its end stay."""
     missing = [engine for engine in engines if engine in ORACLES and onnx is None]
     if missing:
         raise click.UsageError(f"{missing[0]} needs --onnx.")
@@ -65,13 +65,14 @@ def main(under: tuple[str, ...], engines: tuple[str, ...], onnx: Path | None, on
     emulated = [text.partition("=") for text in under]
     places = [(instruction_set(), [sys.executable])]
     places += [(name, shlex.split(command)) for name, _, command in emulated]
-    rows = known_rows(PAGE.read_text()) if PAGE.exists() else {}
+    before = PAGE.read_text() if PAGE.exists() else ""
+    rows, after = known_rows(before), before.rpartition("|\n")[2]
     for place, command in places:
         for engine in engines:
             rows[place, engine] = _cells(command, engine, onnx, len(names))
             print(_line(place, engine, *rows[place, engine]), flush=True)
             PAGE.parent.mkdir(exist_ok=True)
-            PAGE.write_text(page(names, rows))
+            PAGE.write_text(page(names, rows) + after)
 
 
 def known_rows(text: str) -> dict[tuple[str, str], list[str]]:

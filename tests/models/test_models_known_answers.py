@@ -144,11 +144,11 @@ def test_verify_exits_with_1_and_names_the_network_and_engine_that_answer_otherw
     assert failed["name"] in str(exception)
 
 
-def test_the_page_of_processors_keeps_the_rows_that_were_not_asked_for(
+def test_the_page_of_processors_keeps_its_end_and_the_rows_that_were_not_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "processors.md"
-    page.write_text(processors.PAGE.read_text())
+    page.write_text(processors.PAGE.read_text() + "\nThe end.\n")
     before = processors.known_rows(page.read_text())
     assert all(len(cells) == len(NETWORKS) for cells in before.values())
     monkeypatch.setattr(processors, "PAGE", page)
@@ -161,6 +161,7 @@ def test_the_page_of_processors_keeps_the_rows_that_were_not_asked_for(
     assert {key: cells for key, cells in after.items() if key not in new} == {
         key: cells for key, cells in before.items() if key not in new
     }
+    assert page.read_text().endswith("\nThe end.\n")
 
 
 @pytest.mark.parametrize("name", ["lesion-class", "iris"])
