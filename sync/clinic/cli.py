@@ -11,19 +11,9 @@ from typing import IO
 import click
 import structlog
 
+from .cli_options import FOLDER, db_option, ready, state_option
 from .database import Database
-
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
-state_option = click.option(
-    "--state", type=FOLDER, envvar="DERMAKIOSK_STATE", required=True, help="The clinic's state folder."
-)
-db_option = click.option(
-    "--db",
-    metavar="URL",
-    envvar="DERMAKIOSK_CLINIC_DB",
-    help="SQLite or PostgreSQL (default: clinic.sqlite in the state folder).",
-)
+from .quarantine_cli import quarantine
 
 
 @click.group()
@@ -33,6 +23,9 @@ def clinic() -> None:
     'migrate' makes the database, 'register-kiosk' lets a kiosk in, then 'ingest', 'open' and 'serve' run,
     each as its own process.
     """
+
+
+clinic.add_command(quarantine)
 
 
 @clinic.command()
@@ -52,7 +45,7 @@ def register_kiosk(file: Path, state: Path, db: str | None) -> None:
     """Let a kiosk in: FILE is what the authority wrote when it enrolled it."""
     from . import registry
 
-    kiosk = registry.register_kiosk(_ready(state, db), file)
+    kiosk = registry.register_kiosk(ready(state, db), file)
     click.echo(f"Registered kiosk {kiosk}.")
 
 
@@ -64,7 +57,7 @@ def add_account(name: str, state: Path, db: str | None) -> None:
     """Make an account for a member of staff; its password is shown this once and kept nowhere."""
     from . import accounts
 
-    password = accounts.add_account(_ready(state, db), name)
+    password = accounts.add_account(ready(state, db), name)
     click.echo(f"account={name}")
     click.echo(f"password={password}")
 
@@ -78,7 +71,7 @@ def ingest(state: Path, db: str | None) -> None:
     from .ingest import IngestWorker
 
     folder = state / "ingest"
-    IngestWorker(_ready(state, db), folder, Address.read(folder)).run(_stop_on_signal())
+    IngestWorker(ready(state, db), folder, Address.read(folder)).run(_stop_on_signal())
 
 
 @clinic.command("open")
@@ -90,7 +83,7 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
     """Open what ingest has stored. Only this process holds the key that reads results."""
     from .opener import Opener, read_opening_keys
 
-    opener = Opener(_ready(state, db), read_opening_keys(state / "opener" / "opening.key"), export)
+    opener = Opener(ready(state, db), read_opening_keys(state / "opener" / "opening.key"), export)
     stop = _stop_on_signal()
     opener.begin(again=again)
     structlog.get_logger().info("ready")
@@ -126,7 +119,7 @@ def serve(
     """The clinic's pages. Without TLS they are served on loopback only."""
     from .pages.server import serve_pages
 
-    database, stop = _ready(state, db), _stop_on_signal()
+    database, stop = ready(state, db), _stop_on_signal()
     serve_pages(database, state, host, port, behind_tls=behind_tls, proxy=proxy, names=names, stop=stop)
 
 
@@ -138,7 +131,7 @@ def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
     """What has come, what waits, what needs a person."""
     from .summary import as_text, summary
 
-    with _ready(state, db).reading() as session:
+    with ready(state, db).reading() as session:
         counts = summary(session)
     if json_file is not None:
         click.echo(json.dumps(counts), file=json_file)
@@ -156,16 +149,6 @@ def tap(state: Path, out: Path) -> None:
 
     role = state / "auditor"
     Tap(role, Address.read(role), out).run(_stop_on_signal())
-
-
-def _ready(state: Path, db: str | None) -> Database:
-    from . import withdrawals
-
-    database = Database.existing(state, db)
-    database.require_current()
-    # It may be an old copy, brought back: what was withdrawn since goes before anything looks at it.
-    withdrawals.reapply(database)
-    return database
 
 
 def _stop_on_signal() -> threading.Event:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sync.wire import cose, envelope, topics
+from sync.wire.receipt import ReceiptStatus
 from sync.wire.statement import StatementError
 from sync.wire.status import Status
 
@@ -19,7 +20,7 @@ from .audit import note
 from .database import insert_once, now
 from .receipts import owe
 from .registry import RESULT, STATUS, key_finder
-from .tables import QUARANTINED, STORED, Envelope, HeldKey, Kiosk, Poison
+from .tables import DISCARDED, QUARANTINED, STORED, Envelope, HeldKey, Kiosk, Poison
 
 Outcome = Literal["stored", "duplicate", "quarantined", "reseal", "held_back", "dropped", "heartbeat"]
 
@@ -75,13 +76,13 @@ def take_envelope(session: Session, kiosk: UUID, topic: str, data: bytes, worker
     if insert_once(session, row):
         if key is None:
             log.warning("no-opening-key", kiosk=str(kiosk), key=header.recipient.hex())
-        became: Outcome = "quarantined" if key is None else "stored"
+        became: ReceiptStatus = "quarantined" if key is None else "stored"
         owe(session, kiosk, header.message_id, verified.sha256, became, moment, worker)
         return became
     known = session.get(Envelope, (kiosk, header.message_id))
     if known is not None and known.sha256 == verified.sha256:
         # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
-        became = "quarantined" if known.state == QUARANTINED else "duplicate"
+        became = "quarantined" if known.state in (QUARANTINED, DISCARDED) else "duplicate"
         owe(session, kiosk, header.message_id, verified.sha256, became, moment, worker)
         return became
     alarm = "same_id_other_hash" if known is not None else "sequence_used_twice"
@@ -141,3 +142,11 @@ def claimed_id(data: bytes) -> UUID | None:
     except cose.CoseError:
         return None
     return UUID(bytes=claimed) if isinstance(claimed, bytes) and len(claimed) == 16 else None
+
+
+def claimed_topic(data: bytes) -> str:
+    """The kind of topic that a payload belongs on by what it claims to be, where nobody noted it."""
+    try:
+        return topics.up_kind(str(cose.parse(data, envelope.TYPE).header.get("type")))
+    except cose.CoseError:
+        return "result"

@@ -9,7 +9,19 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .tables import ERASED, OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison, ReceiptRow, Scan, Withdrawal
+from .tables import (
+    DISCARDED,
+    ERASED,
+    OPENED,
+    QUARANTINED,
+    STORED,
+    Envelope,
+    Kiosk,
+    Poison,
+    ReceiptRow,
+    Scan,
+    Withdrawal,
+)
 
 # A kiosk's outbox, full of the smallest envelopes, holds fewer.
 LARGEST_GAP = 20_000
@@ -69,7 +81,7 @@ def as_text(counts: dict[str, Any]) -> str:
     lines = [
         f"scans             {counts['scans']}, and {counts['withdrawn']} withdrawn",
         f"envelopes         {states[OPENED]} opened, {states[STORED]} waiting{oldest}",
-        f"erased            {states[ERASED]} envelopes",
+        f"erased            {states[ERASED]} envelopes, and {states.get(DISCARDED, 0)} discarded",
         f"quarantined       {states[QUARANTINED]} envelopes, {counts['poison']} other payloads",
         f"receipts unsent   {counts['receipts_unsent']}",
         f"kiosks            {len(counts['kiosks'])}",

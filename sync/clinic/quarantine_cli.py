@@ -1,0 +1,118 @@
+"""The `clinic quarantine` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from .cli_options import db_option, ready, state_option
+from .errors import ClinicUsageError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+kiosk_option = click.option("--kiosk", type=click.UUID, help="Where several kiosks have one of this id.")
+
+
+@click.group()
+def quarantine() -> None:
+    """Messages that need a person: what could not be stored or opened, and why."""
+
+
+@quarantine.command("list")
+@state_option
+@db_option
+@json_option
+def list_(state: Path, db: str | None, as_json: bool) -> None:
+    """Everything in quarantine, oldest first."""
+    from . import quarantine as messages
+
+    with ready(state, db).reading() as session:
+        found = messages.held(session)
+    if as_json:
+        click.echo(json.dumps([one.as_json() for one in found]))
+    else:
+        click.echo(messages.as_table(found) if found else "Nothing is in quarantine.")
+
+
+@quarantine.command()
+@click.argument("message")
+@kiosk_option
+@state_option
+@db_option
+@json_option
+def show(message: str, kiosk: UUID | None, state: Path, db: str | None, as_json: bool) -> None:
+    """What is known of one MESSAGE, by its id in the list; never what is in it."""
+    from . import quarantine as messages
+
+    with ready(state, db).reading() as session:
+        one = messages.find(session, message, kiosk)
+    click.echo(json.dumps(one.as_json()) if as_json else messages.as_text(one))
+
+
+@quarantine.command()
+@click.argument("message")
+@kiosk_option
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 600),
+    default=15.0,
+    show_default=True,
+    help="Seconds to wait for what 'clinic open' makes of it.",
+)
+@state_option
+@db_option
+@json_option
+def retry(message: str, kiosk: UUID | None, wait: float, state: Path, db: str | None, as_json: bool) -> None:
+    """Take in and open one MESSAGE again, once the cause is mended; says what becomes of it."""
+    from . import quarantine as messages
+
+    database = ready(state, db)
+    with database.reading() as session:
+        one = messages.find(session, message, kiosk)
+    out, sentence = messages.retry(database, one, _who(), wait)
+    click.echo(json.dumps({"id": one.id, "out": out, "became": sentence}) if as_json else sentence)
+    if not out:
+        click.get_current_context().exit(1)
+
+
+@quarantine.command()
+@click.argument("message")
+@kiosk_option
+@click.option("--reason", required=True, help="Why, for the audit log. Name no patient.")
+@click.option("--yes", is_flag=True, help="Really: what the message holds is erased for good.")
+@state_option
+@db_option
+@json_option
+def discard(
+    message: str, kiosk: UUID | None, reason: str, yes: bool, state: Path, db: str | None, as_json: bool
+) -> None:
+    """Give up one MESSAGE: its ciphertext is erased, its ids and hash stay. The kiosk keeps its own copy."""
+    from . import quarantine as messages
+
+    if not 0 < len(reason.strip()) <= 200:
+        raise ClinicUsageError("--reason takes 1 to 200 characters: say in a few words why.")
+    database = ready(state, db)
+    with database.reading() as session:
+        one = messages.find(session, message, kiosk)
+    if not yes:
+        scan = ", and a scan that a patient took back would stay" if one.type == "withdraw" else ""
+        raise ClinicUsageError(
+            f"Message {one.id} would be erased here for good{scan}: give --yes to do so, "
+            "or try it again with 'quarantine retry'."
+        )
+    messages.discard(database, one, _who(), reason.strip())
+    sentence = "It was discarded. Its kiosk keeps its own copy."
+    click.echo(json.dumps({"id": one.id, "became": sentence}) if as_json else sentence)
+
+
+def _who() -> str:
+    """Whoever runs this, as the operating system knows them."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return f"command:{name}"[:80]
