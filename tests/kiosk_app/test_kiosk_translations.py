@@ -1,0 +1,28 @@
+"""Translations: every sentence of the kiosk is there in each language, and none that it no longer says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from babel.messages.extract import extract_from_dir
+from babel.messages.pofile import read_po
+
+from kiosk_app.languages import DEFAULT, LANGUAGES
+
+ROOM = Path(__file__).parents[2] / "kiosk_app"
+MARKERS = {"_": None, "gettext": None, "lazy_gettext": None, "ngettext": (1, 2)}
+FILES = [("**.py", "python"), ("templates/**.html", "jinja2.ext.babel_extract")]
+
+
+def key(sentence: str | tuple[str, ...] | list[str]) -> str:
+    return sentence if isinstance(sentence, str) else sentence[0]
+
+
+@pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {DEFAULT}))
+def test_what_the_kiosk_says_and_what_is_translated_are_the_same(language: str) -> None:
+    said = {key(found[2]) for found in extract_from_dir(ROOM, FILES, {}, MARKERS)}
+    with (ROOM / "translations" / language / "LC_MESSAGES" / "messages.po").open("rb") as file:
+        known = [message for message in read_po(file) if message.id]
+    assert {key(message.id) for message in known} == said
+    assert [message.id for message in known if message.fuzzy or not message.string] == []
