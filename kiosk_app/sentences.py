@@ -83,7 +83,6 @@ DELIVERIES: dict[Delivery, LazyString] = {
     ),
 }
 
-
 # Why a result has no UV picture, where the patient should hear it, by the Capture's codes.
 UV_LEFT_OUT: dict[str, LazyString] = {
     "shroud_open": _(
@@ -104,7 +103,6 @@ _UV_NOT_TAKEN: LazyString = _(
 # The patient left it out, or was not to have it: they know.
 _UV_NOT_WANTED = (None, "not_allowed", "skipped")
 
-# What a result says of a board without lamps of its own.
 _COLOUR = _("Skin colour is not given as a number: the colours of this picture are not those of your skin.")
 # What a picture could not show, by the flag that its Findings carry.
 _NOT_MEASURED: dict[str, LazyString] = {
@@ -116,7 +114,7 @@ _NOT_MEASURED: dict[str, LazyString] = {
     ),
 }
 
-
+# What a result says of a board without lamps of its own.
 ROOM_LIGHT: LazyString = _(
     "Your pictures were taken in white light only, that of this room. Their colours are as good as it is."
 )
