@@ -250,8 +250,7 @@ def consent() -> Response:
         if session.state is not State.CONSENT:
             raise NotNow("The consent is given on its own page.")
         if request.form.get("consent") != "agree":
-            the_kiosk().sessions.leave(session)
-            session.state, session.language = State.DECLINED, known(request.form.get("language"))
+            the_kiosk().sessions.leave(session, State.DECLINED)
             return page_of(session)
         the_kiosk().consent(session)
         asks = the_kiosk().has_uv and session.reference is not None
@@ -319,10 +318,9 @@ def delete() -> Response:
 
 def _end(session: Session, event: str) -> Response:
     with session.lock:
-        state, language, size = session.move(event), session.language, session.text_size
-        scan = session.scan
+        state, scan = session.move(event), session.scan
         the_kiosk().sessions.leave(session, state)
-        session.language, session.text_size, session.told_of = language, size, scan
+        session.told_of = scan
     return page_of(session)
 
 

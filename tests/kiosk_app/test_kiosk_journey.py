@@ -89,6 +89,15 @@ def test_silence_never_consents(visitor: Visitor, bench: Bench) -> None:
     assert the_session(bench).consent is None
 
 
+def test_the_page_after_a_refusal_keeps_language_and_size_of_the_letters(visitor: Visitor) -> None:
+    visitor.tap(language="de")
+    visitor.tap("/text-size", larger="1")
+    visitor.walk_to("consent")
+    page = visitor.tap("/consent", consent="decline")
+    assert page.name == "declined"
+    assert '<html lang="de" dir="ltr" data-text="150"' in page.text
+
+
 @pytest.mark.parametrize("answer", ["decline", "", "yes"])
 def test_only_the_agree_button_consents(visitor: Visitor, bench: Bench, answer: str) -> None:
     visitor.walk_to("consent")
