@@ -125,6 +125,7 @@ class ScanWork:
             progress.state = "ready"
         except _Left:
             self._records.forget(scan, states.ABANDONED)
+            self._vault.destroy(scan)
             progress.fail("left")
         except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
             code = "storage_full" if isinstance(error, VaultFull) else getattr(error, "code", "storage")
@@ -143,9 +144,9 @@ class ScanWork:
         """The patient went away: a scan without kept pictures is abandoned, any other goes on."""
         with self._lock:
             left = self._at_work.get(scan)
-        if left is not None:
-            left.set()
-        elif self._records.scan(scan).state == states.CONSENTED:
+            if left is not None:
+                left.set()
+        if left is None and self._records.scan(scan).state == states.CONSENTED:
             self._records.forget(scan, states.ABANDONED)
 
     def recover(self) -> None:
@@ -239,7 +240,10 @@ class ScanWork:
         size = self._vault.put_capture(scan, self._records.dek(scan), capture)
         seconds = {"capture": _since(began, taken - waited), "vault": _since(taken)}
         facts = {"frames": len(capture.frames), "missing": dict(capture.missing), "vault_bytes": size}
-        self._records.advance(scan, states.CONSENTED, states.CAPTURED, seconds=seconds, **facts)
+        with self._lock:  # who has left by now was not told that anything is kept
+            if left.is_set():
+                raise _Left
+            self._records.advance(scan, states.CONSENTED, states.CAPTURED, seconds=seconds, **facts)
         taken_under_uv = capture.frame(UV) is not None
         log.info("scan", scan=str(scan), state=states.CAPTURED, frames=len(capture.frames), uv=taken_under_uv)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import datetime, timezone
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -143,6 +144,24 @@ def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -
     thread.join(10)
     assert state_of(bench, scan) == states.ABANDONED
     assert nothing_is_kept(bench, scan)
+
+
+def test_a_patient_who_leaves_while_the_pictures_are_being_kept_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, vault = consented(bench), bench.kiosk.vault
+    keep = vault.put_capture
+
+    def leaves_meanwhile(*capture: Any) -> int:
+        size = keep(*capture)
+        bench.kiosk.work.leave(scan)
+        return size
+
+    monkeypatch.setattr(vault, "put_capture", leaves_meanwhile)
+    do(bench, scan)
+    assert state_of(bench, scan) == states.ABANDONED
+    assert nothing_is_kept(bench, scan)
+    assert bench.outbox.submitted == {}
 
 
 def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench) -> None:
