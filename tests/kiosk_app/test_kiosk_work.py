@@ -138,7 +138,7 @@ def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -
     scan, progress = consented(bench), Progress()
     bench.camera.hold.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: progress.done == 3)
+    wait_until(lambda: progress.done == 4)
     bench.kiosk.work.leave(scan)
     bench.camera.hold.set()
     thread.join(10)
