@@ -177,7 +177,7 @@ class Session:
     reference: str | None = None
     consent: ConsentStamp | None = None
     scan: UUID | None = None
-    # The scan whose way to the clinic the last page tells of, when the patient is forgotten already.
+    # The kept scan whose way to the clinic the last page tells of, when the patient is forgotten already.
     told_of: UUID | None = None
     uv_screened: bool = False
     progress: Progress = field(default_factory=Progress)
@@ -244,12 +244,12 @@ class Session:
             self.progress = Progress()
 
     def wipe(self, state: State = State.LANGUAGE) -> None:
-        """Forget the patient. The language stays only where the last page still has to be read."""
+        """Forget the patient. What their last page needs stays only where it still has to be read."""
         with self.lock:
             if state is State.LANGUAGE:
-                self.language, self.text_size = "en", 100
+                self.language, self.text_size, self.told_of = "en", 100, None
             self.state = state
-            self.reference = self.consent = self.scan = self.told_of = None
+            self.reference = self.consent = self.scan = None
             self.uv_screened = False
             self.progress = Progress()
             self.turn = secrets.token_urlsafe()

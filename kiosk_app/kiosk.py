@@ -98,9 +98,10 @@ class Kiosk:
 
     def keeps(self, session: Session) -> bool:
         """Whether pictures of the session's scan are kept here, so that leaving does not undo the scan."""
-        if session.scan is None:
+        scan = session.scan
+        if scan is None:
             return False
-        return self.records.scan(session.scan).state not in (states.CONSENTED, *states.GONE)
+        return self.records.scan(scan).state not in (states.CONSENTED, *states.GONE)
 
     def delivery(self, scan: UUID) -> Delivery:
         """What is known of a scan's way to the clinic."""
@@ -117,6 +118,7 @@ class Kiosk:
                 log.warning("preview_not_ended", reason=error.code)
         try:
             self.work.leave(session.scan)
+            session.told_of = session.scan if self.keeps(session) else None
         except (RecordsError, KeyringError, OSError) as error:
             log.error("abandon_failed", scan=str(session.scan), why=str(error))
 

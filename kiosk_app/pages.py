@@ -232,6 +232,7 @@ _facts: dict[State, Callable[[Session], dict[str, Any]]] = {
     State.RESULT: _result_facts,
     State.DONE: _last_facts,
     State.DELETED: _last_facts,
+    State.EXPIRED: _last_facts,
 }
 
 
@@ -311,8 +312,9 @@ def finish() -> Response:
 def delete() -> Response:
     """The patient wants nothing kept: shred the scan, withdraw what was sent."""
     session = the_session()
-    if session.scan is not None and the_kiosk().keeps(session):
-        the_kiosk().shred(session.scan)
+    scan = session.scan
+    if scan is not None and the_kiosk().keeps(session):
+        the_kiosk().shred(scan)
     return _end(session, "delete")
 
 
