@@ -14,14 +14,17 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, func, select
+from sqlalchemy.orm import Session
 
 from sync.clinic import database as clinic_database
+from sync.clinic import ingest
 from sync.clinic.broker import Address
 from sync.clinic.database import Database
 from sync.clinic.errors import ClinicUsageError
 from sync.clinic.ingest import IngestWorker
+from sync.clinic.intake import take_envelope
 from sync.clinic.registry import register_kiosk
-from sync.clinic.tables import Envelope, Kiosk, ReceiptRow
+from sync.clinic.tables import Envelope, Kiosk, Poison, ReceiptRow
 from sync.clinic.tap import Tap
 from sync.wire import topics
 from sync.wire.clinic_keys import ClinicKeys
@@ -137,6 +140,31 @@ def test_poison_is_receipted_and_does_not_stop_what_follows(clinic: Clinic) -> N
         send(clinic, client, clinic.kiosk.seal())
         assert clinic.receipt(client).status == "stored"
     assert clinic.stored() == 1
+
+
+def test_a_message_that_cannot_be_stored_is_set_aside_and_what_came_with_it_is_stored(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = clinic.kiosk.seal(), clinic.kiosk.seal()
+
+    def take(session: Session, kiosk: UUID, kind: str, data: bytes, worker: str) -> str:
+        if data == bad:
+            raise ValueError("this one")
+        return take_envelope(session, kiosk, kind, data, worker)
+
+    monkeypatch.setattr(ingest, "take_envelope", take)
+    with kiosk_client(clinic) as client:
+        with clinic.worker():
+            send(clinic, client, clinic.kiosk.seal())
+            assert clinic.receipt(client).status == "stored"
+        for data in (bad, good):  # while nobody is there, so that they come together
+            send(clinic, client, data)
+        with clinic.worker():
+            assert {clinic.receipt(client).status for _ in range(2)} == {"stored", "quarantined"}
+    assert clinic.stored() == 2
+    with clinic.database.reading() as session:
+        poison = session.scalars(select(Poison)).one()
+    assert (poison.data, poison.reason) == (bad, "not_storable:ValueError")
 
 
 def test_what_comes_while_the_worker_is_away_waits_for_it(clinic: Clinic) -> None:
