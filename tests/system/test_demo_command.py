@@ -78,7 +78,7 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
     for number in (signal.SIGINT, signal.SIGTERM):
         with running_demo(tmp_path / "demo", elsewhere) as (process, addresses):
             for name in ("kiosk", "clinic"):
-                with urllib.request.urlopen(addresses[name], timeout=10) as page:
+                with browser().open(addresses[name], timeout=10) as page:
                     assert page.status == 200
             assert len(processes_of(tmp_path / "demo")) >= 9
             if not identities:
@@ -197,11 +197,16 @@ def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> No
     assert processes_of(tmp_path) == []
 
 
+def browser() -> urllib.request.OpenerDirector:
+    """What keeps cookies, as the kiosk's door wants it."""
+    return urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+
+
 def serves(state: Path, address: str) -> bool:
     """Whether the kiosk's page is there, and its camera behind it."""
     try:
         CaptureClient(state / "kiosk" / "run" / "capture.sock", timeout=2).status()
-        with urllib.request.urlopen(address, timeout=5) as page:
+        with browser().open(address, timeout=5) as page:
             return bool(page.status == 200)
     except (OSError, CaptureFault):
         return False
