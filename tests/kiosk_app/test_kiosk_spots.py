@@ -175,13 +175,19 @@ def test_a_second_try_that_says_something_takes_the_place_of_the_first(
     assert (spot.refused, spot.lesion is None) == (None, False)
 
 
+def _start_over(visitor: Visitor) -> None:
+    """Leave in the middle of the marking, and have the scan kept."""
+    assert visitor.tap("/start-over").name == "leave"
+    visitor.tap()
+
+
 def test_a_patient_who_leaves_at_a_refused_picture_has_the_spot_looked_at(
     visitor: Visitor, bench: Bench
 ) -> None:
     bench.analyst.refuse_close_ups = ["no_lesion"]
     _mark(visitor, zone="nose")
     assert visitor.tap().name == "close_up_again"
-    visitor.tap("/start-over")
+    _start_over(visitor)
     [spot] = _sent(bench).findings.spots
     assert (spot.zone, spot.refused) == ("nose", "no_lesion")
 
@@ -237,7 +243,7 @@ def test_a_patient_who_leaves_at_the_question_has_been_scanned_with_the_spots_so
     _mark(visitor, zone="nose")
     visitor.tap()
     scan = the_scan(bench).id
-    visitor.tap("/start-over")
+    _start_over(visitor)
     assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose"]
     wait_until(lambda: bench.kiosk.records.scan(scan).state == states.HANDED_OVER)
 
