@@ -139,7 +139,9 @@ def test_a_publish_that_nobody_gets_stays_and_goes_again(broker: Broker, state: 
 def test_a_denied_publish_stays_in_the_outbox(broker: Broker, state: Path, party: Party) -> None:
     acl = broker.configuration.with_name("acl")
     permitted = acl.read_text()
-    acl.write_text(permitted.replace("pattern write clinic/v1/%u/up/#", ""))
+    denied = permitted.replace("pattern write clinic/v1/%u/up/result", "")
+    assert denied != permitted
+    acl.write_text(denied)
     broker.restart()
     with running_agent(state, *RESEND) as agent, ExitStack() as first:
         client = first.enter_context(connected(broker, broker.ingest))
