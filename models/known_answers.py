@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -19,7 +20,7 @@ import numpy as np
 
 from models.manifest import ModelsError, load_manifest
 from models.processor import instruction_set
-from models.runtime import Network
+from models.runtime import Network, NetworkNotFinite
 
 # Of one output, at an even distance; a kernel that is wrong is so in more than one place.
 MOST_NUMBERS = 256
@@ -80,9 +81,12 @@ def distance(name: str, run: Run) -> float:
     known = answers().get(name, {})
     if known.get("sha256") != entry.sha256:
         raise ModelsError(f"The known answers of '{name}' are another file's. Install this software again.")
+    try:
+        answered = run(known_picture(entry.input.shape))
+    except NetworkNotFinite:
+        return math.inf
     shares = []
-    outputs = zip(run(known_picture(entry.input.shape)), known["outputs"], entry.outputs, strict=True)
-    for output, numbers, port in outputs:
+    for output, numbers, port in zip(answered, known["outputs"], entry.outputs, strict=True):
         wanted = np.asarray(numbers, np.float32)
         allowed = STEPS * port.scale if port.scale else SHARE * max(1.0, float(np.ptp(wanted)))
         shares.append(float(np.abs(sampled(output) - wanted).mean()) / allowed)

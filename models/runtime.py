@@ -39,6 +39,10 @@ class NetworkTooSlow(ModelsError):
     """A network did not answer by its deadline."""
 
 
+class NetworkNotFinite(ModelsError):
+    """A network answered with what is no number, or an infinite one."""
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of a graph; value = (number - zero) * scale where its numbers are whole."""
@@ -149,10 +153,11 @@ class Network:
     def run(self, batch: np.ndarray) -> list[np.ndarray]:
         """The outputs, in the file's order, for one float32 batch of `input_shape`.
 
-        Raises ModelsError for a batch of another shape, NetworkTooSlow after `deadline_s`. No engine can be
-        told to stop: a run that was given up goes on in its thread and keeps its memory, and until it ends
-        further runs of this network wait for it up to their own deadlines. What never ends holds one thread,
-        which only the end of the process frees; where that matters, the analysis is a process of its own.
+        Raises ModelsError for a batch of another shape, NetworkNotFinite for NaN or infinity in the answer,
+        NetworkTooSlow after `deadline_s`. No engine can be told to stop: a run that was given up goes on in
+        its thread and keeps its memory, and until it ends further runs of this network wait for it up to
+        their own deadlines. What never ends holds one thread, which only the end of the process frees; where
+        that matters, the analysis is a process of its own.
         """
         if batch.shape != self.input_shape:
             raise ModelsError(f"The network '{self.name}' takes {self.input_shape}, not {batch.shape}.")
@@ -183,7 +188,9 @@ class Network:
 
     def _answer(self, batch: np.ndarray, answer: Future[list[np.ndarray]]) -> None:
         try:
-            answer.set_result(self._graph.run(batch))
+            answer.set_result(self._finite(self._graph.run(batch)))
+        except NetworkNotFinite as error:
+            answer.set_exception(error)
         except (RuntimeError, ValueError) as error:
             answer.set_exception(ModelsError(f"The network '{self.name}' failed: {error}"))
         except MemoryError:
@@ -194,6 +201,16 @@ class Network:
             )
         finally:
             self._turn.release()
+
+    def _finite(self, outputs: list[np.ndarray]) -> list[np.ndarray]:
+        # Every comparison with NaN is false: further on it would read as "no face", "not skin", "benign".
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise NetworkNotFinite(
+                f"The network '{self.name}' answered with what is no number, so nothing was measured. "
+                f"Run 'dermakiosk models verify --engine {self.engine}' to see whether this engine is right "
+                "on this processor."
+            )
+        return outputs
 
 
 def _shapes(ports: Sequence[Port | Tensor]) -> str:
