@@ -199,6 +199,8 @@ class Network:
                     f"There is not enough memory for the network '{self.name}'. Use smaller pictures."
                 )
             )
+        except Exception as error:  # noqa: BLE001  whoever waits gets it, and does not wait for nothing
+            answer.set_exception(error)
         finally:
             self._turn.release()
 

@@ -16,7 +16,9 @@ import argparse
 import mmap
 import os
 import sys
+import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -103,14 +105,28 @@ def main() -> int:
     return 0
 
 
-def _say_where(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say which error ended the child, and where: its words may quote a measurement, and stderr is a log."""
+def say_only_where() -> None:
+    """Let no error and no warning of this process say more than its kind and its place.
+
+    Its words may quote a measurement, and stderr is a log.
+    """
+    sys.excepthook = lambda kind, _, trace: _say("ended", kind, trace)
+    threading.excepthook = lambda hook: _say("lost a thread", hook.exc_type, hook.exc_traceback)
+    sys.unraisablehook = lambda hook: _say("went on after", hook.exc_type, hook.exc_traceback)
+    warnings.showwarning = lambda _, kind, file, line, *__: _write(f"warned: {kind.__name__}", file, line)
+
+
+def _say(what: str, kind: type[BaseException], trace: TracebackType | None) -> None:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
-    print(f"analysis ended: {kind.__name__}{where}", file=sys.stderr)
+    said = f"{what}: {kind.__name__}"
+    _write(said, *((trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else ("nowhere", 0)))
+
+
+def _write(said: str, file: str, line: int) -> None:
+    print(f"analysis {said} at {Path(file).name}:{line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.excepthook = _say_where
+    say_only_where()
     sys.exit(main())

@@ -121,6 +121,18 @@ def test_a_graph_without_memory_is_an_error_and_not_a_long_wait() -> None:
     assert not isinstance(error.value, NetworkTooSlow)
 
 
+def test_what_nobody_foresaw_reaches_whoever_waits_and_not_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    network = Network("iris", DEFAULT_ENGINE, deadline_s=20)
+
+    def odd(batch: np.ndarray) -> list[np.ndarray]:
+        raise KeyError("33.0")
+
+    network._graph.run = odd  # type: ignore[method-assign]
+    with pytest.raises(KeyError):
+        network.run(np.zeros(network.input_shape, np.float32))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_network_gives_the_same_answers_to_several_threads() -> None:
     network = Network("iris", DEFAULT_ENGINE)
     batches = np.random.default_rng(0).random((8, *network.input_shape), dtype=np.float32)
