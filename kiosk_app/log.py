@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,7 @@ def configure(debug: bool) -> None:
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
     threading.excepthook = _thread_ended
     sys.unraisablehook = _unraisable
+    warnings.showwarning = _warned
 
 
 def fault(error: BaseException) -> list[str]:
@@ -61,12 +63,16 @@ def _link(error: BaseException) -> str:
 def _places(trace: TracebackType | None) -> Iterator[str]:
     while trace is not None:
         code = trace.tb_frame.f_code
-        path = Path(code.co_filename)
-        shown = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else Path(*path.parts[-2:])
-        if "site-packages" in shown.parts:
-            shown = Path(*shown.parts[-2:])
-        yield f"{shown}:{trace.tb_lineno} {code.co_name}"
+        yield f"{_place(code.co_filename, trace.tb_lineno)} {code.co_name}"
         trace = trace.tb_next
+
+
+def _place(file: str, line: int) -> str:
+    path = Path(file)
+    shown = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else Path(*path.parts[-2:])
+    if "site-packages" in shown.parts:
+        shown = Path(*shown.parts[-2:])
+    return f"{shown}:{line}"
 
 
 def _only_the_place(_: object, __: str, event: Event) -> Event:
@@ -77,17 +83,28 @@ def _only_the_place(_: object, __: str, event: Event) -> Event:
         said = sys.exc_info()[1] if said else None
     if said is not None:
         event["fault"] = fault(said)
+    for name in [name for name, value in event.items() if isinstance(value, BaseException)]:
+        event[name] = fault(event[name])
     return event
 
 
 class _Libraries(logging.Handler):
-    """What libraries log, in our form. Beside a fault their text is left unfilled: it may quote the fault."""
+    """Where libraries log, in our form. Their text stands unfilled: what is filled into it may be anyone's.
+
+    A text without arguments has been filled already, for all that is known; its place says what it was.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        text = str(record.msg) if error is not None else record.getMessage()
         level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
-        structlog.get_logger().log(level, "library", logger=record.name, text=text, exc_info=error)
+        said = {"text": record.msg} if record.args and isinstance(record.msg, str) else {}
+        structlog.get_logger().log(
+            level,
+            "library",
+            logger=record.name,
+            place=f"{_place(record.pathname, record.lineno)} {record.funcName}",
+            exc_info=record.exc_info[1] if record.exc_info else None,
+            **said,
+        )
 
 
 def _thread_ended(hook: threading.ExceptHookArgs) -> None:
@@ -98,3 +115,7 @@ def _thread_ended(hook: threading.ExceptHookArgs) -> None:
 
 def _unraisable(hook: sys.UnraisableHookArgs) -> None:
     structlog.get_logger().error("unraisable", exc_info=hook.exc_value)
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    structlog.get_logger().warning("warned", kind=category.__name__, place=_place(filename, lineno))

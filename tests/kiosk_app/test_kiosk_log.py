@@ -1,0 +1,218 @@
+"""Whatever fails, wherever, and whoever reports it: the log says what and where, never in whose words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+SECRET = "ref-4711-secret"
+LIBRARIES = [
+    "waitress",
+    "werkzeug",
+    "flask.app",
+    "paho.mqtt.client",
+    "PIL.Image",
+    "sqlalchemy.pool",
+    "asyncio",
+]
+REACH = textwrap.dedent(
+    """
+    import gc, logging, sys, threading, warnings
+    import structlog
+    from kiosk_app import log
+    log.configure(debug=False)
+    SECRET = bytes.fromhex(sys.argv[1]).decode()
+    """
+)
+
+
+def logged(code: str) -> list[dict[str, Any]]:
+    """The events of a process of its own that does `code`; SECRET is in none, nor in any other line."""
+    done = subprocess.run(
+        # The secret is an argument: else the line of code that holds it would be shown with a traceback.
+        [sys.executable, "-c", REACH + textwrap.dedent(code), SECRET.encode().hex()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stderr + done.stdout
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_a_fault_is_its_class_and_its_place_and_so_is_what_it_came_of() -> None:
+    [event] = logged(
+        """
+        try:
+            try:
+                {}[SECRET]
+            except KeyError as cause:
+                raise ValueError(f"{SECRET} has 33.0") from cause
+        except ValueError as error:
+            structlog.get_logger().error("failed", exc_info=error)
+        """
+    )
+    assert [link.split(" at ")[0] for link in event["fault"]] == ["ValueError", "KeyError"]
+
+
+@pytest.mark.parametrize("said", ["exc_info=True", "exc_info=sys.exc_info()", "exc_info=error", "why=error"])
+def test_a_fault_has_no_words_however_it_is_handed_over(said: str) -> None:
+    [event] = logged(
+        f"""
+        try:
+            raise ValueError(SECRET)
+        except ValueError as error:
+            structlog.get_logger().error("failed", {said})
+        """
+    )
+    assert any(value[0].startswith("ValueError at ") for value in event.values() if isinstance(value, list))
+
+
+def test_a_thread_that_ends_in_a_fault_says_where() -> None:
+    [event] = logged(
+        """
+        def work():
+            raise ValueError(SECRET)
+        thread = threading.Thread(target=work, name="scan")
+        thread.start()
+        thread.join(60)
+        """
+    )
+    assert (event["event"], event["thread"]) == ("thread-ended", "scan")
+    assert event["fault"][0].startswith("ValueError at ") and " work" in event["fault"][0]
+
+
+def test_a_fault_that_nobody_can_catch_says_where() -> None:
+    [event] = logged(
+        """
+        class Thing:
+            def __del__(self):
+                raise ValueError(SECRET)
+        Thing()
+        gc.collect()
+        """
+    )
+    assert event["event"] == "unraisable" and event["fault"][0].startswith("ValueError at ")
+
+
+def test_a_warning_is_its_kind_and_its_place() -> None:
+    [event] = logged(
+        """
+        warnings.simplefilter("always")
+        warnings.warn(f"{SECRET} is deprecated", UserWarning)
+        """
+    )
+    assert (event["event"], event["kind"]) == ("warned", "UserWarning") and event["place"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        'error("it failed: %s", SECRET)',
+        'error("it failed: %s", ValueError(SECRET))',
+        'error("%(who)s failed", {"who": SECRET})',
+        'error(f"it failed: {SECRET}")',
+        'error("it failed: %s" % SECRET)',
+        "error(ValueError(SECRET))",
+        "warning(SECRET, stack_info=True)",
+        'exception(f"{SECRET} failed")',
+        'exception("%s failed", SECRET)',
+        'critical("%d failed", SECRET)',
+    ],
+)
+def test_a_library_is_told_by_its_place_and_what_it_fills_in_is_left_out(record: str) -> None:
+    events = logged(
+        f"""
+        def report():
+            try:
+                raise ValueError(SECRET)
+            except ValueError:
+                for library in {LIBRARIES}:
+                    logging.getLogger(library).{record}
+        report()
+        """
+    )
+    assert [event["logger"] for event in events] == LIBRARIES
+    assert all(event["event"] == "library" and event["place"].endswith(" report") for event in events)
+
+
+def test_a_text_whose_arguments_are_left_out_is_still_told() -> None:
+    [event] = logged('logging.getLogger("waitress.queue").warning("Task queue depth is %d", 5)')
+    assert event["text"] == "Task queue depth is %d"
+
+
+def test_a_page_that_raises_in_the_web_server_says_where() -> None:
+    [event] = logged(
+        """
+        import http.client
+        from sync.web_server import make_web_server
+
+        def page(environ, start):
+            raise ValueError(SECRET)
+
+        server = make_web_server(page, "127.0.0.1", 0, 1)
+        threading.Thread(target=server.run, daemon=True).start()
+        asking = http.client.HTTPConnection("127.0.0.1", int(server.effective_port), timeout=60)
+        asking.request("GET", f"/{SECRET}")
+        assert asking.getresponse().status == 500
+        """
+    )
+    assert event["logger"] == "waitress" and event["fault"][0].startswith("ValueError at ")
+
+
+def test_a_connection_that_fails_in_the_web_servers_own_loop_says_where() -> None:
+    events = logged(
+        """
+        from waitress.wasyncore import dispatcher
+        try:
+            raise ValueError(SECRET)
+        except ValueError:
+            dispatcher(map={}).handle_error()
+        """
+    )
+    assert {event["logger"] for event in events} == {"waitress"}
+
+
+def test_a_database_that_refuses_a_row_says_where() -> None:
+    [event] = logged(
+        """
+        from sqlalchemy import create_engine, event, text
+        engine = create_engine("sqlite://")
+
+        @event.listens_for(engine, "reset")
+        def broken(*_):
+            raise ValueError(SECRET)
+
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        """
+    )
+    assert event["logger"].startswith("sqlalchemy.pool")
+    assert event["fault"][0].startswith("ValueError at ")
+
+
+def test_a_callback_that_raises_in_the_broker_client_says_where() -> None:
+    [event] = logged(
+        """
+        import paho.mqtt.client as mqtt
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        client.enable_logger()
+        client.suppress_exceptions = True
+
+        def on_message(*_):
+            raise ValueError(SECRET)
+
+        client.on_message = on_message
+        client._handle_on_message(mqtt.MQTTMessage(topic=b"a"))
+        """
+    )
+    assert event["logger"] == "paho.mqtt.client"
+    assert event["text"] == "Caught exception in on_message: %s"
