@@ -18,6 +18,7 @@ from kiosk_app.courier import Courier
 from kiosk_app.delivery import Delivery, delivery
 from kiosk_app.journey import Session, State
 from kiosk_app.keyring import KeyringError
+from kiosk_app.log import fault
 from kiosk_app.records import Records, RecordsError
 from kiosk_app.scan_work import ScanWork
 from kiosk_app.sealer import SealerError
@@ -144,4 +145,4 @@ def _guarded(task: str, work: Callable[[], object]) -> None:
     except (AnalysisFailed, SealerError, VaultError, RecordsError, KeyringError) as error:
         log.error("house_keeping", task=task, why=str(error))
     except Exception as error:  # noqa: BLE001  a dead thread would silently end all delivery
-        log.error("house_keeping", task=task, why=type(error).__name__)
+        log.error("house_keeping", task=task, why=fault(error))

@@ -20,6 +20,7 @@ from kiosk_app.analyst import AnalysisFailed, Outcome
 from kiosk_app.courier import Courier
 from kiosk_app.journey import Progress
 from kiosk_app.keyring import KeyringError
+from kiosk_app.log import fault
 from kiosk_app.phases import UV, take_pictures
 from kiosk_app.records import Records, RecordsError
 from kiosk_app.sealer import Sealer, SealerError
@@ -102,8 +103,7 @@ class ScanWork:
         try:
             self._do(scan, consent, uv, progress, words, left, spots)
         except Exception as error:  # noqa: BLE001  the thread ends here: a patient is never left waiting
-            # Its type only: the text of an error that nobody foresaw may quote measurements.
-            self._fail(scan, progress, "not_measurable", type(error).__name__)
+            self._fail(scan, progress, "not_measurable", fault(error))
         finally:
             self._end(scan)
 
@@ -174,7 +174,7 @@ class ScanWork:
             except _Refused:
                 finished += 1
             except Exception as error:  # noqa: BLE001  one scan never keeps the others from their turn
-                log.error("not_finished", scan=str(row.id), why=type(error).__name__)
+                log.error("not_finished", scan=str(row.id), why=fault(error))
             finally:
                 self._end(row.id)
         return finished
@@ -190,7 +190,7 @@ class ScanWork:
         with self._lock:
             self._at_work.pop(scan, None)
 
-    def _fail(self, scan: UUID, progress: Progress, reason: str, why: str) -> None:
+    def _fail(self, scan: UUID, progress: Progress, reason: str, why: str | list[str]) -> None:
         """Without kept pictures the scan is abandoned with the reason, and its key is destroyed.
 
         With them it stays as it is, and is measured again.
@@ -203,7 +203,7 @@ class ScanWork:
                 reason = "analysis_failed"
         except Exception as problem:  # noqa: BLE001  the page is told below, whatever this is
             # A full disk refuses this too; recover() abandons the scan after the next start.
-            log.error("abandon_failed", scan=str(scan), why=type(problem).__name__)
+            log.error("abandon_failed", scan=str(scan), why=fault(problem))
         progress.fail(reason)
 
     def _capture(
