@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import structlog
 
 from kiosk_app import records as states
-from kiosk_app.records import Message, Records
+from kiosk_app.log import fault
+from kiosk_app.records import Message, Records, RecordsError
 from kiosk_app.sealer import Sealer, SealerError
 from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
 
@@ -29,13 +31,13 @@ class Courier:
         with self._turn:
             try:
                 for message in self._records.messages(states.WAITING):
-                    self._hand_over(message)
+                    self._alone(self._hand_over, message)
                 for message in self._records.messages(states.DISCARDING, states.DISCARDING_UNSENT):
-                    self._discard(message)
+                    self._alone(self._discard, message)
                 for message in self._records.messages(states.WAITING):
-                    self._hand_over(message)  # a withdrawal that was sealed just now
+                    self._alone(self._hand_over, message)  # a withdrawal that was sealed just now
                 for message in self._records.messages(states.SUBMITTED):
-                    self._follow(message)
+                    self._alone(self._follow, message)
             except OutboxUnavailable as error:
                 if self._reachable:
                     log.warning("outbox_unavailable", why=str(error))
@@ -43,6 +45,16 @@ class Courier:
                 return False
             self._reachable = True
             return True
+
+    def _alone(self, step: Callable[[Message], None], message: Message) -> None:
+        """Take one step of one message; whatever it raises, the others have their turn."""
+        try:
+            step(message)
+        except OutboxUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  it stays as it is, and has its turn in the next round
+            why = str(error) if isinstance(error, RecordsError) else fault(error)
+            log.error("set_aside", scan=str(message.scan), message=str(message.id), why=why)
 
     def _hand_over(self, message: Message) -> None:
         if message.envelope is None:

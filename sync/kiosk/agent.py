@@ -125,7 +125,7 @@ class Agent:
             self._changed = False
             self._schedule.follow(self._outbox.unreceipted(), now)
         for message_id in self._schedule.due(now, WINDOW - len(self._in_flight)):
-            self._send(self._link, message_id, now)
+            self._send_alone(self._link, message_id, now)
             if self._link is None:
                 return
         if now >= self._heartbeat_at:
@@ -220,6 +220,17 @@ class Agent:
 
     def received(self, link: Link, message: Received) -> None:
         try:
+            self._take(message)
+        except OutboxError:
+            raise
+        except Exception as error:
+            # Sent again it would end likewise, before all that waits behind it; the clinic repeats receipts.
+            log.error("set_aside", kind="received", exc_info=error)
+        # Only now: an agent that dies before has the broker send it again.
+        message.acknowledge()
+
+    def _take(self, message: Received) -> None:
+        try:
             kind = topics.parse(message.topic).kind
         except topics.TopicError:
             kind = "unknown"
@@ -227,8 +238,6 @@ class Agent:
             self._take_receipt(message.payload)
         else:
             log.info("not_for_the_agent", kind=kind)
-        # Only now: an agent that dies before has the broker send it again.
-        message.acknowledge()
 
     def _take_receipt(self, payload: bytes) -> None:
         try:
@@ -256,6 +265,16 @@ class Agent:
         if (fill >= WARN_FILL) != self._filling:
             self._filling = not self._filling
             log.warning("outbox_fill", fill=round(fill, 2), accepting=fill < REFUSE_FILL)
+
+    def _send_alone(self, link: Link, message_id: UUID, now: float) -> None:
+        """Send one message; one that cannot be is tried again in its time, and the next has its turn."""
+        try:
+            self._send(link, message_id, now)
+        except OutboxError:
+            raise
+        except Exception as error:
+            log.error("set_aside", message=str(message_id), exc_info=error)
+            self._schedule.sent(message_id, now)
 
     def _send(self, link: Link, message_id: UUID, now: float) -> None:
         waiting = self._outbox.take_to_send(message_id)

@@ -412,3 +412,36 @@ def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
 
     monkeypatch.setattr(bench.kiosk.vault, "get_capture", unreadable)
     assert do(bench, consented(bench)).reason == "analysis_failed"
+
+
+@pytest.mark.parametrize("step", ["submit", "state", "discard"])
+def test_a_message_that_raises_whatever_it_is_keeps_no_other_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    bench.outbox.there = step != "submit"
+    scans = [consented(bench) for _ in range(2)]
+    for scan in scans:
+        do(bench, scan)
+    bench.outbox.there = True
+    if step == "discard":
+        for scan in scans:
+            bench.kiosk.records.forget(scan, states.SHREDDED, "patient")
+    else:
+        bench.outbox.states |= {message: "stored" for message in bench.outbox.submitted}
+    poison, ask = bench.kiosk.records.messages()[0].id, getattr(bench.outbox, step)
+
+    def trip(message: UUID, *more: object) -> object:
+        if message == poison:
+            raise ZeroDivisionError("ref-secret")
+        return ask(message, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.outbox, step, trip)
+        assert bench.kiosk.courier.run_once()
+    moved = {"submit": states.SUBMITTED, "state": states.STORED, "discard": states.DISCARDED}[step]
+    before, after = bench.kiosk.records.messages()
+    assert (before.state == moved, after.state == moved) == (False, True)
+    said = "".join(capsys.readouterr())
+    assert "ZeroDivisionError" in said and "ref-secret" not in said
+    assert bench.kiosk.courier.run_once()
+    assert bench.kiosk.records.messages()[0].state == moved

@@ -1,0 +1,163 @@
+"""Whatever one message raises in the agent, that message alone is set aside, and the next goes on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import structlog
+
+from kiosk_app import log
+from sync.kiosk import agent as agent_module
+from sync.kiosk.agent import Agent, Pace
+from sync.kiosk.outbox import Outbox
+from sync.wire.receipt import Receipt
+from tests.support.agent import Clinic, party_of
+from tests.support.mosquitto import Broker, running_broker
+from tests.support.mqtt import connected
+from tests.support.waiting import wait_until
+from tests.support.wire import Party
+
+FAULTS = [ValueError, KeyError, AttributeError, RecursionError, AssertionError, MemoryError]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with running_broker(tmp_path_factory.mktemp("system")) as running:
+        yield running
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "kiosk"
+
+
+@pytest.fixture
+def party(broker: Broker, state: Path) -> Party:
+    return party_of(broker, broker.enrol(state), state)
+
+
+@pytest.fixture
+def clinic(broker: Broker, party: Party) -> Iterator[Clinic]:
+    with connected(broker, broker.ingest) as client:
+        yield Clinic(broker, party, client)
+
+
+@pytest.fixture
+def outbox(state: Path, party: Party) -> Iterator[Outbox]:
+    opened = Outbox(state / "sync" / "outbox.sqlite")
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def carrying(state: Path, outbox: Outbox) -> Iterator[None]:
+    """An agent at work, as the process of its own that it is in life."""
+    agent, stop = Agent(state, outbox, Pace(resend_first=1.0)), threading.Event()
+    thread = threading.Thread(target=agent.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        agent.wake()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def put(outbox: Outbox, party: Party) -> tuple[UUID, bytes]:
+    message, envelope = party.envelope()
+    outbox.put(message, "result", envelope)
+    return message, envelope
+
+
+@contextmanager
+def own_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The lines of the log, once the block is over; the words of no fault are in them."""
+    lines: list[str] = []
+    # What configuring the log hooks into is the tests' own again afterwards.
+    for module, hook in ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwarning")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    log.configure(debug=False)
+    try:
+        yield lines
+    finally:
+        structlog.reset_defaults()
+    lines += capsys.readouterr().err.splitlines()
+    assert not any("ref-secret" in line for line in lines)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_receipt_that_nobody_foresaw_costs_itself_only(
+    clinic: Clinic,
+    outbox: Outbox,
+    state: Path,
+    party: Party,
+    fault: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verify, tripped = Receipt.verify, []
+
+    def trip(payload: bytes, *more: object) -> Receipt:
+        if payload == b"poison":
+            tripped.append(payload)
+            raise fault("ref-secret")
+        return verify(payload, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(agent_module.Receipt, "verify", trip)
+    message, envelope = put(outbox, party)
+    with own_log(capsys, monkeypatch) as lines:
+        with carrying(state, outbox):
+            assert clinic.take() == (message, envelope)
+            clinic.answer(b"poison")
+            clinic.receipt(message, envelope)
+            wait_until(lambda: outbox.state(message) == "stored")
+        # A second start hears nothing of it: it was taken.
+        later, envelope = put(outbox, party)
+        with carrying(state, outbox):
+            assert clinic.take() == (later, envelope)
+            clinic.receipt(later, envelope)
+            wait_until(lambda: outbox.state(later) == "stored")
+    assert len(tripped) == 1
+    [said] = [line for line in lines if '"set_aside"' in line]
+    assert f"{fault.__name__} at " in said
+    assert not any('"disconnected"' in line for line in lines)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_envelope_that_cannot_be_sent_keeps_no_other_back(
+    clinic: Clinic,
+    outbox: Outbox,
+    state: Path,
+    party: Party,
+    fault: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    poison, good = put(outbox, party), put(outbox, party)
+    publish = agent_module.Link.publish
+
+    def trip(self: object, topic: str, payload: bytes, *more: object, **given: object) -> int | None:
+        if payload == poison[1]:
+            raise fault("ref-secret")
+        return publish(self, topic, payload, *more, **given)  # type: ignore[arg-type]
+
+    with own_log(capsys, monkeypatch) as lines, monkeypatch.context() as patch:
+        patch.setattr(agent_module.Link, "publish", trip)
+        with carrying(state, outbox):
+            assert clinic.take() == good
+            clinic.receipt(*good)
+            wait_until(lambda: outbox.state(good[0]) == "stored")
+            assert outbox.state(poison[0]) == "sent"
+            # What was odd about it has passed: it goes in its time.
+            patch.undo()
+            assert clinic.take() == poison
+    assert any('"set_aside"' in line and str(poison[0]) in line for line in lines)
+    assert not any('"disconnected"' in line for line in lines)
