@@ -11,12 +11,12 @@ from typing import IO
 import click
 import structlog
 
-from .cli_options import FOLDER, db_option, ready, state_option
+from .cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option
 from .database import Database
 from .quarantine_cli import quarantine
 
 
-@click.group()
+@click.group(cls=ClinicGroup)
 def clinic() -> None:
     """The clinic's side: what comes from kiosks is stored, receipted, opened, shown.
 
@@ -33,7 +33,7 @@ clinic.add_command(quarantine)
 @db_option
 def migrate(state: Path, db: str | None) -> None:
     """Make the database, or bring it to this version's schema."""
-    revision = Database.at(state, db).migrate()
+    revision = named(Database.at(state, db)).migrate()
     click.echo(f"The clinic's database is at revision {revision}.")
 
 

@@ -1,14 +1,21 @@
-"""What every `clinic` command asks for: the clinic's state folder and its database."""
+"""What every `clinic` command has: the clinic's state folder and database, and a sentence when that fails."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .database import Database
+from .database_failure import failed_itself, unusable
+from .durable import TAKES_NOTHING
+from .errors import ClinicError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+_DATABASE = f"{__name__}.database"
 
 state_option = click.option(
     "--state", type=FOLDER, envvar="DERMAKIOSK_STATE", required=True, help="The clinic's state folder."
@@ -21,11 +28,36 @@ db_option = click.option(
 )
 
 
+class ClinicGroup(click.Group):
+    """A group whose commands, and those of the groups in it, end in a sentence where the database fails."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (DBAPIError, PoolTimeout) as error:
+            if _DATABASE not in ctx.meta or not failed_itself(error):
+                raise
+            raise unusable(error, ctx.meta[_DATABASE].engine.url) from error
+        except OSError as error:
+            if error.errno not in TAKES_NOTHING:
+                raise
+            raise ClinicError(
+                f"{error.filename or 'A file'} cannot be written ({error.strerror}): make room on its disk, "
+                "or have it take writing, then run the command again."
+            ) from error
+
+
+def named(database: Database) -> Database:
+    """The same database, once the command that runs knows which one it speaks of when it fails."""
+    click.get_current_context().meta[_DATABASE] = database
+    return database
+
+
 def ready(state: Path, db: str | None) -> Database:
     """The clinic's database, at this software's schema. Raises ClinicError."""
     from . import withdrawals
 
-    database = Database.existing(state, db)
+    database = named(Database.existing(state, db))
     database.require_current()
     # It may be an old copy, brought back: what was withdrawn since goes before anything looks at it.
     withdrawals.reapply(database)

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
+from .durable import TAKES_NOTHING
 from .errors import ClinicError, ClinicUsageError
 from .tables import REVISION, Base
 from .tombstones import Tombstones
@@ -86,29 +86,21 @@ class Database:
         # Alembic's options are a configparser's, in which a path's own % has to be doubled.
         migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")
         config.set_main_option("script_location", migrations)
-        try:
-            with (
-                self._write_connection() as connection,
-                _foreign_keys_resting(connection),
-                connection.begin(),
-            ):
-                config.attributes["connection"] = connection
-                command.upgrade(config, to)
-                _check_foreign_keys(connection)
-        except DBAPIError as error:
-            raise ClinicError(f"The clinic's database cannot be migrated: {self._why(error)}.") from error
+        with (
+            self._write_connection() as connection,
+            _foreign_keys_resting(connection),
+            connection.begin(),
+        ):
+            config.attributes["connection"] = connection
+            command.upgrade(config, to)
+            _check_foreign_keys(connection)
         return to
 
     def require_current(self) -> None:
         """Raise ClinicError unless the schema is the one this software was written for."""
-        try:
-            with self.engine.connect() as connection:
-                known = inspect(connection).has_table("alembic_version")
-                revision = (
-                    connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
-                )
-        except DBAPIError as error:
-            raise ClinicError(f"The clinic's database cannot be opened: {self._why(error)}.") from error
+        with self.engine.connect() as connection:
+            known = inspect(connection).has_table("alembic_version")
+            revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
         if revision != REVISION:
             has = f"at revision {revision}" if revision else "empty"
             raise ClinicError(
@@ -140,15 +132,6 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _why(self, error: DBAPIError) -> str:
-        """The driver's first line, without the password that the URL may hold."""
-        why = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0].rstrip(" .:")
-        url = self.engine.url
-        for secret in (url.password, url.query.get("password")):
-            if secret:
-                why = why.replace(str(secret), "***")
-        return why
-
     def _write_connection(self) -> Connection:
         return self.engine.connect().execution_options(clinic_writes=True)
 
@@ -168,40 +151,6 @@ def put(session: Session, row: Base) -> None:
     statement = _insert(session, row)
     values = {name: value for name, value in statement.excluded.items() if name not in keys}
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=values))
-
-
-def out_of_room(error: DBAPIError, url: URL) -> bool:
-    """Whether the database at `url` failed because its disk is full."""
-    if getattr(error.orig, "sqlstate", None) == "53100":  # PostgreSQL's disk_full
-        return True
-    said = str(error.orig)
-    if not isinstance(error.orig, sqlite3.Error) or said.startswith("database or disk is full"):
-        return isinstance(error.orig, sqlite3.Error)
-    # Where a file beside the database could not grow, SQLite says only that something failed.
-    vague = said.startswith(("disk I/O error", "unable to open database file"))
-    return vague and os.statvfs(os.path.dirname(url.database or "") or ".").f_bavail == 0
-
-
-def failed_itself(error: BaseException) -> bool:
-    """Whether the database (or this machine) failed, and not what it was given.
-
-    Then everything waits and is tried again, and no message is to blame. What is given can be out of range,
-    against a constraint, or beyond a limit of the database (SQLSTATE 22, 23, 54).
-    """
-    if isinstance(error, DBAPIError):
-        given = isinstance(error, DataError | IntegrityError) or _code(error.orig).startswith("54")
-        return error.connection_invalidated or not given
-    return isinstance(error, PoolTimeout | sqlite3.Error | OSError | MemoryError)
-
-
-def why_away(error: BaseException) -> str:
-    """A word of the driver's for what befell the database: SQLITE_FULL, DiskFull, …"""
-    said = error.orig if isinstance(error, DBAPIError) else error
-    return str(getattr(said, "sqlite_errorname", None) or type(said).__name__)
-
-
-def _code(error: BaseException | None) -> str:
-    return str(getattr(error, "sqlstate", None) or "")
 
 
 def _insert(session: Session, row: Base) -> Any:
@@ -250,6 +199,8 @@ def _engine(url: URL) -> Engine:
     if kind == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
 
@@ -270,6 +221,8 @@ def _make_state(state: Path) -> None:
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
+        if error.errno in TAKES_NOTHING:
+            raise
         raise ClinicUsageError(
             f"The clinic's folder {state} cannot be made ({error.strerror}): name another --state."
         ) from error
@@ -280,6 +233,8 @@ def _make_private(path: str | None) -> None:
     try:
         os.close(os.open(path or "", os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
+        if error.errno in TAKES_NOTHING:
+            raise
         raise ClinicUsageError(
             f"The clinic's database {path or 'without a path'} cannot be made ({error.strerror}): "
             "name a file in a folder that you may write to."
@@ -291,6 +246,12 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_postgresql(connection: Any, record: object) -> None:
+    # A lock is waited for as long as SQLite's is, not for ever.
+    connection.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    connection.commit()
 
 
 @contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+
+# A disk that takes nothing: that is a failure, and no wrong path.
+TAKES_NOTHING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -25,7 +25,8 @@ from sync.wire.keys import KeyRefused, load_signing_key
 from sync.wire.receipt import Receipt
 
 from .broker import Address, Role, connect
-from .database import Database, failed_itself, now, why_away
+from .database import Database, now
+from .database_failure import failed_itself, why_away
 from .errors import ClinicUsageError
 from .intake import Outcome, take_envelope, take_heartbeat, take_poison
 from .receipts import Owed, mark_sent, unsent

@@ -19,7 +19,8 @@ from sync.wire.keys import KeyRefused, OpeningKey, load_opening_keys
 from sync.wire.messages import Message, Result, Withdraw, WithdrawMessages
 
 from . import withdrawals
-from .database import Database, failed_itself, insert_once, now, why_away
+from .database import Database, insert_once, now
+from .database_failure import failed_itself, why_away
 from .durable import sync_folder
 from .errors import ClinicUsageError
 from .intake import NO_KEY

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from sync.wire import topics
 
 from .audit import note
-from .database import Database, failed_itself
+from .database import Database
+from .database_failure import failed_itself
 from .errors import ClinicError, ClinicUsageError
 from .intake import claimed_topic, take_envelope
 from .tables import DISCARDED, ERASED, OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison

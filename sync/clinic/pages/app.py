@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
 from ..accounts import Accounts
-from ..database import Database, now, out_of_room
-from ..durable import write_whole
+from ..database import Database, now
+from ..database_failure import out_of_room
+from ..durable import TAKES_NOTHING, write_whole
 from ..errors import ClinicUsageError
 from . import words
 from .answers import refuse_unguarded
@@ -143,7 +144,7 @@ def secret_key(state: Path) -> bytes:
     """The key that signs cookies, made on first use.
 
     One that a crash left short is made anew: whoever was signed in signs in once more, and nothing else is
-    lost. Raises ClinicUsageError.
+    lost. Raises ClinicUsageError, or OSError where the disk takes nothing.
     """
     path = state / "web" / "secret.key"
     try:
@@ -152,8 +153,10 @@ def secret_key(state: Path) -> bytes:
             write_whole(path, secrets.token_bytes(KEY_BYTES))
         return path.read_bytes()
     except OSError as error:
+        if error.errno in TAKES_NOTHING:
+            raise
         raise ClinicUsageError(
-            f"{path} cannot be used ({error.strerror}): make it, and room for it, this user's own."
+            f"{path} cannot be used ({error.strerror}): make it this user's own."
         ) from error
 
 

@@ -20,7 +20,8 @@ from sqlalchemy.exc import OperationalError
 
 from kiosk_app import log
 from sync.clinic import opener as opener_module
-from sync.clinic.database import Database, failed_itself, now
+from sync.clinic.database import Database, now
+from sync.clinic.database_failure import failed_itself
 from sync.clinic.intake import take_envelope
 from sync.clinic.opener import STRIKES, Opener
 from sync.clinic.tables import Envelope, Kiosk, Scan

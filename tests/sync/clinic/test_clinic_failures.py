@@ -1,0 +1,206 @@
+"""A clinic command whose database or disk fails ends in one sentence: what, why, what to do."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from kiosk_app.cli import main
+from sync.clinic.database import Database, now
+from sync.clinic.database_failure import failed_itself, unusable
+from sync.clinic.tables import Poison
+from sync.wire.keys import dump_opening_keys, generate_opening_key
+from tests.support.clinic import SealingKiosk
+from tests.support.full_disk import on_a_small_disk
+
+WRITING = ("add-account", "register-kiosk", "discard", "retry", "open")
+READING = ("status", "list", "show")
+
+
+def made(state: Path, url: str | None = None) -> dict[str, Sequence[str]]:
+    """A clinic in `state` with one payload in quarantine; each command that may fail there."""
+    database = Database.at(state, url)
+    database.migrate()
+    kiosk = SealingKiosk(generate_opening_key())
+    row = Poison(id=1, kiosk=kiosk.id, sha256=b"s", data=b"x", reason="not_cose", received_at=now())
+    with database.writing() as session:
+        session.add(row)
+    database.close()
+    entry = state / "kiosk.json"
+    entry.write_text(json.dumps(kiosk.registry_entry()))
+    (state / "opener").mkdir()
+    (state / "opener" / "opening.key").write_bytes(dump_opening_keys([kiosk.opening]))
+    where = ("--state", str(state), *(("--db", url) if url else ()))
+    return {
+        "migrate": ("migrate", *where),
+        "add-account": ("add-account", "ann", *where),
+        "register-kiosk": ("register-kiosk", str(entry), *where),
+        "discard": ("quarantine", "discard", "1", "--reason", "a test", "--yes", *where),
+        "retry": ("quarantine", "retry", "1", *where),
+        "open": ("open", *where),
+        "status": ("status", *where),
+        "list": ("quarantine", "list", *where),
+        "show": ("quarantine", "show", "1", *where),
+    }
+
+
+def said(capsys: pytest.CaptureFixture[str], command: Sequence[str]) -> tuple[Any, str]:
+    """The exit status of a clinic command, and what it says on stderr."""
+    capsys.readouterr()
+    try:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(sys, "argv", ["dermakiosk", "clinic", *command])
+            main()
+    finally:
+        structlog.reset_defaults()
+    return ended.value.code, capsys.readouterr().err
+
+
+def assert_one_sentence(code: object, err: str, *words: str) -> None:
+    assert code == 1, err
+    assert err.startswith("Error: ") and err.count("\n") == 1 and err.endswith(".\n"), err
+    assert "not foreseen" not in err and "sqlalche" not in err and "Traceback" not in err, err
+    for word in words:
+        assert word in err, err
+
+
+ON_A_DISK = """
+import json, shutil, subprocess
+from kiosk_app.cli import main
+from tests.sync.clinic.test_clinic_failures import READING, WRITING, made
+if {empty}:
+    state = disk / "clinic"
+    commands = {{"migrate": ("migrate", "--state", str(state))}}
+else:
+    state = disk / "clinic"
+    commands = made(state)
+if {kind!r} == "full":
+    fill()
+else:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+for name in {names!r}:
+    sys.argv = ["dermakiosk", "clinic", *commands[name]]
+    sys.stderr = open("/dev/shm/said-" + str(os.getpid()), "w+")
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    sys.stderr.seek(0)
+    print(json.dumps([name, code, sys.stderr.read()]))
+    os.unlink(sys.stderr.name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "empty", "names", "words"),
+    [
+        ("full", False, WRITING, "make room on it"),
+        ("full", True, ("migrate",), "make room on"),
+        ("read-only", False, (*WRITING, *READING), "take writing"),
+        ("read-only", True, ("migrate",), "take writing"),
+    ],
+)
+def test_a_disk_that_takes_nothing(
+    tmp_path: Path, kind: str, empty: bool, names: Sequence[str], words: str
+) -> None:
+    script = ON_A_DISK.format(kind=kind, empty=empty, names=tuple(names))
+    heard = [json.loads(line) for line in on_a_small_disk(tmp_path, script).splitlines() if line[:2] == '["']
+    assert [name for name, _, _ in heard] == list(names)
+    for _, code, err in heard:
+        assert_one_sentence(code, err, words)
+
+
+@pytest.mark.parametrize("name", [*WRITING, "migrate"])
+def test_a_database_that_somebody_else_holds(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = made(tmp_path / "clinic")[name]
+    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0.05)
+    blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    assert_one_sentence(*said(capsys, command), "locked", "another process holds it", "run the command again")
+    blocker.close()
+
+
+@pytest.mark.parametrize("name", [*WRITING, *READING, "migrate"])
+@pytest.mark.parametrize("damage", [b"no database at all", b"SQLite format 3\0" + b"\xff" * 200])
+def test_a_database_that_is_damaged(
+    tmp_path: Path, name: str, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = made(tmp_path / "clinic")[name]
+    with (tmp_path / "clinic" / "clinic.sqlite").open("r+b") as file:
+        file.write(damage)
+    assert_one_sentence(*said(capsys, command), "damaged", "bring back the newest copy")
+
+
+@contextmanager
+def a_standby(url: str) -> Iterator[None]:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.scalar(text("SELECT current_database()"))
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    engine.dispose()
+    yield
+
+
+@contextmanager
+def locked_tables(url: str) -> Iterator[None]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        connection.execute(text("LOCK TABLE accounts, kiosks, quarantine, opening_keys, alembic_version"))
+        yield
+    engine.dispose()
+
+
+def in_psycopg(url: str) -> str:
+    return url.replace("postgresql:", "postgresql+psycopg:")
+
+
+@pytest.mark.parametrize("name", [*WRITING, "migrate"])
+def test_a_postgresql_that_takes_no_writing_or_is_held(
+    tmp_path: Path,
+    name: str,
+    postgresql_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = made(tmp_path / "clinic", postgresql_url)[name]
+    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0.05)
+    with locked_tables(in_psycopg(postgresql_url)):
+        assert_one_sentence(*said(capsys, command), "another process holds it")
+    if name == "migrate":
+        return  # there is nothing to migrate, so nothing is written
+    with a_standby(in_psycopg(postgresql_url)):
+        assert_one_sentence(*said(capsys, command), "read-only", "take writing")
+
+
+@pytest.mark.parametrize("name", [*WRITING, *READING, "migrate"])
+def test_a_postgresql_that_cannot_be_reached(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = made(tmp_path / "clinic")[name]
+    url = "postgresql://ann:hush-hush@127.0.0.1:1/clinic"
+    code, err = said(capsys, [*command, "--db", url])
+    assert_one_sentence(code, err, "Connection refused", "see that PostgreSQL runs")
+    assert "hush" not in err
+
+
+def test_a_postgresql_without_room_is_told_by_its_own_word(tmp_path: Path, postgresql_url: str) -> None:
+    """Its disk cannot be filled here: the server raises what it raises then."""
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    full = "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"
+    with pytest.raises(DBAPIError) as caught, database.writing() as session:
+        session.execute(text(full))
+    database.close()
+    assert failed_itself(caught.value)
+    assert "make room on it" in str(unusable(caught.value, database.engine.url))
