@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hardware.board import Board
+from hardware.srgb import srgb_coded
 
 if TYPE_CHECKING:
     from firmware.calibration import Calibration
@@ -157,9 +158,7 @@ def reflectance(
 
 
 def _srgb_table() -> npt.NDArray[np.uint8]:
-    value = np.arange(65_536) / 65_535
-    curved = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)
-    return np.asarray(np.round(255 * curved), np.uint8)
+    return np.asarray(np.round(255 * srgb_coded(np.arange(65_536) / 65_535)), np.uint8)
 
 
 _SRGB = _srgb_table()

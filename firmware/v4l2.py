@@ -19,6 +19,7 @@ import structlog
 
 from firmware.upright import upright
 from hardware.board import Board, CameraProfile, Mode
+from hardware.srgb import srgb_linear
 
 # Video4Linux2 counts exposure in steps of 100 µs, and 1 means manual for its automatic exposure.
 _EXPOSURE_STEP_US = 100
@@ -174,6 +175,4 @@ def open_v4l2(board: Board) -> UsbCamera:
 
 
 def _decoding(bits: int) -> npt.NDArray[np.uint16]:
-    value = np.arange(256) / 255
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.asarray(np.round(linear * (2**bits - 1)), np.uint16)
+    return np.asarray(np.round(srgb_linear(np.arange(256) / 255) * (2**bits - 1)), np.uint16)

@@ -11,7 +11,7 @@ import numpy as np
 from hardware.picture_colours import Colour
 from hardware.picture_file.conversion import converted
 from hardware.picture_file.decode import decode
-from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey, same, srgb_curve
+from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey, same
 from hardware.picture_file.header import Header, read_header
 from hardware.picture_file.picture import Picture, on_white, turned, upright
 from hardware.picture_file.regular_file import read_regular_file
@@ -23,6 +23,7 @@ from hardware.picture_file.unreadable import (
     Unreadable,
     broken_profile,
 )
+from hardware.srgb import srgb_linear
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -129,7 +130,7 @@ def _meaning(header: Header, colour: Colour) -> Encoding:
 
 
 def _inked(cmyk: np.ndarray) -> np.ndarray:
-    return srgb_curve((1 - cmyk[:, :3]) * (1 - cmyk[:, 3:]))
+    return srgb_linear((1 - cmyk[:, :3]) * (1 - cmyk[:, 3:]))
 
 
 # What a program without profiles makes of inks.

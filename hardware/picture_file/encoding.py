@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hardware.srgb import srgb_coded, srgb_linear
+
 Curve = Callable[[np.ndarray], np.ndarray]
 Places = Sequence[tuple[float, float]]
 
@@ -47,16 +49,6 @@ class Encoding:
         values = np.concatenate([cube, greys])
         ours, others = (srgb_coded(np.clip(e.linear(values), 0, 1)) for e in (self, other))
         return bool(np.abs(ours - others).max() <= _SRGB_WITHIN)
-
-
-def srgb_curve(coded: np.ndarray) -> np.ndarray:
-    """Linear light of sRGB's coded numbers, 0…1 (IEC 61966-2-1)."""
-    return np.where(coded <= 0.04045, coded / 12.92, ((np.maximum(coded, 0) + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_coded(linear: np.ndarray) -> np.ndarray:
-    """The inverse of `srgb_curve`."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
 
 
 def same(values: np.ndarray) -> np.ndarray:
@@ -119,6 +111,6 @@ def _xyz(place: tuple[float, float]) -> np.ndarray:
     return np.array([x / y, 1.0, (1 - x - y) / y])
 
 
-SRGB = of_matrix(np.eye(3), [srgb_curve])
+SRGB = of_matrix(np.eye(3), [srgb_linear])
 LINEAR_SRGB = of_matrix(np.eye(3), [same])
 ADOBE = of_primaries(ADOBE_RGB, D65, [gamma(563 / 256)])

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from hardware.picture_file.encoding import srgb_coded, srgb_curve
 from hardware.picture_file.unreadable import Unreadable
+from hardware.srgb import srgb_coded, srgb_linear
 
 # A pixel that lets more than this of white through shows white rather than itself.
 _LEAST_ALPHA = 0.98
@@ -34,10 +34,6 @@ class Picture:
             return self.pixels
         return np.asarray(_to_srgb8(np.iinfo(self.pixels.dtype).max, self.colour)[self.pixels])
 
-    def light(self) -> np.ndarray:
-        """H×W×3 float32 linear sRGB (D65), 1.0 = reflectance 1.0, as fine as the file had it."""
-        return np.asarray(_to_light(np.iinfo(self.pixels.dtype).max, self.colour)[self.pixels])
-
 
 def on_white(picture: Picture, alpha: np.ndarray | None) -> Picture:
     """The picture laid on white by its `alpha` (H×W, uint8 or uint16), as a browser does: in coded sRGB.
@@ -57,7 +53,7 @@ def on_white(picture: Picture, alpha: np.ndarray | None) -> Picture:
     if picture.colour == "srgb":
         laid = values * over + 1 - over
     else:
-        laid = srgb_curve(srgb_coded(values) * over + 1 - over)
+        laid = srgb_linear(srgb_coded(values) * over + 1 - over)
     pixels[partly] = np.round(laid * most)
     return replace(picture, pixels=pixels, shown=None if shown.all() else shown)
 
@@ -79,12 +75,6 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-@lru_cache(maxsize=4)
-def _to_light(most: int, colour: str) -> np.ndarray:
-    values = np.arange(most + 1) / most
-    return (srgb_curve(values) if colour == "srgb" else values).astype(np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -22,10 +22,10 @@ from hardware.picture_file.encoding import (
     gamma,
     of_primaries,
     same,
-    srgb_curve,
     table,
 )
 from hardware.picture_file.unreadable import Unreadable, broken_profile
+from hardware.srgb import srgb_linear
 
 # ITU-T H.273, tables 2 and 3, by code point.
 _BT601: Places = ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07))
@@ -45,7 +45,7 @@ _H273_CURVES: Mapping[int, Curve] = {
     4: gamma(2.2),
     5: gamma(2.8),
     8: same,
-    13: srgb_curve,
+    13: srgb_linear,
 }
 # Writers of sRGB pictures put 1/2.2 into gAMA, and PNG says so: it stands for sRGB's curve.
 _GAMMA_OF_SRGB = range(45450, 45461)
@@ -84,7 +84,7 @@ def of_gama_and_chrm(gama: bytes | None, chrm: bytes | None) -> Encoding | None:
     if near and (not exponent or exponent in _GAMMA_OF_SRGB):
         return SRGB
     try:
-        return of_primaries(places, white, [gamma(100_000 / exponent) if exponent else srgb_curve])
+        return of_primaries(places, white, [gamma(100_000 / exponent) if exponent else srgb_linear])
     except (ValueError, np.linalg.LinAlgError) as error:
         raise broken_profile("its cHRM chunk is damaged") from error
 
@@ -108,7 +108,7 @@ def of_tiff(page: Directory, bits: int) -> Encoding | None:
     transfer, levels = page.numbers(_TRANSFER), 1 << bits
     if len(places) != 6 and len(transfer) not in (levels, 3 * levels):
         return None
-    curves: list[Curve] = [srgb_curve]
+    curves: list[Curve] = [srgb_linear]
     if len(transfer) in (levels, 3 * levels):
         curves = [table(points / 65535) for points in np.reshape(transfer, (-1, levels))]
     pairs = list(zip(map(float, places[::2]), map(float, places[1::2]), strict=True))
@@ -128,7 +128,7 @@ def of_bmp(header: bytes) -> Encoding | None:
     ends = np.reshape(numbers[:9], (3, 3)) / 2**30
     if not any(numbers[:9]):
         return None
-    curves = [gamma(n / 65536) if n > 0 else srgb_curve for n in numbers[9:]]
+    curves = [gamma(n / 65536) if n > 0 else srgb_linear for n in numbers[9:]]
     try:
         sums = ends.sum(axis=1)
         white = ends.sum(axis=0)

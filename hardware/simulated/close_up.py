@@ -14,6 +14,7 @@ import numpy as np
 from hardware.board import CloseUpProfile
 from hardware.simulated.skin import HAEMOGLOBIN_OD, MELANIN_OD
 from hardware.simulation import Simulation
+from hardware.srgb import srgb_coded
 
 # What skin without pigment and blood reflects in (red, green, blue), seen through a dermatoscope's gel.
 _BARE = np.array([0.92, 0.80, 0.74], np.float32)
@@ -139,6 +140,4 @@ def _hair(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> np.n
 
 
 def _srgb(linear: np.ndarray) -> np.ndarray:
-    value = np.clip(linear, 0, 1)
-    curved = np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055)
-    return np.asarray(np.round(255 * curved), np.uint8)
+    return np.asarray(np.round(255 * srgb_coded(np.clip(linear, 0, 1))), np.uint8)

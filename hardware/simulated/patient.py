@@ -19,6 +19,7 @@ from hardware.simulated.scene import Scene
 from hardware.simulated.shape import FACE_WIDTH_MM, Shape, shape_from_landmarks
 from hardware.simulated.skin import fluorescence, melanin_map, porphyrin_spots, split_shine
 from hardware.simulation import Simulation
+from hardware.srgb import srgb_linear
 
 # Where the face stands in the picture: its width as a share of the picture's, its middle from the top.
 _FACE_SHARE, _FACE_MIDDLE = 0.52, 0.47
@@ -142,9 +143,7 @@ def _flat_shape(width: int, height: int, step: int = 8) -> Shape:
 
 def _linear(portrait: np.ndarray) -> np.ndarray:
     """sRGB uint8 to linear float32 in 0…1 (IEC 61966-2-1)."""
-    value = np.arange(256) / 255
-    table = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.asarray(table.astype(np.float32)[portrait])
+    return np.asarray(srgb_linear(np.arange(256) / 255).astype(np.float32)[portrait])
 
 
 def _place(

@@ -6,6 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from hardware.srgb import srgb_coded, srgb_linear
+
 # A polariser before the lens passes half of what skin has scattered, however it is turned (Jacques 2002).
 _PASSED = {"cross": 0.5, "parallel": 0.5}
 # IEC 61966-2-1, linear sRGB to XYZ under D65.
@@ -37,15 +39,12 @@ def reflected(pixels: np.ndarray, colour: str, light: str) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _curve(levels: int, decode: bool) -> np.ndarray:
     value = np.arange(levels) / (levels - 1)
-    if decode:
-        value = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return value.astype(np.float32)
+    return (srgb_linear(value) if decode else value).astype(np.float32)
 
 
 def to_srgb8(light: np.ndarray) -> np.ndarray:
     """uint8 sRGB of linear light in 0…1, any shape."""
-    table = np.arange(4096) / 4095.0
-    coded = np.where(table <= 0.0031308, 12.92 * table, 1.055 * table ** (1 / 2.4) - 0.055)
+    coded = srgb_coded(np.arange(4096) / 4095.0)
     index = np.clip(light * 4095.0 + 0.5, 0, 4095).astype(np.uint16)
     return np.asarray(np.round(coded * 255).astype(np.uint8)[index])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hardware.srgb import srgb_coded, srgb_linear
 from models.picture import read_labels, read_picture
 from models.training.boxes import TWINS
 from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
@@ -36,11 +37,8 @@ def _noisy(picture: np.ndarray) -> np.ndarray:
 
 def _lit(gains: np.ndarray) -> Alter:
     """Linear light times `gains` (B, G, R), as sRGB."""
-    coded = np.arange(256) / 255
-    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
-    light = np.clip(linear[:, None] * gains, 0, 1)
-    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    table = np.rint(curve * 255).astype(np.uint8)
+    light = np.clip(srgb_linear(np.arange(256) / 255)[:, None] * gains, 0, 1)
+    table = np.rint(srgb_coded(light) * 255).astype(np.uint8)
     return lambda picture: cv2.LUT(picture, table[None])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hardware.srgb import srgb_coded, srgb_linear
 from models.picture import read_labels, read_picture
 
 Draw = np.random.Generator
@@ -38,13 +39,11 @@ def _as_bytes(picture: np.ndarray) -> np.ndarray:
 
 
 def _linear(picture: np.ndarray) -> np.ndarray:
-    coded = picture.astype(np.float64) / 255
-    return np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    return srgb_linear(picture.astype(np.float64) / 255)
 
 
 def _coded(light: np.ndarray) -> np.ndarray:
-    light = np.clip(light, 0, 1)
-    return _as_bytes(255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+    return _as_bytes(255 * srgb_coded(np.clip(light, 0, 1)))
 
 
 def _over(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:

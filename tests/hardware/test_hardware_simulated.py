@@ -14,6 +14,7 @@ from hardware.capture import Capture, Frame
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient, PortraitError, read_portrait
 from hardware.simulated.pins import PinPage
+from hardware.srgb import srgb_linear
 from tests.support.stand_in_face import landmarks, portrait
 
 WIDTH, HEIGHT = 384, 512
@@ -56,8 +57,7 @@ def shoot(board, patient, path, lights):
 
 
 def linear(picture):
-    value = picture / 255
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return srgb_linear(picture / 255)
 
 
 def zone(frame, x, y, radius=12):

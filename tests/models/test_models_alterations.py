@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hardware.srgb import srgb_linear
 from models.training import alterations
 from models.training.alterations import ALTERATIONS, TURNED, altered_copy, turned, turned_boxes
 from models.training.boxes import TWINS, read_boxes
@@ -26,8 +27,8 @@ def test_a_turned_box_holds_the_spot_that_it_held() -> None:
 def test_a_stop_is_a_factor_of_two_in_linear_light() -> None:
     grey = np.full((4, 4, 3), 100, np.uint8)
     brighter, darker = (ALTERATIONS[name](grey)[0, 0, 0] / 255 for name in ("+1 stop", "−1 stop"))
-    linear = [((value + 0.055) / 1.055) ** 2.4 for value in (darker, 100 / 255, brighter)]
-    assert np.allclose(np.diff(np.log2(linear)), 1, atol=0.05)
+    light = srgb_linear(np.array([darker, 100 / 255, brighter]))
+    assert np.allclose(np.diff(np.log2(light)), 1, atol=0.05)
 
 
 def test_warmer_light_has_more_red_and_less_blue() -> None:

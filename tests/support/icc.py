@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import ImageCms
 
+from hardware.srgb import srgb_coded, srgb_linear
+
 D50 = np.array([0.9642, 1.0, 0.8249])
 D65, D50_XY = (0.3127, 0.3290), (0.3457, 0.3585)
 # x, y of red, green, blue; white; exponent (None: sRGB's curve).
@@ -21,14 +23,6 @@ SPACES: dict[str, tuple[tuple[tuple[float, float], ...], tuple[float, float], fl
     "linear sRGB": (((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)), D65, 1.0),
 }
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-
-
-def srgb_coded(linear: np.ndarray) -> np.ndarray:
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
-
-
-def srgb_linear(coded: np.ndarray) -> np.ndarray:
-    return np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
 
 
 def colorants(space: str) -> np.ndarray:
