@@ -10,9 +10,10 @@ from flask import Flask, Response, request
 from flask_babel import Babel
 from flask_wtf.csrf import CSRFProtect
 
+from kiosk_app import showings
 from kiosk_app.kiosk import Kiosk
 from kiosk_app.languages import LANGUAGES, current_language
-from kiosk_app.showings import READ_S, Showings, let_answers_count, showing
+from kiosk_app.showings import Showings, let_answers_count, showing
 
 # Everything comes from the kiosk itself; nothing inline runs; nobody may frame the pages.
 POLICY = "; ".join(
@@ -71,7 +72,7 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
             "languages": LANGUAGES,
             "language": current_language(),
             "direction": LANGUAGES[current_language()][1],
-            "read_ms": round(READ_S * 1000),
+            "read_ms": round(showings.READ_S * 1000),
             "showing": showing,
         }
     )

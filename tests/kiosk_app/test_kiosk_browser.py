@@ -2,106 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
-from flask import Flask
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from firmware.capture_client import CaptureFault
-from kiosk_app.app import create_app
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
+from kiosk_app.showings import READ_S
 from models.analysis import overlay
-from sync.web_server import make_web_server
-from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
+from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_screen import on_screen
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
-
-# What does not fit, or is too small to touch: as a list, so that a failure names it.
-LOOK = """() => ({
-  wider: document.documentElement.scrollWidth - innerWidth,
-  taller: document.documentElement.scrollHeight - innerHeight,
-  small: [...document.querySelectorAll("a, button")]
-    .map(e => [e.textContent.trim(), e.getBoundingClientRect()])
-    .filter(([, r]) => r.width && (r.height < 63.5 || r.width < 63.5))
-    .map(([text, r]) => `${text} ${r.width}x${r.height}`),
-})"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@contextmanager
-def serving(app: Flask) -> Iterator[int]:
-    """The port on which `app` is served."""
-    server = make_web_server(app, "127.0.0.1", 0, threads=8)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield int(server.effective_port)
-    server.close()
-    thread.join(5)
-
-
-@contextmanager
-def served(bench: Bench, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
-    """The address of the bench's pages."""
-    with serving(create_app(bench.kiosk, clock)) as port:
-        yield f"http://127.0.0.1:{port}/"
-
-
-@pytest.fixture
-def address(bench: Bench) -> Iterator[str]:
-    with served(bench) as address:
-        yield address
-
-
-class Screen:
-    """One visit in the browser; `complaints` is what its console said."""
-
-    def __init__(self, page: Page, size: tuple[int, int], complaints: list[str]) -> None:
-        self.page, self.size, self.complaints = page, size, complaints
-
-    def tap(self, button: str = "form[data-primary] button.primary") -> None:
-        wait_for_answers(self.page)
-        with self.page.expect_navigation(wait_until="domcontentloaded"):
-            self.page.click(button)
-
-    def walk_to(self, name: str) -> None:
-        """From "about" to the page `name` by the primary buttons; a scan leads on by itself."""
-        for step in WAY[1 : WAY.index(name)]:
-            if step == "scan":
-                continue
-            self.arrives_at(step)
-            if step == "position":
-                self.page.wait_for_selector("[data-preview][data-good]")
-            self.tap()
-        self.arrives_at(name)
-
-    def arrives_at(self, name: str) -> None:
-        expect(self.page.locator("body")).to_have_attribute("data-page", name, timeout=30_000)
-
-    def keep(self, name: str) -> dict[str, Any]:
-        """Take a picture of the screen, and say what does not fit."""
-        wait_for_answers(self.page)
-        take_picture(self.page, f"kiosk-{name}-{self.size[0]}x{self.size[1]}")
-        found: dict[str, Any] = self.page.evaluate(LOOK)
-        return found
-
-
-@contextmanager
-def on_screen(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[Screen]:
-    with visit(browser, address, size) as (page, complaints):
-        # The one before has been closed, which the kiosk notices within seconds.
-        expect(page.locator("body")).not_to_have_attribute("data-page", "in_use", timeout=30_000)
-        yield Screen(page, size, complaints)
 
 
 @pytest.mark.parametrize("size", [TALL, WIDE])
@@ -224,6 +136,7 @@ def test_eyes_are_told_to_open_even_if_the_application_is_gone(
         screen.page.wait_for_url("**/result")
 
 
+@pytest.mark.parametrize("reads_s", [READ_S])  # the clock of the page goes in steps
 def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_says(
     browser: Browser, address: str, bench: Bench
 ) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser
 
 from kiosk_app.app import create_app
 from kiosk_app.door import Door
-from tests.support.browser import chromium, visit, wait_for_answers
+from tests.support.browser import visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
+from tests.support.serving import running_server
 from tests.support.visitor import Page, PatientClock, Visitor
 
 
@@ -103,13 +105,12 @@ def test_a_failure_behind_the_door_logs_no_secret(
 
 
 def test_the_kiosks_browser_gets_in_by_its_start_page_and_another_waits_its_turn(
-    bench: Bench, door: Door
+    browser: Browser, bench: Bench, door: Door
 ) -> None:
-    from tests.kiosk_app.test_kiosk_browser import serving
-
     app = create_app(bench.kiosk)
     door.guard(app)
-    with serving(app) as port, chromium() as browser:
+    with running_server(app) as server:
+        port = int(server.effective_port)
         start = door.write_start(port).as_uri()
         with visit(browser, start, (1080, 1920)) as (page, _):
             page.wait_for_selector("body[data-page=language]")

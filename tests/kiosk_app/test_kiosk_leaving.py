@@ -158,8 +158,7 @@ def test_who_walked_away_and_comes_back_reads_what_became_of_a_kept_scan(
 def at_the_spots(bench: Bench, clock: PatientClock) -> Visitor:
     from kiosk_app.app import create_app
 
-    bench.has_close_up = True
-    visitor = Visitor(create_app(bench.again(), clock).test_client(), clock)
+    visitor = Visitor(create_app(bench.with_close_up().kiosk, clock).test_client(), clock)
     visitor.walk_to("spots")
     return visitor
 

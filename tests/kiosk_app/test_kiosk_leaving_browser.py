@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from waitress.server import create_server
 
-from kiosk_app.app import create_app
-from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
+from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 
 LOOK = """() => ({
@@ -18,22 +13,6 @@ LOOK = """() => ({
   taller: document.documentElement.scrollHeight - innerHeight,
 })"""
 FITS = {"wider": 0, "taller": 0}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def address(bench: Bench) -> Iterator[str]:
-    server = create_server(create_app(bench.kiosk), host="127.0.0.1", port=0, threads=8)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}/"
-    server.close()
-    thread.join(5)
 
 
 def arrives_at(page: Page, name: str) -> None:

@@ -65,11 +65,7 @@ def test_a_capture_that_names_no_lights_lights_none(tmp_path: Path) -> None:
 
 
 def test_without_uv_nobody_is_asked_about_it_or_to_close_the_eyes(patient: Visitor, bench: Bench) -> None:
-    pages = []
-    while (page := patient.page).name != "done":
-        pages.append(page.name)
-        patient.wait() if page.name == "scan" else patient.tap()
-    assert pages == ["language", "about", "consent", "position", "scan", "result"]
+    assert patient.walk_to_done() == ["language", "about", "consent", "position", "result", "done"]
     assert [(taken["phase"], taken["lights"]) for taken in bench.camera.captured] == [("all", lights_read())]
 
 
@@ -77,7 +73,7 @@ def test_without_uv_nobody_is_asked_about_it_or_to_close_the_eyes(patient: Visit
 def test_without_uv_no_page_speaks_of_it(patient: Visitor, language: str) -> None:
     patient.tap(language=language)
     while patient.page.name != "done":
-        assert not UV.search(patient.page.text), patient.page.name
+        assert not UV.search(patient.page.words), patient.page.name
         patient.wait() if patient.page.name == "scan" else patient.tap()
     with pytest.raises(AssertionError):
         patient.look("/light_questions").form("/light_questions")
@@ -87,7 +83,7 @@ def test_the_words_for_uv_are_found_where_they_are(visitor: Visitor) -> None:
     for language in LANGUAGES:
         visitor.tap("/start-over")
         visitor.tap(language=language)
-        assert UV.search(visitor.walk_to("light_questions").text), language
+        assert UV.search(visitor.walk_to("light_questions").words), language
 
 
 def test_the_steps_are_counted_without_the_questions_that_are_not_asked(patient: Visitor) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Browser, Page
 
 from kiosk_app.pages import COOKIE, TEXT_SIZES
-from tests.kiosk_app.test_kiosk_browser import served
-from tests.support.browser import TALL, WIDE, chromium
+from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench
 from tests.support.standing import stand
 
@@ -26,18 +23,6 @@ BUTTONS = """() => [...document.querySelectorAll(".act .button")].map(e => e.get
 HIDDEN_TEXT = "(m => m.scrollHeight - m.clientHeight)(document.querySelector('main'))"
 
 Box = tuple[float, float, float, float]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def address(bench: Bench) -> Iterator[str]:
-    with served(bench) as address:
-        yield address.rstrip("/")
 
 
 def boxes(page: Page) -> list[Box]:

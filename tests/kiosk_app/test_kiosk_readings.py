@@ -91,6 +91,6 @@ def test_without_a_count_there_is_no_card(bench: Bench) -> None:
 
 
 def test_neither_the_result_page_nor_an_overlay_says_acne(visitor: Visitor) -> None:
-    assert not DISEASE.search(visitor.walk_to("result").text)
+    assert not DISEASE.search(visitor.walk_to("result").words)
     assert not DISEASE.search(str(sentences.OVERLAYS["acne"]))
     assert not DISEASE.search(Words().model_dump_json().replace('"acne_', '"'))

@@ -22,9 +22,7 @@ PLACES_WITH_A_PATIENT = sorted(set(PLACES) - {"language"})
 
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    bench.has_close_up = True
-    bench.again()
-    return bench
+    return bench.with_close_up()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,33 +24,18 @@ from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_polygons
 from sync.wire.findings import Finding
 from sync.wire.findings.canonical_face import inside
-from tests.kiosk_app.test_kiosk_browser import Screen, on_screen, served
-from tests.kiosk_app.test_kiosk_spots_browser import PLACE, to_spots
-from tests.support.browser import TALL, WIDE, chromium
-from tests.support.kiosk_bench import Bench, Clinic, findings
+from tests.support.browser import TALL, WIDE
+from tests.support.kiosk_bench import Bench, findings
+from tests.support.kiosk_screen import PLACE, Screen, on_screen, to_spots
+from tests.support.waiting import wait_until
 
 SIDED = ("cheek", "periorbital")
 MARKER = (255, 0, 255)  # on the patient's left cheek, and nowhere else in a face
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
 @pytest.fixture
-def bench(tmp_path: Path, clinic: Clinic) -> Bench:
-    bench = Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
-    bench.has_close_up = True
-    bench.again()
-    return bench
-
-
-@pytest.fixture
-def address(bench: Bench) -> Iterator[str]:
-    with served(bench) as address:
-        yield address
+def bench(bench: Bench) -> Bench:
+    return bench.with_close_up()
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +52,17 @@ def marked() -> tuple[np.ndarray, Face]:
 
 def marker_in(picture: Locator) -> float:
     """Where the marker is on the screen, from 0 on the left of the picture to 1 on its right."""
-    pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB")).astype(int)
-    columns = np.nonzero((pixels[:, :, 0] > 170) & (pixels[:, :, 1] < 90) & (pixels[:, :, 2] > 170))[1]
-    assert len(columns) > 50, "the marker is not to be seen"
-    return float(columns.mean()) / pixels.shape[1]
+    seen: list[float] = []
+
+    def shown() -> bool:
+        # A browser draws a page before the pictures in it.
+        pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("RGB")).astype(int)
+        columns = np.nonzero((pixels[:, :, 0] > 170) & (pixels[:, :, 1] < 90) & (pixels[:, :, 2] > 170))[1]
+        seen[:] = columns / pixels.shape[1]
+        return len(columns) > 50
+
+    wait_until(shown, "the marker on the screen")
+    return float(np.mean(seen))
 
 
 def middle(screen: Screen, zone: str) -> float:
@@ -140,7 +130,6 @@ def test_a_picture_of_the_result_is_a_mirror_and_its_words_stand_where_it_shows_
         screen.arrives_at("result")
         screen.page.click(".tabs a >> nth=1")
         shown = screen.page.locator(".overlay img")
-        shown.evaluate("picture => picture.decode()")  # there, and ready to be drawn
         assert marker_in(shown) < 0.5
         screen.keep(f"{language}-sides-overlay")
     (words,) = spoken

@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from firmware.capture_client import CaptureFault
 from sync.wire.findings.canonical_face import inside
-from tests.kiosk_app.test_kiosk_browser import Screen, on_screen, served
-from tests.support.browser import TALL, WIDE, chromium, wait_for_answers
-from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.browser import TALL, WIDE, wait_for_answers
+from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_screen import PLACE, on_screen, to_spots, touch
 
 FITS = {"wider": 0, "taller": 0, "small": []}
-# Where on the screen a place of the canonical face is drawn.
-PLACE = """([x, y]) => {
-  const face = document.querySelector("[data-face]");
-  const { across, down } = face.dataset;
-  const p = new DOMPoint(x * Number(across), y * Number(down)).matrixTransform(face.getScreenCTM());
-  return [p.x, p.y];
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
-def bench(tmp_path: Path, clinic: Clinic) -> Bench:
-    bench = Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
-    bench.has_close_up = True
-    bench.again()
-    return bench
-
-
-@pytest.fixture
-def address(bench: Bench) -> Iterator[str]:
-    with served(bench) as address:
-        yield address
-
-
-def to_spots(screen: Screen, language: str) -> None:
-    screen.tap(f"button[value={language}]")
-    screen.walk_to("eyes")
-    screen.tap()
-    screen.arrives_at("spots")
-
-
-def touch(screen: Screen, zone: str) -> None:
-    wait_for_answers(screen.page)
-    x, y = screen.page.evaluate(PLACE, list(inside(zone)))
-    with screen.page.expect_navigation(wait_until="domcontentloaded"):
-        screen.page.mouse.click(x, y)
-    screen.arrives_at("close_up")
+def bench(bench: Bench) -> Bench:
+    return bench.with_close_up()
 
 
 @pytest.mark.parametrize("size", [TALL, WIDE])

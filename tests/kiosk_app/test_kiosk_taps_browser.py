@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 
+from kiosk_app.app import create_app
 from kiosk_app.journey import PATIENCE_S, WARNING_S, Session, State
 from kiosk_app.pages import COOKIE
-from tests.kiosk_app.test_kiosk_browser import served
-from tests.support.browser import TALL, WIDE, chromium
+from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.serving import served
 from tests.support.standing import PLACES, stand
 from tests.support.visitor import PatientClock
 
@@ -30,18 +31,9 @@ HEARD = "window.clicks = 0; addEventListener('click', () => clicks += 1);"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     clinic = Clinic()
-    bench = Bench(clinic.enrol(tmp_path_factory.mktemp("taps") / "kiosk"), clinic)
-    bench.has_close_up = True
-    bench.again()
-    return bench
+    return Bench(clinic.enrol(tmp_path_factory.mktemp("taps") / "kiosk"), clinic).with_close_up()
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +43,8 @@ def clock() -> PatientClock:
 
 @pytest.fixture(scope="module")
 def address(bench: Bench, clock: PatientClock) -> Iterator[str]:
-    with served(bench, clock) as address:
-        yield address.rstrip("/")
+    with served(create_app(bench.kiosk, clock)) as address:
+        yield address
 
 
 class Finger:

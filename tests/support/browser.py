@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages; its pictures go to `build/screens/`."""
+"""A real Chromium for tests of pages; its pictures go to `build/screens/`. The fixture `browser` is one."""
 
 from __future__ import annotations
 

@@ -323,6 +323,12 @@ class Bench:
         self.lights: Collection[str] = LIGHTS
         self.kiosk = self.again()
 
+    def with_close_up(self) -> Bench:
+        """The same kiosk on a board that has a close-up camera."""
+        self.has_close_up = True
+        self.again()
+        return self
+
     def again(self) -> Kiosk:
         """Put the parts together over what is on disk, as a fresh process does."""
         records = Records(self.state / "app" / "records.sqlite", Keyring(self.state / "app" / "vault.key"))

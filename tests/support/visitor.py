@@ -13,6 +13,9 @@ from kiosk_app.journey import Session
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
 
+# Attributes that are read out or shown.
+SPOKEN = ("alt", "aria-label", "title", "placeholder")
+
 
 class Page(HTMLParser):
     """What a test needs of a page: body attributes, forms with their hidden fields, what could run inline."""
@@ -25,10 +28,19 @@ class Page(HTMLParser):
         self.html: dict[str, str | None] = {}
         self.forms: list[dict[str, Any]] = []
         self.inline: list[str] = []
+        self._words: list[str] = []
+        self._within: list[str] = []
         self.feed(self.text)
+
+    @property
+    def words(self) -> str:
+        """All that it says or could say to a person; no address, seal or name of a part."""
+        return " ".join(" ".join(self._words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
+        self._within.append(tag)
+        self._words += [found[name] or "" for name in SPOKEN if name in found]
         if tag in ("body", "html"):
             setattr(self, tag, found)
         if tag == "form":
@@ -38,6 +50,14 @@ class Page(HTMLParser):
         if "style" in found or tag == "style" or (tag == "script" and "src" not in found):
             self.inline.append(tag)
         self.inline += [name for name in found if name.startswith("on")]
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._within and self._within.pop() != tag:
+            pass  # one that is never closed, as <meta>
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self._within):
+            self._words.append(data)
 
     @property
     def name(self) -> str | None:
@@ -88,6 +108,13 @@ class Visitor:
             else:
                 self.tap()
         raise AssertionError(f"{name} was not reached; the walk ended on {self.page.name}")
+
+    def walk_to_done(self) -> list[str | None]:
+        """The pages of the whole way. A quick scan is over before its own page is there: it is not named."""
+        met = [self.page.name]
+        while met[-1] != "done":
+            met.append((self.wait() if met[-1] == "scan" else self.tap()).name)
+        return [name for name in met if name != "scan"]
 
     def wait(self) -> Page:
         """Wait for the scan, then go where it leads."""

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from sync import web_server
-from sync.web_server import CONNECTIONS, WebServer, make_web_server
+from sync.web_server import CONNECTIONS, WebServer
+from tests.support.serving import running_server
 from tests.support.waiting import wait_until
 
 HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"
@@ -25,20 +26,6 @@ HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"
 def hello(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
     start("200 OK", [("Content-Length", "5")])
     return [b"hello"]
-
-
-@contextmanager
-def serving(app: Any = hello, threads: int = 2) -> Iterator[WebServer]:
-    server = make_web_server(app, "127.0.0.1", 0, threads)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.task_dispatcher.shutdown()
-        for channel in list(server.active_channels.values()):
-            channel.will_close = True
-        server.close()
 
 
 def ask(server: WebServer) -> bytes:
@@ -68,7 +55,7 @@ def test_a_whole_request_is_answered_beside_any_number_of_half_sent_ones(number:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     try:
-        with serving() as server, half_sent(server, number, said):
+        with running_server(hello, 2) as server, half_sent(server, number, said):
             for _ in range(5):
                 assert ask(server) == b"hello"
             assert len(server.active_channels) <= CONNECTIONS + 1
@@ -78,7 +65,7 @@ def test_a_whole_request_is_answered_beside_any_number_of_half_sent_ones(number:
 
 def test_whoever_drips_a_request_is_cut_off_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_server, "ASK_SECONDS", 1.0)
-    with serving() as server, half_sent(server, 3) as slow:
+    with running_server(hello, 2) as server, half_sent(server, 3) as slow:
         wait_until(lambda: len(server.active_channels) == 3, "three connections")
 
         def all_cut_off() -> bool:
@@ -93,7 +80,7 @@ def test_whoever_drips_a_request_is_cut_off_at_the_deadline(monkeypatch: pytest.
 
 def test_a_browser_keeps_its_connection_for_the_next_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_server, "ASK_SECONDS", 0.0)
-    with serving() as server:
+    with running_server(hello, 2) as server:
         connection = http.client.HTTPConnection("127.0.0.1", int(server.effective_port), timeout=20)
         with contextlib.closing(connection):
             for _ in range(3):
@@ -115,7 +102,7 @@ def test_a_request_that_is_worked_on_is_never_cut_off_and_its_time_is_known(
         go_on.wait(20)
         return hello(environ, start)
 
-    with serving(slow) as server:
+    with running_server(slow, 2) as server:
         answers: list[bytes] = []
         asking = threading.Thread(target=lambda: answers.append(ask(server)))
         asking.start()

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from kiosk_app.demo.supervisor import run_step
-from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
+from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
 from tests.support.system import RunningSystem
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_WITHOUT_UV
 
 NEXT = "form[data-primary] button.primary"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.mark.parametrize(("screen", "size"), [("tall", TALL), ("wide", WIDE)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,14 @@ from playwright.sync_api import Browser, Page, expect
 from kiosk_app.demo.supervisor import run_step
 from sync.wire.findings import Findings
 from sync.wire.findings.canonical_face import inside
-from tests.kiosk_app.test_kiosk_spots_browser import PLACE
-from tests.support.browser import TALL, WIDE, chromium, take_picture, visit, wait_for_answers
+from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
+from tests.support.kiosk_screen import PLACE
 from tests.support.system import RunningSystem
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_WITHOUT_UV
 from tests.system.conftest import dermakiosk
 
 NEXT = "form[data-primary] button.primary"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 def _arrive(page: Page, name: str) -> None:

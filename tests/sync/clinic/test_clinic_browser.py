@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import waitress
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from sync.clinic.accounts import add_account
 from sync.clinic.database import Database
@@ -16,8 +14,9 @@ from sync.clinic.opener import Opener
 from sync.clinic.pages.app import make_app
 from sync.wire.findings import Mark
 from sync.wire.keys import OpeningKey
-from tests.support.browser import WIDE, chromium, take_picture
+from tests.support.browser import WIDE, take_picture
 from tests.support.clinic import SealingKiosk, findings, registered
+from tests.support.serving import served
 
 
 @pytest.fixture
@@ -40,18 +39,15 @@ def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterat
     with sqlite.writing() as session:
         take_envelope(session, kiosk.id, "result", kiosk.seal(result), "ingest-1")
     Opener(sqlite, [opening_key]).open_next()
-    server = waitress.create_server(make_app(sqlite, b"k" * 32), host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
-    server.task_dispatcher.shutdown(timeout=5)
-    server.close()
+    with served(make_app(sqlite, b"k" * 32), threads=2) as address:
+        yield address
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with chromium() as browser:
-        yield browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
+    yield page
+    page.close()
 
 
 def shoot(page: Page, name: str) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-import waitress
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from hardware.capture import Spot
 from kiosk_app.close_ups import ABOUT_THE_PICTURE
@@ -25,9 +23,10 @@ from sync.clinic.records import scan_record
 from sync.wire.findings import Findings, MarkedSpot, schema_of
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
-from tests.support.browser import WIDE, chromium, take_picture
+from tests.support.browser import WIDE, take_picture, visit
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
 from tests.support.kiosk_bench import marked
+from tests.support.serving import served
 
 REFUSED = {"frame": "closeup2", "zone": "chin", "refused": "no_lesion"}
 
@@ -69,20 +68,14 @@ def scan(sqlite: Database, kiosk: SealingKiosk) -> UUID:
 @pytest.fixture
 def site(sqlite: Database) -> Iterator[tuple[str, str]]:
     password = add_account(sqlite, "ann")
-    server = waitress.create_server(make_app(sqlite, b"k" * 32), host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}", password
-    server.task_dispatcher.shutdown(timeout=5)
-    server.close()
+    with served(make_app(sqlite, b"k" * 32), threads=2) as address:
+        yield address, password
 
 
 @pytest.fixture
-def page(scan: UUID, site: tuple[str, str]) -> Iterator[Page]:
+def page(browser: Browser, scan: UUID, site: tuple[str, str]) -> Iterator[Page]:
     address, password = site
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
-        page.goto(address)
+    with visit(browser, address, WIDE) as (page, _):
         page.get_by_label("Name").fill("ann")
         page.get_by_label("Password").fill(password)
         page.get_by_role("button", name=re.compile("Sign in")).click()
