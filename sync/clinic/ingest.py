@@ -159,7 +159,7 @@ class IngestWorker:
         if arrival.topic is None:
             return "dropped"
         if arrival.topic.kind == "status":
-            return take_heartbeat(session, arrival.topic.kiosk, arrival.data)
+            return take_heartbeat(session, arrival.topic.kiosk, arrival.data, self.name)
         return take_envelope(session, arrival.topic.kiosk, arrival.topic.kind, arrival.data, self.name)
 
     def _store_alone(self, arrival: Arrival) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -28,8 +28,10 @@ Outcome = Literal["stored", "duplicate", "quarantined", "reseal", "held_back", "
 POISON_CAP = 200
 # Sealed to a key that no opener has said it holds: kept until one does, and the kiosk keeps its copy too.
 NO_KEY = "no_opening_key"
-# A heartbeat without a counter is put in order by its clock; one from so far ahead would silence the next.
+# The numbers that order heartbeats begin at a clock and go slower than it. One from further ahead than this
+# is no kiosk's count, and taking it would silence the kiosk until then.
 CLOCK_AHEAD = timedelta(days=1)
+FROM_THE_FUTURE = "heartbeat_from_the_future"
 
 log = structlog.get_logger()
 
@@ -109,7 +111,7 @@ def take_poison(session: Session, kiosk: UUID, topic: str, data: bytes, reason: 
     return "quarantined"
 
 
-def take_heartbeat(session: Session, kiosk: UUID, data: bytes) -> Outcome:
+def take_heartbeat(session: Session, kiosk: UUID, data: bytes, worker: str) -> Outcome:
     """Note the signed heartbeat of a kiosk; anything else on that topic is a hint at best.
 
     Heartbeats are in the order of their counter. One that does not come after the last, such as the same one
@@ -125,14 +127,33 @@ def take_heartbeat(session: Session, kiosk: UUID, data: bytes) -> Outcome:
     if known is None or status.kiosk != kiosk:
         return "dropped"
     moment = now()
-    if status.counter is None and status.at > moment + CLOCK_AHEAD:
-        log.warning("heartbeat-from-the-future", kiosk=str(kiosk))
-        return "dropped"
-    if status.order <= (known.heartbeat_epoch, known.heartbeat_counter):
+    if _of_the_future(status.order, moment):
+        return _refuse_heartbeat(session, kiosk, data, worker)
+    last = (known.heartbeat_epoch, known.heartbeat_counter)
+    # The last one can be of the future only if this computer's clock was, or an earlier version took it.
+    if status.order <= last and not _of_the_future(last, moment):
         return "heartbeat"
     known.heartbeat_epoch, known.heartbeat_counter = status.order
     known.last_seen_at, known.heartbeat = moment, status.model_dump(mode="json")
     return "heartbeat"
+
+
+def _of_the_future(order: tuple[int, int], moment: datetime) -> bool:
+    end = (moment + CLOCK_AHEAD).timestamp()
+    epoch, counter = order
+    return epoch > end or counter > end * 1000
+
+
+def _refuse_heartbeat(session: Session, kiosk: UUID, data: bytes, worker: str) -> Outcome:
+    """Keep one heartbeat from the future of each kiosk, with an alarm; the next are only logged."""
+    log.error("alarm", reason=FROM_THE_FUTURE, kiosk=str(kiosk))
+    of_kiosk = select(Poison.id).where(Poison.kiosk == kiosk, Poison.topic == STATUS)
+    if session.scalars(of_kiosk.limit(1)).first() is not None:
+        return "dropped"
+    outcome = take_poison(session, kiosk, STATUS, data, FROM_THE_FUTURE, worker)
+    if outcome == "quarantined":
+        note(session, worker, "alarm", kiosk, reason=FROM_THE_FUTURE)
+    return outcome
 
 
 def claimed_id(data: bytes) -> UUID | None:

@@ -17,7 +17,8 @@ from .audit import note
 from .database import Database
 from .database_failure import failed_itself
 from .errors import ClinicError, ClinicUsageError
-from .intake import claimed_topic, take_envelope
+from .intake import claimed_topic, take_envelope, take_heartbeat
+from .registry import STATUS
 from .tables import DISCARDED, ERASED, OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison
 
 POLL_SECONDS = 0.1
@@ -123,6 +124,8 @@ def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tup
     The key that opens envelopes stays with the opener: this only hands the envelope back to it, and looks
     for up to `wait_seconds` what it makes of it.
     """
+    if one.topic == STATUS:
+        return _hear_again(database, one, actor)
     key = _take_again(database, one, actor) if one.kind == "payload" else _hand_back(database, one, actor)
     if isinstance(key, str):
         return False, key
@@ -164,6 +167,18 @@ def _hand_back(database: Database, one: Held, actor: str) -> tuple[UUID, UUID]:
         _require(session.execute(again).first())
         _note(session, actor, "quarantine-retried", one)
     return _key(one)
+
+
+def _hear_again(database: Database, one: Held, actor: str) -> tuple[bool, str]:
+    with database.writing() as session:
+        row = session.get(Poison, int(one.id))
+        _require(row)
+        assert row is not None
+        _note(session, actor, "quarantine-retried", one)
+        if take_heartbeat(session, row.kiosk, row.data, "command") != "heartbeat":
+            return False, f"It stays in quarantine: {one.reason}."
+        session.delete(row)
+    return True, "It was heard, as a heartbeat of its kiosk."
 
 
 def _take_again(database: Database, one: Held, actor: str) -> tuple[UUID, UUID] | str:

@@ -155,7 +155,7 @@ class Poison(Base):
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
     kiosk: Mapped[UUID]
-    # The kind of topic that it came on, "result" or "reminder"; empty in what came before this was noted.
+    # The kind of topic that it came on ("result", …); empty in what came before this was noted.
     topic: Mapped[str | None] = mapped_column(String(16))
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     data: Mapped[bytes]

@@ -27,8 +27,9 @@ HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 
 SCHEMA_VERSION = 2
-# A start takes so many numbers for heartbeats at once, two years of them, and spares the disk the rest.
-NUMBERS = 2**20
+# A start takes so many numbers for heartbeats at once, hours of them, and spares the disk the rest. They are
+# milliseconds where they begin, and no start is over sooner: so they never come to be of the future.
+NUMBERS = 2**10
 _SCHEMA = """
 CREATE TABLE envelopes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -165,11 +166,12 @@ class Outbox:
     def heartbeat_numbers(self) -> int:
         """The first of `NUMBERS` numbers that no heartbeat has had.
 
-        The clock says only where they begin when the outbox was made anew: above the old ones, then too.
+        The clock says only where they begin when the outbox was made anew: above the old ones, then too. At
+        any other time it may be wrong, and a number from far ahead is never followed by a lower one.
         """
         with self._transaction() as db:
             row = db.execute("SELECT next FROM heartbeats").fetchone()
-            first: int = max(row[0] if row else 1, int(self._now().timestamp() * 1000))
+            first: int = row[0] if row else max(1, int(self._now().timestamp() * 1000))
             db.execute("DELETE FROM heartbeats")
             db.execute("INSERT INTO heartbeats VALUES (?)", (first + NUMBERS,))
         return first

@@ -20,7 +20,8 @@ class Status(Statement):
     """How one kiosk was at `at`. `online` is false in the last word of an agent that is stopped.
 
     `epoch` and `counter` say which heartbeat is the newer one, whatever the kiosk's clock says; schema 1 had
-    neither.
+    neither. They begin at a clock, the one in seconds, the other in milliseconds, and go slower than it, so
+    that a number from the future is known for what it is.
     """
 
     kind: Literal["status"] = "status"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -225,6 +226,37 @@ def test_an_outbox_of_newer_software_is_left_alone(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(OutboxError, match="schema is 99"):
         Outbox(path)
+
+
+CLOCK = datetime(2026, 3, 2, 14, 5, tzinfo=timezone.utc)
+
+
+def test_the_numbers_of_heartbeats_only_grow_whatever_the_clock_says_and_none_is_of_the_future(
+    tmp_path: Path,
+) -> None:
+    clock = [CLOCK]
+    outbox = Outbox(tmp_path / "outbox.sqlite", now=lambda: clock[0])
+    first = outbox.heartbeat_numbers()
+    later = CLOCK
+    for wrong in (CLOCK.replace(year=2199), CLOCK.replace(year=1970), CLOCK):
+        clock[0], later = wrong, later + timedelta(seconds=2)
+        before, first = first, outbox.heartbeat_numbers()
+        assert before + module.NUMBERS <= first <= later.timestamp() * 1000
+    outbox.close()
+
+
+def test_an_outbox_that_is_made_anew_numbers_heartbeats_above_the_old_ones_even_after_a_crash_loop(
+    tmp_path: Path,
+) -> None:
+    clock = [CLOCK]
+    old = Outbox(tmp_path / "old.sqlite", now=lambda: clock[0])
+    for _ in range(50):
+        last = old.heartbeat_numbers() + module.NUMBERS - 1
+        clock[0] += timedelta(seconds=5)
+    old.close()
+    new = Outbox(tmp_path / "new.sqlite", now=lambda: clock[0])
+    assert new.heartbeat_numbers() > last
+    new.close()
 
 
 def test_what_was_acknowledged_survives_kill_9_of_the_writer(tmp_path: Path) -> None:

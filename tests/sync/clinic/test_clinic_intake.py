@@ -7,19 +7,19 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select
 
 from sync.clinic import intake
 from sync.clinic.database import Database, now
-from sync.clinic.intake import take_envelope, take_heartbeat
+from sync.clinic.intake import take_envelope
 from sync.clinic.opener import Opener
 from sync.clinic.receipts import mark_sent, unsent
 from sync.clinic.records import scan_record
 from sync.clinic.summary import missing_sequences
-from sync.clinic.tables import AuditEvent, Envelope, HeldKey, Kiosk, Poison, ReceiptRow, ReminderRow, Scan
-from sync.wire.keys import OpeningKey, generate_opening_key, generate_signing_key
+from sync.clinic.tables import AuditEvent, Envelope, HeldKey, Poison, ReceiptRow, ReminderRow, Scan
+from sync.wire.keys import OpeningKey, generate_opening_key
 from sync.wire.messages import ReminderDue
-from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, registered
+from tests.support.clinic import MOMENT, SealingKiosk, registered
 
 WORKER = "ingest-1"
 
@@ -182,60 +182,6 @@ def test_a_worker_sends_its_own_receipts_until_another_is_gone(
         assert len(unsent(session, "ingest-2", later, 10)) == 1
 
 
-def hear(database: Database, kiosk: SealingKiosk, **changes: object) -> Kiosk:
-    """The kiosk's row after it, or somebody else, has said this heartbeat."""
-    with database.writing() as session:
-        take_heartbeat(session, kiosk.id, heartbeat(kiosk, **changes).sign(kiosk.status))
-    with database.reading() as session:
-        known = session.get(Kiosk, kiosk.id)
-        assert known is not None
-        return known
-
-
-def waiting(row: Kiosk) -> object:
-    return (row.heartbeat or {}).get("waiting")
-
-
-def test_a_signed_heartbeat_is_noted_and_an_older_one_is_not(database: Database, kiosk: SealingKiosk) -> None:
-    seen = hear(database, kiosk, counter=8, waiting=2).last_seen_at
-    assert seen is not None
-    row = hear(database, kiosk, counter=7, waiting=9)
-    assert (waiting(row), row.last_seen_at) == (2, seen)
-
-
-def test_a_heartbeat_of_a_wrong_clock_silences_none_that_follows(
-    database: Database, kiosk: SealingKiosk
-) -> None:
-    hear(database, kiosk, counter=1, at=MOMENT.replace(year=2040), waiting=1)
-    assert waiting(hear(database, kiosk, counter=2, at=MOMENT, waiting=5)) == 5
-    assert waiting(hear(database, kiosk, counter=3, at=MOMENT.replace(year=1970), waiting=6)) == 6
-
-
-def test_a_heartbeat_that_is_said_again_does_not_make_the_kiosk_seem_alive(
-    database: Database, kiosk: SealingKiosk
-) -> None:
-    seen = hear(database, kiosk, counter=3).last_seen_at
-    assert hear(database, kiosk, counter=3).last_seen_at == seen
-    assert hear(database, kiosk, counter=4).last_seen_at != seen
-
-
-def test_a_kiosk_that_is_made_anew_counts_from_the_start(database: Database, kiosk: SealingKiosk) -> None:
-    hear(database, kiosk, epoch=1, counter=900)
-    assert waiting(hear(database, kiosk, epoch=2, counter=1, waiting=7)) == 7
-    assert waiting(hear(database, kiosk, epoch=1, counter=901, waiting=8)) == 7
-
-
-def test_a_heartbeat_of_the_first_schema_goes_by_its_clock_until_one_is_counted(
-    database: Database, kiosk: SealingKiosk
-) -> None:
-    old: dict[str, object] = {"schema_version": 1, "epoch": 0, "counter": None}
-    assert waiting(hear(database, kiosk, **old, waiting=1)) == 1
-    assert waiting(hear(database, kiosk, **old, at=MOMENT.replace(year=2040), waiting=2)) == 1
-    assert waiting(hear(database, kiosk, **old, at=MOMENT + timedelta(minutes=1), waiting=3)) == 3
-    assert waiting(hear(database, kiosk, counter=1, waiting=4)) == 4
-    assert waiting(hear(database, kiosk, **old, at=MOMENT + timedelta(minutes=2), waiting=5)) == 4
-
-
 def test_another_kiosks_message_id_takes_nobodys_place(
     database: Database, kiosk: SealingKiosk, tmp_path: Path
 ) -> None:
@@ -311,35 +257,6 @@ def test_before_any_opener_has_said_what_it_holds_nothing_is_receipted(
     assert (receipts(database), count(database, Envelope)) == ([], 0)
     Opener(database, [kiosk.opening]).begin()
     assert take(database, kiosk.id, data) == "stored"
-
-
-def test_heartbeats_and_envelopes_of_one_kiosk_do_not_wait_for_each_other_in_two_workers(
-    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path
-) -> None:
-    """Batches hold both, of many kiosks: if they waited, two workers would soon wait for one another."""
-    database = Database.at(tmp_path / "clinic", postgresql_url)
-    database.migrate()
-    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
-    with database.writing() as one, database.writing() as another:
-        another.execute(text("SET LOCAL lock_timeout = '5s'"))
-        assert take_envelope(one, kiosk.id, "result", kiosk.seal(), WORKER) == "stored"
-        take_heartbeat(another, kiosk.id, heartbeat(kiosk).sign(kiosk.status))
-        another.flush()
-    with database.reading() as session:
-        known = session.get(Kiosk, kiosk.id)
-        assert known is not None and known.heartbeat is not None
-    database.close()
-
-
-def test_a_heartbeat_that_the_kiosk_did_not_sign_is_dropped(database: Database, kiosk: SealingKiosk) -> None:
-    forged = heartbeat(kiosk).sign(generate_signing_key())
-    of_another = heartbeat(SealingKiosk(kiosk.opening)).sign(kiosk.status)
-    for data in (forged, b"offline", of_another):
-        with database.writing() as session:
-            assert take_heartbeat(session, kiosk.id, data) == "dropped"
-    with database.reading() as session:
-        known = session.get(Kiosk, kiosk.id)
-        assert known is not None and known.heartbeat is None
 
 
 def test_a_sequence_number_far_out_of_line_neither_counts_as_missing_nor_hides_what_is(
