@@ -43,7 +43,7 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
 
     `clock` says how long a page has been before its patient.
     """
-    from kiosk_app import pages, scan_pages, spot_pages
+    from kiosk_app import error_pages, pages, scan_pages, spot_pages
 
     app = Flask(__name__)
     app.config.update(
@@ -64,7 +64,7 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
     app.register_blueprint(scan_pages.blueprint)
     app.register_blueprint(spot_pages.blueprint)
     app.before_request(let_answers_count)  # after the session of the request is known
-    pages.register_errors(app)
+    error_pages.register_errors(app)
     app.after_request(_add_headers)
     app.context_processor(
         lambda: {

@@ -73,6 +73,6 @@ class Door:
             return None
         if hmac.compare_digest(request.cookies.get(self._cookie, "").encode(), self._secret.encode()):
             return None
-        from kiosk_app.pages import render
+        from kiosk_app.page import render
 
         return render("stranger", 403)

@@ -2,111 +2,37 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
-import cv2
-import structlog
-from flask import (
-    Blueprint,
-    Flask,
-    current_app,
-    g,
-    jsonify,
-    redirect,
-    render_template,
-    request,
-    url_for,
-)
-from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, InternalServerError, NotFound, SecurityError
+from flask import Blueprint, g, jsonify, redirect, request, url_for
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from firmware.capture_client import Preview
 from kiosk_app import sentences, speech, spot_sentences
-from kiosk_app.journey import ENDS, WARNING_S, NotNow, Session, State, step_of
-from kiosk_app.kiosk import Kiosk
+from kiosk_app.journey import NotNow, Session, State
 from kiosk_app.languages import known
 from kiosk_app.overlay_words import overlay_words
-from kiosk_app.records import RecordsFull
+from kiosk_app.page import (
+    COOKIE,
+    UNDER_WAY,
+    NoSession,
+    find_session,
+    page_of,
+    remember_the_way,
+    render,
+    the_kiosk,
+    the_session,
+    without_a_session,
+)
+from kiosk_app.scan_pages import result_facts
 from kiosk_app.sessions import InUse
+from kiosk_app.spot_pages import facts as spot_facts
 
-log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
-COOKIE = "dk_session"
-# Beside it while a patient is in the middle of the journey: only they are told of a restart.
-UNDER_WAY = "dk_under_way"
-RESTARTED_S = 60  # so long the page about a restart stays when nobody touches it
-# What pages fetch: the answer to these is never a page.
-FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch", "/here")
+blueprint.before_app_request(find_session)
+blueprint.after_app_request(remember_the_way)
 TEXT_SIZES = (100, 150, 200)
-PREVIEW_QUALITY = 80
-
-
-class NoSession(Exception):
-    """The browser knows a session that this process does not: the kiosk was started again."""
-
-    exit_status = 1
-
-
-def the_kiosk() -> Kiosk:
-    """The kiosk that this application serves."""
-    kiosk: Kiosk = current_app.extensions["kiosk"]
-    return kiosk
-
-
-def the_session() -> Session:
-    """The session of this request. Raises NoSession."""
-    if g.get("session") is None:
-        raise NoSession
-    session: Session = g.session
-    return session
-
-
-@blueprint.before_app_request
-def find_session() -> None:
-    """Look up the session by its cookie; sessions whose time is up are wiped first."""
-    kiosk = the_kiosk()
-    kiosk.sessions.expire()
-    g.session = kiosk.sessions.find(request.cookies.get(COOKIE, ""))
-
-
-@blueprint.after_app_request
-def remember_the_way(response: Response) -> Response:
-    """Let the browser know whether a patient is in the middle of the journey, also when this process ends."""
-    session: Session | None = g.get("session")
-    if session is not None:
-        under_way = session.state not in (*ENDS, State.LANGUAGE)
-        if under_way and UNDER_WAY not in request.cookies:
-            response.set_cookie(UNDER_WAY, "yes", httponly=True, samesite="Strict")
-        elif not under_way and UNDER_WAY in request.cookies:
-            response.delete_cookie(UNDER_WAY, samesite="Strict")
-    return response
-
-
-def page_of(session: Session) -> Response:
-    """Send the browser to the page of the session's state."""
-    return redirect(url_for("pages.show", name=session.state.value), 303)
-
-
-def render(name: str, status: int = 200, stays_s: float | None = None, **facts: Any) -> tuple[str, int]:
-    """The template of a page, with what every page needs; without a session it stays for `stays_s`."""
-    session: Session | None = g.get("session")
-    left = session.left() if session is not None else stays_s
-    shown = session.state if session is not None and session.state.value == name else State.LANGUAGE
-    step, steps = step_of(shown, the_kiosk().has_uv)
-    page = render_template(
-        f"{name}.html",
-        page=name,
-        session=session,
-        left=None if left is None else max(0, round(left)),
-        warning=0 if session is None or session.state in ENDS else round(WARNING_S),
-        step=step,
-        steps=steps,
-        **facts,
-    )
-    return page, status
 
 
 @blueprint.get("/")
@@ -165,20 +91,6 @@ def show(name: str) -> Response | tuple[str, int]:
     return render(name, **(facts(session) if facts else {}))
 
 
-def preview_picture(seen: Preview) -> Response:
-    """A preview as JPEG, with its guidance in headers."""
-    done, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(seen.picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PREVIEW_QUALITY]
-    )
-    if not done:
-        raise RuntimeError("The preview picture could not be encoded.")
-    response = Response(jpeg.tobytes(), mimetype="image/jpeg")
-    response.headers["X-Guidance"] = seen.guidance
-    if seen.face_box is not None:
-        response.headers["X-Face-Box"] = ",".join(f"{edge:.4f}" for edge in seen.face_box)
-    return response
-
-
 def _scan_facts(session: Session) -> dict[str, Any]:
     progress = session.progress
     failed = progress.state == "failed"
@@ -202,12 +114,6 @@ def _eyes_facts(session: Session) -> dict[str, Any]:
     }
 
 
-def _result_facts(session: Session) -> dict[str, Any]:
-    from kiosk_app.scan_pages import result_facts
-
-    return result_facts(session)
-
-
 def _last_facts(session: Session) -> dict[str, Any]:
     kiosk, scan = the_kiosk(), session.told_of
     return {
@@ -216,20 +122,14 @@ def _last_facts(session: Session) -> dict[str, Any]:
     }
 
 
-def _spot_facts(session: Session) -> dict[str, Any]:
-    from kiosk_app.spot_pages import facts
-
-    return facts(session)
-
-
 _facts: dict[State, Callable[[Session], dict[str, Any]]] = {
     State.POSITION: lambda _session: {"guidance": sentences.GUIDANCE},
     State.SCAN: _scan_facts,
     State.EYES: _eyes_facts,
-    State.SPOTS: _spot_facts,
-    State.CLOSE_UP: _spot_facts,
-    State.CLOSE_UP_AGAIN: _spot_facts,
-    State.RESULT: _result_facts,
+    State.SPOTS: spot_facts,
+    State.CLOSE_UP: spot_facts,
+    State.CLOSE_UP_AGAIN: spot_facts,
+    State.RESULT: result_facts,
     State.DONE: _last_facts,
     State.DELETED: _last_facts,
     State.EXPIRED: _last_facts,
@@ -340,13 +240,7 @@ def start_over() -> Response:
                 return redirect(url_for("pages.leave_page"), 303)
             return _end(session, "leave")
         the_kiosk().sessions.leave(session)
-    return _without_a_session(redirect(url_for("pages.start"), 303))
-
-
-def _without_a_session(response: Response) -> Response:
-    for cookie in (COOKIE, UNDER_WAY):
-        response.delete_cookie(cookie, samesite="Strict")
-    return response
+    return without_a_session(redirect(url_for("pages.start"), 303))
 
 
 @blueprint.get("/help")
@@ -418,54 +312,3 @@ def touch() -> Response:
 @blueprint.get("/healthz")
 def healthz() -> Response:
     return jsonify(ok=True)
-
-
-def register_errors(app: Flask) -> None:
-    """Every error is a page with a way on."""
-
-    @app.errorhandler(NotNow)
-    def not_now(_error: NotNow) -> Response:
-        return page_of(the_session())
-
-    @app.errorhandler(InUse)
-    def in_use(_error: InUse) -> tuple[str, int]:
-        # Whoever looks is told; only whoever wants to begin is refused.
-        return render("in_use", 200 if request.method == "GET" else 409)
-
-    @app.errorhandler(NoSession)
-    @app.errorhandler(CSRFError)
-    def started_again(_error: Exception) -> Response | tuple[Response, int]:
-        """An old page, or one of before a restart. A patient in the middle of it is told, once."""
-        if request.path in FETCHED:
-            return jsonify(next=url_for("pages.start")), 410
-        session: Session | None = g.get("session")
-        if session is not None:
-            return page_of(session)
-        if request.method == "GET" and the_kiosk().sessions.taken():
-            return current_app.make_response(in_use(InUse()))
-        if request.method != "GET" or UNDER_WAY not in request.cookies:
-            return redirect(url_for("pages.start"), 303)
-        page = current_app.make_response(render("restarted", 410, RESTARTED_S))
-        shown = request.headers.get("Sec-Fetch-Dest", "document") == "document"
-        return _without_a_session(page) if shown else page
-
-    @app.errorhandler(RecordsFull)
-    def no_room(error: RecordsFull) -> tuple[str, int]:
-        log.error("no_room", why=str(error))
-        return render("closed", 503, trouble=sentences.trouble("no_room"), reason="no_room")
-
-    @app.errorhandler(SecurityError)
-    def wrong_host(error: SecurityError) -> Response:
-        return error.get_response()
-
-    @app.errorhandler(HTTPException)
-    def failed(error: HTTPException) -> tuple[str, int]:
-        return render("failed", error.code or 500, ticket=None)
-
-    @app.errorhandler(InternalServerError)
-    def our_fault(error: InternalServerError) -> tuple[str, int]:
-        ticket = secrets.token_hex(3)
-        log.error("page_failed", ticket=ticket, page=request.endpoint, exc_info=error.original_exception)
-        return render("failed", 500, ticket=ticket)
-
-    app.logger.disabled = True  # our_fault logs it, in our own form

@@ -10,7 +10,7 @@ from firmware.capture_client import CaptureFault
 from kiosk_app import sentences, speech
 from kiosk_app.journey import LEADS, TABLE, Session, State
 from kiosk_app.keyring import KeyringError
-from kiosk_app.pages import preview_picture, the_kiosk, the_session
+from kiosk_app.page import preview_picture, the_kiosk, the_session
 from kiosk_app.readings import cards
 from kiosk_app.vault import VaultError
 

@@ -15,7 +15,7 @@ from kiosk_app import speech, spot_sentences
 from kiosk_app.close_ups import ABOUT_THE_PICTURE, CloseUps, NotTaken
 from kiosk_app.drawn_face import DrawnFace
 from kiosk_app.journey import NotNow, Session, State
-from kiosk_app.pages import page_of, preview_picture, the_kiosk, the_session
+from kiosk_app.page import page_of, preview_picture, the_kiosk, the_session
 from kiosk_app.readings import ZONES
 from sync.wire.findings.canonical_face import zone_at
 

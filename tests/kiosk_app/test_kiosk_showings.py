@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from kiosk_app import records as states
 from kiosk_app.journey import Session, State
-from kiosk_app.pages import COOKIE
+from kiosk_app.page import COOKIE
 from kiosk_app.showings import HARMLESS, READ_S, SAFE_METHODS
 from tests.support.kiosk_bench import Bench
 from tests.support.standing import PLACES, stand
