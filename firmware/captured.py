@@ -16,13 +16,14 @@ import numpy.typing as npt
 import structlog
 
 from firmware.calibration import Calibration, calibrations_in, newest_calibration
-from firmware.camera import Camera, CameraFrozen, open_camera, reflectance, to_srgb, watched
+from firmware.camera import CameraFrozen, open_camera, reflectance, to_srgb, watched
 from firmware.channel import Channel, ChannelError, Listener, close_all
 from firmware.checks import Points
 from firmware.close_up import CloseUpFault, CloseUps
 from firmware.eyes import eyes_closed
 from firmware.grey_card import why_not_to_scan
 from firmware.guidance import FaceFinder, face_box, guide, look_for_face
+from firmware.kept_camera import BEAT_S, OPEN_S, CameraLost, KeptCamera
 from firmware.lights import Lights, LightsFault
 from firmware.memory import publish
 from firmware.sequence import PHASES, Sequence, SequenceFailed
@@ -34,15 +35,9 @@ from hardware.host.unasked import Unasked
 PROTOCOL = 1
 _PREVIEW_LEVEL = 0.35
 _PREVIEW_SILENCE_S = 3.0
-_BEAT_S = 0.25
 _MAX_CLIENTS = 16
 _MAX_UNASKED = 6  # of one user; there are two
 _CAPTURE_BUDGET_S = 25.0
-_OPEN_S = 10.0
-# At the first opening a simulated patient is drawn, too.
-_FIRST_OPEN_S = 60.0
-# Opening the camera anew helped nothing: the process asks to be restarted.
-_FREEZES = 2
 # Everything that has a turn has deadlines of its own; one that is longer hangs beyond them.
 _LONGEST_TURN_S = 60.0
 
@@ -68,12 +63,6 @@ class _Abandoned(Exception):
     exit_status = 1
 
 
-class CameraLost(Exception):
-    """The camera is beyond what this process can mend; whoever supervises it starts it afresh."""
-
-    exit_status = os.EX_TEMPFAIL  # asks for that, where a supervisor tells it from a death
-
-
 class CaptureDaemon:
     """Serves the capture protocol at `state/run/capture.sock` until told to stop.
 
@@ -96,7 +85,7 @@ class CaptureDaemon:
         self._close_ups = CloseUps(board, self._check_running, close_up)
         self._state_folder, self._run = state, state / "run"
         self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._camera: Camera | None = self._first_camera()
+        self._camera = KeptCamera(lambda: open_camera(board, self._run, patient), board.camera.deadline_s)
         self._lights = Lights(self._run / "light.sock", server=light_user)
         self._listener = Listener(self._run / "capture.sock", peers)
         self._kept: tuple[str, ...] = ()
@@ -109,26 +98,10 @@ class CaptureDaemon:
         self._stopping = threading.Event()
         self._state = "idle"
         self._last_fault: str | None = None
-        self._freezes = 0
         self._previewed: str | None = None
         self._preview_from_ns = 0
         self._lit_phase: tuple[str, Points | None] = ("", None)  # the session, and where its face was
         self._seen = 0.0
-
-    def _first_camera(self) -> Camera:
-        """The camera, or CameraLost when it does not open in time. Raises DriverMissing."""
-        try:
-            return watched(
-                lambda: open_camera(self._board, self._run, self._patient),
-                _FIRST_OPEN_S,
-                _BEAT_S,
-                lambda: None,
-            )
-        except (CameraFrozen, OSError) as error:
-            raise CameraLost(
-                f"The camera cannot be opened ({error}), so nobody can be scanned: look at it and its cable,"
-                " then start this daemon afresh."
-            ) from error
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Call from the main thread.
@@ -138,7 +111,7 @@ class CaptureDaemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         self.serve()
-        if self._freezes >= _FREEZES:
+        if self._camera.is_lost:
             raise CameraLost("The camera froze again after it was opened anew: start this daemon afresh.")
 
     def serve(self) -> None:
@@ -164,7 +137,7 @@ class CaptureDaemon:
             self._notifier.stopping()
             self._lights.close()
             self._listener.close()
-            self._close_camera(lambda: None)
+            self._camera.close(lambda: None)
             self._notifier.close()
         log.info("stopped", daemon="captured")
 
@@ -197,7 +170,7 @@ class CaptureDaemon:
             finally:
                 if memory is not None:
                     os.close(memory)
-                if self._freezes >= _FREEZES:
+                if self._camera.is_lost:
                     self.stop()
 
     def _answer(self, channel: Channel, request: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
@@ -252,7 +225,7 @@ class CaptureDaemon:
         with self._my_turn("preview"):
             self._light_preview(session, consent)
             linear = self._preview_picture()
-            self._freezes = 0
+            self._camera.has_worked()
             self._seen = time.monotonic()
         picture = to_srgb(linear)
         face, reason = look_for_face(self._find_face, picture, self._board.engine)
@@ -300,15 +273,15 @@ class CaptureDaemon:
         level = _PREVIEW_LEVEL if white.pwm_hz else 1.0
         longest = round(0.95e6 / self._board.camera.preview.fps)
         exposure_us = min(round(white.exposure_us / level), longest)
-        camera = self._camera_now()
+        camera = self._camera.opened(self._check_running)
         exposure = watched(
             lambda: camera.expose("preview", exposure_us, white.gain, self._preview_from_ns),
             self._board.camera.deadline_s,
-            _BEAT_S,
+            BEAT_S,
             self._check_running,
         )
         self._preview_from_ns = exposure.timestamp_ns + 1
-        counts = watched(exposure.counts, _OPEN_S, _BEAT_S, self._check_running)
+        counts = watched(exposure.counts, OPEN_S, BEAT_S, self._check_running)
         return reflectance(self._board, "white", counts, exposure, level, calibration=self._calibration_now())
 
     def _capture(
@@ -344,7 +317,7 @@ class CaptureDaemon:
             why_not = why_not_to_scan(self._state_folder, self._board, calibration)
             if why_not is not None:
                 raise _Refused("not_calibrated", why_not)
-            camera = self._camera_now()
+            camera = self._camera.opened(self._check_running)
             self._lease(session, consent, uv)
             try:
                 if phase != "uv" or self._lit_phase[0] != session:
@@ -356,7 +329,7 @@ class CaptureDaemon:
                 capture = sequence.run(lights, uv is not None, on_progress, phase)
                 if phase == "lit":
                     self._lit_phase = (session, sequence.landmarks)
-                self._freezes = 0
+                self._camera.has_worked()
             except SequenceFailed as failed:
                 raise _Refused(failed.code, str(failed)) from failed
             finally:
@@ -384,17 +357,6 @@ class CaptureDaemon:
             log.info("calibration", calibration=self._calibration.id if self._calibration else "nominal")
         return self._calibration
 
-    def _camera_now(self) -> Camera:
-        """The camera; one that was dropped is opened anew, which may hang like everything it does."""
-        if self._camera is None:
-            self._camera = watched(
-                lambda: open_camera(self._board, self._run, self._patient),
-                _OPEN_S,
-                _BEAT_S,
-                self._check_running,
-            )
-        return self._camera
-
     @contextlib.contextmanager
     def _my_turn(self, state: str) -> Iterator[None]:
         """Camera and lights for this thread; their faults come out as what the client is told."""
@@ -407,31 +369,15 @@ class CaptureDaemon:
             self._previewed = None
             raise _Refused(_LIGHT_CODES.get(fault.code, "light_fault"), str(fault)) from fault
         except (CameraFrozen, OSError) as error:
-            self._drop_camera()
-            self._freezes += 1
-            if self._freezes >= _FREEZES:
-                log.error("camera lost", why=str(error))
+            # No light stays on without a camera, which the next request opens anew.
+            self._previewed = None
+            self._lights.release()
+            self._camera.froze(error, self._check_running)
             raise _Refused("camera_frozen", f"The camera gave no picture. {error}") from error
         finally:
             self._state = "preview" if self._previewed else "idle"
             self._turn_since = None
             self._turn.release()
-
-    def _drop_camera(self) -> None:
-        """Close the camera, to open it anew at the next request; no light stays on without one."""
-        self._previewed = None
-        self._lights.release()
-        self._close_camera(self._check_running)
-
-    def _close_camera(self, watch: Callable[[], None]) -> None:
-        """Close the camera, if there is one; one that hangs even in this is left behind."""
-        camera, self._camera = self._camera, None
-        if camera is None:
-            return
-        try:
-            watched(camera.close, self._board.camera.deadline_s, _BEAT_S, watch)
-        except (CameraFrozen, OSError) as error:
-            log.warning("camera not closed", why=str(error))
 
     def _check_running(self) -> None:
         if self._stopping.is_set():
@@ -439,7 +385,7 @@ class CaptureDaemon:
 
     def _keep_preview(self) -> None:
         """Keep the preview's light while somebody looks at it; put it out when nobody does."""
-        while not self._stopping.wait(_BEAT_S):
+        while not self._stopping.wait(BEAT_S):
             self._close_ups.rest()
             if self._previewed is None or not self._turn.acquire(blocking=False):
                 continue

@@ -12,8 +12,9 @@ import pytest
 
 from firmware.camera import CameraFrozen
 from firmware.capture_client import CaptureClient, CaptureFault
-from firmware.captured import CameraLost, CaptureDaemon
+from firmware.captured import CaptureDaemon
 from firmware.checks import sharpness
+from firmware.kept_camera import CameraLost
 from firmware.sequence import ORDER, Sequence, SequenceFailed
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.pins import PinReader
@@ -290,7 +291,7 @@ def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
 
     if trouble == "raises":
         stuck.set()
-    monkeypatch.setattr("firmware.captured._FIRST_OPEN_S", 0.2)
+    monkeypatch.setattr("firmware.kept_camera._FIRST_OPEN_S", 0.2)
     monkeypatch.setattr("firmware.captured.open_camera", open_badly)
     with pytest.raises(CameraLost, match="cannot be opened") as lost:
         CaptureDaemon(plain, tmp_path, find_stand_in, lambda: patient)
