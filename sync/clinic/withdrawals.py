@@ -126,9 +126,10 @@ def forget_exports(export: Path | None, kiosk: UUID, messages: Iterable[UUID]) -
     """Delete what the opener wrote of these messages of one kiosk into its folder `export`."""
     if export is not None:
         for message in messages:
-            path = exported(export, kiosk, message)
-            path.unlink(missing_ok=True)
-            path.with_suffix(HALF_WRITTEN).unlink(missing_ok=True)
+            # An earlier version named no kiosk, so its file may be another's: better gone than left.
+            for path in (exported(export, kiosk, message), export / f"{message}.json"):
+                path.unlink(missing_ok=True)
+                path.with_suffix(HALF_WRITTEN).unlink(missing_ok=True)
 
 
 def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
