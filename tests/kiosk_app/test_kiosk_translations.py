@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 
 from kiosk_app.languages import DEFAULT, LANGUAGES
@@ -26,3 +27,17 @@ def test_what_the_kiosk_says_and_what_is_translated_are_the_same(language: str) 
         known = [message for message in read_po(file) if message.id]
     assert {key(message.id) for message in known} == said
     assert [message.id for message in known if message.fuzzy or not message.string] == []
+
+
+@pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {DEFAULT}))
+def test_what_the_pages_read_is_what_the_translators_wrote(language: str) -> None:
+    folder = ROOM / "translations" / language / "LC_MESSAGES"
+    with (folder / "messages.po").open("rb") as written, (folder / "messages.mo").open("rb") as compiled:
+        sentences = [
+            {key(message.id): [*message.string] for message in read(file) if message.id}
+            for read, file in ((read_po, written), (read_mo, compiled))
+        ]
+    assert sentences[0] == sentences[1], (
+        f"messages.mo of '{language}' is older than messages.po: "
+        "run '.venv/bin/pybabel compile -d kiosk_app/translations', or make setup."
+    )
