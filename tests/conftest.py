@@ -1,4 +1,4 @@
-"""The order of the tests: the slow, whole-system files first, so that two processes end together."""
+"""The order of the tests: the slow files first, so that all processes end together; one browser for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "system" not in item.path.parts)
+    items.sort(key=lambda item: ("system" not in item.path.parts, not item.path.stem.endswith("_browser")))
 
 
 @pytest.fixture(scope="session")
