@@ -7,6 +7,7 @@ import fcntl
 import hmac
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from hardware.host.durable import finish_wipe, make_folder, replace_secret
 
 KEY_BYTES = 32
+# Whoever holds the lock changes a few rows and one small file; a process that was stopped holds it for ever.
+LOCKED_S, _LOOK_S = 10.0, 0.02
 RECORDS = "records.sqlite"  # beside the key file: what its keys have been used for
 
 
@@ -70,14 +73,28 @@ class Keyring:
     def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Hold this around anything that pairs the key file with rows wrapped under it.
 
-        The daemon and a command then never change the same keys.
+        The daemon and a command then never change the same keys. Raises KeyringError after LOCKED_S.
         """
         handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            self._take(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+    def _take(self, handle: int, lock: int) -> None:
+        deadline = time.monotonic() + LOCKED_S
+        while True:
+            try:
+                fcntl.flock(handle, lock | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise KeyringError(
+                        f"The vault's key file {self.path} has been held by another process for more than "
+                        f"{LOCKED_S:g} s. See which 'dermakiosk' commands run, and end the one that hangs."
+                    ) from error
+            time.sleep(_LOOK_S)
 
     def _read(self) -> _Contents:
         try:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from kiosk_app import keyring
 from kiosk_app.identity import NotEnrolled
 from kiosk_app.keyring import Keyring, KeyringError
 from kiosk_app.records import Records, RecordsFull
@@ -131,3 +132,18 @@ def test_a_patient_at_a_full_disk_reads_what_to_do(
     monkeypatch.setattr(bench.kiosk.records, "create", full)
     page = visitor.tap()
     assert (page.status, page.name, page.body["data-reason"]) == (503, "closed", "no_room")
+
+
+def test_a_process_that_hangs_with_the_keys_in_its_hand_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, its = Keyring(tmp_path / "vault.key"), Keyring(tmp_path / "vault.key")
+    monkeypatch.setattr(keyring, "LOCKED_S", 0.1)
+    for shared in (True, False):
+        with its.lock(), pytest.raises(KeyringError, match="held by another process for more than 0.1 s"):  # noqa: SIM117
+            with mine.lock(shared=shared):
+                raise AssertionError("nobody may hold it beside the other")
+    with its.lock(shared=True), mine.lock(shared=True):
+        assert mine.generations() == [1]
+    with mine.lock():
+        pass
