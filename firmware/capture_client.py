@@ -21,6 +21,7 @@ __all__ = ["CaptureClient", "CaptureFault", "ConsentStamp", "Preview", "UvAllowa
 
 PROTOCOL = 1
 QUICK_S = 8.0
+CONNECT_S = 5.0
 # What the preview says to the person in front of the camera; `hold_still` means that all is well.
 GUIDANCE = (
     "no_face",
@@ -165,7 +166,7 @@ class CaptureClient:
         deadline = time.monotonic() + timeout
         try:
             servers = servers_of(self._path, "calibration", self._server)
-            with Channel.connect(self._path, min(timeout, 5.0), servers) as channel:
+            with Channel.connect(self._path, min(timeout, CONNECT_S), servers) as channel:
                 channel.send({"v": PROTOCOL, **request})
                 while True:
                     answer, fds = channel.receive(deadline - time.monotonic())

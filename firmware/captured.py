@@ -35,6 +35,11 @@ from hardware.host.unasked import Unasked
 PROTOCOL = 1
 _PREVIEW_LEVEL = 0.35
 _PREVIEW_SILENCE_S = 3.0
+_ACCEPT_S = 0.2
+# A request is one message, sent at once; whoever waits for pictures takes each word about them at once.
+_REQUEST_S, _PROGRESS_S = 5.0, 0.2
+# Every use of the camera but a capture is shorter.
+_TURN_S = 2.0
 _MAX_CLIENTS = 16
 _MAX_UNASKED = 6  # of one user; there are two
 _CAPTURE_BUDGET_S = 25.0
@@ -124,7 +129,7 @@ class CaptureDaemon:
                 since = self._turn_since
                 if since is None or time.monotonic() - since < _LONGEST_TURN_S:
                     self._notifier.alive()
-                channel = self._listener.accept(0.2)
+                channel = self._listener.accept(_ACCEPT_S)
                 if channel is None:
                     continue
                 if not self._places.acquire(blocking=False):
@@ -152,7 +157,7 @@ class CaptureDaemon:
             leaving.enter_context(channel)
             leaving.enter_context(contextlib.suppress(ChannelError))
             try:
-                request, fds = channel.receive(5.0)
+                request, fds = channel.receive(_REQUEST_S)
             finally:
                 self._unasked.has_asked(channel)
             close_all(fds)
@@ -306,7 +311,7 @@ class CaptureDaemon:
 
         def on_progress(light: str, done: int, of: int) -> None:
             try:
-                channel.send({"v": PROTOCOL, "progress": [light, done, of]}, timeout=0.2)
+                channel.send({"v": PROTOCOL, "progress": [light, done, of]}, timeout=_PROGRESS_S)
             except ChannelError as error:
                 raise _Abandoned from error
 
@@ -360,7 +365,7 @@ class CaptureDaemon:
     @contextlib.contextmanager
     def _my_turn(self, state: str) -> Iterator[None]:
         """Camera and lights for this thread; their faults come out as what the client is told."""
-        if not self._turn.acquire(timeout=2.0):
+        if not self._turn.acquire(timeout=_TURN_S):
             raise _Refused("busy", "The camera is in use just now.")
         self._state, self._turn_since = state, time.monotonic()
         try:

@@ -19,6 +19,13 @@ from hardware.host import peers as host
 MAX_MESSAGE = 64 * 1024
 _MAX_FDS = 4
 _PATH_LIMIT = 107
+SEND_S = 5.0
+# For a socket, 0 would mean another kind of waiting.
+_LEAST_S = 0.001
+# Until a process of ours has closed what it can close, and another connection can be taken.
+_NO_ROOM_S = 0.01
+# A daemon that listens accepts at once.
+_PROBE_S = 1.0
 
 
 class ChannelError(Exception):
@@ -85,7 +92,7 @@ class Channel:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def send(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float = 5.0) -> None:
+    def send(self, message: Mapping[str, Any], fds: Sequence[int] = (), timeout: float = SEND_S) -> None:
         """Send `message`; the other side gets its own copies of `fds`. Raises ChannelError."""
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > MAX_MESSAGE:
@@ -103,7 +110,7 @@ class Channel:
 
         Raises ChannelTimeout, ChannelClosed or ChannelError.
         """
-        self._socket.settimeout(max(timeout, 0.001))
+        self._socket.settimeout(max(timeout, _LEAST_S))
         try:
             data, fds, flags, _ = socket.recv_fds(
                 self._socket, MAX_MESSAGE + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
@@ -166,14 +173,14 @@ class Listener:
 
     def accept(self, timeout: float) -> Channel | None:
         """The next permitted peer, or None when nobody came in time or a stranger was turned away."""
-        self._socket.settimeout(max(timeout, 0.001))
+        self._socket.settimeout(max(timeout, _LEAST_S))
         try:
             connected, _ = self._socket.accept()
         except TimeoutError:
             return None
         except OSError as error:
             if error.errno in (errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
-                time.sleep(0.01)
+                time.sleep(_NO_ROOM_S)
                 return None
             raise
         channel = Channel(connected)
@@ -197,7 +204,7 @@ def close_all(fds: Sequence[int]) -> None:
 def _remove_stale(path: Path) -> None:
     """Remove the socket a dead daemon left at `path`; raise ChannelError if a live one answers there."""
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    probe.settimeout(1.0)
+    probe.settimeout(_PROBE_S)
     try:
         probe.connect(str(path))
     except FileNotFoundError:

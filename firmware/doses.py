@@ -21,6 +21,8 @@ from hardware.host.durable import sync_folder
 DAY_S = 86_400.0
 # A wall clock that reads earlier than this has not been set: 2025-01-01 UTC.
 EARLIEST_CREDIBLE = 1_735_689_600.0
+# Nobody else writes; a copy that is being made may hold the file, and the lights' loop waits for this.
+_LOCKED_S = 0.5
 # Clocks are slewed by small steps; more than this backwards means that the time is not known.
 _SLEW_S = 2.0
 # Rows are forgotten when they are much older than any limit looks back.
@@ -237,7 +239,7 @@ class DoseLedger:
     def _open(self) -> sqlite3.Connection:
         if self._path != ":memory:":
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        database = sqlite3.connect(self._path, timeout=0.5, isolation_level=None)
+        database = sqlite3.connect(self._path, timeout=_LOCKED_S, isolation_level=None)
         try:
             # EXTRA also syncs the folder when the journal goes, so a commit outlives a power cut.
             database.execute("PRAGMA synchronous = EXTRA")

@@ -29,6 +29,8 @@ from hardware.host.notify import Notifier
 
 PROTOCOL = 1
 _MAX_CLIENTS = 8
+# What the selector has announced is there; the loop that puts lights out waits for nobody.
+_THERE_S = 0.001
 
 log = structlog.get_logger()
 
@@ -122,7 +124,7 @@ class LightDaemon:
         self._log_later.append((event, fields))
 
     def _welcome(self, selector: selectors.BaseSelector) -> None:
-        channel = self._listener.accept(0.001)
+        channel = self._listener.accept(_THERE_S)
         if channel is None:
             return
         if len(self._clients) >= _MAX_CLIENTS:
@@ -136,7 +138,7 @@ class LightDaemon:
         """Answer one message of `client`; False when it has to go, its lights are off then."""
         channel = self._clients[client]
         try:
-            request, fds = channel.receive(0.001)
+            request, fds = channel.receive(_THERE_S)
             close_all(fds)
             channel.send(self._answer(client, request), timeout=0.0)
         except ChannelError:

@@ -12,6 +12,8 @@ from firmware.stamps import ConsentStamp, UvAllowance
 from hardware.host.peers import servers_of
 
 PROTOCOL = 1
+ANSWER_S = 2.0
+_LOOK_S = 0.02
 
 
 class LightsFault(Exception):
@@ -32,7 +34,7 @@ class Lights:
     everything out. `server` is the light daemon's user; see `servers_of` for when it is not named.
     """
 
-    def __init__(self, path: Path, timeout: float = 2.0, server: int | None = None) -> None:
+    def __init__(self, path: Path, timeout: float = ANSWER_S, server: int | None = None) -> None:
         self._path, self._timeout, self._server = path, timeout, server
         self._lock = threading.Lock()
         self._channel: Channel | None = None
@@ -76,7 +78,7 @@ class Lights:
         while (state := self.status()["check"]) == "running":
             if time.monotonic() > deadline:
                 raise LightsFault("unavailable", "The light check did not come to an end.")
-            time.sleep(0.02)
+            time.sleep(_LOOK_S)
         return bool(state == "passed")
 
     def new_lamp(self, light: str, staff: str) -> bool:

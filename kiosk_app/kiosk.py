@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 FULL = 0.95  # of the outbox: no new scans
 ROUND_S = 2.0  # between two rounds of the courier
+TURN_S = 1.0  # between two looks for sessions whose time is up
 
 
 @dataclass
@@ -128,14 +129,14 @@ class Kiosk:
         next_round = 0.0
         while not stop.is_set():
             _guarded("late_sessions", self.sessions.expire)
-            next_round -= 1.0
+            next_round -= TURN_S
             if next_round <= 0:
                 next_round = ROUND_S
                 self.round_since = time.monotonic()
                 _guarded("unfinished_scans", self.work.go_on)
                 _guarded("courier", self.courier.run_once)
                 self.round_since = None
-            stop.wait(1.0)
+            stop.wait(TURN_S)
 
 
 def _guarded(task: str, work: Callable[[], object]) -> None:

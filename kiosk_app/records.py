@@ -60,6 +60,8 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE UNIQUE INDEX IF NOT EXISTS one_living_message ON messages (scan, kind) WHERE state != 'reseal';
 CREATE TABLE IF NOT EXISTS counters (epoch INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;
 """
+# Another process, a command of staff, holds the file for one change at a time.
+LOCKED_S = 10.0
 
 
 class RecordsError(Exception):
@@ -122,7 +124,7 @@ class Records:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.path, timeout=10, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=LOCKED_S, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous=FULL")

@@ -30,6 +30,7 @@ from kiosk_app.progress_line import show_progress
 from kiosk_app.socket_paths import check_socket_paths
 from models.analysis.lights import lights_read
 
+ANSWER_S = 60.0  # of the daemons, which share this computer with the analysis
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
 
@@ -165,7 +166,7 @@ def _capture(
         supervisor.start(Part("lightd", dermakiosk("lightd", *common), logged_ready))
         supervisor.start(Part("captured", dermakiosk("captured", *common, *simulated), logged_ready))
         # The daemons' memory is mapped, so the pictures outlive them.
-        camera = CaptureClient(run / "run" / "capture.sock", timeout=60.0)
+        camera = CaptureClient(run / "run" / "capture.sock", timeout=ANSWER_S)
         asks = ask if profile.simulated and profile.uv_among(lights) else None
         capture = take_pictures(camera, session, consent, lights, asks, show_progress)
         return capture.with_close_ups([_spot(camera, session, consent, zone) for zone in spots])

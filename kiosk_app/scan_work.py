@@ -32,6 +32,7 @@ log = structlog.get_logger()
 TRIES = 3  # for one Capture in one run of the application
 # The page of the question wipes a silent session long before, even where it was extended ten times.
 ASK_S = 1200.0
+LOOK_S = 0.1  # between two looks whether the patient has gone away
 
 
 class Measures(Protocol):
@@ -253,7 +254,7 @@ class ScanWork:
         deadline = time.monotonic() + ASK_S
         while not left.is_set():
             with contextlib.suppress(queue.Empty):
-                return progress.answers.get(timeout=0.1)
+                return progress.answers.get(timeout=LOOK_S)
             if time.monotonic() > deadline:
                 progress.answer(None)
         raise _Left
@@ -265,7 +266,7 @@ class ScanWork:
         """
         progress.mark()
         deadline = time.monotonic() + ASK_S
-        while not progress.marking.over.wait(0.1) and not left.is_set():
+        while not progress.marking.over.wait(LOOK_S) and not left.is_set():
             if time.monotonic() > deadline:
                 break
         progress.marked()

@@ -15,6 +15,7 @@ from typing import Any
 
 WALK_SECONDS = 180.0
 PAGE_SECONDS = 30.0
+IN_USE_SECONDS, LOOK_SECONDS = 0.5, 0.2
 # Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
 KIOSK_FAULTS = frozenset(
     ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "light_lost", "busy")
@@ -134,7 +135,7 @@ class Patient:
                 raise JourneyBroken(f"The journey did not end within {WALK_SECONDS:.0f} s: {names}.")
             if page.name == "in_use":
                 self._watch()
-                time.sleep(0.5)
+                time.sleep(IN_USE_SECONDS)
                 names.pop()
                 page = Page(self._open("/"))
             elif page.name == "scan":
@@ -163,5 +164,5 @@ class Patient:
             if progress["next"]:
                 return str(progress["next"])
             self._watch()
-            time.sleep(0.2)
+            time.sleep(LOOK_SECONDS)
         raise JourneyBroken("The scan did not end in time.")

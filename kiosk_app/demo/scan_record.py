@@ -18,6 +18,8 @@ from .system import System
 
 RECEIPT_SECONDS = 90.0
 RECORD_SECONDS = 30.0
+LOCKED_SECONDS = 5.0
+LOOK_SECONDS = 0.1
 
 _DAY_S = 86_400
 _RECORD = f"""
@@ -42,7 +44,7 @@ def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]
             watch()
             if time.monotonic() > deadline:
                 raise PartFailed(f"The scan was made, but {what} did not come within {seconds:.0f} s.")
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
         return found
 
     app = system.kiosk / "app"
@@ -73,6 +75,6 @@ def clinic_record(clinic: Path, scan: UUID) -> tuple[str, dict[str, float]] | No
     `deliver` is from the sealing on the kiosk to the storing at the clinic, `open` from there to the record.
     """
     address = f"{(clinic / 'clinic.sqlite').absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=5)) as database:
+    with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as database:
         row = database.execute(_RECORD, (scan.hex,)).fetchone()
     return (str(UUID(row[0])), {"deliver": row[1], "open": row[2]}) if row else None

@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
+ACCEPT_SECONDS = 1.0
+LOOK_SECONDS = 0.05
 STEP_SECONDS = 120.0
 # As the units' RestartSec; a part that ends more often than that is not mended by another start.
 RESTART_SECONDS = 1.0
@@ -56,7 +58,7 @@ def accepts(port: int) -> Callable[[bytes], bool]:
 
     def ready(_: bytes) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+            socket.create_connection(("127.0.0.1", port), timeout=ACCEPT_SECONDS).close()
         except OSError:
             return False
         return True
@@ -128,7 +130,7 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     late = f"{part.name} was not ready after {START_SECONDS:.0f} s"
                     raise PartFailed(f"{late}; see {self._log_file(part.name)}.")
-                time.sleep(0.05)
+                time.sleep(LOOK_SECONDS)
 
     def _launch(self, part: Part) -> None:
         # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session

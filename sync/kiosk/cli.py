@@ -22,7 +22,7 @@ from hardware.host.secrecy import keep_memory_to_ourselves
 from .agent import Agent, Pace
 from .client import OutboxClient, OutboxUnavailable
 from .identity import Identity, KeySet
-from .outbox import DEFAULT_CAPACITY, Outbox, read_counts
+from .outbox import DEFAULT_CAPACITY, LOCKED_SECONDS, Outbox, read_counts
 from .report import AGENT_ONLY, report
 from .schedule import FIRST_SECONDS
 from .server import serving
@@ -131,7 +131,8 @@ def _facts_from_disk(state: Path) -> dict[str, Any]:
     path = state / "sync" / "outbox.sqlite"
     identity, keys = Identity.load(state), KeySet(state)
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, timeout=LOCKED_SECONDS, uri=True)) as db:
             counts = read_counts(db, DEFAULT_CAPACITY)
     except sqlite3.Error as error:
         raise NoOutbox(

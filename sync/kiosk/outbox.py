@@ -23,6 +23,8 @@ Outcome = Literal["accepted", "unknown", "mismatch"]
 
 DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL, REFUSE_FILL = 0.80, 0.95
+# Only the agent writes; `sync status` reads while none runs.
+LOCKED_SECONDS = 5.0
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 
@@ -115,7 +117,9 @@ class Outbox:
         self._lock = threading.Lock()
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db = sqlite3.connect(
+            path, timeout=LOCKED_SECONDS, check_same_thread=False, isolation_level=None
+        )
         try:
             self._prepare()
         except sqlite3.Error as error:
