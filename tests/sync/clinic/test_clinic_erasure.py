@@ -1,0 +1,144 @@
+"""What is erased is gone from every file: the database, its log, dead rows, what was exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, text
+
+from sync.clinic.database import Database
+from sync.clinic.opener import Opener
+from sync.clinic.tables import (
+    Scan,
+)
+from sync.wire.keys import OpeningKey
+from tests.support.clinic import SealingKiosk, findings, registered
+from tests.support.withdrawing import (
+    OTHER,
+    REFERENCE,
+    a_result,
+    arrive,
+    count,
+    envelope,
+    files_of,
+    open_all,
+    withdraw,
+)
+
+
+def test_no_byte_of_the_files_holds_the_reference_or_the_numbers_of_a_withdrawn_scan(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    gone: dict[UUID, tuple[str, UUID]] = {}
+    for number in range(120):
+        scan, reference = uuid4(), f"patient-{number:04d}-{uuid4().hex[:12]}"
+        result = kiosk.result(
+            scan,
+            patient_reference=reference,
+            findings=findings(scan, ita=1000.0 + number / 7, **{f"only_{number:04d}_here": 1.0}),
+        )
+        message_id = arrive(sqlite, kiosk, result)
+        if number % 3 == 0:
+            gone[scan] = (reference, message_id)
+    open_all(sqlite, opening_key)
+    needles = [needle.encode() for needle, _ in gone.values()]
+    needles += [f"only_{number:04d}_here".encode() for number in range(0, 120, 3)]
+    ciphertexts = [envelope(sqlite, message_id).data[200:260] for _, message_id in gone.values()]
+    assert all(needle in files_of(tmp_path / "clinic") for needle in needles + ciphertexts)
+    for scan, (_, message_id) in gone.items():
+        arrive(sqlite, kiosk, withdraw(scan, message_id))
+    open_all(sqlite, opening_key)
+    left = files_of(tmp_path / "clinic")
+    assert [needle for needle in needles + ciphertexts if needle in left] == []
+    assert count(sqlite, Scan) == 80
+
+
+def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_waits_for_it(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 1000)  # a wait for it would end the test
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    scan = uuid4()
+    arrive(sqlite, kiosk, a_result(kiosk, scan))
+    open_all(sqlite, opening_key)
+    arrive(sqlite, kiosk, withdraw(scan))
+    hasty = Database.at(tmp_path / "clinic")
+    opener = Opener(hasty, [opening_key])
+    with sqlite.reading() as session:
+        session.execute(select(Scan)).all()
+        assert opener.open_next()
+        assert REFERENCE.encode() in files_of(tmp_path / "clinic")
+    opener._scrub()
+    assert REFERENCE.encode() not in files_of(tmp_path / "clinic")
+    hasty.close()
+
+
+def test_what_a_process_that_was_killed_had_not_emptied_the_next_one_empties(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    scan = uuid4()
+    arrive(sqlite, kiosk, a_result(kiosk, scan))
+    open_all(sqlite, opening_key)
+    arrive(sqlite, kiosk, withdraw(scan))
+
+    def killed(_: Database) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "scrub", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Opener(sqlite, [opening_key]).open_next()
+    assert REFERENCE.encode() in files_of(tmp_path / "clinic")
+    arrive(sqlite, kiosk, a_result(kiosk, uuid4(), patient_reference=OTHER))
+    open_all(sqlite, opening_key)
+    assert REFERENCE.encode() not in files_of(tmp_path / "clinic")
+
+
+def test_postgresql_keeps_no_dead_row_of_a_withdrawn_scan(
+    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    scan = uuid4()
+    arrive(database, kiosk, a_result(kiosk, scan))
+    open_all(database, opening_key)
+    arrive(database, kiosk, withdraw(scan))
+    open_all(database, opening_key)
+    with database.reading() as session:
+        session.execute(text("CREATE EXTENSION IF NOT EXISTS pgstattuple"))
+        for table in ("scans", "findings"):
+            dead = session.scalar(text("SELECT dead_tuple_count FROM pgstattuple(:table)"), {"table": table})
+            assert dead == 0, table
+    database.close()
+
+
+def test_what_was_exported_of_a_withdrawn_scan_is_deleted(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    scan, out = uuid4(), tmp_path / "opened"
+    result = arrive(sqlite, kiosk, a_result(kiosk, scan))
+    open_all(sqlite, opening_key, export=out)
+    assert REFERENCE in (out / f"{kiosk.id}.{result}.json").read_text()
+    (out / f"{kiosk.id}.{result}.part").write_text("half of it")
+    word = arrive(sqlite, kiosk, withdraw(scan))
+    open_all(sqlite, opening_key, export=out)
+    assert [path.name for path in out.iterdir()] == [f"{kiosk.id}.{word}.json"]
+
+
+def test_what_was_exported_of_another_kiosks_message_of_the_same_id_stays(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk, other = (registered(sqlite, SealingKiosk(opening_key), tmp_path) for _ in range(2))
+    scan, message_id, out = uuid4(), uuid4(), tmp_path / "opened"
+    arrive(sqlite, kiosk, a_result(kiosk, uuid4()), message_id)
+    arrive(sqlite, other, a_result(other, scan), message_id)
+    arrive(sqlite, other, withdraw(scan, message_id))
+    open_all(sqlite, opening_key, export=out)
+    open_all(sqlite, opening_key, export=out)
+    assert REFERENCE in (out / f"{kiosk.id}.{message_id}.json").read_text()

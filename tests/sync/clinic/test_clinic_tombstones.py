@@ -1,0 +1,321 @@
+"""Tombstones outlive an old copy of the database, a power cut and a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import insert, select, text, update
+
+from sync.clinic import withdrawals
+from sync.clinic.database import Database
+from sync.clinic.intake import take_envelope
+from sync.clinic.opener import Opener
+from sync.clinic.tables import (
+    AuditEvent,
+    Envelope,
+    Scan,
+    Withdrawal,
+    WithdrawnMessage,
+)
+from sync.clinic.tombstones import Tombstone, Tombstones, TombstonesUnusable
+from sync.wire.keys import OpeningKey, dump_opening_keys
+from tests.support.clinic import MOMENT, SealingKiosk, of_an_earlier_version, registered
+from tests.support.withdrawing import (
+    OTHER,
+    REFERENCE,
+    a_reminder,
+    a_result,
+    arrive,
+    count,
+    envelope,
+    everything,
+    files_of,
+    open_all,
+    withdraw,
+)
+
+
+def copy_of(folder: Path, out: Path) -> Path:
+    """A copy of a SQLite database that nobody writes, as a backup takes it."""
+    out.mkdir()
+    for path in folder.glob("clinic.sqlite*"):
+        shutil.copy2(path, out)
+    return out
+
+
+def bring_back(copy: Path, folder: Path) -> None:
+    for path in folder.glob("clinic.sqlite*"):
+        path.unlink()
+    for path in copy.iterdir():
+        shutil.copy2(path, folder)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("command", ["open", "ingest", "serve", "status"])
+def test_an_old_copy_of_the_database_is_erased_again_before_anything_opens(
+    tmp_path: Path, opening_key: OpeningKey, command: str, opened: bool
+) -> None:
+    state = tmp_path / "clinic"
+    database = Database.at(state)
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    scan, stays = uuid4(), uuid4()
+    result = arrive(database, kiosk, a_result(kiosk, scan))
+    arrive(database, kiosk, a_result(kiosk, stays, patient_reference=OTHER))
+    if opened:
+        open_all(database, opening_key)
+    database.close()
+    backup = copy_of(state, tmp_path / "backup")
+    arrive(database, kiosk, withdraw(scan, result))
+    open_all(database, opening_key)
+    database.close()
+    bring_back(backup, state)
+    assert envelope(database, result).data != b""
+    database.close()
+
+    (state / "opener").mkdir()
+    (state / "opener" / "opening.key").write_bytes(dump_opening_keys([opening_key]))
+    argv = ["clinic", command, "--state", str(state)] + (["--port", "0"] if command == "serve" else [])
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from kiosk_app.cli import main; main()", *argv],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        first = json.loads(process.stderr.readline())
+        assert (first["event"], first["count"]) == ("withdrawals-applied-again", 1)
+        assert envelope(database, result).state == "erased"
+        assert REFERENCE not in everything(database)
+        if opened:
+            assert REFERENCE.encode() not in files_of(state)
+            assert OTHER in everything(database)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        database.close()
+
+
+def test_an_old_copy_is_erased_on_postgresql_too(
+    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    """The rows as they were, put back by hand: what a restored dump has."""
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    scan = uuid4()
+    message_id = uuid4()
+    data = kiosk.seal(a_result(kiosk, scan), message_id=message_id)
+    with database.writing() as session:
+        take_envelope(session, kiosk.id, "result", data, "ingest-1")
+    open_all(database, opening_key)
+    arrive(database, kiosk, withdraw(scan))
+    open_all(database, opening_key)
+    with database.writing() as session:
+        for table in ("withdrawn_messages", "withdrawals", "findings", "scans", "receipts", "envelopes"):
+            session.execute(text(f"DELETE FROM {table}"))
+        take_envelope(session, kiosk.id, "result", data, "ingest-1")
+    withdrawals.reapply(database)
+    assert count(database, Withdrawal) == 1
+    open_all(database, opening_key)
+    assert REFERENCE not in everything(database)
+    assert envelope(database, message_id).state == "erased"
+    database.close()
+
+
+def test_a_tombstone_is_on_the_disk_before_anything_is_erased(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = uuid4()
+    arrive(database, kiosk, a_result(kiosk, scan))
+    open_all(database, kiosk.opening)
+    word = arrive(database, kiosk, withdraw(scan))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(TombstonesUnusable, match="No space left"):
+            Opener(database, [kiosk.opening]).open_next()
+    assert count(database, Scan) == 1
+    assert envelope(database, word).state == "stored"  # it is not set aside: it is tried again
+    open_all(database, kiosk.opening)
+    assert count(database, Scan) == 0
+
+
+def test_a_scan_whose_erasure_was_cut_short_is_erased_at_the_next_start(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = uuid4()
+    arrive(database, kiosk, a_result(kiosk, scan))
+    open_all(database, kiosk.opening)
+    arrive(database, kiosk, withdraw(scan))
+
+    def power_loss(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(withdrawals, "erase", power_loss)
+        with pytest.raises(KeyboardInterrupt):
+            Opener(database, [kiosk.opening]).open_next()
+    withdrawals.reapply(database)
+    assert count(database, Scan) == 0
+    open_all(database, kiosk.opening)
+    assert len(database.tombstones.read()) == 1
+
+
+def test_the_file_and_the_database_tell_each_other_what_they_know(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    scan = uuid4()
+    arrive(database, kiosk, a_result(kiosk, scan))
+    arrive(database, kiosk, withdraw(scan))
+    open_all(database, kiosk.opening)
+    known = database.tombstones.read()
+    database.tombstones.path.unlink()
+    withdrawals.reapply(database)
+    assert database.tombstones.read() == known
+    with database.reading() as session:
+        events = session.scalars(select(AuditEvent.event).where(AuditEvent.subject == str(scan))).all()
+    assert events == ["scan-withdrawn"]
+
+
+def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
+    """Hundreds of steps that SQLite takes to look for what is left of so many scans, among ten times more."""
+    database = Database.at(folder)
+    database.migrate()
+    registered(database, kiosk, folder)
+    scans, messages = [uuid4() for _ in range(10 * withdrawn)], [uuid4() for _ in range(10 * withdrawn)]
+    known: dict[str, Any] = {"kiosk": kiosk.id}
+    sealed = known | {"epoch": 1, "type": "result", "schema_version": 1, "recipient": b"", "sha256": b""}
+    sealed |= {"created_at": MOMENT, "received_at": MOMENT, "data": b""}
+    with database.writing() as session:
+        rows = [
+            sealed | {"message_id": message, "sequence": number, "scan": scan, "state": "opened"}
+            for number, (message, scan) in enumerate(zip(messages, scans, strict=True), 1)
+        ]
+        for row in rows[:withdrawn]:
+            row["state"] = "erased"
+        session.execute(insert(Envelope), rows)
+        gone = list(zip(messages, scans, strict=True))[:withdrawn]
+        buried = [
+            known | {"scan": scan, "message_id": uuid4(), "at": MOMENT, "reason": "patient"}
+            for _, scan in gone
+        ]
+        session.execute(insert(Withdrawal), buried)
+        session.execute(
+            insert(WithdrawnMessage), [known | {"message_id": one, "scan": scan} for one, scan in gone]
+        )
+    withdrawals.reapply(database)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with database.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(step, 100)
+    withdrawals.reapply(database)
+    database.close()
+    return steps
+
+
+def test_a_start_takes_no_longer_for_each_withdrawal_when_there_are_many(
+    opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk = SealingKiosk(opening_key)
+    few, many = (steps_of_a_start(tmp_path / str(number), kiosk, number) for number in (50, 200))
+    assert few < many < 6 * few
+
+
+def a_stone() -> Tombstone:
+    return Tombstone(
+        kiosk=uuid4(), scan=uuid4(), message_id=uuid4(), messages=(uuid4(),), at=MOMENT, reason="staff"
+    )
+
+
+def test_a_line_that_the_power_cut_in_two_is_written_over(tmp_path: Path) -> None:
+    stones, file = [a_stone() for _ in range(3)], Tombstones(tmp_path / "withdrawn.lines")
+    for stone in stones[:2]:
+        file.add(stone)
+    whole = file.path.read_bytes()
+    for torn in (whole[:-1], whole[:-40], whole + b"\0" * 50):
+        file.path.write_bytes(torn)
+        assert stones[:2][: torn.count(b"\n")] == file.read()
+        file.add(stones[2])
+        assert file.read()[-1] == stones[2]
+    assert file.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_disk_that_takes_only_a_part_of_a_line_has_not_taken_it(tmp_path: Path) -> None:
+    file, stones = Tombstones(tmp_path / "withdrawn.lines"), [a_stone() for _ in range(2)]
+    file.add(stones[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(TombstonesUnusable, match="cannot be written"):
+            file.add(stones[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read() == stones[:1]
+    file.add(stones[1])
+    assert file.read() == stones
+
+
+def damaged(lines: bytes) -> Iterable[bytes]:
+    yield lines.replace(b"staff", b"stuff", 1)
+    yield b"\n" + lines
+    yield lines[1:]
+
+
+def test_a_damaged_line_stops_the_commands_with_the_line_and_the_file(tmp_path: Path) -> None:
+    file = Tombstones(tmp_path / "withdrawn.lines")
+    for _ in range(2):
+        file.add(a_stone())
+    for lines in damaged(file.path.read_bytes()):
+        file.path.write_bytes(lines)
+        with pytest.raises(TombstonesUnusable, match=r"Line 1 of .*withdrawn\.lines is damaged"):
+            file.read()
+
+
+def test_what_an_earlier_version_had_only_marked_is_erased_after_the_migration(
+    empty_database: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    newer, database = Database.at(tmp_path / "newer"), empty_database
+    newer.migrate()
+    kiosk = registered(newer, SealingKiosk(opening_key), tmp_path)
+    scan, stays = uuid4(), uuid4()
+    first = arrive(newer, kiosk, a_result(kiosk, scan))
+    result = arrive(newer, kiosk, a_result(kiosk, scan, supersedes=first))
+    due = arrive(newer, kiosk, a_reminder(scan))
+    arrive(newer, kiosk, a_result(kiosk, stays, patient_reference=OTHER))
+    word = arrive(newer, kiosk, withdraw(uuid4()))
+    open_all(newer, opening_key)
+    of_an_earlier_version(newer, database, "0002")
+    with database.writing() as session:
+        session.execute(update(Withdrawal).values(scan=scan, reason="staff"))
+    newer.close()
+    database.migrate()
+    withdrawals.reapply(database)
+    assert REFERENCE not in everything(database)
+    assert OTHER in everything(database)
+    for message in (first, result, due):
+        assert (envelope(database, message).state, envelope(database, message).data) == ("erased", b"")
+    (stone,) = database.tombstones.read()
+    assert (stone.scan, stone.kiosk, stone.message_id, stone.reason) == (scan, kiosk.id, word, "staff")
