@@ -205,6 +205,9 @@ class Opener:
                 at=message.at,
                 reason=message.reason,
             )
+            if withdrawals.is_one_too_many(session, stone):
+                withdrawals.alarm_once(session, row.kiosk)
+                raise Refused(withdrawals.TOO_MANY_UNSEEN)
             self._forget(row.kiosk, withdrawals.withdraw(self._database, session, stone))
         else:
             reminder = ReminderRow(

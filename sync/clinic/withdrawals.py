@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Select, delete, exists, func, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, and_, delete, exists, func, select, tuple_, update
+from sqlalchemy.orm import Session, aliased
 
 from sync.wire.messages import Withdraw
 
 from .audit import note
-from .database import Database, insert_once
+from .database import Database, insert_once, now
 from .intake import claimed_id
-from .tables import ERASED, OPENED, Envelope, Poison, ReminderRow, Scan, Withdrawal, WithdrawnMessage
+from .tables import (
+    ERASED,
+    OPENED,
+    QUARANTINED,
+    STORED,
+    Envelope,
+    Poison,
+    ReminderRow,
+    Scan,
+    Withdrawal,
+    WithdrawnMessage,
+)
 from .tombstones import Tombstone
 
 WITHDRAW = Withdraw.KIND
+# So many scans that never came may a kiosk withdraw in so long. It rarely withdraws one: when a result was
+# lost on its way and the scan was deleted before the next try. Each is a line of a file that every command
+# reads.
+MOST_UNSEEN = 500
+UNSEEN_WINDOW = timedelta(days=30)
+TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
 # What a process that was killed leaves in the opener's folder.
 HALF_WRITTEN = ".part"
 # Envelopes that hold something of a scan; a withdrawal names it, and stays.
 _HAS_CONTENT = (Envelope.type != WITHDRAW, Envelope.state != ERASED)
+_WAITS = (Envelope.state == QUARANTINED, Envelope.reason == TOO_MANY_UNSEEN)
 
 log = structlog.get_logger()
 
@@ -51,7 +70,39 @@ def comes_too_late(session: Session, row: Envelope, scan: UUID) -> bool:
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(scan.int % 2**63)))
-    return row.type != WITHDRAW and _is_withdrawn(session, row.kiosk, scan)
+    if row.type == WITHDRAW:
+        return False
+    return _is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)
+
+
+def is_one_too_many(session: Session, stone: Tombstone) -> bool:
+    """Whether `stone` is of a scan that never came, and its kiosk has withdrawn too many such of late.
+
+    Its withdrawal then waits in quarantine instead of becoming a tombstone, and a result that comes of the
+    scan after all is not opened either.
+    """
+    if _is_withdrawn(session, stone.kiosk, stone.scan) or _has_come(session, stone):
+        return False
+    other = aliased(Envelope)
+    came = exists().where(
+        other.kiosk == Withdrawal.kiosk, other.scan == Withdrawal.scan, other.type != WITHDRAW
+    )
+    withdrawal = (Envelope.kiosk == Withdrawal.kiosk) & (Envelope.message_id == Withdrawal.message_id)
+    unseen = (
+        select(func.count())
+        .select_from(Withdrawal)
+        .join(Envelope, withdrawal)
+        .where(Withdrawal.kiosk == stone.kiosk, Envelope.received_at > now() - UNSEEN_WINDOW, ~came)
+    )
+    return (session.scalar(unseen) or 0) >= MOST_UNSEEN
+
+
+def alarm_once(session: Session, kiosk: UUID) -> None:
+    """Tell of withdrawals that are too many: the log of each, the audit once for all that wait at a time."""
+    log.error("alarm", reason=TOO_MANY_UNSEEN, kiosk=str(kiosk))
+    waiting = select(Envelope.message_id).where(Envelope.kiosk == kiosk, *_WAITS)
+    if session.scalars(waiting.limit(1)).first() is None:
+        note(session, "opener", "alarm", kiosk, reason=TOO_MANY_UNSEEN)
 
 
 def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list[UUID]:
@@ -139,6 +190,26 @@ def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
 
 def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
     return session.get(Withdrawal, (scan, kiosk)) is not None
+
+
+def _withdrawal_waits(session: Session, kiosk: UUID, scan: UUID) -> bool:
+    """Whether a withdrawal of `scan` was one too many, and waits in quarantine or is being tried again."""
+    of_scan = select(Envelope.message_id).where(
+        Envelope.kiosk == kiosk,
+        Envelope.scan == scan,
+        Envelope.type == WITHDRAW,
+        (Envelope.state == STORED) | and_(*_WAITS),
+    )
+    return session.scalars(of_scan.limit(1)).first() is not None
+
+
+def _has_come(session: Session, stone: Tombstone) -> bool:
+    """Whether anything of the scan has come, opened or not."""
+    named = Envelope.scan.is_(None) & Envelope.message_id.in_(stone.messages)
+    of_scan = select(Envelope.message_id).where(
+        Envelope.kiosk == stone.kiosk, (Envelope.scan == stone.scan) | named, Envelope.type != WITHDRAW
+    )
+    return session.scalars(of_scan.limit(1)).first() is not None
 
 
 def _of_which_something_is_left() -> Select[Withdrawal]:
