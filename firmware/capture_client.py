@@ -154,7 +154,7 @@ class CaptureClient:
             box = answer["face_box"]
             return Preview(picture, str(answer["guidance"]), None if box is None else (*map(float, box),))  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
-            raise CaptureFault("unavailable", f"The camera's answer is not understood: {error}.") from error
+            raise CaptureFault("unavailable", "The camera's answer is not understood.") from error
 
     def _ask(
         self,

@@ -23,7 +23,7 @@ from firmware.light_terms import readings
 from firmware.lightcore import LightCore, LightRefused
 from firmware.pins import open_light_hardware
 from firmware.sampler import go_first
-from firmware.stamps import ConsentStamp, UvAllowance, text_of
+from firmware.stamps import ConsentStamp, StampError, UvAllowance, text_of
 from hardware.board import Board
 from hardware.host.notify import Notifier
 
@@ -151,8 +151,11 @@ class LightDaemon:
             if request.get("v") != PROTOCOL:
                 raise LightRefused("bad_request", f"This daemon speaks version {PROTOCOL} of its protocol.")
             return {"v": PROTOCOL, "ok": True, **self._do(client, request)}
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            code, sentence, retry = "bad_request", f"The request is not understood: {error}.", None
+        except StampError as error:
+            code, sentence, retry = "bad_request", f"The request is not understood. {error}", None
+        except (KeyError, TypeError, ValueError, OverflowError):
+            # What these say may quote the request.
+            code, sentence, retry = "bad_request", "The request is not understood.", None
         except LightRefused as refused:
             code, sentence, retry = refused.code, str(refused), refused.retry_s
             if code not in ("too_soon", "busy"):

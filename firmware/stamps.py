@@ -88,8 +88,9 @@ class UvAllowance:
                 eyes_closed_confirmed_at=float(data["eyes_closed_confirmed_at"]),
                 dose_elsewhere_j_m2=float(data.get("dose_elsewhere_j_m2", 0.0)),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise StampError(f"The UV allowance cannot be understood: {error}.") from error
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            # What these say may quote the reference.
+            raise StampError("The UV allowance of this session cannot be understood.") from error
         if not allowance.dose_elsewhere_j_m2 >= 0.0:
             raise StampError("The UV dose of other kiosks is not a number of J/m² from 0 up.")
         return allowance

@@ -180,8 +180,8 @@ class Capture:
                 frames.append(Frame(pixels=pixels, **item))
                 offset += size
             return cls.known(header, frames)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CaptureError(f"This Capture in memory is damaged: {error}.") from error
+        except (AttributeError, ArithmeticError, ValueError, KeyError, TypeError) as error:
+            raise CaptureError("This Capture in memory is damaged.") from error
 
 
 def write_capture_folder(capture: Capture, folder: Path) -> None:
