@@ -75,7 +75,7 @@ def assert_one_sentence(code: object, err: str, *words: str) -> None:
 
 
 ON_A_DISK = """
-import json, shutil, subprocess
+import json, shutil, subprocess, tempfile
 from kiosk_app.cli import main
 from tests.sync.clinic.test_clinic_failures import READING, WRITING, made
 if {empty}:
@@ -90,14 +90,13 @@ else:
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
 for name in {names!r}:
     sys.argv = ["dermakiosk", "clinic", *commands[name]]
-    sys.stderr = open("/dev/shm/said-" + str(os.getpid()), "w+")
+    sys.stderr = tempfile.TemporaryFile("w+", dir="/tmp")
     try:
         main()
     except SystemExit as ended:
         code = ended.code
     sys.stderr.seek(0)
     print(json.dumps([name, code, sys.stderr.read()]))
-    os.unlink(sys.stderr.name)
 """
 
 
