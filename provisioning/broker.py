@@ -16,7 +16,9 @@ AUDITOR = "auditor"
 # has its own branch; the first two lines hold for every client, and no role's name is a kiosk's id.
 # Mosquitto 2.0 checks a subscription when a message is delivered, not when it is made: SUBACK says "granted"
 # to a client that will never get a message.
-# Topics by their exact names: on each that a kiosk may publish on, it may have the broker retain a message.
+# Topics by their exact names: on each that a kiosk may publish on, it may have the broker retain a message,
+# which an ingest worker clears where it is a result or a reminder. It may write there for that alone: nothing
+# that it says there is signed by a kiosk, and is believed by nobody.
 ACCESS_LIST = """\
 pattern write clinic/v1/%u/up/result
 pattern write clinic/v1/%u/up/reminder
@@ -28,6 +30,8 @@ INGEST_ACCESS = """\
 user {name}
 topic read clinic/v1/+/up/#
 topic write clinic/v1/+/down/receipt
+topic write clinic/v1/+/up/result
+topic write clinic/v1/+/up/reminder
 """
 AUDITOR_ACCESS = """\
 

@@ -6,11 +6,11 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import paho.mqtt.client as mqtt
 import structlog
@@ -24,6 +24,7 @@ from sync.wire import topics
 from sync.wire.keys import KeyRefused, load_signing_key
 from sync.wire.receipt import Receipt
 
+from .audit import note
 from .broker import Address, Role, connect
 from .database import Database, now
 from .database_failure import failed_itself, why_away
@@ -42,6 +43,15 @@ TICK_SECONDS = 0.5
 DATABASE_WAIT_SECONDS = (0.5, 30.0)
 NO_SUBSCRIBER = 0x10
 FAILURE = 0x80
+KINDS: tuple[topics.UpKind, ...] = ("result", "reminder", "status")
+# On these a kiosk may publish, and mosquitto has no way to forbid that it has the broker retain what it says.
+NEVER_RETAINED: tuple[topics.UpKind, ...] = ("result", "reminder")
+# The subscription that finds what was retained while no worker had a session: all that it brings besides
+# comes by the shared one too.
+LOOKING = 1
+# A topic on which messages are retained again and again is an alarm in the audit log once in so long.
+ALARM_SECONDS = 3600.0
+RETAINED = "retained_message"
 
 log = structlog.get_logger()
 
@@ -55,6 +65,14 @@ class Arrival:
     qos: int
     topic: topics.Topic | None
     data: bytes
+    retained: bool
+
+    @property
+    def to_clear(self) -> bool:
+        """Whether the broker keeps it and may not: no patient's message is ever retained, sealed or not."""
+        # An empty one is how it is cleared.
+        named = self.topic is not None and self.topic.kind in NEVER_RETAINED
+        return self.retained and named and bool(self.data)
 
 
 class IngestWorker:
@@ -70,6 +88,7 @@ class IngestWorker:
         self._acknowledged: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._in_flight: dict[int, tuple[Owed, float]] = {}
         self._connection = 0
+        self._alarmed: dict[topics.Topic, float] = {}
         self._client = role.client(manual_ack=True)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -101,9 +120,14 @@ class IngestWorker:
             return
         self._connection += 1
         log.info("connected", worker=self.name)
-        kinds: tuple[topics.UpKind, ...] = ("result", "reminder", "status")
-        options = SubscribeOptions(qos=1)
-        client.subscribe([(topics.shared_up(self._address.share, kind), options) for kind in kinds])
+        # Only so does a message say that it is retained, when it comes to a subscription that is there.
+        options = SubscribeOptions(qos=1, retainAsPublished=True)
+        client.subscribe([(topics.shared_up(self._address.share, kind), options) for kind in KINDS])
+        looking = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+        looking.SubscriptionIdentifier = LOOKING
+        filters = [topics.all_up(kind) for kind in NEVER_RETAINED]
+        client.subscribe([(each, SubscribeOptions(qos=1)) for each in filters], properties=looking)
+        client.unsubscribe(filters)
 
     def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
         log.info("disconnected", worker=self.name, reason=str(reason))
@@ -111,7 +135,7 @@ class IngestWorker:
     def _on_subscribe(self, _: Any, __: Any, ___: int, reasons: Sequence[Any], ____: Any) -> None:
         if any(reason.is_failure for reason in reasons):
             log.error("subscription-refused", worker=self.name)
-        else:
+        elif len(reasons) == len(KINDS):
             log.info("ready", worker=self.name)
 
     def _on_message(self, _: mqtt.Client, __: Any, message: mqtt.MQTTMessage) -> None:
@@ -119,7 +143,12 @@ class IngestWorker:
             topic = topics.parse(message.topic)
         except topics.TopicError:
             topic = None
-        self._arrivals.put(Arrival(self._connection, message.mid, message.qos, topic, bytes(message.payload)))
+        found_by = getattr(message.properties, "SubscriptionIdentifier", ())
+        if LOOKING in found_by and not message.retain:
+            self._client.ack(message.mid, message.qos)
+            return
+        data = bytes(message.payload)
+        self._arrivals.put(Arrival(self._connection, message.mid, message.qos, topic, data, message.retain))
 
     def _on_publish(self, _: mqtt.Client, __: Any, mid: int, reason: Any, ___: Any) -> None:
         self._acknowledged.put((mid, reason.value))
@@ -148,6 +177,7 @@ class IngestWorker:
                 raise
             # One of them cannot be stored, whatever is done: the others must not wait for it.
             outcomes = [self._store_alone(arrival) for arrival in batch]
+        self._clear({arrival.topic for arrival in batch if arrival.topic is not None and arrival.to_clear})
         for arrival in batch:
             if arrival.connection == self._connection:
                 self._client.ack(arrival.mid, arrival.qos)
@@ -156,11 +186,26 @@ class IngestWorker:
             log.info("taken", worker=self.name, **counts)
 
     def _take(self, session: Session, arrival: Arrival) -> Outcome:
-        if arrival.topic is None:
+        if arrival.topic is None or not arrival.data:
             return "dropped"
         if arrival.topic.kind == "status":
             return take_heartbeat(session, arrival.topic.kiosk, arrival.data, self.name)
         return take_envelope(session, arrival.topic.kiosk, arrival.topic.kind, arrival.data, self.name)
+
+    def _clear(self, retained: Set[topics.Topic]) -> None:
+        """Have the broker forget what it retains on these topics, once the audit log tells of it."""
+        at = time.monotonic()
+        long_ago = at - ALARM_SECONDS
+        due = [topic for topic in retained if self._alarmed.get(topic, long_ago) <= long_ago]
+        if due:
+            with self._database.writing() as session:
+                for topic in due:
+                    note(session, self.name, "alarm", topic.kiosk, reason=RETAINED, topic=topic.kind)
+            self._alarmed.update(dict.fromkeys(due, at))
+        for topic in retained:
+            log.error("alarm", reason=RETAINED, kiosk=str(topic.kiosk), topic=topic.kind)
+            kind = cast(topics.UpKind, topic.kind)
+            self._client.publish(topics.up(topic.kiosk, kind), b"", 1, retain=True)
 
     def _store_alone(self, arrival: Arrival) -> Outcome:
         try:
@@ -215,6 +260,8 @@ class IngestWorker:
             mid, reason = self._acknowledged.get_nowait()
             owed, _ = self._in_flight.pop(mid, (None, 0.0))
             if owed is None:
+                if reason >= FAILURE:
+                    log.error("not-cleared", worker=self.name, reason=reason)
                 continue
             if reason >= FAILURE:
                 log.error("receipt-refused", worker=self.name, kiosk=str(owed.kiosk), reason=reason)

@@ -137,7 +137,22 @@ def test_ingest_writes_receipts_but_no_configuration(broker: Broker, kiosk: Kios
         assert ingest.publish(down(kiosk, "receipt")) in (0, NOBODY_SUBSCRIBES)
         assert ingest.publish(down(kiosk, "config")) == NOT_AUTHORISED
         assert ingest.publish(down(kiosk, "command")) == NOT_AUTHORISED
-        assert ingest.publish(up(kiosk)) == NOT_AUTHORISED
+        assert ingest.publish(up(kiosk, "status")) == NOT_AUTHORISED
+
+
+def test_ingest_clears_what_a_kiosk_had_retained_and_the_auditor_cannot(broker: Broker, kiosk: Kiosk) -> None:
+    with connected(broker, kiosk[1]) as client:
+        for kind in ("result", "reminder"):
+            client.publish(up(kiosk, kind), b"kept", retain=True)
+    with connected(broker, broker.auditor) as auditor:
+        assert auditor.publish(up(kiosk), b"", retain=True) == NOT_AUTHORISED
+        auditor.subscribe(up(kiosk))
+        assert auditor.message() == (up(kiosk), b"kept")
+    with connected(broker, broker.ingest) as ingest:
+        for kind in ("result", "reminder"):
+            assert ingest.publish(up(kiosk, kind), b"", retain=True) in (0, NOBODY_SUBSCRIBES)
+            ingest.subscribe(up(kiosk, kind))
+        assert ingest.hears_nothing()
 
 
 def test_the_auditor_reads_both_ways_but_writes_nothing(broker: Broker, kiosk: Kiosk) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, func, select
@@ -24,12 +24,13 @@ from sync.clinic.errors import ClinicUsageError
 from sync.clinic.ingest import IngestWorker
 from sync.clinic.intake import take_envelope
 from sync.clinic.registry import register_kiosk
-from sync.clinic.tables import Envelope, Kiosk, Poison, ReceiptRow
+from sync.clinic.tables import AuditEvent, Envelope, Kiosk, Poison, ReceiptRow
 from sync.clinic.tap import Tap
 from sync.wire import topics
 from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.messages import Message, ReminderDue
 from sync.wire.receipt import Receipt
-from tests.support.clinic import SealingKiosk, heartbeat, hold
+from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, hold
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
@@ -244,6 +245,57 @@ def test_a_heartbeat_is_noted(clinic: Clinic) -> None:
     with clinic.worker(), kiosk_client(clinic) as client:
         wait_until(lambda: client.publish(topics.up(clinic.kiosk.id, "status"), signed) == 0)
         wait_until(seen)
+
+
+def retained(clinic: Clinic, kind: topics.UpKind) -> bool:
+    """Whether the broker keeps something on a topic of the kiosk for whoever subscribes."""
+    with connected(clinic.broker, clinic.broker.auditor) as auditor:
+        auditor.subscribe(topics.up(clinic.kiosk.id, kind))
+        return not auditor.hears_nothing()
+
+
+def alarms(clinic: Clinic) -> list[tuple[str | None, dict[str, str]]]:
+    with clinic.database.reading() as session:
+        events = session.scalars(select(AuditEvent).where(AuditEvent.event == "alarm"))
+        return [(event.subject, event.detail) for event in events]
+
+
+@pytest.mark.parametrize("worker", ["is there", "is away", "was never there"])
+@pytest.mark.parametrize("kind", ["result", "reminder"])
+def test_what_a_kiosk_has_the_broker_retain_is_cleared_and_the_audit_log_says_so(
+    clinic: Clinic, kind: topics.UpKind, worker: str
+) -> None:
+    messages: dict[str, Message] = {
+        "result": clinic.kiosk.result(),
+        "reminder": ReminderDue(reminder=uuid4(), patient_reference="p", rule="r", due_on=MOMENT.date()),
+    }
+    topic, data = topics.up(clinic.kiosk.id, kind), clinic.kiosk.seal(messages[kind])
+    status = heartbeat(clinic.kiosk).sign(clinic.kiosk.status)
+    with kiosk_client(clinic) as client:
+        client.publish(topics.up(clinic.kiosk.id, "status"), status, retain=True)
+        if worker != "was never there":
+            with clinic.worker():
+                send(clinic, client, clinic.kiosk.seal())
+                assert clinic.receipt(client).status == "stored"
+                if worker == "is there":
+                    client.publish(topic, data, retain=True)
+                    wait_until(lambda: clinic.stored() == 2 and not retained(clinic, kind))
+        if worker != "is there":
+            client.publish(topic, data, retain=True)
+            assert retained(clinic, kind)
+        with clinic.worker():
+            wait_until(lambda: not retained(clinic, kind))
+            # It may have come by both subscriptions of the worker.
+            assert clinic.receipt(client).status in ("stored", "duplicate")
+            # Cleared once more, at once, but told of once an hour.
+            for _ in range(3):
+                client.publish(topic, data, retain=True)
+            wait_until(lambda: not retained(clinic, kind))
+    assert alarms(clinic)[0] == (str(clinic.kiosk.id), {"reason": "retained_message", "topic": kind})
+    assert len(alarms(clinic)) <= 2  # one for each start of a worker
+    assert retained(clinic, "status")
+    with clinic.database.reading() as session:
+        assert session.scalars(select(Poison)).all() == []
 
 
 def test_two_workers_share_the_work_and_lose_nothing(clinic: Clinic) -> None:
