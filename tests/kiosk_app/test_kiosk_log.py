@@ -7,9 +7,16 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import warnings
 from typing import Any
 
 import pytest
+import structlog
+
+from kiosk_app import log
+from tests.support.kiosk_bench import Bench
+from tests.support.visitor import Visitor
 
 SECRET = "ref-4711-secret"
 LIBRARIES = [
@@ -216,3 +223,26 @@ def test_a_callback_that_raises_in_the_broker_client_says_where() -> None:
     )
     assert event["logger"] == "paho.mqtt.client"
     assert event["text"] == "Caught exception in on_message: %s"
+
+
+def test_a_page_of_ours_that_fails_is_logged_by_its_number_and_its_place(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug(*_: object) -> None:
+        raise RuntimeError(SECRET)
+
+    for module, hook in ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwarning")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    log.configure(debug=False)
+    try:
+        visitor.walk_to("result")
+        monkeypatch.setattr(bench.kiosk.records, "findings", bug)
+        page = visitor.look("/result")
+    finally:
+        structlog.reset_defaults()
+    assert (page.status, SECRET in page.text) == (500, False)
+    said = capsys.readouterr().err
+    assert SECRET not in said
+    [event] = [json.loads(line) for line in said.splitlines() if '"page_failed"' in line]
+    assert event["ticket"] in page.text
+    assert event["fault"][0].startswith("RuntimeError at tests/kiosk_app/test_kiosk_log.py:")
