@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 import threading
@@ -13,7 +14,7 @@ from uuid import UUID, uuid4
 import cbor2
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
@@ -38,7 +39,7 @@ EXTREMES: list[str] = [
     *("1e308", "1e400", "NaN", "Infinity", "-Infinity", "1" + "0" * 4000, '""', '"\\u0000"', '"\\ud800"'),
     *('"\\u202e"', json.dumps("x" * 100_000), "[]", "{}", '{"": 0}', "[" * 5000 + "]" * 5000),
     *('"9999-12-31T23:59:59-14:00"', '"0001-01-01T00:00:00+14:00"', '"1969-12-31T23:59:59Z"', '"-1"'),
-    *('"2200-01-01"', "[" + ",".join(["0"] * 50_000) + "]"),
+    *('"2200-01-01"', "[" + ",".join(["0"] * 5_000) + "]"),
 ]
 HOLE = "\u2603"
 
@@ -57,8 +58,9 @@ def messages() -> dict[tuple[str, int], Any]:
 
 
 def holes(value: Any) -> Iterator[Callable[[str], str]]:
-    """For each place in `value`, the JSON with something else there."""
-    for path in list(places(value)):
+    """For each place in `value`, the JSON with something else there; a list's items are alike."""
+    alike = {tuple("*" if isinstance(step, int) else step for step in path): path for path in places(value)}
+    for path in alike.values():
         changed = json.loads(json.dumps(value))
         if not path:
             yield lambda text: text
@@ -99,8 +101,10 @@ def states(database: Database) -> dict[str, int]:
         return {state: count for state, count in rows}
 
 
-def extremes() -> Iterator[tuple[str, int, bytes, bool]]:
+@functools.cache
+def extremes() -> list[tuple[str, int, bytes, bool]]:
     """Each kind and schema with each of its fields at each extreme, and whether the schema lets it pass."""
+    found = []
     for (kind, version), message in messages().items():
         for fill in holes(message):
             for extreme in EXTREMES:
@@ -111,14 +115,15 @@ def extremes() -> Iterator[tuple[str, int, bytes, bool]]:
                 except InvalidMessage as error:
                     assert "\u2603" not in str(error) and len(str(error)) < 400
                     passes = False
-                yield kind, version, data, passes
+                found.append((kind, version, data, passes))
+    return found
 
 
 def test_any_field_at_any_extreme_is_quarantined_or_opened_and_the_next_one_is_opened(
     database: Database, kiosk: SealingKiosk
 ) -> None:
     good: set[UUID] = set()
-    tried = [case for number, case in enumerate(extremes()) if case[3] or number % 29 == 0]
+    tried = [case for number, case in enumerate(extremes()) if case[3] or number % 97 == 0]
     assert len(tried) > 100
     for start in range(0, len(tried), 20):
         with database.writing() as session:
@@ -133,17 +138,25 @@ def test_any_field_at_any_extreme_is_quarantined_or_opened_and_the_next_one_is_o
     assert set(states(database)) == {"opened", "quarantined"}
 
 
-@given(text=st.binary(max_size=300) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(str))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_in_an_envelope_stop_nobody(
-    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, text: bytes | str
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
 ) -> None:
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
-    take(sqlite, kiosk, kiosk.seal_text(text if isinstance(text, bytes) else text.encode("utf-8", "replace")))
-    scan = uuid4()
-    take(sqlite, kiosk, kiosk.seal(kiosk.result(scan)))
-    open_all(Opener(sqlite, [opening_key]))
-    assert scan in scans(sqlite)
+    opener = Opener(sqlite, [opening_key])
+
+    @given(
+        text=st.binary(max_size=300) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(str)
+    )
+    @settings(max_examples=100, deadline=None)
+    def the_next_one_is_opened(text: bytes | str) -> None:
+        scan, data = uuid4(), text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+        with sqlite.writing() as session:
+            for sealed in (kiosk.seal_text(data), kiosk.seal(kiosk.result(scan))):
+                take_envelope(session, kiosk.id, "result", sealed, "ingest-1")
+        open_all(opener)
+        assert scan in scans(sqlite)
+
+    the_next_one_is_opened()
 
 
 @pytest.mark.parametrize(
