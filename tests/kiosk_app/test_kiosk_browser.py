@@ -7,7 +7,6 @@ from playwright.sync_api import Browser, expect
 
 from firmware.capture_client import CaptureFault
 from kiosk_app.journey import PATIENCE_S, WARNING_S, State
-from kiosk_app.showings import READ_S
 from models.analysis import overlay
 from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench
@@ -136,16 +135,15 @@ def test_eyes_are_told_to_open_even_if_the_application_is_gone(
         screen.page.wait_for_url("**/result")
 
 
-@pytest.mark.parametrize("reads_s", [READ_S])  # the clock of the page goes in steps
 def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_says(
     browser: Browser, address: str, bench: Bench
 ) -> None:
     with on_screen(browser, address, TALL) as screen:
-        screen.page.clock.install()
         screen.tap("button[value=en]")
         screen.walk_to("eyes")
         bench.camera.hold.clear()
         screen.tap()
+        screen.page.clock.install()
         said = screen.page.locator("[data-said]")
         screen.page.clock.fast_forward(20_000)
         with screen.page.expect_response("**/scan/progress") as progress:
