@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -261,14 +262,31 @@ def dermakiosk(*arguments: object) -> list[str]:
 
 
 def run_step(*arguments: object) -> str:
-    """Run one `dermakiosk` command to its end; its stdout. Raises PartFailed with its sentence."""
-    command = dermakiosk(*arguments)
-    # Its own session: a Ctrl-C is ours to answer, and the step is whole or was never begun.
+    """Run one `dermakiosk` command as `run_steps` does; its stdout."""
+    (said,) = run_steps(arguments)
+    return said
+
+
+def run_steps(*steps: Sequence[object]) -> list[str]:
+    """Run `dermakiosk` commands one after the other, with absolute paths in them; the stdout of each.
+
+    Raises PartFailed, with its sentence, at the first that fails.
+    """
+    asked = [[str(argument) for argument in step] for step in steps]
+    # Its own session: a Ctrl-C is ours to answer, and the steps are whole or were never begun.
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=STEP_SECONDS, check=False, start_new_session=True
+        [sys.executable, "-m", "kiosk_app.demo.steps"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=STEP_SECONDS,
+        check=False,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],  # where `-m` looks first
     )
+    said = [json.loads(line) for line in done.stdout.splitlines()]
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        reason = said[-1].removeprefix("Error: ") if said else f"it ended with status {done.returncode}"
-        raise PartFailed(f"'{' '.join(map(str, arguments[:2]))}' failed: {reason}")
-    return done.stdout
+        words = done.stderr.strip().splitlines()
+        reason = words[-1].removeprefix("Error: ") if words else f"it ended with status {done.returncode}"
+        raise PartFailed(f"'{' '.join(asked[len(said)][:2])}' failed: {reason}")
+    return said

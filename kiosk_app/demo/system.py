@@ -16,7 +16,7 @@ from hardware.simulated.pins import PinPageError, cut_power
 from kiosk_app.door import Door
 from kiosk_app.socket_paths import check_socket_paths
 
-from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step
+from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step, run_steps
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 ACCOUNT = "demo"
@@ -120,20 +120,23 @@ def open_system(
 def _provision(system: System) -> str:
     """A clinic authority, a broker, the clinic's roles, one enrolled kiosk, one account; its password."""
     authority = system.root / "authority"
-    run_step("provision", "authority", "--state", authority)
-    port = ("--port", system.broker_port)
-    run_step("provision", "broker", "--state", authority, "--out", system.broker, *port)
-    for role, folder in (("ingest-1", "ingest"), ("auditor", "auditor")):
-        run_step("provision", "role", role, "--state", authority, "--out", system.clinic / folder)
-    run_step("provision", "opener", "--state", authority, "--out", system.clinic / "opener")
-    run_step(
-        *("provision", "enrol", "--state", authority, "--kiosk", system.kiosk, "--board", system.board),
-        *("--broker-host", "127.0.0.1", "--broker-port", system.broker_port),
+    ours, kiosk, clinic = ("--state", authority), ("--kiosk", system.kiosk), ("--state", system.clinic)
+    broker = ("--broker-host", "127.0.0.1", "--broker-port", system.broker_port)
+    run_steps(
+        ("provision", "authority", *ours),
+        ("provision", "broker", *ours, "--out", system.broker, "--port", system.broker_port),
+        ("provision", "role", "ingest-1", *ours, "--out", system.clinic / "ingest"),
+        ("provision", "role", "auditor", *ours, "--out", system.clinic / "auditor"),
+        ("provision", "opener", *ours, "--out", system.clinic / "opener"),
+        ("provision", "enrol", *ours, *kiosk, "--board", system.board, *broker),
     )
-    run_step("clinic", "migrate", "--state", system.clinic)
-    for kiosk in sorted((authority / "kiosks").glob("*.json")):
-        run_step("clinic", "register-kiosk", kiosk, "--state", system.clinic)
-    return run_step("clinic", "add-account", ACCOUNT, "--state", system.clinic).rpartition("=")[2].strip()
+    kiosks = sorted((authority / "kiosks").glob("*.json"))
+    *_, account = run_steps(
+        ("clinic", "migrate", *clinic),
+        *(("clinic", "register-kiosk", kiosk, *clinic) for kiosk in kiosks),
+        ("clinic", "add-account", ACCOUNT, *clinic),
+    )
+    return account.rpartition("=")[2].strip()
 
 
 def parts(system: System, simulated: SimulatedPatient) -> list[Part]:

@@ -88,4 +88,4 @@ def test_a_capture_daemon_that_was_started_anew_at_the_question_takes_the_uv_pic
             return word()
 
         capture, _ = take(kiosk, answer)
-        assert lights(capture) == [*LIT, "uv365"]
+        assert (lights(capture), dict(capture.missing)) == ([*LIT, "uv365"], {})

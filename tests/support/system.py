@@ -13,6 +13,11 @@ from hardware.simulated.patient_options import SimulatedPatient
 from kiosk_app.demo.supervisor import Part, Supervisor
 from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts, start_all
 
+# Half as wide and high as the camera's: most tests of a system are about what becomes of a scan.
+_SMALLER = {
+    "width = 1536, height = 2048": "width = 768, height = 1024",
+    "width = 480, height = 640": "width = 240, height = 320",
+}
 # In the place of `dermakiosk`: with one measure more, which reads every light, so that UV is used.
 EVERY_LIGHT = (sys.executable, "-m", "tests.support.every_light")
 
@@ -49,22 +54,34 @@ class RunningSystem:
         return [str(row[0]) for row in self.clinic_rows("SELECT id FROM scans")]
 
 
+def small_system_board(folder: Path, simulation: str = "") -> Path:
+    """The simulated board with smaller pictures, and these lines in its [simulation]."""
+    text = BOARD.read_text()
+    for large, small in _SMALLER.items():
+        assert large in text
+        text = text.replace(large, small)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "board.toml"
+    path.write_text(f"{text}\n[simulation]\n{simulation}\n" if simulation else text)
+    return path
+
+
 @contextmanager
 def running_system(
     root: Path,
     *,
     portrait: Path | None = None,
-    board: Path = BOARD,
+    board: Path | None = None,
     without: Sequence[str] = (),
     extra: dict[str, Sequence[str]] | None = None,
     replace: dict[str, Sequence[str]] | None = None,
 ) -> Iterator[RunningSystem]:
-    """Provision and start a system under `root`; stop it at the end.
+    """Provision and start a system under `root`, with smaller pictures unless a `board` is named; stop it.
 
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
     `replace` takes another command in the place of `dermakiosk` itself.
     """
-    with open_system(root, board=board) as (system, _):
+    with open_system(root, board=board or small_system_board(root)) as (system, _):
         yield from _run(system, portrait, without, extra or {}, replace or {})
 
 

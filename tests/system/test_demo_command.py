@@ -17,6 +17,7 @@ import pytest
 from firmware.capture_client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
 from kiosk_app.demo.patient import JourneyBroken, Patient
+from tests.support.system import small_system_board
 from tests.support.waiting import wait_until
 
 from .conftest import DERMAKIOSK, dermakiosk
@@ -24,12 +25,13 @@ from .conftest import DERMAKIOSK, dermakiosk
 
 @contextmanager
 def running_demo(
-    state: Path, places: Mapping[str, Path] | None = None, board: Path = BOARDS / "simulated.toml"
+    state: Path, places: Mapping[str, Path] | None = None, simulation: str = ""
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """The command as a person runs it, once it has printed both addresses.
 
     `places` are the folders to use as `home`, `work` (current folder) and `tmp`.
     """
+    board = small_system_board(state, simulation)
     environment = dict(os.environ)
     if places:
         environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"])}
@@ -64,6 +66,11 @@ def processes_of(state: Path) -> list[psutil.Process]:
         if process.pid != os.getpid() and any(str(state) in word for word in process.info["cmdline"] or ()):
             found.append(process)
     return found
+
+
+def everything_ended(state: Path) -> None:
+    """Every process that has the folder in its command line is gone."""
+    wait_until(lambda: not processes_of(state), "every process gone", 10)
 
 
 def shared_memory() -> set[Path]:
@@ -108,7 +115,7 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
                 assert "Another demo runs" in second.stderr
             process.send_signal(number)
             assert process.wait(30) == 0
-        assert processes_of(tmp_path / "demo") == []
+        everything_ended(tmp_path / "demo")
         identities.append((tmp_path / "demo" / "kiosk" / "identity.json").read_bytes())
     left = [path for folder in elsewhere.values() for path in folder.rglob("*") if path.is_file()]
     assert left == []
@@ -171,14 +178,12 @@ def test_a_part_that_dies_is_started_again_and_the_demo_goes_on(tmp_path: Path) 
         Patient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-    assert processes_of(tmp_path) == []
+    everything_ended(tmp_path)
 
 
 def test_a_capture_daemon_with_a_frozen_camera_is_started_again_and_the_demo_goes_on(tmp_path: Path) -> None:
-    state, board = tmp_path / "demo", tmp_path / "board.toml"
-    text = (BOARDS / "simulated.toml").read_text()
-    board.write_text(f"{text}\n[simulation]\ncamera_freezes_after = 0\n")
-    with running_demo(state, board=board) as (process, addresses):
+    state = tmp_path / "demo"
+    with running_demo(state, simulation="camera_freezes_after = 0") as (process, addresses):
         before = pids_of(state, "captured")
         for _ in range(2):
             with pytest.raises(JourneyBroken, match="The camera did not answer"):
@@ -187,7 +192,7 @@ def test_a_capture_daemon_with_a_frozen_camera_is_started_again_and_the_demo_goe
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-    assert processes_of(tmp_path) == []
+    everything_ended(tmp_path)
 
 
 def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_
         Patient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-    assert processes_of(tmp_path) == []
+    everything_ended(tmp_path)
 
 
 def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> None:
@@ -215,7 +220,7 @@ def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> No
     wait_until(lambda: process.poll() is not None or "power failed" in said.read_text(), "the power cut")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    assert processes_of(tmp_path) == []
+    everything_ended(tmp_path)
 
 
 def browser() -> urllib.request.OpenerDirector:

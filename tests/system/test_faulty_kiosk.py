@@ -10,8 +10,7 @@ import pytest
 
 from kiosk_app import records as states
 from kiosk_app.demo.patient import Patient, ScanRefused
-from kiosk_app.demo.system import BOARD
-from tests.support.system import EVERY_LIGHT, RunningSystem, running_system
+from tests.support.system import EVERY_LIGHT, RunningSystem, running_system, small_system_board
 from tests.support.visits import Visit, everything_arrived_once, records_of
 from tests.support.waiting import wait_until
 
@@ -28,8 +27,7 @@ class Reader(Patient):
 @contextmanager
 def a_kiosk(folder: Path, simulation: str) -> Iterator[RunningSystem]:
     """A running system whose board has these lines in [simulation]; its pictures are under every light."""
-    board = folder / "board.toml"
-    board.write_text(f"{BOARD.read_text()}\n[simulation]\n{simulation}\n")
+    board = small_system_board(folder, simulation)
     with running_system(folder / "s", board=board, replace={"app": EVERY_LIGHT}) as running:
         yield running
 
