@@ -22,7 +22,7 @@ demo: setup ## the whole system on simulated hardware, until Ctrl-C
 test: setup-test ## every test that CI runs
 	@mkdir -p build
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
-	@.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style, types and the import rule only
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache

@@ -75,6 +75,7 @@ def test_a_page_that_the_browser_keeps_for_back_holds_nothing_of_its_patient(
 ) -> None:
     with visit(browser, address, TALL) as (page, _):
         walk_to_result(page)
+        page.wait_for_load_state()  # with its scripts
         page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
         assert page.inner_text("body") == ""
 
