@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import warnings
 from typing import Any
 
 import pytest
-import structlog
 
-from kiosk_app import log
 from tests.support.kiosk_bench import Bench
+from tests.support.own_log import own_log
 from tests.support.visitor import Visitor
 
 SECRET = "ref-4711-secret"
@@ -231,15 +228,10 @@ def test_a_page_of_ours_that_fails_is_logged_by_its_number_and_its_place(
     def bug(*_: object) -> None:
         raise RuntimeError(SECRET)
 
-    for module, hook in ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwarning")):
-        monkeypatch.setattr(module, hook, getattr(module, hook))
-    log.configure(debug=False)
-    try:
+    with own_log():
         visitor.walk_to("result")
         monkeypatch.setattr(bench.kiosk.records, "findings", bug)
         page = visitor.look("/result")
-    finally:
-        structlog.reset_defaults()
     assert (page.status, SECRET in page.text) == (500, False)
     said = capsys.readouterr().err
     assert SECRET not in said

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-import structlog
 
-from kiosk_app import log
 from sync.kiosk import agent as agent_module
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.outbox import Outbox
@@ -21,6 +17,7 @@ from sync.wire.receipt import Receipt
 from tests.support.agent import Clinic, party_of
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
+from tests.support.own_log import own_log
 from tests.support.waiting import wait_until
 from tests.support.wire import Party
 
@@ -78,17 +75,11 @@ def put(outbox: Outbox, party: Party) -> tuple[UUID, bytes]:
 
 
 @contextmanager
-def own_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
     """The lines of the log, once the block is over; the words of no fault are in them."""
     lines: list[str] = []
-    # What configuring the log hooks into is the tests' own again afterwards.
-    for module, hook in ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwarning")):
-        monkeypatch.setattr(module, hook, getattr(module, hook))
-    log.configure(debug=False)
-    try:
+    with own_log():
         yield lines
-    finally:
-        structlog.reset_defaults()
     lines += capsys.readouterr().err.splitlines()
     assert not any("ref-secret" in line for line in lines)
 
@@ -113,7 +104,7 @@ def test_a_receipt_that_nobody_foresaw_costs_itself_only(
 
     monkeypatch.setattr(agent_module.Receipt, "verify", trip)
     message, envelope = put(outbox, party)
-    with own_log(capsys, monkeypatch) as lines:
+    with logged(capsys) as lines:
         with carrying(state, outbox):
             assert clinic.take() == (message, envelope)
             clinic.answer(b"poison")
@@ -149,7 +140,7 @@ def test_an_envelope_that_cannot_be_sent_keeps_no_other_back(
             raise fault("ref-secret")
         return publish(self, topic, payload, *more, **given)  # type: ignore[arg-type]
 
-    with own_log(capsys, monkeypatch) as lines, monkeypatch.context() as patch:
+    with logged(capsys) as lines, monkeypatch.context() as patch:
         patch.setattr(agent_module.Link, "publish", trip)
         with carrying(state, outbox):
             assert clinic.take() == good

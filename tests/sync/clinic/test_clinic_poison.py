@@ -13,13 +13,11 @@ from uuid import UUID, uuid4
 
 import cbor2
 import pytest
-import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from kiosk_app import log
 from sync.clinic import opener as opener_module
 from sync.clinic.database import Database, now
 from sync.clinic.database_failure import failed_itself
@@ -30,6 +28,7 @@ from sync.wire import cose, envelope, topics
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import InvalidMessage, ReminderDue, Withdraw, dump_message, parse_message
 from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.own_log import own_log
 from tests.support.waiting import wait_until
 from tests.support.wire import a_result
 from tests.sync.test_wire_messages import spotted
@@ -216,13 +215,10 @@ def test_a_fault_of_our_own_costs_one_message_and_its_words_are_in_no_log(
         keep(session, row, message)
 
     monkeypatch.setattr(opener_module, "_keep_result", trip)
-    log.configure(debug=False)
-    try:
+    with own_log():
         take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-secret")))
         take(database, kiosk, kiosk.seal())
         open_all(Opener(database, [kiosk.opening]))
-    finally:
-        structlog.reset_defaults()
     assert states(database) == {"opened": 1, "quarantined": 1}
     with database.reading() as session:
         reason = session.scalars(select(Envelope.reason).where(Envelope.state == "quarantined")).one()
