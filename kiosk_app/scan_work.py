@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Collection
+from datetime import datetime, timezone
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -234,13 +235,18 @@ class ScanWork:
         began = time.monotonic()
         asks = ask if uv else None
         capture = take_pictures(self._camera, str(scan), consent, self._lights, asks, on_progress)
-        taken = time.monotonic()
+        taken, taken_at = time.monotonic(), datetime.now(timezone.utc)
         if left.is_set():
             raise _Left
         progress.stage, progress.done, progress.of = "keeping", 0, 0
         size = self._vault.put_capture(scan, self._records.dek(scan), capture)
         seconds = {"capture": _since(began, taken - waited), "vault": _since(taken)}
-        facts = {"frames": len(capture.frames), "missing": dict(capture.missing), "vault_bytes": size}
+        facts = {
+            "frames": len(capture.frames),
+            "missing": dict(capture.missing),
+            "vault_bytes": size,
+            "captured_at": taken_at.isoformat(),
+        }
         with self._lock:  # who has left by now was not told that anything is kept
             if left.is_set():
                 raise _Left
@@ -301,11 +307,14 @@ class ScanWork:
         findings = self._records.findings(scan)
         if findings is None:
             raise RecordsError("An analysed scan has no Findings in the records.")
+        row = self._records.scan(scan)
+        taken_at = row.figures.get("captured_at")
         facts: dict[str, Any] = {
             "scan": scan,
             "patient_reference": self._records.patient_reference(scan),
-            "captured_at": self._records.scan(scan).created,
-            "consent": self._records.scan(scan).consent,
+            # An earlier version did not note it.
+            "captured_at": datetime.fromisoformat(taken_at) if taken_at else row.created,
+            "consent": row.consent,
             "findings": findings,
             "supersedes": self._records.superseded(scan),
         }

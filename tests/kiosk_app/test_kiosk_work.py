@@ -63,6 +63,16 @@ def test_a_scan_ends_as_an_envelope_that_only_the_clinic_opens(bench: Bench) -> 
     assert summary["sealed_bytes"] == len(envelope)
 
 
+def test_a_result_says_when_its_pictures_were_taken_not_when_the_patient_agreed(bench: Bench) -> None:
+    scan = consented(bench)
+    agreed = datetime.now(timezone.utc)
+    do(bench, scan)
+    ((_, envelope),) = bench.outbox.submitted.values()
+    message = bench.clinic.open(envelope)
+    assert isinstance(message, Result)
+    assert message.consent.at <= agreed <= message.captured_at <= datetime.now(timezone.utc)
+
+
 def test_the_receipt_is_what_makes_a_scan_stored(bench: Bench) -> None:
     scan = consented(bench)
     do(bench, scan)
