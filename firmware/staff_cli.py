@@ -131,7 +131,8 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
         for light, off in check.level_off.items():
             uneven = f"{100 * check.uneven[light]:.1f} %" if light in check.uneven else ""
             mark = "  FAILED" if light in check.failing else ""
-            click.echo(f"{light:<10}{100 * off:>+7.1f} %{uneven:>9}{mark}".rstrip())
+            level = round(100 * off, 1) + 0.0  # no "-0.0"
+            click.echo(f"{light:<10}{level:>+7.1f} %{uneven:>9}{mark}".rstrip())
         click.echo(_grey_verdict(check.failing))
     if aged is not None:
         click.echo(aged, err=True)
