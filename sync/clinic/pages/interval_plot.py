@@ -13,6 +13,8 @@ WIDTH = 560
 ROW_HEIGHT = 32
 LEFT, RIGHT, TOP = 176, 96, 8
 AXIS_HEIGHT = 32
+# Of the numbers' own size (of one, where they are smaller): no axis shows less than this.
+_FINEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class IntervalPlot:
 def _axis(findings: Sequence[FindingRow]) -> tuple[float, float, float]:
     """First tick, last tick and the step between: 1, 2 or 5 times a power of ten, about five of them."""
     low, high = min(row.low for row in findings), max(row.high for row in findings)
-    span = (high - low) or abs(high) or 1.0
+    least = _FINEST * max(1.0, abs(low), abs(high))
+    span = max((high - low) or abs(high) or 1.0, least)
     rough = span / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)

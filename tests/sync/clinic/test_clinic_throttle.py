@@ -22,14 +22,14 @@ from tests.sync.clinic.test_clinic_pages import sign_in
 
 
 class Clock:
-    """The time as sign-ins see it."""
+    """The time as sign-ins see it: it stands still unless a test lets it pass."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
-        self._now = accounts.now
+        self._begun = accounts.now()
 
     def __call__(self) -> datetime:
-        return self._now() + self.ahead
+        return self._begun + self.ahead
 
     def pass_by(self, time: timedelta) -> None:
         self.ahead += time

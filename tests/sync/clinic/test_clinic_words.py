@@ -4,6 +4,8 @@ from datetime import datetime, timedelta, timezone
 from uuid import uuid4
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sync.clinic.pages import words
 from sync.clinic.pages.drawn_face import DrawnFace
@@ -79,9 +81,22 @@ def test_times_are_said_as_people_say_them() -> None:
     assert words.when(today.astimezone(timezone(timedelta(hours=9))), today) == "today 14:05"
 
 
-@pytest.mark.parametrize(
-    "values", [(0, 0, 0), (5, 5, 5), (-3, -2, -1), (0.001, 0.002, 0.003), (1e5, 2e5, 3e5)]
-)
+def _intervals() -> st.SearchStrategy[tuple[float, float, float]]:
+    number = st.floats(-1e9, 1e9)
+    apart = st.tuples(number, number, number)
+    near = st.builds(lambda one, by: (one, one + by, one + 2 * by), number, st.floats(0, 1e-3))
+    return (apart | near).map(lambda three: tuple(sorted(three)))
+
+
+@example((0, 0, 0))
+@example((5, 5, 5))
+@example((-3, -2, -1))
+@example((0.001, 0.002, 0.003))
+@example((1e5, 2e5, 3e5))
+@example((-5e-324, -5e-324, -5e-324))
+@example((1e9 - 1e-7, 1e9, 1e9))
+@given(_intervals())
+@settings(max_examples=300, deadline=None)
 def test_the_plot_holds_every_interval_between_few_ticks(values: tuple[float, float, float]) -> None:
     plot = IntervalPlot(rows("ita", nose=values, chin=values))
     assert 2 <= len(plot.ticks) <= 7
