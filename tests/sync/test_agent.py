@@ -16,7 +16,7 @@ from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import MAX_ENVELOPE
 from sync.wire.keys import generate_signing_key, load_signing_key, public_bytes
 from sync.wire.status import Status
-from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, party_of, running_agent
+from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, running_agent
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
 from tests.support.waiting import wait_until
@@ -30,22 +30,6 @@ RESEND = ("--resend-first", "0.7")
 def broker(tmp_path: Path) -> Iterator[Broker]:
     with running_broker(tmp_path / "system") as running:
         yield running
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "kiosk"
-
-
-@pytest.fixture
-def party(broker: Broker, state: Path) -> Party:
-    return party_of(broker, broker.enrol(state), state)
-
-
-@pytest.fixture
-def clinic(broker: Broker, party: Party) -> Iterator[Clinic]:
-    with connected(broker, broker.ingest) as client:
-        yield Clinic(broker, party, client)
 
 
 def submit(agent: AgentProcess, party: Party) -> tuple[UUID, bytes]:

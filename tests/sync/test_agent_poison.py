@@ -14,9 +14,8 @@ from sync.kiosk import agent as agent_module
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.outbox import Outbox
 from sync.wire.receipt import Receipt
-from tests.support.agent import Clinic, party_of
+from tests.support.agent import Clinic
 from tests.support.mosquitto import Broker, running_broker
-from tests.support.mqtt import connected
 from tests.support.own_log import own_log
 from tests.support.waiting import wait_until
 from tests.support.wire import Party
@@ -28,22 +27,6 @@ FAULTS = [ValueError, KeyError, AttributeError, RecursionError, AssertionError, 
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with running_broker(tmp_path_factory.mktemp("system")) as running:
         yield running
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "kiosk"
-
-
-@pytest.fixture
-def party(broker: Broker, state: Path) -> Party:
-    return party_of(broker, broker.enrol(state), state)
-
-
-@pytest.fixture
-def clinic(broker: Broker, party: Party) -> Iterator[Clinic]:
-    with connected(broker, broker.ingest) as client:
-        yield Clinic(broker, party, client)
 
 
 @pytest.fixture
