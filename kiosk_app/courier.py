@@ -25,17 +25,21 @@ class Courier:
         self._records, self._outbox, self._sealer = records, outbox, sealer
         self._turn = threading.Lock()
         self._reachable = True
+        self._refusal: str | None = None  # the code of the last one, until a message is taken again
 
     def run_once(self) -> bool:
         """Do what can be done now; False when the outbox cannot be reached (everything stays as it is)."""
         with self._turn:
             try:
-                for message in self._records.messages(states.WAITING):
+                tried = self._records.messages(states.WAITING)
+                for message in tried:
                     self._alone(self._hand_over, message)
                 for message in self._records.messages(states.DISCARDING, states.DISCARDING_UNSENT):
                     self._alone(self._discard, message)
+                known = {message.id for message in tried}
                 for message in self._records.messages(states.WAITING):
-                    self._alone(self._hand_over, message)  # a withdrawal that was sealed just now
+                    if message.id not in known:  # a withdrawal that was sealed just now
+                        self._alone(self._hand_over, message)
                 for message in self._records.messages(states.SUBMITTED):
                     self._alone(self._follow, message)
             except OutboxUnavailable as error:
@@ -47,9 +51,16 @@ class Courier:
             return True
 
     def _alone(self, step: Callable[[Message], None], message: Message) -> None:
-        """Take one step of one message; whatever it raises, the others have their turn."""
+        """Take one step of one message; whatever it raises, the others have their turn.
+
+        Only an outbox that cannot be asked ends the round. One that is full may be made room in by the next.
+        """
         try:
             step(message)
+        except OutboxRefused as refusal:
+            if refusal.code != self._refusal:
+                log.warning("outbox_refused", message=str(message.id), code=refusal.code)
+            self._refusal = refusal.code
         except OutboxUnavailable:
             raise
         except Exception as error:  # noqa: BLE001  it stays as it is, and has its turn in the next round
@@ -67,6 +78,7 @@ class Courier:
                 self._records.settle(message, states.UNDELIVERABLE)
                 return
             raise
+        self._refusal = None
         after = states.HANDED_OVER if message.kind == "result" else None
         self._records.settle(message, states.SUBMITTED, after)
         log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)

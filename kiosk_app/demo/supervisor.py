@@ -273,20 +273,25 @@ def run_steps(*steps: Sequence[object]) -> list[str]:
     Raises PartFailed, with its sentence, at the first that fails.
     """
     asked = [[str(argument) for argument in step] for step in steps]
-    # Its own session: a Ctrl-C is ours to answer, and the steps are whole or were never begun.
-    done = subprocess.run(
-        [sys.executable, "-m", "kiosk_app.demo.steps"],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=STEP_SECONDS,
-        check=False,
-        start_new_session=True,
-        cwd=Path(__file__).parents[2],  # where `-m` looks first
-    )
-    said = [json.loads(line) for line in done.stdout.splitlines()]
+    names = [f"'{' '.join(step[:2])}'" for step in asked]
+    try:
+        # Its own session: a Ctrl-C is ours to answer, and no step is cut short by it.
+        done = subprocess.run(
+            [sys.executable, "-m", "kiosk_app.demo.steps"],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=STEP_SECONDS * len(asked),
+            check=False,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],  # where `-m` looks first
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PartFailed(f"{', '.join(names)} took longer than {error.timeout:g} s") from error
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()
         reason = words[-1].removeprefix("Error: ") if words else f"it ended with status {done.returncode}"
-        raise PartFailed(f"'{' '.join(asked[len(said)][:2])}' failed: {reason}")
-    return said
+        # Each that succeeded has its line.
+        failed = names[min(len(done.stdout.splitlines()), len(names) - 1)]
+        raise PartFailed(f"{failed} failed: {reason}")
+    return [str(json.loads(line)) for line in done.stdout.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from typing import NamedTuple
@@ -50,6 +51,7 @@ _CAUSES = (
     ),
     _Cause((), _VAGUE, "correct the rights of it and its folder, or have its disk looked at"),
 )
+_NOT_IN = ("08", "28", "3D", "57P")
 _AWAY = "see that PostgreSQL runs and that --db names its host, database and user rightly"
 _UNKNOWN = "run the command again, and if that does not help, 'dermakiosk --debug …' tells more"
 
@@ -82,7 +84,9 @@ def unusable(error: DBAPIError | PoolTimeout, url: URL) -> ClinicError:
     if not isinstance(error, DBAPIError):
         return ClinicError("The clinic's database has too much to do: run the command again in a minute.")
     cause = _cause(error, url)
-    mend = cause.mend if cause else _AWAY if url.get_backend_name() == "postgresql" else _UNKNOWN
+    # Without a state PostgreSQL did not answer; with one of these it did not let us in.
+    away = url.get_backend_name() == "postgresql" and (_sqlstate(error.orig) or "08").startswith(_NOT_IN)
+    mend = cause.mend if cause else _AWAY if away else _UNKNOWN
     return ClinicError(f"The clinic's database cannot be used ({_drivers_words(error, url)}): {mend}.")
 
 
@@ -93,11 +97,12 @@ def _cause(error: DBAPIError, url: URL) -> _Cause | None:
         return next((cause for cause in _CAUSES if state and state.startswith(cause.sqlstates)), None)
     if said.startswith(_VAGUE):
         folder = os.path.dirname(url.database or "") or "."
-        disk = os.statvfs(folder)
-        if disk.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
-            return _READ_ONLY
-        if disk.f_bavail == 0:
-            return _FULL
+        with contextlib.suppress(OSError):  # its folder is gone: the sentence for what is vague says enough
+            disk = os.statvfs(folder)
+            if disk.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
+                return _READ_ONLY
+            if disk.f_bavail == 0:
+                return _FULL
     return next((cause for cause in _CAUSES if said.startswith(cause.words)), None)
 
 

@@ -268,7 +268,7 @@ def _quarantine(row: Envelope, reason: str) -> None:
 
 def _refuse_another_kiosk(session: Session, row: Envelope, scan: UUID) -> None:
     if withdrawals.owner(session, scan) not in (None, row.kiosk):
-        raise Refused("scan_of_another_kiosk")
+        raise Refused(withdrawals.SCAN_OF_ANOTHER)
 
 
 def _keep_result(session: Session, row: Envelope, result: Result) -> None:

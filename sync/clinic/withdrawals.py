@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Select, and_, delete, exists, func, select, tuple_, update
+from sqlalchemy import Select, delete, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from sync.wire.messages import Withdraw
@@ -37,11 +37,12 @@ WITHDRAW = Withdraw.KIND
 MOST_UNSEEN = 500
 UNSEEN_WINDOW = timedelta(days=30)
 TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
+SCAN_OF_ANOTHER = "scan_of_another_kiosk"
 # What a process that was killed leaves in the opener's folder.
 HALF_WRITTEN = ".part"
 # Envelopes that hold something of a scan; a withdrawal names it, and stays.
 _HAS_CONTENT = (Envelope.type != WITHDRAW, Envelope.state != ERASED)
-_WAITS = (Envelope.state == QUARANTINED, Envelope.reason == TOO_MANY_UNSEEN)
+_ONE_TOO_MANY = (Envelope.state == QUARANTINED, Envelope.reason == TOO_MANY_UNSEEN)
 
 log = structlog.get_logger()
 
@@ -100,7 +101,7 @@ def is_one_too_many(session: Session, stone: Tombstone) -> bool:
 def alarm_once(session: Session, kiosk: UUID) -> None:
     """Tell of withdrawals that are too many: the log of each, the audit once for all that wait at a time."""
     log.error("alarm", reason=TOO_MANY_UNSEEN, kiosk=str(kiosk))
-    waiting = select(Envelope.message_id).where(Envelope.kiosk == kiosk, *_WAITS)
+    waiting = select(Envelope.message_id).where(Envelope.kiosk == kiosk, *_ONE_TOO_MANY)
     if session.scalars(waiting.limit(1)).first() is None:
         note(session, "opener", "alarm", kiosk, reason=TOO_MANY_UNSEEN)
 
@@ -193,12 +194,16 @@ def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
 
 
 def _withdrawal_waits(session: Session, kiosk: UUID, scan: UUID) -> bool:
-    """Whether a withdrawal of `scan` was one too many, and waits in quarantine or is being tried again."""
+    """Whether a withdrawal of `scan` waits in quarantine, for whatever reason by now, or is tried again.
+
+    Its scan is known only once its signature and seal have been found good. What another kiosk scanned is
+    not this one's to withdraw.
+    """
     of_scan = select(Envelope.message_id).where(
         Envelope.kiosk == kiosk,
         Envelope.scan == scan,
         Envelope.type == WITHDRAW,
-        (Envelope.state == STORED) | and_(*_WAITS),
+        (Envelope.state == STORED) | (Envelope.state == QUARANTINED) & (Envelope.reason != SCAN_OF_ANOTHER),
     )
     return session.scalars(of_scan.limit(1)).first() is not None
 

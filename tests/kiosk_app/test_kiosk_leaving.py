@@ -221,12 +221,12 @@ def test_a_uv_picture_that_was_wanted_and_left_out_is_told_with_why_it_does_not_
 def test_a_uv_picture_that_nobody_wanted_is_not_told(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("light_questions")
     visitor.tap("/light_questions", answer="some")
-    assert "UV picture" not in visitor.walk_to("result").text
+    assert "UV" not in visitor.walk_to("result").words
     visitor.tap()
     visitor.tap()
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    assert "UV picture" not in visitor.walk_to("result").text
+    assert "UV" not in visitor.walk_to("result").words
 
 
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"en"}))

@@ -19,6 +19,7 @@ from kiosk_app.journey import Progress
 from kiosk_app.keyring import KeyGone
 from kiosk_app.shred import shred
 from kiosk_app.vault import VaultError, VaultFull
+from sync.kiosk.client import OutboxRefused
 from sync.wire.messages import Result, WithdrawMessages
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
@@ -422,6 +423,29 @@ def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
 
     monkeypatch.setattr(bench.kiosk.vault, "get_capture", unreadable)
     assert do(bench, consented(bench)).reason == "analysis_failed"
+
+
+def test_a_full_outbox_is_made_room_in_by_a_scan_that_was_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, deleted = [consented(bench) for _ in range(2)]
+    do(bench, deleted)
+    bench.outbox.there = False
+    do(bench, kept)
+    bench.outbox.there = True
+    bench.kiosk.records.forget(deleted, states.SHREDDED, "patient")
+    submit = bench.outbox.submit
+
+    def full(message: UUID, kind: str, envelope: bytes) -> None:
+        if "waiting" in bench.outbox.states.values():
+            raise OutboxRefused("full", "The outbox is full.")
+        submit(message, kind, envelope)
+
+    monkeypatch.setattr(bench.outbox, "submit", full)
+    assert bench.kiosk.courier.run_once()
+    assert "waiting" not in bench.outbox.states.values()
+    assert bench.kiosk.courier.run_once()
+    assert state_of(bench, kept) == states.HANDED_OVER
 
 
 @pytest.mark.parametrize("step", ["submit", "state", "discard"])

@@ -29,8 +29,10 @@ def chromium() -> Iterator[Browser]:
     """Debian's Chromium, headless; a machine without it fails the test."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(_FLAGS))
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @contextmanager
@@ -41,9 +43,11 @@ def visit(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[tup
     complaints: list[str] = []
     page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(address)
-    yield page, complaints
-    context.close()
+    try:
+        page.goto(address)
+        yield page, complaints
+    finally:
+        context.close()  # or it would go on asking beside every later test
 
 
 def wait_for_answers(page: Page) -> None:

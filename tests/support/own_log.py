@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
@@ -19,10 +20,15 @@ HOOKS = ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwar
 def own_log() -> Iterator[None]:
     """Events are JSON lines on stderr; what configuring hooks into is the tests' own again afterwards."""
     before = [getattr(module, hook) for module, hook in HOOKS]
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []  # configuring would close them
     log.configure(debug=False)
     try:
         yield
     finally:
         structlog.reset_defaults()
+        root.handlers = handlers
+        root.setLevel(level)
         for (module, hook), kept in zip(HOOKS, before, strict=True):
             setattr(module, hook, kept)

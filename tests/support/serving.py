@@ -24,6 +24,7 @@ def running_server(app: Any, threads: int = 8) -> Iterator[WebServer]:
             channel.will_close = True
         server.close()
         thread.join(5)
+        assert not thread.is_alive()
 
 
 @contextmanager

@@ -113,6 +113,7 @@ class Visitor:
         """The pages of the whole way. A quick scan is over before its own page is there: it is not named."""
         met = [self.page.name]
         while met[-1] != "done":
+            assert len(met) < 50, f"the walk goes round on {self.page.name}"
             met.append((self.wait() if met[-1] == "scan" else self.tap()).name)
         return [name for name in met if name != "scan"]
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from kiosk_app.cli import main
 from sync.clinic.database import Database, now
-from sync.clinic.database_failure import failed_itself, unusable
+from sync.clinic.database_failure import failed_itself, out_of_room, unusable
 from sync.clinic.tables import Poison
 from sync.wire.keys import dump_opening_keys, generate_opening_key
 from tests.support.clinic import SealingKiosk
 from tests.support.full_disk import on_a_small_disk
+from tests.support.own_log import own_log
 
 WRITING = ("add-account", "register-kiosk", "discard", "retry", "open")
 READING = ("status", "list", "show")
@@ -57,12 +57,9 @@ def made(state: Path, url: str | None = None) -> dict[str, Sequence[str]]:
 def said(capsys: pytest.CaptureFixture[str], command: Sequence[str]) -> tuple[Any, str]:
     """The exit status of a clinic command, and what it says on stderr."""
     capsys.readouterr()
-    try:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-            patch.setattr(sys, "argv", ["dermakiosk", "clinic", *command])
-            main()
-    finally:
-        structlog.reset_defaults()
+    with own_log(), pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["dermakiosk", "clinic", *command])
+        main()
     return ended.value.code, capsys.readouterr().err
 
 
@@ -203,3 +200,21 @@ def test_a_postgresql_without_room_is_told_by_its_own_word(tmp_path: Path, postg
     database.close()
     assert failed_itself(caught.value)
     assert "make room on it" in str(unusable(caught.value, database.engine.url))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("42P01", "'dermakiosk --debug"), (None, "PostgreSQL runs"), ("28P01", "PostgreSQL runs")],
+)
+def test_what_postgresql_answers_is_not_taken_for_its_absence(state: str | None, words: str) -> None:
+    original = type("Odd", (Exception,), {"sqlstate": state})("odd")
+    sentence = str(unusable(DBAPIError("", {}, original), make_url("postgresql://u@h/d")))
+    assert words in sentence
+
+
+def test_a_database_whose_folder_is_gone_gets_its_sentence_too(tmp_path: Path) -> None:
+    original = sqlite3.OperationalError("unable to open database file")
+    error = DBAPIError("", {}, original)
+    url = make_url(f"sqlite:///{tmp_path / 'gone' / 'clinic.sqlite'}")
+    assert "correct the rights" in str(unusable(error, url))
+    assert not out_of_room(error, url)

@@ -81,12 +81,15 @@ def test_a_late_result_of_a_withdrawal_that_was_one_too_many_is_erased_and_not_o
     assert set(of_kiosk(database, kiosk)) == set(invented)
 
 
-def test_a_late_result_is_not_opened_while_its_withdrawal_is_being_tried_again(
-    database: Database, kiosk: SealingKiosk
+@pytest.mark.parametrize(
+    "state", [{"state": "stored"}, {"reason": "no_opening_key"}, {"reason": "not_foreseen:KeyError"}]
+)
+def test_a_late_result_is_not_opened_while_its_withdrawal_is_tried_again_whatever_becomes_of_that(
+    database: Database, kiosk: SealingKiosk, state: dict[str, str]
 ) -> None:
     *_, (scan, word) = flood(database, kiosk).items()
     with database.writing() as session:
-        session.execute(update(Envelope).where(Envelope.message_id == word).values(state="stored"))
+        session.execute(update(Envelope).where(Envelope.message_id == word).values(state))
         result = Envelope(kiosk=kiosk.id, message_id=uuid4(), type="result")
         assert withdrawals.comes_too_late(session, result, scan)
 
