@@ -1,16 +1,21 @@
-"""The commands with which staff check and calibrate a kiosk."""
+"""The commands with which staff calibrate and check a kiosk, and see to its lights."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from firmware.cli import _board, _state
+from firmware.cli_options import board_option, state_option
 from hardware.board import Board, load_board
+from hardware.host.errors import PlainError
+
+if TYPE_CHECKING:
+    from firmware.lights.client import Lights
 
 _PUT = {
     "white": "Put the white card in the plane of the face; it must fill the picture.",
@@ -38,8 +43,8 @@ def _asked_of_staff(board: Board, state: Path) -> Callable[[str], None]:
 
 
 @click.command()
-@_board
-@_state
+@board_option
+@state_option
 @click.option(
     "--chart",
     "chart_file",
@@ -55,10 +60,10 @@ def calibrate(board: Path, state: Path, chart_file: Path | None, hood_empty: boo
     hold a real camera meanwhile. Takes a white card, a colour chart, a matte ball and, for UV, white copy
     paper; a simulated kiosk has its own.
     """
-    from firmware.calibrate import calibrate as measure
-    from firmware.calibrate import led_and_sensor
-    from firmware.calibration import write_calibration
-    from firmware.workbench import Workbench
+    from firmware.bench.calibrate import calibrate as measure
+    from firmware.bench.calibrate import led_and_sensor
+    from firmware.bench.workbench import Workbench
+    from firmware.cameras.calibration import write_calibration
     from hardware.targets import reference_chart
 
     profile = load_board(board)
@@ -89,31 +94,34 @@ def _read_chart_file(path: Path) -> Any:
     """The chart whose L*a*b* values are in the JSON file at `path`."""
     import numpy as np
 
-    from firmware.calibration import CalibrationError
-    from firmware.colour import from_lab
+    from firmware.bench.colour import from_lab
+    from firmware.cameras.calibration import CalibrationError
     from hardware.targets import Chart
 
     try:
         values = np.array(json.loads(path.read_text()), np.float64)
-    except (OSError, ValueError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read as a chart: {error}.") from error
+    except OSError as error:
+        raise CalibrationError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, TypeError) as error:
+        raise CalibrationError(f"{path} is no JSON list of 24 colours: L*, a*, b* of each.") from error
     if values.shape != (24, 3) or not np.isfinite(values).all():
         raise CalibrationError(f"{path} does not have 24 colours of three numbers: L*, a*, b*.")
     return Chart(from_lab(values))
 
 
 @click.command()
-@_board
-@_state
+@board_option
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON line.")
 def greycard(board: Path, state: Path, as_json: bool) -> None:
     """Look at the grey card under every light; a failed check forbids scanning until one passes.
 
     On an installed kiosk run this as dk-capture. Exit status 1 when the check failed.
     """
-    from firmware.calibration import CalibrationError, lamps_aged, newest_calibration
-    from firmware.grey_card import check_grey_card, write_check
-    from firmware.workbench import Workbench
+    from firmware.bench.grey_card import check_grey_card
+    from firmware.bench.workbench import Workbench
+    from firmware.cameras.calibration import CalibrationError, lamps_aged, newest_calibration
+    from firmware.cameras.grey_card_check import write_check
 
     profile = load_board(board)
     calibration = newest_calibration(state, profile)
@@ -141,7 +149,7 @@ def greycard(board: Path, state: Path, as_json: bool) -> None:
 
 
 def _grey_verdict(failing: tuple[str, ...]) -> str:
-    from firmware.grey_card import LEVEL_LIMIT, UNEVEN_LIMIT
+    from firmware.cameras.grey_card_check import LEVEL_LIMIT, UNEVEN_LIMIT
 
     limits = f"{100 * LEVEL_LIMIT:g} % in level, {100 * UNEVEN_LIMIT:g} % in evenness"
     if not failing:
@@ -153,8 +161,8 @@ def _grey_verdict(failing: tuple[str, ...]) -> str:
 
 
 @click.command()
-@_board
-@_state
+@board_option
+@state_option
 @click.option("--hood-empty", is_flag=True, help="Nobody is in the hood: UV may be tested, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line per check.")
 @click.pass_context
@@ -165,8 +173,8 @@ def selftest(context: click.Context, board: Path, state: Path, hood_empty: bool,
     hold a real camera meanwhile. When asked to, put a grey card where the face would be, and open and close
     the shroud.
     """
-    from firmware.interlock_check import Result
-    from firmware.selftest import run_selftest
+    from firmware.bench.interlock_check import Result
+    from firmware.bench.selftest import run_selftest
 
     profile = load_board(board)
     results = run_selftest(profile, state, _asked_of_staff(profile, state), hood_empty)
@@ -187,3 +195,124 @@ def selftest(context: click.Context, board: Path, state: Path, hood_empty: bool,
         click.echo(f"\n{len(results)} checks: {well} ok, {len(failed)} failed{which}, {untested} not tested.")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+_SENSORS = {
+    "photodiode_w_m2": ("photodiode", "W/m²"),
+    "lamp_current_a": ("lamp current", "A"),
+    "lamp_temperature_c": ("lamp temperature", "°C"),
+}
+
+
+def _shroud_words(closed: list[bool] | None) -> str:
+    if closed is None:
+        return "cannot be read"
+    first, second = ("closed" if one else "open" for one in closed)
+    return first if first == second else f"switch 1 {first}, switch 2 {second}"
+
+
+def _at_uv_lamp(said: dict[str, Any]) -> dict[str, str]:
+    """What the interlocks and the sensors at the UV lamp say, by their names."""
+    rows = {"shroud": _shroud_words(said["shroud_closed"])}
+    for key, (name, unit) in _SENSORS.items():
+        value = said["sensors"][key]
+        # The sensor's noise around 0 is no negative light: + 0.0 takes the sign off a zero.
+        rows[name] = "cannot be read" if value is None else f"{round(value, 2) + 0.0:.2f} {unit}"
+    return rows
+
+
+@click.group()
+def lights() -> None:
+    """Ask the light daemon for its state; clear a fault that locks the lights; name a lamp as new."""
+
+
+@lights.command()
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
+def status(state: Path, as_json: bool) -> None:
+    """Say what is lit, sensed and latched, and the lamps' hours; exit 1 when a fault is latched."""
+    from firmware.lights.latch import FAULT_WORDS, UV_ONLY
+
+    with _talking_to(state) as daemon:
+        said = daemon.status()
+    fault = said["fault"]
+    if as_json:
+        click.echo(json.dumps(said))
+    else:
+        lit = ", ".join(f"{name} {level:.0%}" for name, level in said["lit"].items())
+        rows = {"lit now": lit or "nothing", "leased": "yes" if said["leased"] else "no"}
+        locked = "UV is locked" if fault in UV_ONLY else "all lights are locked"
+        words = f"{fault}, {locked}: {FAULT_WORDS.get(fault, 'unknown')}"
+        rows["fault"] = "none" if fault is None else words
+        rows |= _at_uv_lamp(said) if said["has_uv"] else {"UV lamp": "none on this board"}
+        rows |= {f"hours of {name}": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
+        for name, words in rows.items():
+            click.echo(f"{name:<20}{words}")
+        if fault is not None:
+            click.echo(
+                "Once that is mended: dermakiosk lights clear --staff NAME, as the light daemon's user."
+            )
+    if fault is not None:
+        raise click.exceptions.Exit(1)
+
+
+@lights.command()
+@state_option
+@click.option("--staff", required=True, metavar="NAME", help="Who looked at the lamp; it is kept.")
+@click.confirmation_option(
+    "--hood-is-empty", prompt="UV will shine for a tenth of a second. Is nobody in the hood?"
+)
+def clear(state: Path, staff: str) -> None:
+    """Clear the latched fault, if the light check passes.
+
+    The lamp has to show at the photodiode when it is on, and be gone 50 ms after; the shroud is closed and
+    nobody is in the hood. Run this as the light daemon's user, dk-light on an installed kiosk.
+    """
+    with _talking_to(state) as daemon:
+        fault = daemon.status()["fault"]
+        passed = daemon.clear(staff)
+        now = daemon.status()["fault"]
+    if not passed:
+        raise CheckFailed(
+            f"The light check failed, so the lights stay locked ({now}): the lamp was not seen, or did not go"
+            " dark. Look at lamp, photodiode and wiring, then try again."
+        )
+    click.echo(f"The light check passed; the fault {fault} is cleared.")
+
+
+@lights.command("new-lamp")
+@state_option
+@click.option("--light", required=True, metavar="LIGHT", help="Whose lamp it is, as the board names it.")
+@click.option("--staff", required=True, metavar="NAME", help="Who put it in; it goes to the log.")
+def new_lamp(state: Path, light: str, staff: str) -> None:
+    """Begin a lamp's hours at 0. Run this as the light daemon's user, dk-light on an installed kiosk; then
+    calibrate.
+
+    A new UV lamp stays locked until its irradiance was measured.
+    """
+    with _talking_to(state) as daemon:
+        measure = daemon.new_lamp(light, staff)
+    if measure:
+        click.echo(
+            f"{light} begins at 0 h, and UV is locked. Measure the new lamp's irradiance at the eye plane,"
+            f" write it and today's date into lights.{light}.irradiance_w_m2 and calibrated_on of the board"
+            " profile, restart the light daemon, and run 'dermakiosk lights clear'."
+            " Then run 'dermakiosk calibrate'."
+        )
+    else:
+        click.echo(f"{light} begins at 0 h. Run 'dermakiosk calibrate' now.")
+
+
+class CheckFailed(PlainError):
+    """The light check found the fault still there."""
+
+
+@contextlib.contextmanager
+def _talking_to(state: Path) -> Iterator[Lights]:
+    from firmware.lights.client import Lights
+
+    daemon = Lights(state / "run" / "light.sock")
+    try:
+        yield daemon
+    finally:
+        daemon.close()

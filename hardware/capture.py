@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
+from hardware.arrays import BoolArray, PixelArray
+from hardware.host.errors import PlainError
 from hardware.picture_colours import Colour
 from hardware.picture_file import PictureError, read_picture_file
 from hardware.picture_file.regular_file import read_regular_file
@@ -23,12 +35,15 @@ MAX_INDEX_BYTES = 1_000_000
 # A close-up of a marked spot has a light of its own: its frame is named closeup0, closeup1, …
 CLOSE_UP = "closeup"
 MAX_SPOTS = 3
+# No clock says more: as a message to the clinic has it (sync/wire/bounds.py). What lies beyond is no moment.
+FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=timezone.utc)
+END_OF_MOMENTS = datetime(2200, 1, 1, tzinfo=timezone.utc)
 _MAGIC = b"DKCAP1\n"
 # PNG's chunks for BT.709's primaries and white with linear light, and where they go.
 _LINEAR_BT709, _GAMMA_1, _AFTER_IHDR = bytes((1, 8, 0, 1)), (100_000).to_bytes(4, "big"), 33
 
 
-class CaptureError(ValueError):
+class CaptureError(PlainError, ValueError):
     """A capture folder or a Capture in memory that cannot be read; the message says which part and why."""
 
     exit_status = 2
@@ -45,12 +60,12 @@ class Frame:
     """
 
     light: str
-    pixels: np.ndarray
+    pixels: PixelArray
     exposure_us: int
     gain: float
     timestamp_ns: int
     colour: str = "linear-srgb"
-    shown: np.ndarray | None = None
+    shown: BoolArray | None = None
 
     def header(self) -> dict[str, Any]:
         return {
@@ -84,7 +99,8 @@ class Capture:
 
     `missing` names the lights of the sequence that gave no frame, "dark" among them, each with the reason:
     "room_lit" for a dark that there is none of, because the face is seen in the light of the room.
-    `spots` says by the name of a close-up where it was taken, or would have been.
+    `spots` says by the name of a close-up where it was taken, or would have been. `captured_at` is in UTC;
+    None where nobody knows it.
     """
 
     board: str
@@ -94,6 +110,7 @@ class Capture:
     simulated: bool = False
     missing: Mapping[str, str] = field(default_factory=dict)
     spots: Mapping[str, Spot] = field(default_factory=dict)
+    captured_at: datetime | None = None
 
     def frame(self, light: str) -> Frame | None:
         """The frame taken under `light`, or None."""
@@ -129,7 +146,7 @@ class Capture:
 
     def header(self) -> dict[str, Any]:
         """What is known of the frames together, as JSON has it; `known` reads it back."""
-        said = {
+        said: dict[str, Any] = {
             "board": self.board,
             "calibration": self.calibration,
             "mm_per_px": self.mm_per_px,
@@ -138,13 +155,17 @@ class Capture:
         }
         if self.spots:
             said["spots"] = {light: spot.model_dump() for light, spot in self.spots.items()}
+        if self.captured_at is not None:
+            said["captured_at"] = self.captured_at.isoformat()
         return said
 
     @classmethod
     def known(cls, header: Mapping[str, Any], frames: Sequence[Frame]) -> Capture:
-        """The Capture of `frames` with what `header` says. Raises TypeError, ValueError."""
+        """The Capture of `frames` with what `header` says. Raises AttributeError, TypeError, ValueError."""
         spots = {light: Spot.model_validate(said) for light, said in header.get("spots", {}).items()}
-        return cls(frames=tuple(frames), **{**header, "spots": spots})
+        at = header.get("captured_at")
+        moment = None if at is None else in_utc(datetime.fromisoformat(at))
+        return cls(frames=tuple(frames), **{**header, "spots": spots, "captured_at": moment})
 
     def blocks(self) -> Iterator[bytes | memoryview]:
         """What `to_bytes` gives, block by block, without a second copy of the pixels."""
@@ -184,6 +205,22 @@ class Capture:
             raise CaptureError("This Capture in memory is damaged.") from error
 
 
+def in_utc(moment: datetime) -> datetime:
+    """The moment in UTC. Raises ValueError where it has no time zone, or no clock says it."""
+    if moment.tzinfo is None:
+        raise ValueError("should have a time zone")
+    if not FIRST_MOMENT <= moment < END_OF_MOMENTS:
+        raise ValueError("should be within the years 1970 to 2199")
+    return moment.astimezone(timezone.utc)
+
+
+def _is_text(said: object) -> object:
+    """`said`, if it is a date and time as ISO 8601 writes them: a bare number is some unit's."""
+    if isinstance(said, str) and re.match(r"\d{4}-\d\d-\d\d[T ]", said):
+        return said
+    raise ValueError("should be a text as 2026-03-28T23:30:00+01:00")
+
+
 def write_capture_folder(capture: Capture, folder: Path) -> None:
     """Write `capture.json` and one PNG per light into `folder` (made if missing). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,6 +248,9 @@ def _png(frame: Frame) -> bytes:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
+_Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_is_text), AfterValidator(in_utc)]
 
 
 class _Strict(BaseModel):
@@ -243,7 +283,7 @@ class _Entry(_Strict):
 
 
 class _Index(_Strict):
-    """capture.json."""
+    """capture.json. `captured_at` is an ISO 8601 text with its time zone, of the years 1970 to 2199."""
 
     board: Annotated[str, Field(max_length=200)] = "unknown"
     calibration: Annotated[str, Field(max_length=200)] | None = None
@@ -251,6 +291,7 @@ class _Index(_Strict):
     simulated: bool = False
     missing: dict[str, str] = {}
     spots: dict[str, Spot] = {}
+    captured_at: _Moment | None = None
     frames: Annotated[list[_Entry], Field(max_length=MAX_FRAMES)]
 
     @field_validator("frames")
@@ -278,6 +319,7 @@ def read_capture_folder(folder: Path, colour: Colour = "auto") -> Capture:
         simulated=index.simulated,
         missing=index.missing,
         spots=index.spots,
+        captured_at=index.captured_at,
     )
 
 

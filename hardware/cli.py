@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from hardware.board import Board, BoardError, Light, Limits, load_board
+from hardware.board import Board, BoardError, load_board
+from hardware.profile import Light, Limits
 
 # Staff are told of a lamp that has to be measured so many days before it locks.
 _SOON_DAYS = 30

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from hardware.header import I2C, SPI
+from hardware.profile import UVA_NM, Light, Profile
 
-if TYPE_CHECKING:
-    from hardware.board import Board, Light
-
-UVA_NM = (315, 400)
 # The fastest that lgpio's own pulses can be.
 _LGPIO_HZ = 10_000
 
 
-def incoherences(board: Board) -> Iterator[str]:
+def incoherences(board: Profile) -> Iterator[str]:
     """Each contradiction in `board`, beginning with its key."""
     yield from _pin_problems(board)
     yield from _driver_problems(board)
+    yield from _camera_problems(board)
     yield from _uv_problems(board)
     yield from _simulation_problems(board)
     for name, light in board.lights.items():
         yield from _light_problems(name, light, board)
 
 
-def _pin_problems(board: Board) -> Iterator[str]:
+def _pin_problems(board: Profile) -> Iterator[str]:
     used = list(board.pins.values())
     for pin in sorted({pin for pin in used if used.count(pin) > 1}):
         yield f"pin {pin} is used twice: {', '.join(key for key, at in board.pins.items() if at == pin)}"
@@ -48,7 +45,7 @@ def _pin_problems(board: Board) -> Iterator[str]:
         yield f"sensors.adc.bus must be {header.i2c_bus}: that is the bus on the header of '{board.header}'"
 
 
-def _driver_problems(board: Board) -> Iterator[str]:
+def _driver_problems(board: Profile) -> Iterator[str]:
     if "white" not in board.lights:
         yield "lights.white is missing: positioning and every measurement need it"
     if not board.simulated:
@@ -67,6 +64,9 @@ def _driver_problems(board: Board) -> Iterator[str]:
         yield f"header is missing: pin_factory = '{board.pin_factory}' needs to know which pins there are"
     if (board.pin_factory == "gpiod") != (board.gpio_chip is not None):
         yield "gpio_chip belongs to pin_factory = 'gpiod' (for example '/dev/gpiochip0'), and to no other"
+
+
+def _camera_problems(board: Profile) -> Iterator[str]:
     if board.camera.driver == "v4l2" and not isinstance(board.camera.device, str):
         yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
     close_up = board.close_up
@@ -77,7 +77,7 @@ def _driver_problems(board: Board) -> Iterator[str]:
             yield "close_up.device is the face camera's: name the other one"
 
 
-def _uv_problems(board: Board) -> Iterator[str]:
+def _uv_problems(board: Profile) -> Iterator[str]:
     """What a board with a UV lamp must have; the rules without which none is lit."""
     if not board.has_uv:
         return
@@ -114,7 +114,7 @@ def _pwm_problem(light: Light, pin_factory: str) -> str | None:
     return None
 
 
-def _simulation_problems(board: Board) -> Iterator[str]:
+def _simulation_problems(board: Profile) -> Iterator[str]:
     """Faults of lamps that there are not."""
     simulation, opens = board.simulation, board.simulation.patient_opens_shroud_at
     named = {"dead_lamps": simulation.dead_lamps, "stuck_lamps": simulation.stuck_lamps}
@@ -126,7 +126,7 @@ def _simulation_problems(board: Board) -> Iterator[str]:
                 yield f"simulation.{key} = '{light}' is no light of this board: name one of lights"
 
 
-def _light_problems(name: str, light: Light, board: Board) -> Iterator[str]:
+def _light_problems(name: str, light: Light, board: Profile) -> Iterator[str]:
     if light.pin is None and (name != "white" or not board.room_lit):
         yield f"lights.{name}.pin is missing"
     if name.startswith("uv") and not light.is_uv:

@@ -16,7 +16,7 @@ _Count = Annotated[int, Field(ge=0)]
 _Seconds = Annotated[float, Field(ge=0, le=3600)]
 
 
-class Moment(BaseModel):
+class Cue(BaseModel):
     """`after_s` after `light` was switched on for the `nth` time since the light daemon has started."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,5 +70,5 @@ class Simulation(BaseModel):
     patient_sways_mm: Annotated[float, Field(ge=0, le=50)] = 0.0
     patient_leaves_at: _Count | None = None
     patient_keeps_eyes_open: bool = False
-    patient_opens_shroud_at: Moment | None = None
+    patient_opens_shroud_at: Cue | None = None
     patient_opens_shroud_s: _Seconds = 3.0

@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from hardware.arrays import Float64Array
 from hardware.spectra import WAVELENGTHS_NM
-
-Array = npt.NDArray[np.float64]
 
 # Molar extinction in 1/(cm M), Prahl's compilation, at WAVELENGTHS_NM.
 _HBO2 = np.array(
@@ -42,7 +41,7 @@ def reflectance(
     scatter: npt.ArrayLike = 1.0,
     vessel_cm: npt.ArrayLike = 0.002,
     surface: npt.ArrayLike = 0.05,
-) -> Array:
+) -> Float64Array:
     """Reflectance (…, 31) of skin; every argument broadcasts.
 
     `melanin` is the volume fraction of melanosomes in the epidermis, `blood` of blood in the dermis, `oxygen`
@@ -69,14 +68,14 @@ def reflectance(
     return np.asarray(rho + (1 - rho) * dermis * np.exp(-2 * epidermis * _EPIDERMIS_CM))
 
 
-def skin_spectra(count: int = 2000) -> Array:
+def skin_spectra(count: int = 2000) -> Float64Array:
     """`count` spectra (count×31) spread evenly over the skins of people; the same ones every time."""
     shares = _even(count, 7)
 
-    def evenly(column: int, span: tuple[float, float]) -> Array:
+    def evenly(column: int, span: tuple[float, float]) -> Float64Array:
         return span[0] + (span[1] - span[0]) * shares[:, column]
 
-    def by_ratio(column: int, span: tuple[float, float]) -> Array:
+    def by_ratio(column: int, span: tuple[float, float]) -> Float64Array:
         return np.asarray(span[0] * (span[1] / span[0]) ** shares[:, column])
 
     return reflectance(
@@ -90,7 +89,7 @@ def skin_spectra(count: int = 2000) -> Array:
     )
 
 
-def _even(count: int, columns: int) -> Array:
+def _even(count: int, columns: int) -> Float64Array:
     """Points spread evenly in a cube (Roberts' R sequence)."""
     root = 2.0
     for _ in range(60):

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from hardware.arrays import Float64Array
 
-WAVELENGTHS_NM: Array = np.arange(400.0, 701.0, 10.0)
+WAVELENGTHS_NM: Float64Array = np.arange(400.0, 701.0, 10.0, dtype=np.float64)
 
 _CMF = np.array(
     [
@@ -41,20 +41,20 @@ _XYZ_TO_SRGB = np.array(
 )  # fmt: skip
 
 
-def _bell(centre_nm: float, below_nm: float, above_nm: float | None = None) -> Array:
+def _bell(centre_nm: float, below_nm: float, above_nm: float | None = None) -> Float64Array:
     """A bell curve of height 1 with its full width at half maximum, which may differ on the two sides."""
     width = np.where(centre_nm > WAVELENGTHS_NM, below_nm, above_nm or below_nm) / 2.3548
     return np.asarray(np.exp(-0.5 * ((WAVELENGTHS_NM - centre_nm) / width) ** 2))
 
 
-def _sum(*bells: tuple[float, ...]) -> Array:
+def _sum(*bells: tuple[float, ...]) -> Float64Array:
     """Bells added up, each given as (height, centre_nm, width_nm…)."""
     return np.asarray(sum(height * _bell(*shape) for height, *shape in bells))
 
 
 # Relative power. A blue chip under one phosphor leaves a hole at 480 nm where skins differ: it costs half the
 # colour accuracy of a violet chip under three.
-LEDS: Mapping[str, Array] = {
+LEDS: Mapping[str, Float64Array] = {
     "d65": _D65 / 100.0,
     "blue-pump-ra90": _sum((1.0, 452, 22), (0.2, 490, 45), (0.9, 545, 100), (0.75, 620, 95)),
     "violet-pump-6500k": _sum(
@@ -63,7 +63,7 @@ LEDS: Mapping[str, Array] = {
 }
 _INFRARED_CUT = 1 / (1 + np.exp((WAVELENGTHS_NM - 655.0) / 8.0))
 # Relative sensitivity of red, green, blue, 31×3. "srgb" is the ideal that no silicon has.
-SENSORS: Mapping[str, Array] = {
+SENSORS: Mapping[str, Float64Array] = {
     "srgb": _CMF @ _XYZ_TO_SRGB.T,
     "bayer": np.stack(
         [
@@ -77,7 +77,7 @@ SENSORS: Mapping[str, Array] = {
 }
 
 
-def linear_srgb(reflectance: npt.ArrayLike) -> Array:
+def linear_srgb(reflectance: npt.ArrayLike) -> Float64Array:
     """Linear sRGB (…, 3) of reflectance spectra (…, 31) in daylight D65; a perfect white is (1, 1, 1)."""
     weights = _CMF * _D65[:, None]
     xyz = np.asarray(reflectance, np.float64) @ weights
@@ -85,7 +85,7 @@ def linear_srgb(reflectance: npt.ArrayLike) -> Array:
     return np.asarray(rgb)
 
 
-def camera_rgb(reflectance: npt.ArrayLike, led: str, sensor: str) -> Array:
+def camera_rgb(reflectance: npt.ArrayLike, led: str, sensor: str) -> Float64Array:
     """What `sensor` reads (…, 3) of reflectance spectra (…, 31) under `led`; a perfect white is (1, 1, 1)."""
     weights = SENSORS[sensor] * LEDS[led][:, None]
     return np.asarray(np.asarray(reflectance, np.float64) @ weights / weights.sum(axis=0))

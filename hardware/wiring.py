@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from hardware.board import Board, Light
+from hardware.board import Board
 from hardware.header import I2C, SPI, SUPPLY, Header
+from hardware.host.errors import PlainError
+from hardware.profile import Light
 
 INK, SOFT, LINE, PAPER, SHEET = "#1a2326", "#4c5a5e", "#7d8a8c", "#faf8f4", "#ffffff"
 TEAL, VIOLET, AMBER, SLATE = "#0b5d63", "#5f3a93", "#9a5b00", "#4c5a5e"
@@ -18,7 +20,7 @@ _LABEL_X, _TRACK_X, _TRACKS_END = 218, 344, 560
 _GATE_X, _MODULE_X, _MODULE_END = 590, 690, 1160
 
 
-class NothingToWire(Exception):
+class NothingToWire(PlainError):
     """The board has no header."""
 
     exit_status = 2

@@ -6,6 +6,7 @@ import importlib
 import io
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "models": ("models.cli", "models", "List, verify, fetch, sign the networks."),
     "board": ("hardware.cli", "board", "Check a board profile."),
     "lightd": ("firmware.cli", "lightd", "The light daemon."),
-    "lights": ("firmware.cli", "lights", "State of the lights; clear a fault."),
+    "lights": ("firmware.staff_cli", "lights", "State of the lights; clear a fault."),
     "captured": ("firmware.cli", "captured", "The capture daemon."),
     "calibrate": ("firmware.staff_cli", "calibrate", "Measure this kiosk's camera and lamps."),
     "greycard": ("firmware.staff_cli", "greycard", "The daily check that the calibration is still true."),
@@ -58,18 +59,25 @@ def _face_finder(state: Path) -> Callable[..., Any]:
 
     Raises ModelsError if `state` is a kiosk's whose clinic did not sign the networks.
     """
-    importlib.import_module("models.signature").check_signature(state)
+    importlib.import_module("models.networks.signature").check_signature(state)
     return importlib.import_module("models.analysis.face").find_face  # type: ignore[no-any-return]
 
 
 def _engine_checker(engine: str) -> tuple[bool, str]:
     """Whether every network answers the known picture as it must in `engine` here, and what was found."""
-    failure = importlib.import_module("models.manifest").ModelsError
+    failure = importlib.import_module("models.networks.manifest").ModelsError
     try:
-        importlib.import_module("models.known_answers").require_all(engine)
-        return True, f"right answers, {importlib.import_module('models.runtime').engine_here(engine)}"
+        importlib.import_module("models.networks.known_answers").require_all(engine)
+        here = importlib.import_module("models.networks.runtime").engine_here(engine)
+        return True, f"right answers, {here}"
     except failure as error:
         return False, str(error)
+
+
+def _networks_for_research() -> dict[str, str]:
+    """The networks that learned from pictures which permit research only, each with its SHA-256."""
+    manifest = importlib.import_module("models.networks.manifest")
+    return manifest.load_manifest().for_research  # type: ignore[no-any-return]
 
 
 def _anatomy() -> Any:
@@ -93,6 +101,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
         "face_finder": _face_finder,
         "anatomy": _anatomy,
         "engine_checker": _engine_checker,
+        "networks_for_research": _networks_for_research,
     }
     log.configure(debug)
 
@@ -116,21 +125,26 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
-    except Exception as error:
-        # The outermost boundary: whatever was not foreseen ends here, in one line.
+    except Exception as error:  # noqa: BLE001  the outermost boundary
+        # Whatever was not foreseen ends here, in one line.
         if debug:
-            raise
+            click.echo(log.traceback(error), err=True)
         click.echo(f"Error: {_sentence(error)}", err=True)
-        sys.exit(getattr(error, "exit_status", 1))
+        sys.exit(error.exit_status if isinstance(error, log.OURS) else 1)
 
 
 def _sentence(error: Exception) -> str:
     """An error's own words, if it was made to be read; else where it happened: stderr is a daemon's log."""
-    if hasattr(error, "exit_status"):
-        return str(error) or type(error).__name__
+    if isinstance(error, log.OURS):
+        return log.own_words(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         named = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{named} ('dermakiosk --debug …' tells more.)"
+    if isinstance(error, ModuleNotFoundError) and error.name and not find_spec(error.name.split(".")[0]):
+        return (
+            f"The Python package '{error.name}' is not installed here: it comes with dermakiosk[kiosk] for a"
+            " kiosk, dermakiosk[clinic] for a clinic, dermakiosk[demo] for both."
+        )
     return (
         f"Something that was not foreseen: {log.fault(error)[0]}. "
         "Report it with this line; 'dermakiosk --debug …' tells more."

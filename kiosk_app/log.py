@@ -6,18 +6,23 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Hashable, Iterator, MutableMapping
 from pathlib import Path
+from traceback import format_tb
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
+
+from hardware.host.errors import PlainError
+from sync.wire.errors import PlainError as PlainErrorOfTheWire
 
 # What an exception says can quote what it could not digest: a reference, a measurement, a piece of a key.
 LINKS, PLACES = 6, 6
 _ROOT = Path(__file__).resolve().parent.parent
 
 Event = MutableMapping[str, Any]
+OURS = (PlainError, PlainErrorOfTheWire)
 
 
 def configure(debug: bool) -> None:
@@ -40,9 +45,45 @@ def configure(debug: bool) -> None:
     warnings.showwarning = _warned
 
 
+def own_words(error: BaseException | None) -> str | None:
+    """The sentence of an error of ours, which was written to be read and quotes nobody; None of any other."""
+    return str(error) or None if isinstance(error, OURS) else None
+
+
+def why(error: BaseException) -> str | list[str]:
+    """What a log may say of `error`: its own sentence if it is one of ours, else where it came about."""
+    return own_words(error) or fault(error)
+
+
+class Told:
+    """Troubles that the log tells of when they begin, and again when they are others or come back."""
+
+    def __init__(self) -> None:
+        self._now: dict[Hashable, str] = {}
+
+    def begins(self, trouble: Hashable, why: str = "") -> bool:
+        """Whether to tell of it: it was not there before, or for another reason."""
+        before = self._now.get(trouble)
+        self._now[trouble] = why
+        return before != why
+
+    def over(self, trouble: Hashable) -> None:
+        self._now.pop(trouble, None)
+
+
 def fault(error: BaseException) -> list[str]:
     """The error and what it came of, each as `class at file:line function < …`, innermost place first."""
     return [_link(link) for link in _chain(error)]
+
+
+def traceback(error: BaseException) -> str:
+    """Python's traceback of the error and of what it came of, last things last, without their words."""
+    links = [
+        f"Traceback (most recent call last):\n{''.join(format_tb(link.__traceback__))}"
+        f"{type(link).__module__}.{type(link).__qualname__}\n"
+        for link in _chain(error)
+    ]
+    return "\nThat led to this:\n\n".join(reversed(links))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -110,12 +151,19 @@ class _Libraries(logging.Handler):
 def _thread_ended(hook: threading.ExceptHookArgs) -> None:
     if hook.exc_type is not SystemExit:
         name = hook.thread.name if hook.thread else None
-        structlog.get_logger().error("thread-ended", thread=name, exc_info=hook.exc_value)
+        structlog.get_logger().error("thread_ended", thread=name, exc_info=hook.exc_value)
 
 
 def _unraisable(hook: sys.UnraisableHookArgs) -> None:
     structlog.get_logger().error("unraisable", exc_info=hook.exc_value)
 
 
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     structlog.get_logger().warning("warned", kind=category.__name__, place=_place(filename, lineno))

@@ -13,8 +13,9 @@ import numpy as np
 
 from hardware.board import BOARDS, Board, load_board
 from hardware.capture import Capture, Frame, write_capture_folder
+from hardware.host.errors import PlainError
 from hardware.simulated.patient_options import SEED, TONE
-from kiosk_app.progress_line import show_progress
+from kiosk_app.demo.progress_line import show_progress
 
 if TYPE_CHECKING:
     from hardware.simulated.phantom.face import Phantom
@@ -24,7 +25,7 @@ DARK = "dark"
 _APART_NS = 10_000_000_000
 
 
-class OutRefused(Exception):
+class OutRefused(PlainError):
     """The folder given with --out cannot take a phantom."""
 
     exit_status = 2
@@ -78,7 +79,7 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
         with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as name:
             part = Path(name)
             write_capture_folder(capture, part)
-            np.savez_compressed(part / "truth.npz", **face.maps())
+            np.savez_compressed(part / "truth.npz", **face.maps())  # type: ignore[arg-type, unused-ignore]
             (part / "truth.json").write_text(json.dumps(face.truth(), indent=1) + "\n", encoding="utf-8")
             for made in sorted(part.iterdir()):
                 made.rename(out / made.name)
@@ -95,7 +96,7 @@ def take(
     board: Board, face: Phantom, lights: tuple[str, ...], on_progress: Callable[[str, int, int], Any]
 ) -> Capture:
     """The Capture of `face` under `lights`, as `board`'s camera and sensor have it; eyes closed under UV."""
-    from firmware.camera import reflectance
+    from firmware.cameras.reflectance import reflectance
     from hardware.simulated.camera import SimulatedExposure
     from hardware.simulated.optics import Optics
     from hardware.simulated.pose import View

@@ -10,38 +10,41 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
 
 import click
 
-from firmware.capture_client import CaptureClient
-from firmware.stamps import ConsentStamp, UvAllowance
+from firmware.capture.client import CaptureClient
+from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
 from hardware.capture import Capture, Frame, Spot, write_capture_folder
+from hardware.host.errors import PlainError
+from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
-from kiosk_app.analyst import Analyst, Outcome
+from kiosk_app.demo.portrait_check import check_portrait
+from kiosk_app.demo.progress_line import show_progress
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
-from kiosk_app.phases import take_pictures
-from kiosk_app.portrait_check import check_portrait
-from kiosk_app.progress_line import show_progress
-from kiosk_app.socket_paths import check_socket_paths
+from kiosk_app.scanning.analyst import Analyst
+from kiosk_app.scanning.phases import take_pictures
 from models.analysis.lights import lights_read
+from sync.wire.findings import Findings
 
 ANSWER_S = 60.0  # of the daemons, which share this computer with the analysis
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
 
 
-class ScanRefused(Exception):
+class ScanRefused(PlainError):
     """The pictures were taken but cannot be measured; str() says why and what to do."""
 
     exit_status = 2
 
 
-class OutRefused(Exception):
+class OutRefused(PlainError):
     """The folder given with --out cannot take a scan's results."""
 
     exit_status = 2
@@ -78,7 +81,7 @@ def scan(
     patient.check(profile)
     check_spots(profile, spots)
     check_portrait(patient, profile.engine)
-    check_socket_paths(out / RUN, "--out")
+    check_folder(out / RUN / "run", "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face
     try:
@@ -87,9 +90,9 @@ def scan(
             outcome = Analyst(profile.engine).measure(capture, uuid4())
             if outcome.findings is None:
                 raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
-            findings = len(outcome.findings["findings"])
+            findings = len(outcome.findings.findings)
             try:
-                _write(capture, outcome, run / "results", out)
+                _write(capture, outcome.findings, outcome.overlays, run / "results", out)
             except OSError as error:
                 raise _unusable(out, error) from error
     except Stopped as stopped:
@@ -168,7 +171,8 @@ def _capture(
         # The daemons' memory is mapped, so the pictures outlive them.
         camera = CaptureClient(run / "run" / "capture.sock", timeout=ANSWER_S)
         asks = ask if profile.simulated and profile.uv_among(lights) else None
-        capture = take_pictures(camera, session, consent, lights, asks, show_progress)
+        taken = take_pictures(camera, session, consent, lights, asks, show_progress)
+        capture = replace(taken, captured_at=datetime.now(timezone.utc))
         return capture.with_close_ups([_spot(camera, session, consent, zone) for zone in spots])
     finally:
         supervisor.stop()
@@ -181,14 +185,16 @@ def _spot(camera: CaptureClient, session: str, consent: ConsentStamp, zone: str)
     return Spot(zone=zone, mm_per_px=taken.spots[frame.light].mm_per_px), frame
 
 
-def _write(capture: Capture, outcome: Outcome, folder: Path, out: Path) -> None:
+def _write(
+    capture: Capture, findings: Findings, pictures: Mapping[str, bytes], folder: Path, out: Path
+) -> None:
     """Write everything into `folder`, then move it into `out`, all of it or nothing."""
     write_capture_folder(capture, folder / "capture")
     overlays = folder / "overlays"
     overlays.mkdir()
-    for name, picture in outcome.overlays.items():
+    for name, picture in pictures.items():
         (overlays / f"{name}.png").write_bytes(picture)
-    (folder / "findings.json").write_text(json.dumps(outcome.findings, indent=2) + "\n")
+    (folder / "findings.json").write_text(json.dumps(findings.model_dump(mode="json"), indent=2) + "\n")
     try:
         for name in RESULTS:
             os.rename(folder / name, out / name)

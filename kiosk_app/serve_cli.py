@@ -10,38 +10,41 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import click
 import structlog
 
-from firmware.capture_client import CaptureClient
+from firmware.capture.client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
+from hardware.host.errors import PlainError
 from hardware.host.notify import Notifier
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
-from kiosk_app.analyst import Analyst
-from kiosk_app.app import create_app
-from kiosk_app.close_ups import CloseUps
-from kiosk_app.courier import Courier
-from kiosk_app.delivery import Delivery
-from kiosk_app.door import Door
-from kiosk_app.engine_check import require_right_engine
-from kiosk_app.identity import Identity
-from kiosk_app.keyring import Keyring
-from kiosk_app.kiosk import Kiosk
-from kiosk_app.records import Records
-from kiosk_app.scan_work import ScanWork
-from kiosk_app.sealer import Sealer
-from kiosk_app.shred import Shredded
-from kiosk_app.shred import shred as destroy
-from kiosk_app.socket_paths import check_socket_paths
-from kiosk_app.vault import Vault
+from hardware.host.sockets import check_folder
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.vault import Vault
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.kiosk import Kiosk
+from kiosk_app.scanning.analyst import Analyst
+from kiosk_app.scanning.close_ups import CloseUps
+from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.delivery import Delivery
+from kiosk_app.scanning.engine_check import require_right_engine
+from kiosk_app.scanning.identity import Identity
+from kiosk_app.scanning.licence import why_not_licensed
+from kiosk_app.scanning.scan_work import ScanWork
+from kiosk_app.scanning.sealer import Sealer
+from kiosk_app.scanning.shred import Shredded
+from kiosk_app.scanning.shred import shred as destroy
+from kiosk_app.web.door import Door
 from models.analysis.lights import lights_read
-from models.signature import check_signature
+from models.networks.signature import check_signature
 from sync.kiosk.client import OutboxClient
-from sync.web_server import WebServer, make_web_server
+from sync.web.server import WebServer, make_web_server
 
 log = structlog.get_logger()
 # Beyond all deadlines of what they wait for: the camera, the outbox; scans that are measured once more.
@@ -73,13 +76,11 @@ CLINIC_KNOWS = {
 }
 
 
-class PortTaken(Exception):
+class PortTaken(PlainError):
     """Something else listens on the address."""
 
-    exit_status = 1
 
-
-class StateRefused(Exception):
+class StateRefused(PlainError):
     """The state folder cannot hold what the application keeps."""
 
     exit_status = 2
@@ -97,6 +98,12 @@ def scan_size_mb(board: Board, lights: Collection[str]) -> int:
 def references(board: Board) -> Callable[[], str | None]:
     """Until there is a check-in: a simulated patient for each session, on a real board a walk-in (no UV)."""
     return (lambda: f"demo-{secrets.token_hex(8)}") if board.simulated else (lambda: None)
+
+
+def licence(board: Board, state: Path, kiosk: UUID) -> Callable[[], str | None]:
+    """Why the networks may measure no patient; before a simulated camera there is none."""
+    nobody = board.simulated and board.camera.driver == "simulated"
+    return (lambda: None) if nobody else partial(why_not_licensed, state, kiosk)
 
 
 def refuse_missing_key_store(board: Board) -> None:
@@ -131,7 +138,7 @@ def open_kiosk(
 
     Raises NotEnrolled, ModelsError, PathTooLong, StateRefused.
     """
-    check_socket_paths(state, "--state")
+    check_folder(state / "run", "--state")
     identity = Identity.read(state)
     check_signature(state)
     records, vault = _open_storage(state / "app")
@@ -152,6 +159,7 @@ def open_kiosk(
             courier=courier,
             work=ScanWork(records, vault, camera, analyst, sealer, courier, lights),
             reference=references(board),
+            why_not_licensed=licence(board, state, identity.kiosk),
             room_for_a_scan_mb=scan_size_mb(board, lights),
             close_ups=None if board.close_up is None else CloseUps(camera, analyst),
         )
@@ -161,7 +169,10 @@ def open_kiosk(
 
 def _open_storage(app: Path) -> tuple[Records, Vault]:
     try:
-        return Records(app / "records.sqlite", Keyring(app / "vault.key")), Vault(app / "vault")
+        vault = Vault(app / "vault")
+        keyring = Keyring(app / "vault.key")
+        # Who wants to make room by deleting scans has to open the records first.
+        return vault.reserve.lend(lambda: Records(app / "records.sqlite", keyring)), vault
     except OSError as error:
         raise StateRefused(
             f"{app} cannot be used ({error.strerror}): make it a folder that this user can write."

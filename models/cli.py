@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hardware.picture_colours import Colour, colour_option
-from models.runtime import DEFAULT_ENGINE, ENGINES
+from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 
 engine_option = click.option(
     "--engine",
@@ -32,7 +32,7 @@ folder = click.Path(file_okay=False, path_type=Path)
 
 
 def _check_signature(context: click.Context, option: click.Parameter, state: Path | None) -> Path | None:
-    from models.signature import check_signature
+    from models.networks.signature import check_signature
 
     check_signature(state)
     return state
@@ -72,7 +72,7 @@ def _answer(
     json_path: str,
     *folders: Path | None,
 ) -> None:
-    from models.batch import BatchError, make_folder, run_batch
+    from models.analysis.batch import BatchError, make_folder, run_batch
 
     used = [path for path in folders if path]
     for path in used:
@@ -189,8 +189,8 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="JSON line
 @as_json_option
 def list_command(as_json: bool) -> None:
     """The networks, what each does, whose it is, whether it is here."""
-    from models.fetch import missing_networks
-    from models.manifest import load_manifest
+    from models.networks.fetch import missing_networks
+    from models.networks.manifest import load_manifest
 
     missing = missing_networks()
     rows = []
@@ -200,7 +200,12 @@ def list_command(as_json: bool) -> None:
             row |= entry.model_dump(exclude_none=True)
         else:
             row |= {"kB": entry.size // 1000, "input": "x".join(map(str, entry.input.shape[1:]))}
-            row |= {"numbers": entry.input.type, "licence": entry.licence, "by": entry.author}
+            row |= {
+                "numbers": entry.input.type,
+                "licence": entry.licence,
+                "use": entry.use,
+                "by": entry.author,
+            }
             row |= {"does": entry.does}
         rows.append(row)
     _emit(rows, as_json)
@@ -223,10 +228,10 @@ def verify_command(state: Path | None, engines: tuple[str, ...], as_json: bool) 
     --engine, a row more for each network says what computed its answers here. Exit status 1 if a file is
     absent or altered, the signature is missing or wrong, or an answer is not the reference kernels'.
     """
-    from models.known_answers import require_known_answers
-    from models.manifest import ModelsError, load_manifest, verified_bytes, verified_constants
-    from models.runtime import engine_here
-    from models.signature import check_signature
+    from models.networks.known_answers import require_known_answers
+    from models.networks.manifest import ModelsError, load_manifest, verified_bytes, verified_constants
+    from models.networks.runtime import engine_here
+    from models.networks.signature import check_signature
 
     checks: list[tuple[str, Callable[[], object]]] = [("manifest", lambda: check_signature(state))]
     checks += [(name, partial(verified_bytes, name)) for name in load_manifest().networks]
@@ -240,7 +245,7 @@ def verify_command(state: Path | None, engines: tuple[str, ...], as_json: bool) 
         for engine in engines
         for name in load_manifest().networks
     ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, check in checks:
         try:
             answer = check()
@@ -258,7 +263,7 @@ def verify_command(state: Path | None, engines: tuple[str, ...], as_json: bool) 
 @models.command("fetch")
 def fetch_command() -> None:
     """Fetch the third-party networks that are absent, and check each by hash."""
-    from models.fetch import fetch_networks
+    from models.networks.fetch import fetch_networks
 
     fetched = fetch_networks()
     click.echo(f"Fetched: {', '.join(fetched)}." if fetched else "Every network is here already.")
@@ -276,8 +281,8 @@ def fetch_command() -> None:
 )
 def sign_command(key: Path, state: Path) -> None:
     """Let the clinic's manifest key sign the manifest for one kiosk; after every update of the networks."""
-    from models.manifest import load_manifest
-    from models.signature import sign_manifest
+    from models.networks.manifest import load_manifest
+    from models.networks.signature import sign_manifest
 
     path = sign_manifest(key, state)
     click.echo(f"Signed the manifest of {len(load_manifest().networks)} networks: {path}.")
@@ -297,6 +302,6 @@ def bench_command(runs: int, onnx: Path | None, names: tuple[str, ...], as_json:
 
     `make bench` writes the files for --onnx; they are not shipped.
     """
-    from models.bench import time_networks
+    from models.networks.bench import time_networks
 
     _emit(time_networks(names, runs, onnx), as_json)

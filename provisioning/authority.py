@@ -12,18 +12,18 @@ from typing import Any
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from hardware.host.errors import PlainError
+from provisioning import certificates, files
+from provisioning.broker import AUDITOR, INGEST_WORKERS, write_broker
 from sync.wire import keys as wire_keys
 from sync.wire.clinic_keys import ClinicKeys
-
-from . import certificates, files
-from .broker import AUDITOR, INGEST_WORKERS, write_broker
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class AuthorityRefused(Exception):
+class AuthorityRefused(PlainError):
     """The authority cannot do what it is asked, or is not there."""
 
     exit_status = 2
@@ -183,6 +183,11 @@ class Authority:
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: restore it from a copy of the authority's folder.")
         return path.read_text().strip()
+
+    @property
+    def manifest_key(self) -> Ed25519PrivateKey:
+        """The key that signs what is about networks; it may be kept on another medium."""
+        return wire_keys.load_signing_key(self._private("manifest"))
 
     def certify(self, request: bytes, kiosk: UUID) -> x509.Certificate:
         """A client certificate for the key in a signing request (DER); the name is the kiosk's id."""

@@ -6,7 +6,7 @@ import os
 import pwd
 from pathlib import Path
 
-from . import files
+from provisioning import files
 
 MAX_PACKET_BYTES = 256 * 1024
 INGEST_WORKERS = tuple(f"ingest-{number}" for number in range(1, 9))

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hardware.host.errors import PlainError
+
 RootKey = ed25519.Ed25519PrivateKey
 # Issuing and TLS keys are P-256, which TPM 2.0 and secure elements can hold; they have no Ed25519.
 TlsKey = ec.EllipticCurvePrivateKey
@@ -26,7 +28,7 @@ LEAF_LIFE = timedelta(days=360)
 CLOCK_SKEW = timedelta(minutes=10)
 
 
-class CertificateRefused(Exception):
+class CertificateRefused(PlainError):
     """A certificate that must not be made."""
 
     exit_status = 2

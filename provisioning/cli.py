@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from provisioning.authority import LOOPBACK, Authority
 from provisioning.enrol import enrol as enrol_kiosk
 from provisioning.files import PathFailed
 from provisioning.hosts import HostRefused, read_host
+from provisioning.waiver import waive as sign_waiver
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 PORT = click.IntRange(1, 65_535)
 
 
-class _Host(click.ParamType):
+class _Host(click.ParamType):  # type: ignore[type-arg]  # older clicks, which we take, have no parameter
     """A name or an IP address."""
 
     name = "host"
@@ -62,7 +64,8 @@ def provision() -> None:
     """Make a clinic authority, a broker, the clinic's roles; enrol kiosks.
 
     The order: authority, broker, one role for each ingest worker, opener, then kiosks. A kiosk learns the
-    clinic's keys when it is enrolled; 'models sign' then lets it run the networks that came with it.
+    clinic's keys when it is enrolled; 'models sign' then lets it run the networks that came with it. Where
+    these are for research only, 'waive' lets a real kiosk measure patients with them until a day.
     """
 
 
@@ -151,6 +154,25 @@ def enrol(
         Authority.load(state), kiosk, board=board, name=name, host=broker_host, port=broker_port
     )
     _show([entry], json_file)
+
+
+@provision.command(short_help="Let a kiosk use networks for research.")
+@state_option
+@click.option("--kiosk", type=FOLDER, required=True, help="The kiosk's state.")
+@click.option("--by", required=True, metavar="NAME", help="Who answers for it at the clinic.")
+@click.option("--reason", required=True, metavar="WHY", help="Such as the vote of an ethics committee.")
+@click.option(
+    "--until", type=click.DateTime(["%Y-%m-%d"]), required=True, metavar="DAY", help="Its last day (UTC)."
+)
+@click.pass_context
+def waive(context: click.Context, state: Path, kiosk: Path, by: str, reason: str, until: datetime) -> None:
+    """Sign that one kiosk may measure patients with the networks that are for research only.
+
+    It holds for the files of today, until a day at most a year away.
+    """
+    networks: dict[str, str] = context.obj["networks_for_research"]()
+    path = sign_waiver(Authority.load(state), kiosk, networks, by=by, reason=reason, until=until.date())
+    click.echo(f"Signed {path} for {', '.join(networks)}, until {until.date()}: tell the patients so.")
 
 
 @provision.command(name="list")

@@ -12,10 +12,9 @@ from uuid import uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hardware.board import load_board
+from provisioning import certificates, files
+from provisioning.authority import Authority, AuthorityRefused
 from sync.wire import keys as wire_keys
-
-from . import certificates, files
-from .authority import Authority, AuthorityRefused
 
 
 @dataclass(frozen=True)

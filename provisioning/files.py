@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hardware.host.durable import PRIVATE, make_folder
 from hardware.host.durable import write_whole as write
+from hardware.host.errors import PlainError
 
 __all__ = ["PRIVATE", "PUBLIC", "FolderBusy", "PathFailed", "locked", "make_folder", "write"]
 
@@ -30,7 +31,7 @@ _WRONG_PATH = {
 }
 
 
-class PathFailed(Exception):
+class PathFailed(PlainError):
     """A file or a folder cannot be read or written; `exit_status` says whether its path is at fault."""
 
     def __init__(self, error: OSError) -> None:
@@ -42,10 +43,8 @@ class PathFailed(Exception):
         )
 
 
-class FolderBusy(Exception):
+class FolderBusy(PlainError):
     """Another process is changing a folder."""
-
-    exit_status = 1
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from hardware.host.errors import PlainError
+
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
-class HostRefused(ValueError):
+class HostRefused(PlainError, ValueError):
     """What was typed is no host; the message says what to type."""
 
     exit_status = 2

@@ -1,10 +1,11 @@
 #!/bin/bash
 # Installs what the checkout needs: Debian packages, the virtual environment .venv, the face networks.
-# Usage: provisioning/setup.sh run|test   ("test" adds a browser and a database server)
+# Usage: provisioning/setup.sh demo|test|kiosk|clinic|machines: an extra of setup.cfg, of which provisioning/locks says the rest.
+# "bench" is "test" and what the clinic is measured beside.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$0")/.."
-what=${1:-run}
+what=${1:-demo}
 # Whatever this person's shell or pip.conf says: everything goes into .venv, and nothing else is looked at there.
 unset PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
@@ -21,18 +22,31 @@ case $(uname -m) in
 esac
 
 # Each Debian package beside a path that it brings; only what is missing gets installed.
-packages=(
-  "mosquitto /usr/sbin/mosquitto"
-  "util-linux /usr/bin/setpriv"
+broker="mosquitto /usr/sbin/mosquitto"
+letters=(
   "fonts-noto-core /usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf"
   "libfribidi0 /usr/lib/$(uname -m)-linux-gnu/libfribidi.so.0"
 )
-[ "$what" = test ] && packages+=(
-  "chromium /usr/bin/chromium"
-  "chromium-driver /usr/bin/chromedriver"
-  "postgresql /usr/bin/pg_createcluster"
-  "systemd /usr/bin/systemd-analyze"
-)
+rights="util-linux /usr/bin/setpriv"
+browser="chromium /usr/bin/chromium"
+pythons=(python3.11 python3 python3.13 python3.12 python3.10) site=()
+case $what in
+  demo) packages=("$broker" "$rights" "${letters[@]}") ;;
+  test | bench)
+    packages=("$broker" "$rights" "${letters[@]}" "$browser"
+      "chromium-driver /usr/bin/chromedriver" "postgresql /usr/bin/pg_createcluster" "systemd /usr/bin/systemd-analyze") ;;
+  clinic | machines) packages=("$broker") ;;
+  kiosk)
+    packages=("$rights" "${letters[@]}" "$browser" "cage /usr/bin/cage" "seatd /usr/sbin/seatd")
+    # The Pi's camera library is Debian's, for Debian's own Python.
+    case $(tr -d '\0' 2>/dev/null </proc/device-tree/model) in
+      "Raspberry Pi"*)
+        packages+=("python3-picamera2 /usr/lib/python3/dist-packages/picamera2")
+        pythons=(/usr/bin/python3) site=(--system-site-packages) ;;
+    esac ;;
+  *) fail "provisioning/setup.sh sets up demo, test, bench, kiosk, clinic or machines, not '$what'." ;;
+esac
+[ "$what" = bench ] && packages+=("mosquitto-clients /usr/bin/mosquitto_sub" "nodejs /usr/bin/node" "npm /usr/bin/npm")
 
 apt_install() {
   local root=()
@@ -55,7 +69,7 @@ for entry in "${packages[@]}"; do
 done
 
 python=
-for candidate in python3.11 python3 python3.13 python3.12 python3.10; do
+for candidate in "${pythons[@]}"; do
   path=$(command -v "$candidate") || continue
   if "$path" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then python=$path; break; fi
 done
@@ -65,21 +79,30 @@ elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
   fail "$python cannot make virtual environments: install the venv package that belongs to it, then run make again."
 
-# The environment is rebuilt when its recipe changes: the requirements or the interpreter.
+# What is installed is what the lock names, and nothing that needs a compiler; then this checkout beside it.
 # An environment of another Python, or of another place (its commands name their own path), is made anew.
-home=$({ "$python" -VV; pwd; } | sha256sum | cut -d' ' -f1)
-recipe=$({ cat setup.cfg pyproject.toml; echo "$home"; } | sha256sum | cut -d' ' -f1)
-if [ "$(cat .venv/recipe 2>/dev/null)" != "$recipe" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+extra=${what/#bench/test} lock=provisioning/locks/${what/#bench/test}.txt
+home=$({ "$python" -VV; pwd; echo "${site[@]}"; } | sha256sum | cut -d' ' -f1)
+recipe_of() { { cat setup.cfg pyproject.toml "provisioning/locks/$1.txt" 2>/dev/null; echo "$home"; } | sha256sum | cut -d' ' -f1; }
+is_there() { [ "$(cat ".venv/recipe-$1" 2>/dev/null)" = "$(recipe_of "$1")" ] && .venv/bin/python -c '' 2>/dev/null; }
+# The tests' environment has all of the demo's, in the same versions.
+if ! is_there "$extra" && ! { [ "$extra" = demo ] && is_there test; }; then
   say "Making the virtual environment .venv with $("$python" -V) (a few minutes the first time)"
-  if [ "$(cat .venv/home 2>/dev/null)" != "$home" ] || ! .venv/bin/python -c '' 2>/dev/null; then
-    "$python" -m venv --clear .venv || fail "$python could not make .venv: the lines above say why."
+  # What a patient's kiosk or a server has is nothing but what its lock names.
+  if [ "$(cat .venv/home 2>/dev/null)" != "$home" ] || ! .venv/bin/python -c '' 2>/dev/null || [[ $extra = @(kiosk|clinic|machines) ]]; then
+    "$python" -m venv --clear "${site[@]}" .venv || fail "$python could not make .venv: the lines above say why."
     echo "$home" >.venv/home
   fi
-  .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[demo,test]' ||
+  rm -f .venv/recipe-*
+  pip=(.venv/bin/python -m pip install -q --disable-pip-version-check)
+  "${pip[@]}" --require-hashes --only-binary :all: -r "$lock" &&
+    PYTHONWARNINGS=ignore "${pip[@]}" --no-deps --no-build-isolation -e . ||
     fail "pip could not install the Python packages: the lines above say which; check the network, then run make again."
-  echo "$recipe" >.venv/recipe
+  recipe_of "$extra" >".venv/recipe-$extra"
 fi
-.venv/bin/pybabel -q compile -d kiosk_app/translations 2>/dev/null ||
-  fail "the translations in kiosk_app/translations could not be compiled: run '.venv/bin/pybabel compile -d kiosk_app/translations' to see why."
-.venv/bin/dermakiosk models fetch
+if [ "$what" != clinic ] && [ "$what" != machines ]; then
+  .venv/bin/pybabel -q compile -d kiosk_app/patient/translations 2>/dev/null ||
+    fail "the translations in kiosk_app/patient/translations could not be compiled: run '.venv/bin/pybabel compile -d kiosk_app/patient/translations' to see why."
+  .venv/bin/dermakiosk models fetch
+fi
 say "Set up: .venv/bin/dermakiosk is ready."

@@ -1,15 +1,36 @@
-"""The order of the tests: the slow files first, so that all processes end together; one browser for each."""
+"""The order of the tests: the long files first, so that all processes end together; one browser for each."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+
+# Beside those of the whole system and of the browser: what starts daemons, brokers, databases or commands, or
+# measures whole pictures.
+LONG = frozenset(
+    """
+    agent agent_command agent_poison broker_access broker_restarts broker_tls broker_user
+    calibration_colour calibration_kiosk captured_phases captured_process clinic_alarms clinic_database
+    clinic_db_option clinic_effort clinic_erasure clinic_extremes clinic_failures clinic_heartbeats
+    clinic_ingest clinic_intake clinic_opener clinic_poison clinic_quarantine clinic_retained
+    clinic_spots clinic_throttle clinic_tombstones clinic_unseen_withdrawals clinic_withdrawals
+    clinic_work close_up demo_supervisor demo_system firmware_cli formats interlock_check kiosk_commands
+    kiosk_delivery kiosk_door kiosk_house kiosk_journey kiosk_leaving kiosk_lights kiosk_overlay_words
+    kiosk_phases kiosk_spots kiosk_vault lightd_faults lightd_process lightd_staff models_abstaining
+    models_acne_scan models_capture models_command models_lesion models_lights models_manifest
+    models_marked_spots models_parsing models_reader outbox_socket phantom picture_colours picture_file
+    product_file provision_command provision_enrol provision_waiver sequence_faults setup
+    simulated_kiosk wheel workbench
+    """.split()  # noqa: SIM905
+)
 
 
 def pytest_configure() -> None:
@@ -19,7 +40,21 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: ("system" not in item.path.parts, not item.path.stem.endswith("_browser")))
+    for item in items:
+        if is_long(item.path) or "postgresql" in item.nodeid:
+            item.add_marker(pytest.mark.long)
+    items.sort(
+        key=lambda item: (
+            "system" not in item.path.parts,
+            not item.path.stem.endswith("_browser"),
+            item.get_closest_marker("long") is None,
+        )
+    )
+
+
+def is_long(path: Path) -> bool:
+    """Whether `make check` leaves a file of tests out; of the others, what needs a database server."""
+    return "system" in path.parts or path.stem.endswith("_browser") or path.stem.removeprefix("test_") in LONG
 
 
 @pytest.fixture(scope="session")

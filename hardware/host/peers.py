@@ -52,7 +52,7 @@ def refuse_strangers(connected: socket.socket, allowed: Collection[int], path: P
         )
 
 
-class User(click.ParamType):
+class User(click.ParamType):  # type: ignore[type-arg]  # older clicks, which we take, have no parameter
     """A user of this machine, by name or number: its number."""
 
     name = "user"

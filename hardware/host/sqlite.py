@@ -1,4 +1,4 @@
-"""SQLite as the kiosk's stores use it: transactions, and a failure's first cause in words."""
+"""SQLite as the kiosk's stores use it: transactions, schema steps, and a failure's first cause in words."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _FULL = "the disk is full: make room on it, then it goes on by itself"
+_HELD = "database is locked"
 # By what SQLite says, for Python 3.10 gives no code of it.
 _CAUSES = {
     "database or disk is full": _FULL,
     "database disk image is malformed": "the file is damaged: move it aside",
     "file is not a database": "the file is damaged: move it aside",
     "disk I/O error": "the disk reports an error: check its health",
-    "database is locked": "another process holds it: try again in a moment",
+    _HELD: "another process holds it: try again in a moment",
     "attempt to write a readonly database": "it cannot be written: give the file to this user",
     "unable to open database file": "it cannot be opened: check its folder and whose it is",
 }
 _HIDES_IT = ("disk I/O error", "unable to open database file")
+
+
+class LaterVersion(sqlite3.DatabaseError):
+    """A store is of a version that this software does not know; what to do stands in the words."""
 
 
 @contextlib.contextmanager
@@ -37,6 +43,40 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+def bring_up(db: sqlite3.Connection, steps: Sequence[str]) -> None:
+    """Bring the schema of an open store up to this software: `steps[n]` leads from version n to n + 1.
+
+    A store of a later version raises LaterVersion. Steps are only ever added; none has a semicolon
+    within a statement.
+    """
+    if _version(db, steps) == len(steps):
+        return
+    with transaction(db):
+        for step in steps[_version(db, steps) :]:
+            for statement in step.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def require_version(db: sqlite3.Connection, steps: Sequence[str]) -> None:
+    """Raises sqlite3.DatabaseError where a store that is only read is not of this software's version.
+
+    One of an earlier version is brought up by what writes to it, with `bring_up`.
+    """
+    found = _version(db, steps)
+    if found < len(steps):
+        raise sqlite3.DatabaseError(f"its schema is {found}, this software brings it up to {len(steps)}")
+
+
+def _version(db: sqlite3.Connection, steps: Sequence[str]) -> int:
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if not 0 <= found <= len(steps):
+        raise LaterVersion(
+            f"its schema is {found}, this software knows {len(steps)}: use the version that made it"
+        )
+    return found
+
+
 def is_full(error: BaseException, store: Path) -> bool:
     """Whether `error` came about since the disk of the file `store` has no room."""
     if isinstance(error, OSError):
@@ -48,11 +88,21 @@ def is_full(error: BaseException, store: Path) -> bool:
     return _CAUSES.get(str(error)) == _FULL
 
 
+def is_held(error: BaseException) -> bool:
+    """Whether another process held the store for longer than `error`'s caller waited."""
+    return str(error) == _HELD
+
+
 def cause(error: BaseException, store: Path) -> str:
     """What is wrong with `store` and what to do, for the middle of a sentence.
 
     `error` is an sqlite3.Error or an OSError.
     """
+    with contextlib.suppress(OSError):  # it is not there, or not for this user: that has words of its own
+        mode = store.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+            return f"it is {what}, where a file has to be: move it aside"
     if is_full(error, store):
         return _FULL
     if isinstance(error, OSError):

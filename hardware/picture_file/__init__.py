@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
+from hardware.arrays import Float32Array, PixelArray
 from hardware.picture_colours import Colour
 from hardware.picture_file.conversion import converted
-from hardware.picture_file.decode import decode
+from hardware.picture_file.decode import Numbers, decode
 from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey, same
 from hardware.picture_file.header import Header, read_header
 from hardware.picture_file.picture import Picture, on_white, turned, upright
@@ -65,7 +64,7 @@ def read_picture_file(path: Path, colour: Colour = "auto") -> Picture:
         return upright(on_white(converted(numbers, encoding), alpha), header.orientation)
 
 
-def read_numbers_file(path: Path) -> np.ndarray:
+def read_numbers_file(path: Path) -> Numbers:
     """The numbers in the file at `path` as they stand, H×W×(1, 3 or 4), upright. Raises PictureError."""
     path = Path(path)
     with _sentences(path):
@@ -93,7 +92,7 @@ def _header(path: Path) -> Header:
     return header
 
 
-def _decoded(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
+def _decoded(header: Header) -> tuple[Numbers, PixelArray | None]:
     numbers, alpha = decode(header)
     _require_size(*numbers.shape[:2])
     return numbers, alpha
@@ -129,7 +128,7 @@ def _meaning(header: Header, colour: Colour) -> Encoding:
     return stated
 
 
-def _inked(cmyk: np.ndarray) -> np.ndarray:
+def _inked(cmyk: Float32Array) -> Float32Array:
     return srgb_linear((1 - cmyk[:, :3]) * (1 - cmyk[:, 3:]))
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from hardware.arrays import FloatArray, PixelArray, UInt8Array
+from hardware.picture_file.decode import Numbers
 from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey
 from hardware.picture_file.picture import Picture
 from hardware.picture_file.unreadable import Unreadable
@@ -16,7 +20,7 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _OUTSIDE = "The floating-point numbers of this picture lie outside 0…1, where 1 is white: scale them."
 
 
-def converted(numbers: np.ndarray, encoding: Encoding) -> Picture:
+def converted(numbers: Numbers, encoding: Encoding) -> Picture:
     """H×W×(1, 3 or 4) `numbers` as they are where they are (linear) sRGB, else in 16 bits of linear sRGB.
 
     Raises Unreadable where floating-point numbers leave 0…1.
@@ -43,7 +47,7 @@ def converted(numbers: np.ndarray, encoding: Encoding) -> Picture:
     return Picture(light, "linear-srgb")
 
 
-def _reader(encoding: Encoding, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+def _reader(encoding: Encoding, dtype: np.dtype[Any]) -> Callable[[npt.NDArray[Any]], FloatArray]:
     """`encoding` for numbers of `dtype`, each curve as a table where they are whole."""
     if dtype.kind == "f":
         return encoding.linear
@@ -51,7 +55,7 @@ def _reader(encoding: Encoding, dtype: np.dtype) -> Callable[[np.ndarray], np.nd
     curves = {curve: np.asarray(curve(levels), np.float32) for curve in set(encoding.curves)}
     tables = [curves[curve] for curve in encoding.curves]
 
-    def read(numbers: np.ndarray) -> np.ndarray:
+    def read(numbers: PixelArray) -> FloatArray:
         shaped = np.empty(numbers.shape, np.float32)
         for n, table in enumerate(tables):
             shaped[:, n] = table[numbers[:, n]]
@@ -60,7 +64,7 @@ def _reader(encoding: Encoding, dtype: np.dtype) -> Callable[[np.ndarray], np.nd
     if encoding.is_matrix or dtype != np.uint8:
         return read
 
-    def read_each_once(numbers: np.ndarray) -> np.ndarray:
+    def read_each_once(numbers: UInt8Array) -> FloatArray:
         """Few of the colours of a picture of 8 bits are different, and a table takes long for each."""
         packed = np.zeros((len(numbers), 4), np.uint8)
         packed[:, : numbers.shape[1]] = numbers
@@ -82,7 +86,7 @@ def _plain(encoding: Encoding) -> str | None:
     return None
 
 
-def _within_srgb(linear: np.ndarray) -> np.ndarray:
+def _within_srgb(linear: FloatArray) -> FloatArray:
     """Linear sRGB (n, 3) in 0…1: what lies below 0 is drawn to the grey of its luminance, what lies above 1
     is cut off as in a camera, so that it still counts as overexposed.
     """

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from hardware.arrays import PixelArray, UInt8Array
 from hardware.picture_file.header import Header
 from hardware.picture_file.unreadable import NO_MEMORY, UNKNOWN_KIND, Unreadable
 from hardware.standard_error import without_lines
@@ -18,8 +21,11 @@ _DECODERS_SAY = (b"libpng", b"JPEG", b"TIFF", b"global loadsave.cpp", b"global g
 _CMYK = 4
 _OF_PILLOW = {"L": 1, "LA": 1, "La": 1, "RGB": 3, "RGBX": 3, "RGBA": 3, "RGBa": 3, "CMYK": 4, "LAB": 3}
 
+# As the file has them: whole, of 8 or 16 bits, or fractions.
+Numbers = npt.NDArray[np.uint8 | np.uint16 | np.floating[Any]]
 
-def decode(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
+
+def decode(header: Header) -> tuple[Numbers, PixelArray | None]:
     """Colours H×W×(1, 3 or 4), uint8, uint16 or float, and alpha H×W of the same numbers or None.
 
     Not turned yet. Raises Unreadable.
@@ -42,13 +48,14 @@ def decode(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
     return numbers, alpha
 
 
-def _by_opencv(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
+def _by_opencv(header: Header) -> tuple[Numbers, PixelArray | None]:
     """JPEG, in half of Pillow's time to the same bytes; and 16 bits a channel, of which Pillow keeps 8."""
     flags = cv2.IMREAD_COLOR_RGB if header.bits == 8 and header.channels == 3 else cv2.IMREAD_UNCHANGED
     with without_lines(_is_of_a_decoder):
-        picture = cv2.imdecode(np.frombuffer(header.pixels, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if picture is None:
+        found = cv2.imdecode(np.frombuffer(header.pixels, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if found is None:
         raise Unreadable
+    picture: npt.NDArray[Any] = np.asarray(found)
     if picture.ndim == 2:
         picture = picture[:, :, None]
     alpha = None
@@ -69,7 +76,7 @@ def _by_opencv(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
     return picture, alpha
 
 
-def _by_pillow(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
+def _by_pillow(header: Header) -> tuple[UInt8Array, UInt8Array | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,14 +91,14 @@ def _by_pillow(header: Header) -> tuple[np.ndarray, np.ndarray | None]:
         raise Unreadable from error
 
 
-def _numbers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+def _numbers(image: Image.Image) -> tuple[UInt8Array, UInt8Array | None]:
     if image.mode == "1":
         image = image.convert("L")
     if image.mode in ("P", "PA") or (image.mode in ("L", "RGB") and "transparency" in image.info):
         clear = image.mode == "PA" or "transparency" in image.info
         grey = image.mode == "L"
         image = image.convert("RGBA" if clear else "RGB")
-        numbers = np.asarray(image)
+        numbers: UInt8Array = np.asarray(image)
         return numbers[:, :, : 1 if grey else 3], numbers[:, :, 3] if clear else None
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.upper())

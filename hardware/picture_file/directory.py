@@ -26,7 +26,7 @@ class Directory:
     def at(cls, data: bytes, order: str, offset: int) -> Directory:
         """The directory at byte `offset`. Raises struct.error where it leaves the bytes."""
         (count,) = struct.unpack_from(order + "H", data, offset)
-        entries = {}
+        entries: dict[int, tuple[int, int, int]] = {}
         for place in range(offset + 2, offset + 2 + 12 * count, 12):
             tag, kind, number = struct.unpack_from(order + "HHI", data, place)
             size = _SIZES.get(kind, 0) * number
@@ -79,7 +79,7 @@ class Directory:
 
     def pages(self) -> Iterator[Directory]:
         """This directory with those that follow it. Raises struct.error."""
-        page, seen = self, set()
+        page, seen = self, set[int]()
         yield page
         while page.next and page.next not in seen and len(seen) < MOST_PAGES:
             seen.add(page.next)

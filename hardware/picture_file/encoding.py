@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, FloatArray
 from hardware.srgb import srgb_coded, srgb_linear
 
-Curve = Callable[[np.ndarray], np.ndarray]
+Curve = Callable[[FloatArray], FloatArray]
 Places = Sequence[tuple[float, float]]
 
 # CIE x, y of red, green, blue, and of white, from the standards.
@@ -31,10 +32,10 @@ class Encoding:
 
     channels: int
     curves: tuple[Curve, ...]
-    mix: Callable[[np.ndarray], np.ndarray]
+    mix: Callable[[Float32Array], FloatArray]
     is_matrix: bool = False
 
-    def linear(self, values: np.ndarray) -> np.ndarray:
+    def linear(self, values: FloatArray) -> FloatArray:
         """(n, channels) in 0…1 as (n, 3) linear sRGB."""
         shaped = np.stack([curve(values[:, n]) for n, curve in enumerate(self.curves)], axis=1)
         return self.mix(shaped.astype(np.float32))
@@ -51,7 +52,7 @@ class Encoding:
         return bool(np.abs(ours - others).max() <= _SRGB_WITHIN)
 
 
-def same(values: np.ndarray) -> np.ndarray:
+def same(values: FloatArray) -> FloatArray:
     """The curve of linear light."""
     return values
 
@@ -61,29 +62,29 @@ def gamma(exponent: float) -> Curve:
     return lambda values: np.maximum(values, 0) ** exponent
 
 
-def bt709_curve(coded: np.ndarray) -> np.ndarray:
+def bt709_curve(coded: FloatArray) -> FloatArray:
     """The inverse of the camera curve of ITU-R BT.709 and BT.2020."""
     return np.where(coded < 0.081, coded / 4.5, ((np.maximum(coded, 0) + 0.099) / 1.099) ** (1 / 0.45))
 
 
-def table(points: np.ndarray) -> Curve:
+def table(points: Float64Array) -> Curve:
     """The curve through `points`, evenly spaced over 0…1."""
     places = np.linspace(0, 1, len(points))
     return lambda values: np.interp(values, places, points)
 
 
-def to_xyz(primaries: Places, white: tuple[float, float]) -> np.ndarray:
+def to_xyz(primaries: Places, white: tuple[float, float]) -> Float64Array:
     """The 3×3 from linear RGB to XYZ, in which white has Y = 1. Raises ValueError where there is none."""
     columns = np.array([_xyz(place) for place in primaries]).T
     if abs(np.linalg.det(columns)) < 1e-6:
         raise ValueError("three primaries on one line")
-    return columns * np.linalg.solve(columns, _xyz(white))
+    return np.asarray(columns * np.linalg.solve(columns, _xyz(white)))
 
 
-def adaptation(seen_as: tuple[float, float], white: tuple[float, float]) -> np.ndarray:
+def adaptation(seen_as: tuple[float, float], white: tuple[float, float]) -> Float64Array:
     """The 3×3 that takes XYZ under `seen_as` to the same appearance under `white` (Bradford)."""
     before, after = _BRADFORD @ _xyz(seen_as), _BRADFORD @ _xyz(white)
-    return np.linalg.inv(_BRADFORD) @ np.diag(after / before) @ _BRADFORD
+    return np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(after / before) @ _BRADFORD)
 
 
 def of_primaries(primaries: Places, white: tuple[float, float], curves: Sequence[Curve]) -> Encoding:
@@ -92,7 +93,7 @@ def of_primaries(primaries: Places, white: tuple[float, float], curves: Sequence
     return of_matrix(to_srgb, curves)
 
 
-def of_matrix(to_srgb: np.ndarray, curves: Sequence[Curve]) -> Encoding:
+def of_matrix(to_srgb: Float64Array, curves: Sequence[Curve]) -> Encoding:
     """RGB with one curve, or one each, and a 3×3 to linear sRGB."""
     matrix = to_srgb.T.astype(np.float32)
     each = tuple(curves) if len(curves) == 3 else (curves[0],) * 3
@@ -104,7 +105,7 @@ def as_grey(encoding: Encoding) -> Encoding:
     return Encoding(1, (same,), lambda grey: encoding.linear(np.repeat(grey, 3, axis=1)))
 
 
-def _xyz(place: tuple[float, float]) -> np.ndarray:
+def _xyz(place: tuple[float, float]) -> Float64Array:
     x, y = place
     if not y > 0:
         raise ValueError("a place without light")

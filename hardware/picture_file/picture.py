@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
+from hardware.arrays import BoolArray, FloatArray, PixelArray, UInt8Array
 from hardware.picture_file.unreadable import Unreadable
 from hardware.srgb import srgb_coded, srgb_linear
+
+Number = TypeVar("Number", bound=np.generic)
 
 # A pixel that lets more than this of white through shows white rather than itself.
 _LEAST_ALPHA = 0.98
@@ -24,18 +29,18 @@ class Picture:
     white is all that can be seen; None where it is opaque everywhere.
     """
 
-    pixels: np.ndarray
+    pixels: PixelArray
     colour: str
-    shown: np.ndarray | None = None
+    shown: BoolArray | None = None
 
-    def srgb8(self) -> np.ndarray:
+    def srgb8(self) -> UInt8Array:
         """H×W×3 uint8 sRGB."""
         if self.pixels.dtype == np.uint8 and self.colour == "srgb":
-            return self.pixels
+            return np.asarray(self.pixels, np.uint8)
         return np.asarray(_to_srgb8(np.iinfo(self.pixels.dtype).max, self.colour)[self.pixels])
 
 
-def on_white(picture: Picture, alpha: np.ndarray | None) -> Picture:
+def on_white(picture: Picture, alpha: PixelArray | None) -> Picture:
     """The picture laid on white by its `alpha` (H×W, uint8 or uint16), as a browser does: in coded sRGB.
 
     Raises Unreadable where all of it is clear.
@@ -50,6 +55,7 @@ def on_white(picture: Picture, alpha: np.ndarray | None) -> Picture:
     pixels[share == 0] = most
     partly = (share > 0) & (share < 1)
     values, over = pixels[partly] / most, share[partly][:, None]
+    laid: FloatArray
     if picture.colour == "srgb":
         laid = values * over + 1 - over
     else:
@@ -66,7 +72,7 @@ def upright(picture: Picture, orientation: int) -> Picture:
     return replace(picture, pixels=turned(picture.pixels, orientation), shown=shown)
 
 
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turned(pixels: npt.NDArray[Number], orientation: int) -> npt.NDArray[Number]:
     """H×W(×n) pixels as seen when an EXIF orientation (1 to 8) is followed."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
@@ -78,6 +84,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _to_srgb8(most: int, colour: str) -> np.ndarray:
+def _to_srgb8(most: int, colour: str) -> UInt8Array:
     values = np.arange(most + 1) / most
-    return np.round(255 * (values if colour == "srgb" else srgb_coded(values))).astype(np.uint8)
+    coded = values if colour == "srgb" else srgb_coded(values)
+    return np.asarray(np.round(255 * coded), np.uint8)

@@ -7,11 +7,13 @@ it gives 8 bits a channel. Relative colorimetric: colours are to be measured, no
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, FloatArray
 from hardware.picture_file.encoding import (
     BT709,
     D65,
@@ -33,11 +35,13 @@ _TO_SRGB = np.linalg.inv(adaptation(D65, _D50) @ to_xyz(BT709, D65))
 _CHANNELS = {b"RGB ": 3, b"GRAY": 1, b"CMYK": 4}
 _CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 _PARAMETERS = (1, 3, 4, 5, 7)
+# A table's numbers, by their bytes.
+_NUMBERS: Mapping[int, np.dtype[np.unsignedinteger[Any]]] = {1: np.dtype("u1"), 2: np.dtype(">u2")}
 _MOST_TAGS = 200
 # A table of more corners would take more memory than any profile of a camera or a press has.
 _MOST_CORNERS = 5_000_000
 
-Step = Callable[[np.ndarray], np.ndarray]
+Step = Callable[[FloatArray], FloatArray]
 
 
 @lru_cache(maxsize=8)
@@ -91,7 +95,7 @@ def _tags(data: bytes) -> dict[bytes, bytes]:
     return tags
 
 
-def _fixed(data: bytes, count: int) -> np.ndarray:
+def _fixed(data: bytes, count: int) -> Float64Array:
     """s15Fixed16 numbers."""
     return np.array(struct.unpack_from(f">{count}i", data), np.float64) / 65536
 
@@ -122,12 +126,13 @@ def _formula(kind: int, g: float, *given: float) -> Curve:
     a, b = given[:2]
     if a == 0:
         raise ValueError("a curve that does not rise")
-    c, d, e, f = {
+    rest: dict[int, Callable[[], tuple[float, ...]]] = {
         1: lambda: (0.0, -b / a, 0.0, 0.0),
         2: lambda: (0.0, -b / a, given[2], given[2]),
         3: lambda: (given[2], given[3], 0.0, 0.0),
         4: lambda: given[2:6],
-    }[kind]()
+    }
+    c, d, e, f = rest[kind]()
     # Only above `d`: far below it the power may be too large for a number.
     return lambda x: np.where(x >= d, np.maximum(a * np.maximum(x, d) + b, 0) ** g + e, c * x + f)
 
@@ -148,7 +153,7 @@ def of_lab() -> Encoding:
 def _of_steps(channels: int, steps: Sequence[Step], connection: bytes, form: bytes) -> Encoding:
     """Steps to the connection space, whose numbers are coded as `form` does."""
 
-    def mix(values: np.ndarray) -> np.ndarray:
+    def mix(values: Float32Array) -> Float64Array:
         for step in steps:
             values = step(values)
         if connection == b"XYZ ":
@@ -162,10 +167,10 @@ def _of_steps(channels: int, steps: Sequence[Step], connection: bytes, form: byt
     return Encoding(channels, (same,) * channels, mix)
 
 
-def _lab_to_xyz(lab: np.ndarray) -> np.ndarray:
+def _lab_to_xyz(lab: Float64Array) -> Float64Array:
     y = (lab[:, 0] + 16) / 116
     f = np.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], axis=1)
-    return np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _D50_XYZ
+    return np.asarray(np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _D50_XYZ)
 
 
 def _lut(data: bytes, channels: int) -> list[Step]:
@@ -176,9 +181,9 @@ def _lut(data: bytes, channels: int) -> list[Step]:
         return _steps_of_mab(data, inputs)
     if form not in (b"mft1", b"mft2"):
         raise ValueError("no table")
-    number, start, entries = (np.dtype(">u2"), 52, struct.unpack_from(">HH", data, 48))
+    number, start, entries = (_NUMBERS[2], 52, struct.unpack_from(">HH", data, 48))
     if form == b"mft1":
-        number, start, entries = np.dtype("u1"), 48, (256, 256)
+        number, start, entries = _NUMBERS[1], 48, (256, 256)
     most = np.iinfo(number).max
     sizes = (inputs * entries[0], _corners((data[10],) * inputs) * 3, 3 * entries[1])
     if min(entries) < 2 or start + sum(sizes) * number.itemsize > len(data):
@@ -199,7 +204,7 @@ def _steps_of_mab(data: bytes, inputs: int) -> list[Step]:
         steps.append(_each(_curves(data, a, inputs)))
     if grid:
         shape = tuple(data[grid : grid + inputs])
-        number = {1: np.dtype("u1"), 2: np.dtype(">u2")}[data[grid + 16]]
+        number = _NUMBERS[data[grid + 16]]
         size = _corners(shape) * 3
         if grid + 20 + size * number.itemsize > len(data):
             raise ValueError("a table cut short")
@@ -240,13 +245,13 @@ def _each(curves: Sequence[Curve]) -> Step:
     )
 
 
-def _between(grid: np.ndarray) -> Step:
+def _between(grid: Float64Array) -> Step:
     """Linear interpolation between the corners of `grid` (one axis a channel, then 3)."""
     shape = np.array(grid.shape[:-1])
     strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
     flat = np.ascontiguousarray(grid.reshape(-1, 3), np.float32)
 
-    def step(values: np.ndarray) -> np.ndarray:
+    def step(values: FloatArray) -> Float32Array:
         places = np.clip(values, 0, 1) * (shape - 1)
         low = np.minimum(places.astype(np.int64), shape - 2)
         share = (places - low).astype(np.float32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hardware.host.errors import PlainError
+
 NOT_A_PICTURE = "This is not a picture that can be read. Use a whole JPEG, PNG, TIFF, WebP or BMP file."
 TOO_BIG = "This picture is too big. At most 64 million pixels can be read: make it smaller."
 CUT_SHORT = "This picture file is cut short. Copy it again."
@@ -39,7 +41,7 @@ def broken_profile(why: str) -> Unreadable:
     return Unreadable(BROKEN_PROFILE.format(why=why), "colour_unknown")
 
 
-class PictureError(ValueError):
+class PictureError(PlainError, ValueError):
     """A file that cannot be read as a picture; the text names the file, `sentence` is the rest of it.
 
     `reason` is one of Unreadable's.

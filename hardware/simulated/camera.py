@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hardware.arrays import UInt16Array
 from hardware.board import Board
 from hardware.simulated.optics import Optics
 from hardware.simulated.patient import Patient
@@ -43,7 +44,7 @@ class SimulatedExposure:
         """All rows are exposed at once."""
         return self.timestamp_ns + self.exposure_us * 1000
 
-    def counts(self) -> np.ndarray:
+    def counts(self) -> UInt16Array:
         """H×W×3 RGB uint16 linear counts, with the sensor's black in them."""
         camera = self._board.camera
         sensor = Sensor(camera.bits, camera.black_level)

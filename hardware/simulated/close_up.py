@@ -11,7 +11,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from hardware.board import CloseUpProfile
+from hardware.arrays import BoolArray, Float32Array, FloatArray, UInt8Array
+from hardware.profile import CloseUpProfile
 from hardware.simulated.skin import HAEMOGLOBIN_OD, MELANIN_OD
 from hardware.simulation import Simulation
 from hardware.srgb import srgb_coded
@@ -26,8 +27,8 @@ _CORNER = 0.10
 class DrawnSkin:
     """`picture` H×W×3 uint8 sRGB; `lesion` H×W bool, the truth of its outline."""
 
-    picture: np.ndarray
-    lesion: np.ndarray
+    picture: UInt8Array
+    lesion: BoolArray
 
 
 class SimulatedCloseUp:
@@ -42,14 +43,14 @@ class SimulatedCloseUp:
         profile: CloseUpProfile,
         faults: Simulation,
         taken: Callable[[], int],
-        shown: np.ndarray | None = None,
+        shown: UInt8Array | None = None,
     ) -> None:
         self._size, self._faults = (profile.width, profile.height), faults
         self._shown = shown
         self._taken, self._pictures = taken, 0
         self._closed = threading.Event()
 
-    def picture(self) -> np.ndarray:
+    def picture(self) -> UInt8Array:
         """H×W×3 RGB uint8 sRGB. Raises OSError."""
         number, self._pictures = self._pictures, self._pictures + 1
         fault = self._faults.close_up_fault if number >= self._faults.close_up_fault_at else None
@@ -69,7 +70,7 @@ class SimulatedCloseUp:
 
 
 @lru_cache(maxsize=4)
-def drawn(width: int, height: int, seed: int) -> np.ndarray:
+def drawn(width: int, height: int, seed: int) -> UInt8Array:
     """The picture of `draw_skin`, kept for the next preview."""
     return draw_skin(width, height, seed).picture
 
@@ -108,7 +109,7 @@ def draw_skin(width: int, height: int, seed: int) -> DrawnSkin:
     return DrawnSkin(_srgb(linear), inside > 0)
 
 
-def _cloud(rng: np.random.Generator, shape: tuple[int, int], size: float) -> np.ndarray:
+def _cloud(rng: np.random.Generator, shape: tuple[int, int], size: float) -> Float32Array:
     """Smooth noise of one size, mean 0, deviation 1."""
     small = (max(2, round(shape[1] / size)), max(2, round(shape[0] / size)))
     noise = cv2.resize(
@@ -117,7 +118,7 @@ def _cloud(rng: np.random.Generator, shape: tuple[int, int], size: float) -> np.
     return np.asarray((noise - noise.mean()) / noise.std())
 
 
-def _clouds(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> np.ndarray:
+def _clouds(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> Float32Array:
     """Noise whose larger sizes count for more, as in skin."""
     return np.asarray(
         sum(
@@ -127,17 +128,16 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> np
     )
 
 
-def _hair(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> np.ndarray:
+def _hair(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> Float32Array:
     """One fine hair across the picture: H×W float32 in 0…1."""
     ends = rng.uniform(-0.1, 1.1, (3, 2)) * shape[::-1]
     t = np.linspace(0, 1, 40)[:, None]
     line = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t**2 * ends[2]
     drawn = np.zeros(shape, np.uint8)
-    cv2.polylines(
-        drawn, [np.round(line * 16).astype(np.int32)], False, 255, max(1, round(1.5 * unit)), cv2.LINE_AA, 4
-    )
+    path = [np.round(line * 16).astype(np.int32)]
+    cv2.polylines(drawn, path, False, (255,), max(1, round(1.5 * unit)), cv2.LINE_AA, 4)
     return np.asarray(cv2.GaussianBlur(drawn.astype(np.float32) / 255, (0, 0), 0.6 * unit))
 
 
-def _srgb(linear: np.ndarray) -> np.ndarray:
+def _srgb(linear: FloatArray) -> UInt8Array:
     return np.asarray(np.round(255 * srgb_coded(np.clip(linear, 0, 1))), np.uint8)

@@ -6,6 +6,7 @@ from zlib import crc32
 
 import numpy as np
 
+from hardware.arrays import Float32Array
 from hardware.board import Board
 from hardware.skin_spectra import reflectance
 from hardware.spectra import camera_rgb, linear_srgb
@@ -16,7 +17,7 @@ class Optics:
 
     def __init__(self, board: Board) -> None:
         self._uneven = board.simulation.uneven
-        self._colours: dict[str, np.ndarray] = {}
+        self._colours: dict[str, Float32Array] = {}
         sensor, white = board.camera.sensor, board.lights["white"].led
         if sensor is None or white is None:
             return
@@ -26,12 +27,12 @@ class Optics:
             seen = camera_rgb(skins, light.led or white, sensor)
             self._colours[name] = np.linalg.solve(linear_srgb(skins), seen).astype(np.float32)
 
-    def in_sensor_colours(self, light: str, colours: np.ndarray) -> np.ndarray:
+    def in_sensor_colours(self, light: str, colours: Float32Array) -> Float32Array:
         """Linear sRGB (…, 3) as the sensor has it under `light`."""
         matrix = self._colours.get(light)
         return colours if matrix is None else np.maximum(colours @ matrix, 0)
 
-    def dim(self, light: str, counts: np.ndarray, rows: slice, height: int) -> None:
+    def dim(self, light: str, counts: Float32Array, rows: slice, height: int) -> None:
         """Dim `counts` (rows×W×3 float32 of a picture `height` high) as lens and lamp do, in place."""
         if not self._uneven:
             return
@@ -43,4 +44,4 @@ class Optics:
             angle = crc32(light.encode()) % 360 * np.pi / 180
             field *= 1 + 0.3 * self._uneven * (np.cos(angle) * x[None, :] + np.sin(angle) * y[:, None])
         counts *= field[:, :, None].astype(np.float32)
-        counts *= np.float32([1 - 0.4 * self._uneven, 1.0, 1 - 0.25 * self._uneven])
+        counts *= np.array([1 - 0.4 * self._uneven, 1.0, 1 - 0.25 * self._uneven], np.float32)

@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hardware.arrays import Float16Array, Float32Array, Float64Array, UInt8Array
 from hardware.board import Board
+from hardware.host.errors import PlainError
 from hardware.picture_colours import Colour
 from hardware.picture_file import PictureError, read_picture_file
 from hardware.simulated.lids import closed_lids
@@ -27,13 +29,13 @@ _HOOD = 0.02
 _MOST_PIXELS = 8_000_000
 
 
-class PortraitError(ValueError):
+class PortraitError(PlainError, ValueError):
     """A portrait that cannot be used; the message says why."""
 
     exit_status = 2
 
 
-def read_portrait(path: Path, colour: Colour = "auto") -> np.ndarray:
+def read_portrait(path: Path, colour: Colour = "auto") -> UInt8Array:
     """The picture at `path`, upright, H×W×3 uint8 sRGB, of at most 8 megapixels. Raises PortraitError."""
     try:
         picture = read_picture_file(path, colour).srgb8()
@@ -41,11 +43,12 @@ def read_portrait(path: Path, colour: Colour = "auto") -> np.ndarray:
         raise PortraitError(str(error)) from error
     if picture.shape[0] * picture.shape[1] > _MOST_PIXELS:
         scale = (_MOST_PIXELS / (picture.shape[0] * picture.shape[1])) ** 0.5
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return np.asarray(small, np.uint8)
     return picture
 
 
-def default_portrait() -> np.ndarray:
+def default_portrait() -> UInt8Array:
     """scikit-image's public-domain portrait of an astronaut, H×W×3 RGB uint8. Raises PortraitError."""
     try:
         from skimage.data import astronaut
@@ -53,8 +56,7 @@ def default_portrait() -> np.ndarray:
         raise PortraitError(
             "The default portrait comes with scikit-image, which is not installed: name one with --portrait."
         ) from error
-    picture: np.ndarray = astronaut()
-    return picture
+    return np.asarray(astronaut(), np.uint8)  # type: ignore[no-untyped-call]
 
 
 class Patient:
@@ -65,7 +67,7 @@ class Patient:
     """
 
     def __init__(
-        self, board: Board, portrait: np.ndarray, landmarks: np.ndarray | None, seed: int = 1
+        self, board: Board, portrait: UInt8Array, landmarks: Float64Array | None, seed: int = 1
     ) -> None:
         still = board.camera.still
         scene = _scene(portrait, landmarks, still.width, still.height, np.random.default_rng(seed))
@@ -93,7 +95,7 @@ class Patient:
         return View(scene, self.eyes_closed, round(shift * px_per_mm), sway)
 
 
-def _hood(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Shape]:
+def _hood(width: int, height: int) -> tuple[Float16Array, Float16Array, Float16Array, Float16Array, Shape]:
     """The maps of a Scene where nobody stands: the dark inside of the hood."""
     dark = np.full((height, width, 3), _HOOD, np.float16)
     none = np.zeros((height, width), np.float16)
@@ -101,7 +103,7 @@ def _hood(width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 
 def _scene(
-    portrait: np.ndarray, landmarks: np.ndarray | None, width: int, height: int, rng: np.random.Generator
+    portrait: UInt8Array, landmarks: Float64Array | None, width: int, height: int, rng: np.random.Generator
 ) -> Scene:
     picture, placed = _place(_linear(portrait), landmarks, width, height)
     if placed is None:
@@ -110,13 +112,15 @@ def _scene(
         return Scene(picture.astype(np.float16), flat, flat, uv, _flat_shape(width, height))
     shape = shape_from_landmarks(placed, width, height)
     face_px = float(np.linalg.norm(placed[454, :2] - placed[234, :2]))
-    skin = cv2.resize(shape.skin, (width, height))
+    skin = np.asarray(cv2.resize(shape.skin, (width, height)), np.float32)
     diffuse, shine = split_shine(picture, skin, face_px)
     del picture
     # Skin has a grain finer than a portrait shows; without it an enlarged one looks like wax.
-    grain = cv2.GaussianBlur(rng.standard_normal((height, width), dtype=np.float32), (0, 0), 1.1)
+    noise = rng.standard_normal((height, width), dtype=np.float32)
+    grain = np.asarray(cv2.GaussianBlur(noise, (0, 0), 1.1), np.float32)
     diffuse *= (1 + 0.06 * grain * skin)[:, :, None]
-    shine += skin * 0.05 * cv2.resize(_gloss(shape), (width, height)) * (1 + 0.5 * grain)
+    gloss = np.asarray(cv2.resize(_gloss(shape), (width, height)), np.float32)
+    shine += skin * 0.05 * gloss * (1 + 0.5 * grain)
     melanin = melanin_map(diffuse)
     uv = fluorescence(diffuse, melanin, skin, face_px)
     spots = porphyrin_spots(placed, (height, width), face_px, rng) * skin
@@ -126,7 +130,7 @@ def _scene(
     return Scene(*maps, shape, closed_lids(*maps, placed))
 
 
-def _gloss(shape: Shape) -> np.ndarray:
+def _gloss(shape: Shape) -> Float32Array:
     """Highlights of a lamp beside the lens: where the skin faces the camera."""
     facing = np.clip(shape.normals[:, :, 2], 0, 1)
     return np.asarray(facing**24, np.float32)
@@ -141,14 +145,14 @@ def _flat_shape(width: int, height: int, step: int = 8) -> Shape:
     return Shape(points, normals, np.zeros((rows, columns), np.float32), 260 / width)
 
 
-def _linear(portrait: np.ndarray) -> np.ndarray:
+def _linear(portrait: UInt8Array) -> Float32Array:
     """sRGB uint8 to linear float32 in 0…1 (IEC 61966-2-1)."""
     return np.asarray(srgb_linear(np.arange(256) / 255).astype(np.float32)[portrait])
 
 
 def _place(
-    picture: np.ndarray, landmarks: np.ndarray | None, width: int, height: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+    picture: Float32Array, landmarks: Float64Array | None, width: int, height: int
+) -> tuple[Float32Array, Float64Array | None]:
     """`picture` as the camera sees it, with its landmarks there: a face stands where guidance wants it,
     anything else is shown whole.
     """
@@ -164,11 +168,11 @@ def _place(
     if scale < 0.5:
         small = cv2.resize(picture, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
         inner = np.array([scale * columns / small.shape[1], scale * rows / small.shape[0]])
-        picture = small
+        picture = np.asarray(small, np.float32)
     else:
         inner = np.array([scale, scale])
     matrix = np.array([[inner[0], 0, shift[0]], [0, inner[1], shift[1]]])
-    placed = cv2.warpAffine(
+    warped = cv2.warpAffine(
         picture,
         matrix,
         (width, height),
@@ -176,7 +180,7 @@ def _place(
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(_HOOD, _HOOD, _HOOD),
     )
-    placed = np.clip(placed, 0, 1)
+    placed = np.asarray(np.clip(warped, 0, 1), np.float32)
     if landmarks is None:
         return placed, None
     moved = np.asarray(landmarks, np.float64) * scale

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
+from hardware.arrays import UInt8Array
 from hardware.board import Board
 from hardware.capture import MAX_SPOTS
 from hardware.picture_colours import Colour, colour_option
@@ -55,13 +55,13 @@ class SimulatedPatient:
         self.portrait_picture()
         self.close_up_picture()
 
-    def portrait_picture(self) -> np.ndarray | None:
+    def portrait_picture(self) -> UInt8Array | None:
         """H×W×3 uint8 sRGB of --portrait, None without one. Raises PortraitError."""
         from hardware.simulated.patient import read_portrait
 
         return None if self.portrait is None else read_portrait(self.portrait, self.colour)
 
-    def close_up_picture(self) -> np.ndarray | None:
+    def close_up_picture(self) -> UInt8Array | None:
         """H×W×3 uint8 sRGB of --close-up, None without one. Raises PictureError."""
         return None if self.close_up is None else read_picture_file(self.close_up, self.colour).srgb8()
 

@@ -2,8 +2,8 @@
 
 One process writes, any number read; there is no other path between the simulated pins and what the
 simulated camera sees. The file starts with 64-bit words (magic, number of transitions, time of the writer's
-last sign of life, length of the channel names), then the names, then one (since, level) pair per channel,
-then a ring of (time, channel, level) transitions. The number of transitions is written last, so a reader
+last sign of life, length of the light names), then the names, then one (since, level) pair per light,
+then a ring of (time, light, level) transitions. The number of transitions is written last, so a reader
 that finds it not yet a whole ring ahead has read whole entries. The writer holds a lock on the file; once
 that is gone the writer is dead and every pin is low, as the pull-downs on the gates would make it. A last
 word says when the supply failed: from then on nothing shines, whatever a pin or a lamp did.
@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hardware.arrays import UInt64Array
+
 _MAGIC = int.from_bytes(b"DKPINS1\n", "little")
 _COUNT, _ALIVE, _NAMES, _POWER = 1, 2, 3, 4
 _NAMES_AT = 256
@@ -40,21 +42,21 @@ class PinPageError(OSError):
 
 @dataclass(frozen=True)
 class Transition:
-    """One change of one channel: at `at_ns` (monotonic) it went to `level` in 0…1."""
+    """One change of one light: at `at_ns` (monotonic) it went to `level` in 0…1."""
 
     at_ns: int
-    channel: str
+    light: str
     level: float
 
 
 class PinPage:
     """The writer's side, for the process that owns the pins. A new page replaces an older one at `path`."""
 
-    def __init__(self, path: Path, channels: Sequence[str]) -> None:
-        names = json.dumps(list(channels)).encode()
-        if len(names) > 1024 - _NAMES_AT or len(channels) * 16 > 4096 - 1024:
-            raise PinPageError(f"{len(channels)} channels do not fit on a pin page.")
-        self._index = {name: i for i, name in enumerate(channels)}
+    def __init__(self, path: Path, lights: Sequence[str]) -> None:
+        names = json.dumps(list(lights)).encode()
+        if len(names) > 1024 - _NAMES_AT or len(lights) * 16 > 4096 - 1024:
+            raise PinPageError(f"{len(lights)} lights do not fit on a pin page.")
+        self._index = {name: i for i, name in enumerate(lights)}
         fd, temporary = tempfile.mkstemp(prefix=".pins", dir=path.parent)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -73,9 +75,9 @@ class PinPage:
             raise
         self._fd = fd
 
-    def write(self, channel: str, level: float) -> None:
-        """`channel` is at `level` from now on."""
-        index, now = self._index[channel], time.monotonic_ns()
+    def write(self, light: str, level: float) -> None:
+        """`light` is at `level` from now on."""
+        index, now = self._index[light], time.monotonic_ns()
         count = self._words[_COUNT]
         scaled = round(level * _LEVEL_SCALE)
         entry = _RING_AT + count % _RING * 3
@@ -116,9 +118,9 @@ def cut_power(path: Path) -> int:
 
 
 class PinReader:
-    """The reader's side. `one_shot_s` names the channels that the lamp's own circuit cuts off, and when.
+    """The reader's side. `one_shot_s` names the lights that the lamp's own circuit cuts off, and when.
 
-    `dead` channels never shine; `stuck` channels do not go out once they were lit.
+    `dead` lights never shine; `stuck` lights do not go out once they were lit.
     """
 
     def __init__(
@@ -140,11 +142,6 @@ class PinReader:
             os.close(self._fd)
             self._fd = -1
 
-    def channels(self) -> list[str]:
-        """The names on the page. Raises PinPageError when there is no page."""
-        self._open()
-        return list(self._names)
-
     def history(self) -> list[Transition]:
         """Every transition still in the ring, oldest first; the pins of a dead writer, or without power, end
         low.
@@ -157,12 +154,12 @@ class PinReader:
         if ends:
             end = min(ends)
             found = [item for item in found if power_ns is None or item.at_ns <= power_ns]
-            last = {item.channel: item for item in found}
+            last = {item.light: item for item in found}
             found += [Transition(end, name, 0.0) for name, item in last.items() if item.level > 0]
         return found
 
     def levels(self, start_ns: int, end_ns: int) -> dict[str, float]:
-        """The mean level of each channel's light between two monotonic times, 0 where it was dark."""
+        """The mean level of each light between two monotonic times, 0 where it was dark."""
         try:
             self._open()
         except PinPageError:
@@ -174,16 +171,16 @@ class PinReader:
             result[name] = sum(lit) / span
         return result
 
-    def shone(self, channel: str) -> list[tuple[int, int, float]]:
-        """When `channel` gave light: (from, to, level) in monotonic ns, `to` in the future while it does."""
+    def shone(self, light: str) -> list[tuple[int, int, float]]:
+        """When `light` shone: (from, to, level) in monotonic ns, `to` in the future while it does."""
         try:
             self._open()
         except PinPageError:
             return []
-        return self._shining([channel])[channel]
+        return self._shining([light])[light]
 
-    def rise_ns(self, channel: str, nth: int) -> int | None:
-        """When the pin of `channel` went high for the `nth` time; None before that, and once the ring has
+    def rise_ns(self, light: str, nth: int) -> int | None:
+        """When the pin of `light` went high for the `nth` time; None before that, and once the ring has
         forgotten its first entries.
         """
         try:
@@ -193,16 +190,16 @@ class PinReader:
         rows, _ = self._rows()
         if len(rows) >= _RING - 1:
             return None
-        levels = rows[rows[:, 1] == self._names.index(channel)]
+        levels = rows[rows[:, 1] == self._names.index(light)]
         high = levels[:, 2] > 0
         rises = levels[high & ~np.concatenate([[False], high[:-1]]), 0]
         return int(rises[nth - 1]) if len(rises) >= nth else None
 
-    def _shining(self, channels: Sequence[str]) -> dict[str, list[tuple[int, int, float]]]:
+    def _shining(self, lights: Sequence[str]) -> dict[str, list[tuple[int, int, float]]]:
         rows, slots = self._rows()
         dead_at = self._writer_end_ns()
         found = {}
-        for name in channels:
+        for name in lights:
             index = self._names.index(name)
             own = [(int(t), int(v) / _LEVEL_SCALE) for t, _, v in rows[rows[:, 1] == index]]
             if not own and slots[index][0]:
@@ -259,11 +256,11 @@ class PinReader:
             raise PinPageError(f"{self._path} is not a pin page.") from error
         self._fd, self._inode = fd, os.fstat(fd).st_ino
 
-    def _words(self) -> np.ndarray:
+    def _words(self) -> UInt64Array:
         return np.frombuffer(self._map[: _RING_AT * 8], np.uint64)
 
-    def _rows(self) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """The ring's whole entries, oldest first, with the (since, level) slot of each channel."""
+    def _rows(self) -> tuple[UInt64Array, list[tuple[int, int]]]:
+        """The ring's whole entries, oldest first, with the (since, level) slot of each light."""
         copy = np.frombuffer(self._map[:], np.uint64)
         before = int(copy[_COUNT])
         after = int(np.frombuffer(self._map[:64], np.uint64)[_COUNT])

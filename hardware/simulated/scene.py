@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import cv2
 import numpy as np
 
+from hardware.arrays import Float16Array, Float32Array
 from hardware.simulated.lids import Lid
 from hardware.simulated.shape import Shape
 
@@ -24,13 +25,13 @@ class Scene:
 
     def __init__(
         self,
-        diffuse: np.ndarray,
-        shine: np.ndarray,
-        skin: np.ndarray,
-        uv: np.ndarray,
+        diffuse: Float16Array,
+        shine: Float16Array,
+        skin: Float16Array,
+        uv: Float16Array,
         shape: Shape,
         lids: Sequence[Lid] = (),
-        frontal: np.ndarray | None = None,
+        frontal: Float16Array | None = None,
     ):
         """`diffuse` and `uv` H×W×3, `shine` and `skin` H×W, all float16; `shape` on any grid.
 
@@ -42,32 +43,37 @@ class Scene:
         self.height, self.width = shine.shape
         self._diffuse, self._shine, self._skin, self._uv, self._shape = diffuse, shine, skin, uv, shape
         rng = np.random.default_rng(5)
-        grain = rng.standard_normal((512 + _STRIP_ROWS, self.width), dtype=np.float32)
-        grain = cv2.GaussianBlur(grain, (0, 0), 1.3) - cv2.GaussianBlur(grain, (0, 0), 4.0)
+        noise = rng.standard_normal((512 + _STRIP_ROWS, self.width), dtype=np.float32)
+        fine, coarse = cv2.GaussianBlur(noise, (0, 0), 1.3), cv2.GaussianBlur(noise, (0, 0), 4.0)
+        grain = np.asarray(fine - coarse, np.float32)
         self._slope_x = cv2.Sobel(grain, cv2.CV_32F, 1, 0)
         self._slope_y = cv2.Sobel(grain, cv2.CV_32F, 0, 1)
 
     def scaled(self, width: int, height: int) -> Scene:
         """The same scene for another mode."""
 
-        def shrink(values: np.ndarray) -> np.ndarray:
+        def shrink(values: Float16Array) -> Float16Array:
             small = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
             return small.astype(np.float16)
 
         maps = (self._diffuse, self._shine, self._skin, self._uv)
         factor = width / self.width
         frontal = None if self._frontal is None else shrink(self._frontal)
-        return Scene(*map(shrink, maps), self._shape, [lid.scaled(factor) for lid in self._lids], frontal)
+        diffuse, shine, skin, uv = map(shrink, maps)
+        lids = [lid.scaled(factor) for lid in self._lids]
+        return Scene(diffuse, shine, skin, uv, self._shape, lids, frontal)
 
     def strips(
         self,
         levels: Mapping[str, float],
         positions_mm: Mapping[str, tuple[float, float, float]],
         eyes_closed: bool = False,
-    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    ) -> Iterator[tuple[slice, dict[str, Float32Array]]]:
         """(rows, light → reflectance float32 rows×W×3) from top to bottom, for each light with a level."""
         lit = {
-            name: cv2.resize(shading(self._shape, positions_mm[name]), (self.width, self.height))
+            name: np.asarray(
+                cv2.resize(shading(self._shape, positions_mm[name]), (self.width, self.height)), np.float32
+            )
             for name in levels
             if name in positions_mm
         }
@@ -92,7 +98,9 @@ class Scene:
                     parts[name] = part
             yield rows, parts
 
-    def _maps(self, rows: slice, eyes_closed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _maps(
+        self, rows: slice, eyes_closed: bool
+    ) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
         """(diffuse, shine, skin, uv) of these rows, float32; with the lids over the eyes if `eyes_closed`."""
         diffuse, shine, skin, uv = (
             values[rows].astype(np.float32) for values in (self._diffuse, self._shine, self._skin, self._uv)
@@ -103,11 +111,11 @@ class Scene:
 
     def _roughened(
         self,
-        lit: np.ndarray,
+        lit: Float32Array,
         position_mm: tuple[float, float, float],
         rows: slice,
-        skin: np.ndarray,
-    ) -> np.ndarray:
+        skin: Float32Array,
+    ) -> Float32Array:
         """Shading with the grain of skin in it, which a light from the side brings out.
 
         A shape as fine as the picture has its own.
@@ -133,7 +141,7 @@ def _polarised(name: str) -> tuple[float, float]:
     return {"parallel": (1.0, 0.5), "cross": (_LEAK, 0.5)}.get(name, (1.0, 1.0))
 
 
-def shading(shape: Shape, position_mm: tuple[float, float, float]) -> np.ndarray:
+def shading(shape: Shape, position_mm: tuple[float, float, float]) -> Float32Array:
     """Light of a lamp near the face, h×w float32: ρ n·(s−x)/|s−x|³, about 1 for a plane facing the camera at
     the middle of the face.
     """

@@ -96,5 +96,6 @@ def _held_open(page: Path) -> Path:
 
 def light_reader(board: Board, page: Path) -> PinReader:
     """The light of a simulated kiosk: its pins, the lamp's one-shot, and the faults its profile names."""
-    one_shot = {name: board.interlocks.one_shot_s for name, light in board.lights.items() if light.is_uv}
+    limit = board.interlocks
+    one_shot = {name: limit.one_shot_s for name, light in board.lights.items() if limit and light.is_uv}
     return PinReader(page, one_shot, board.simulation.dead_lamps, board.simulation.stuck_lamps)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array
+
 # Breadth of a face between landmarks 234 and 454, in mm: the only scale that a portrait has.
 FACE_WIDTH_MM = 140.0
 # Face outline of the 468-point mesh.
@@ -27,13 +29,13 @@ class Shape:
     middle of the face), unit `normals` h×w×3, `skin` h×w (1 on skin, 0 off the face, in the eyes and mouth).
     """
 
-    points_mm: np.ndarray
-    normals: np.ndarray
-    skin: np.ndarray
+    points_mm: Float32Array
+    normals: Float32Array
+    skin: Float32Array
     mm_per_px: float
 
 
-def shape_from_landmarks(landmarks: np.ndarray, width: int, height: int, step: int = 8) -> Shape:
+def shape_from_landmarks(landmarks: Float64Array, width: int, height: int, step: int = 8) -> Shape:
     """The surface through `landmarks` (468×3 px; z in px, smaller is nearer) of a picture of that size.
 
     The grid has one point per `step` pixels. Between the landmarks the surface is a thin-plate spline; off
@@ -60,7 +62,7 @@ def shape_from_landmarks(landmarks: np.ndarray, width: int, height: int, step: i
     return Shape(surface.astype(np.float32), normals.astype(np.float32), skin, mm_per_px)
 
 
-def _thin_plate(points: np.ndarray, xs: np.ndarray, ys: np.ndarray, scale: float) -> np.ndarray:
+def _thin_plate(points: Float64Array, xs: Float64Array, ys: Float64Array, scale: float) -> Float64Array:
     """z at the grid: r² log r through the landmarks, smoothed a little, plus a plane."""
     sites = points[:, :2] / scale
     count = len(sites)
@@ -78,23 +80,25 @@ def _thin_plate(points: np.ndarray, xs: np.ndarray, ys: np.ndarray, scale: float
     return result.reshape(xs.shape)
 
 
-def _gentle(slope: np.ndarray) -> np.ndarray:
+def _gentle(slope: Float64Array) -> Float64Array:
     """`slope`, kept below 1: the landmarks' depth is a network's guess, steepest where it knows least."""
     return np.asarray(slope / np.sqrt(1 + slope**2))
 
 
-def _kernel(distance: np.ndarray) -> np.ndarray:
-    return distance**2 * np.log(np.maximum(distance, 1e-12))
+def _kernel(distance: Float64Array) -> Float64Array:
+    return np.asarray(distance**2 * np.log(np.maximum(distance, 1e-12)))
 
 
-def _fill(polygon: np.ndarray, size: tuple[int, ...], step: int) -> np.ndarray:
+def _fill(polygon: Float64Array, size: tuple[int, ...], step: int) -> Float32Array:
     mask = np.zeros(size, np.float32)
     corners = np.round(polygon / step - 0.5).astype(np.int32)
-    return cv2.fillPoly(mask, [corners], 1.0)
+    cv2.fillPoly(mask, [corners], (1.0,))
+    return mask
 
 
-def _soft_mask(points: np.ndarray, size: tuple[int, ...], step: int, scale: float) -> np.ndarray:
+def _soft_mask(points: Float64Array, size: tuple[int, ...], step: int, scale: float) -> Float32Array:
     mask = _fill(points[list(OVAL), :2], size, step)
     for hole in (*EYES, _LIPS):
         mask -= _fill(points[list(hole), :2], size, step)
-    return cv2.GaussianBlur(np.clip(mask, 0, 1), (0, 0), max(0.8, 0.012 * scale / step))
+    soft = cv2.GaussianBlur(np.clip(mask, 0, 1), (0, 0), max(0.8, 0.012 * scale / step))
+    return np.asarray(soft, np.float32)

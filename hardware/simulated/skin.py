@@ -10,6 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array
+
 MELANIN_OD = np.array([0.43, 0.61, 0.86], np.float32) / np.float32(0.61)
 HAEMOGLOBIN_OD = np.array([0.05, 1.0, 0.62], np.float32)
 # A base of bloodless, unpigmented skin.
@@ -17,7 +19,9 @@ _BASE_R = np.array([0.86, 0.76, 0.66], np.float32)
 _FLOOR = 0.004
 
 
-def split_shine(picture: np.ndarray, skin: np.ndarray, face_px: float) -> tuple[np.ndarray, np.ndarray]:
+def split_shine(
+    picture: Float32Array, skin: Float32Array, face_px: float
+) -> tuple[Float32Array, Float32Array]:
     """(diffuse, shine): `picture` (linear RGB float32 H×W×3) less the gloss on `skin` (H×W in 0…1).
 
     Gloss adds the lamp's own white, most visible where the skin is darkest: what of the smallest colour
@@ -54,14 +58,14 @@ def split_shine(picture: np.ndarray, skin: np.ndarray, face_px: float) -> tuple[
     return diffuse, shine
 
 
-def melanin_map(diffuse: np.ndarray) -> np.ndarray:
+def melanin_map(diffuse: Float32Array) -> Float32Array:
     """Melanin as optical density in the green over a fair base, H×W float32, of diffuse linear RGB."""
     density = -np.log10(np.maximum(diffuse / _BASE_R, _FLOOR))
     basis = np.stack([MELANIN_OD, HAEMOGLOBIN_OD, np.ones(3, np.float32)], axis=1)
     return np.asarray(density @ np.linalg.inv(basis)[0].astype(np.float32), np.float32)
 
 
-def skin_likeness(diffuse: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def skin_likeness(diffuse: Float32Array, skin: Float32Array) -> Float32Array:
     """How much each pixel has the colour of the skin marked by `skin`: H×W float32 in 0…1, any brightness."""
     total = diffuse.sum(axis=2) + 1e-3
     chroma = diffuse[:, :, :2] / total[:, :, None]
@@ -75,7 +79,9 @@ def skin_likeness(diffuse: np.ndarray, skin: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(-0.5 * distance) * bright, np.float32)
 
 
-def fluorescence(diffuse: np.ndarray, melanin: np.ndarray, skin: np.ndarray, face_px: float) -> np.ndarray:
+def fluorescence(
+    diffuse: Float32Array, melanin: Float32Array, skin: Float32Array, face_px: float
+) -> Float32Array:
     """What a colour camera records under 365 nm, H×W×3 float32: collagen's blue-green light, dimmed where
     melanin takes the UV before it gets there, with a little of the lamp's violet leaking through.
 
@@ -86,20 +92,21 @@ def fluorescence(diffuse: np.ndarray, melanin: np.ndarray, skin: np.ndarray, fac
     taken = 10.0 ** -np.clip(0.7 * broad + 2.2 * (smooth - broad), -0.3, 3)
     grey = cv2.GaussianBlur(diffuse.mean(axis=2), (0, 0), 0.8)
     quarter = (max(8, skin.shape[1] // 4), max(8, skin.shape[0] // 4))
-    small_skin = cv2.resize(skin, quarter, interpolation=cv2.INTER_AREA)
-    own = skin_likeness(cv2.resize(diffuse, quarter, interpolation=cv2.INTER_AREA), small_skin)
-    own = cv2.GaussianBlur(own, (0, 0), max(0.6, face_px / 600))
+    small_skin = np.asarray(cv2.resize(skin, quarter, interpolation=cv2.INTER_AREA), np.float32)
+    small = np.asarray(cv2.resize(diffuse, quarter, interpolation=cv2.INTER_AREA), np.float32)
+    likeness = skin_likeness(small, small_skin)
+    own = np.asarray(cv2.GaussianBlur(likeness, (0, 0), max(0.6, face_px / 600)), np.float32)
     own *= np.clip(1.6 * cv2.GaussianBlur(small_skin, (0, 0), face_px / 4 / 30), 0, 1)
-    own = cv2.resize(own, skin.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    glow = own * (0.3 * taken * (0.4 + 0.6 * np.sqrt(np.clip(grey / 0.5, 0, 1.5))))
+    whole = cv2.resize(own, skin.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    glow = whole * (0.3 * taken * (0.4 + 0.6 * np.sqrt(np.clip(grey / 0.5, 0, 1.5))))
     emission = np.array([0.30, 0.62, 1.0], np.float32)
     leak = np.array([0.05, 0.03, 0.16], np.float32)
     return np.asarray(glow[:, :, None] * emission + (0.55 * grey)[:, :, None] * leak)
 
 
 def porphyrin_spots(
-    landmarks: np.ndarray, shape: tuple[int, int], face_px: float, rng: np.random.Generator
-) -> np.ndarray:
+    landmarks: Float64Array, shape: tuple[int, int], face_px: float, rng: np.random.Generator
+) -> Float32Array:
     """Red-orange points of light on nose, cheeks, chin and forehead: H×W float32 in 0…1."""
     # Landmarks on the wings of the nose, beside it, on the chin, between the brows.
     seats = [(4, 14), (129, 8), (358, 8), (50, 6), (280, 6), (199, 8), (9, 6), (151, 5)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, UInt8Array
 from hardware.board import Board
 from hardware.simulated.shape import FACE_WIDTH_MM
 from hardware.spectra import camera_rgb, linear_srgb
@@ -24,7 +25,7 @@ _FACE_SHARE = 0.52
 _STRIP_ROWS = 128
 _BLACK_CLOTH = 0.03
 # Paint does not glow: what the camera sees is the lamp's violet leaking through. Copy paper does.
-_LEAK, _GLOW = np.float32([0.03, 0.02, 0.09]), np.float32([0.2, 0.35, 0.6])
+_LEAK, _GLOW = np.array([0.03, 0.02, 0.09], np.float32), np.array([0.2, 0.35, 0.6], np.float32)
 # What comes back from the hood's walls of a lamp at the side.
 _HOOD = 0.06
 
@@ -37,11 +38,11 @@ class TargetScene:
     def __init__(
         self,
         board: Board,
-        index: np.ndarray,
-        spectra: np.ndarray,
+        index: UInt8Array,
+        spectra: Float64Array,
         mm_per_px: float,
         radius_mm: float = 0.0,
-        glow: np.ndarray = _LEAK,
+        glow: Float32Array = _LEAK,
     ) -> None:
         """`index` H×W uint8 into `spectra` (N×31); a ball of `radius_mm` in the middle stands out of it.
         `glow` is what the camera sees of it under UV, beside white light.
@@ -64,7 +65,7 @@ class TargetScene:
         levels: Mapping[str, float],
         positions_mm: Mapping[str, tuple[float, float, float]],
         eyes_closed: bool = False,
-    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    ) -> Iterator[tuple[slice, dict[str, Float32Array]]]:
         """As `hardware.simulated.scene.Scene.strips`, but in the sensor's colours; a target has no eyes."""
         del eyes_closed
         for top in range(0, self.height, _STRIP_ROWS):
@@ -81,7 +82,7 @@ class TargetScene:
                 parts[name] = part
             yield rows, parts
 
-    def _lambert(self, rows: slice, position_mm: tuple[float, float, float]) -> np.ndarray:
+    def _lambert(self, rows: slice, position_mm: tuple[float, float, float]) -> Float32Array:
         """Light of a small lamp on a matte surface, 1 for a plane facing the camera in the middle."""
         lamp = np.asarray(position_mm, np.float32)
         xs = (np.arange(self.width, dtype=np.float32) + 0.5 - self.width / 2) * self._mm
@@ -89,7 +90,9 @@ class TargetScene:
         x, y = np.meshgrid(xs, ys)
         z = np.sqrt(np.maximum(self._radius**2 - x**2 - y**2, 0))
         points = np.dstack([x, y, z])
-        normals = np.where(z[:, :, None] > 0, points / max(self._radius, 1.0), np.float32([0, 0, 1]))
+        normals = np.where(
+            z[:, :, None] > 0, points / max(self._radius, 1.0), np.array([0, 0, 1], np.float32)
+        )
         to_lamp = lamp - points
         distance = np.linalg.norm(to_lamp, axis=2)
         facing = np.clip((normals * to_lamp).sum(axis=2), 0, None)
@@ -130,13 +133,13 @@ def _scene(board: Board, name: str, width: int, height: int) -> TargetScene:
     return TargetScene(board, index, grey * plain, scale)
 
 
-def _draw_chart(chart: Chart, width: int, height: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+def _draw_chart(chart: Chart, width: int, height: int, scale: float) -> tuple[UInt8Array, Float64Array]:
     """(index, spectra): 24 patches on white card, with markers in black."""
     paper, ink = 24, 25
     index = np.full((height, width), paper, np.uint8)
     middle = np.array([width, height]) / 2
 
-    def corners(at_mm: np.ndarray, size_mm: float) -> tuple[int, int, int, int]:
+    def corners(at_mm: Float64Array, size_mm: float) -> tuple[int, int, int, int]:
         low = np.round(middle + (at_mm - size_mm / 2) / scale).astype(int)
         high = np.round(middle + (at_mm + size_mm / 2) / scale).astype(int)
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])

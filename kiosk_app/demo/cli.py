@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -13,15 +14,33 @@ import click
 
 from hardware.board import load_board
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
-from kiosk_app.portrait_check import check_portrait
-
-from .patient import JourneyBroken, Patient
-from .scan_record import wait_for_record
-from .supervisor import Part, Stopped, Supervisor, stop_on_signals
-from .system import ACCOUNT, BOARD, System, fail_power, open_system, parts, start_all
+from kiosk_app.demo.patient import JourneyBroken, Patient
+from kiosk_app.demo.portrait_check import check_portrait
+from kiosk_app.demo.scan_record import wait_for_record
+from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, stop_on_signals
+from kiosk_app.demo.system import (
+    ACCOUNT,
+    BOARD,
+    KEPT_SCANS,
+    System,
+    fail_power,
+    open_system,
+    parts,
+    start_all,
+)
 
 WATCH_SECONDS = 0.25
 PORT = click.IntRange(0, 65535)
+WHAT_TO_TRY = """
+Everything is simulated. Ctrl-C stops it; the next start takes it up again, with the newest {kept} scans.
+What to try:
+  - At the kiosk, in a tall window: a scan in a language of yours. Then sign in at the clinic: it is there.
+  - Mark a spot when you are asked; see at the clinic what a close-up of it says.
+  - "Delete my scan" on the result page: at the clinic it is withdrawn.
+  - Open the kiosk in a second browser while the first is in the middle of a scan.
+  - A power cut, in another terminal: kill -USR1 {pid}
+  - A broken lamp, a camera that freezes: "A kiosk with a fault" in kiosk_app/docs/commands.md.\
+"""
 
 
 @click.command()
@@ -47,13 +66,13 @@ PORT = click.IntRange(0, 65535)
     "--kiosk-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Port of the kiosk's pages (default: a free one).",
+    help="Port of the kiosk's pages (default: that of the start before, else a free one).",
 )
 @click.option(
     "--clinic-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Port of the clinic's pages (default: a free one).",
+    help="Port of the clinic's pages (default: that of the start before, else a free one).",
 )
 def demo(
     once: bool,
@@ -86,12 +105,12 @@ def demo(
     if not once:
         # Before anything is made: a cut that comes while the system starts is made up for once it is there.
         signal.signal(signal.SIGUSR1, lambda number, _: power_cuts.append(number))
-    click.echo("Setting up the clinic authority, the broker and the kiosk…", err=True)
     started = time.monotonic()
     try:
-        with open_system(folder, kiosk_port, clinic_port, board) as (system, password):
+        with open_system(folder, kiosk_port, clinic_port, board, _say, not once) as (system, password):
             if not once:
                 _announce_account(system, password)
+            _say("Starting the broker, the clinic and the kiosk…")
             supervisor = Supervisor(system.root / "logs")
             try:
                 all_parts = parts(system, patient)
@@ -122,10 +141,13 @@ def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], p
         supervisor.mend()
 
 
+def _say(step: str) -> None:
+    click.echo(step, err=True)
+
+
 def _announce_account(system: System, password: str | None) -> None:
-    """Said as soon as it is known: whatever fails later, the password is not lost."""
     if password:
-        click.echo(f"The clinic's account: {ACCOUNT}, password {password} (shown this once).")
+        click.echo(f"The clinic's account: {ACCOUNT}, password {password}")
     else:
         add = f"'.venv/bin/dermakiosk clinic add-account NAME --state {system.clinic}'"
         click.echo(f"The clinic's account is the one of the first start; {add} makes another.", err=True)
@@ -134,7 +156,7 @@ def _announce_account(system: System, password: str | None) -> None:
 def _announce(system: System) -> None:
     click.echo(f"kiosk={system.kiosk_url}")
     click.echo(f"clinic={system.clinic_url}")
-    click.echo("Everything is simulated. Ctrl-C stops all of it.", err=True)
+    click.echo(WHAT_TO_TRY.format(pid=os.getpid(), kept=KEPT_SCANS), err=True)
 
 
 def _scan_once(

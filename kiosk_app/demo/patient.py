@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
+from hardware.host.errors import PlainError
+
 WALK_SECONDS = 180.0
 PAGE_SECONDS = 30.0
 IN_USE_SECONDS, LOOK_SECONDS = 0.5, 0.2
@@ -23,16 +25,14 @@ KIOSK_FAULTS = frozenset(
 )
 
 
-class ScanRefused(Exception):
+class ScanRefused(PlainError):
     """The kiosk would not measure this picture; the message is the sentence that the patient reads."""
 
     exit_status = 2
 
 
-class JourneyBroken(RuntimeError):
+class JourneyBroken(PlainError):
     """A page did not lead on; the message says which."""
-
-    exit_status = 1
 
 
 class Page(HTMLParser):
@@ -102,11 +102,10 @@ class Patient:
         request = urllib.request.Request(urllib.parse.urljoin(self._url, path), data)
         try:
             status, html = self._answer(request)
-        except (
-            OSError,
-            http.client.HTTPException,
-        ) as error:  # the latter: it ended in the middle of its answer
+        except OSError as error:
             raise JourneyBroken(f"The kiosk does not answer on {path}: {error}.") from error
+        except http.client.HTTPException as error:
+            raise JourneyBroken(f"The kiosk does not answer on {path}: it ended in the middle.") from error
         if status >= 400 and Page(html).name != "in_use":
             raise JourneyBroken(f"The kiosk answered {status} to {path}: {Page(html).sentence}")
         return html

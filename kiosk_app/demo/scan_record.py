@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import STORED, Records
-
-from .supervisor import PartFailed
-from .system import System
+from kiosk_app.demo.supervisor import PartFailed
+from kiosk_app.demo.system import System
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.states import ScanState
 
 RECEIPT_SECONDS = 90.0
 RECORD_SECONDS = 30.0
@@ -53,7 +53,9 @@ def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]
     if newest is None:
         raise PartFailed("The kiosk has no record of the scan.")
     scan = newest.id
-    until(lambda: records.scan(scan).state == STORED or None, RECEIPT_SECONDS, "the clinic's receipt")
+    until(
+        lambda: records.scan(scan).state == ScanState.STORED or None, RECEIPT_SECONDS, "the clinic's receipt"
+    )
     record, seconds = until(lambda: clinic_record(system.clinic, scan), RECORD_SECONDS, "the clinic's record")
     summary = records.summary(scan)
     close_ups = {"close_ups": summary["close_ups"]} if summary["close_ups"] else {}

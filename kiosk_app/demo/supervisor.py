@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from .watchdog import Watchdog
+from hardware.host.errors import PlainError
+from kiosk_app.demo.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -33,10 +34,8 @@ RESTARTS, RESTARTS_WITHIN_SECONDS = 5, 60.0
 START_ME_AGAIN = os.EX_TEMPFAIL
 
 
-class PartFailed(RuntimeError):
+class PartFailed(PlainError):
     """A part died or did not become ready; the message says which, and what it said last."""
-
-    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,24 @@ def accepts(port: int) -> Callable[[bytes], bool]:
     return ready
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now.
+def free_port(rather: int | None = None, but: Collection[int] = ()) -> int:
+    """A loopback port that nobody listens on now, `rather` this one, and none of those in `but`.
 
     From below the range that the kernel gives to outgoing connections: one of those, made before our part
     listens, would take a port from that range away again.
     """
-    for port in random.sample(range(20_000, 32_000), 100):
+    for port in (rather, *random.sample(range(20_000, 32_000), 100)):
+        if port is None or port in but:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
+            # As our servers do: what is left of connections of the start before is nobody's.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
     raise PartFailed("No loopback port is free between 20000 and 32000: stop what listens there.")
 
 
-class Stopped(Exception):
+class Stopped(PlainError):
     """Somebody wants an end: Ctrl-C or SIGTERM; `exit_status` is the shell's for that signal."""
 
     def __init__(self, number: int) -> None:
@@ -95,10 +98,30 @@ def stop_on_signals() -> None:
         for other in (signal.SIGINT, signal.SIGTERM):
             # Once is enough: the way out must not be interrupted.
             signal.signal(other, signal.SIG_IGN)
+        if _waiting is not None:
+            _waiting.append(number)
+            return
         raise Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+
+
+_waiting: list[int] | None = None  # signals that came while a stop had to wait
+
+
+@contextlib.contextmanager
+def _stop_waits() -> Iterator[None]:
+    """Let a stop that comes within this wait for its end: a part that nobody knows of would stay behind."""
+    global _waiting
+    came: list[int] = []
+    _waiting = came
+    try:
+        yield
+    finally:
+        _waiting = None
+    if came:
+        raise Stopped(came[0])
 
 
 class Supervisor:
@@ -136,7 +159,7 @@ class Supervisor:
     def _launch(self, part: Part) -> None:
         # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session
         # keeps a Ctrl-C in the terminal for us alone, so that the stop is an orderly one.
-        with self._log_file(part.name).open("ab") as output:
+        with self._log_file(part.name).open("ab") as output, _stop_waits():
             self._seen[part.name] = output.tell()
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *part.argv],
@@ -146,7 +169,7 @@ class Supervisor:
                 start_new_session=True,
                 env=os.environ | self._watchdog.environment(part.name, part.watchdog_s),
             )
-        self._running[part.name], self._parts[part.name] = process, part
+            self._running[part.name], self._parts[part.name] = process, part
         log.debug("launched", part=part.name, pid=process.pid)
 
     def _log_file(self, name: str) -> Path:
@@ -189,7 +212,7 @@ class Supervisor:
     def _look(self, starts_again: Callable[[int], bool]) -> None:
         for name in self._watchdog.silent():
             if name in self._running:
-                log.warning("silent, so it is killed", part=name)
+                log.warning("killed_since_silent", part=name)
                 _kill_group(self._running[name])
         for name, process in list(self._running.items()):
             status = process.poll()
@@ -208,7 +231,7 @@ class Supervisor:
 
     def _count_restart(self, name: str, status: int, now: float) -> None:
         """Raises PartFailed when this is one too many."""
-        log.warning("starts again", part=name, status=status, asked=status == START_ME_AGAIN)
+        log.warning("starts_again", part=name, status=status, asked=status == START_ME_AGAIN)
         since = now - RESTARTS_WITHIN_SECONDS
         late = [at for at in self._restarts.get(name, []) if at > since]
         if len(late) >= RESTARTS:

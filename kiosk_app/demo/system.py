@@ -7,21 +7,41 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+from hardware.host.durable import write_whole
+from hardware.host.errors import PlainError
+from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient
 from hardware.simulated.pins import PinPageError, cut_power
-from kiosk_app.door import Door
-from kiosk_app.socket_paths import check_socket_paths
+from kiosk_app.demo.supervisor import (
+    Part,
+    PartFailed,
+    Supervisor,
+    accepts,
+    dermakiosk,
+    free_port,
+    logged_ready,
+    run_step,
+    run_steps,
+)
+from kiosk_app.kept.keyring import Keyring, KeyringError
+from kiosk_app.kept.records import Records, RecordsError
+from kiosk_app.kept.states import GONE
+from kiosk_app.web.door import Door
 
-from .supervisor import Part, Supervisor, accepts, dermakiosk, free_port, logged_ready, run_step, run_steps
+log = structlog.get_logger()
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 ACCOUNT = "demo"
 # What provisioning makes; until `system.json` is written, none of it is whole.
 OURS = ("authority", "broker", "clinic", "kiosk")
+# So many of the newest stay from one start to the next: a demo that is taken up again fills no disk.
+KEPT_SCANS, KEPT_FILES = 20, 1000
 
 
 @dataclass(frozen=True)
@@ -60,23 +80,33 @@ class System:
         return f"http://127.0.0.1:{self.clinic_port}/"
 
 
-class FolderRefused(Exception):
+class FolderRefused(PlainError):
     """The folder for the demo cannot be used; the message says why and what to do."""
 
     exit_status = 2
 
 
+def _say_nothing(_: str) -> None: ...
+
+
 @contextlib.contextmanager
 def open_system(
-    root: Path, kiosk_port: int = 0, clinic_port: int = 0, board: Path = BOARD
+    root: Path,
+    kiosk_port: int = 0,
+    clinic_port: int = 0,
+    board: Path = BOARD,
+    say: Callable[[str], None] = _say_nothing,
+    lets_old_go: bool = False,
 ) -> Iterator[tuple[System, str | None]]:
-    """The system under `root`, provisioned if it is new; with the new clinic account's password, once.
+    """The system under `root`, provisioned if it is new; with the password of the clinic's account.
 
-    While the context is open the folder is ours alone. A port of 0 means any free one; the broker keeps the
-    port that its certificates and the kiosk know. What an interrupted first start left is made anew.
+    While the context is open the folder is ours alone. A port of 0 means that of the start before, as long as
+    it is free; the broker keeps the port that its certificates and the kiosk know. What an interrupted first
+    start left is made anew. `say` gets each step that takes a while. With `lets_old_go` only the newest scans
+    of earlier starts stay. The password is None where a version that did not keep it made the account.
     """
     root = root.resolve()
-    check_socket_paths(root / "kiosk", "--out or --state")
+    check_folder(root / "kiosk" / "run", "--out or --state")
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -91,22 +121,24 @@ def open_system(
         raise FolderRefused(f"Another demo runs in {root}: stop it, or name another folder.") from error
     try:
         marker = root / "system.json"
-        known = json.loads(marker.read_text()) if marker.exists() else None
-        system = System(
-            root=root,
-            kiosk_port=kiosk_port or free_port(),
-            clinic_port=clinic_port or free_port(),
-            broker_port=known["broker_port"] if known else free_port(),
-            board=board.resolve(),
-        )
-        password = None
-        if known is None:
+        known = json.loads(marker.read_text()) if marker.exists() else {}
+        broker_port = known.get("broker_port") or free_port()
+        kiosk_port = kiosk_port or free_port(known.get("kiosk_port"), {broker_port, clinic_port})
+        clinic_port = clinic_port or free_port(known.get("clinic_port"), {broker_port, kiosk_port})
+        system = System(root, kiosk_port, clinic_port, broker_port, board.resolve())
+        if known:
+            say("Bringing the folder of the last start up to date…")
+            run_step("clinic", "migrate", "--state", system.clinic)
+            if lets_old_go:
+                _let_old_go(system)
+            password = known.get("password")
+        else:
+            say("Making keys and certificates, a broker, the clinic's database and an enrolled kiosk (once)…")
             for name in OURS:
                 shutil.rmtree(root / name, ignore_errors=True)
             password = _provision(system)
-            marker.write_text(json.dumps({"broker_port": system.broker_port}))
-        else:
-            run_step("clinic", "migrate", "--state", system.clinic)
+        ports = {name: getattr(system, name) for name in ("kiosk_port", "clinic_port", "broker_port")}
+        write_whole(marker, json.dumps(ports | {"password": password}))
         # A start is a boot, and has a secret of its own.
         shutil.rmtree(system.screen, ignore_errors=True)
         # At every start: the manifest is another one after an update.
@@ -137,6 +169,26 @@ def _provision(system: System) -> str:
         ("clinic", "add-account", ACCOUNT, *clinic),
     )
     return account.rpartition("=")[2].strip()
+
+
+def _let_old_go(system: System) -> None:
+    """Destroy all but the newest scans, at the clinic too, and all but the newest files of what crossed.
+
+    What cannot be destroyed now is at the next start.
+    """
+    app = system.kiosk / "app"
+    if (app / "records.sqlite").exists():
+        try:
+            rows = Records(app / "records.sqlite", Keyring(app / "vault.key")).scans()
+            old = [row.id for row in rows if row.state not in GONE][:-KEPT_SCANS]
+            if old:
+                run_steps(*(("shred", scan, "--state", system.kiosk) for scan in old))
+        except (PartFailed, RecordsError, KeyringError) as error:
+            log.warning("old_scans_kept", why=str(error))
+    for name in ("wire", "opened"):
+        files = [file for file in (system.root / name).rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-KEPT_FILES]:
+            file.unlink()
 
 
 def parts(system: System, simulated: SimulatedPatient) -> list[Part]:

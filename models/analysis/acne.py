@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, FloatArray, PixelArray, UInt8Array
 from models.analysis.acne_views import VIEWS, fused, returned, view_matrix, viewed
 from models.analysis.detector import detect
 from models.analysis.face import SECOND_FACE_SHARE, Face, find_faces
 from models.analysis.lesion import is_close_up, look
+from models.analysis.picture import MIN_PIXELS_A_SIDE
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.upright import quarter_turns
-from models.manifest import load_manifest
-from models.picture import MIN_PIXELS_A_SIDE
-from models.runtime import DEFAULT_ENGINE, network
-from models.training.acne_maps import CENTRES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
+from models.networks.acne_maps import CENTRES, HAYASHI, LEAST_SCORE, SIDES, boxes_of
+from models.networks.manifest import load_manifest
+from models.networks.runtime import DEFAULT_ENGINE, network
 
 NETWORK = "acne"
 THRESHOLD = 0.5
@@ -37,7 +38,7 @@ _SURE, _LIKELY = 0.38, 0.34
 _DARK = 8.0
 
 Window = tuple[int, int, int, int]
-Develop = Callable[[np.ndarray], np.ndarray]
+Develop = Callable[[PixelArray], UInt8Array]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Acne:
     `severity` 0…3 as ACNE04's annotators grade, who follow Hayashi's counts of a half face.
     """
 
-    boxes: np.ndarray
+    boxes: Float64Array
     severity: int
 
     @property
-    def counted(self) -> np.ndarray:
+    def counted(self) -> Float64Array:
         """The boxes above THRESHOLD."""
         return self.boxes[self.boxes[:, 4] > THRESHOLD]
 
@@ -60,12 +61,12 @@ class Acne:
 class _Seen:
     """What the network said of one square: raw boxes in its pixels, count's and severity's probabilities."""
 
-    boxes: np.ndarray
-    counts: np.ndarray
-    severity: np.ndarray
+    boxes: Float64Array
+    counts: FloatArray
+    severity: FloatArray
 
 
-def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
+def find_acne(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Acne:
     """The acne in `picture` (H×W×3 uint8 RGB) of a face, of all of it or about its largest face.
 
     A face that is upside down or lies on its side is looked at upright; the boxes are the picture's own.
@@ -85,7 +86,7 @@ def find_acne(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Acne:
     return _find(picture, faces, engine)
 
 
-def _turned_back(boxes: np.ndarray, turns: int, shape: tuple[int, ...]) -> np.ndarray:
+def _turned_back(boxes: Float64Array, turns: int, shape: tuple[int, ...]) -> Float64Array:
     """Boxes of a picture of `shape` that was turned by so many quarters anticlockwise, in the one before."""
     for _ in range(turns):
         x0, y0, x1, y1 = boxes[:, :4].T
@@ -94,7 +95,7 @@ def _turned_back(boxes: np.ndarray, turns: int, shape: tuple[int, ...]) -> np.nd
     return boxes
 
 
-def _find(picture: np.ndarray, faces: list[Face], engine: str) -> Acne:
+def _find(picture: UInt8Array, faces: list[Face], engine: str) -> Acne:
     if len(faces) > 1 and faces[1].width > SECOND_FACE_SHARE * faces[0].width:
         raise Refused("two_faces")
     # The detector sees half faces, in which no landmarks can be found, and faces where there are none.
@@ -109,7 +110,7 @@ def _find(picture: np.ndarray, faces: list[Face], engine: str) -> Acne:
     return _placed(_look_again(square, first, engine), window, picture.shape)
 
 
-def acne_of_face(face: Face, pixels: np.ndarray, develop: Develop, engine: str = DEFAULT_ENGINE) -> Acne:
+def acne_of_face(face: Face, pixels: PixelArray, develop: Develop, engine: str = DEFAULT_ENGINE) -> Acne:
     """The acne of `face` in `pixels` (H×W×3), whose coordinates both have: in the square about it, in which
     it is as large as in training. Raises ModelsError.
     """
@@ -124,7 +125,7 @@ def face_extent(face: Face) -> float:
     return float(np.sqrt(np.ptp(face.points, axis=0).prod()))
 
 
-def acne_in(window: Window, pixels: np.ndarray, develop: Develop, engine: str = DEFAULT_ENGINE) -> Acne:
+def acne_in(window: Window, pixels: PixelArray, develop: Develop, engine: str = DEFAULT_ENGINE) -> Acne:
     """The acne in the `window` (x0, y0, x1, y1) of `pixels` (H×W×3, of any numbers).
 
     `develop` makes uint8 sRGB of them, once the window has the network's size. Raises ModelsError.
@@ -133,7 +134,7 @@ def acne_in(window: Window, pixels: np.ndarray, develop: Develop, engine: str = 
     return _placed(_look_again(square, _look(square, engine), engine), window, pixels.shape)
 
 
-def _window(picture: np.ndarray, face: np.ndarray) -> Window:
+def _window(picture: UInt8Array, face: Float64Array) -> Window:
     """The part to look at: all of the picture, as in training, unless the face in it is small."""
     height, width = picture.shape[:2]
     side = float(np.sqrt((face[2] - face[0]) * (face[3] - face[1])))
@@ -142,36 +143,38 @@ def _window(picture: np.ndarray, face: np.ndarray) -> Window:
     return _square_about((face[:2] + face[2:]) / 2, side / _FACE_SHARE)
 
 
-def _square_about(centre: np.ndarray, side: float) -> Window:
+def _square_about(centre: Float64Array, side: float) -> Window:
     x0, y0 = (round(float(place) - side / 2) for place in centre)
     side = max(1, round(side))
     return x0, y0, x0 + side, y0 + side
 
 
-def _convincing(picture: np.ndarray, boxes: np.ndarray, engine: str) -> bool:
+def _convincing(picture: UInt8Array, boxes: Float64Array, engine: str) -> bool:
     """Whether lesions, best first, are those of a face in which no landmarks were found."""
     best = boxes[0, 4] if len(boxes) else 0.0
     return bool(best >= _SURE or (best >= _LIKELY and not is_close_up(look(picture, engine))))
 
 
-def as_it_is(square: np.ndarray) -> np.ndarray:
+def as_it_is(square: PixelArray) -> UInt8Array:
     """The Develop of pixels that are uint8 sRGB."""
-    return square
+    return np.asarray(square, np.uint8)
 
 
-def _square(pixels: np.ndarray, window: Window, develop: Develop, engine: str) -> np.ndarray:
+def _square(pixels: PixelArray, window: Window, develop: Develop, engine: str) -> Float32Array:
     """The network's input, size×size×3 float32 in [-1, 1]: the window, stretched; black where it leaves the
     picture."""
     size = network(NETWORK, engine).input_shape[1]
     x0, y0, x1, y1 = window
     height, width = pixels.shape[:2]
     part = pixels[max(0, y0) : min(height, y1), max(0, x0) : min(width, x1)]
-    outside = [max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)]
-    if any(outside):
-        part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    above, below, left, right = max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width)
+    if above or below or left or right:
+        black = cv2.copyMakeBorder(part, above, below, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        part = np.asarray(black, pixels.dtype)
     if part.shape[:2] != (size, size):
         smaller = part.shape[0] > size or part.shape[1] > size
-        part = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        part = np.asarray(cv2.resize(part, (size, size), interpolation=method), pixels.dtype)
     return np.asarray(develop(part), np.float32) / np.float32(127.5) - np.float32(1)
 
 
@@ -188,7 +191,7 @@ def _placed(seen: _Seen, window: Window, shape: tuple[int, ...]) -> Acne:
     return Acne(boxes[real], _severity(seen))
 
 
-def _look(square: np.ndarray, engine: str) -> _Seen:
+def _look(square: Float32Array, engine: str) -> _Seen:
     """The mean of what the network says of the square and of its mirror image, which is steadier."""
     net = network(NETWORK, engine)
     plain = [output[0] for output in net.run(square[None])]
@@ -201,7 +204,7 @@ def _look(square: np.ndarray, engine: str) -> _Seen:
     return _Seen(boxes, counts, severity)
 
 
-def _look_again(square: np.ndarray, first: _Seen, engine: str) -> _Seen:
+def _look_again(square: Float32Array, first: _Seen, engine: str) -> _Seen:
     """What the network says of all VIEWS together: it finds more, and places it better, than at first."""
     seen, boxes = [first], [first.boxes]
     for view in VIEWS:
@@ -212,7 +215,7 @@ def _look_again(square: np.ndarray, first: _Seen, engine: str) -> _Seen:
     return _Seen(fused(boxes), counts, severity)
 
 
-def _comparable(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _comparable(scores: Float64Array, counts: FloatArray) -> Float64Array:
     """The scores, best first, their logits shifted so that as many as there are lesions are above THRESHOLD.
 
     That number is the mean of the peaks above _PEAK and the median of the count's distribution; on validation
@@ -237,6 +240,6 @@ def _severity(seen: _Seen) -> int:
     return int((seen.severity + of_count).argmax())
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def _softmax(logits: FloatArray) -> FloatArray:
     powers = np.exp(logits - logits.max())
     return np.asarray(powers / powers.sum())

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from hardware.arrays import BoolArray, Float64Array
 from models.analysis.acne import NETWORK, Acne, face_extent
 from models.analysis.face import Face
 from models.analysis.refusal import Refused
-from models.manifest import load_manifest, verified_constants
+from models.networks.manifest import load_manifest, verified_constants
 from sync.wire.findings import Finding
 
 # A box is of a face, or of a zone, where this share of it is skin of that face.
@@ -44,7 +45,7 @@ def require_size(face: Face) -> None:
         raise Refused("too_small")
 
 
-def lesions_on(boxes: np.ndarray, masks: Mapping[str, np.ndarray]) -> list[Lesion]:
+def lesions_on(boxes: Float64Array, masks: Mapping[str, BoolArray]) -> list[Lesion]:
     """The lesions whose `boxes` (k, 4 or more: x0, y0, x1, y1 in the masks' pixels) lie on the face.
 
     `masks` is H×W bool by zone, as zone_masks gives them, the whole "face" among them.

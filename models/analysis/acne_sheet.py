@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from hardware.arrays import Float64Array, UInt8Array
 from models.analysis.acne import NETWORK, THRESHOLD, Acne
 from models.analysis.acne_count import constants, interval
 from models.analysis.pen import INK, PAPER, SOFT_INK, Pen, halo_line
 from models.analysis.words import ENGLISH
-from models.manifest import load_manifest
+from models.networks.manifest import load_manifest
 
 WIDTH, MARGIN = 1200, 32
 _TOP, _LINE, _SCORE_PX = 150, 36, 18
@@ -21,7 +22,7 @@ _LEAST_PART, _AROUND = 0.5, 0.15
 Label = tuple[float, float, float, float]
 
 
-def draw_acne(picture: np.ndarray, acne: Acne) -> np.ndarray:
+def draw_acne(picture: UInt8Array, acne: Acne) -> UInt8Array:
     """H×1200×3 uint8 sRGB: the part of `picture` (H×W×3 uint8 sRGB) that holds the boxes above the threshold.
 
     A score is written where it hides neither another nor another's box.
@@ -58,7 +59,7 @@ def draw_acne(picture: np.ndarray, acne: Acne) -> np.ndarray:
     return np.asarray(image)
 
 
-def _part(shape: tuple[int, ...], boxes: np.ndarray) -> tuple[int, int, int, int]:
+def _part(shape: tuple[int, ...], boxes: Float64Array) -> tuple[int, int, int, int]:
     """The window of the picture that is shown: about the boxes, or all of it where there is none."""
     height, width = shape[:2]
     if not len(boxes):

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 
 from hardware.picture_colours import Colour
 from hardware.picture_file import Picture, PictureError, read_picture_file
+from models.analysis.batch import Row
 from models.analysis.refusal import Refused
 
 _NO_MEMORY = "There is not enough memory to measure this. Use smaller pictures."
 _NOT_MEASURED = "This cannot be measured: it is of a kind not foreseen. Take the pictures again."
 
 
-def answer(path: Path, colour: Colour, describe: Callable[[Picture], dict[str, Any]]) -> dict[str, Any]:
+def answer(path: Path, colour: Colour, describe: Callable[[Picture], Row]) -> Row:
     """What `describe` says of the picture at `path`, whose numbers mean `colour`, or why it says nothing:
     "error", "refused".
     """
-    row: dict[str, Any] = {"picture": str(path)}
+    row: Row = {"picture": str(path)}
     try:
         return row | describe(read_picture_file(path, colour))
     except PictureError as error:
@@ -31,7 +31,7 @@ def answer(path: Path, colour: Colour, describe: Callable[[Picture], dict[str, A
         return row | not_measured(error)
 
 
-def not_measured(error: MemoryError | cv2.error) -> dict[str, Any]:
+def not_measured(error: MemoryError | cv2.error) -> Row:
     """The answer where measuring ended with `error`."""
     no_memory = isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem
     return {"error": "not_measured", "sentence": _NO_MEMORY if no_memory else _NOT_MEASURED}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hardware.arrays import BoolArray, Float64Array, UInt8Array
+
 # Every rule works at this many pixels across; lengths are in those, contrasts of 255, colours in CIELAB.
 _WIDTH = 400
 # Hair: contrast, least length and most breadth of one line, least length of all, and of all
@@ -23,13 +25,15 @@ _BLUER, _GREENER, _YELLOWER, _GREY, _PATCH, _STICKER = 18.0, 22.0, 38.0, 10.0, 7
 _CORNER = 0.3
 
 
-def artefacts(picture: np.ndarray, mask: np.ndarray) -> tuple[str, ...]:
+def artefacts(picture: UInt8Array, mask: UInt8Array) -> tuple[str, ...]:
     """What covers the skin in `picture` (H×W×3 uint8 sRGB), of NAMES; `mask` (H×W uint8) is the lesion's."""
     scale = _WIDTH / max(picture.shape[:2])
     size = (max(16, round(picture.shape[1] * scale)), max(16, round(picture.shape[0] * scale)))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    small = np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
     lesion = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0
-    grey = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (0, 0), 0.8)
+    blurred = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (0, 0), 0.8)
+    grey = np.asarray(blurred, np.uint8)
     lit = _lit(grey)
     rims, ticks = _rims(grey), _ticks(grey, lit & ~_grown(lesion, 9))
     pens, stickers = _foreign(small, lit & ~_grown(lesion, 7), lesion)
@@ -43,11 +47,11 @@ def artefacts(picture: np.ndarray, mask: np.ndarray) -> tuple[str, ...]:
     return tuple(name for name in NAMES if (hairy if name == "hair" else found[name].any()))
 
 
-def _grown(places: np.ndarray, reach: int) -> np.ndarray:
+def _grown(places: BoolArray, reach: int) -> BoolArray:
     return cv2.dilate(places.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
 
 
-def _lit(grey: np.ndarray) -> np.ndarray:
+def _lit(grey: UInt8Array) -> BoolArray:
     """(h, w) bool: within the tube's dark corners and a little inside of their edge."""
     soft = cv2.GaussianBlur(grey, (0, 0), 4)
     dark = soft < _CORNER * np.quantile(grey, 0.75)
@@ -56,7 +60,7 @@ def _lit(grey: np.ndarray) -> np.ndarray:
     return ~_grown(np.isin(labels, rim[rim > 0]), 25)
 
 
-def _line_length(grey: np.ndarray, bare: np.ndarray, method: int) -> float:
+def _line_length(grey: UInt8Array, bare: BoolArray, method: int) -> float:
     """Of thin lines, darker (black hat) or fairer (top hat) than their sides, that go straight a while."""
     hat = cv2.morphologyEx(grey, method, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21)))
     thin = ((hat > _CONTRAST) & bare).astype(np.uint8)
@@ -68,11 +72,11 @@ def _line_length(grey: np.ndarray, bare: np.ndarray, method: int) -> float:
     lines = cv2.HoughLinesP(long[labels].astype(np.uint8), 1, np.pi / 90, 25, None, _REACH, 2)
     drawn = np.zeros(thin.shape, np.uint8)
     for x0, y0, x1, y1 in [] if lines is None else lines.reshape(-1, 4).tolist():
-        cv2.line(drawn, (x0, y0), (x1, y1), 1, 5)
+        cv2.line(drawn, (x0, y0), (x1, y1), (1,), 5)
     return float(drawn.sum()) / 5
 
 
-def _rims(grey: np.ndarray) -> np.ndarray:
+def _rims(grey: UInt8Array) -> BoolArray:
     """(h, w) bool: round rims, brighter than what they enclose and than what encloses them; two or none."""
     circles = cv2.HoughCircles(grey, cv2.HOUGH_GRADIENT, 1, 6, None, 80, 12, 4, 42)
     places, found = np.zeros(grey.shape, np.uint8), 0
@@ -81,22 +85,23 @@ def _rims(grey: np.ndarray) -> np.ndarray:
     for x, y, radius in [] if circles is None else circles.reshape(-1, 3)[:200].tolist():
         step = max(3.0, 0.3 * radius)
         reaches = (radius - step, radius + step, radius - 1.5, radius, radius + 1.5)
-        points = np.float32([np.array([x, y]) + way * reach for reach in reaches])
+        points = np.array([np.array([x, y]) + way * reach for reach in reaches], np.float32)
         inner, outer, *near = cv2.remap(
             grey, points[..., 0], points[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         ).astype(int)
         higher = np.max(near, axis=0) - np.maximum(inner, outer)
         if (higher > _RIM).mean() > _ROUND:
             found += 1
-            cv2.circle(places, (round(x), round(y)), round(radius), 1, 3)
+            cv2.circle(places, (round(x), round(y)), round(radius), (1,), 3)
     return places > 0 if found >= 2 else np.zeros(grey.shape, bool)
 
 
-def _ticks(grey: np.ndarray, free: np.ndarray) -> np.ndarray:
+def _ticks(grey: UInt8Array, free: BoolArray) -> BoolArray:
     """(h, w) bool: the strips, level or upright, in which dark ticks stand at one distance."""
     places = np.zeros(grey.shape, bool)
     for turned in (False, True):
-        lying, open_, marked = (a.T if turned else a for a in (grey, free, places))
+        lying = grey.T if turned else grey
+        open_, marked = (free.T, places.T) if turned else (free, places)
         hat = np.where(open_, cv2.morphologyEx(lying, cv2.MORPH_BLACKHAT, np.ones((1, 13), np.uint8)), 0)
         for top in range(0, hat.shape[0] - _STRIP + 1, _STRIP // 2):
             if _regular(np.minimum(hat[top : top + _STRIP].mean(axis=0), 80.0)):
@@ -104,7 +109,7 @@ def _ticks(grey: np.ndarray, free: np.ndarray) -> np.ndarray:
     return places
 
 
-def _regular(profile: np.ndarray) -> bool:
+def _regular(profile: Float64Array) -> bool:
     """Whether most of a profile's power is in one rhythm and its overtones."""
     if profile.mean() < _TICKS:
         return False
@@ -115,9 +120,10 @@ def _regular(profile: np.ndarray) -> bool:
     return bool(sum(tones) > _REGULAR * power[1:].sum())
 
 
-def _foreign(picture: np.ndarray, free: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _foreign(picture: UInt8Array, free: BoolArray, lesion: BoolArray) -> tuple[BoolArray, BoolArray]:
     """(h, w) bool each: strokes and patches bluer, greener or yellower than any skin."""
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture, (0, 0), 1).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    soft = cv2.GaussianBlur(picture, (0, 0), 1).astype(np.float32) / 255
+    lab = np.asarray(cv2.cvtColor(soft, cv2.COLOR_RGB2LAB), np.float32)
     strokes, patches = np.zeros(free.shape, bool), np.zeros(free.shape, bool)
     if not (free & ~lesion).any():
         return strokes, patches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hardware.arrays import Float64Array
 from sync.wire.findings.canonical_face import TRIANGLES, VERTICES
 
 _VERTICES = np.array(VERTICES)
@@ -11,7 +12,7 @@ _TRIANGLES = np.array(TRIANGLES)
 _CHUNK = 256
 
 
-def to_canonical(points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def to_canonical(points: Float64Array, landmarks: Float64Array) -> Float64Array:
     """Points (N×2) of the picture in canonical coordinates; `landmarks` is the 468×2 of the face they lie on.
 
     Affine within each triangle of the mesh; a point outside the mesh goes with the nearest triangle.
@@ -31,7 +32,9 @@ def to_canonical(points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate(mapped) if mapped else np.zeros((0, 2))
 
 
-def _map(points: np.ndarray, origin: np.ndarray, inverse: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _map(
+    points: Float64Array, origin: Float64Array, inverse: Float64Array, targets: Float64Array
+) -> Float64Array:
     uv = np.einsum("tij,ntj->nti", inverse, points[:, None] - origin[None])
     weights = np.concatenate([1 - uv.sum(-1, keepdims=True), uv], axis=-1)
     best = np.argmax(weights.min(-1), axis=1)

@@ -13,6 +13,7 @@ from uuid import UUID
 import cv2
 import numpy as np
 
+from hardware.arrays import BoolArray, PixelArray, UInt8Array
 from hardware.capture import Capture, Frame
 from hardware.picture_file import MAX_PIXELS
 from models.analysis.acne import acne_of_face
@@ -26,6 +27,7 @@ from models.analysis.marked_spots import marked_spots
 from models.analysis.opaque import opaque
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
+from models.analysis.picture import MIN_PIXELS_A_SIDE
 from models.analysis.quality import (
     COARSE_MM_PER_PX,
     HIDE_SPOTS,
@@ -40,9 +42,8 @@ from models.analysis.spots import find_spots
 from models.analysis.upright import find_upright_face
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
-from models.manifest import load_manifest
-from models.picture import MIN_PIXELS_A_SIDE
-from models.runtime import DEFAULT_ENGINE, engine_here
+from models.networks.manifest import load_manifest
+from models.networks.runtime import DEFAULT_ENGINE, engine_here
 from sync.wire.findings import Finding, Findings, Geometry, MarkedSpot, schema_of
 
 # The face is looked for, and the irises measured, in a picture of at most this long side.
@@ -56,7 +57,7 @@ class Analysis:
     """What one Capture gave: Findings, overlays by name (H×W×3 uint8 sRGB), seconds by stage."""
 
     findings: Findings
-    overlays: dict[str, np.ndarray]
+    overlays: dict[str, UInt8Array]
     seconds: dict[str, float]
 
 
@@ -146,8 +147,8 @@ def analyse_capture(
         spots=spots_marked,
     )
     with watch.stage("overlays"):
-        caption = _caption(findings.measured_at, shown.light, measured.light, capture.simulated, words)
-        plain = _caption(findings.measured_at, shown.light, shown.light, capture.simulated, words)
+        caption = _caption(capture, shown.light, measured.light, words)
+        plain = _caption(capture, shown.light, shown.light, words)
         calibrated = capture.calibration is not None
         sheet = Sheet(
             picture, view.face, mm_per_px, scale.source == "calibration", caption, words, plain, calibrated
@@ -185,7 +186,7 @@ def _acne(
     shown: Frame,
     face: Face,
     view: CloseUp,
-    masks: Mapping[str, np.ndarray],
+    masks: Mapping[str, BoolArray],
     zones: Sequence[str],
     engine: str,
 ) -> tuple[list[Finding], list[Lesion] | None, list[str]]:
@@ -195,7 +196,7 @@ def _acne(
     except Refused:
         return [], None, ["acne_not_counted"]
 
-    def develop(part: np.ndarray) -> np.ndarray:
+    def develop(part: PixelArray) -> UInt8Array:
         return to_srgb8(reflected(part, shown.colour, shown.light))
 
     acne = acne_of_face(face, shown.pixels, develop, engine)
@@ -205,33 +206,32 @@ def _acne(
     return acne_findings(acne, lesions, zones), lesions, flags
 
 
-def _search_picture(frame: Frame) -> tuple[np.ndarray, float]:
+def _search_picture(frame: Frame) -> tuple[UInt8Array, float]:
     """The frame as uint8 sRGB with a bounded long side, and its size relative to the frame's."""
     height, width = frame.pixels.shape[:2]
     factor = min(1.0, SEARCH_LONG_SIDE / max(height, width))
     pixels = frame.pixels
     if factor < 1:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
     light = reflected(pixels, frame.colour, frame.light)
     require_light(light)
     return to_srgb8(light), factor
 
 
-def _opaque(skin: np.ndarray, view: CloseUp, *frames: Frame) -> np.ndarray:
+def _opaque(skin: UInt8Array, view: CloseUp, *frames: Frame) -> UInt8Array:
     """The mask without what a file of one of the `frames` has as transparent: white is all there is."""
     for frame in frames:
         if frame.shown is not None:
-            skin = opaque(skin, view.cut(frame.shown.astype(np.uint8) * 255) == 255)
+            skin = opaque(skin, view.cut(frame.shown.astype(np.uint8) * np.uint8(255)) == 255)
     return skin
 
 
-def _without_rim(skin: np.ndarray, mm_per_px: float) -> np.ndarray:
+def _without_rim(skin: UInt8Array, mm_per_px: float) -> UInt8Array:
     """The mask without its outermost millimetre, where hair and shadow mix into the colour."""
     reach = max(1, round(RIM_MM / mm_per_px))
-    return cv2.erode(
-        skin, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)), borderValue=(0,)
-    )
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.asarray(cv2.erode(skin, disc, borderValue=(0,)), np.uint8)
 
 
 def _scaled(mm_per_px: float | None, factor: float) -> float | None:
@@ -245,8 +245,14 @@ def _enlarged(face: Face, factor: float, shape: tuple[int, ...]) -> Face:
     return replace(face, box=(x0, y0, x1, y1), landmarks=face.landmarks / factor)
 
 
-def _caption(at: datetime, shown: str, measured: str, simulated: bool, words: Words) -> tuple[str, ...]:
+def _caption(capture: Capture, shown: str, measured: str, words: Words) -> tuple[str, ...]:
+    """The lines under an overlay: the light, then when the pictures were taken, as far as that is known."""
+    facts = []
+    at = capture.captured_at
+    if at is not None:
+        month = words.months[at.month - 1]
+        facts.append(words.taken % {"day": at.day, "month": month, "year": at.year, "time": f"{at:%H:%M}"})
+    if capture.simulated:
+        facts.append(f"{words.simulated}.")
     light = words.lights[shown if shown == measured else f"{shown}, {measured}"]
-    month = words.months[at.month - 1]
-    taken = words.taken % {"day": at.day, "month": month, "year": at.year, "time": f"{at:%H:%M}"}
-    return light, f"{taken} {words.simulated}." if simulated else taken
+    return (light, " ".join(facts)) if facts else (light,)

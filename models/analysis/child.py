@@ -30,19 +30,18 @@ from models.analysis.marked_spots import why_refused
 from models.analysis.refusal import SENTENCES, Refused
 from models.analysis.result import Result, png, write_result
 from models.analysis.words import ENGLISH, Words
-from models.manifest import ModelsError
-from models.runtime import DEFAULT_ENGINE, ENGINES
-from models.signature import check_signature
+from models.networks.manifest import ModelsError
+from models.networks.runtime import DEFAULT_ENGINE, ENGINES
+from models.networks.signature import check_signature
 
 
 def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | None = None) -> Result:
     """The Result for the Capture in `capture_fd`."""
     started = time.monotonic()
     try:
-        # Never closed: the frames are views into it, and this process ends when they are measured.
-        capture = Capture.from_bytes(memoryview(mmap.mmap(capture_fd, 0, access=mmap.ACCESS_READ)))
-    except (CaptureError, ValueError, OSError) as error:
-        return Result(error="capture", sentence=f"The capture cannot be read: {error}")
+        capture = _read(capture_fd)
+    except CaptureError as error:
+        return Result(error="capture", sentence=str(error))
     try:
         check_signature(state)
         analysis = analyse_capture(capture, scan, engine, words)
@@ -60,15 +59,27 @@ def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> R
     """Whether something can be said of the one close-up in `capture_fd`: an empty Result, or refused."""
     started = time.monotonic()
     try:
-        capture = Capture.from_bytes(memoryview(mmap.mmap(capture_fd, 0, access=mmap.ACCESS_READ)))
-        [frame] = capture.close_ups
+        close_ups = _read(capture_fd).close_ups
+        if len(close_ups) != 1:
+            raise CaptureError(f"This Capture has {len(close_ups)} close-ups where one is looked at.")
+    except CaptureError as error:
+        return Result(error="capture", sentence=str(error))
+    try:
         check_signature(state)
-        reason = why_refused(frame, engine)
-    except (CaptureError, ValueError, OSError) as error:
-        return Result(error="capture", sentence=f"The close-up cannot be read: {error}")
+        reason = why_refused(close_ups[0], engine)
     except ModelsError as error:
         return Result(error="models", sentence=str(error))
     return Result(refused=reason, sentence=SENTENCES[reason] if reason else "", seconds=_total({}, started))
+
+
+def _read(capture_fd: int) -> Capture:
+    """The Capture in the memory `capture_fd`. Raises CaptureError, whose words are ours."""
+    try:
+        # Never closed: the frames are views into it, and this process ends when they are measured.
+        memory = mmap.mmap(capture_fd, 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise CaptureError("There is no Capture in the memory that was handed over.") from error
+    return Capture.from_bytes(memoryview(memory))
 
 
 def _total(seconds: dict[str, float], started: float) -> dict[str, float]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from hardware.arrays import Float64Array
 from models.analysis.face import Face
+
+Number = TypeVar("Number", bound="np.integer[Any] | np.floating[Any]")
 
 # 900 pixels across a face are 0.16 mm each: the smallest spot that is counted spans three.
 FACE_PX = 900
@@ -31,15 +36,15 @@ class CloseUp:
         """(height, width) of what `cut` returns."""
         return self.size[1], self.size[0]
 
-    def cut(self, pixels: np.ndarray) -> np.ndarray:
+    def cut(self, pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
         """The close-up of `pixels`, a picture of the size that it was made for; the dtype stays."""
         x0, y0, x1, y1 = self.window
         part = pixels[y0:y1, x0:x1]
         if part.shape[:2] == self.shape:
             return np.ascontiguousarray(part)
-        return cv2.resize(part, self.size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(part, self.size, interpolation=cv2.INTER_AREA))
 
-    def placed(self, points: np.ndarray) -> np.ndarray:
+    def placed(self, points: Float64Array) -> Float64Array:
         """Points (n, 2) of the picture in the close-up's coordinates."""
         return np.asarray((points - np.array(self.window[:2])) / self.step)
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, FloatArray, PixelArray, UInt8Array
 from hardware.srgb import srgb_coded, srgb_linear
 
 # A polariser before the lens passes half of what skin has scattered, however it is turned (Jacques 2002).
@@ -17,7 +18,7 @@ _XYZ = np.array(
 _WHITE = _XYZ.sum(axis=1)
 
 
-def linear(pixels: np.ndarray, colour: str) -> np.ndarray:
+def linear(pixels: PixelArray, colour: str) -> Float32Array:
     """H×W×3 float32 linear light, 1.0 = reflectance 1.0, from a Frame's pixels (uint8 or uint16).
 
     `colour` is a Frame's: "srgb" is decoded; "linear-srgb" is only scaled, and so is "raw".
@@ -26,7 +27,7 @@ def linear(pixels: np.ndarray, colour: str) -> np.ndarray:
     return _curve(levels, colour == "srgb")[pixels]
 
 
-def reflected(pixels: np.ndarray, colour: str, light: str) -> np.ndarray:
+def reflected(pixels: PixelArray, colour: str, light: str) -> Float32Array:
     """Linear light of a Frame's pixels as `linear`, as if no polariser had been there; `light` is its lamp.
 
     Cross-polarised it is the diffuse reflectance; parallel-polarised it holds the shine twice.
@@ -37,19 +38,19 @@ def reflected(pixels: np.ndarray, colour: str, light: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _curve(levels: int, decode: bool) -> np.ndarray:
+def _curve(levels: int, decode: bool) -> Float32Array:
     value = np.arange(levels) / (levels - 1)
     return (srgb_linear(value) if decode else value).astype(np.float32)
 
 
-def to_srgb8(light: np.ndarray) -> np.ndarray:
+def to_srgb8(light: Float32Array) -> UInt8Array:
     """uint8 sRGB of linear light in 0…1, any shape."""
     coded = srgb_coded(np.arange(4096) / 4095.0)
     index = np.clip(light * 4095.0 + 0.5, 0, 4095).astype(np.uint16)
     return np.asarray(np.round(coded * 255).astype(np.uint8)[index])
 
 
-def lab(light: np.ndarray) -> np.ndarray:
+def lab(light: FloatArray) -> Float64Array:
     """CIE L*a*b* (D65) of linear sRGB, shape (…, 3)."""
     t = np.asarray(light, np.float64) @ _XYZ.T / _WHITE
     f = np.where(t > (6 / 29) ** 3, np.cbrt(np.maximum(t, 0)), t / (3 * (6 / 29) ** 2) + 4 / 29)
@@ -58,7 +59,7 @@ def lab(light: np.ndarray) -> np.ndarray:
     )
 
 
-def ita_degrees(light: np.ndarray) -> np.ndarray:
+def ita_degrees(light: FloatArray) -> Float64Array:
     """Individual typology angle, atan2(L* − 50, b*) in degrees (Chardon 1991), of linear sRGB (…, 3)."""
     values = lab(light)
     return np.asarray(np.degrees(np.arctan2(values[..., 0] - 50.0, values[..., 2])))

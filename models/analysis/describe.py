@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import cv2
@@ -13,22 +12,22 @@ from hardware.capture import CaptureError, read_capture_folder
 from hardware.picture_colours import Colour
 from hardware.picture_file import Picture
 from models.analysis.answer import answer, not_measured
+from models.analysis.batch import BatchError, Row, write_output
 from models.analysis.capture import analyse_capture
 from models.analysis.face import Face, find_faces
 from models.analysis.opaque import opaque
 from models.analysis.parsing import parse
+from models.analysis.picture import MIN_PIXELS_A_SIDE
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, SENTENCES, Refused
 from models.analysis.result import png
 from models.analysis.skin import skin_mask
 from models.analysis.upright import require_upright
 from models.analysis.zones import zone_polygons
-from models.batch import BatchError, write_output
-from models.picture import MIN_PIXELS_A_SIDE
 
 
 def describe_picture(
     path: Path, masks: Path | None, parsing: Path | None, engine: str, colour: Colour = "auto"
-) -> dict[str, Any]:
+) -> Row:
     """The faces in the picture at `path`, largest first.
 
     Its skin mask goes to `masks`/<stem>.png and its parsing to `parsing`/<stem>.png, even without a face. An
@@ -38,12 +37,10 @@ def describe_picture(
     return answer(path, colour, lambda read: _described(read, path.stem, masks, parsing, engine))
 
 
-def _described(
-    read: Picture, stem: str, masks: Path | None, parsing: Path | None, engine: str
-) -> dict[str, Any]:
+def _described(read: Picture, stem: str, masks: Path | None, parsing: Path | None, engine: str) -> Row:
     picture = read.srgb8()
     height, width = picture.shape[:2]
-    row: dict[str, Any] = {"width": width, "height": height, "faces": []}
+    row: Row = {"width": width, "height": height, "faces": []}
     if min(height, width) < MIN_PIXELS_A_SIDE:
         return row | {"refused": "too_small", "sentence": NO_ROOM_FOR_A_FACE}
     faces = find_faces(picture, engine)
@@ -73,7 +70,7 @@ def _write_maps(
         write_output(parsing / f"{stem}.png", png(labels))
 
 
-def _describe_face(face: Face) -> dict[str, Any]:
+def _describe_face(face: Face) -> Row:
     return {
         "box": np.round(face.box, 2).tolist(),
         "score": round(face.score, 4),
@@ -83,13 +80,13 @@ def _describe_face(face: Face) -> dict[str, Any]:
     }
 
 
-def measure_folder(path: Path, overlays: Path | None, engine: str, colour: Colour = "auto") -> dict[str, Any]:
+def measure_folder(path: Path, overlays: Path | None, engine: str, colour: Colour = "auto") -> Row:
     """The Findings of the capture folder at `path`; its overlays go to the folder `overlays`/<name>.png.
 
     A folder that cannot be read or measured gives "error"; overlays that cannot be written give it beside
     the Findings.
     """
-    row: dict[str, Any] = {"capture": str(path)}
+    row: Row = {"capture": str(path)}
     try:
         analysis = analyse_capture(read_capture_folder(path, colour), uuid4(), engine)
     except CaptureError as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
-import numpy as np
 
+from hardware.arrays import UInt8Array
 from hardware.picture_colours import Colour
 from hardware.picture_file import Picture
 from models.analysis.abcd import abcd
@@ -16,6 +15,7 @@ from models.analysis.acne import NETWORK as ACNE
 from models.analysis.acne import THRESHOLD, Acne, find_acne
 from models.analysis.acne_sheet import draw_acne
 from models.analysis.answer import answer
+from models.analysis.batch import BatchError, Row, write_output
 from models.analysis.lesion import NETWORK as LESION
 from models.analysis.lesion import Lesion, find_lesion
 from models.analysis.lesion_sheet import draw_lesion
@@ -23,23 +23,22 @@ from models.analysis.opaque import opaque_acne, opaque_lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.result import png
 from models.analysis.saliency import saliency
-from models.batch import BatchError, write_output
-from models.manifest import load_manifest
-from models.training.acne_maps import CLASSES as KINDS
-from models.training.lesion_views import CLASSES
+from models.networks.acne_maps import CLASSES as KINDS
+from models.networks.lesion_views import CLASSES
+from models.networks.manifest import load_manifest
 
-_Made = Mapping[str, tuple[Path | None, Callable[[], np.ndarray]]]
+_Made = Mapping[str, tuple[Path | None, Callable[[], UInt8Array]]]
 
 
 def describe_lesion(
     path: Path, masks: Path | None, overlays: Path | None, engine: str, colour: Colour = "auto"
-) -> dict[str, Any]:
+) -> Row:
     """The lesion in the picture at `path` as one JSON object, or why there is none: "error", "refused".
 
     Its mask goes to `masks`/<stem>.png, what its class rests on to `overlays`/<stem>.png.
     """
 
-    def described(read: Picture) -> dict[str, Any]:
+    def described(read: Picture) -> Row:
         picture = read.srgb8()
         lesion = opaque_lesion(find_lesion(picture, engine), read.shown)
         made: _Made = {
@@ -54,13 +53,13 @@ def describe_lesion(
     return answer(path, colour, described)
 
 
-def describe_acne(path: Path, overlays: Path | None, engine: str, colour: Colour = "auto") -> dict[str, Any]:
+def describe_acne(path: Path, overlays: Path | None, engine: str, colour: Colour = "auto") -> Row:
     """The acne in the picture at `path` as one JSON object, or why there is none: "error", "refused".
 
     Its boxes are drawn in `overlays`/<stem>.png.
     """
 
-    def described(read: Picture) -> dict[str, Any]:
+    def described(read: Picture) -> Row:
         picture = read.srgb8()
         acne = opaque_acne(find_acne(picture, engine), read.shown)
         return _acne_row(acne) | _written(
@@ -70,7 +69,7 @@ def describe_acne(path: Path, overlays: Path | None, engine: str, colour: Colour
     return answer(path, colour, described)
 
 
-def _written(stem: str, made: _Made) -> dict[str, Any]:
+def _written(stem: str, made: _Made) -> Row:
     """Write each picture into its folder, where there is one; "error" for the first that cannot be."""
     for name, (folder, draw) in made.items():
         if folder is None:
@@ -82,7 +81,7 @@ def _written(stem: str, made: _Made) -> dict[str, Any]:
     return {}
 
 
-def _lesion_row(picture: np.ndarray, lesion: Lesion) -> dict[str, Any]:
+def _lesion_row(picture: UInt8Array, lesion: Lesion) -> Row:
     manifest = load_manifest()
     return {
         "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},
@@ -96,7 +95,7 @@ def _lesion_row(picture: np.ndarray, lesion: Lesion) -> dict[str, Any]:
     }
 
 
-def _acne_row(acne: Acne) -> dict[str, Any]:
+def _acne_row(acne: Acne) -> Row:
     names = [KINDS[int(kind)] for kind in acne.counted[:, 5]]
     return {
         "boxes": [

@@ -9,7 +9,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from models.runtime import network
+from hardware.arrays import Float32Array, Float64Array, UInt8Array
+from models.networks.runtime import network
 
 # Beyond this the detector sees nothing more: its own input is at most 192 pixels wide.
 WORK_LONG_SIDE = 1536
@@ -26,15 +27,15 @@ _STRIDES = {"face-detection-short": ((8, 2), (16, 6)), "face-detection-full": ((
 class Detection:
     """One box `(x0, y0, x1, y1)` in pixels with the two eyes `(2, 2)`, image-left one first."""
 
-    box: np.ndarray
-    eyes: np.ndarray
+    box: Float64Array
+    eyes: Float64Array
     score: float
 
     def scaled(self, factor: float) -> Detection:
         return Detection(self.box * factor, self.eyes * factor, self.score)
 
 
-def detect(picture: np.ndarray, engine: str) -> list[Detection]:
+def detect(picture: UInt8Array, engine: str) -> list[Detection]:
     """The faces in `picture` (H×W×3 uint8 RGB), best first.
 
     Two looks at the whole picture come first. Only if they find no large face do others follow: with a margin
@@ -45,7 +46,7 @@ def detect(picture: np.ndarray, engine: str) -> list[Detection]:
     if scale < 1.0:
         height, width = picture.shape[:2]
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     found: list[Detection] = []
     for stage in _stages(small.shape[1], small.shape[0]):
         for name, window, angle in stage:
@@ -75,17 +76,17 @@ def _stages(width: int, height: int) -> Iterator[list[Look]]:
 def _tiles(width: int, height: int, window: float) -> list[tuple[float, float]]:
     """Centres of square windows that cover the picture with at least a third of overlap."""
 
-    def centres(length: int) -> np.ndarray:
+    def centres(length: int) -> Float64Array:
         if length <= window:
             return np.array([length / 2])
         count = int(np.ceil((length - window) / (window * 0.66))) + 1
-        return np.linspace(window / 2, length - window / 2, count)
+        return np.linspace(window / 2, length - window / 2, count, dtype=np.float64)
 
     return [(float(x), float(y)) for y in centres(height) for x in centres(width)]
 
 
 def _look(
-    picture: np.ndarray, name: str, window: tuple[float, float, float], angle: float, engine: str
+    picture: UInt8Array, name: str, window: tuple[float, float, float], angle: float, engine: str
 ) -> list[Detection]:
     net = network(name, engine)
     size = net.input_shape[1]
@@ -110,15 +111,16 @@ def _look(
 
 
 def square_crop(
-    picture: np.ndarray, cx: float, cy: float, side: float, angle: float, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+    picture: UInt8Array, cx: float, cy: float, side: float, angle: float, size: int
+) -> tuple[Float32Array, Float64Array]:
     """A `size`×`size` float32 view of the square centred on (cx, cy), turned by `angle` degrees.
 
     Returns it with the 2×3 matrix that maps its pixels back to the picture. Reduces by area before it turns,
     so that a large face is not aliased; outside the picture it is mid-grey.
     """
     factor = max(1, int(side / size))
-    source, offset = picture, np.zeros(2)
+    source = picture
+    offset: Float64Array = np.zeros(2)
     if factor > 1:
         reach = side * 0.75
         y0, y1 = max(0, int(cy - reach)), min(picture.shape[0], int(cy + reach) + 1)
@@ -127,7 +129,7 @@ def square_crop(
         if slab.shape[0] >= factor and slab.shape[1] >= factor:
             rows, columns = slab.shape[0] // factor, slab.shape[1] // factor
             slab = slab[: rows * factor, : columns * factor]
-            source = cv2.resize(slab, (columns, rows), interpolation=cv2.INTER_AREA)
+            source = np.asarray(cv2.resize(slab, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
             offset = np.array([x0, y0], float)
         else:
             factor = 1
@@ -151,7 +153,7 @@ def square_crop(
 
 
 @lru_cache(maxsize=4)
-def _anchors(name: str, size: int) -> np.ndarray:
+def _anchors(name: str, size: int) -> Float64Array:
     """The grid of anchor centres in input pixels, in the order of the network's rows."""
     grids = []
     for stride, repeats in _STRIDES[name]:
@@ -161,7 +163,7 @@ def _anchors(name: str, size: int) -> np.ndarray:
     return np.concatenate(grids)
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
+def overlap(a: Float64Array, b: Float64Array) -> float:
     """Intersection over union of two boxes `(x0, y0, x1, y1)`."""
     size = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
     shared = float(size.prod())

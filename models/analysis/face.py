@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hardware.arrays import Float64Array, UInt8Array
 from models.analysis.detector import Detection, detect, overlap, square_crop
 from models.analysis.refusal import Refused
-from models.runtime import DEFAULT_ENGINE, network
+from models.networks.runtime import DEFAULT_ENGINE, network
 
 LANDMARKS = 468
 # Outer corners of the patient's right eye, then of the left.
@@ -35,11 +36,11 @@ class Face:
 
     box: tuple[float, float, float, float]
     score: float
-    landmarks: np.ndarray
+    landmarks: Float64Array
     presence: float
 
     @property
-    def points(self) -> np.ndarray:
+    def points(self) -> Float64Array:
         """The landmarks' x and y, 468×2."""
         return self.landmarks[:, :2]
 
@@ -55,7 +56,7 @@ class Face:
         return float(np.degrees(np.arctan2(left[1] - right[1], left[0] - right[0])))
 
 
-def find_faces(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> list[Face]:
+def find_faces(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> list[Face]:
     """The faces in `picture` (H×W×3 uint8 RGB, upright), largest first; an empty list if there is none."""
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise ValueError(f"find_faces wants H×W×3 uint8 RGB, not {picture.shape} {picture.dtype}.")
@@ -69,7 +70,7 @@ def find_faces(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> list[Face]:
     return sorted(faces, key=lambda face: -face.width)
 
 
-def find_face(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Face:
+def find_face(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Face:
     """The one face in `picture` (H×W×3 uint8 RGB, upright).
 
     Raises Refused("no_face") or Refused("two_faces"); faces much smaller than the largest are passed over.
@@ -86,7 +87,7 @@ def only_face(faces: Sequence[Face]) -> Face:
     return faces[0]
 
 
-def _landmarks(picture: np.ndarray, detection: Detection, engine: str) -> Face | None:
+def _landmarks(picture: UInt8Array, detection: Detection, engine: str) -> Face | None:
     """Two passes: the second looks at the square that the first one's landmarks span, which is steadier."""
     x0, y0, x1, y1 = detection.box
     side = 1.5 * max(x1 - x0, y1 - y0)
@@ -104,8 +105,8 @@ def _landmarks(picture: np.ndarray, detection: Detection, engine: str) -> Face |
 
 
 def _run(
-    picture: np.ndarray, cx: float, cy: float, side: float, eyes: np.ndarray, engine: str
-) -> tuple[np.ndarray, float]:
+    picture: UInt8Array, cx: float, cy: float, side: float, eyes: Float64Array, engine: str
+) -> tuple[Float64Array, float]:
     net = network("face-landmarks", engine)
     size = net.input_shape[1]
     angle = float(np.degrees(np.arctan2(eyes[1][1] - eyes[0][1], eyes[1][0] - eyes[0][0])))
@@ -117,7 +118,7 @@ def _run(
     return points, float(1.0 / (1.0 + np.exp(-np.clip(flag.ravel()[0], -60, 60))))
 
 
-def _upright_square(points: np.ndarray) -> tuple[np.ndarray, float]:
+def _upright_square(points: Float64Array) -> tuple[Float64Array, float]:
     """Centre and side of the square around the landmarks whose top is parallel to the line of the eyes."""
     right, left = points[list(EYE_CORNERS), :2]
     x = (left - right) / (np.linalg.norm(left - right) + 1e-9)

@@ -8,7 +8,9 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from hardware.arrays import BoolArray, Float32Array, FloatArray, UInt8Array
 from models.analysis.canonical import to_canonical
 from models.analysis.colour import ita_degrees, lab
 from models.analysis.face import Face
@@ -33,6 +35,9 @@ RED_SMOOTHING_MM = 0.8
 # The sealed message is bounded: beyond this only the largest spots are drawn; all are counted.
 MAX_MARKS = 300
 
+# By name, over each block of a zone.
+Sums = dict[str, npt.NDArray[np.float64 | np.int64]]
+
 
 class Place(Protocol):
     """A round place in a close-up, in its pixels."""
@@ -52,13 +57,13 @@ class Field:
     `light` is H×W×3 linear light, `masks` H×W bool by zone, `network` names the landmark network by hash.
     """
 
-    light: np.ndarray
-    masks: Mapping[str, np.ndarray]
+    light: Float32Array
+    masks: Mapping[str, BoolArray]
     mm_per_px: float
     network: str
 
 
-def red_places(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> np.ndarray:
+def red_places(light: Float32Array, skin: UInt8Array, mm_per_px: float) -> BoolArray:
     """H×W bool: skin whose erythema index is well above the median of this face."""
     weight = (skin > 0).astype(np.float32)
     index = erythema_index(light).astype(np.float32)
@@ -69,13 +74,13 @@ def red_places(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> np.ndar
     return np.asarray((smooth > RED_ABOVE_MEDIAN) & (skin > 0))
 
 
-def shows_redness(light: np.ndarray, skin: np.ndarray) -> bool:
+def shows_redness(light: FloatArray, skin: UInt8Array) -> bool:
     """Whether redness can be told from melanin on this face: skin of a plausible colour, and not dark."""
     mean = light[skin > 0].mean(axis=0)[None]
     return bool(_plausible(mean) and ita_degrees(mean)[0] >= REDNESS_LEAST_ITA)
 
 
-def _plausible(light: np.ndarray) -> bool:
+def _plausible(light: FloatArray) -> bool:
     """Whether linear light (n, 3), a value and its replicates, has a colour that skin can have.
 
     Skin is yellower than grey (b* > 0) and reflects more red than green, whoever's it is (15,256 spectra of
@@ -86,7 +91,7 @@ def _plausible(light: np.ndarray) -> bool:
 
 
 def measure(
-    field: Field, red: np.ndarray | None, spots: Sequence[Spot] | None
+    field: Field, red: BoolArray | None, spots: Sequence[Spot] | None
 ) -> tuple[list[Finding], list[str]]:
     """The Findings of every zone with enough skin in view, and a flag "…_hidden" for each of the others.
 
@@ -109,9 +114,7 @@ def measure(
     return findings, flags
 
 
-def _blocks(
-    field: Field, mask: np.ndarray, red: np.ndarray | None, spots: Sequence[Spot] | None
-) -> dict[str, np.ndarray]:
+def _blocks(field: Field, mask: BoolArray, red: BoolArray | None, spots: Sequence[Spot] | None) -> Sums:
     """Sums over each block that holds skin of the zone: pixels, light (3), red pixels, spots, their area."""
     side = max(1, round(BLOCK_MM / field.mm_per_px))
     height, width = mask.shape
@@ -138,14 +141,12 @@ def _blocks(
     return {name: values[held] for name, values in sums.items()}
 
 
-def _zone_findings(
-    field: Field, zone: str, blocks: dict[str, np.ndarray], redness: bool, spots: bool
-) -> list[Finding]:
+def _zone_findings(field: Field, zone: str, blocks: Sums, redness: bool, spots: bool) -> list[Finding]:
     count = len(blocks["pixels"])
     # Row 0 takes every block once: the value itself. The others draw blocks with replacement.
     draws = np.random.default_rng(count).multinomial(count, np.full(count, 1 / count), REPLICATES)
     weights = np.vstack([np.ones(count), draws])
-    sums = {name: weights @ values for name, values in blocks.items()}
+    sums = {name: np.asarray(weights @ values, np.float64) for name, values in blocks.items()}
     light = sums["light"] / sums["pixels"][:, None]
     made = []
     if _plausible(light):
@@ -167,7 +168,7 @@ def _zone_findings(
 
 
 def _finding(
-    field: Field, zone: str, measure: str, unit: str, values: np.ndarray, version: str, at_zero: float = 0.0
+    field: Field, zone: str, measure: str, unit: str, values: FloatArray, version: str, at_zero: float = 0.0
 ) -> Finding:
     value = float(values[0])
     low, high = (float(v) for v in np.percentile(values[1:], [2.5, 97.5]))
@@ -184,7 +185,7 @@ def _finding(
     )
 
 
-def spot_marks(spots: Sequence[Spot], masks: Mapping[str, np.ndarray], face: Face) -> list[Mark]:
+def spot_marks(spots: Sequence[Spot], masks: Mapping[str, BoolArray], face: Face) -> list[Mark]:
     """The spots as marks on the canonical face, largest first, at most MAX_MARKS."""
     largest = sorted(spots, key=lambda spot: -spot.area_mm2)[:MAX_MARKS]
     zones = [
@@ -202,6 +203,7 @@ def marks(
     areas_mm2: Sequence[float] | None = None,
 ) -> list[Mark]:
     """`places`, in the pixels of `face`, on the canonical face."""
+    areas: Sequence[float | None] = areas_mm2 or [None] * len(places)
     centres = to_canonical(np.array([[place.x, place.y] for place in places]), face.points)
     return [
         Mark(
@@ -212,7 +214,5 @@ def marks(
             radius=round(min(1.0, max(1e-4, 2 * place.radius_px / face.width)), 4),
             area_mm2=area,
         )
-        for place, zone, (x, y), area in zip(
-            places, zones, centres, areas_mm2 or [None] * len(places), strict=True
-        )
+        for place, zone, (x, y), area in zip(places, zones, centres, areas, strict=True)
     ]

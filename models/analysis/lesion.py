@@ -9,15 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, FloatArray, UInt8Array
 from models.analysis.artefacts import artefacts
 from models.analysis.lesion_view import framed
 from models.analysis.outline import Outline, find_outline
+from models.analysis.picture import MIN_PIXELS_A_SIDE
 from models.analysis.refusal import Refused
 from models.analysis.strangeness import strangeness, traits, unusualness
-from models.manifest import verified_constants
-from models.picture import MIN_PIXELS_A_SIDE
-from models.runtime import DEFAULT_ENGINE, network
-from models.training.lesion_views import CLASSES, NATIVE, VIEWS
+from models.networks.lesion_views import CLASSES, NATIVE, VIEWS
+from models.networks.manifest import verified_constants
+from models.networks.runtime import DEFAULT_ENGINE, network
 
 NETWORK = "lesion-class"
 _DARK = 12.0
@@ -31,8 +32,8 @@ class Look:
     """What was seen of a picture before any constant is applied: the outline, logits (7,), `traits`."""
 
     outline: Outline
-    logits: np.ndarray
-    traits: np.ndarray
+    logits: Float32Array
+    traits: Float64Array
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Lesion:
     like for what lies over the skin.
     """
 
-    mask: np.ndarray
-    chances: np.ndarray
+    mask: UInt8Array
+    chances: Float64Array
     melanoma_like: bool
     flags: tuple[str, ...] = ()
 
@@ -63,7 +64,7 @@ def constants() -> dict[str, Any]:
     return verified_constants(NETWORK)
 
 
-def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
+def find_lesion(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Lesion:
     """The lesion in a dermoscopic close-up (H×W×3 uint8 sRGB, upright).
 
     Raises Refused("too_small", "too_dark", "not_skin", "no_lesion"), ModelsError.
@@ -87,13 +88,13 @@ def find_lesion(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Lesion:
     )
 
 
-def _flags(picture: np.ndarray, seen: Look) -> tuple[str, ...]:
+def _flags(picture: UInt8Array, seen: Look) -> tuple[str, ...]:
     known = constants()["refusal"]
     unusual = ("unusual",) if unusualness(seen.traits, known) > known["unusual"] else ()
     return (*unusual, *(f"artefact:{name}" for name in artefacts(picture, seen.outline.mask)))
 
 
-def _grain(picture: np.ndarray) -> float:
+def _grain(picture: UInt8Array) -> float:
     """The standard deviation of the noise, of 255, at the networks' scale.
 
     John Immerkær: Fast noise variance estimation (CVIU 1996), with the median for the mean, which hairs do
@@ -105,21 +106,21 @@ def _grain(picture: np.ndarray) -> float:
     return float(np.median(np.abs(rough)) / 0.6745 / 6)
 
 
-def without_grain(picture: np.ndarray) -> np.ndarray:
+def without_grain(picture: UInt8Array) -> UInt8Array:
     """The picture, smoothed if it is grainy."""
     if _grain(picture) <= _GRAINY:
         return picture
-    return cv2.GaussianBlur(picture, (0, 0), _SMOOTHED * max(picture.shape[:2]))
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), _SMOOTHED * max(picture.shape[:2])), np.uint8)
 
 
-def look(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Look:
+def look(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Look:
     """What the networks see of `picture` (H×W×3 uint8 sRGB). Raises ModelsError."""
     outline = find_outline(picture, engine)
     logits = view_logits(picture, outline.mask, engine)
     return Look(outline, logits.mean(axis=0), traits(picture, outline, logits))
 
 
-def chances(logits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
+def chances(logits: FloatArray, known: dict[str, Any]) -> Float64Array:
     """(…, 7) probabilities: softmax((logits + share · log prior) / temperature)."""
     warm = (logits + known["share"] * np.log(known["prior"])) / known["temperature"]
     powers = np.exp(warm - warm.max(axis=-1, keepdims=True))
@@ -132,7 +133,7 @@ def is_close_up(seen: Look) -> bool:
     return bool(strangeness(seen.traits, known) <= known["limit"])
 
 
-def view_logits(picture: np.ndarray, mask: np.ndarray, engine: str) -> np.ndarray:
+def view_logits(picture: UInt8Array, mask: UInt8Array, engine: str) -> Float32Array:
     """(views, 7) without a prior: square views about the lesion and their mirror images."""
     lesion, net = framed(picture, mask), network(NETWORK, engine)
     rows = []

@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from hardware.arrays import FloatArray, UInt8Array
 from models.analysis.lesion import NETWORK, Lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.pen import INK, PAPER, SOFT_INK, Pen, halo_line, smooth_line
 from models.analysis.saliency import GRID, Saliency
 from models.analysis.words import ENGLISH
-from models.manifest import load_manifest
-from models.training.lesion_views import CLASSES
+from models.networks.lesion_views import CLASSES
+from models.networks.manifest import load_manifest
 
 WIDTH, MARGIN, GAP = 1200, 32, 24
 _TITLE, _BAR, _LINE, _HEADING_LINE = 92, 78, 36, 34
@@ -29,7 +30,7 @@ FLAT = 0.5
 """With falls in log-odds below this (from a chance of .5 to .38) no place stands out; no scale ends lower."""
 
 
-def draw_lesion(picture: np.ndarray, lesion: Lesion, found: Saliency) -> np.ndarray:
+def draw_lesion(picture: UInt8Array, lesion: Lesion, found: Saliency) -> UInt8Array:
     """H×1200×3 uint8 sRGB: the close-up (H×W×3 uint8 sRGB) and a map of `found` for the likeliest class.
 
     A melanoma-like lesion has one for melanoma too.
@@ -88,8 +89,8 @@ def _caption() -> list[str]:
 
 
 def _panel(
-    picture: np.ndarray, mask: np.ndarray, found: Saliency, kind: str | None, width: int
-) -> np.ndarray:
+    picture: UInt8Array, mask: UInt8Array, found: Saliency, kind: str | None, width: int
+) -> UInt8Array:
     """H×width×3: the picture in the saliency's window, or its map for `kind`, with the outline."""
     x0, y0, x1, y1 = (round(edge) for edge in found.window)
     x0, y0, x1, y1 = max(0, x0), max(0, y0), min(picture.shape[1], x1), min(picture.shape[0], y1)
@@ -97,7 +98,7 @@ def _panel(
     size = (width, max(1, round((y1 - y0) * scale)))
     if kind is None:
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        panel = cv2.resize(picture[y0:y1, x0:x1], size, interpolation=how)
+        panel = np.asarray(cv2.resize(picture[y0:y1, x0:x1], size, interpolation=how), np.uint8)
     else:
         falls = found.over(kind, (picture.shape[0], picture.shape[1]))[y0:y1, x0:x1]
         levels = np.clip(
@@ -112,7 +113,7 @@ def _panel(
     return panel
 
 
-def _coloured(levels: np.ndarray) -> np.ndarray:
+def _coloured(levels: FloatArray) -> UInt8Array:
     """Cividis, which is perceptually uniform for every kind of colour vision, of levels 0…1 (h, w)."""
     mapped = cv2.applyColorMap(np.round(levels * 255).astype(np.uint8), cv2.COLORMAP_CIVIDIS)
     return np.ascontiguousarray(mapped[..., ::-1])

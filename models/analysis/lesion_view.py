@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from models.training.lesion_views import LEAST_SIDE, NATIVE
+from hardware.arrays import Float32Array, Float64Array, UInt8Array
+from models.networks.lesion_views import LEAST_SIDE, NATIVE
 
 # A lesion that is small in a large picture is looked at this many pixels wide, where the picture has them.
 _SMALL_LESION = 60.0
@@ -20,12 +21,12 @@ class Framed:
     `centre` (x, y) and `side` are of the square about the lesion, in the reduced picture's pixels.
     """
 
-    picture: np.ndarray
+    picture: UInt8Array
     step: float
     centre: tuple[float, float]
     side: float
 
-    def to_picture(self, times: float, size: int) -> np.ndarray:
+    def to_picture(self, times: float, size: int) -> Float64Array:
         """2×3: from pixels of the view of `size` pixels, `times` the lesion's side, to the reduced picture's.
 
         The view lies within the picture where it can.
@@ -40,7 +41,7 @@ class Framed:
         # Pixel centres: the view's (u + .5) · scale + corner is the picture's x + .5.
         return np.array([[scale, 0, corner[0] + scale / 2 - 0.5], [0, scale, corner[1] + scale / 2 - 0.5]])
 
-    def view(self, times: float, size: int, picture: np.ndarray | None = None) -> np.ndarray:
+    def view(self, times: float, size: int, picture: Float32Array | None = None) -> Float32Array:
         """size×size×3 float32 in [-1, 1], reflected at the picture's edges; of another `picture` if given."""
         source = self.picture if picture is None else picture
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -49,7 +50,7 @@ class Framed:
         return np.asarray(view, np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def framed(picture: np.ndarray, mask: np.ndarray) -> Framed:
+def framed(picture: UInt8Array, mask: UInt8Array) -> Framed:
     """`picture` (H×W×3 uint8) framed by its lesion's `mask` (H×W uint8); by all of it if that is empty."""
     height, width = picture.shape[:2]
     x, y, w, h = cv2.boundingRect(mask) if mask.any() else (0, 0, width, height)
@@ -57,6 +58,6 @@ def framed(picture: np.ndarray, mask: np.ndarray) -> Framed:
     small = picture
     if step < 1:
         size = (max(1, round(width * step)), max(1, round(height * step)))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     side = max(LEAST_SIDE * min(1.0, max(small.shape[:2]) / NATIVE[1]), max(w, h) * step)
     return Framed(small, step, ((x + w / 2) * step, (y + h / 2) * step), side)

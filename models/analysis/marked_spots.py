@@ -7,16 +7,18 @@ from typing import get_args
 import cv2
 import numpy as np
 
+from hardware.arrays import UInt8Array
 from hardware.capture import Capture, Frame, Spot
 from models.analysis.abcd import abcd
 from models.analysis.colour import linear, to_srgb8
-from models.analysis.lesion import CLASSES, NETWORK, find_lesion
+from models.analysis.lesion import NETWORK, find_lesion
 from models.analysis.lesion import Lesion as Found
 from models.analysis.opaque import opaque_lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.refusal import Refused
-from models.manifest import load_manifest
-from sync.wire.findings import Abcd, Lesion, MarkedSpot, Zone
+from models.networks.lesion_views import CLASSES
+from models.networks.manifest import load_manifest
+from sync.wire.findings import LESION_CLASSES, Abcd, Lesion, MarkedSpot, Zone
 
 NETWORKS = (NETWORK, OUTLINE)
 
@@ -50,18 +52,22 @@ def _marked(name: str, frame: Frame | None, spot: Spot, engine: str) -> MarkedSp
     return MarkedSpot(frame=name, zone=zone, x=spot.x, y=spot.y, lesion=lesion, refused=reason)
 
 
-def _described(picture: np.ndarray, found: Found, mm_per_px: float | None) -> Lesion:
+def _described(picture: UInt8Array, found: Found, mm_per_px: float | None) -> Lesion:
     manifest = load_manifest()
     shape = abcd(picture, found.mask)
-    diameter_px = shape.pop("diameter_px")
-    if mm_per_px is not None and isinstance(diameter_px, float):
-        shape["diameter_mm"] = round(diameter_px * mm_per_px, 2)
+    across = shape["diameter_px"]
     area_px = cv2.countNonZero(found.mask)
     return Lesion(
-        classes={name: round(float(p), 6) for name, p in zip(CLASSES, found.chances, strict=True)},
+        classes={name: round(float(found.chances[CLASSES.index(name)]), 6) for name in LESION_CLASSES},
         melanoma=round(found.melanoma, 6),
         melanoma_like=found.melanoma_like,
-        abcd=Abcd.model_validate(shape),
+        abcd=Abcd(
+            asymmetry=shape["asymmetry"],
+            border=shape["border"],
+            colour_spread=shape["colour_spread"],
+            colours=tuple(shape["colours"]),
+            diameter_mm=None if mm_per_px is None or across is None else round(across * mm_per_px, 2),
+        ),
         area_mm2=None if mm_per_px is None else round(area_px * mm_per_px**2, 2),
         model=manifest.entry(NETWORK).reference,
         outline_model=manifest.entry(OUTLINE).reference,
@@ -69,7 +75,7 @@ def _described(picture: np.ndarray, found: Found, mm_per_px: float | None) -> Le
     )
 
 
-def _picture(frame: Frame) -> np.ndarray:
+def _picture(frame: Frame) -> UInt8Array:
     """H×W×3 uint8 sRGB."""
     if frame.pixels.dtype == np.uint8 and frame.colour == "srgb":
         return np.ascontiguousarray(frame.pixels)

@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from hardware.arrays import BoolArray, UInt8Array
 from models.analysis.acne import Acne
 from models.analysis.lesion import Lesion
 from models.analysis.refusal import Refused
 
 
-def opaque(labels: np.ndarray, shown: np.ndarray | None) -> np.ndarray:
+def opaque(labels: UInt8Array, shown: BoolArray | None) -> UInt8Array:
     """The mask or label map (H×W uint8) with 0 where `shown` (H×W bool) is false; with None all is shown."""
     return labels if shown is None else np.where(shown, labels, np.uint8(0))
 
 
-def opaque_lesion(lesion: Lesion, shown: np.ndarray | None) -> Lesion:
+def opaque_lesion(lesion: Lesion, shown: BoolArray | None) -> Lesion:
     """The lesion where it is shown. Raises Refused("no_lesion") where nothing of it is."""
     if shown is None:
         return lesion
@@ -26,7 +27,7 @@ def opaque_lesion(lesion: Lesion, shown: np.ndarray | None) -> Lesion:
     return replace(lesion, mask=mask)
 
 
-def opaque_acne(acne: Acne, shown: np.ndarray | None) -> Acne:
+def opaque_acne(acne: Acne, shown: BoolArray | None) -> Acne:
     """The boxes whose middles are shown."""
     if shown is None:
         return acne

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from models.runtime import DEFAULT_ENGINE, network
-from models.training.lesion_views import NATIVE
+from hardware.arrays import BoolArray, Float32Array, UInt8Array
+from models.networks.lesion_views import NATIVE
+from models.networks.runtime import DEFAULT_ENGINE, network
 
 NETWORK = "lesion-outline"
 # A part this many short sides of the picture from its middle counts half as much as one in the middle.
@@ -24,12 +25,12 @@ class Outline:
     `sureness` is the mean probability inside the mask, `doubt` the share of the picture between 0.2 and 0.8.
     """
 
-    mask: np.ndarray
+    mask: UInt8Array
     sureness: float
     doubt: float
 
 
-def find_outline(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Outline:
+def find_outline(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Outline:
     """The lesion in `picture` (H×W×3 uint8 sRGB): of the parts that are found, the large and central one.
 
     The network sees the whole picture, lying, and its mirror images; then, where that shows more of it, the
@@ -47,7 +48,7 @@ def find_outline(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Outline:
     return replace(found, mask=np.ascontiguousarray(np.rot90(found.mask, -1))) if portrait else found
 
 
-def _closer(mask: np.ndarray) -> tuple[slice, slice] | None:
+def _closer(mask: UInt8Array) -> tuple[slice, slice] | None:
     """The part of a lying picture about a small lesion, if it has more pixels there than the network saw."""
     height, width = mask.shape
     x, y, w, h = cv2.boundingRect(mask)
@@ -59,7 +60,7 @@ def _closer(mask: np.ndarray) -> tuple[slice, slice] | None:
     return slice(top, top + int(size[0])), slice(left, left + int(size[1]))
 
 
-def _found(lying: np.ndarray, engine: str) -> Outline:
+def _found(lying: UInt8Array, engine: str) -> Outline:
     """The lesion as the network sees the whole of a lying picture."""
     chances = _chances(lying, engine)
     part = _main_part(chances > 0.5)
@@ -74,23 +75,23 @@ def _found(lying: np.ndarray, engine: str) -> Outline:
     return Outline(mask, sureness, doubt)
 
 
-def _chances(lying: np.ndarray, engine: str) -> np.ndarray:
+def _chances(lying: UInt8Array, engine: str) -> Float32Array:
     """(h, w) float32 at the network's size: the mean over the picture and its mirror images."""
     net = network(NETWORK, engine)
     height, width = net.input_shape[1:3]
     small = lying
     if lying.shape[0] > NATIVE[0] or lying.shape[1] > NATIVE[1]:
         # As coarse as in training, where no finer pictures were to be had.
-        small = cv2.resize(lying, NATIVE[::-1], interpolation=cv2.INTER_AREA)
+        small = np.asarray(cv2.resize(lying, NATIVE[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     seen = cv2.resize(small.astype(np.float32), (width, height)) / np.float32(127.5) - np.float32(1)
     total = np.zeros((height, width), np.float32)
     for flips in (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1]):
         [found] = net.run(np.ascontiguousarray(seen[flips])[None])
         total += found[0, :, :, 0][flips]
-    return total / 4
+    return np.asarray(total / 4, np.float32)
 
 
-def _main_part(found: np.ndarray) -> np.ndarray:
+def _main_part(found: BoolArray) -> UInt8Array:
     """The connected part of most area, weighed by its nearness to the middle, holes filled; uint8, 255."""
     count, labels, stats, centres = cv2.connectedComponentsWithStats(found.astype(np.uint8))
     part = np.zeros(found.shape, np.uint8)
@@ -102,5 +103,5 @@ def _main_part(found: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(
         (labels == best).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
     )
-    cv2.drawContours(part, contours, -1, 255, cv2.FILLED)
+    cv2.drawContours(part, contours, -1, (255,), cv2.FILLED)
     return part

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from models.analysis.face import Face
 from models.analysis.findings import Place
 from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen, halo_line, smooth_line
@@ -31,7 +32,7 @@ class Sheet:
     calibrated one, colour is not given as a number.
     """
 
-    picture: np.ndarray
+    picture: UInt8Array
     face: Face
     mm_per_px: float
     calibrated: bool
@@ -45,9 +46,9 @@ def draw_overlays(
     sheet: Sheet,
     findings: Sequence[Finding],
     spots: Sequence[Place] | None,
-    red: np.ndarray | None,
+    red: BoolArray | None,
     lesions: Sequence[Place] | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, UInt8Array]:
     """ "zones", and of "spots", "redness" and "acne" those that were measured, as H×1200×3 uint8 sRGB.
 
     All are for the patient, so the face is turned as in a mirror before anything is drawn or written on it.
@@ -126,10 +127,10 @@ def _sheet(
     title: str,
     line: str,
     labels: Mapping[str, str],
-    red: np.ndarray | None,
+    red: BoolArray | None,
     places: Sequence[Place],
     ring: float = 1.4,
-) -> np.ndarray:
+) -> UInt8Array:
     """One overlay; a ring is `ring` times as wide as its place."""
     canvas, zoom, origin = _place_face(sheet)
     smooth = {
@@ -154,7 +155,7 @@ def _sheet(
     return np.asarray(image)
 
 
-def _place_face(sheet: Sheet) -> tuple[np.ndarray, float, np.ndarray]:
+def _place_face(sheet: Sheet) -> tuple[UInt8Array, float, Float64Array]:
     """Paper with the face on it, faded out around the head; the zoom, and where the close-up begins."""
     height, width = sheet.picture.shape[:2]
     extent = np.ptp(sheet.face.points, axis=0)
@@ -176,7 +177,7 @@ def _place_face(sheet: Sheet) -> tuple[np.ndarray, float, np.ndarray]:
     return canvas, zoom, np.array([x0, TOP - first], float)
 
 
-def _fade(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _fade(points: Float64Array, shape: tuple[int, int]) -> Float32Array:
     """1 on the face, 0 away from it, and at the edges of the picture."""
     oval = outline(points, "face_oval")
     centre = oval.mean(0)
@@ -185,23 +186,23 @@ def _fade(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     mask[[0, -1]], mask[:, [0, -1]] = 0, 0
     soft = 0.05 * float(np.ptp(oval[:, 0]))
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-    return cv2.GaussianBlur(np.clip(distance / soft, 0, 1), (0, 0), soft / 6)
+    return np.asarray(cv2.GaussianBlur(np.clip(distance / soft, 0, 1), (0, 0), soft / 6), np.float32)
 
 
-def _draw_zones(canvas: np.ndarray, polygons: Sequence[np.ndarray], weight: float) -> None:
+def _draw_zones(canvas: UInt8Array, polygons: Sequence[Float64Array], weight: float) -> None:
     drawn = canvas.copy()
     for polygon in polygons:
         halo_line(drawn, polygon, TEAL, 2)
     cv2.addWeighted(drawn, weight, canvas, 1 - weight, 0, dst=canvas)
 
 
-def _ring(canvas: np.ndarray, centre: np.ndarray, radius: float) -> None:
+def _ring(canvas: UInt8Array, centre: Float64Array, radius: float) -> None:
     at = (round(float(centre[0]) * 16), round(float(centre[1]) * 16))
     cv2.circle(canvas, at, round(radius * 16), PAPER, 3, cv2.LINE_AA, shift=4)
     cv2.circle(canvas, at, round(radius * 16), INK, 1, cv2.LINE_AA, shift=4)
 
 
-def _draw_region(canvas: np.ndarray, region: np.ndarray, zoom: float, origin: np.ndarray) -> None:
+def _draw_region(canvas: UInt8Array, region: BoolArray, zoom: float, origin: Float64Array) -> None:
     """Contours of a region of the close-up, smoothed; specks are left out."""
     size = (round(region.shape[1] * zoom), round(region.shape[0] * zoom))
     grown = cv2.GaussianBlur(cv2.resize(region.astype(np.float32), size), (0, 0), 4)
@@ -211,7 +212,7 @@ def _draw_region(canvas: np.ndarray, region: np.ndarray, zoom: float, origin: np
             halo_line(canvas, smooth_line(contour[::4, 0].astype(float) + origin, 2), INK, 2)
 
 
-def _scale_bar(canvas: np.ndarray, sheet: Sheet, zoom: float) -> int:
+def _scale_bar(canvas: UInt8Array, sheet: Sheet, zoom: float) -> int:
     """Draws the bar at the lower end of the lines; the x where it ends on their side."""
     length = round(BAR_MM / sheet.mm_per_px * zoom)
     left = MARGIN if sheet.words.right_to_left else WIDTH - MARGIN - length
@@ -235,7 +236,7 @@ def _draw_caption(pen: Pen, sheet: Sheet, start: float, bar: int, height: int) -
     pen.write(x, last, text, INK, "Regular", CAPTION_PX)
 
 
-def _draw_labels(pen: Pen, labels: Mapping[str, str], polygons: Mapping[str, np.ndarray]) -> None:
+def _draw_labels(pen: Pen, labels: Mapping[str, str], polygons: Mapping[str, Float64Array]) -> None:
     """Two columns beside the face, each label level with its zone as far as there is room, with a leader."""
     columns: dict[bool, list[str]] = {False: [], True: []}
     for zone in labels:
@@ -252,7 +253,7 @@ def _draw_labels(pen: Pen, labels: Mapping[str, str], polygons: Mapping[str, np.
             _draw_label(pen, name, value, anchor, y, on_right)
 
 
-def _anchor(polygon: np.ndarray, on_right: bool) -> np.ndarray:
+def _anchor(polygon: Float64Array, on_right: bool) -> Float64Array:
     """Where the leader ends: the outermost place on that side, in the middle third of the zone's height."""
     top, height = polygon[:, 1].min(), np.ptp(polygon[:, 1])
     central = polygon[np.abs(polygon[:, 1] - top - height / 2) <= height / 6 + 1]
@@ -260,7 +261,7 @@ def _anchor(polygon: np.ndarray, on_right: bool) -> np.ndarray:
 
 
 def _draw_label(
-    pen: Pen, name: Sequence[str], value: Sequence[str], anchor: np.ndarray, y: float, on_right: bool
+    pen: Pen, name: Sequence[str], value: Sequence[str], anchor: Float64Array, y: float, on_right: bool
 ) -> None:
     """Name above `y`, value below it; the label is on its zone's side in every direction of reading."""
     lines = [(line, "Bold") for line in name] + [(line, "Regular") for line in value]

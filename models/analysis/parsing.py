@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, UInt8Array
 from models.analysis.face import Face
-from models.runtime import DEFAULT_ENGINE, Network, network
-from models.training.parsing_classes import CLASSES
+from models.networks.parsing_classes import CLASSES
+from models.networks.runtime import DEFAULT_ENGINE, Network, network
 
 NETWORK = "parsing"
 # Views are merged at no more than this: a face that fills it is four times the network's own picture.
@@ -24,7 +25,7 @@ _TILES = ((0.55, 1.0), (0.35, 0.2))
 View = tuple[int, int, int]
 
 
-def parse(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> np.ndarray:
+def parse(picture: UInt8Array, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> UInt8Array:
     """H×W uint8, an index into CLASSES for each pixel of `picture` (H×W×3 uint8 sRGB).
 
     The network sees the whole picture, then each of `faces` (in its pixels, largest first) by itself.
@@ -34,7 +35,7 @@ def parse(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFAULT_ENGI
     small = picture
     if step < 1:
         size = (max(1, round(width * step)), max(1, round(height * step)))
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     chances = _chances(small, list(_views(small.shape[:2], [face.points * step for face in faces])), engine)
     best = np.full((height, width), -1, np.float32)
     labels = np.zeros((height, width), np.uint8)
@@ -45,7 +46,7 @@ def parse(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFAULT_ENGI
     return labels
 
 
-def _views(shape: tuple[int, ...], faces: Sequence[np.ndarray]) -> Iterator[View]:
+def _views(shape: tuple[int, ...], faces: Sequence[Float64Array]) -> Iterator[View]:
     """Squares (left, top, side), which may reach over the edge, for faces of (468, 2) landmarks."""
     height, width = shape[:2]
     longest = max(height, width)
@@ -67,7 +68,7 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(start) for start in np.linspace(0, max(0, length - side), count)]
 
 
-def _chances(picture: np.ndarray, views: Sequence[View], engine: str) -> np.ndarray:
+def _chances(picture: UInt8Array, views: Sequence[View], engine: str) -> Float32Array:
     """(6, h, w) float32: the classes' probabilities, the weighted mean over `views` of the picture."""
     height, width = picture.shape[:2]
     net = network(NETWORK, engine)
@@ -88,18 +89,18 @@ def _chances(picture: np.ndarray, views: Sequence[View], engine: str) -> np.ndar
         for number in range(len(CLASSES)):
             share = np.ascontiguousarray(shares[:, :, number])
             grown = cv2.resize(share, (side, side), interpolation=cv2.INTER_LINEAR)
-            total[number, y0:y1, x0:x1] += weight * grown[inside]
+            total[number, y0:y1, x0:x1] += np.asarray(weight * grown[inside], np.float32)
     return total / (2 * weights)
 
 
-def _shares(net: Network, seen: np.ndarray) -> np.ndarray:
+def _shares(net: Network, seen: Float32Array) -> Float32Array:
     """(size, size, 6): the softmax of the network's logits."""
     [logits] = net.run(seen)
     exponents = np.exp(logits[0] - logits[0].max(axis=2, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=2, keepdims=True))
 
 
-def _seen(picture: np.ndarray, view: View, size: int) -> np.ndarray:
+def _seen(picture: UInt8Array, view: View, size: int) -> Float32Array:
     """(1, size, size, 3) in [-1, 1]: the view, black where it reaches over the picture's edge."""
     left, top, side = view
     height, width = picture.shape[:2]
@@ -111,7 +112,7 @@ def _seen(picture: np.ndarray, view: View, size: int) -> np.ndarray:
     return np.asarray(seen[None], np.float32) / 127.5 - 1
 
 
-def _taper(size: int) -> np.ndarray:
+def _taper(size: int) -> Float32Array:
     """(size, size) float32: 1 in the middle of a view, falling to 0.05 over its outer tenth."""
     line = np.clip((np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5) / (0.1 * size), 0.05, 1)
     return np.asarray(np.minimum.outer(line, line), np.float32)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
+from hardware.arrays import Float64Array, UInt8Array
 from models.analysis.words import Words
 
 PAPER, INK, SOFT_INK, TEAL = (250, 248, 244), (26, 35, 38), (76, 90, 94), (11, 93, 99)
@@ -20,7 +21,7 @@ _FONTS = {"latin": "NotoSans", "arabic": "NotoSansArabic"}
 def can_write(words: Words) -> bool:
     """Whether the words can be shaped and ordered here: Arabic needs Raqm, FriBidi and its own font."""
     return not words.right_to_left or (
-        features.check("raqm") and _font_file(words.script, "Regular") is not None
+        bool(features.check("raqm")) and _font_file(words.script, "Regular") is not None
     )
 
 
@@ -66,7 +67,7 @@ class Pen:
         return lines
 
 
-def smooth_line(polygon: np.ndarray, rounds: int = 3) -> np.ndarray:
+def smooth_line(polygon: Float64Array, rounds: int = 3) -> Float64Array:
     """The polygon with its corners cut (Chaikin 1974)."""
     for _ in range(rounds):
         after = np.roll(polygon, -1, axis=0)
@@ -74,7 +75,7 @@ def smooth_line(polygon: np.ndarray, rounds: int = 3) -> np.ndarray:
     return polygon
 
 
-def halo_line(canvas: np.ndarray, polygon: np.ndarray, colour: tuple[int, int, int], width: int) -> None:
+def halo_line(canvas: UInt8Array, polygon: Float64Array, colour: tuple[int, int, int], width: int) -> None:
     """A closed line (N×2, x and y) on `canvas`, with paper beside it."""
     points = [np.round(polygon * 16).astype(np.int32)]
     cv2.polylines(canvas, points, True, PAPER, width + 2, cv2.LINE_AA, shift=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, UInt8Array
 from models.analysis.face import Face
 from models.analysis.refusal import Refused
 
@@ -24,14 +25,14 @@ HIDE_SPOTS = frozenset(("soft_focus", "overexposed"))
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
-def require_light(light: np.ndarray) -> None:
+def require_light(light: Float32Array) -> None:
     """Raises Refused("too_dark") where even the brightest parts of the picture (linear light) are dark."""
     luminance = light[:: max(1, light.shape[0] // 256), :: max(1, light.shape[1] // 256)] @ _LUMINANCE
     if float(np.percentile(luminance, 98)) < DARKEST_PICTURE:
         raise Refused("too_dark")
 
 
-def require_quality(light: np.ndarray, skin: np.ndarray, face: Face) -> list[str]:
+def require_quality(light: Float32Array, skin: UInt8Array, face: Face) -> list[str]:
     """The flags of a close-up that can be measured, best an empty list; raises Refused.
 
     `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin), `face` in their pixels.
@@ -56,7 +57,7 @@ def require_quality(light: np.ndarray, skin: np.ndarray, face: Face) -> list[str
     return flags
 
 
-def sharpness(light: np.ndarray, face: Face) -> float:
+def sharpness(light: Float32Array, face: Face) -> float:
     """Contrast between the features of a face at its finest needed octave, relative to the next coarser one.
 
     The picture is brought to 128 pixels across the face first, so that the value does not depend on its size:
@@ -73,13 +74,14 @@ def sharpness(light: np.ndarray, face: Face) -> float:
     return min(_octave_ratio(small), _octave_ratio(small.T))
 
 
-def _octave_ratio(values: np.ndarray) -> float:
+def _octave_ratio(values: Float32Array) -> float:
     """Contrast along the rows, between Gaussians of 1 and 2 pixels relative to between 2 and 4.
 
     The finest octave is left out: noise would call itself sharp there.
     """
+    rows = np.ascontiguousarray(values)
     fine, middle, coarse = (
-        cv2.GaussianBlur(np.ascontiguousarray(values), (4 * round(2 * sigma) + 1, 1), sigma)
+        np.asarray(cv2.GaussianBlur(rows, (4 * round(2 * sigma) + 1, 1), sigma), np.float32)
         for sigma in (1.0, 2.0, 4.0)
     )
     contrast = float(np.std(middle - coarse))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hardware.host.errors import PlainError
 from hardware.picture_file import NOT_A_PICTURE, TOO_BIG
 
 SENTENCES = {
@@ -22,7 +23,7 @@ SENTENCES = {
 NO_ROOM_FOR_A_FACE = "This picture is too small to hold a face. Use a larger one."
 
 
-class Refused(Exception):
+class Refused(PlainError):
     """`reason` is a key of SENTENCES; the text is one plain sentence on what to do."""
 
     exit_status = 2

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from hardware.arrays import UInt8Array
+from hardware.host.errors import PlainError
 from sync.wire.findings import Findings
 
 _MAGIC = b"DKRES1\n"
 
 
-class ResultError(ValueError):
+class ResultError(PlainError, ValueError):
     """Bytes that are no whole result: the child process ended before it was done."""
-
-    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def read_result(data: bytes) -> Result:
         raise ResultError("The result of the analysis is damaged.") from error
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(picture: UInt8Array) -> bytes:
     """H×W×3 uint8 sRGB, or H×W uint8, as PNG."""
     if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
     done, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:
         raise OSError("A picture could not be encoded as PNG.")

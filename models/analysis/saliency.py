@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, UInt8Array
 from models.analysis.lesion import NETWORK, chances, constants
 from models.analysis.lesion_view import Framed, framed
-from models.runtime import DEFAULT_ENGINE, network
-from models.training.lesion_views import CLASSES, VIEWS
+from models.networks.lesion_views import CLASSES, VIEWS
+from models.networks.runtime import DEFAULT_ENGINE, network
 
 # The nearer view is covered by squares of SPAN × SPAN cells of a GRID × GRID grid, each a cell further, with
 # the skin's colour and with a blur. Each of the four covers on a cell is seen in another of MIRRORS, for the
@@ -31,10 +32,10 @@ class Saliency:
     A negative fall is a rise. Smaller structures than a cell are not resolved.
     """
 
-    falls: np.ndarray
+    falls: Float64Array
     window: tuple[float, float, float, float]
 
-    def over(self, kind: str, shape: tuple[int, int]) -> np.ndarray:
+    def over(self, kind: str, shape: tuple[int, int]) -> Float32Array:
         """(height, width) float32: the falls of class `kind` over a picture of `shape`; beyond it 0."""
         x0, y0, x1, y1 = self.window
         cell = np.array([(x1 - x0) / GRID, (y1 - y0) / GRID])
@@ -52,7 +53,7 @@ class Saliency:
         return np.where(inside > 0, spread, np.float32(0))
 
 
-def saliency(picture: np.ndarray, mask: np.ndarray, engine: str = DEFAULT_ENGINE) -> Saliency:
+def saliency(picture: UInt8Array, mask: UInt8Array, engine: str = DEFAULT_ENGINE) -> Saliency:
     """Where the class of a lesion rests: `picture` H×W×3 uint8 sRGB, `mask` its lesion as of find_lesion.
 
     Occlusion (Zeiler & Fergus 2014): a cell's fall is the mean over the covers that lie on it. Two runs of
@@ -64,7 +65,7 @@ def saliency(picture: np.ndarray, mask: np.ndarray, engine: str = DEFAULT_ENGINE
     sharp = lesion.picture.astype(np.float32)
     fills = [_skin(lesion.picture, mask), cv2.GaussianBlur(sharp, (0, 0), _BLUR * size * to_picture[0, 0])]
 
-    def log_odds(seen: np.ndarray, mirror: int) -> np.ndarray:
+    def log_odds(seen: Float32Array, mirror: int) -> Float64Array:
         view = lesion.view(VIEWS[0], size, seen)[MIRRORS[mirror]]
         [logits] = net.run(np.ascontiguousarray(view)[None])
         found = chances(logits[0], constants()["classes"])
@@ -85,7 +86,7 @@ def saliency(picture: np.ndarray, mask: np.ndarray, engine: str = DEFAULT_ENGINE
     return Saliency(falls / covers, _window(lesion, to_picture, size))
 
 
-def _skin(reduced: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _skin(reduced: UInt8Array, mask: UInt8Array) -> Float32Array:
     """(3,) float32: the median colour around the lesion; of the whole picture where there is no around."""
     inside = cv2.resize(mask, reduced.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     around = reduced[inside == 0]
@@ -93,13 +94,14 @@ def _skin(reduced: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(np.median(some, axis=0), np.float32)
 
 
-def _spread(cover: np.ndarray, to_picture: np.ndarray, size: int, shape: tuple[int, ...]) -> np.ndarray:
+def _spread(cover: Float32Array, to_picture: Float64Array, size: int, shape: tuple[int, ...]) -> Float32Array:
     """(h, w) float32: the covered cells, soft at their edges, over the reduced picture."""
     view = cv2.resize(cover, (size, size), interpolation=cv2.INTER_LINEAR)
-    return cv2.warpAffine(view, to_picture, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
+    spread = cv2.warpAffine(view, to_picture, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
+    return np.asarray(spread, np.float32)
 
 
-def _window(lesion: Framed, to_picture: np.ndarray, size: int) -> tuple[float, float, float, float]:
+def _window(lesion: Framed, to_picture: Float64Array, size: int) -> tuple[float, float, float, float]:
     """The view's square in pixels of the whole picture."""
     scale = to_picture[0, 0]
     x0, y0 = (to_picture[:, 2] + 0.5 - scale / 2) / lesion.step

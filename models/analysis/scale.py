@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hardware.arrays import Float64Array, UInt8Array
 from models.analysis.detector import square_crop
 from models.analysis.face import Face
-from models.runtime import network
+from models.networks.runtime import network
 
 # White-to-white diameter of the cornea, what is seen of the iris: 11.71 ± 0.42 mm (Rüfer et al. 2005).
 IRIS_MM = 11.7
@@ -26,7 +27,7 @@ class Scale:
     source: str
 
 
-def scale_of(picture: np.ndarray, face: Face, engine: str, calibrated_mm_per_px: float | None) -> Scale:
+def scale_of(picture: UInt8Array, face: Face, engine: str, calibrated_mm_per_px: float | None) -> Scale:
     """Scale at `face` in `picture` (H×W×3 uint8 sRGB). Without calibration it is good to about 5 %."""
     if calibrated_mm_per_px:
         return Scale(calibrated_mm_per_px, "calibration")
@@ -42,7 +43,7 @@ def scale_of(picture: np.ndarray, face: Face, engine: str, calibrated_mm_per_px:
     return Scale(PUPILS_MM / max(1e-6, float(np.linalg.norm(centres[0] - centres[1]))), "pupils")
 
 
-def _iris(picture: np.ndarray, face: Face, side: str, engine: str) -> tuple[np.ndarray, float]:
+def _iris(picture: UInt8Array, face: Face, side: str, engine: str) -> tuple[Float64Array, float]:
     """Centre (x, y) and horizontal diameter of one iris, in pixels."""
     net = network("iris", engine)
     size = net.input_shape[1]

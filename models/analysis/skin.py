@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hardware.arrays import UInt8Array
 from models.analysis.face import Face
 from models.analysis.zones import outline, polygon_mask
-from models.training.parsing_classes import NOSE, SKIN
+from models.networks.parsing_classes import NOSE, SKIN
 from sync.wire.findings.canonical_face import MIRROR
 
 # The landmarks end below the hairline; a face may reach this share of brow-to-top beyond them.
@@ -20,19 +21,20 @@ _HOLE_RADIUS = 0.05
 _EYE_MARGIN, _BROW_MARGIN, _LIP_MARGIN = 0.035, 0.018, 0.012
 
 
-def skin_mask(labels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+def skin_mask(labels: UInt8Array, faces: Sequence[Face]) -> UInt8Array:
     """H×W uint8, 255 = skin with noses, ears, necks and hands, without hair, brows, eyes and lips.
 
     `labels` is H×W as `parse` gives it, `faces` in its pixels.
     """
-    skin = cv2.inRange(labels, SKIN, SKIN) | cv2.inRange(labels, NOSE, NOSE)
+    shape = (labels.shape[0], labels.shape[1])
+    skin = np.where((labels == SKIN) | (labels == NOSE), np.uint8(255), np.uint8(0))
     for face in faces:
         for name in ("left_eye", "right_eye", "lips_inner"):
-            skin &= ~polygon_mask(outline(face.points, name), skin.shape)
+            skin &= ~polygon_mask(outline(face.points, name), shape)
     return skin
 
 
-def facial_skin(labels: np.ndarray, face: Face) -> np.ndarray:
+def facial_skin(labels: UInt8Array, face: Face) -> UInt8Array:
     """H×W uint8, 255 = the skin of `face` that is measured: up to the hairline, ears and neck left out.
 
     Eyes, brows, lips and nostrils go with a margin, for lashes, stray hairs and shadows are no skin.
@@ -43,7 +45,7 @@ def facial_skin(labels: np.ndarray, face: Face) -> np.ndarray:
     return _without_holes(mask, removed, face) & ~removed
 
 
-def _reach(face: Face, shape: tuple[int, int]) -> np.ndarray:
+def _reach(face: Face, shape: tuple[int, int]) -> UInt8Array:
     """The face oval, stretched upwards to where the hairline may be."""
     points = face.points
     oval = outline(points, "face_oval")
@@ -54,7 +56,7 @@ def _reach(face: Face, shape: tuple[int, int]) -> np.ndarray:
     return polygon_mask(oval + np.clip(height, 0, 1)[:, None] * lift, shape)
 
 
-def _features(face: Face, shape: tuple[int, int]) -> np.ndarray:
+def _features(face: Face, shape: tuple[int, int]) -> UInt8Array:
     """Eyes, brows, lips and nostrils, each with a margin in proportion to the face."""
     mask = np.zeros(shape, np.uint8)
     for names, margin in (
@@ -72,7 +74,7 @@ def _features(face: Face, shape: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _without_holes(mask: np.ndarray, removed: np.ndarray, face: Face) -> np.ndarray:
+def _without_holes(mask: UInt8Array, removed: UInt8Array, face: Face) -> UInt8Array:
     """The mask with small islands of another colour filled in: moles are skin."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.bitwise_not(mask | removed), connectivity=4)
     largest = np.pi * (_HOLE_RADIUS * face.width) ** 2
@@ -80,6 +82,6 @@ def _without_holes(mask: np.ndarray, removed: np.ndarray, face: Face) -> np.ndar
     return np.where(np.isin(labels, small[small > 0]), np.uint8(255), mask)
 
 
-def _disc(radius: float) -> np.ndarray:
+def _disc(radius: float) -> UInt8Array:
     r = max(1, round(radius))
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1)), np.uint8)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, UInt8Array
 from models.analysis.blur import shrunk, smooth_within
 from models.analysis.pigment import optical_density
 
@@ -43,7 +44,7 @@ class Spot:
     contrast: float
 
 
-def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Spot] | None:
+def find_spots(light: Float32Array, skin: UInt8Array, mm_per_px: float) -> list[Spot] | None:
     """The spots on skin, strongest first; None where the picture could not show them.
 
     `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin).
@@ -82,7 +83,7 @@ def find_spots(light: np.ndarray, skin: np.ndarray, mm_per_px: float) -> list[Sp
 
 
 def _blobs(
-    density: np.ndarray, share: np.ndarray, allowed: np.ndarray, sigma: float, zoom: float
+    density: Float32Array, share: Float32Array, allowed: Float32Array, sigma: float, zoom: float
 ) -> tuple[float, list[tuple[float, int, int, float]]]:
     """The least answer that is no noise, and (answer, x, y, sigma) of the round maxima at one size.
 
@@ -91,7 +92,8 @@ def _blobs(
     """
     surrounded = cv2.GaussianBlur(share, (0, 0), 2 * sigma) > LEAST_SURROUNDED
     searched = surrounded & (allowed > 0.99)
-    answer = cv2.GaussianBlur(density, (0, 0), sigma) - cv2.GaussianBlur(density, (0, 0), sigma * _RATIO)
+    near, far = cv2.GaussianBlur(density, (0, 0), sigma), cv2.GaussianBlur(density, (0, 0), sigma * _RATIO)
+    answer = np.asarray(near - far, np.float32)
     inside = answer[searched]
     if not inside.size:
         return 0.0, []
@@ -109,7 +111,7 @@ def _blobs(
     return least, blobs
 
 
-def _is_round(answer: np.ndarray, x: int, y: int, step: int) -> bool:
+def _is_round(answer: Float32Array, x: int, y: int, step: int) -> bool:
     """Whether the peak falls off alike in all directions: hairs and wrinkles do not."""
     height, width = answer.shape
     if not (step <= x < width - step and step <= y < height - step):
@@ -123,7 +125,7 @@ def _is_round(answer: np.ndarray, x: int, y: int, step: int) -> bool:
 
 
 def _grown(
-    density: np.ndarray, skin: np.ndarray, x: int, y: int, sigma: float, mm_per_px: float
+    density: Float32Array, skin: UInt8Array, x: int, y: int, sigma: float, mm_per_px: float
 ) -> Spot | None:
     """The spot around a peak: what lies above half of its contrast, within reach of its size."""
     reach = max(3, round(4 * sigma))

@@ -7,8 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from models.analysis.outline import Outline
-from models.training.lesion_views import NATIVE
+from models.networks.lesion_views import NATIVE
 
 # Below this lightness (CIELAB) a place is a dark corner, above the other a white edge or a reflection.
 _DARK, _WHITE = 15.0, 97.0
@@ -19,15 +20,15 @@ _FOREIGN = 25.0
 _BEYOND = 5.0
 
 
-def traits(picture: np.ndarray, outline: Outline, logits: np.ndarray) -> np.ndarray:
+def traits(picture: UInt8Array, outline: Outline, logits: Float32Array) -> Float64Array:
     """(TRAITS,) numbers by which a skin close-up differs from others; `logits` (views, 7).
 
     Colours, their contrast as optical density, which no white balance changes, edges, the lesion's shape, and
     the doubts of both networks.
     """
-    small = cv2.resize(picture, NATIVE[::-1], interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(outline.mask, NATIVE[::-1], interpolation=cv2.INTER_NEAREST)
-    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    small = np.asarray(cv2.resize(picture, NATIVE[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    mask = np.asarray(cv2.resize(outline.mask, NATIVE[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    lab = np.asarray(cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
     lit = cv2.erode((lab[..., 0] > _DARK).astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=(1,)) > 0
     if lit.sum() <= _LEAST_SKIN:
         lit = np.ones_like(lit)
@@ -51,18 +52,18 @@ def traits(picture: np.ndarray, outline: Outline, logits: np.ndarray) -> np.ndar
     )
 
 
-def scores(traits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
+def scores(traits: Float64Array, known: dict[str, Any]) -> Float64Array:
     """(…, n) traits as standard scores of plain close-ups, none beyond five deviations."""
     deviations = np.asarray(known["deviations"])
     return np.asarray(np.clip((traits - np.asarray(known["means"])) / deviations, -_BEYOND, _BEYOND))
 
 
-def unusualness(traits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
+def unusualness(traits: Float64Array, known: dict[str, Any]) -> Float64Array:
     """(…,) the mean square of the standard scores: 1 for a close-up like those of the training."""
     return np.asarray((scores(traits, known) ** 2).mean(axis=-1))
 
 
-def strangeness(traits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
+def strangeness(traits: Float64Array, known: dict[str, Any]) -> Float64Array:
     """(…,) the logit of being no close-up of skin: a perceptron with one hidden layer, and a way past it."""
     found = scores(traits, known)
     hidden = np.tanh(found @ np.asarray(known["hidden"]) + np.asarray(known["hidden_offsets"]))
@@ -70,7 +71,7 @@ def strangeness(traits: np.ndarray, known: dict[str, Any]) -> np.ndarray:
     return np.asarray(through + past + known["offset"])
 
 
-def _colours(lab: np.ndarray, skin: np.ndarray, lesion: np.ndarray) -> list[float]:
+def _colours(lab: Float32Array, skin: BoolArray, lesion: BoolArray) -> list[float]:
     about, within = lab[skin], lab[lesion]
     middle = np.median(about, axis=0)
     away = np.linalg.norm(lab[..., 1:] - middle[1:], axis=2)
@@ -83,10 +84,10 @@ def _colours(lab: np.ndarray, skin: np.ndarray, lesion: np.ndarray) -> list[floa
     ]
 
 
-def _densities(small: np.ndarray, skin: np.ndarray, lesion: np.ndarray) -> list[float]:
+def _densities(small: UInt8Array, skin: BoolArray, lesion: BoolArray) -> list[float]:
     """Of optical density in R, G, B: the lesion's over the skin's, how it is tinted, and how both vary."""
     # 2.2 undoes sRGB's curve nearly enough; 3 of 255 is a camera's black.
-    density = -2.2 * np.log((small.astype(np.float32) + 3) / 258)
+    density = np.asarray(-2.2 * np.log((small.astype(np.float32) + 3) / 258), np.float32)
     about, within = density[skin], density[lesion]
     middle = np.median(about, axis=0)
     more = np.median(within, axis=0) - middle
@@ -103,18 +104,18 @@ def _densities(small: np.ndarray, skin: np.ndarray, lesion: np.ndarray) -> list[
     ]
 
 
-def _tints(density: np.ndarray) -> np.ndarray:
+def _tints(density: Float32Array) -> Float32Array:
     """(n, 2): red's and blue's density over green's."""
     return np.asarray(density[:, (0, 2)] - density[:, 1:2])
 
 
-def _reach(values: np.ndarray) -> np.ndarray:
+def _reach(values: Float32Array) -> Float64Array:
     """(k,) from (n, k): the logarithm of what lies between the tenth and the ninetieth of a hundred."""
     low, high = np.quantile(values, [0.1, 0.9], axis=0)
     return np.asarray(np.log(high - low + 0.02))
 
 
-def _separation(lab: np.ndarray, inside: np.ndarray, lit: np.ndarray) -> list[float]:
+def _separation(lab: Float32Array, inside: BoolArray, lit: BoolArray) -> list[float]:
     """Of L*, a*, b*: the share of the variance that lesion and skin explain (η²)."""
     share = inside[lit].mean()
     if not 0 < share < 1:
@@ -124,11 +125,12 @@ def _separation(lab: np.ndarray, inside: np.ndarray, lit: np.ndarray) -> list[fl
     return list(between / (lab[lit].var(axis=0) + 1e-3))
 
 
-def _edges(lightness: np.ndarray, mask: np.ndarray, skin: np.ndarray, lit: np.ndarray) -> list[float]:
+def _edges(lightness: Float32Array, mask: UInt8Array, skin: BoolArray, lit: BoolArray) -> list[float]:
     """How steep and rough it is: everywhere, on the skin once thin lines are gone, on the lesion's rim."""
     kernel = np.ones((5, 5), np.uint8)
     closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, kernel)
-    without_lines = _steepness(cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel))
+    opened = np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, kernel), np.float32)
+    without_lines = _steepness(opened)
     rim = (cv2.dilate(mask, kernel) > 0) & (cv2.erode(mask, kernel) == 0) & lit
     on_skin = np.log1p(without_lines[skin].mean())
     on_rim = np.log1p(without_lines[rim].mean()) if rim.any() else 0.0
@@ -143,11 +145,11 @@ def _edges(lightness: np.ndarray, mask: np.ndarray, skin: np.ndarray, lit: np.nd
     ]
 
 
-def _steepness(values: np.ndarray) -> np.ndarray:
+def _steepness(values: Float32Array) -> Float32Array:
     return np.hypot(cv2.Sobel(values, cv2.CV_32F, 1, 0), cv2.Sobel(values, cv2.CV_32F, 0, 1))
 
 
-def _shape(mask: np.ndarray) -> list[float]:
+def _shape(mask: UInt8Array) -> list[float]:
     """Solidity, roundness, distance from the middle, share of the picture's edge, share of the picture."""
     inside = mask > 0
     if not inside.any():
@@ -169,7 +171,7 @@ def _shape(mask: np.ndarray) -> list[float]:
     ]
 
 
-def _doubts(outline: Outline, logits: np.ndarray) -> list[float]:
+def _doubts(outline: Outline, logits: Float32Array) -> list[float]:
     single = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
     mean = logits.mean(axis=0)
     return [

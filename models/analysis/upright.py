@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hardware.arrays import UInt8Array
 from models.analysis.face import Face, find_faces, only_face
 from models.analysis.refusal import Refused
-from models.runtime import DEFAULT_ENGINE
+from models.networks.runtime import DEFAULT_ENGINE
 
 # Measured on ACNE04's validation pictures, FASSEG and Pratheepan, 479 in all, of at most 1,024 pixels a side.
 # None that was turned scored more than 0.84 with level eyes, none upright leaned by more than 36°. In the
@@ -24,7 +25,7 @@ _LIKELY = 0.7
 _AROUND = 1.2
 
 
-def require_upright(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> None:
+def require_upright(picture: UInt8Array, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> None:
     """Raises Refused("turned") where the largest of `faces`, those found in `picture`, is not upright, or
     where there is none and one is seen in the turned picture.
     """
@@ -32,14 +33,14 @@ def require_upright(picture: np.ndarray, faces: Sequence[Face], engine: str = DE
         raise Refused("turned")
 
 
-def find_upright_face(picture: np.ndarray, engine: str = DEFAULT_ENGINE) -> Face:
+def find_upright_face(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Face:
     """As `find_face`; raises Refused("turned") too."""
     faces = find_faces(picture, engine)
     require_upright(picture, faces, engine)
     return only_face(faces)
 
 
-def quarter_turns(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> int:
+def quarter_turns(picture: UInt8Array, faces: Sequence[Face], engine: str = DEFAULT_ENGINE) -> int:
     """How many quarter turns anticlockwise put the largest of `faces` upright, 0…3; 0 where it is not known.
 
     `picture` is H×W×3 uint8 RGB, `faces` are those found in it, largest first.
@@ -58,13 +59,13 @@ def quarter_turns(picture: np.ndarray, faces: Sequence[Face], engine: str = DEFA
     return int(np.argmax(found))
 
 
-def _likelihood(picture: np.ndarray, engine: str) -> float:
+def _likelihood(picture: UInt8Array, engine: str) -> float:
     """Of the largest face that stands upright in `picture`: the detector's score times the landmarks'."""
     faces = find_faces(np.ascontiguousarray(picture), engine)
     return next((f.score * f.presence for f in faces if abs(f.roll_degrees) <= _LEANING), 0.0)
 
 
-def _around(picture: np.ndarray, face: Face) -> np.ndarray:
+def _around(picture: UInt8Array, face: Face) -> UInt8Array:
     """The part of the picture that holds the face with a margin."""
     x0, y0, x1, y1 = face.box
     reach = _AROUND * max(x1 - x0, y1 - y0)

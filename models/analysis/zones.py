@@ -8,22 +8,23 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hardware.arrays import BoolArray, Float64Array, UInt8Array
 from sync.wire.findings.canonical_face import OUTLINES, ZONES
 
 ZONE_NAMES = tuple(ZONES)
 
 
-def zone_polygons(points: np.ndarray) -> dict[str, np.ndarray]:
+def zone_polygons(points: Float64Array) -> dict[str, Float64Array]:
     """The closed polygon (N×2, in the unit of `points`) of each zone, from 468×2 landmarks."""
     return {name: points[list(indices)] for name, indices in ZONES.items()}
 
 
-def outline(points: np.ndarray, name: str) -> np.ndarray:
+def outline(points: Float64Array, name: str) -> Float64Array:
     """The closed polygon of one drawn outline: "face_oval", "left_eye", … (see canonical_face.OUTLINES)."""
     return np.asarray(points[list(OUTLINES[name])])
 
 
-def polygon_mask(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def polygon_mask(polygon: Float64Array, shape: tuple[int, int]) -> UInt8Array:
     """H×W uint8, 255 inside the polygon."""
     mask = np.zeros(shape, np.uint8)
     # Four bits below the pixel, so that small polygons keep their area.
@@ -32,7 +33,7 @@ def polygon_mask(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def zone_masks(points: np.ndarray, skin: np.ndarray) -> dict[str, np.ndarray]:
+def zone_masks(points: Float64Array, skin: UInt8Array) -> dict[str, BoolArray]:
     """The skin of each zone, and of the whole "face", H×W bool; `skin` is H×W uint8, 255 = skin.
 
     No pixel belongs to two zones: around the eyes goes before the cheeks.

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.acne_maps import CENTRES, CLASSES, HAYASHI, SIDES, STRIDE, UNIT, boxes_of
 from models.training import augment
-from models.training.acne_maps import CENTRES, CLASSES, HAYASHI, SIDES, STRIDE, UNIT, boxes_of
 from models.training.backbone import Trunk, load_pretrained
 from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.decoder import Decoder, separable

@@ -18,9 +18,9 @@ import numpy as np
 from models.analysis.acne import NETWORK, acne_in, acne_of_face, as_it_is, find_acne
 from models.analysis.acne_count import interval, lesions_on
 from models.analysis.face import find_faces
+from models.analysis.picture import read_picture
 from models.analysis.zones import zone_masks
-from models.manifest import load_manifest
-from models.picture import read_picture
+from models.networks.manifest import load_manifest
 from models.training.boxes import TWINS, level, read_boxes
 from models.training.register import ship_constants
 

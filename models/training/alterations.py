@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hardware.srgb import srgb_coded, srgb_linear
-from models.picture import read_labels, read_picture
+from models.analysis.picture import read_labels, read_picture
 from models.training.boxes import TWINS
 from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.training.acne_maps import CLASSES, iou
+from models.networks.acne_maps import CLASSES, iou
 
 TWINS = Path(__file__).with_name("acne_twins.txt")
 """Validation pictures of which training has another photograph (twins.py): no score counts them."""

@@ -20,9 +20,9 @@ import scipy.optimize
 from models.analysis import lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.strangeness import scores, strangeness, unusualness
-from models.manifest import load_manifest
+from models.networks.lesion_views import CLASSES
+from models.networks.manifest import load_manifest
 from models.training.dermoscopes import FITTED, altered, read_lesion
-from models.training.lesion_views import CLASSES
 from models.training.register import ship_constants
 from models.training.score import balanced_accuracy, calibration_error
 from models.training.splits import first_half, held_out

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from models.analysis.face import EYE_CORNERS, find_face
-from models.picture import read_picture
+from models.analysis.picture import read_picture
 
 SIDES = (234, 454)
 ROUNDS = 10

@@ -22,7 +22,7 @@ from ai_edge_quantizer.recipe_manager import RecipeManager
 from ai_edge_quantizer.utils import qsv_utils
 from torch import Tensor, nn
 
-from models.runtime import DEFAULT_ENGINE, Graph
+from models.networks.runtime import DEFAULT_ENGINE, Graph
 from models.training import augment, quantise
 from models.training.__main__ import SETTINGS, changed
 from models.training.loop import Task, load

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from hardware.srgb import srgb_coded, srgb_linear
-from models.picture import read_labels, read_picture
+from models.analysis.picture import read_labels, read_picture
 
 Draw = np.random.Generator
 Alter = Callable[[np.ndarray, np.ndarray, Draw], np.ndarray]

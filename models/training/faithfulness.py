@@ -21,10 +21,10 @@ import numpy as np
 
 from models.analysis import lesion as lesions
 from models.analysis.lesion import Lesion, chances, constants, find_lesion
+from models.analysis.picture import read_picture
 from models.analysis.refusal import Refused
 from models.analysis.saliency import GRID, Saliency, saliency
-from models.picture import read_picture
-from models.training.lesion_views import CLASSES
+from models.networks.lesion_views import CLASSES
 from models.training.score import interval, lesion_rows
 
 SHARES = (0.1, 0.2, 0.4)

@@ -12,9 +12,9 @@ import re
 import click
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from models.known_answers import known_picture, sampled
-from models.manifest import MANIFEST, load_manifest, verified_bytes
-from models.runtime import Port
+from models.networks.known_answers import known_picture, sampled
+from models.networks.manifest import MANIFEST, load_manifest, verified_bytes
+from models.networks.runtime import Port
 
 
 def reference_answers(name: str) -> list[list[float]]:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 from models.training import augment
 from models.training.backbone import HEAD, Head, Trunk, load_pretrained
 from models.training.curves import area
-from models.training.lesion_views import CLASSES, LEAST_SIDE, NATIVE, VIEWS
 from models.training.loop import load
 from models.training.outline import mask_file, records
 from models.training.pictures import network_input, read_all, unit

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.lesion_views import NATIVE
 from models.training import augment
 from models.training.backbone import Trunk, load_pretrained
 from models.training.decoder import Decoder
-from models.training.lesion_views import NATIVE
 from models.training.loop import load
 from models.training.pictures import network_input, read_all, unit
 from models.training.splits import held_out

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.picture import read_labels, read_picture
+from models.analysis.picture import read_labels, read_picture
+from models.networks.parsing_classes import CLASSES, MOUTH, NOSE, SKIN
 from models.training import augment
 from models.training.backbone import Trunk, load_pretrained
 from models.training.decoder import Decoder
 from models.training.loop import load
-from models.training.parsing_classes import CLASSES, MOUTH, NOSE, SKIN
 from models.training.pictures import network_input, unit
 from models.training.splits import FAMILIES_HELD_OUT, held_out, held_out_block
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.picture import read_labels, read_picture
+from models.analysis.picture import read_labels, read_picture
 
 
 def read_all(

@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from models.bench import onnx_run
-from models.known_answers import STEPS, Run, distance
-from models.manifest import load_manifest
-from models.processor import instruction_set
-from models.runtime import ENGINES, Network, Port
+from models.networks.bench import onnx_run
+from models.networks.known_answers import STEPS, Run, distance
+from models.networks.manifest import load_manifest
+from models.networks.processor import instruction_set
+from models.networks.runtime import ENGINES, Network, Port
 
 PAGE = Path(__file__).parents[1] / "docs" / "processors.md"
 DEADLINE_SECONDS = 900.0
@@ -31,9 +31,9 @@ ORACLES = {"onnxruntime": False, "onnxruntime in floats": True}
 _HEAD = """# What each engine answers on each processor
 
 By `python -m models.training.processors`; the first is the machine it ran on, the others are emulated by
-qemu-user. A number is how far an engine's answers to the known picture (`models/known_answers.py`) are from
-those of the reference kernels, in the mean over the worst output, as a share of what is allowed ({steps:g}
-steps of its whole numbers; 1 % of the spread where it has floats). Above 1 the engine is refused.
+qemu-user. A number is how far an engine's answers to the known picture (`models/networks/known_answers.py`)
+are from those of the reference kernels, in the mean over the worst output, as a share of what is allowed
+({steps:g} steps of its whole numbers; 1 % of the spread where it has floats). Above 1 the engine is refused.
 
 0.00 in whole numbers too says that the kernels round as the reference kernels do, number for number, as those
 of tflite-runtime for aarch64; our engines' others are up to three steps away in the mean. With its largest
@@ -97,7 +97,8 @@ def network_run(name: str, engine: str, onnx: Path | None) -> Run:
     """The network in an engine of the product, or in onnxruntime from the folder `onnx`."""
     if engine in ENGINES:
         return Network(name, engine, deadline_s=DEADLINE_SECONDS).run
-    assert onnx is not None
+    if onnx is None:
+        raise ValueError(f"{engine} wants a folder of the graphs in ONNX: name it by --onnx.")
     run, entry = onnx_run(onnx / f"{name}.onnx", 1, ORACLES[engine]), load_manifest().entry(name).input
     port = Port(0, "input", entry.shape, np.dtype(entry.type).type, entry.scale, entry.zero)
     # Rounded as for our engines: of two numbers that are equally near, onnxruntime takes the even one.

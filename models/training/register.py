@@ -1,4 +1,4 @@
-"""`python -m models.training.register NETWORK --from DIR/NAME`: a converted network is shipped from now on.
+"""`python -m models.training.register NETWORK --from DIR/NAME --use USE`: a converted network ships now.
 
 The file goes to models/weights/NETWORK.tflite, and its facts into that network's section of the manifest.
 What the network does, where it comes from and whose it is are written there by hand.
@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from models.manifest import MANIFEST, WEIGHTS, ModelsError, load_manifest
-from models.runtime import DEFAULT_ENGINE, Graph, Port
+from models.networks.manifest import MANIFEST, WEIGHTS, ModelsError, load_manifest
+from models.networks.runtime import DEFAULT_ENGINE, Graph, Port
 
 
 def facts(content: bytes, report: dict[str, object]) -> dict[str, str]:
@@ -71,11 +71,18 @@ def ship_constants(network: str, text: str) -> None:
 @click.option(
     "--from", "source", type=click.Path(path_type=Path), required=True, help="Of convert: OUT/NAME."
 )
-def main(network: str, source: Path) -> None:
+@click.option(
+    "--use",
+    type=click.Choice(["research", "any"]),
+    required=True,
+    help="What the licences of all pictures that it learned from permit.",
+)
+def main(network: str, source: Path, use: str) -> None:
     """Ship SOURCE.tflite, which convert made beside SOURCE.json, as NETWORK."""
     content = source.with_name(f"{source.name}.tflite").read_bytes()
     report = json.loads(source.with_name(f"{source.name}.json").read_text())
-    text = rewritten(MANIFEST.read_text(), network, facts(content, report))
+    known = {"use": f'"{use}"'} | facts(content, report)
+    text = rewritten(MANIFEST.read_text(), network, known)
     WEIGHTS.mkdir(exist_ok=True)
     (WEIGHTS / f"{network}.tflite").write_bytes(content)
     MANIFEST.write_text(text)

@@ -13,7 +13,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
-from models.manifest import verified_bytes
+from models.networks.manifest import verified_bytes
 from models.training.__main__ import SETTINGS, changed
 from models.training.backbone import BATCH_NORM
 from models.training.loop import save

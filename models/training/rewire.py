@@ -16,7 +16,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from models.manifest import MANIFEST, ModelsError, load_manifest, verified_bytes, verified_constants
+from models.networks.manifest import MANIFEST, ModelsError, load_manifest, verified_bytes, verified_constants
 from models.training.register import facts, rewritten, ship_constants
 
 _FILE_IDENTIFIER = b"TFL3"

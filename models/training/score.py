@@ -22,15 +22,15 @@ import cv2
 import numpy as np
 
 from models.analysis.artefacts import NAMES
-from models.picture import read_labels
-from models.runtime import DEFAULT_ENGINE, engine_here
+from models.analysis.picture import read_labels
+from models.networks.lesion_views import CLASSES
+from models.networks.parsing_classes import CLASSES as PARTS
+from models.networks.parsing_classes import NOSE, SKIN
+from models.networks.runtime import DEFAULT_ENGINE, engine_here
 from models.training.alterations import ALTERATIONS, altered_copy
 from models.training.boxes import TWINS, average_precision, found, level, read_boxes
 from models.training.curves import area
 from models.training.dermoscopes import FITTED, UNSEEN, altered, read_lesion
-from models.training.lesion_views import CLASSES
-from models.training.parsing_classes import CLASSES as PARTS
-from models.training.parsing_classes import NOSE, SKIN
 from models.training.splits import FAMILIES_HELD_OUT, first_half, held_out, held_out_block
 from models.training.strange import TESTED, strange_pictures
 

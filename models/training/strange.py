@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from skimage import data as examples
 
-from models.picture import read_picture
+from models.analysis.picture import read_picture
 
 HEIGHT, WIDTH = 300, 400
 # scikit-image's example pictures: no scene is in both lists, so neither is the other eye's view of one.

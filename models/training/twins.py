@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.picture import read_picture
+from models.analysis.picture import read_picture
 
 CANDIDATES = 15
 LEAST_ALIKE = 0.5

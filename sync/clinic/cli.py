@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import threading
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import click
 import structlog
 
-from .cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option
-from .database import Database
-from .quarantine_cli import quarantine
+from sync.clinic.cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option
+from sync.clinic.quarantine_cli import quarantine
+from sync.clinic.store.database import Database
+from sync.clinic.store.errors import ClinicError, ClinicUsageError
+
+if TYPE_CHECKING:
+    from sync.clinic.work.machines import MachinesWorker
 
 
 @click.group(cls=ClinicGroup)
 def clinic() -> None:
     """The clinic's side: what comes from kiosks is stored, receipted, opened, shown.
 
-    'migrate' makes the database, 'register-kiosk' lets a kiosk in, then 'ingest', 'open' and 'serve' run,
-    each as its own process.
+    'migrate' makes the database, 'register-kiosk' lets a kiosk in, then 'ingest', 'open', 'serve' and 'work'
+    run, each as its own process.
     """
 
 
@@ -43,7 +48,7 @@ def migrate(state: Path, db: str | None) -> None:
 @db_option
 def register_kiosk(file: Path, state: Path, db: str | None) -> None:
     """Let a kiosk in: FILE is what the authority wrote when it enrolled it."""
-    from . import registry
+    from sync.clinic.receiving import registry
 
     kiosk = registry.register_kiosk(ready(state, db), file)
     click.echo(f"Registered kiosk {kiosk}.")
@@ -55,7 +60,7 @@ def register_kiosk(file: Path, state: Path, db: str | None) -> None:
 @db_option
 def add_account(name: str, state: Path, db: str | None) -> None:
     """Make an account for a member of staff; its password is shown this once and kept nowhere."""
-    from . import accounts
+    from sync.clinic.people import accounts
 
     password = accounts.add_account(ready(state, db), name)
     click.echo(f"account={name}")
@@ -67,11 +72,13 @@ def add_account(name: str, state: Path, db: str | None) -> None:
 @db_option
 def ingest(state: Path, db: str | None) -> None:
     """Take in what kiosks send, store it sealed, and send receipts. Any number of workers may run."""
-    from .broker import Address
-    from .ingest import IngestWorker
+    from sync.clinic.receiving.broker import Address
+    from sync.clinic.receiving.ingest import IngestWorker
 
     folder = state / "ingest"
-    IngestWorker(ready(state, db), folder, Address.read(folder)).run(_stop_on_signal())
+    worker = IngestWorker(ready(state, db), folder, Address.read(folder))
+    _settle()
+    worker.run(_stop_on_signal())
 
 
 @clinic.command("open")
@@ -81,11 +88,12 @@ def ingest(state: Path, db: str | None) -> None:
 @click.option("--again", is_flag=True, help="Try quarantined envelopes once more, after an update.")
 def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None:
     """Open what ingest has stored. Only this process holds the key that reads results."""
-    from .opener import Opener, read_opening_keys
+    from sync.clinic.receiving.opener import Opener, read_opening_keys
 
     opener = Opener(ready(state, db), read_opening_keys(state / "opener" / "opening.key"), export)
     stop = _stop_on_signal()
     opener.begin(again=again)
+    _settle()
     structlog.get_logger().info("ready")
     opener.run(stop)
 
@@ -117,7 +125,7 @@ def serve(
     state: Path, db: str | None, host: str, port: int, behind_tls: bool, proxy: str, names: tuple[str, ...]
 ) -> None:
     """The clinic's pages. Without TLS they are served on loopback only."""
-    from .pages.server import serve_pages
+    from sync.clinic.server import serve_pages
 
     database, stop = ready(state, db), _stop_on_signal()
     serve_pages(database, state, host, port, behind_tls=behind_tls, proxy=proxy, names=names, stop=stop)
@@ -126,10 +134,43 @@ def serve(
 @clinic.command()
 @state_option
 @db_option
+@click.option(
+    "--zone",
+    default="UTC",
+    show_default=True,
+    envvar="DERMAKIOSK_CLINIC_ZONE",
+    help="The clinic's time zone.",
+)
+@click.option(
+    "--many-machines", is_flag=True, help="Share the work with other machines, through PostgreSQL's messages."
+)
+def work(state: Path, db: str | None, zone: str, many_machines: bool) -> None:
+    """Do what has to be done by itself, such as the nightly house-keeping. Any number of workers may run."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    from sync.clinic.housekeeping import HANDLERS, SCHEDULES
+    from sync.clinic.work.worker import Worker
+
+    try:
+        known = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ClinicUsageError(
+            f"--zone {zone!r:.60} is no time zone that this computer knows: name one such as Europe/Berlin."
+        ) from error
+    kind = _of_many_machines() if many_machines else Worker
+    worker = kind(ready(state, db), HANDLERS, SCHEDULES, known)
+    _settle()
+    structlog.get_logger().info("ready")
+    worker.run(_stop_on_signal())
+
+
+@clinic.command()
+@state_option
+@db_option
 @click.option("--json", "json_file", type=click.File("w"), help="Write it as JSON ('-' is stdout).")
 def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
     """What has come, what waits, what needs a person."""
-    from .summary import as_text, summary
+    from sync.clinic.summary import as_text, summary
 
     with ready(state, db).reading() as session:
         counts = summary(session)
@@ -144,11 +185,28 @@ def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Where each payload becomes a file.")
 def tap(state: Path, out: Path) -> None:
     """Write down everything that crosses the broker, as an auditor sees it."""
-    from .broker import Address
-    from .tap import Tap
+    from sync.clinic.receiving.broker import Address
+    from sync.clinic.receiving.tap import Tap
 
     role = state / "auditor"
     Tap(role, Address.read(role), out).run(_stop_on_signal())
+
+
+def _of_many_machines() -> type[MachinesWorker]:
+    try:
+        from sync.clinic.work.machines import MachinesWorker
+    except ModuleNotFoundError as error:
+        raise ClinicError(
+            f"Several machines need a package that is not installed ({error.name}): install dermakiosk with "
+            "its extra, dermakiosk[machines]."
+        ) from error
+    return MachinesWorker
+
+
+def _settle() -> None:
+    """Have the collector of garbage look no more at what was imported: that is a tenth of a worker's time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _stop_on_signal() -> threading.Event:

@@ -9,10 +9,10 @@ import click
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from .database import Database
-from .database_failure import failed_itself, unusable
-from .durable import TAKES_NOTHING
-from .errors import ClinicError
+from sync.clinic.store.database import Database
+from sync.clinic.store.durable import TAKES_NOTHING
+from sync.clinic.store.errors import ClinicError
+from sync.clinic.store.failure import failed_itself, unusable
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 _DATABASE = f"{__name__}.database"
@@ -55,7 +55,7 @@ def named(database: Database) -> Database:
 
 def ready(state: Path, db: str | None) -> Database:
     """The clinic's database, at this software's schema. Raises ClinicError."""
-    from . import withdrawals
+    from sync.clinic.receiving import withdrawals
 
     database = named(Database.existing(state, db))
     database.require_current()

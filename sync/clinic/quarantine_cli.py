@@ -10,8 +10,8 @@ from uuid import UUID
 
 import click
 
-from .cli_options import db_option, ready, state_option
-from .errors import ClinicUsageError
+from sync.clinic.cli_options import db_option, ready, state_option
+from sync.clinic.store.errors import ClinicUsageError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 kiosk_option = click.option("--kiosk", type=click.UUID, help="Where several kiosks have one of this id.")
@@ -28,7 +28,7 @@ def quarantine() -> None:
 @json_option
 def list_(state: Path, db: str | None, as_json: bool) -> None:
     """Everything in quarantine, oldest first."""
-    from . import quarantine as messages
+    from sync.clinic.receiving import quarantine as messages
 
     with ready(state, db).reading() as session:
         found = messages.held(session)
@@ -46,7 +46,7 @@ def list_(state: Path, db: str | None, as_json: bool) -> None:
 @json_option
 def show(message: str, kiosk: UUID | None, state: Path, db: str | None, as_json: bool) -> None:
     """What is known of one MESSAGE, by its id in the list; never what is in it."""
-    from . import quarantine as messages
+    from sync.clinic.receiving import quarantine as messages
 
     with ready(state, db).reading() as session:
         one = messages.find(session, message, kiosk)
@@ -68,7 +68,7 @@ def show(message: str, kiosk: UUID | None, state: Path, db: str | None, as_json:
 @json_option
 def retry(message: str, kiosk: UUID | None, wait: float, state: Path, db: str | None, as_json: bool) -> None:
     """Take in and open one MESSAGE again, once the cause is mended; says what becomes of it."""
-    from . import quarantine as messages
+    from sync.clinic.receiving import quarantine as messages
 
     database = ready(state, db)
     with database.reading() as session:
@@ -91,7 +91,7 @@ def discard(
     message: str, kiosk: UUID | None, reason: str, yes: bool, state: Path, db: str | None, as_json: bool
 ) -> None:
     """Give up one MESSAGE: its ciphertext is erased, its ids and hash stay. The kiosk keeps its own copy."""
-    from . import quarantine as messages
+    from sync.clinic.receiving import quarantine as messages
 
     if not 0 < len(reason.strip()) <= 200:
         raise ClinicUsageError("--reason takes 1 to 200 characters: say in a few words why.")

@@ -9,13 +9,15 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from .tables import (
+from sync.clinic.store.database import now
+from sync.clinic.store.tables import (
     DISCARDED,
     ERASED,
     OPENED,
     QUARANTINED,
     STORED,
     Envelope,
+    Job,
     Kiosk,
     Poison,
     ReceiptRow,
@@ -41,6 +43,10 @@ def summary(session: Session) -> dict[str, Any]:
         "receipts_unsent": session.scalar(
             select(func.count()).select_from(ReceiptRow).where(ReceiptRow.sent_at.is_(None))
         ),
+        "jobs": {
+            "failed": session.scalar(select(func.count()).where(Job.state == "failed")),
+            "waiting": session.scalar(select(func.count()).where(Job.state.in_(("waiting", "doing")))),
+        },
         "scans": _count(session, Scan),
         "withdrawn": _count(session, Withdrawal),
         "kiosks": [
@@ -84,12 +90,21 @@ def as_text(counts: dict[str, Any]) -> str:
         f"erased            {states[ERASED]} envelopes, and {states.get(DISCARDED, 0)} discarded",
         f"quarantined       {states[QUARANTINED]} envelopes, {counts['poison']} other payloads",
         f"receipts unsent   {counts['receipts_unsent']}",
+        f"jobs              {counts['jobs']['waiting']} waiting, {counts['jobs']['failed']} given up",
         f"kiosks            {len(counts['kiosks'])}",
     ]
     for kiosk in counts["kiosks"]:
-        seen = f"last heard {kiosk['last_seen']}" if kiosk["last_seen"] else "never heard"
+        seen = _seen(kiosk["last_seen"])
         lines.append(f"  {kiosk['kiosk']}  {kiosk['name']}: {seen}, {kiosk['missing']} messages missing")
     return "\n".join(lines)
+
+
+def _seen(last: str | None) -> str:
+    if last is None:
+        return "never heard"
+    if datetime.fromisoformat(last) > now():
+        return "last heard nobody knows when: this computer's clock was ahead then"
+    return f"last heard {last}"
 
 
 def _count(session: Session, table: type[Poison] | type[Scan] | type[Withdrawal]) -> int:

@@ -16,16 +16,15 @@ from uuid import UUID
 import structlog
 
 from hardware.host.notify import Notifier
+from sync.kiosk.identity import Identity, KeySet, NotEnrolled, load_status_key, tls_context
+from sync.kiosk.link import DIAL_SECONDS, WINDOW, Link, Received
+from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL, Outbox, OutboxError
+from sync.kiosk.report import Connection, report
+from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
 from sync.wire import topics
 from sync.wire.receipt import Receipt, ReceiptError
 from sync.wire.statement import StatementError
 from sync.wire.status import Status
-
-from .identity import Identity, KeySet, NotEnrolled, load_status_key, tls_context
-from .link import DIAL_SECONDS, WINDOW, Link, Received
-from .outbox import NUMBERS, REFUSE_FILL, WARN_FILL, Outbox, OutboxError
-from .report import Connection, report
-from .schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
 
 log = structlog.get_logger()
 
@@ -33,6 +32,8 @@ HEARTBEAT_SECONDS = 60.0
 CONNECT_SECONDS = DIAL_SECONDS + 5.0
 GOODBYE_SECONDS = 0.7
 TICK_SECONDS = 1.0
+# Failures of this machine's (its disk, its memory, too many files): no message is to blame for one.
+MACHINE = (OutboxError, OSError, MemoryError)
 # PUBACK reason codes: taken; taken, but nobody is there who would get it. From 0x80 on it is a refusal.
 SUCCESS = 0x00
 NO_SUBSCRIBER = 0x10
@@ -66,7 +67,6 @@ class Agent:
         self._redial = Backoff(pace.reconnect_first, pace.reconnect_longest)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started_at = _now()
-        self._number = self._last_number = 0
         self._link: Link | None = None
         self._online = False
         self._failures = 0
@@ -88,7 +88,7 @@ class Agent:
         self._events.put(self._note_change)
 
     def run(self, stop: threading.Event) -> None:
-        """Carry until `stop` is set (`wake` then makes it noticed at once)."""
+        """Carry until `stop` is set (`wake` then makes it noticed at once). Raises MemoryError."""
         notifier = Notifier()
         notifier.ready()
         while not stop.is_set():
@@ -100,6 +100,9 @@ class Agent:
                 # What was being done is done again after the next connection: nothing was acknowledged.
                 log.error("outbox", problem=str(error))
                 self._give_up("the outbox cannot be written")
+            except MemoryError:
+                # This process may be what holds it all. The next begins anew, with all that is on the disk.
+                raise
             except Exception as error:
                 log.error("not_foreseen", exc_info=error)
                 self._give_up("something that was not foreseen; the log says where")
@@ -221,7 +224,7 @@ class Agent:
     def received(self, link: Link, message: Received) -> None:
         try:
             self._take(message)
-        except OutboxError:
+        except MACHINE:
             raise
         except Exception as error:
             # Sent again it would end likewise, before all that waits behind it; the clinic repeats receipts.
@@ -270,7 +273,7 @@ class Agent:
         """Send one message; one that cannot be is tried again in its time, and the next has its turn."""
         try:
             self._send(link, message_id, now)
-        except OutboxError:
+        except MACHINE:
             raise
         except Exception as error:
             log.error("set_aside", message=str(message_id), exc_info=error)
@@ -298,7 +301,7 @@ class Agent:
         return Status(
             kiosk=self.kiosk,
             epoch=self._identity.epoch,
-            counter=self._next_number(),
+            counter=self._outbox.next_heartbeat_number(),
             at=_now(),
             started_at=self._started_at,
             online=online,
@@ -310,14 +313,6 @@ class Agent:
             reseal=counts.reseal,
             fill=round(counts.fill, 4),
         ).sign(self._status_key)
-
-    def _next_number(self) -> int:
-        """Greater than every one before it, over all starts of this kiosk."""
-        if self._number == self._last_number:
-            self._number = self._outbox.heartbeat_numbers() - 1
-            self._last_number = self._number + NUMBERS
-        self._number += 1
-        return self._number
 
     def _say_goodbye(self) -> None:
         """A last, signed word that the kiosk is off, if the broker takes it soon."""

@@ -16,16 +16,17 @@ from typing import Any
 import click
 import structlog
 
+from hardware.host.errors import PlainError
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
-
-from .agent import Agent, Pace
-from .client import OutboxClient, OutboxUnavailable
-from .identity import Identity, KeySet
-from .outbox import DEFAULT_CAPACITY, LOCKED_SECONDS, Outbox, read_counts
-from .report import AGENT_ONLY, report
-from .schedule import FIRST_SECONDS
-from .server import serving
+from hardware.host.sqlite import LaterVersion, cause
+from sync.kiosk.agent import Agent, Pace
+from sync.kiosk.client import OutboxClient, OutboxUnavailable
+from sync.kiosk.identity import Identity, KeySet
+from sync.kiosk.outbox import DEFAULT_CAPACITY, LOCKED_SECONDS, Outbox, read_counts
+from sync.kiosk.report import AGENT_ONLY, report
+from sync.kiosk.schedule import FIRST_SECONDS
+from sync.kiosk.server import serving
 
 log = structlog.get_logger()
 
@@ -40,13 +41,13 @@ state_option = click.option(
 )
 
 
-class AgentRuns(RuntimeError):
+class AgentRuns(PlainError):
     """Another agent works on this state."""
 
     exit_status = 2
 
 
-class NoOutbox(RuntimeError):
+class NoOutbox(PlainError):
     """There is no outbox to tell about."""
 
     exit_status = 2
@@ -134,11 +135,24 @@ def _facts_from_disk(state: Path) -> dict[str, Any]:
         address = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, timeout=LOCKED_SECONDS, uri=True)) as db:
             counts = read_counts(db, DEFAULT_CAPACITY)
+    except LaterVersion as error:
+        raise NoOutbox(f"The outbox {path} cannot be read, and no agent answers: {error}.") from error
     except sqlite3.Error as error:
-        raise NoOutbox(
-            f"There is no outbox in {path.parent}, and no agent answers: start 'dermakiosk sync run'."
-        ) from error
+        there = f"The outbox {path} cannot be read ({cause(error, path)})"
+        what = there if _may_be_there(path) else f"There is no outbox in {path.parent}"
+        raise NoOutbox(f"{what}, and no agent answers: start 'dermakiosk sync run'.") from error
     return report(identity, keys.current, counts, None)
+
+
+def _may_be_there(path: Path) -> bool:
+    """Also where the folder does not let us look."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _in_words(value: object) -> str:

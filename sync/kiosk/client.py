@@ -8,26 +8,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from hardware.host.errors import Fault, PlainError
 from hardware.host.peers import refuse_strangers, servers_of
+from sync.kiosk.socket_frames import receive_frame, send_frame
 
-from .socket_frames import receive_frame, send_frame
 
-
-class OutboxUnavailable(RuntimeError):
+class OutboxUnavailable(PlainError):
     """The outbox has not taken a message, or cannot be asked: keep it, and try again later."""
 
-    exit_status = 1
 
-
-class OutboxRefused(OutboxUnavailable):
+class OutboxRefused(Fault, OutboxUnavailable):
     """The agent answered, and refused; `code` is `full`, `storage`, `conflict` or `bad_request`.
 
     After the first two the same message can be accepted later, after the others never.
     """
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 class OutboxClient:
@@ -42,7 +36,7 @@ class OutboxClient:
         self._server = server
 
     def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
-        """Hand an envelope over; on return the outbox has it on its disk.
+        """Hand an envelope over; on return the outbox has it on its disk, unless it was discarded before.
 
         The same envelope can be handed over again: it is kept, and sent, once. `kind` is the kind of the
         message in the envelope. Raises OutboxUnavailable.

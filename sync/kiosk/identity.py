@@ -9,13 +9,14 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hardware.host.errors import PlainError
 from sync.wire.bounds import Counter
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
 from sync.wire.statement import StatementError
 
 
-class NotEnrolled(RuntimeError):
+class NotEnrolled(PlainError):
     """A file that enrolment writes is missing or damaged."""
 
     exit_status = 2

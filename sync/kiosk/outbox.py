@@ -8,14 +8,16 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
 from hardware.host import sqlite
+from hardware.host.errors import PlainError
 from sync.wire.receipt import Receipt
+from sync.wire.status import CLOCK_AHEAD
 
 # waiting: has never left. sent: may have left. The rest is what the clinic said, or that it was discarded.
 State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
@@ -28,10 +30,15 @@ LOCKED_SECONDS = 5.0
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 
-SCHEMA_VERSION = 2
 # A start takes so many numbers for heartbeats at once, hours of them, and spares the disk the rest. They are
-# milliseconds where they begin, and no start is over sooner: so they never come to be of the future.
+# milliseconds where they begin, and no start is over sooner: so they fall behind the clock, and are raised
+# when they are so far behind.
 NUMBERS = 2**10
+NUMBERS_BEHIND = timedelta(hours=6)
+# What the history holds in place of the SHA-256 of a message that was discarded before it could leave. Who
+# discards it again is told so again; who is about to give it here, from what it read before, adds nothing.
+_NEVER_LEFT: dict[bytes, State] = {b"": "unknown", b"\0": "waiting"}
+_MARKS = {state: mark for mark, state in _NEVER_LEFT.items()}
 _SCHEMA = """
 CREATE TABLE envelopes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -56,16 +63,17 @@ CREATE TABLE history (
     at TEXT NOT NULL
 ) STRICT;
 """
-_HEARTBEATS = """
-CREATE TABLE heartbeats (next INTEGER NOT NULL) STRICT;
-PRAGMA user_version = 2;
+_HEARTBEATS = "CREATE TABLE heartbeats (next INTEGER NOT NULL) STRICT"
+# How many bytes all envelopes have: adding them up at each new one takes longer the more there are.
+_USED = """
+CREATE TABLE used (bytes INTEGER NOT NULL) STRICT;
+INSERT INTO used SELECT coalesce(sum(length(envelope)), 0) FROM envelopes
 """
+_STEPS = (_SCHEMA, _HEARTBEATS, _USED)
 
 
-class OutboxError(RuntimeError):
+class OutboxError(PlainError):
     """The outbox cannot keep what it is given; `code` says why in one word for programs."""
-
-    exit_status = 1
 
     def __init__(self, code: Literal["full", "conflict", "storage"], sentence: str) -> None:
         super().__init__(sentence)
@@ -99,7 +107,8 @@ class Counts:
 
 
 class Outbox:
-    """The outbox in one SQLite file. Safe to use from several threads, by one process at a time.
+    """The outbox in one SQLite file. Safe to use from several threads, of
+    which one numbers heartbeats, by one process at a time.
 
     Nothing is ever evicted to make room; only a receipt, or the owner's own `discard`, takes an envelope out.
     """
@@ -115,30 +124,27 @@ class Outbox:
         self._path = path
         self._now = now
         self._lock = threading.Lock()
+        self._heartbeats = range(0)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        self._db = sqlite3.connect(
-            path, timeout=LOCKED_SECONDS, check_same_thread=False, isolation_level=None
-        )
         try:
-            self._prepare()
+            self._db = self._open()
         except sqlite3.Error as error:
-            self._db.close()
             raise OutboxError(
                 "storage",
                 f"The outbox {path} cannot be used: {sqlite.cause(error, path)}.",
             ) from error
 
-    def _prepare(self) -> None:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-            self._db.execute(f"PRAGMA {pragma}")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {_HEARTBEATS} COMMIT;")
-        elif version == 1:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_HEARTBEATS} COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"its schema is {version}, this software knows {SCHEMA_VERSION}")
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self._path, timeout=LOCKED_SECONDS, check_same_thread=False, isolation_level=None
+        )
+        try:
+            _prepare(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def close(self) -> None:
         with self._lock:
@@ -147,16 +153,17 @@ class Outbox:
     def put(self, message_id: UUID, kind: str, envelope: bytes) -> None:
         """Keep an envelope; on return it is on the disk. The same one a second time changes nothing.
 
+        One that was discarded before it could leave is not taken again: it is dropped.
         Raises OutboxError: `full`, `conflict` (this id was given to other bytes), or `storage`.
         """
         digest = sha256(envelope).digest()
         with self._transaction() as db:
             known = self._known_digest(db, message_id)
-            if known == digest:
+            if known == digest or known in _NEVER_LEFT:
                 return
             if known is not None:
                 raise OutboxError("conflict", f"The message id {message_id} was used for another envelope.")
-            (used,) = db.execute("SELECT coalesce(sum(length(envelope)), 0) FROM envelopes").fetchone()
+            (used,) = db.execute("SELECT bytes FROM used").fetchone()
             if used + len(envelope) > self.capacity:
                 raise OutboxError(
                     "full", "The outbox is full: bring the connection to the clinic back; nothing is lost."
@@ -166,19 +173,48 @@ class Outbox:
                 " VALUES (?, ?, ?, ?, ?, 'waiting')",
                 (message_id.bytes, kind, envelope, digest, self._now().isoformat()),
             )
+            db.execute("UPDATE used SET bytes = bytes + ?", (len(envelope),))
 
-    def heartbeat_numbers(self) -> int:
-        """The first of `NUMBERS` numbers that no heartbeat has had.
+    def next_heartbeat_number(self) -> int:
+        """A number greater than that of any heartbeat before that the clinic can have taken, over all starts.
 
-        The clock says only where they begin when the outbox was made anew: above the old ones, then too. At
-        any other time it may be wrong, and a number from far ahead is never followed by a lower one.
+        The clock says only where the numbers begin when the outbox was made anew: above the old ones, then
+        too. At any other time it may be wrong. See `_count_anew` for an outbox that was made while it was.
         """
-        with self._transaction() as db:
-            row = db.execute("SELECT next FROM heartbeats").fetchone()
-            first: int = row[0] if row else max(1, int(self._now().timestamp() * 1000))
-            db.execute("DELETE FROM heartbeats")
-            db.execute("INSERT INTO heartbeats VALUES (?)", (first + NUMBERS,))
-        return first
+        if self._heartbeats:
+            number, *_ = self._heartbeats
+        else:
+            with self._transaction() as db:
+                row = db.execute("SELECT next FROM heartbeats").fetchone()
+                number = row[0] if row else max(1, _milliseconds(self._now()))
+                self._set_next_heartbeat(db, number + NUMBERS)
+            self._heartbeats = range(number, number + NUMBERS)
+        self._heartbeats = self._heartbeats[1:]
+        return number
+
+    def _count_anew(self, db: sqlite3.Connection, clinics: datetime) -> None:
+        """Set the numbers of heartbeats right where the clinic's clock and ours both say that they are wrong.
+
+        `clinics` is the clinic's time in its signed word about a message that was here until now. Numbers
+        that are ahead of it the clinic refuses; those that are far behind it could be overtaken for good by
+        one that somebody else has said with this kiosk's key.
+        """
+        row = db.execute("SELECT next FROM heartbeats").fetchone()
+        earlier, later = sorted((clinics, self._now()))
+        if row is None:
+            return
+        if row[0] > _milliseconds(later + CLOCK_AHEAD):
+            begin = later
+        elif row[0] < _milliseconds(earlier - NUMBERS_BEHIND):
+            begin = earlier
+        else:
+            return
+        self._set_next_heartbeat(db, _milliseconds(begin))
+        self._heartbeats = range(0)
+
+    def _set_next_heartbeat(self, db: sqlite3.Connection, number: int) -> None:
+        db.execute("DELETE FROM heartbeats")
+        db.execute("INSERT INTO heartbeats VALUES (?)", (number,))
 
     def unreceipted(self) -> list[UUID]:
         """The ids of what has to be sent, or sent again, in the order in which it was put."""
@@ -223,7 +259,8 @@ class Outbox:
                     (key, kind, envelope),
                 )
                 _keep_newest(db, "quarantine", QUARANTINE_ROWS)
-            db.execute("DELETE FROM envelopes WHERE message_id = ?", (key,))
+            self._count_anew(db, receipt.at)
+            _let_go(db, key)
             self._remember(db, receipt.message_id, digest, state)
         return "accepted"
 
@@ -243,15 +280,17 @@ class Outbox:
     def discard(self, message_id: UUID) -> State:
         """Take an envelope out at its owner's wish, and return the state that it was in.
 
-        Only after `waiting` is it certain that the clinic never sees it.
+        Only after `waiting` and `unknown` is it certain that the clinic never sees it; what was finished
+        very long ago is unknown too. A second time the answer is the same where nothing had ever left.
         """
         key = message_id.bytes
         with self._transaction() as db:
-            before = self._state(db, message_id)
-            row = db.execute("SELECT sha256 FROM envelopes WHERE message_id = ?", (key,)).fetchone()
-            if row is not None:
-                db.execute("DELETE FROM envelopes WHERE message_id = ?", (key,))
-                self._remember(db, message_id, row[0], "discarded")
+            before, digest = self._state(db, message_id), self._known_digest(db, message_id) or b""
+            if before == "discarded":
+                before = _NEVER_LEFT.get(digest, before)
+            elif before not in ("stored", "quarantined"):
+                _let_go(db, key)
+                self._remember(db, message_id, _MARKS.get(before, digest), "discarded")
             db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
         with self._reading() as db:
             # What was deleted would stay readable in the write-ahead log for a while.
@@ -310,10 +349,17 @@ class Outbox:
                 ) from error
 
 
+def _prepare(db: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+        db.execute(f"PRAGMA {pragma}")
+    sqlite.bring_up(db, _STEPS)
+
+
 def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
-    """The counts of an open outbox."""
+    """The counts of an open outbox. Raises sqlite3.Error, for one of another version too."""
+    sqlite.require_version(db, _STEPS)
     by_state = dict(db.execute("SELECT state, count(*) FROM envelopes GROUP BY state").fetchall())
-    (used,) = db.execute("SELECT coalesce(sum(length(envelope)), 0) FROM envelopes").fetchone()
+    (used,) = db.execute("SELECT bytes FROM used").fetchone()
     (quarantined,) = db.execute("SELECT count(*) FROM quarantine").fetchone()
     (last,) = db.execute("SELECT max(at) FROM history WHERE state != 'discarded'").fetchone()
     return Counts(
@@ -325,6 +371,15 @@ def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
         capacity=capacity,
         last_receipt_at=datetime.fromisoformat(last) if last else None,
     )
+
+
+def _let_go(db: sqlite3.Connection, key: bytes) -> None:
+    gone = db.execute("DELETE FROM envelopes WHERE message_id = ? RETURNING length(envelope)", (key,))
+    db.execute("UPDATE used SET bytes = bytes - ?", (sum(size for (size,) in gone.fetchall()),))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _keep_newest(db: sqlite3.Connection, table: str, rows: int) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sync.kiosk.identity import Identity
+from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL, Counts
 from sync.wire.clinic_keys import ClinicKeys
-
-from .identity import Identity
-from .outbox import REFUSE_FILL, WARN_FILL, Counts
 
 # Null while no agent runs: these are the connection's, or follow from the capacity the agent was given.
 AGENT_ONLY = frozenset(

@@ -16,25 +16,24 @@ from uuid import UUID
 
 import structlog
 
+from hardware.host.errors import PlainError
 from hardware.host.peers import peer_uid
+from hardware.host.sockets import check_folder
 from hardware.host.unasked import Unasked
+from sync.kiosk.agent import Agent
+from sync.kiosk.outbox import Outbox, OutboxError
+from sync.kiosk.socket_frames import receive_frame, send_frame
 from sync.wire import topics
 from sync.wire.envelope import EnvelopeError, read_header
-
-from .agent import Agent
-from .outbox import Outbox, OutboxError
-from .socket_frames import receive_frame, send_frame
 
 log = structlog.get_logger()
 
 REQUEST_SECONDS = 5.0
 # The application asks a few questions at once at most; each is answered in milliseconds.
 CONNECTIONS = 8
-# sockaddr_un.sun_path has 108 bytes, the last of them zero.
-MAX_PATH_BYTES = 107
 
 
-class SocketRefused(RuntimeError):
+class SocketRefused(PlainError):
     """The socket cannot be made where it is wanted."""
 
     exit_status = 2
@@ -55,10 +54,7 @@ class OutboxServer(socketserver.ThreadingUnixStreamServer):
     request_queue_size = 32
 
     def __init__(self, path: Path, outbox: Outbox, agent: Agent, users: frozenset[int]) -> None:
-        if len(os.fsencode(path)) > MAX_PATH_BYTES:
-            raise SocketRefused(
-                f"The socket's path {path} is longer than {MAX_PATH_BYTES} bytes: choose a shorter --state."
-            )
+        check_folder(path.parent, "--state")
         self.outbox = outbox
         self.agent = agent
         self._users = users

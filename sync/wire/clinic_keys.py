@@ -7,9 +7,9 @@ from typing import Annotated
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from .bounds import Counter, Moment
-from .keys import KeyRefused, OpeningPublicKey, SuiteName, load_public_key, signing_kid
-from .statement import Statement, StatementError, sign_statement, verify_statement
+from sync.wire.bounds import Counter, Moment
+from sync.wire.keys import KeyRefused, OpeningPublicKey, SuiteName, load_public_key, signing_kid
+from sync.wire.statement import Statement, StatementError, sign_statement, verify_statement
 
 TYPE = "dermakiosk-clinic-keys"
 

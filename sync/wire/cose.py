@@ -9,6 +9,8 @@ import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from sync.wire.errors import PlainError
+
 SIGN1_TAG = 18
 ALGORITHM, KEY_ID, TYPE = 1, 4, 16  # header labels: alg, kid, typ (RFC 9596)
 EDDSA = -8
@@ -19,7 +21,7 @@ _OPENING = b"\xd2\x84"  # tag 18, array of four
 _EMPTY_MAP = b"\xa0"  # nothing is ever unprotected
 
 
-class CoseError(ValueError):
+class CoseError(PlainError, ValueError):
     """These bytes are not a COSE_Sign1 in our form, or its signature is not good."""
 
     exit_status = 2

@@ -12,10 +12,11 @@ from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from . import cose
-from .bounds import END_OF_MOMENTS, FIRST_MOMENT
-from .keys import KID_BYTES, CannotOpen, OpeningKey, OpeningPublicKey, signing_kid
-from .messages import InvalidMessage, Message, UnknownSchema, dump_message, parse_message
+from sync.wire import cose
+from sync.wire.bounds import END_OF_MOMENTS, FIRST_MOMENT
+from sync.wire.errors import PlainError
+from sync.wire.keys import KID_BYTES, CannotOpen, OpeningKey, OpeningPublicKey, signing_kid
+from sync.wire.messages import InvalidMessage, Message, UnknownSchema, dump_message, parse_message
 
 TYPE = "dermakiosk-envelope"
 PAD_STEP = 4096
@@ -41,7 +42,7 @@ Reason = Literal[
 ]
 
 
-class EnvelopeError(ValueError):
+class EnvelopeError(PlainError, ValueError):
     """An envelope that is refused; `reason` says why in one word for programs."""
 
     exit_status = 2

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 
+from sync.wire.errors import PlainError
+
 KID_BYTES = 16
 SEED_BYTES = 32
 
@@ -37,13 +39,13 @@ _MLKEM_PUBLIC_BYTES = 1184
 _PUBLIC_BYTES: dict[SuiteName, int] = {"X-Wing": _MLKEM_PUBLIC_BYTES + 32, "X25519": 32}
 
 
-class KeyRefused(ValueError):
+class KeyRefused(PlainError, ValueError):
     """A key that cannot be read, or must not be used."""
 
     exit_status = 2
 
 
-class CannotOpen(ValueError):
+class CannotOpen(PlainError, ValueError):
     """A ciphertext that was not sealed to this key, or not under this context, or was changed."""
 
     exit_status = 2

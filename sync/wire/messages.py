@@ -8,8 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .bounds import Day, Moment, ShortLine
-from .findings import Findings, SchemaVersion
+from sync.wire.bounds import Day, Moment, ShortLine
+from sync.wire.errors import PlainError
+from sync.wire.findings import Findings, SchemaVersion
 
 Reference = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
@@ -18,13 +19,13 @@ Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max
 MOST_NAMED = 64
 
 
-class UnknownSchema(ValueError):
+class UnknownSchema(PlainError, ValueError):
     """A message of a type or version that this software does not know: keep it for one that does."""
 
     exit_status = 2
 
 
-class InvalidMessage(ValueError):
+class InvalidMessage(PlainError, ValueError):
     """A message that does not follow its own schema. Neither it nor its cause quotes the message."""
 
     exit_status = 2

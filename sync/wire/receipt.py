@@ -9,8 +9,8 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
 
-from .bounds import Moment
-from .statement import Statement, StatementError, sign_statement, verify_statement
+from sync.wire.bounds import Moment
+from sync.wire.statement import Statement, StatementError, sign_statement, verify_statement
 
 TYPE = "dermakiosk-receipt"
 

@@ -8,13 +8,14 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from . import cose
-from .keys import signing_kid
+from sync.wire import cose
+from sync.wire.errors import PlainError
+from sync.wire.keys import signing_kid
 
 MAX_STATEMENT = 128 * 1024
 
 
-class StatementError(ValueError):
+class StatementError(PlainError, ValueError):
     """A statement that was not signed by the key it needs, or does not say what it must."""
 
     exit_status = 2

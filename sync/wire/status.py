@@ -10,18 +10,21 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, model_validator
 
-from .bounds import FIRST_MOMENT, Count, Counter, Moment, ShortLine
-from .statement import Statement, sign_statement, verify_statement
+from sync.wire.bounds import FIRST_MOMENT, Count, Counter, Moment, ShortLine
+from sync.wire.statement import Statement, sign_statement, verify_statement
 
 TYPE = "dermakiosk-status"
+# The numbers that order heartbeats begin at a clock and go slower than it. One from further ahead than this
+# is no kiosk's count: the clinic refuses it, for taking it would silence the kiosk until then.
+CLOCK_AHEAD = timedelta(days=1)
 
 
 class Status(Statement):
     """How one kiosk was at `at`. `online` is false in the last word of an agent that is stopped.
 
     `epoch` and `counter` say which heartbeat is the newer one, whatever the kiosk's clock says; schema 1 had
-    neither. They begin at a clock, the one in seconds, the other in milliseconds, and go slower than it, so
-    that a number from the future is known for what it is.
+    neither. They begin at a clock, the one in seconds, the other in milliseconds, and go slower than it until
+    a receipt of the clinic's tells the time: so a number from the future is known for what it is.
     """
 
     kind: Literal["status"] = "status"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, cast, get_args
 from uuid import UUID
 
+from sync.wire.errors import PlainError
+
 UpKind = Literal["result", "reminder", "status"]
 DownKind = Literal["receipt", "config", "command"]
 Direction = Literal["up", "down"]
@@ -14,7 +16,7 @@ _ROOT = "clinic/v1"
 _KINDS: dict[str, tuple[str, ...]] = {"up": get_args(UpKind), "down": get_args(DownKind)}
 
 
-class TopicError(ValueError):
+class TopicError(PlainError, ValueError):
     """A topic that is not one of ours."""
 
     exit_status = 2

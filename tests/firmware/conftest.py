@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firmware.sequence import Sequence
+from firmware.capture.sequence import Sequence
 from hardware.board import load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from firmware.colour import delta_e00, fit_matrix, from_lab, ita_degrees, lab, skin_matrix
+from firmware.bench.colour import delta_e00, fit_matrix, from_lab, ita_degrees, lab, skin_matrix
 from hardware.board import BOARDS, load_board
 from hardware.skin_spectra import skin_spectra
 from hardware.spectra import camera_rgb, linear_srgb

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import uuid
+import zipfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -12,7 +15,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from firmware.calibration import (
+from firmware.bench.chart import read_chart
+from firmware.bench.colour import delta_e00, lab
+from firmware.bench.lamp_position import find_ball, locate_lamp
+from firmware.cameras.calibration import (
     Calibration,
     CalibrationError,
     cells,
@@ -20,17 +26,15 @@ from firmware.calibration import (
     read_calibration,
     write_calibration,
 )
-from firmware.capture_client import CaptureClient, CaptureFault
-from firmware.chart import read_chart
-from firmware.colour import delta_e00, lab
-from firmware.grey_card import GreyCheck, why_not_to_scan, write_check
-from firmware.lamp_position import find_ball, locate_lamp
+from firmware.cameras.grey_card_check import GreyCardCheck, why_not_to_scan, write_check
+from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.staff_cli import calibrate, greycard, selftest
 from hardware.board import BOARDS, load_board
 from hardware.simulated.patient import Patient
 from hardware.simulated.targets import Target, mm_per_px
 from hardware.targets import Sphere, reference_chart
 from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, running_kiosk
+from tests.support.own_log import own_log
 from tests.support.stand_in_face import find_stand_in, portrait
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -55,9 +59,10 @@ def kiosk(tmp_path_factory):
 
 
 def run(command, board, state, *more, engine=lambda name: (True, "right answers")):
-    """`engine`: what the root command hands down, for the self-test."""
+    """`engine`: what the root command hands down, for the self-test. The log is beside what is printed."""
     given = ["--board", str(board), "--state", str(state), *more]
-    return CliRunner().invoke(command, given, obj={"engine_checker": engine})
+    with own_log():
+        return CliRunner().invoke(command, given, obj={"engine_checker": engine})
 
 
 def taken(kiosk):
@@ -146,7 +151,9 @@ def test_a_calibration_notes_its_lamps_hours(calibrated, kiosk):
 
 def test_no_uv_is_lit_to_calibrate_unless_the_hood_is_empty(calibrated, kiosk, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr("firmware.calibration.write_calibration", lambda state, made: kept.append(made))
+    monkeypatch.setattr(
+        "firmware.cameras.calibration.write_calibration", lambda state, made: kept.append(made)
+    )
     since = len(uv_pins(kiosk))
     assert run(calibrate, kiosk.board, kiosk.state).exit_code == 0
     assert "uv365" not in kept[0].gains
@@ -158,7 +165,7 @@ def rows_of(result):
 
 
 def uv_pins(kiosk):
-    return [item for item in kiosk.pins.history() if item.channel == "uv365"]
+    return [item for item in kiosk.pins.history() if item.light == "uv365"]
 
 
 def test_the_self_test_sees_every_light(calibrated, kiosk):
@@ -261,6 +268,26 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path):
     assert (again.mm_per_px, again.lamps_mm, again.scores) == (first.mm_per_px, first.lamps_mm, first.scores)
 
 
+def test_a_calibration_whose_maps_another_python_wrote_keeps_its_name(tmp_path):
+    """Python and numpy write the same maps as other bytes from version to version."""
+    first = made()
+    maps = first.contents()["maps.npz"]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(maps)) as archive, zipfile.ZipFile(packed, "w") as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name), zipfile.ZIP_DEFLATED)
+    header = first._header()
+    digest = hashlib.sha256(packed.getvalue() + header.encode()).hexdigest()[:8]
+    folder = tmp_path / "calibration" / f"{first.id[:-8]}{digest}"
+    folder.mkdir(parents=True)
+    (folder / "maps.npz").write_bytes(packed.getvalue())
+    sum_of_it = hashlib.sha256(packed.getvalue()).hexdigest()
+    (folder / "calibration.json").write_text(json.dumps(json.loads(header) | {"maps_sha256": sum_of_it}))
+    again = read_calibration(folder)
+    assert again.id == folder.name
+    assert np.array_equal(again.gains["white"], first.gains["white"])
+
+
 def test_the_newest_valid_calibration_is_used_and_no_other(tmp_path):
     board = load_board(small(tmp_path))
     right = made(made_at=NOW - timedelta(days=2))
@@ -285,7 +312,7 @@ def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path):
     calibration = made()
     assert "never calibrated" in why_not_to_scan(tmp_path, board, None, NOW)
     assert "not checked today" in why_not_to_scan(tmp_path, board, calibration, NOW)
-    check = GreyCheck(calibration.id, NOW, {"white": 0.01}, {"white": 0.01})
+    check = GreyCardCheck(calibration.id, NOW, {"white": 0.01}, {"white": 0.01})
     write_check(tmp_path, check)
     assert why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=23)) is None
     assert "not checked today" in why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=25))

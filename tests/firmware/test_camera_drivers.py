@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from firmware.camera import open_camera, reflectance
-from firmware.picamera import PiCamera
-from firmware.v4l2 import UsbCamera
+from firmware.cameras.camera import open_camera
+from firmware.cameras.picamera import PiCamera
+from firmware.cameras.reflectance import reflectance
+from firmware.cameras.v4l2 import UsbCamera
 from hardware.board import BOARDS, DriverMissing, load_board
 from tests.support.picamera2_fake import fake_module
 
@@ -264,11 +265,11 @@ def usb(board):
     board = board.model_copy(update={"camera": board.camera.model_copy(update={"device": "/dev/video2"})})
     captures = []
 
-    def open_capture(device):
+    def open_video(device):
         captures.append(FakeCapture(device))
         return captures[-1]
 
-    camera = UsbCamera(board, open_capture)
+    camera = UsbCamera(board, open_video)
     return camera, captures[0]
 
 
@@ -355,7 +356,7 @@ def test_a_usb_camera_is_not_let_go_of_under_the_feet_of_a_call_that_hangs(usb):
     failed = []
 
     def expose():
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="sends no frames") as caught:
             camera.expose("still", 5000, 1.0, 0)
         failed.append(caught)
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from firmware.capture_client import CaptureClient
-from firmware.captured import CaptureDaemon
-from firmware.checks import FACE_WIDTH_MM, MOVED_MM
+from firmware.capture.checks import FACE_WIDTH_MM, MOVED_MM
+from firmware.capture.client import CaptureClient
+from firmware.capture.daemon import CaptureDaemon
 from hardware.board import load_board
 from hardware.simulated.patient import Patient
 from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, small_board, uv_allowance

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from firmware.capture_client import GUIDANCE, CaptureClient, CaptureFault
-from firmware.channel import Channel, ChannelError
-from firmware.lights import Lights
-from firmware.stamps import ConsentStamp
+from firmware.capture.client import GUIDANCE, CaptureClient, CaptureFault
+from firmware.lights.client import Lights
+from firmware.line.link import Link, LinkError
+from firmware.line.stamps import ConsentStamp
 from kiosk_app.demo.supervisor import START_ME_AGAIN
 from tests.support.kiosk_daemons import (
     EVERY_LIGHT,
@@ -80,9 +80,9 @@ def test_each_frame_began_while_its_own_light_was_on(kiosk, client, session):
     began: dict[str, int] = {}
     for item in kiosk.history():
         if item.level > 0:
-            began[item.channel] = item.at_ns
+            began[item.light] = item.at_ns
         else:
-            since.setdefault(item.channel, []).append((began[item.channel], item.at_ns))
+            since.setdefault(item.light, []).append((began[item.light], item.at_ns))
     for frame in capture.frames[1:]:
         end_ns = frame.timestamp_ns + frame.exposure_us * 1000
         assert any(on < frame.timestamp_ns and end_ns <= off for on, off in since[frame.light])
@@ -124,30 +124,30 @@ def test_no_picture_is_taken_without_consent(kiosk, session):
         {"v": 1, "do": "preview", "session": session, "consent": {"text_version": "1", "language": "en"}},
         {"v": 1, "do": "capture", "session": "", "consent": consent().to_dict()},
     ]:
-        with Channel.connect(kiosk.capture_socket, 2) as channel:
-            channel.send(request)
-            answer, fds = channel.receive(5)
+        with Link.connect(kiosk.capture_socket, 2) as link:
+            link.send(request)
+            answer, fds = link.receive(5)
         assert answer["code"] == "no_consent"
         assert fds == []
     assert kiosk.history() == []
 
 
 def test_the_application_is_served_beside_any_number_of_clients_that_ask_nothing(kiosk, client, session):
-    silent: list[Channel] = []
+    silent: list[Link] = []
     for _ in range(20):
         until(lambda: connects(kiosk, silent))
-    until(lambda: sum(channel.peer_gone() for channel in silent) == 14)
+    until(lambda: sum(link.peer_gone() for link in silent) == 14)
     assert client.preview(session, consent()).guidance in GUIDANCE
     assert not silent[-1].peer_gone()
     client.end(session)
-    for channel in silent:
-        channel.close()
+    for link in silent:
+        link.close()
 
 
-def connects(kiosk, channels):
+def connects(kiosk, links):
     """Whether one more connection was made; not while as many wait as the kernel lets."""
-    with contextlib.suppress(ChannelError):
-        channels.append(Channel.connect(kiosk.capture_socket, 2))
+    with contextlib.suppress(LinkError):
+        links.append(Link.connect(kiosk.capture_socket, 2))
         return True
     return False
 
@@ -218,7 +218,7 @@ def test_a_killed_light_daemon_is_told_as_one_that_does_not_answer_and_a_new_one
 
 def test_a_killed_app_ends_the_sequence(kiosk):
     program = (
-        "import sys; from pathlib import Path; from firmware.capture_client import CaptureClient;"
+        "import sys; from pathlib import Path; from firmware.capture.client import CaptureClient;"
         "from tests.support.kiosk_daemons import EVERY_LIGHT, consent, uv_allowance;"
         "CaptureClient(Path(sys.argv[1])).capture('s', consent(), EVERY_LIGHT, uv_allowance(), None)"
     )

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from firmware.camera import reflectance, to_srgb
-from firmware.checks import FrameChecks
-from firmware.eyes import eyes_closed
+from firmware.cameras.reflectance import reflectance, to_srgb
+from firmware.capture.checks import FrameChecks
+from firmware.capture.eyes import eyes_closed
 from hardware.board import BOARDS, load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient, default_portrait

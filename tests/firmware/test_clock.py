@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from firmware.clock import real_moment, vouched_by
-from firmware.doses import Dose, DoseLedger, DoseRefused, Moment
-from firmware.lightd import LightDaemon
-from hardware.board import BOARDS, Limits, load_board
+from firmware.lights.clock import real_moment, vouched_by
+from firmware.lights.daemon import LightDaemon
+from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
+from hardware.board import BOARDS, load_board
+from hardware.profile import Limits
 
 NOW = 1_800_000_000.0
 YEAR_2000 = 946_684_800

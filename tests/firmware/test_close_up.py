@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from firmware.capture_client import CaptureClient, CaptureFault
-from firmware.channel import Channel
-from firmware.close_up import UsbCloseUp, judge
-from hardware.board import CloseUpProfile, load_board
+from firmware.cameras.close_up import UsbCloseUp, judge
+from firmware.capture.client import CaptureClient, CaptureFault
+from firmware.line.link import Link
+from hardware.board import load_board
+from hardware.profile import CloseUpProfile
 from hardware.simulated.close_up import draw_skin
 from tests.support.kiosk_daemons import (
     EVERY_LIGHT,
@@ -59,9 +60,9 @@ def test_a_close_up_is_one_frame_with_its_scale(client: CaptureClient) -> None:
 
 def test_no_close_up_is_seen_or_taken_without_consent(kiosk: Kiosk) -> None:
     for what in ("close_up_preview", "close_up"):
-        with Channel.connect(kiosk.capture_socket, 5) as channel:
-            channel.send({"v": 1, "do": what, "session": "s"})
-            answer, memory = channel.receive(5)
+        with Link.connect(kiosk.capture_socket, 5) as link:
+            link.send({"v": 1, "do": what, "session": "s"})
+            answer, memory = link.receive(5)
         assert (answer["ok"], answer["code"], memory) == (False, "no_consent", [])
 
 

@@ -6,8 +6,8 @@ import sqlite3
 
 import pytest
 
-from firmware.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
-from hardware.board import Limits
+from firmware.lights.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
+from hardware.profile import Limits
 
 AT = Moment(1_800_000_000.0, 1_000.0, "boot")
 ALL_OF_A_SCAN = Dose("p1", "s1", 150.0)

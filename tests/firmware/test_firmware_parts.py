@@ -1,4 +1,4 @@
-"""The smaller parts of the firmware: channel, sealed memory, guidance, watched calls, brightness."""
+"""The smaller parts of the firmware: links, sealed memory, guidance, watched calls, brightness."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import threading
 import numpy as np
 import pytest
 
-from firmware.camera import CameraFrozen, open_camera, to_srgb, watched
-from firmware.channel import Channel, ChannelClosed, ChannelError, ChannelTimeout, Listener
-from firmware.guidance import guide, look_for_face
-from firmware.lights import Lights, LightsFault
-from firmware.memory import adopt, publish
-from firmware.pins import open_light_hardware
-from firmware.stamps import StampError, UvAllowance
+from firmware.cameras.camera import CameraFrozen, open_camera, watched
+from firmware.cameras.reflectance import to_srgb
+from firmware.capture.guidance import guide, look_for_face
+from firmware.lights.client import Lights, LightsFault
+from firmware.line.link import Link, LinkClosed, LinkError, LinkTimeout, Listener
+from firmware.line.memory import adopt, publish
+from firmware.line.stamps import StampError, UvAllowance
+from firmware.pins.opening import open_light_hardware
 from hardware.board import BOARDS, DriverMissing, load_board
+from hardware.host.sockets import PathTooLong
 from tests.support.stand_in_face import NoFace, StandInFace, landmarks
 
 PICTURE = np.full((640, 480, 3), 120, np.uint8)
@@ -77,7 +79,7 @@ def test_a_refusal_of_the_face_finder_is_a_reason_and_a_bug_is_not():
 
 def test_a_message_and_its_memory_arrive(tmp_path):
     listener = Listener(tmp_path / "s")
-    client = Channel.connect(tmp_path / "s", 2)
+    client = Link.connect(tmp_path / "s", 2)
     server = listener.accept(2)
     fd = publish("test", [b"hello ", memoryview(b"world")])
     server.send({"a": 1}, [fd])
@@ -88,7 +90,7 @@ def test_a_message_and_its_memory_arrive(tmp_path):
     assert not server.peer_gone()
     client.close()
     assert server.peer_gone()
-    with pytest.raises(ChannelClosed):
+    with pytest.raises(LinkClosed):
         server.receive(1)
     listener.close()
     assert not (tmp_path / "s").exists()
@@ -97,9 +99,9 @@ def test_a_message_and_its_memory_arrive(tmp_path):
 def test_memory_that_could_still_change_is_refused():
     fd = os.memfd_create("loose", os.MFD_ALLOW_SEALING)
     os.write(fd, b"x")
-    with pytest.raises(ChannelError, match="could still be changed"):
+    with pytest.raises(LinkError, match="could still be changed"):
         adopt(fd)
-    with pytest.raises(ChannelError, match="not memory"):
+    with pytest.raises(LinkError, match="not memory"):
         adopt(os.open("/dev/null", os.O_RDONLY))
 
 
@@ -112,16 +114,16 @@ def test_memory_received_cannot_be_written():
 def test_what_is_no_message_is_an_error_not_a_crash(data):
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     left.send(data)
-    with pytest.raises(ChannelError):
-        Channel(right).receive(1)
+    with pytest.raises(LinkError):
+        Link(right).receive(1)
     left.close()
     right.close()
 
 
 def test_silence_has_a_deadline():
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with pytest.raises(ChannelTimeout):
-        Channel(right).receive(0.05)
+    with pytest.raises(LinkTimeout):
+        Link(right).receive(0.05)
     left.close()
     right.close()
 
@@ -131,15 +133,15 @@ def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path):
     stale.bind(str(tmp_path / "s"))
     stale.close()
     listener = Listener(tmp_path / "s")
-    with pytest.raises(ChannelError, match="already serves"):
+    with pytest.raises(LinkError, match="already serves"):
         Listener(tmp_path / "s")
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     listener.close()
 
 
 def test_a_path_too_long_for_a_socket_is_named(tmp_path):
-    with pytest.raises(ChannelError, match="shorter --state") as refused:
-        Listener(tmp_path / ("x" * 110))
+    with pytest.raises(PathTooLong, match="of --state is .* name a shorter one") as refused:
+        Listener(tmp_path / ("x" * 110) / "light.sock")
     assert refused.value.exit_status == 2
 
 
@@ -197,8 +199,8 @@ def test_only_its_own_user_and_its_peers_may_talk_to_a_daemon(tmp_path, monkeypa
     answers = []
     asking = threading.Thread(target=lambda: answers.append(refusal_of(lights.status)))
     asking.start()
-    channel = listener.accept(5.0)
-    assert (channel is not None) is welcome
+    link = listener.accept(5.0)
+    assert (link is not None) is welcome
     asking.join(5.0)
     assert ("nor one of its peers" in answers[0]) is not welcome
     lights.close()

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from firmware.interlock_check import _refused, check_interlocks
-from firmware.lights import LightsFault
+from firmware.bench.interlock_check import _hung_up, _refused, check_interlocks
+from firmware.lights.client import Lights, LightsFault
 from hardware.board import load_board
-from tests.support.kiosk_daemons import ROOT, small_board
+from tests.support.kiosk_daemons import ROOT, small_board, until
 
 # Run in the daemon before it starts: a client that goes in a pulse is not noticed, its missing heartbeat is.
 _DEAF = "LightCore.release = lambda self, *who, real=LightCore.release: self._pulse or real(self, *who)"
@@ -23,7 +23,7 @@ def broken_daemon(folder, rule):
     """A light daemon whose core was changed by `rule`; gives its board and its state folder."""
     board, state = small_board(folder), folder / "k"
     state.mkdir()
-    code = f"from firmware.lightcore import LightCore; {rule}; from kiosk_app.cli import main; main()"
+    code = f"from firmware.lights.core import LightCore; {rule}; from kiosk_app.cli import main; main()"
     command = [sys.executable, "-c", code, "lightd", "--board", str(board), "--state", str(state)]
     log = folder / "log"
     with log.open("wb") as stream:
@@ -50,6 +50,26 @@ def test_a_daemon_that_does_not_notice_a_lost_client_fails(tmp_path, rule, well)
         said = checked(*daemon)
     assert said["UV after its client"] is well
     assert said["UV without heartbeat"] is True
+
+
+@pytest.mark.parametrize(("times", "well"), [(1, True), (9, False)])
+@pytest.mark.parametrize("rule", ["pass", _DEAF], ids=["as it is", "deaf"])
+def test_a_lost_client_is_timed_only_where_this_computer_was_quick_to_hang_up(
+    tmp_path, monkeypatch, rule, times, well
+):
+    slow, close = [True] * times, Lights.close
+
+    def closing(lights):
+        if slow and lights.status()["pulse"]:
+            slow.pop()
+            until(lambda: not lights.status()["pulse"])
+        close(lights)
+
+    with broken_daemon(tmp_path, rule) as (board, state):
+        monkeypatch.setattr(Lights, "close", closing)
+        result = _hung_up(state / "run" / "light.sock", "uv365", board.limits)
+    assert result.ok is (well and rule == "pass")
+    assert ("too busy to time it" in result.found) is not well
 
 
 class CarelessLights:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from firmware import lamp_hours
-from firmware.calibration import Calibration, lamps_aged, newest_calibration, write_calibration
-from firmware.cli import lights as lights_command
-from firmware.lamp_hours import LampHours
-from firmware.lights import Lights, LightsFault
+from firmware.cameras.calibration import Calibration, lamps_aged, newest_calibration, write_calibration
+from firmware.lights import lamp_hours
+from firmware.lights.client import Lights, LightsFault
+from firmware.lights.lamp_hours import LampHours
+from firmware.staff_cli import lights as lights_command
 from hardware.board import BOARDS, load_board
 from tests.support.kiosk_daemons import Daemon, consent, small_board
 

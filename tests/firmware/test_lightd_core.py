@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from firmware.lightcore import LightRefused
+from firmware.lights.core import LightRefused
 from tests.support.lightworld import CONSENT, World
 
 

@@ -7,9 +7,10 @@ import types
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPWMPin
 
-from firmware.lightcore import LightCore, LightRefused
-from firmware.pins import LightPins, open_light_hardware
-from firmware.real_pins import open_real_pins
+from firmware.lights.core import LightCore, LightRefused
+from firmware.pins.light_pins import LightPins
+from firmware.pins.opening import open_light_hardware
+from firmware.pins.real import open_real_pins
 from hardware.board import Board, DriverMissing, load_board
 from tests.support.kiosk_daemons import SIMULATED
 from tests.support.lightworld import CONSENT, World

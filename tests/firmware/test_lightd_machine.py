@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from firmware.lightcore import LightRefused
+from firmware.lights.core import LightRefused
 from tests.support.lightworld import World
 
 clients = st.integers(1, 2)

@@ -13,10 +13,10 @@ import uuid
 
 import pytest
 
-from firmware.channel import Channel
-from firmware.lightd import LightDaemon
-from firmware.lights import Lights, LightsFault
-from firmware.stamps import UvAllowance
+from firmware.lights.client import Lights, LightsFault
+from firmware.lights.daemon import LightDaemon
+from firmware.line.link import Link
+from firmware.line.stamps import UvAllowance
 from hardware.board import load_board
 from hardware.simulated.pins import PinReader
 from tests.support.kiosk_daemons import (
@@ -137,7 +137,7 @@ def test_a_killed_light_daemon_leaves_all_pins_low(daemon, lights, pins):
 
 def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
     program = (
-        "import sys, time; from pathlib import Path; from firmware.lights import Lights;"
+        "import sys, time; from pathlib import Path; from firmware.lights.client import Lights;"
         "from tests.support.kiosk_daemons import consent, uv_allowance;"
         "lights = Lights(Path(sys.argv[1])); lights.lease('s', consent(), uv_allowance());"
         "lights.pulse('uv365', 0.9); print('lit', flush=True);"
@@ -216,12 +216,12 @@ def test_an_open_shroud_means_no_uv(tmp_path):
 def test_nonsense_is_answered_and_harms_nobody(daemon, state, lights):
     lights.on("white")
     for request in [{}, {"v": 1}, {"v": 9, "do": "on"}, {"v": 1, "do": "on"}, {"v": 1, "do": "lease"}]:
-        with Channel.connect(state / "run" / "light.sock", 2) as channel:
-            channel.send(request)
-            answer, _ = channel.receive(2)
+        with Link.connect(state / "run" / "light.sock", 2) as link:
+            link.send(request)
+            answer, _ = link.receive(2)
             assert answer["ok"] is False
             assert answer["code"] == "bad_request"
-    raw = Channel.connect(state / "run" / "light.sock", 2)
+    raw = Link.connect(state / "run" / "light.sock", 2)
     os.write(raw.fileno(), b"\xff\x00 no json")
     raw.close()
     assert lights.status()["lit"] == {"white": 1.0}
@@ -258,12 +258,12 @@ PATIENT = UvAllowance("p1", True, 0.0).to_dict()
     ids=lambda request: str(request)[:60],
 )
 def test_values_that_no_client_of_ours_sends_are_refused(daemon, state, request_):
-    with Channel.connect(state / "run" / "light.sock", 2) as channel:
-        channel.send({"v": 1, **request_})
-        answer, _ = channel.receive(2)
+    with Link.connect(state / "run" / "light.sock", 2) as link:
+        link.send({"v": 1, **request_})
+        answer, _ = link.receive(2)
         assert (answer["ok"], answer["code"]) in [(False, "bad_request"), (False, "no_fault")]
-        channel.send({"v": 1, "do": "status"})
-        status, _ = channel.receive(2)
+        link.send({"v": 1, "do": "status"})
+        status, _ = link.receive(2)
         assert not status["leased"]
     assert daemon.process.poll() is None
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from firmware import lightcore
-from firmware.doses import LEDGER_NEW, DoseLedger
-from firmware.latch import FAULT_WORDS, UV_ONLY
-from firmware.lightcore import LightRefused
-from firmware.lights import Lights, LightsFault
-from firmware.sampler import OLDEST_S
+from firmware.lights import core as lightcore
+from firmware.lights.client import Lights, LightsFault
+from firmware.lights.core import LightRefused
+from firmware.lights.doses import LEDGER_NEW, DoseLedger
+from firmware.lights.latch import FAULT_WORDS, UV_ONLY
+from firmware.pins.sampler import OLDEST_S
 from hardware.host.notify import Notifier
 from tests.support.kiosk_daemons import ROOT, Daemon, consent, small_board, until, uv_allowance
 from tests.support.lightworld import World

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPWMPin
 
-from firmware.doses import DoseLedger
-from firmware.light_terms import readings
-from firmware.lightcore import LightCore, LightRefused
-from firmware.real_pins import open_real_pins
+from firmware.lights.core import LightCore, LightRefused
+from firmware.lights.doses import DoseLedger
+from firmware.pins.protocols import readings
+from firmware.pins.real import open_real_pins
 from hardware.board import BOARDS, DriverMissing, load_board
 from hardware.header import HEADERS
 from hardware.wiring import draw_wiring

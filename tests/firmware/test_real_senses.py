@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from firmware.ads1115 import Ads1115
-from firmware.light_terms import readings
-from firmware.lightcore import LightRefused
-from firmware.real_senses import RealSenses
+from firmware.lights.core import LightRefused
+from firmware.pins.ads1115 import Ads1115
+from firmware.pins.protocols import readings
+from firmware.pins.senses import RealSenses
 from hardware.board import BOARDS, load_board
 from tests.support.i2c_bus import LIT_A, LIT_V, WARM, Chip, set_lamp
 from tests.support.lightworld import World

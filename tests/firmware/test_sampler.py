@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from firmware.sampler import OLDEST_S, Sampler
-from hardware.board import Limits
+from firmware.pins.sampler import OLDEST_S, Sampler
+from hardware.profile import Limits
 
 
 class Clock:

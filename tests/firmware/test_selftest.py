@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from firmware.selftest import _clock, _power, _sensed, _storage
+from firmware.bench.selftest import _clock, _power, _sensed, _storage
 from hardware.board import BOARDS, load_board
 
 BOARD = load_board(BOARDS / "simulated.toml")
@@ -62,9 +62,9 @@ def test_storage_is_tried_in_the_folder_that_staff_may_write(tmp_path):
 
 
 def test_nothing_has_to_vouch_for_the_clock_of_a_board_without_uv(monkeypatch):
-    monkeypatch.setattr("firmware.selftest.vouched_by", lambda wall: None)
+    monkeypatch.setattr("firmware.bench.selftest.vouched_by", lambda wall: None)
     assert _clock(load_board(BOARDS / "laptop.toml")).ok
     without = _clock(load_board(BOARDS / "raspberrypi5.toml"))
     assert (without.ok, "there is no UV" in without.found) == (False, True)
-    monkeypatch.setattr("firmware.selftest.vouched_by", lambda wall: "the battery clock")
+    monkeypatch.setattr("firmware.bench.selftest.vouched_by", lambda wall: "the battery clock")
     assert _clock(load_board(BOARDS / "raspberrypi5.toml")).ok

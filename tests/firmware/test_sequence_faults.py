@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from firmware.camera import CameraFrozen
-from firmware.capture_client import CaptureClient, CaptureFault
-from firmware.captured import CaptureDaemon
-from firmware.checks import sharpness
-from firmware.kept_camera import CameraLost
-from firmware.sequence import ORDER, Sequence, SequenceFailed
+from firmware.cameras.camera import CameraFrozen
+from firmware.cameras.kept_camera import CameraLost
+from firmware.capture.checks import sharpness
+from firmware.capture.client import CaptureClient, CaptureFault
+from firmware.capture.daemon import CaptureDaemon
+from firmware.capture.sequence import ORDER, Sequence, SequenceFailed
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.pins import PinReader
 from tests.support.direct_lights import DirectLights
@@ -88,7 +88,7 @@ def test_a_sequence_lights_what_it_is_asked_for_beside_white_and_no_more(stage, 
     assert [frame.light for frame in capture.frames] == frames
     assert (steps, capture.missing) == ([*frames, "done"], {})
     reader = PinReader(tmp_path / "pins.page")
-    lit = {item.channel for item in reader.history() if item.level > 0}
+    lit = {item.light for item in reader.history() if item.level > 0}
     reader.close()
     assert lit == set(frames) - {"dark"}
 
@@ -291,8 +291,8 @@ def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
 
     if trouble == "raises":
         stuck.set()
-    monkeypatch.setattr("firmware.kept_camera._FIRST_OPEN_S", 0.2)
-    monkeypatch.setattr("firmware.captured.open_camera", open_badly)
+    monkeypatch.setattr("firmware.cameras.kept_camera._FIRST_OPEN_S", 0.2)
+    monkeypatch.setattr("firmware.capture.daemon.open_camera", open_badly)
     with pytest.raises(CameraLost, match="cannot be opened") as lost:
         CaptureDaemon(plain, tmp_path, find_stand_in, lambda: patient)
     stuck.set()
@@ -300,7 +300,7 @@ def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
 
 
 def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, patient, lightd, monkeypatch):
-    monkeypatch.setattr("firmware.captured.signal.signal", lambda *_: None)
+    monkeypatch.setattr("firmware.capture.daemon.signal.signal", lambda *_: None)
     board = plain.model_copy(
         update={"simulation": plain.simulation.model_copy(update={"camera_freezes_after": 0})}
     )

@@ -7,11 +7,33 @@ import time
 
 import pytest
 
-from firmware.camera import CameraFrozen
-from firmware.sequence import SequenceFailed
-from hardware.simulation import Moment
-from tests.support.kiosk_daemons import EVERY_LIGHT
+from firmware.cameras.camera import CameraFrozen
+from firmware.cameras.exposing import Taken
+from firmware.capture.sequence import SequenceFailed
+from hardware.simulated.senses import hold_shroud
+from hardware.simulation import Cue
+from tests.support.kiosk_daemons import EVERY_LIGHT, until
 from tests.support.sequences import STEPS, lit_lamps, run, uv_rises
+
+
+class SlowCamera:
+    """The camera; what it gives in a UV pulse it gives when `later(exposure)` does."""
+
+    def __init__(self, sequence, later):
+        self._camera, self._lights, self._later = sequence.camera, sequence.lights, later
+        self.prepare, self.tell = self._camera.prepare, self._camera.tell
+
+    def expose(self, *settings):
+        exposure = self._camera.expose(*settings)
+        return self._later(exposure) if self._lights.core.status()["pulse"] else exposure
+
+
+class Rolling:
+    """An exposure whose last row ends a minute after the first."""
+
+    def __init__(self, exposure):
+        self.exposure_us, self.gain, self.counts = exposure.exposure_us, exposure.gain, exposure.counts
+        self.timestamp_ns, self.end_ns = exposure.timestamp_ns, exposure.end_ns + 60 * 10**9
 
 
 def test_open_eyes_are_seen_and_get_no_uv(stage, tmp_path):
@@ -22,10 +44,33 @@ def test_open_eyes_are_seen_and_get_no_uv(stage, tmp_path):
 
 
 def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage, tmp_path):
-    capture, _ = run(stage(patient_opens_shroud_at=Moment(light="uv365", after_s=0.03)))
+    sequence = stage()
+
+    def half_lit(exposure):
+        hold_shroud(tmp_path / "pins.page", is_open=True)
+        until(lambda: not sequence.lights.core.status()["pulse"])
+        return Rolling(exposure)
+
+    sequence.camera = SlowCamera(sequence, half_lit)
+    capture, _ = run(sequence)
     assert capture.missing == {"uv365": "shroud_open"}
     assert [frame.light for frame in capture.frames] == STEPS[:-1]
     assert lit_lamps(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("mode", "why"), [("preview", "eyes_not_seen"), ("still", "too_early")])
+def test_a_picture_from_before_its_light_is_no_look_at_the_eyes_and_no_frame(
+    stage, tmp_path, monkeypatch, mode, why
+):
+    """No camera should give one; what it shows may be a patient whose eyes were still closed."""
+
+    def begun_before(taken):
+        return taken.setting.mode == mode and (mode == "preview" or taken.setting.is_uv)
+
+    monkeypatch.setattr(Taken, "too_early", property(begun_before))
+    capture, _ = run(stage())
+    assert capture.missing == {"uv365": why}
+    assert (uv_rises(tmp_path) == 0) == (mode == "preview")
 
 
 @pytest.mark.parametrize("protection", ["goggles", "none"])
@@ -44,9 +89,25 @@ def test_without_a_face_finder_there_is_no_uv(stage, tmp_path):
 
 
 def test_a_uv_pulse_that_an_interlock_has_cut_is_not_fired_again(stage, tmp_path):
-    opened = Moment(light="uv365", after_s=0.02)
-    capture, _ = run(stage(patient_opens_shroud_at=opened, patient_opens_shroud_s=0.05))
-    assert set(capture.missing) == {"uv365"}
+    sequence, opened = stage(), []
+    camera, lights = sequence.camera, sequence.lights
+
+    class Opened:
+        """The camera; in the first pulse somebody opens the shroud, and closes it when that is over."""
+
+        prepare, tell = camera.prepare, camera.tell
+
+        def expose(self, *settings):
+            if lights.core.status()["pulse"] and not opened:
+                opened.append(True)
+                hold_shroud(tmp_path / "pins.page", is_open=True)
+                until(lambda: not lights.core.status()["pulse"])
+                hold_shroud(tmp_path / "pins.page", is_open=False)
+            return camera.expose(*settings)
+
+    sequence.camera = Opened()
+    capture, _ = run(sequence)
+    assert capture.missing == {"uv365": "shroud_open"}
     assert uv_rises(tmp_path) == 1
 
 
@@ -74,26 +135,7 @@ def test_eyes_that_open_after_a_first_uv_pulse_get_no_second_one(stage, tmp_path
     assert uv_rises(tmp_path) == 1
 
 
-class SlowCamera:
-    """The camera; what it gives in a UV pulse it gives when `later(exposure)` does."""
-
-    def __init__(self, sequence, later):
-        self._camera, self._lights, self._later = sequence.camera, sequence.lights, later
-        self.prepare, self.tell = self._camera.prepare, self._camera.tell
-
-    def expose(self, *settings):
-        exposure = self._camera.expose(*settings)
-        return self._later(exposure) if self._lights.core.status()["pulse"] else exposure
-
-
 def test_a_pulse_over_before_the_last_row_was_exposed_gives_no_uv_frame(stage):
-    class Rolling:
-        """An exposure whose last row ends a minute after the first."""
-
-        def __init__(self, exposure):
-            self.exposure_us, self.gain, self.counts = exposure.exposure_us, exposure.gain, exposure.counts
-            self.timestamp_ns, self.end_ns = exposure.timestamp_ns, exposure.end_ns + 60 * 10**9
-
     sequence = stage()
     sequence.camera = SlowCamera(sequence, Rolling)
     capture, _ = run(sequence, phase="uv")
@@ -114,13 +156,13 @@ def test_a_pulse_that_ends_while_its_picture_is_under_way_was_long_enough(stage)
 
 
 def test_a_shroud_opened_late_and_left_open_costs_the_frames_after_it(stage):
-    capture, _ = run(stage(patient_opens_shroud_at=Moment(light="dir3"), patient_opens_shroud_s=60.0))
+    capture, _ = run(stage(patient_opens_shroud_at=Cue(light="dir3"), patient_opens_shroud_s=60.0))
     assert capture.missing == {"dir3": "shroud_open", "uv365": "shroud_open"}
 
 
 @pytest.mark.parametrize(("light", "ends_at"), [("white", "white"), ("cross", "dir0")])
 def test_a_shroud_opened_early_and_left_open_ends_the_sequence(stage, tmp_path, light, ends_at):
-    sequence = stage(patient_opens_shroud_at=Moment(light=light), patient_opens_shroud_s=60.0)
+    sequence = stage(patient_opens_shroud_at=Cue(light=light), patient_opens_shroud_s=60.0)
     begun = []
     with pytest.raises(SequenceFailed, match="close it") as caught:
         sequence.run(EVERY_LIGHT, True, lambda name, done, of: begun.append(name))
@@ -156,7 +198,7 @@ def test_uv_is_a_phase_of_its_own(stage, patient):
 
 
 def test_a_read_out_that_hangs_in_the_look_at_the_eyes_is_given_up(stage, tmp_path, monkeypatch):
-    monkeypatch.setattr("firmware.sequence._READ_OUT_S", 0.2)
+    monkeypatch.setattr("firmware.cameras.exposing._READ_OUT_S", 0.2)
     sequence = stage()
     stuck = threading.Event()
 

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from firmware.capture_client import CaptureClient, CaptureFault
-from firmware.lights import Lights, LightsFault
+from firmware.capture.client import CaptureClient, CaptureFault
+from firmware.lights.client import Lights, LightsFault
 from tests.support.kiosk_daemons import (
     EVERY_LIGHT,
     consent,

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hardware.board import BOARDS, BoardError, Limits, load_board
+from hardware.board import BOARDS, BoardError, load_board
 from hardware.cli import board as board_command
+from hardware.profile import Limits
 
 SIMULATED = BOARDS / "simulated.toml"
 

@@ -43,7 +43,7 @@ def test_gpiozero_devices_on_mock_pins_show_on_the_page(page, reader):
     white.value = 0.25
     uv.on()
     uv.off()
-    assert [(item.channel, item.level) for item in reader.history()] == [
+    assert [(item.light, item.level) for item in reader.history()] == [
         ("white", 0.25),
         ("uv365", 1.0),
         ("uv365", 0.0),
@@ -99,7 +99,7 @@ def test_a_reader_follows_to_a_new_page(page, reader, path):
     again = PinPage(path, ["white", "uv365"])
     assert reader.history() == []
     again.write("uv365", 1.0)
-    assert [item.channel for item in reader.history()] == ["uv365"]
+    assert [item.light for item in reader.history()] == ["uv365"]
     again.close()
 
 
@@ -114,9 +114,9 @@ def test_a_channel_keeps_its_level_after_its_entry_left_the_ring(page, reader):
 
 def test_dead_lamps_stay_dark_and_stuck_ones_stay_lit(page, path):
     reader = PinReader(path, dead=["white"], stuck=["uv365"])
-    for channel in ("white", "uv365"):
-        page.write(channel, 1.0)
-        page.write(channel, 0.0)
+    for light in ("white", "uv365"):
+        page.write(light, 1.0)
+        page.write(light, 0.0)
     now = time.monotonic_ns()
     assert reader.levels(now, now + MS) == {"white": 0.0, "uv365": 1.0}
     reader.close()
@@ -142,7 +142,7 @@ def test_when_the_power_fails_all_is_dark_from_that_instant_even_a_stuck_lamp(pa
     page.write("white", 0.5)
     reader = PinReader(path, stuck=["uv365"])
     on_ns = reader.history()[0].at_ns
-    assert [(item.channel, item.level) for item in reader.history()] == [
+    assert [(item.light, item.level) for item in reader.history()] == [
         ("white", 1.0),
         ("uv365", 1.0),
         ("white", 0.0),

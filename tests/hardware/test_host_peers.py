@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from firmware.capture_client import CaptureClient, CaptureFault
-from firmware.lights import Lights, LightsFault
+from firmware.capture.client import CaptureClient, CaptureFault
+from firmware.lights.client import Lights, LightsFault
 from hardware.host.peers import servers_of
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 

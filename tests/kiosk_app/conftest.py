@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from playwright.sync_api import Browser, Page, ViewportSize
 
-from kiosk_app import showings
-from kiosk_app.app import create_app
+from kiosk_app.kept import keyring, reserve
+from kiosk_app.patient import app
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.journey import Session
+from kiosk_app.patient.pages import COOKIE
+from kiosk_app.scanning import scan_work
+from kiosk_app.web import showings
 from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.kiosk_screen import PatientAt
 from tests.support.serving import served
 from tests.support.visitor import PatientClock, Visitor
 
@@ -23,6 +31,19 @@ def clinic() -> Clinic:
 @pytest.fixture
 def bench(tmp_path: Path, clinic: Clinic) -> Bench:
     return Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
+
+
+@pytest.fixture(autouse=True)
+def small_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reserve, "RESERVE_MB", 1)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the keys of another process gives up soon."""
+    monkeypatch.setattr(keyring, "LOCKED_S", 0.05)
+    monkeypatch.setattr(app, "KEYS_S", 0.05)
+    monkeypatch.setattr(scan_work, "ABANDON_S", 0.05)
 
 
 @pytest.fixture
@@ -52,3 +73,19 @@ def address(bench: Bench, reads_s: float, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(showings, "READ_S", reads_s)
     with served(create_app(bench.kiosk)) as address:
         yield address
+
+
+@pytest.fixture
+def patient_at(browser: Browser, address: str, bench: Bench) -> Iterator[PatientAt]:
+    """Patients of the bench before screens that are closed with the test."""
+    with ExitStack() as screens:
+
+        def begin(size: tuple[int, int], scripts: bool = False) -> tuple[Page, Session]:
+            token, session = bench.kiosk.sessions.begin()
+            viewport: ViewportSize = {"width": size[0], "height": size[1]}
+            context = browser.new_context(viewport=viewport, java_script_enabled=scripts)
+            screens.callback(context.close)
+            context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
+            return context.new_page(), session
+
+        yield begin

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from kiosk_app.demo import supervisor as module
-from kiosk_app.demo.supervisor import Part, PartFailed, Supervisor, logged_ready
+from kiosk_app.demo.supervisor import Part, PartFailed, Stopped, Supervisor, logged_ready
 from tests.support.waiting import wait_until
 
 READY = 'print(\'{"event": "ready"}\', flush=True)\n'
@@ -69,6 +71,30 @@ def test_a_part_that_hangs_is_killed_and_started_again(supervisor: Supervisor) -
     until(supervisor.mend, lambda: supervisor.pid("part") != first)
     assert not psutil.pid_exists(first)
     assert supervisor.pid("other") == other
+
+
+def test_a_stop_that_comes_while_a_part_is_launched_leaves_none_behind(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[subprocess.Popen[bytes]] = []
+    launch = subprocess.Popen
+
+    def stopped_meanwhile(*given: Any, **more: Any) -> subprocess.Popen[bytes]:
+        launched.append(launch(*given, **more))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return launched[0]
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(subprocess, "Popen", stopped_meanwhile)
+    try:
+        module.stop_on_signals()
+        with pytest.raises(Stopped):
+            supervisor.start(part(STAY))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    supervisor.stop()
+    assert launched[0].poll() is not None
 
 
 def test_a_part_that_only_says_that_it_is_ready_may_be_silent_for_ever(supervisor: Supervisor) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
-from firmware.capture_client import CaptureFault
-from kiosk_app.journey import PATIENCE_S, WARNING_S, State
+from firmware.capture.client import CaptureFault
+from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
 from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench
@@ -64,8 +64,9 @@ def test_the_words_in_a_picture_are_large_enough_to_read(
 def test_text_at_twice_the_size_loses_nothing(browser: Browser, address: str, size: tuple[int, int]) -> None:
     with on_screen(browser, address, size) as screen:
         screen.tap("button[value=de]")
-        for _ in range(2):
+        for larger in ("150", "200"):
             screen.page.click("button[name=larger]")
+            expect(screen.page.locator("html")).to_have_attribute("data-text", larger)
         for step in ("about", "consent", "light_questions", "position", "eyes"):
             screen.arrives_at(step)
             found = screen.keep(f"de-{step}-200")

@@ -23,9 +23,9 @@ import pytest
 
 from hardware.board import BOARDS
 from hardware.capture import Capture, Frame
-from kiosk_app import analyst
-from kiosk_app.analyst import AnalysisFailed, Analyst
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
+from kiosk_app.scanning import analyst
+from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
 from tests.support.waiting import wait_until

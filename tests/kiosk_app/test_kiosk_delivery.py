@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from kiosk_app import records as states
-from kiosk_app import sentences
-from kiosk_app.delivery import Delivery
-from kiosk_app.languages import LANGUAGES
+from kiosk_app.kept.states import ScanState
+from kiosk_app.patient import sentences
+from kiosk_app.scanning.delivery import Delivery
+from kiosk_app.web.languages import LANGUAGES
 from sync.wire.messages import WithdrawMessages
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Page, Visitor, the_scan
@@ -252,4 +252,4 @@ def test_a_crash_while_a_result_is_to_be_sealed_again_does_not_lose_it(
     kiosk.courier.run_once()
     kiosk.work.go_on()
     assert the_message(bench) != first
-    assert the_scan(bench).state == states.HANDED_OVER
+    assert the_scan(bench).state == ScanState.HANDED_OVER

@@ -8,8 +8,8 @@ import pytest
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser
 
-from kiosk_app.app import create_app
-from kiosk_app.door import Door
+from kiosk_app.patient.app import create_app
+from kiosk_app.web.door import Door
 from tests.support.browser import visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.serving import running_server
@@ -36,7 +36,7 @@ def within(door: Door) -> str:
 ADDRESSES = ("/", "/consent", "/preview", "/close_up/preview", "/result", "/result/zones.png", "/here")
 
 
-@pytest.mark.parametrize("address", (*ADDRESSES, "/scan/progress", "/enter/", "/enter/wrong/preview"))
+@pytest.mark.parametrize("address", [*ADDRESSES, "/scan/progress", "/enter/", "/enter/wrong/preview"])
 def test_whoever_has_no_secret_sees_nothing(closed: FlaskClient, bench: Bench, address: str) -> None:
     answer = closed.get(address)
     assert (answer.status_code, Page(answer).name) == (403, "stranger")
@@ -46,7 +46,7 @@ def test_whoever_has_no_secret_sees_nothing(closed: FlaskClient, bench: Bench, a
     assert bench.camera.previewed == []
 
 
-@pytest.mark.parametrize("address", (*ADDRESSES, "/healthz", "/static/kiosk.css", "/enter/wrong/", "SECRET"))
+@pytest.mark.parametrize("address", [*ADDRESSES, "/healthz", "/static/kiosk.css", "/enter/wrong/", "SECRET"])
 def test_a_name_that_is_not_the_kiosks_is_refused_in_a_word(
     closed: FlaskClient, door: Door, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from hardware.board import Limits
-from kiosk_app import records as states
-from kiosk_app.journey import PATIENCE_S, State
-from kiosk_app.phases import ASK_AGAIN, ASKS
-from kiosk_app.sentences import EYES_AGAIN
-from kiosk_app.speech import AFTER_UV, BEFORE_UV, CLOSED_AT_MOST_S, DURING_UV, SPOKEN
+from hardware.profile import Limits
+from kiosk_app.kept.states import ScanState
+from kiosk_app.patient.journey import PATIENCE_S, State
+from kiosk_app.patient.sentences import EYES_AGAIN
+from kiosk_app.patient.speech import AFTER_UV, BEFORE_UV, CLOSED_AT_MOST_S, DURING_UV, SPOKEN
+from kiosk_app.scanning.phases import ASK_AGAIN, ASKS
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
@@ -56,7 +56,7 @@ def test_eyes_that_stay_open_are_asked_three_times_and_the_scan_is_whole_without
         visitor.tap()
         visitor.wait()
     assert visitor.page.name == "result"
-    assert the_scan(bench).state == states.HANDED_OVER
+    assert the_scan(bench).state == ScanState.HANDED_OVER
     assert the_scan(bench).figures["missing"] == {"uv365": "eyes_open"}
 
 
@@ -105,7 +105,7 @@ def test_a_patient_who_leaves_at_the_question_about_the_eyes_leaves_no_picture(
     visitor.walk_to("eyes")
     scan = the_scan(bench)
     visitor.tap("/start-over")
-    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == states.ABANDONED)
+    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == ScanState.ABANDONED)
     assert bench.kiosk.vault.items(scan.id) == []
 
 
@@ -114,7 +114,7 @@ def test_silence_at_the_question_about_the_eyes_wipes_the_session(visitor: Visit
     scan = the_scan(bench)
     the_session(bench).touched -= PATIENCE_S[State.EYES] + 1
     assert visitor.look("/").name == "expired"
-    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == states.ABANDONED)
+    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == ScanState.ABANDONED)
     assert bench.camera.phases() == [("lit", False)]
 
 
@@ -127,7 +127,7 @@ def test_a_browser_that_is_gone_when_the_question_comes_does_not_hold_the_sessio
     wait_until(lambda: visitor.progress()["next"])
     the_session(bench).touched -= PATIENCE_S[State.SCAN] + 1
     assert bench.kiosk.sessions.expire() == 1
-    wait_until(lambda: bench.kiosk.records.scans()[0].state == states.ABANDONED)
+    wait_until(lambda: bench.kiosk.records.scans()[0].state == ScanState.ABANDONED)
 
 
 def test_a_second_tap_about_the_eyes_changes_nothing(visitor: Visitor, bench: Bench) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from kiosk_app.patient.journey import PATIENCE_S, State
 from tests.support.kiosk_bench import Bench
+from tests.support.visitor import Visitor, the_session
 from tests.support.waiting import wait_until
 
 
@@ -52,3 +54,44 @@ def test_a_patient_is_forgotten_even_if_the_leaving_goes_wrong(
     with pytest.raises(ZeroDivisionError):
         bench.kiosk.sessions.leave(session)
     assert session.scan is None
+
+
+@pytest.mark.parametrize("address", ["/", "/here", "/position", "/healthz"])
+def test_no_page_waits_for_what_is_done_about_a_session_whose_time_is_up(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    visitor.walk_to("position")
+    session, leaving, answered = the_session(bench), threading.Event(), threading.Event()
+    end = bench.camera.end
+
+    def end_slowly(scan: str) -> None:
+        leaving.set()
+        assert answered.wait(60)
+        end(scan)
+
+    monkeypatch.setattr(bench.camera, "end", end_slowly)
+    session.touched -= PATIENCE_S[State.POSITION] + 1
+    house = threading.Thread(target=bench.kiosk.sessions.expire)
+    house.start()
+    assert leaving.wait(60)
+    page = threading.Thread(target=lambda: (visitor.client.get(address), answered.set()))
+    page.start()
+    page.join(20)
+    assert answered.is_set()
+    house.join(20)
+    assert session.state is State.EXPIRED
+
+
+def test_who_leaves_waits_for_no_keys(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor.walk_to("position")
+    session = the_session(bench)
+    session.touched -= PATIENCE_S[State.POSITION] + 1
+    asked: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records.keyring, "_take", lambda *lock: asked.append(lock))
+        assert bench.kiosk.sessions.expire() == 1
+    assert (session.state, asked) == (State.EXPIRED, [])
+    bench.kiosk.work.go_on()
+    assert bench.kiosk.records.scans()[0].state == "abandoned"

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from datetime import datetime, timezone
 
 import pytest
 
-from firmware.capture_client import CaptureFault
-from kiosk_app import records as states
-from kiosk_app import speech
-from kiosk_app.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Progress, Session, State
-from kiosk_app.sessions import LOST_S
+from firmware.capture.client import CaptureFault
+from firmware.line.stamps import ConsentStamp
+from kiosk_app.kept.states import ScanState
+from kiosk_app.patient import app, speech
+from kiosk_app.patient.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
+from kiosk_app.patient.sessions import LOST_S
+from kiosk_app.scanning.progress import Progress
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Page, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
+
+LOOK = "/static/shared/look.css"
 
 
 def test_the_primary_forms_lead_from_language_to_done(visitor: Visitor, bench: Bench) -> None:
     assert visitor.walk_to_done() == [name for name in WAY if name != "scan"]
     latest = bench.kiosk.records.latest()
     assert latest is not None
-    assert latest.state == states.HANDED_OVER
+    assert latest.state == ScanState.HANDED_OVER
     assert bench.camera.phases() == [("lit", False), ("uv", True)]
     assert bench.camera.captured[1]["uv"].screened is True
 
@@ -53,12 +58,13 @@ def test_every_page_has_one_primary_form_and_the_same_ways_out(visitor: Visitor)
 
 
 def test_every_answer_carries_the_strict_headers(visitor: Visitor) -> None:
-    for address in ("/", "/nowhere", "/static/kiosk.js", "/healthz"):
+    for address in ("/", "/nowhere", "/static/kiosk.js", LOOK, "/healthz"):
         headers = visitor.client.get(address).headers
         assert "script-src 'self'" in headers["Content-Security-Policy"]
         assert "unsafe" not in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
     assert visitor.client.get("/").headers["Cache-Control"] == "no-store"
+    assert visitor.client.get(LOOK).headers["Cache-Control"] != "no-store"
 
 
 def test_a_form_without_its_token_is_refused(visitor: Visitor) -> None:
@@ -105,7 +111,7 @@ def test_only_the_agree_button_consents(visitor: Visitor, bench: Bench, answer: 
 def test_the_consent_record_is_written_before_the_first_preview(visitor: Visitor, bench: Bench) -> None:
     visitor.tap(language="de")
     visitor.walk_to("position")
-    (row,) = bench.kiosk.records.scans(states.CONSENTED)
+    (row,) = bench.kiosk.records.scans(ScanState.CONSENTED)
     assert row.consent["language"] == "de"
     assert row.consent["text_version"]
     preview = visitor.client.get("/preview")
@@ -140,11 +146,41 @@ def test_a_page_out_of_turn_leads_back_to_ones_own(visitor: Visitor) -> None:
     assert Page(answer).name == "about"
 
 
+def test_the_consent_that_is_written_down_is_that_of_the_tap_that_counted(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "KEYS_S", 0.05)
+    visitor.tap(language="de")
+    visitor.walk_to("consent")
+    with bench.kiosk.records.keyring.lock():
+        assert visitor.tap("/consent", consent="agree").status == 503
+    session = the_session(bench)
+    assert (session.consent, session.scan, bench.kiosk.records.scans()) == (None, None, [])
+    visitor.look("/languages")
+    visitor.tap("/languages", language="es")
+    agreed = datetime.now(timezone.utc)
+    visitor.tap("/consent", consent="agree")
+    consent = the_scan(bench).consent
+    assert (consent["language"], session.consent) == ("es", ConsentStamp.from_dict(consent))
+    assert session.consent.at >= agreed
+
+
+def test_nobody_is_warned_that_a_page_without_a_patient_ends(visitor: Visitor, bench: Bench) -> None:
+    """It would chime all night at an empty kiosk."""
+    visitor.walk_to("about")
+    assert visitor.page.body["data-warning"] == str(round(WARNING_S))
+    visitor.walk_to("done")
+    assert visitor.page.body["data-warning"] == "0"
+    the_session(bench).touched -= PATIENCE_S[State.DONE] + 1
+    assert (visitor.look("/").name, visitor.page.body["data-warning"]) == ("language", "0")
+
+
 def test_start_over_forgets_the_patient(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("position")
     scan = bench.kiosk.records.scans()[0].id
     assert visitor.tap("/start-over").name == "language"
-    assert bench.kiosk.records.scan(scan).state == states.ABANDONED
+    bench.kiosk.work.go_on()
+    assert bench.kiosk.records.scan(scan).state == ScanState.ABANDONED
     assert bench.camera.ended == [str(scan)]  # the preview's light goes off now
     assert the_session(bench).consent is None
 
@@ -205,7 +241,7 @@ def test_a_refusal_is_a_page_that_says_what_to_do(
     assert visitor.tap().name == "position"
     visitor.walk_to("result")
     kept = [row.state for row in bench.kiosk.records.scans()]
-    assert kept == [states.REFUSED, states.HANDED_OVER]
+    assert kept == [ScanState.REFUSED, ScanState.HANDED_OVER]
 
 
 def test_a_scan_page_drawn_while_the_scan_fails_still_asks_how_far_it_is(
@@ -320,7 +356,8 @@ def test_a_scan_that_cannot_begin_leaves_a_page_and_a_session_that_expires(
     the_session(bench).touched -= PATIENCE_S[State.POSITION] + 1
     assert visitor.look("/").name == "expired"
     assert the_session(bench).scan is None
-    assert the_scan(bench).state == states.ABANDONED
+    bench.kiosk.work.go_on()
+    assert the_scan(bench).state == ScanState.ABANDONED
 
 
 def test_a_full_outbox_closes_the_kiosk_and_says_so(visitor: Visitor, bench: Bench) -> None:
@@ -342,7 +379,7 @@ def test_a_patient_can_have_the_scan_destroyed(visitor: Visitor, bench: Bench) -
     assert latest is not None
     assert visitor.look("/delete").name == "delete"
     assert visitor.tap("/delete").name == "deleted"
-    assert bench.kiosk.records.scan(latest.id).state == states.SHREDDED
+    assert bench.kiosk.records.scan(latest.id).state == ScanState.SHREDDED
     assert bench.kiosk.vault.items(latest.id) == []
     assert bench.outbox.submitted == {}
 
@@ -379,7 +416,8 @@ def test_a_browser_that_is_gone_gives_way_and_its_patient_is_forgotten(
     Visitor(visitor.client.application.test_client(), visitor.clock).walk_to("about")
     assert (gone.consent, gone.scan) == (None, None)
     assert len(bench.kiosk.sessions._sessions) == 1
-    assert the_scan(bench).state == states.ABANDONED
+    bench.kiosk.work.go_on()
+    assert the_scan(bench).state == ScanState.ABANDONED
 
 
 def test_a_page_that_is_only_shown_keeps_the_kiosk_but_not_the_session(

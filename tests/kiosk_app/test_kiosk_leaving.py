@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from firmware.capture_client import CaptureFault
-from kiosk_app import records as states
-from kiosk_app.analyst import AnalysisFailed
-from kiosk_app.delivery import Delivery
-from kiosk_app.journey import PATIENCE_S, State
-from kiosk_app.languages import LANGUAGES
+from firmware.capture.client import CaptureFault
+from kiosk_app.kept.records import RecordsUnusable
+from kiosk_app.kept.states import ScanState
+from kiosk_app.patient.journey import PATIENCE_S, State
+from kiosk_app.scanning.analyst import AnalysisFailed
+from kiosk_app.scanning.delivery import Delivery
+from kiosk_app.web.languages import LANGUAGES
+from kiosk_app.web.showings import FIELD
 from tests.support.kiosk_bench import Bench, Clinic
 from tests.support.visitor import Page, PatientClock, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
@@ -107,7 +109,8 @@ def test_start_over_before_the_pictures_are_kept_leaves_nothing_and_asks_nothing
     for place in ("position", "eyes"):
         visitor.walk_to(place)
         assert visitor.tap("/start-over").name == "language"
-    wait_until(lambda: {row.state for row in bench.kiosk.records.scans()} == {states.ABANDONED})
+    bench.kiosk.work.go_on()
+    wait_until(lambda: {row.state for row in bench.kiosk.records.scans()} == {ScanState.ABANDONED})
 
 
 def test_start_over_on_the_result_asks_what_becomes_of_the_scan_and_does_nothing_by_itself(
@@ -117,7 +120,7 @@ def test_start_over_on_the_result_asks_what_becomes_of_the_scan_and_does_nothing
     page = visitor.tap("/start-over")
     assert page.name == "leave"
     assert "your scan is kept, and your measurements go to Clinic at the Park" in page.text
-    assert the_scan(bench).state == states.HANDED_OVER
+    assert the_scan(bench).state == ScanState.HANDED_OVER
     assert visitor.tap("/start-over").name == "leave"
     assert visitor.look("/result").name == "result"
 
@@ -126,7 +129,7 @@ def test_who_keeps_the_scan_reads_where_it_goes(visitor: Visitor, bench: Bench) 
     visitor.walk_to("result")
     visitor.tap("/start-over")
     page = visitor.tap()
-    assert (page.name, the_scan(bench).state) == ("done", states.HANDED_OVER)
+    assert (page.name, the_scan(bench).state) == ("done", ScanState.HANDED_OVER)
     assert 'data-delivery="under_way"' in page.text
     assert visitor.tap().name == "language"
 
@@ -135,7 +138,7 @@ def test_who_does_not_want_it_has_it_deleted(visitor: Visitor, bench: Bench) -> 
     visitor.walk_to("result")
     visitor.tap("/start-over")
     page = visitor.tap("/delete")
-    assert (page.name, the_scan(bench).state) == ("deleted", states.SHREDDED)
+    assert (page.name, the_scan(bench).state) == ("deleted", ScanState.SHREDDED)
     assert bench.outbox.submitted == {}
 
 
@@ -156,18 +159,61 @@ def test_who_walked_away_and_comes_back_reads_what_became_of_a_kept_scan(
 
 @pytest.fixture
 def at_the_spots(bench: Bench, clock: PatientClock) -> Visitor:
-    from kiosk_app.app import create_app
+    from kiosk_app.patient.app import create_app
 
     visitor = Visitor(create_app(bench.with_close_up().kiosk, clock).test_client(), clock)
     visitor.walk_to("spots")
     return visitor
 
 
+def destroyed(bench: Bench) -> bool:
+    """Whether the one scan is gone with all that could still open or show it."""
+    kiosk, scan = bench.kiosk, the_scan(bench)
+    alone = len(kiosk.records.keyring.generations()) == 1
+    return scan.state == ScanState.SHREDDED and alone and kiosk.vault.items(scan.id) == []
+
+
+@pytest.mark.parametrize("then", ["taps again", "walks away"])
+@pytest.mark.parametrize("broken", ["_checkpoint", "destroy"])
+def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to_its_end(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str, then: str
+) -> None:
+    def fail(*_args: object) -> None:
+        raise RecordsUnusable("The kiosk's records cannot be used: the disk reports an error.")
+
+    visitor.walk_to("result")
+    visitor.look("/delete")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.vault if broken == "destroy" else bench.kiosk.records, broken, fail)
+        assert visitor.tap("/delete").name == "failed"
+        assert not destroyed(bench)
+        visitor.look("/delete")
+        assert visitor.tap("/delete").name == "failed"
+    if then == "taps again":
+        visitor.look("/delete")
+        assert visitor.tap("/delete").name == "deleted"
+    else:
+        bench.kiosk.work.go_on()
+    assert destroyed(bench)
+
+
+@pytest.mark.parametrize("place", ["position", "eyes"])
+def test_a_page_that_offers_no_deletion_deletes_nothing(visitor: Visitor, bench: Bench, place: str) -> None:
+    visitor.walk_to(place)
+    fields = visitor.page.form()["fields"]
+    sealed = visitor.client.application.extensions["showings"]._sealed
+    _, *rest = sealed.loads(fields[FIELD])
+    fields[FIELD] = sealed.dumps(["/delete", *rest])  # as a page that offers it would have it
+    visitor.clock.now += visitor.reads_s
+    page = Page(visitor.client.post("/delete", data=fields, follow_redirects=True))
+    assert (page.name, the_scan(bench).state) == (place, ScanState.CONSENTED)
+
+
 def test_start_over_at_the_marking_of_spots_asks_too(at_the_spots: Visitor, bench: Bench) -> None:
     assert at_the_spots.tap("/start-over").name == "leave"
     page = at_the_spots.tap()
     assert (page.name, 'data-delivery="kept"' in page.text) == ("done", True)
-    wait_until(lambda: the_scan(bench).state == states.HANDED_OVER)
+    wait_until(lambda: the_scan(bench).state == ScanState.HANDED_OVER)
     assert bench.kiosk.delivery(the_scan(bench).id) is Delivery.UNDER_WAY
 
 
@@ -176,7 +222,7 @@ def test_a_scan_deleted_at_the_marking_of_spots_leaves_nothing(at_the_spots: Vis
     page = at_the_spots.tap("/delete")
     assert (page.name, 'data-delivery="nothing_sent"' in page.text) == ("deleted", True)
     wait_until(lambda: not bench.kiosk.work._at_work)
-    assert the_scan(bench).state == states.SHREDDED
+    assert the_scan(bench).state == ScanState.SHREDDED
     assert bench.kiosk.vault.items(the_scan(bench).id) == []
     assert bench.outbox.submitted == {}
 

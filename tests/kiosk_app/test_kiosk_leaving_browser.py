@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
+from tests.support.browser import EACH_LANGUAGE_AND_SIZE, TALL, take_picture, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 
 LOOK = """() => ({
@@ -80,8 +80,7 @@ def test_a_page_that_the_browser_keeps_for_back_holds_nothing_of_its_patient(
         assert page.inner_text("body") == ""
 
 
-@pytest.mark.parametrize("size", [TALL, WIDE])
-@pytest.mark.parametrize("language", ["en", "de", "es", "ar"])
+@pytest.mark.parametrize(("language", "size"), EACH_LANGUAGE_AND_SIZE)
 def test_the_pages_of_leaving_fit_and_tell_a_late_receipt(
     browser: Browser, address: str, bench: Bench, size: tuple[int, int], language: str
 ) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.capture.client import CaptureClient, CaptureFault
 from hardware.board import load_board
-from kiosk_app.app import create_app
-from kiosk_app.languages import LANGUAGES
-from kiosk_app.phases import take_pictures
+from kiosk_app.patient.app import create_app
+from kiosk_app.scanning.phases import take_pictures
 from kiosk_app.serve_cli import open_kiosk
+from kiosk_app.web.languages import LANGUAGES
 from models.analysis.lights import READS, lights_read
 from tests.support.kiosk_bench import Bench, Clinic
 from tests.support.kiosk_daemons import (
@@ -44,7 +44,7 @@ def test_no_lamp_shines_at_a_patient_but_for_a_measure(tmp_path: Path) -> None:
         capture = take_pictures(camera, session, consent(), lights_read(), None, lambda *_step: None)
         assert [frame.light for frame in capture.frames] == ["dark", "white", "cross"]
         assert dict(capture.missing) == {}
-        assert {item.channel for item in kiosk.history() if item.level > 0} == {"white", "cross"}
+        assert {item.light for item in kiosk.history() if item.level > 0} == {"white", "cross"}
 
 
 def test_uv_that_nobody_reads_is_not_lit_even_where_the_patient_would_allow_it(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_uv_that_nobody_reads_is_not_lit_even_where_the_patient_would_allow_it(t
         for phase, lights in (("all", ["dark", "white", "cross"]), ("uv", [])):
             capture = camera.capture("s1", consent(), lights_read(), uv_allowance(), phase=phase)
             assert [frame.light for frame in capture.frames] == lights
-        assert "uv365" not in {item.channel for item in kiosk.history() if item.level > 0}
+        assert "uv365" not in {item.light for item in kiosk.history() if item.level > 0}
 
 
 def test_a_capture_that_names_no_lights_lights_none(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from skimage import data
 
-from firmware.stamps import ConsentStamp
+from firmware.line.stamps import ConsentStamp
 from hardware.capture import Capture, Frame
-from kiosk_app.analyst import AnalysisFailed
-from kiosk_app.app import create_app
-from kiosk_app.journey import Progress
-from kiosk_app.languages import LANGUAGES
-from kiosk_app.overlay_words import overlay_words
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.overlay_words import overlay_words
+from kiosk_app.scanning.analyst import AnalysisFailed
+from kiosk_app.scanning.progress import Progress
+from kiosk_app.web.languages import LANGUAGES
 from models.analysis import overlay
 from models.analysis.capture import analyse_capture
 from models.analysis.pen import PAPER, noto
@@ -26,6 +26,7 @@ from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Visitor
 from tests.support.waiting import wait_until
 
+MOMENT = datetime(2026, 9, 30, 22, 58, tzinfo=timezone.utc)  # of the longest
 TRANSLATED = sorted(set(LANGUAGES) - {"en"})
 VALUES = {"value": "7", "day": 1, "month": "7", "year": 2026, "time": "12:00"}
 
@@ -94,7 +95,7 @@ def test_no_word_runs_off_the_picture(bench: Bench, language: str) -> None:
         Frame(name, pixels, 8000, 1.0, n)
         for n, (name, pixels) in enumerate([("parallel", light), ("cross", light // 2)])
     )
-    capture = Capture("test", frames, "nominal-test", simulated=True)
+    capture = Capture("test", frames, "nominal-test", simulated=True, captured_at=MOMENT)
     analysis = analyse_capture(capture, uuid4(), words=words_in(bench, language))
     for picture in analysis.overlays.values():
         edges = np.concatenate([picture[:, : overlay.MARGIN - 8], picture[:, 8 - overlay.MARGIN :]], axis=1)

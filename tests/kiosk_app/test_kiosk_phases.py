@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from firmware.capture_client import CaptureClient
-from firmware.stamps import UvAllowance
+from firmware.capture.client import CaptureClient
+from firmware.line.stamps import UvAllowance
 from hardware.capture import Capture
-from kiosk_app.phases import ASKS, take_pictures
+from kiosk_app.scanning.phases import ASKS, take_pictures
 from tests.support.kiosk_daemons import EVERY_LIGHT, Kiosk, consent, running_kiosk, small_board
 
 LIT = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3"]
@@ -38,7 +38,7 @@ def lights(capture: Capture) -> list[str]:
 
 
 def uv_was_lit(kiosk: Kiosk) -> bool:
-    return any(item.channel == "uv365" and item.level > 0 for item in kiosk.history())
+    return any(item.light == "uv365" and item.level > 0 for item in kiosk.history())
 
 
 def test_a_patient_who_closes_the_eyes_is_asked_once(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
-from kiosk_app.pages import COOKIE, TEXT_SIZES
+from kiosk_app.patient import app
+from kiosk_app.patient.pages import TEXT_SIZES
 from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench
-from tests.support.standing import stand
+from tests.support.kiosk_screen import LOOK, PatientAt
+from tests.support.standing import stand, with_a_kept_scan
 
 # A page whose answers decide -> the pages whose buttons lead to it.
 LEAD_TO = {
@@ -18,8 +20,22 @@ LEAD_TO = {
     "delete": ("result",),
 }
 PLACES = (*LEAD_TO, "about", "help", "languages", "position", "result")
+# Where keys may be waited for: what is shown meanwhile lies beside all that comes before and after it.
+MAY_WAIT = ("consent", "light_questions", "position", "eyes", "result", "delete", "leave")
 BUTTONS = """() => [...document.querySelectorAll(".act .button")].map(e => e.getBoundingClientRect())
   .map(r => [r.left, r.top, r.right, r.bottom])"""
+BAND = """() => {
+  const [band, footer] = [".act", "footer"].map(name => document.querySelector(name));
+  const paper = getComputedStyle(document.body).backgroundColor;
+  const buttons = [...band.querySelectorAll(".button")].map(e => e.getBoundingClientRect());
+  const box = band.getBoundingClientRect();
+  return {
+    seen: getComputedStyle(band).backgroundColor !== paper,
+    below: footer.getBoundingClientRect().top - box.bottom,
+    beside: innerWidth - box.width,
+    out: buttons.filter(r => r.top < box.top || r.bottom > box.bottom).length,
+  };
+}"""
 HIDDEN_TEXT = "(m => m.scrollHeight - m.clientHeight)(document.querySelector('main'))"
 
 Box = tuple[float, float, float, float]
@@ -36,13 +52,9 @@ def overlap(one: Box, other: Box) -> bool:
 @pytest.mark.parametrize("size", [TALL, WIDE], ids=["tall", "wide"])
 @pytest.mark.parametrize("language", ["en", "de", "ar"])
 def test_an_answer_that_decides_is_not_where_the_button_was_that_led_to_it(
-    browser: Browser, address: str, bench: Bench, size: tuple[int, int], language: str
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int], language: str
 ) -> None:
-    token, session = bench.kiosk.sessions.begin()
-    viewport = {"width": size[0], "height": size[1]}
-    context = browser.new_context(viewport=viewport, java_script_enabled=False)  # type: ignore[arg-type]
-    context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
-    page = context.new_page()
+    page, session = patient_at(size)
     for text_size in TEXT_SIZES:
         seen_first, touched_last = {}, {}
         for place in PLACES:
@@ -57,4 +69,59 @@ def test_an_answer_that_decides_is_not_where_the_button_was_that_led_to_it(
                 for last in touched_last[before] + seen_first[before]:
                     for answer in seen_first[place]:
                         assert not overlap(last, answer), (text_size, before, place, last, answer)
-    context.close()
+
+
+@pytest.mark.parametrize(("language", "size"), [("de", TALL), ("ar", WIDE)], ids=["de-tall", "ar-wide"])
+def test_the_way_on_from_a_wait_for_the_keys_lies_where_no_button_was_or_will_be(
+    patient_at: PatientAt,
+    address: str,
+    bench: Bench,
+    size: tuple[int, int],
+    language: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "KEYS_S", 0.05)
+    page, session = patient_at(size)
+    for text_size in TEXT_SIZES:
+        places = {}
+        for place in MAY_WAIT:
+            if place == "leave":
+                with_a_kept_scan(bench, session, language, text_size)
+                page.goto(address + "/leave")
+            else:
+                page.goto(address + stand(bench, session, place, language, text_size))
+            assert page.locator(f"body[data-page={place}]").count() == 1
+            places[place] = boxes(page)
+            page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+            places[place] += boxes(page)
+        for address_of_it in ("/result", "/delete"):
+            with_a_kept_scan(bench, session, language, text_size)
+            page.goto(address + "/delete")
+            with bench.kiosk.records.keyring.lock():
+                if address_of_it == "/delete":
+                    with page.expect_navigation():  # it is not done, and leads back here
+                        page.click("form[action='/delete'] button")
+                else:
+                    page.goto(address + address_of_it)
+            assert page.locator("body[data-page=busy]").count() == 1
+            look, [way_on] = page.evaluate(LOOK), boxes(page)
+            assert look["wider"] <= 0 and look["small"] == []
+            assert way_on[3] <= size[1] and (text_size != TEXT_SIZES[0] or look["taller"] <= 0)
+            for place, met in places.items():
+                assert not any(overlap(way_on, other) for other in met), (text_size, place, way_on, met)
+            with page.expect_navigation():
+                page.click("a.primary")
+            assert page.url == address + address_of_it
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE], ids=["tall", "wide"])
+def test_answers_that_decide_stand_in_a_band_that_reaches_from_edge_to_edge(
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int]
+) -> None:
+    page, session = patient_at(size)
+    for place in ("consent", "eyes", "delete"):
+        for text_size in TEXT_SIZES:
+            page.goto(address + stand(bench, session, place, "de", text_size))
+            band = page.evaluate(BAND)
+            assert (band["seen"], band["below"], band["out"]) == (True, 0, 0), (place, text_size)
+            assert size == WIDE or band["beside"] == 0

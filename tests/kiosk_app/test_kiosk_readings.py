@@ -11,11 +11,12 @@ from flask_babel import Babel, force_locale
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiosk_app import sentences
-from kiosk_app.app import create_app
-from kiosk_app.languages import LANGUAGES
-from kiosk_app.readings import ZONES, Card, cards
+from kiosk_app.patient import sentences
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.readings import ZONES, Card, cards
+from kiosk_app.web.languages import LANGUAGES
 from models.analysis.words import Words
+from sync.wire.findings import Finding
 from tests.support.kiosk_bench import Bench, findings
 from tests.support.visitor import Visitor
 
@@ -29,13 +30,16 @@ def _cards(
     bench: Bench, language: str, changes: dict[tuple[str, str], tuple[float, float, float]] | None = None
 ) -> list[Card]:
     """The cards of the bench's findings, with `changes` of (value, low, high) by measure and zone."""
-    rows = findings(uuid4())["findings"]
-    for row in rows:
-        key = row["measure"], row["zone"]
-        if changes and key in changes:
-            row.update(zip(("value", "low", "high"), changes[key], strict=True))
+    rows = [
+        _row(
+            row.measure,
+            row.zone,
+            *(changes or {}).get((row.measure, row.zone), (row.value, row.low, row.high)),
+        )
+        for row in findings(uuid4()).findings
+    ]
     with create_app(bench.kiosk).test_request_context(), force_locale(language):
-        return cards(rows, true_colour=True)
+        return cards(rows, ())
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES))
@@ -62,32 +66,34 @@ def test_a_count_is_the_range_that_its_interval_says(bench: Bench) -> None:
 
 @given(counts=st.lists(st.integers(0, 30), min_size=7, max_size=7), between=st.integers(0, 9))
 def test_what_the_areas_show_adds_up_to_what_was_seen(counts: list[int], between: int) -> None:
-    rows = [_row("spot_count", zone, n) for zone, n in zip(ZONES, counts, strict=True)]
-    rows += [_row("spot_area", "face", 1.0), _row("spot_count", "face", sum(counts) + between)]
+    rows = [_row("spot_count", zone, n, n, n + 2) for zone, n in zip(ZONES, counts, strict=True)]
+    whole = sum(counts) + between
+    rows += [_row("spot_area", "face", 1, 1, 3), _row("spot_count", "face", whole, whole, whole + 2)]
     with APP.test_request_context(), force_locale("en"):
-        [card] = cards(rows, true_colour=True)
+        [card] = cards(rows, ())
     seen = 0 if card.reading.startswith("None") else int(card.reading.split()[0])
-    assert seen == sum(counts) + between
+    assert seen == whole
     assert sum(int(strip.value) for strip in card.strips) == seen
     assert all(0 <= end <= 100 for strip in card.strips for end in (strip.low, strip.dot, strip.high))
 
 
-def _row(measure: str, zone: str, value: float) -> dict[str, object]:
-    return {"measure": measure, "zone": zone, "value": value, "low": value, "high": value + 2}
+def _row(measure: str, zone: str, value: float, low: float, high: float) -> Finding:
+    said = {"measure": measure, "zone": zone, "value": value, "low": low, "high": high}
+    return Finding.model_validate(said | {"unit": "1", "model": "m"})
 
 
 def test_colour_is_no_number_without_calibration(bench: Bench) -> None:
-    rows = findings(uuid4())["findings"]
+    rows = findings(uuid4()).findings
     with create_app(bench.kiosk).test_request_context(), force_locale("en"):
-        assert "Skin colour" not in [card.name for card in cards(rows, true_colour=False)]
+        assert "Skin colour" not in [card.name for card in cards(rows, ("uncalibrated_colour",))]
         [said] = sentences.not_measured(["uncalibrated_scale", "uncalibrated_colour", "implausible_colour"])
         assert "not given as a number" in said
 
 
 def test_without_a_count_there_is_no_card(bench: Bench) -> None:
-    rows = [row for row in findings(uuid4())["findings"] if not row["measure"].startswith("acne")]
+    rows = [row for row in findings(uuid4()).findings if not row.measure.startswith("acne")]
     with create_app(bench.kiosk).test_request_context(), force_locale("en"):
-        assert "Blemishes" not in [card.name for card in cards(rows, true_colour=True)]
+        assert "Blemishes" not in [card.name for card in cards(rows, ())]
 
 
 def test_neither_the_result_page_nor_an_overlay_says_acne(visitor: Visitor) -> None:

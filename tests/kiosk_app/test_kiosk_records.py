@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from traceback import format_exception
 from uuid import UUID, uuid4
 
 import pytest
 
-from kiosk_app import records as states
-from kiosk_app.keyring import KeyGone, Keyring, KeyringError
-from kiosk_app.records import NoSuchScan, Records, RecordsError
+from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringError
+from kiosk_app.kept.records import NoSuchScan, Records, RecordsError
+from kiosk_app.kept.states import MessageState, ScanState
+from tests.support.clinic import findings
 
 CONSENT = {"text_version": "1", "language": "en", "at": "2026-01-02T03:04:05+00:00"}
-FINDINGS = {"findings": [{"measure": "ita", "zone": "chin", "value": 41.25}]}
+FINDINGS = findings(uuid4(), ita=41.25)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def records(tmp_path: Path, keyring: Keyring) -> Records:
 
 def analysed(records: Records, reference: str | None = "patient-7") -> UUID:
     scan = records.create(CONSENT, reference)
-    records.advance(scan, states.CONSENTED, states.CAPTURED, frames=3, seconds={"capture": 1.5})
+    records.advance(scan, ScanState.CONSENTED, ScanState.CAPTURED, frames=3, seconds={"capture": 1.5})
     records.keep_findings(scan, FINDINGS, findings=1, seconds={"analysis": 0.5})
     return scan
 
@@ -44,7 +46,7 @@ def test_a_scan_goes_its_way_and_comes_back(records: Records) -> None:
     assert records.scan(scan).consent == CONSENT
     summary = records.summary(scan)
     assert summary["seconds"] == {"capture": 1.5, "analysis": 0.5}
-    assert (summary["frames"], summary["findings"], summary["state"]) == (3, 1, states.ANALYSED)
+    assert (summary["frames"], summary["findings"], summary["state"]) == (3, 1, ScanState.ANALYSED)
 
 
 def test_neither_reference_nor_findings_are_on_disk_in_the_clear(records: Records, tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_a_scan_skips_no_state(records: Records) -> None:
     with pytest.raises(RecordsError, match="captured"):
         records.keep_findings(scan, FINDINGS)
     with pytest.raises(RecordsError, match="should be captured"):
-        records.advance(scan, states.CAPTURED, states.ANALYSED)
+        records.advance(scan, ScanState.CAPTURED, ScanState.ANALYSED)
 
 
 def test_a_result_is_sealed_once_and_numbers_have_no_gap(records: Records) -> None:
@@ -76,13 +78,13 @@ def test_a_result_is_sealed_once_and_numbers_have_no_gap(records: Records) -> No
     first, second = analysed(records), analysed(records)
     with pytest.raises(ValueError, match="no key"):
         records.add_message(first, "result", 5, fail)
-    one = records.add_message(first, "result", 5, seal, after=states.SEALED)
-    again = records.add_message(first, "result", 5, seal, after=states.SEALED)
-    two = records.add_message(second, "result", 5, seal, after=states.SEALED)
+    one = records.add_message(first, "result", 5, seal, after=ScanState.SEALED)
+    again = records.add_message(first, "result", 5, seal, after=ScanState.SEALED)
+    two = records.add_message(second, "result", 5, seal, after=ScanState.SEALED)
     assert one == again
     assert sealed == [1, 2]
     assert (one.sequence, two.sequence) == (1, 2)
-    assert records.scan(first).state == states.SEALED
+    assert records.scan(first).state == ScanState.SEALED
 
 
 def test_shredding_destroys_one_scan_and_keeps_the_others(
@@ -97,7 +99,7 @@ def test_shredding_destroys_one_scan_and_keeps_the_others(
         records.findings(gone)
     with pytest.raises(KeyGone):
         keyring.unwrap(wrapped)
-    assert records.scan(gone).state == states.SHREDDED
+    assert records.scan(gone).state == ScanState.SHREDDED
     assert records.scan(gone).consent == {}
     kept_bytes = everything_in(tmp_path)
     assert wrapped not in kept_bytes
@@ -143,13 +145,23 @@ def test_another_process_may_shred_while_this_one_reads(records: Records, keyrin
 
 def test_a_message_settled_from_an_old_view_changes_nothing(records: Records) -> None:
     scan = analysed(records)
-    seen = records.add_message(scan, "result", 1, lambda _id, _n: b"sealed", after=states.SEALED)
+    seen = records.add_message(scan, "result", 1, lambda _id, _n: b"sealed", after=ScanState.SEALED)
     records.forget(scan)
-    records.settle(seen, states.SUBMITTED, states.HANDED_OVER)
+    records.settle(seen, MessageState.SUBMITTED, ScanState.HANDED_OVER)
     (message,) = records.messages()
-    assert message.state == states.DISCARDING_UNSENT
+    assert message.state == MessageState.DISCARDING_UNSENT
     assert message.envelope is None
-    assert records.scan(scan).state == states.SHREDDED
+    assert records.scan(scan).state == ScanState.SHREDDED
+
+
+def test_findings_of_another_version_are_said_to_be_so_and_quoted_nowhere(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(FINDINGS), "model_dump", lambda *_, **__: {"schema": 9, "findings": [41.25]})
+    scan = analysed(records)
+    with pytest.raises(RecordsError, match="another version's") as refused:
+        records.findings(scan)
+    assert "41.25" not in "".join(format_exception(refused.value))
 
 
 def test_a_missing_or_damaged_key_file_is_said_plainly(records: Records, keyring: Keyring) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from kiosk_app import keyring
-from kiosk_app.identity import NotEnrolled
-from kiosk_app.keyring import Keyring, KeyringError
-from kiosk_app.records import Records, RecordsFull
-from kiosk_app.sealer import Sealer
+from kiosk_app.kept import keyring, records
+from kiosk_app.kept.keyring import Keyring, KeyringBusy, KeyringError, waiting_at_most
+from kiosk_app.kept.records import Records, RecordsFull
+from kiosk_app.patient import app
+from kiosk_app.scanning.identity import NotEnrolled
+from kiosk_app.scanning.sealer import Sealer
 from tests.hardware.test_host_durable import killed_before_step
 from tests.kiosk_app.test_kiosk_records import analysed
 from tests.support.full_disk import on_a_small_disk
@@ -78,10 +80,10 @@ def test_a_short_signing_key_is_said_at_the_start(bench: Bench, size: int) -> No
 
 
 FULL = """
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import Records, RecordsFull
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records, RecordsFull
 from sync.kiosk.outbox import Outbox, OutboxError
-from firmware.doses import DoseLedger, Dose, DoseRefused, Moment
+from firmware.lights.doses import DoseLedger, Dose, DoseRefused, Moment
 from uuid import uuid4
 records = Records(disk / "records.sqlite", Keyring(disk / "vault.key"))
 outbox = Outbox(disk / "outbox.sqlite")
@@ -147,3 +149,81 @@ def test_a_process_that_hangs_with_the_keys_in_its_hand_is_not_waited_for_for_ev
         assert mine.generations() == [1]
     with mine.lock():
         pass
+
+
+def test_a_shredding_of_many_scans_holds_the_keys_no_longer_than_others_wait_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It waits for the file of the records twice, and has to write beside that.
+    assert keyring.LOCKED_S >= 2 * records.LOCKED_S + 30
+    read, reads = Keyring._read, []
+
+    def counting(keys: Keyring) -> object:
+        reads.append(keys)
+        return read(keys)
+
+    monkeypatch.setattr(Keyring, "_read", counting)
+    store = opened(tmp_path)
+    often = []
+    for _ in range(2):
+        scans = [store.create({"version": "1"}, None) for _ in range(20)]
+        reads.clear()
+        store.forget(scans[0])
+        often.append(len(reads))
+    # Not once for each key that is wrapped anew.
+    assert often[0] == often[1] < 10
+    assert len(store.dek(scans[1])) == len(store.dek(scans[-1]))
+
+
+def test_who_waits_with_a_patient_gives_up_early_and_what_works_behind_the_pages_does_not(
+    tmp_path: Path,
+) -> None:
+    mine, its, had = Keyring(tmp_path / "vault.key"), Keyring(tmp_path / "vault.key"), threading.Event()
+
+    def behind() -> None:
+        with mine.lock():
+            had.set()
+
+    thread = threading.Thread(target=behind)
+    with its.lock(), waiting_at_most(0.05):
+        thread.start()
+        for _ in range(2):
+            with pytest.raises(KeyringBusy, match="more than 0.05 s. Try again in a moment"), mine.lock():
+                raise AssertionError("nobody may hold it beside the other")
+    assert had.wait(20)
+    thread.join(20)
+
+
+@pytest.mark.parametrize(("page", "action"), [("consent", "/consent"), ("delete", "/delete")])
+def test_a_patient_whose_answer_has_to_wait_for_the_keys_is_told_that_nothing_was_done(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, page: str, action: str
+) -> None:
+    monkeypatch.setattr(app, "KEYS_S", 0.05)
+    visitor.walk_to("result" if page == "delete" else page)
+    if page == "delete":
+        visitor.look("/delete")
+    before = [scan.state for scan in bench.kiosk.records.scans()]
+    with bench.kiosk.records.keyring.lock():
+        said = visitor.tap(action, consent="agree")
+    assert (said.status, said.name) == (503, "busy")
+    assert "what you chose has not been done yet" in said.words
+    assert [scan.state for scan in bench.kiosk.records.scans()] == before
+    assert visitor.look(said.way_on).name == page
+    visitor.tap(action, consent="agree")
+    after = bench.kiosk.records.scans()[-1].state
+    assert after == ("shredded" if page == "delete" else "consented")
+
+
+@pytest.mark.parametrize("address", ["/result", "/result?picture=zones"])
+def test_a_page_that_has_to_wait_for_the_keys_does_not_speak_of_a_choice(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(app, "KEYS_S", 0.05)
+    visitor.walk_to("result")
+    with bench.kiosk.records.keyring.lock():
+        said = visitor.look(address)
+        picture = visitor.client.get("/result/zones.png")
+    assert (said.status, said.name, picture.status_code) == (503, "busy", 503)
+    assert "this page cannot be shown yet" in said.words and "chose" not in said.words
+    assert said.way_on == address
+    assert visitor.look(said.way_on).name == "result"

@@ -7,10 +7,10 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from kiosk_app import records as states
-from kiosk_app.journey import Session, State
-from kiosk_app.page import COOKIE
-from kiosk_app.showings import HARMLESS, READ_S, SAFE_METHODS
+from kiosk_app.kept.states import ScanState
+from kiosk_app.patient.journey import Session, State
+from kiosk_app.patient.page import COOKIE
+from kiosk_app.web.showings import HARMLESS, READ_S, SAFE_METHODS
 from tests.support.kiosk_bench import Bench
 from tests.support.standing import PLACES, stand
 from tests.support.visitor import Page, Visitor, the_session
@@ -122,7 +122,7 @@ def test_a_form_of_another_page_is_no_answer_even_after_a_long_time(
 ) -> None:
     fields = old_form(visitor, bench, session, "result")
     visitor.client.post("/delete", data=fields)
-    assert bench.kiosk.records.scan(session.scan).state != states.SHREDDED  # type: ignore[arg-type]
+    assert bench.kiosk.records.scan(session.scan).state != ScanState.SHREDDED  # type: ignore[arg-type]
 
 
 def test_a_form_of_another_patient_is_no_answer(visitor: Visitor, bench: Bench, session: Session) -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator
 from skimage import data
 
-from firmware.capture_client import Preview
+from firmware.capture.client import Preview
 from hardware.capture import Capture
-from kiosk_app.analyst import Outcome
-from kiosk_app.languages import LANGUAGES
+from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.web.languages import LANGUAGES
 from models.analysis.face import Face, find_face
 from models.analysis.overlay import WIDTH, Sheet, draw_overlays
 from models.analysis.pen import Pen
@@ -24,7 +24,7 @@ from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_polygons
 from sync.wire.findings import Finding
 from sync.wire.findings.canonical_face import inside
-from tests.support.browser import TALL, WIDE
+from tests.support.browser import EACH_LANGUAGE_AND_SIZE, TALL
 from tests.support.kiosk_bench import Bench, findings
 from tests.support.kiosk_screen import PLACE, Screen, on_screen, to_spots
 from tests.support.waiting import wait_until
@@ -72,8 +72,7 @@ def middle(screen: Screen, zone: str) -> float:
     return float(box["x"] + box["width"] / 2)
 
 
-@pytest.mark.parametrize("size", [TALL, WIDE])
-@pytest.mark.parametrize("language", list(LANGUAGES))
+@pytest.mark.parametrize(("language", "size"), EACH_LANGUAGE_AND_SIZE)
 def test_areas_stand_on_the_side_on_which_they_are_drawn(
     browser: Browser, address: str, language: str, size: tuple[int, int]
 ) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from firmware.capture_client import CaptureFault
-from kiosk_app import records as states
-from kiosk_app.app import create_app
-from kiosk_app.close_ups import ABOUT_THE_PICTURE
-from kiosk_app.journey import PATIENCE_S, WARNING_S, State
-from kiosk_app.vault import VaultFull
+from firmware.capture.client import CaptureFault
+from kiosk_app.kept import keyring
+from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.vault import VaultFull
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
+from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE
 from sync.wire.findings.canonical_face import ZONES, inside
 from sync.wire.messages import Result
 from tests.support.kiosk_bench import Bench, Clinic
@@ -238,7 +239,7 @@ def test_a_patient_who_leaves_at_the_question_has_been_scanned_with_the_spots_so
     scan = the_scan(bench).id
     _start_over(visitor)
     assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose"]
-    wait_until(lambda: bench.kiosk.records.scan(scan).state == states.HANDED_OVER)
+    wait_until(lambda: bench.kiosk.records.scan(scan).state == ScanState.HANDED_OVER)
 
 
 def test_a_silent_patient_is_forgotten_and_the_face_is_still_measured(visitor: Visitor, bench: Bench) -> None:
@@ -277,16 +278,16 @@ def test_deleting_the_scan_shreds_the_close_ups_too(visitor: Visitor, bench: Ben
     visitor.look("/delete")
     visitor.tap("/delete")
     assert _vaulted(bench) == []
-    assert the_scan(bench).state == states.SHREDDED
+    assert the_scan(bench).state == ScanState.SHREDDED
 
 
 def test_no_page_of_the_step_names_a_disease_or_a_chance(visitor: Visitor, bench: Bench) -> None:
     texts = []
     _mark(visitor, zone="nose")
-    texts.append(visitor.page.text)
-    texts.append(visitor.tap().text)
+    texts.append(visitor.page.words)
+    texts.append(visitor.tap().words)
     visitor.tap()
-    texts.append(visitor.walk_to("result").text)
+    texts.append(visitor.walk_to("result").words)
     for word in ("melanoma", "naevus", "cancer", "benign", "mole", "bcc", "80 %"):
         assert not any(word in text.lower() for text in texts), word
 
@@ -319,5 +320,19 @@ def test_after_a_power_cut_at_the_question_the_face_is_measured(visitor: Visitor
     again = bench.again()
     again.work.recover()
     assert again.work.go_on() == 1
-    assert again.records.scan(the_scan(bench).id).state == states.HANDED_OVER
+    assert again.records.scan(the_scan(bench).id).state == ScanState.HANDED_OVER
     assert _sent(bench).findings.spots == ()
+
+
+def test_a_marked_spot_is_kept_also_while_another_process_holds_the_keys(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "LOCKED_S", 0.05)
+    _mark(visitor, zone="left_cheek")
+    visitor.tap()
+    with bench.kiosk.records.keyring.lock():
+        visitor.tap()
+        wait_until(lambda: not bench.kiosk.work._at_work)
+        assert _vaulted(bench) == ["frame.closeup0"]
+    assert bench.kiosk.work.go_on() == 1
+    assert [spot.zone for spot in _sent(bench).findings.spots] == ["left_cheek"]

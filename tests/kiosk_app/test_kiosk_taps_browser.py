@@ -10,14 +10,15 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 
-from kiosk_app.app import create_app
-from kiosk_app.journey import PATIENCE_S, WARNING_S, Session, State
-from kiosk_app.pages import COOKIE
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, Session, State
+from kiosk_app.patient.pages import COOKIE
 from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench, Clinic
 from tests.support.serving import served
 from tests.support.standing import PLACES, stand
 from tests.support.visitor import PatientClock
+from tests.support.waiting import wait_until
 
 TOO_EARLY_MS = (100, 150, 250, 400, 550, 700)
 SURE_MS = 1500
@@ -72,8 +73,11 @@ class Finger:
         return self.session
 
     def drawn(self) -> None:
-        self.page.clock.run_for(FRAMES_MS)
-        assert self.page.evaluate("drawn <= performance.now()")
+        def is_drawn() -> bool:
+            self.page.clock.run_for(FRAMES_MS)
+            return bool(self.page.evaluate("drawn <= performance.now()"))
+
+        wait_until(is_drawn, "the page on the screen")
 
     def wait_ms(self, since_drawn: int) -> None:
         left = since_drawn - self.page.evaluate("performance.now() - drawn")

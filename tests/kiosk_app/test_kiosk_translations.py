@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 
-from kiosk_app.languages import DEFAULT, LANGUAGES
+from kiosk_app.web.languages import DEFAULT, LANGUAGES, WordsMissing, require_words
 
 ROOM = Path(__file__).parents[2] / "kiosk_app"
 MARKERS = {"_": None, "gettext": None, "lazy_gettext": None, "ngettext": (1, 2)}
-FILES = [("**.py", "python"), ("templates/**.html", "jinja2.ext.babel_extract")]
+FILES = [("**.py", "python"), ("patient/templates/**.html", "jinja2.ext.babel_extract")]
 
 
 def key(sentence: str | tuple[str, ...] | list[str]) -> str:
@@ -23,7 +24,7 @@ def key(sentence: str | tuple[str, ...] | list[str]) -> str:
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {DEFAULT}))
 def test_what_the_kiosk_says_and_what_is_translated_are_the_same(language: str) -> None:
     said = {key(found[2]) for found in extract_from_dir(ROOM, FILES, {}, MARKERS)}
-    with (ROOM / "translations" / language / "LC_MESSAGES" / "messages.po").open("rb") as file:
+    with (ROOM / "patient" / "translations" / language / "LC_MESSAGES" / "messages.po").open("rb") as file:
         known = [message for message in read_po(file) if message.id]
     assert {key(message.id) for message in known} == said
     assert [message.id for message in known if message.fuzzy or not message.string] == []
@@ -31,7 +32,7 @@ def test_what_the_kiosk_says_and_what_is_translated_are_the_same(language: str) 
 
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {DEFAULT}))
 def test_what_the_pages_read_is_what_the_translators_wrote(language: str) -> None:
-    folder = ROOM / "translations" / language / "LC_MESSAGES"
+    folder = ROOM / "patient" / "translations" / language / "LC_MESSAGES"
     with (folder / "messages.po").open("rb") as written, (folder / "messages.mo").open("rb") as compiled:
         sentences = [
             {key(message.id): [*message.string] for message in read(file) if message.id}
@@ -39,5 +40,14 @@ def test_what_the_pages_read_is_what_the_translators_wrote(language: str) -> Non
         ]
     assert sentences[0] == sentences[1], (
         f"messages.mo of '{language}' is older than messages.po: "
-        "run '.venv/bin/pybabel compile -d kiosk_app/translations', or make setup."
+        "run '.venv/bin/pybabel compile -d kiosk_app/patient/translations', or make setup."
     )
+
+
+def test_a_kiosk_without_the_words_of_a_language_is_not_served(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOM / "patient" / "translations", tmp_path / "translations")
+    require_words(folder)
+    (folder / "ar" / "LC_MESSAGES" / "messages.mo").unlink()
+    with pytest.raises(WordsMissing, match=r"no words in العربية: run 'make setup'") as refused:
+        require_words(folder)
+    assert refused.value.exit_status == 2

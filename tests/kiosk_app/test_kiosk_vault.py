@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,8 +11,9 @@ import numpy as np
 import pytest
 
 from hardware.capture import Capture, Frame
-from kiosk_app import vault as vaults
-from kiosk_app.vault import Vault, VaultError, VaultFull
+from kiosk_app.kept import vault as vaults
+from kiosk_app.kept.vault import Vault, VaultError, VaultFull
+from tests.support.full_disk import on_a_small_disk
 
 
 @pytest.fixture
@@ -95,11 +94,9 @@ def test_an_item_cannot_be_named_out_of_its_folder(vault: Vault) -> None:
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     """A real small file system in a mount namespace of its own, so that nothing is left mounted."""
     script = """
-import sys
-from pathlib import Path
 from uuid import uuid4
-from kiosk_app import vault as vaults
-vault = vaults.Vault(Path(sys.argv[1]) / "vault")
+from kiosk_app.kept import vault as vaults
+vault = vaults.Vault(disk / "vault")
 dek, kept, lost = vaults.new_key(), uuid4(), uuid4()
 vault.put_all(kept, dek, {"a": bytes(300_000)})
 try:
@@ -114,14 +111,9 @@ assert [path.name for path in vault.folder.iterdir()] == [str(kept)], list(vault
 assert vault.items(kept) == ["a"] and not list(vault.folder.rglob("*.partial"))
 assert vault.get(kept, dek, "a") == bytes(300_000)
 """
-    command = f"mount -t tmpfs -o size=1m tmpfs '{tmp_path}' && exec \"$@\""
-    shell = ["unshare", "--mount", "sh", "-c", command, "sh", sys.executable, "-c", script, str(tmp_path)]
-    if os.geteuid() != 0:
-        shell[1:1] = ["--map-root-user", "--user"]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "storage is full" in done.stdout
-    assert "again" in done.stdout
+    said = on_a_small_disk(tmp_path, script, "1m")
+    assert "storage is full" in said
+    assert "again" in said
 
 
 def test_a_disk_that_fails_is_said_plainly(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from datetime import datetime, timezone
@@ -10,47 +11,27 @@ from uuid import UUID
 
 import pytest
 
-from firmware.capture_client import CaptureFault
-from firmware.stamps import ConsentStamp, UvAllowance
-from kiosk_app import records as states
-from kiosk_app.analyst import AnalysisFailed
-from kiosk_app.delivery import Delivery
-from kiosk_app.journey import Progress
-from kiosk_app.keyring import KeyGone
-from kiosk_app.shred import shred
-from kiosk_app.vault import VaultError, VaultFull
-from sync.kiosk.client import OutboxRefused
-from sync.wire.messages import Result, WithdrawMessages
+from firmware.capture.client import CaptureFault
+from firmware.line.stamps import UvAllowance
+from hardware.capture import Capture
+from kiosk_app.kept.keyring import KeyringBusy
+from kiosk_app.kept.records import RecordsFull, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.vault import VaultError, VaultFull
+from kiosk_app.patient import sentences
+from kiosk_app.scanning import scan_work
+from kiosk_app.scanning.analyst import AnalysisFailed, Outcome
+from kiosk_app.scanning.progress import Progress
+from sync.wire.messages import Result
 from tests.support.kiosk_bench import Bench
+from tests.support.scanning import STAMP, consented, do, held, nothing_is_kept, state_of
 from tests.support.waiting import wait_until
-
-STAMP = ConsentStamp("1", "en", datetime.now(timezone.utc))
-
-
-def consented(bench: Bench) -> UUID:
-    return bench.kiosk.records.create(STAMP.to_dict(), "demo-1")
-
-
-def do(bench: Bench, scan: UUID) -> Progress:
-    progress = Progress()
-    bench.kiosk.work.do(scan, STAMP, False, progress)
-    return progress
-
-
-def state_of(bench: Bench, scan: UUID) -> str:
-    return bench.kiosk.records.scan(scan).state
-
-
-def nothing_is_kept(bench: Bench, scan: UUID) -> bool:
-    with pytest.raises(KeyGone):
-        bench.kiosk.records.dek(scan)
-    return bench.kiosk.vault.items(scan) == [] and not bench.outbox.submitted
 
 
 def test_a_scan_ends_as_an_envelope_that_only_the_clinic_opens(bench: Bench) -> None:
     scan = consented(bench)
     assert do(bench, scan).state == "ready"
-    assert state_of(bench, scan) == states.HANDED_OVER
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
     ((kind, envelope),) = bench.outbox.submitted.values()
     message = bench.clinic.open(envelope)
     assert kind == "result"
@@ -74,25 +55,12 @@ def test_a_result_says_when_its_pictures_were_taken_not_when_the_patient_agreed(
     assert message.consent.at <= agreed <= message.captured_at <= datetime.now(timezone.utc)
 
 
-def test_the_receipt_is_what_makes_a_scan_stored(bench: Bench) -> None:
-    scan = consented(bench)
-    do(bench, scan)
-    (message,) = bench.outbox.submitted
-    for said in ("waiting", "sent"):
-        bench.outbox.states[message] = said
-        bench.kiosk.courier.run_once()
-        assert state_of(bench, scan) == states.HANDED_OVER
-    bench.outbox.states[message] = "stored"
-    bench.kiosk.courier.run_once()
-    assert state_of(bench, scan) == states.STORED
-
-
 def test_a_camera_fault_keeps_nothing(bench: Bench) -> None:
     scan = consented(bench)
     bench.camera.fault = CaptureFault("camera_frozen", "frozen")
     progress = do(bench, scan)
     assert (progress.state, progress.reason) == ("failed", "camera_frozen")
-    assert state_of(bench, scan) == states.ABANDONED
+    assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
 
@@ -153,7 +121,7 @@ def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -
     bench.kiosk.work.leave(scan)
     bench.camera.hold.set()
     thread.join(10)
-    assert state_of(bench, scan) == states.ABANDONED
+    assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
 
@@ -170,7 +138,7 @@ def test_a_patient_who_leaves_while_the_pictures_are_being_kept_leaves_nothing(
 
     monkeypatch.setattr(vault, "put_capture", leaves_meanwhile)
     do(bench, scan)
-    assert state_of(bench, scan) == states.ABANDONED
+    assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
     assert bench.outbox.submitted == {}
 
@@ -179,11 +147,11 @@ def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench
     scan, progress = consented(bench), Progress()
     bench.analyst.go.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: state_of(bench, scan) == states.CAPTURED)
+    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
     bench.kiosk.work.leave(scan)
     bench.analyst.go.set()
     thread.join(10)
-    assert state_of(bench, scan) == states.HANDED_OVER
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
 
 
 def asked(bench: Bench, scan: UUID) -> tuple[Progress, threading.Thread]:
@@ -204,7 +172,7 @@ def test_a_camera_lost_after_the_lit_pictures_costs_the_uv_picture_only(bench: B
     progress.answer(UvAllowance("demo-1", True, time.time()))
     thread.join(10)
     assert progress.state == "ready"
-    assert state_of(bench, scan) == states.HANDED_OVER
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
     assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": code}
     assert "frame.white" in bench.kiosk.vault.items(scan)
 
@@ -222,7 +190,7 @@ def test_uv_that_the_lights_refuse_is_not_asked_for_again(bench: Bench) -> None:
 def test_a_question_that_nobody_answers_ends_in_a_scan_without_uv(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kiosk_app.scan_work.ASK_S", 0.0)
+    monkeypatch.setattr("kiosk_app.scanning.scan_work.ASK_S", 0.0)
     scan, progress = consented(bench), Progress()
     bench.kiosk.work.do(scan, STAMP, True, progress)
     assert progress.state == "ready"
@@ -234,7 +202,7 @@ def test_a_patient_who_leaves_at_the_question_leaves_nothing(bench: Bench) -> No
     _, thread = asked(bench, scan)
     bench.kiosk.work.leave(scan)
     thread.join(10)
-    assert state_of(bench, scan) == states.ABANDONED
+    assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
 
@@ -242,7 +210,7 @@ def test_a_crash_before_the_pictures_are_kept_leaves_nothing(bench: Bench) -> No
     scan = consented(bench)
     kiosk = bench.again()
     kiosk.work.recover()
-    assert state_of(bench, scan) == states.ABANDONED
+    assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
 
@@ -274,7 +242,7 @@ def test_after_a_crash_there_is_exactly_one_result(
     kiosk.work.recover()
     kiosk.work.go_on()
     kiosk.courier.run_once()
-    assert state_of(bench, scan) == states.HANDED_OVER
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
     assert len(bench.outbox.submitted) == 1
     assert len(kiosk.records.messages()) == 1
 
@@ -283,22 +251,12 @@ def test_a_failed_analysis_is_tried_again_and_not_for_ever(bench: Bench) -> None
     scan = consented(bench)
     bench.analyst.fail = AnalysisFailed("died")
     assert do(bench, scan).reason == "analysis_failed"
-    assert state_of(bench, scan) == states.CAPTURED
+    assert state_of(bench, scan) == ScanState.CAPTURED
     assert [bench.kiosk.work.go_on() for _ in range(5)] == [0] * 5
     bench.analyst.fail = None
     assert bench.kiosk.work.go_on() == 0  # three tries were had in this run
     bench.again().work.go_on()
-    assert state_of(bench, scan) == states.HANDED_OVER
-
-
-def test_without_an_outbox_the_result_waits_in_the_records(bench: Bench) -> None:
-    scan = consented(bench)
-    bench.outbox.there = False
-    assert do(bench, scan).state == "ready"
-    assert state_of(bench, scan) == states.SEALED
-    bench.outbox.there = True
-    bench.kiosk.courier.run_once()
-    assert state_of(bench, scan) == states.HANDED_OVER
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
 
 
 def test_a_result_sealed_to_a_retired_key_is_sealed_again(bench: Bench) -> None:
@@ -312,7 +270,27 @@ def test_a_result_sealed_to_a_retired_key_is_sealed_again(bench: Bench) -> None:
     message = bench.clinic.open(bench.outbox.submitted[second][1])
     assert isinstance(message, Result)
     assert message.supersedes == first
-    assert state_of(bench, scan) == states.HANDED_OVER
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
+
+
+def test_a_scan_is_measured_as_of_the_time_of_its_pictures_however_late(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Capture] = []
+    measure = bench.analyst.measure
+
+    def noting(capture: Capture, *more: Any) -> Outcome:
+        given.append(capture)
+        return measure(capture, *more)
+
+    monkeypatch.setattr(bench.analyst, "measure", noting)
+    scan = consented(bench)
+    bench.analyst.fail = AnalysisFailed("the kiosk was switched off")
+    do(bench, scan)
+    bench.analyst.fail = None
+    bench.again().work.go_on()
+    noted = datetime.fromisoformat(bench.kiosk.records.scan(scan).figures["captured_at"])
+    assert [capture.captured_at for capture in given] == [noted] * 2
 
 
 def test_an_old_key_set_does_not_come_back(bench: Bench) -> None:
@@ -322,60 +300,17 @@ def test_an_old_key_set_does_not_come_back(bench: Bench) -> None:
     bench.clinic.publish(bench.state, 4)
     second = consented(bench)
     assert do(bench, second).state == "ready"
-    assert state_of(bench, second) == states.ANALYSED  # kept, not sealed to a retired key
+    assert state_of(bench, second) == ScanState.ANALYSED  # kept, not sealed to a retired key
     bench.clinic.publish(bench.state, 6)
     bench.kiosk.work.go_on()
-    assert state_of(bench, second) == states.HANDED_OVER
-
-
-def shred_it(bench: Bench, scan: UUID) -> Delivery:
-    kiosk = bench.kiosk
-    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier, bench.outbox, by="staff").clinic  # type: ignore[arg-type]
-
-
-def test_shredding_an_unsent_scan_takes_it_out_of_the_outbox(bench: Bench) -> None:
-    scan = consented(bench)
-    do(bench, scan)
-    assert shred_it(bench, scan) is Delivery.NOTHING_SENT
-    assert state_of(bench, scan) == states.SHREDDED
-    assert nothing_is_kept(bench, scan)
-    assert shred_it(bench, scan) is Delivery.NOTHING_SENT  # again changes nothing
-
-
-@pytest.mark.parametrize("said", ["sent", "stored", "unknown"])
-def test_shredding_a_sent_scan_withdraws_it_once(bench: Bench, said: str) -> None:
-    scan = consented(bench)
-    do(bench, scan)
-    (first,) = bench.outbox.submitted
-    bench.outbox.states[first] = said
-    if said == "unknown":
-        del bench.outbox.states[first]
-    assert shred_it(bench, scan) is Delivery.TELLING
-    assert shred_it(bench, scan) is Delivery.TELLING
-    ((kind, envelope),) = (sent for known, sent in bench.outbox.submitted.items() if known != first)
-    message = bench.clinic.open(envelope)
-    assert kind == "withdraw"
-    assert isinstance(message, WithdrawMessages)
-    assert (message.scan, message.reason, message.messages) == (scan, "staff", (first,))
-
-
-def test_shredding_without_an_outbox_is_finished_later(bench: Bench) -> None:
-    scan = consented(bench)
-    do(bench, scan)
-    bench.outbox.there = False
-    assert shred_it(bench, scan) is Delivery.UNTOLD
-    assert bench.kiosk.vault.items(scan) == []
-    bench.outbox.there = True
-    bench.again().courier.run_once()
-    assert not bench.outbox.submitted
-    assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
+    assert state_of(bench, second) == ScanState.HANDED_OVER
 
 
 def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
     scan, progress = consented(bench), Progress()
     bench.analyst.go.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: state_of(bench, scan) == states.CAPTURED)
+    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
     other = threading.Thread(target=bench.kiosk.work.go_on)
     other.start()
     other.join(10)
@@ -395,7 +330,7 @@ def test_an_unforeseen_error_before_the_pictures_are_kept_ends_the_spinner_and_k
     scan = consented(bench)
     progress = do(bench, scan)
     assert (progress.state, progress.reason) == ("failed", "not_measurable")
-    assert state_of(bench, scan) == states.ABANDONED
+    assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
 
@@ -408,10 +343,11 @@ def test_an_unforeseen_error_in_the_analysis_ends_the_spinner_and_names_its_type
         progress = do(bench, scan)
         assert bench.kiosk.work.go_on() == 0
     assert (progress.state, progress.reason) == ("failed", "analysis_failed")
-    assert state_of(bench, scan) == states.CAPTURED
+    assert state_of(bench, scan) == ScanState.CAPTURED
     logged = "".join(capsys.readouterr())
     assert "ZeroDivisionError" in logged
     assert "freckle" not in logged
+    bench.kiosk.work._failed.clear()  # it waits before the next try
     assert bench.kiosk.work.go_on() == 1
 
 
@@ -425,57 +361,104 @@ def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
     assert do(bench, consented(bench)).reason == "analysis_failed"
 
 
-def test_a_full_outbox_is_made_room_in_by_a_scan_that_was_deleted(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_scan_that_is_at_work_already_says_so(bench: Bench) -> None:
+    scan, first = consented(bench), Progress()
+    bench.analyst.go.clear()
+    thread = bench.kiosk.work.start(scan, STAMP, False, first)
+    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
+    assert do(bench, scan).reason == "busy"
+    bench.analyst.go.set()
+    thread.join(10)
+    assert first.state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        (RecordsHeld("held"), "storage"),
+        (KeyringBusy("held"), "storage"),
+        (RecordsFull("full"), "storage_full"),
+        (VaultError("unreadable"), "storage"),
+        (VaultFull("full"), "storage_full"),
+    ],
+)
+def test_only_a_full_disk_is_said_to_be_full(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: Exception, reason: str
 ) -> None:
-    kept, deleted = [consented(bench) for _ in range(2)]
-    do(bench, deleted)
-    bench.outbox.there = False
-    do(bench, kept)
-    bench.outbox.there = True
-    bench.kiosk.records.forget(deleted, states.SHREDDED, "patient")
-    submit = bench.outbox.submit
+    def fail(*_args: object) -> int:
+        raise fails
 
-    def full(message: UUID, kind: str, envelope: bytes) -> None:
-        if "waiting" in bench.outbox.states.values():
-            raise OutboxRefused("full", "The outbox is full.")
-        submit(message, kind, envelope)
-
-    monkeypatch.setattr(bench.outbox, "submit", full)
-    assert bench.kiosk.courier.run_once()
-    assert "waiting" not in bench.outbox.states.values()
-    assert bench.kiosk.courier.run_once()
-    assert state_of(bench, kept) == states.HANDED_OVER
+    monkeypatch.setattr(bench.kiosk.vault, "put_capture", fail)
+    assert do(bench, consented(bench)).reason == reason
+    full = "no room" in str(sentences.trouble(reason).happened)
+    assert (full, sentences.trouble(reason).again) == (reason == "storage_full", reason != "storage_full")
 
 
-@pytest.mark.parametrize("step", ["submit", "state", "discard"])
-def test_a_message_that_raises_whatever_it_is_keeps_no_other_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+@pytest.mark.usefixtures("short_waits")
+@pytest.mark.parametrize("held_by", ["keys", "records"])
+def test_waiting_for_another_process_counts_no_try_and_ends_the_round(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], held_by: str
 ) -> None:
-    bench.outbox.there = step != "submit"
     scans = [consented(bench) for _ in range(2)]
+    bench.analyst.fail = AnalysisFailed("died")
     for scan in scans:
         do(bench, scan)
-    bench.outbox.there = True
-    if step == "discard":
-        for scan in scans:
-            bench.kiosk.records.forget(scan, states.SHREDDED, "patient")
-    else:
-        bench.outbox.states |= {message: "stored" for message in bench.outbox.submitted}
-    poison, ask = bench.kiosk.records.messages()[0].id, getattr(bench.outbox, step)
-
-    def trip(message: UUID, *more: object) -> object:
-        if message == poison:
-            raise ZeroDivisionError("ref-secret")
-        return ask(message, *more)
-
+    bench.analyst.fail = None
+    capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(bench.outbox, step, trip)
-        assert bench.kiosk.courier.run_once()
-    moved = {"submit": states.SUBMITTED, "state": states.STORED, "discard": states.DISCARDED}[step]
-    before, after = bench.kiosk.records.messages()
-    assert (before.state == moved, after.state == moved) == (False, True)
-    said = "".join(capsys.readouterr())
-    assert "ZeroDivisionError" in said and "ref-secret" not in said
-    assert bench.kiosk.courier.run_once()
-    assert bench.kiosk.records.messages()[0].state == moved
+        keys = bench.kiosk.records.keyring.lock() if held_by == "keys" else contextlib.nullcontext()
+        if held_by == "records":
+            patch.setattr(bench.kiosk.records, "keep_findings", held)
+        with keys:
+            assert [bench.kiosk.work.go_on() for _ in range(4)] == [0] * 4
+    assert "".join(capsys.readouterr()).count("round_ended") == 1, "it is told once"
+    assert bench.kiosk.work.go_on() == 2
+    assert [state_of(bench, scan) for scan in scans] == [ScanState.HANDED_OVER] * 2
+
+
+def test_a_round_that_has_been_long_begins_no_other_scan(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many that wait after a crash, each measured for a minute, the watchdog would think that it hangs."""
+    monkeypatch.setattr(scan_work, "ENOUGH_S", 0.0)
+    bench.analyst.fail = AnalysisFailed("died")
+    scans = [consented(bench) for _ in range(3)]
+    for scan in scans:
+        do(bench, scan)
+    bench.analyst.fail = None
+    assert [bench.kiosk.work.go_on() for _ in range(4)] == [1, 1, 1, 0]
+    assert [state_of(bench, scan) for scan in scans] == [ScanState.HANDED_OVER] * 3
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 600.0])
+def test_a_scan_whose_records_fail_again_and_again_keeps_no_other_from_its_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_s: float
+) -> None:
+    """And measured at each round it would keep the processor from the next patient."""
+    monkeypatch.setattr(scan_work, "FIRST_AGAIN_S", wait_s)
+    poison, other = [consented(bench) for _ in range(2)]
+    bench.analyst.fail = AnalysisFailed("died")
+    for scan in (poison, other):
+        do(bench, scan)
+    bench.analyst.fail, keep, tries = None, bench.kiosk.records.keep_findings, []
+
+    def damaged(scan: UUID, *findings: Any, **figures: Any) -> None:
+        if scan == poison:
+            tries.append(scan)
+            raise RecordsUnusable("The kiosk's records cannot be used: the file is damaged.")
+        keep(scan, *findings, **figures)
+
+    monkeypatch.setattr(bench.kiosk.records, "keep_findings", damaged)
+    assert sum(bench.kiosk.work.go_on() for _ in range(5)) == 1
+    assert (state_of(bench, poison), state_of(bench, other)) == (ScanState.CAPTURED, ScanState.HANDED_OVER)
+    assert len(tries) == (1 if wait_s else 5)
+
+
+def test_what_could_not_be_kept_is_not_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = consented(bench)
+    bench.analyst.fail = AnalysisFailed("died")
+    do(bench, scan)
+    bench.analyst.fail = None
+    monkeypatch.setattr(bench.kiosk.records, "note", held)
+    assert [bench.kiosk.work.go_on() for _ in range(3)] == [0, 0, 0]
+    assert bench.analyst.measured == []

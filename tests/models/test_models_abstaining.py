@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from firmware.colour import ita_degrees as ita_of_lab
-from firmware.colour import lab as spectral_lab
+from firmware.bench.colour import ita_degrees as ita_of_lab
+from firmware.bench.colour import lab as spectral_lab
 from hardware.capture import Capture, Frame
 from hardware.spectra import linear_srgb
 from models.analysis.capture import Analysis, analyse_capture

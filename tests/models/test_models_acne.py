@@ -15,7 +15,7 @@ from models.analysis import acne
 from models.analysis.acne import THRESHOLD, find_acne
 from models.analysis.detector import Detection
 from models.analysis.refusal import Refused
-from models.training.acne_maps import CENTRES, CLASSES, SIDES, UNIT, boxes_of
+from models.networks.acne_maps import CENTRES, CLASSES, SIDES, UNIT, boxes_of
 from models.training.strange import example
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")

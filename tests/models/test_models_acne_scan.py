@@ -17,8 +17,11 @@ from models.analysis.acne_count import Lesion, acne_findings, constants, interva
 from models.analysis.capture import NETWORKS, Analysis, analyse_capture
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
+from models.analysis.parsing import parse
 from models.analysis.pen import Pen
-from models.manifest import ModelsError, load_manifest
+from models.analysis.skin import facial_skin
+from models.analysis.zones import outline, zone_masks
+from models.networks.manifest import ModelsError, load_manifest
 from models.training.acne_error import coverage, grades, least_side, roots, written
 from sync.wire.findings import Finding
 
@@ -157,6 +160,17 @@ def test_a_lesion_belongs_to_the_zone_that_holds_most_of_its_box() -> None:
     assert [(lesion.zone, lesion.x, lesion.y) for lesion in found] == [("nose", 25, 47), ("face", 42, 54.5)]
 
 
+@pytest.mark.parametrize("part", ["lips_outer", "left_eye", "right_eye", "left_brow", "right_brow"])
+def test_what_lies_on_lips_eyes_and_brows_is_no_lesion_of_a_scan(portrait: np.ndarray, part: str) -> None:
+    face = find_face(portrait)
+    masks = zone_masks(face.points, facial_skin(parse(portrait, [face]), face))
+    ring = outline(face.points, part)
+    within = (ring + ring.mean(0)) / 2  # half-way to the middle: teeth are not lips, so not the middle alone
+    here = lesions_on(np.hstack([within - 2, within + 2]), masks)
+    cheek = face.points[[50, 280]]  # the middle of either
+    assert (here, len(lesions_on(np.hstack([cheek - 2, cheek + 2]), masks))) == ([], 2)
+
+
 def test_few_lesions_may_be_none_and_the_interval_widens_with_the_count() -> None:
     known = constants()["face"]
     ends = [interval(counted, known) for counted in range(100)]
@@ -169,7 +183,7 @@ def test_constants_made_with_another_network_are_refused(monkeypatch: pytest.Mon
     manifest = load_manifest()
     acne = manifest.entry("acne").model_copy(update={"sha256": "0" * 64})
     other = manifest.model_copy(update={"networks": manifest.networks | {"acne": acne}})
-    monkeypatch.setattr("models.manifest.load_manifest", lambda: other)
+    monkeypatch.setattr("models.networks.manifest.load_manifest", lambda: other)
     constants.cache_clear()
     with pytest.raises(ModelsError, match=r"acne.toml was made with another 'acne'"):
         constants()

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from hardware.capture import Capture, Frame, write_capture_folder
+from models.analysis.batch import BatchError
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
 from models.analysis.describe import measure_folder
@@ -24,9 +25,8 @@ from models.analysis.face import find_face
 from models.analysis.refusal import Refused
 from models.analysis.result import Result, ResultError, read_result, write_result
 from models.analysis.words import Words
-from models.batch import BatchError
 from models.cli import analyse
-from models.runtime import DEFAULT_ENGINE
+from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings.canonical_face import VERTICES
 
 SCAN = UUID("11111111-2222-4333-8444-555555555555")

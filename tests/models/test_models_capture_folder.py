@@ -6,6 +6,8 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,31 @@ import numpy as np
 import pytest
 
 from hardware import picture_file
-from hardware.capture import Capture, CaptureError, Frame, read_capture_folder, write_capture_folder
+from hardware.capture import (
+    END_OF_MOMENTS,
+    FIRST_MOMENT,
+    Capture,
+    CaptureError,
+    Frame,
+    read_capture_folder,
+    write_capture_folder,
+)
 from hardware.picture_file import read_picture_file
 from models.analysis import describe
 from models.analysis.colour import linear, to_srgb8
-from models.runtime import DEFAULT_ENGINE
+from models.networks.runtime import DEFAULT_ENGINE
+from sync.wire import bounds
 from tests.support.icc import coded_in, matrix_profile
 from tests.support.picture_files import iccp, png, tiff
 
+NO_CLOCK = (
+    "0001-01-01T00:00:00+14:00",
+    "0001-01-01T00:00:00+00:00",
+    "1969-12-31T23:59:59+00:00",
+    "1970-01-01T00:30:00+01:00",
+    "2200-01-01T00:00:00+00:00",
+    "9999-12-31T23:59:59-14:00",
+)
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 
 
@@ -55,6 +74,57 @@ def test_what_was_written_is_read_again(visit: Path) -> None:
     assert [frame.light for frame in capture.frames] == ["white", "cross"]
     assert np.unique(capture.frames[0].pixels).tolist() == [9000]
     assert (capture.frames[0].exposure_us, capture.frames[0].colour) == (8000, "linear-srgb")
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("2026-03-29T01:30:00+02:00", datetime(2026, 3, 28, 23, 30, tzinfo=timezone.utc)),
+        ("2026-03-28T23:30:00Z", datetime(2026, 3, 28, 23, 30, tzinfo=timezone.utc)),
+        (None, None),
+    ],
+)
+def test_when_the_pictures_were_taken_is_known_where_the_folder_says_so(
+    visit: Path, tmp_path: Path, said: str | None, read: datetime | None
+) -> None:
+    assert read_capture_folder(visit).captured_at is None
+    _change(visit, {"captured_at": said})
+    capture = read_capture_folder(visit)
+    write_capture_folder(capture, tmp_path / "again")
+    again = read_capture_folder(tmp_path / "again")
+    assert (
+        capture.captured_at == again.captured_at == Capture.from_bytes(again.to_bytes()).captured_at == read
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        *((said, "should be a text as 2026-03-28T23:30:00+01:00") for said in ("yesterday", "2026-03-29")),
+        *((said, "should be a text") for said in ("1700000000", "-1", "253402300800", "0", 7, 1.7e9, ["x"])),
+        ("2026-03-29T01:30:00", "should have a time zone"),
+        *((said, "should be within the years 1970 to 2199") for said in NO_CLOCK),
+        ("2026-03-29T25:30:00Z", "input should be a valid datetime"),
+    ],
+)
+def test_a_time_that_is_none_is_named(visit: Path, said: object, why: str) -> None:
+    _change(visit, {"captured_at": said})
+    sentence = _refusal(visit)
+    assert "captured_at" in sentence and why in sentence
+
+
+@pytest.mark.parametrize("said", [*NO_CLOCK, "1700000000", "-1", 7, ["x"], "2026-03-29T01:30:00"])
+def test_a_time_that_is_none_is_refused_in_memory_too(visit: Path, said: object) -> None:
+    taken = read_capture_folder(visit)
+    header = replace(taken, captured_at=datetime(2026, 3, 28, tzinfo=timezone.utc)).header()
+    assert Capture.known(header, taken.frames).header() == header
+    for wrong in ({"captured_at": said}, {"spots": [said]}):
+        with pytest.raises((AttributeError, TypeError, ValueError)):
+            Capture.known(header | wrong, taken.frames)
+
+
+def test_a_captures_moments_are_those_that_the_clinic_takes() -> None:
+    assert (FIRST_MOMENT, END_OF_MOMENTS) == (bounds.FIRST_MOMENT, bounds.END_OF_MOMENTS)
 
 
 def test_a_folder_of_ones_own_needs_only_file_names(visit: Path) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from uuid import uuid4
 
+import numpy as np
 import pytest
+
+from hardware.capture import Capture, Frame, Spot
+from models.analysis import child
+from models.analysis.words import ENGLISH
+from models.networks.manifest import ModelsError
+from models.networks.runtime import DEFAULT_ENGINE, Network
 
 SECRET = "33.0 of ref-4711"
 
@@ -38,3 +47,59 @@ def test_a_fault_has_no_words(code: str, said: str, status: int) -> None:
     [line] = done.stderr.splitlines()
     assert line.startswith(said) and SECRET not in line
     assert done.returncode == status
+
+
+def handed_over(data: bytes) -> int:
+    handle = os.memfd_create("capture")
+    os.write(handle, data)
+    return handle
+
+
+def close_ups(number: int) -> bytes:
+    frame = Frame("x", np.full((64, 64, 3), 128, np.uint8), 0, 1.0, 1, "srgb")
+    return Capture("test", ()).with_close_ups([(Spot(), frame)] * number).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "There is no Capture in the memory that was handed over."),
+        (b"nonsense", "This is not a Capture: its first bytes are wrong."),
+        (close_ups(1)[:-100], "This Capture in memory is damaged."),
+    ],
+)
+def test_a_capture_that_cannot_be_read_is_told_of_in_our_own_words(data: bytes, said: str) -> None:
+    for read in (
+        child.check_close_up(handed_over(data), DEFAULT_ENGINE),
+        child.run(handed_over(data), uuid4(), DEFAULT_ENGINE, ENGLISH),
+    ):
+        assert (read.error, read.sentence) == ("capture", said)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_one_close_up_is_looked_at_and_no_other_number(number: int) -> None:
+    looked = child.check_close_up(handed_over(close_ups(number)), DEFAULT_ENGINE)
+    assert looked.sentence == f"This Capture has {number} close-ups where one is looked at."
+
+
+def test_what_the_measuring_of_a_close_up_raises_is_in_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise ValueError(SECRET)
+
+    monkeypatch.setattr(child, "why_refused", broken)
+    with pytest.raises(ValueError, match=SECRET):  # the process ends, and its log says only where
+        child.check_close_up(handed_over(close_ups(1)), DEFAULT_ENGINE)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_what_an_engine_says_of_a_picture_is_in_no_sentence(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def broken(*_: object) -> list[np.ndarray]:
+        raise kind(SECRET)
+
+    parsing = Network("parsing", DEFAULT_ENGINE)
+    monkeypatch.setattr(parsing._graph, "run", broken)
+    with pytest.raises(ModelsError, match="The network 'parsing' failed") as error:
+        parsing.run(np.zeros(parsing.input_shape, np.float32))
+    assert SECRET not in str(error.value) and "models verify" in str(error.value)

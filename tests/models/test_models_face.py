@@ -9,7 +9,7 @@ import pytest
 from models.analysis.face import find_face, find_faces
 from models.analysis.refusal import Refused
 from models.analysis.scale import IRIS_MM, scale_of
-from models.runtime import installed_engines
+from models.networks.runtime import installed_engines
 
 
 def test_the_face_is_where_it_is(portrait: np.ndarray) -> None:

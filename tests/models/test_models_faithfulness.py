@@ -9,8 +9,8 @@ import pytest
 from models.analysis import lesion as lesions
 from models.analysis.lesion import Lesion
 from models.analysis.saliency import GRID, Saliency
+from models.networks.lesion_views import CLASSES
 from models.training.faithfulness import _rows, remaining
-from models.training.lesion_views import CLASSES
 
 WINDOW = (10.0, 10.0, 110.0, 110.0)
 

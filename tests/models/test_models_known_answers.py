@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kiosk_app import engine_check
-from kiosk_app.engine_check import CHECKED, require_right_engine
-from models import known_answers, processor
+from kiosk_app.scanning import engine_check
+from kiosk_app.scanning.engine_check import CHECKED, require_right_engine
 from models.cli import models
-from models.known_answers import distance, known_picture, require_known_answers
-from models.manifest import ModelsError, load_manifest, verified_bytes
-from models.runtime import DEFAULT_ENGINE, Graph, Network, engine_here, installed_engines
+from models.networks import known_answers, processor
+from models.networks.known_answers import distance, known_picture, require_known_answers
+from models.networks.manifest import ModelsError, load_manifest, verified_bytes
+from models.networks.runtime import DEFAULT_ENGINE, Graph, Network, engine_here, installed_engines
 from models.training import processors
 from models.training.rewire import packed, unpacked
 from tests.support.onnx_twin import onnx_twin

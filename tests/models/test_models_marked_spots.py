@@ -13,10 +13,10 @@ import pytest
 
 from hardware.capture import Capture, Frame, Spot, read_capture_folder, write_capture_folder
 from hardware.simulated.close_up import draw_skin
-from kiosk_app.analyst import Analyst
+from kiosk_app.scanning.analyst import Analyst
 from models.analysis.capture import analyse_capture
 from models.analysis.marked_spots import marked_spots, why_refused
-from models.runtime import DEFAULT_ENGINE
+from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings import LESION_CLASSES, Findings, schema_of
 
 

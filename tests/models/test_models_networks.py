@@ -7,8 +7,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from models.manifest import load_manifest, verified_bytes
-from models.runtime import DEFAULT_ENGINE, Network
+from models.networks.manifest import load_manifest, verified_bytes
+from models.networks.runtime import DEFAULT_ENGINE, Network
 from tests.support.onnx_twin import onnx_twin
 
 OURS = [name for name, entry in load_manifest().networks.items() if entry.file is not None]

@@ -17,7 +17,6 @@ from PIL import Image
 
 from hardware.capture import Capture, Frame
 from hardware.simulated.close_up import drawn
-from models import runtime
 from models.analysis.acne import find_acne
 from models.analysis.capture import analyse_capture
 from models.analysis.colour import linear
@@ -25,9 +24,10 @@ from models.analysis.face import find_faces
 from models.analysis.lesion import find_lesion
 from models.analysis.saliency import saliency
 from models.cli import analyse
-from models.known_answers import require_known_answers
-from models.manifest import ModelsError, load_manifest, verified_bytes
-from models.runtime import DEFAULT_ENGINE, ENGINES, Network, NetworkNotFinite, network
+from models.networks import runtime
+from models.networks.known_answers import require_known_answers
+from models.networks.manifest import ModelsError, load_manifest, verified_bytes
+from models.networks.runtime import DEFAULT_ENGINE, ENGINES, Network, NetworkNotFinite, network
 
 SPOILED = "spoiled"
 NETWORKS = load_manifest().networks

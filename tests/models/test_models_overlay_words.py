@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hardware.capture import Capture
 from models.analysis import overlay
+from models.analysis.capture import _caption
 from models.analysis.face import find_face
 from models.analysis.overlay import MARGIN, TOP, WIDTH, Sheet, draw_overlays
 from models.analysis.pen import INK, PAPER, Pen, can_write
@@ -137,3 +141,13 @@ def test_words_survive_the_way_into_another_process() -> None:
     assert Words.model_validate_json(ARABIC.model_dump_json()) == ARABIC
     with pytest.raises(ValueError, match="extra"):
         Words.model_validate_json('{"patient": "somebody"}')
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_caption_gives_the_time_of_the_pictures_or_none(simulated: bool) -> None:
+    at = datetime(2026, 3, 28, 7, 5, tzinfo=timezone.utc)
+    taken = Capture("test", (), simulated=simulated, captured_at=at)
+    mark = ["SIMULATED."] if simulated else []
+    said = _caption(taken, "white", "cross", ENGLISH)
+    assert said[1] == " ".join(["28 March 2026, 07:05 UTC.", *mark])
+    assert _caption(replace(taken, captured_at=None), "white", "cross", ENGLISH) == (said[0], *mark)

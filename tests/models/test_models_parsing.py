@@ -15,8 +15,8 @@ from models.analysis.face import find_face
 from models.analysis.parsing import parse
 from models.analysis.skin import facial_skin, skin_mask
 from models.analysis.zones import outline, polygon_mask, zone_masks
-from models.runtime import DEFAULT_ENGINE, ENGINES
-from models.training.parsing_classes import BACKGROUND, CLASSES, EYES, HAIR, MOUTH, NOSE, SKIN
+from models.networks.parsing_classes import BACKGROUND, CLASSES, EYES, HAIR, MOUTH, NOSE, SKIN
+from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 
 DERMAKIOSK = Path(sys.executable).with_name("dermakiosk")
 

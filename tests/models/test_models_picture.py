@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from hardware import picture_file as module
 from hardware.picture_file import PictureError
 from models.analysis.face import find_face
-from models.picture import read_picture
+from models.analysis.picture import read_picture
 
 
 def _save(path: Path, pixels: np.ndarray, **options: object) -> Path:

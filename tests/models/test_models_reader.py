@@ -19,7 +19,7 @@ from models.analysis.describe import describe_picture
 from models.analysis.describe_skin import describe_acne, describe_lesion
 from models.analysis.face import find_face
 from models.analysis.zones import zone_masks
-from models.runtime import DEFAULT_ENGINE
+from models.networks.runtime import DEFAULT_ENGINE
 from tests.support.icc import coded_in, matrix_profile, rgb_table_profile
 from tests.support.picture_files import exif, iccp, png, save, tiff, turned
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.manifest import load_manifest, verified_bytes
-from models.runtime import Graph, installed_engines
+from models.networks.manifest import load_manifest, verified_bytes
+from models.networks.runtime import Graph, installed_engines
 from models.training.rewire import kinds_of, rewired, unpacked
 
 OURS = [name for name, entry in load_manifest().networks.items() if entry.file is not None]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from models.runtime import DEFAULT_ENGINE, engine_here
+from models.networks.runtime import DEFAULT_ENGINE, engine_here
 from models.training import score
 from models.training.boxes import level, read_boxes
 from models.training.curves import area

@@ -14,14 +14,14 @@ from skimage import data
 from models.analysis import saliency as module
 from models.analysis.acne import THRESHOLD, Acne
 from models.analysis.acne_sheet import draw_acne
+from models.analysis.batch import BatchError
 from models.analysis.lesion import Lesion
 from models.analysis.lesion_sheet import FLAT, draw_lesion
 from models.analysis.lesion_view import framed
 from models.analysis.pen import PAPER, Pen
 from models.analysis.saliency import GRID, MIRRORS, SPAN, Saliency, saliency
-from models.batch import BatchError
 from models.cli import analyse
-from models.training.lesion_views import CLASSES, VIEWS
+from models.networks.lesion_views import CLASSES, VIEWS
 
 SIZE = (120, 160)
 

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hardware.capture import Capture, Frame
-from models import manifest
 from models.analysis import child
 from models.analysis.words import ENGLISH
 from models.cli import analyse, models
-from models.manifest import ModelsError
-from models.signature import SigningRefused, check_signature, sign_manifest
+from models.networks import manifest
+from models.networks.manifest import ModelsError
+from models.networks.signature import SigningRefused, check_signature, sign_manifest
 
 
 def key_file(path: Path, key=None) -> Path:

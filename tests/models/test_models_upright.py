@@ -17,7 +17,7 @@ from models.analysis.describe import describe_picture
 from models.analysis.face import find_faces
 from models.analysis.refusal import Refused
 from models.analysis.upright import find_upright_face, quarter_turns
-from models.runtime import DEFAULT_ENGINE
+from models.networks.runtime import DEFAULT_ENGINE
 from tests.support.picture_files import png, save
 
 SCAN = UUID(int=1)

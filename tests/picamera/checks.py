@@ -17,8 +17,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from firmware.camera import CameraFrozen, watched
-from firmware.picamera import PiCamera, PiExposure
+from firmware.cameras.camera import CameraFrozen, watched
+from firmware.cameras.picamera import PiCamera, PiExposure
 from hardware.board import BOARDS, Board, load_board
 from tests.picamera.virtual import LENT, VirtualPicamera2
 

@@ -66,7 +66,7 @@ def content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-@pytest.mark.parametrize("purpose, chain", [("sslserver", "server.crt"), ("sslclient", "tls.crt")])
+@pytest.mark.parametrize(("purpose", "chain"), [("sslserver", "server.crt"), ("sslclient", "tls.crt")])
 def test_openssl_accepts_every_chain_in_strict_mode(
     authority: Authority, tmp_path: Path, purpose: str, chain: str
 ) -> None:

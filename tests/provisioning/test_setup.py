@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,15 +11,13 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[2] / "provisioning" / "setup.sh"
+TEST_LOCK = SETUP.parent / "locks" / "test.txt"
 RECIPE = """\
 [metadata]
 name = dermakiosk
 version = 0
 [options]
 py_modules = tiny
-[options.extras_require]
-demo =
-test =
 [options.entry_points]
 console_scripts =
     dermakiosk = tiny:main
@@ -43,25 +42,31 @@ SHELLS = {
 }
 
 
+# What the tiny project needs: to be installed itself.
+LOCK = next(entry for entry in TEST_LOCK.read_text().split("\n    # via") if "setuptools==" in entry)
+LOCK = "setuptools==" + LOCK.partition("setuptools==")[2] + "\n"
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A checkout with blanks and more in its path, that only its owner can read."""
     folder = tmp_path / "the clinic's 100 % ünïque #1 checkout"
-    (folder / "provisioning").mkdir(parents=True, mode=0o700)
+    (folder / "provisioning" / "locks").mkdir(parents=True, mode=0o700)
     shutil.copy(SETUP, folder / "provisioning")
     (folder / "setup.cfg").write_text(RECIPE)
     (folder / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools>=68"]\n')
+    (folder / "provisioning" / "locks" / "demo.txt").write_text(LOCK)
     (folder / "tiny.py").write_text("def main():\n    pass\n")
     return folder
 
 
 def set_up(
-    project: Path, environment: dict[str, str] | None = None, first: Path | None = None
+    project: Path, environment: dict[str, str] | None = None, first: Path | None = None, what: str = "demo"
 ) -> subprocess.CompletedProcess[str]:
     """Run the set-up with umask 077; programs in the folder `first` come before the system's."""
     path = f"{first}:{os.environ['PATH']}" if first else os.environ["PATH"]
     return subprocess.run(
-        ["sh", "-c", 'umask 077; exec "$0" run', str(project / "provisioning" / "setup.sh")],
+        ["sh", "-c", 'umask 077; exec "$0" "$1"', str(project / "provisioning" / "setup.sh"), what],
         env=os.environ | {"PATH": path} | (environment or {}),
         cwd=project,
         capture_output=True,
@@ -110,6 +115,33 @@ def works_after_set_up(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     asked = [str(project / ".venv/bin/python"), "-c", "import sys, tiny; print(sys.prefix)"]
     assert Path(subprocess.check_output(asked, text=True).strip()) == project / ".venv"
+
+
+def test_a_package_of_another_hash_is_not_installed_and_the_lock_once_mended_is(project: Path) -> None:
+    lock = project / "provisioning" / "locks" / "demo.txt"
+    lock.write_text(re.sub("[0-9a-f]{64}", "0" * 64, LOCK))
+    done = set_up(project)
+    assert done.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: pip could not install the Python packages")
+    assert not (project / ".venv" / "bin" / "dermakiosk").exists()
+    lock.write_text(LOCK)
+    works_after_set_up(project)
+    assert "Making" not in set_up(project).stdout, "a second set-up asks pip for nothing"
+
+
+def test_a_server_has_nothing_that_another_set_up_left_and_that_one_is_made_again_afterwards(
+    project: Path,
+) -> None:
+    assert set_up(project).returncode == 0
+    left = project / ".venv" / "bin" / "left"
+    left.touch()
+    (project / "provisioning" / "locks" / "clinic.txt").write_text(LOCK)
+    for making in (True, False):
+        done = set_up(project, what="clinic")
+        assert (done.returncode, "Making" in done.stdout) == (0, making), done.stderr
+        assert not left.exists()
+    assert "Making" in set_up(project).stdout
 
 
 @pytest.mark.parametrize(

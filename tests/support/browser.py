@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 TALL, WIDE = (1080, 1920), (1280, 800)
+# For long walks: the longest words in the narrow shape, the mirrored page in the low one.
+EACH_LANGUAGE_AND_SIZE = [("de", TALL), ("en", WIDE), ("es", TALL), ("ar", WIDE)]
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -21,7 +23,7 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 
-_DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
 @contextmanager
@@ -58,5 +60,5 @@ def wait_for_answers(page: Page) -> None:
 def take_picture(page: Page, name: str, whole: bool = False) -> None:
     """Keep what the screen shows, or the `whole` page, as `build/screens/<name>.png`."""
     SCREENS.mkdir(parents=True, exist_ok=True)
-    page.evaluate(_DRAWN)  # Chromium cannot capture a page that it has not drawn yet
+    page.evaluate(DRAWN)  # Chromium cannot capture a page that it has not drawn yet
     page.screenshot(path=str(SCREENS / f"{name}.png"), animations="disabled", full_page=whole)

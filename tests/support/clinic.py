@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import MetaData, insert, select
 
-from sync.clinic.database import Database, insert_once, now
-from sync.clinic.registry import register_kiosk
-from sync.clinic.tables import Base, HeldKey
+from sync.clinic.receiving.registry import register_kiosk
+from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.tables import Base, HeldKey
 from sync.wire import cose, envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone
 from sync.wire.messages import Consent, Message, Result, result_kind
@@ -31,8 +31,11 @@ ZONES: tuple[Zone, ...] = ("face", "forehead", "left_cheek", "right_cheek", "nos
 
 
 @contextmanager
-def running_postgresql() -> Iterator[str]:
-    """A PostgreSQL that listens on a socket only; yields the URL of its server, without a database name."""
+def running_postgresql(*, durable: bool = False) -> Iterator[str]:
+    """A PostgreSQL that listens on a socket only; yields the URL of its server, without a database name.
+
+    What it commits is on the disk only where it is `durable`.
+    """
     assert POSTGRESQL is not None, "no PostgreSQL is installed"
     folder = Path(tempfile.mkdtemp(prefix="dkpg-"))
     demoted: list[str] = []
@@ -49,7 +52,7 @@ def running_postgresql() -> Iterator[str]:
     data = str(folder / "data")
     try:
         run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-k {folder} -c listen_addresses= -c fsync=off"
+        options = f"-k {folder} -c listen_addresses= -c fsync={'on' if durable else 'off'}"
         run("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
         try:
             yield f"postgresql://postgres@/{{name}}?host={folder}"
@@ -114,7 +117,7 @@ class SealingKiosk:
             {"purpose": purpose, "suite": "Ed25519", "public": keys.public_bytes(key).hex()}
             for purpose, key in (("result", self.signing), ("status", self.status))
         ]
-        return {"kiosk": str(self.id), "name": name, "keys": listed}
+        return {"kiosk": str(self.id), "name": name, "epoch": self.epoch, "keys": listed}
 
     def result(self, scan: UUID | None = None, **changes: Any) -> Result:
         """A result as the kiosk's application makes it."""

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from firmware.doses import DoseLedger
-from firmware.lightcore import LightCore, LightRefused
-from firmware.lights import Lights, LightsFault
-from firmware.pins import open_light_hardware
+from firmware.lights.client import Lights, LightsFault
+from firmware.lights.core import LightCore, LightRefused
+from firmware.lights.doses import DoseLedger
+from firmware.pins.opening import open_light_hardware
 from hardware.board import Board
 from tests.support.kiosk_daemons import consent, uv_allowance
 

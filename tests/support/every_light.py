@@ -5,8 +5,8 @@ Its patients read each page at once: what a page takes to be read is another tes
 
 from __future__ import annotations
 
-from kiosk_app import showings
 from kiosk_app.cli import main
+from kiosk_app.web import showings
 from models.analysis.lights import READS
 from tests.support.kiosk_daemons import EVERY_LIGHT
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from firmware.doses import Moment
-from firmware.light_terms import LIT, Senses, UvSeen
+from firmware.lights.doses import Moment
+from firmware.pins.protocols import UV_LIT, Senses, UvSeen
 
 # One byte a switch, in one page; a byte is read whole or not at all.
 OPEN_A, OPEN_B, HOT, BLIND, NUMB, STUCK, SENSE_FAILS, CLOCK = range(8)
@@ -56,13 +56,13 @@ class SwitchedSenses:
         return self._senses.lamp_current_a()
 
     def uv_seen(self) -> UvSeen:
-        light, current = LIT if self._switches[STUCK] else self._senses.uv_seen()
+        light, current = UV_LIT if self._switches[STUCK] else self._senses.uv_seen()
         return light and not self._switches[BLIND], current and not self._switches[NUMB]
 
 
 def main() -> None:
     """`lightd` with switches: the first argument is their file, the others are lightd's own."""
-    import firmware.lightd as lightd
+    import firmware.lights.daemon as lightd
     from firmware import cli
     from kiosk_app import log
 

@@ -9,7 +9,7 @@ import types
 import pytest
 import smbus2.smbus2 as smbus
 
-from firmware import sampler
+from firmware.pins import sampler
 
 I2C_TIMEOUT = 0x0702
 _FULL_SCALE_V = 4.096

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.capture.client import CaptureClient, CaptureFault
 from tests.support.kiosk_daemons import (
     EVERY_LIGHT,
     ROOT,
@@ -25,7 +25,7 @@ from tests.support.kiosk_daemons import (
 )
 
 _APP = (
-    "import sys; from pathlib import Path; from firmware.capture_client import CaptureClient;"
+    "import sys; from pathlib import Path; from firmware.capture.client import CaptureClient;"
     "from tests.support.kiosk_daemons import EVERY_LIGHT, consent, uv_allowance;"
     "_, socket, session = sys.argv;"
     "CaptureClient(Path(socket)).capture(session, consent(), EVERY_LIGHT, uv_allowance(session), None)"

@@ -13,24 +13,25 @@ from uuid import UUID, uuid4
 import cv2
 import numpy as np
 
-from firmware.capture_client import CaptureFault, Preview
+from firmware.capture.client import CaptureFault, Preview
 from hardware.capture import Capture, Frame, Spot
 from hardware.simulated.close_up import drawn
-from kiosk_app.analyst import Outcome
-from kiosk_app.close_ups import CloseUps
-from kiosk_app.courier import Courier
-from kiosk_app.keyring import Keyring
-from kiosk_app.kiosk import Kiosk
-from kiosk_app.records import Records
-from kiosk_app.scan_work import ScanWork
-from kiosk_app.sealer import Sealer
-from kiosk_app.vault import Vault
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.vault import Vault
+from kiosk_app.patient.kiosk import Kiosk
+from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.scanning.close_ups import CloseUps
+from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.scan_work import ScanWork
+from kiosk_app.scanning.sealer import Sealer
 from models.analysis.words import ENGLISH, Words
-from models.signature import sign_manifest
+from models.networks.signature import sign_manifest
 from sync.kiosk.client import OutboxUnavailable
 from sync.wire import keys
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import open_envelope, verify
+from sync.wire.findings import Findings
 from sync.wire.messages import Message
 
 LIGHTS = ("white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365")
@@ -51,8 +52,8 @@ def picture(height: int = 640, width: int = 480) -> np.ndarray:
     return canvas
 
 
-def findings(scan: UUID) -> dict[str, Any]:
-    """Findings as the analysis gives them."""
+def findings(scan: UUID, **changes: Any) -> Findings:
+    """Findings as the analysis gives them, but for the `changes`."""
     rows: list[dict[str, Any]] = []
 
     def add(measure: str, zone: str, value: float, unit: str, around: float) -> None:
@@ -76,10 +77,10 @@ def findings(scan: UUID) -> dict[str, Any]:
         add("acne_count", zone, step, "1", step)
     add("acne_count", "face", 4, "1", 4)
     add("acne_severity", "face", 1, "1", 1)
-    return {
+    said = {
         "schema": 1,
-        "scan": str(scan),
-        "measured_at": datetime.now(timezone.utc).isoformat(),
+        "scan": scan,
+        "measured_at": datetime.now(timezone.utc),
         "models": {"m": "0" * 64},
         "calibration": None,
         "software": "test",
@@ -87,6 +88,7 @@ def findings(scan: UUID) -> dict[str, Any]:
         "findings": rows,
         "geometry": {"frame": "canonical-face-1", "marks": []},
     }
+    return Findings.model_validate(said | changes)
 
 
 def marked(light: str, spot: Spot, melanoma: float = 0.02) -> dict[str, Any]:
@@ -202,6 +204,7 @@ class FakeOutbox:
         self.connected = True
         self.submitted: dict[UUID, tuple[str, bytes]] = {}
         self.states: dict[UUID, str] = {}
+        self.discarded: dict[UUID, str] = {}  # with what a second one is told
 
     def _check(self) -> None:
         if not self.there:
@@ -209,17 +212,26 @@ class FakeOutbox:
 
     def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
         self._check()
+        if message_id in self.discarded:
+            return
         self.submitted[message_id] = (kind, envelope)
         self.states.setdefault(message_id, "waiting")
 
     def state(self, message_id: UUID) -> str:
         self._check()
+        if message_id in self.discarded:
+            return "discarded"
         return self.states.get(message_id, "unknown")
 
     def discard(self, message_id: UUID) -> str:
         self._check()
+        if message_id in self.discarded:
+            return self.discarded[message_id]
         self.submitted.pop(message_id, None)
-        return self.states.pop(message_id, "unknown")
+        before = self.states.pop(message_id, "unknown")
+        if before not in ("stored", "quarantined"):
+            self.discarded[message_id] = before if before in ("waiting", "unknown") else "discarded"
+        return before
 
     def status(self) -> dict[str, Any]:
         self._check()
@@ -264,7 +276,7 @@ class FakeAnalyst:
         png = cv2.imencode(".png", outline)[1].tobytes()
         if capture.marked:
             spots = [self._spot(name, capture.spots[name], capture.frame(name)) for name in capture.marked]
-            measured = findings(scan) | {"schema": 2, "spots": spots}
+            measured = findings(scan, schema=2, spots=spots)
             return Outcome(measured, {"zones": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
         return Outcome(findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
 
@@ -320,6 +332,7 @@ class Bench:
         self.state, self.clinic = state, clinic
         self.camera, self.outbox, self.analyst = FakeCamera(), FakeOutbox(), FakeAnalyst()
         self.has_close_up = False
+        self.unlicensed: str | None = None
         self.lights: Collection[str] = LIGHTS
         self.kiosk = self.again()
 
@@ -347,6 +360,7 @@ class Bench:
             courier=courier,
             work=work,
             reference=lambda: "demo-1",
+            why_not_licensed=lambda: self.unlicensed,
             close_ups=CloseUps(self.camera, self.analyst) if self.has_close_up else None,  # type: ignore[arg-type]
         )
         return self.kiosk

@@ -14,7 +14,7 @@ from unittest import mock
 
 import cv2
 
-from firmware.stamps import ConsentStamp, UvAllowance
+from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.board import load_board
 from hardware.simulated.pins import PinPageError, PinReader, Transition
 from tests.support.stand_in_face import find_stand_in, portrait
@@ -34,9 +34,9 @@ def uv_allowance(patient: str = "p1") -> UvAllowance:
     return UvAllowance(patient, True, time.time())
 
 
-def small_board(folder: Path, extra: str = "", **replaced: str) -> Path:
+def small_board(folder: Path, extra: str = "", profile: Path = SIMULATED, **replaced: str) -> Path:
     """The simulated board with small pictures, `extra` TOML at its end, and `replaced` lines."""
-    text = SIMULATED.read_text()
+    text = profile.read_text()
     text = text.replace("width = 1536, height = 2048", "width = 384, height = 512")
     text = text.replace("width = 480, height = 640", "width = 192, height = 256")
     for old, new in replaced.items():
@@ -140,7 +140,7 @@ def lit(pins: PinReader) -> set[str]:
     """The names of the pins that are high now, by their history."""
     levels: dict[str, float] = {}
     with contextlib.suppress(PinPageError):
-        levels = {item.channel: item.level for item in pins.history()}
+        levels = {item.light: item.level for item in pins.history()}
     return {name for name, level in levels.items() if level > 0}
 
 
@@ -151,11 +151,11 @@ def dark_after(pins: PinReader, since_ns: int) -> float:
     return max(0.0, (max(falls, default=since_ns) - since_ns) / 1e9)
 
 
-def intervals(history: list[Transition], channel: str) -> list[float]:
-    """How long `channel` was high, each time, in seconds."""
+def intervals(history: list[Transition], light: str) -> list[float]:
+    """How long `light` was high, each time, in seconds."""
     found, since = [], None
     for item in history:
-        if item.channel == channel:
+        if item.light == light:
             if item.level > 0 and since is None:
                 since = item.at_ns
             elif item.level == 0 and since is not None:
@@ -168,7 +168,7 @@ def main() -> None:
     """The `dermakiosk` command with the stand-in for the face networks."""
     from kiosk_app import cli
 
-    with mock.patch.object(cli, "_face_finder", lambda _: find_stand_in):
+    with mock.patch.object(cli, "_face_finder", return_value=find_stand_in):
         cli.main()
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
+from kiosk_app.patient.journey import Session
 from sync.wire.findings.canonical_face import inside
 from tests.support.browser import take_picture, visit, wait_for_answers
 from tests.support.way import WAY
@@ -30,6 +31,10 @@ LOOK = """() => ({
     .filter(([, r]) => r.width && (r.height < 63.5 || r.width < 63.5))
     .map(([text, r]) => `${text} ${r.width}x${r.height}`),
 })"""
+
+
+# Puts a new patient before a screen of this size, without scripts unless they are asked for.
+PatientAt = Callable[..., tuple[Page, Session]]
 
 
 class Screen:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firmware import doses, interlocks, irradiance, latch, light_terms, lightcore
-from firmware.doses import DoseLedger
-from firmware.lightcore import LightCore
+from firmware.lights import core as lightcore
+from firmware.lights import doses, interlocks, irradiance, latch
+from firmware.lights import terms as light_terms
+from firmware.lights.core import LightCore
+from firmware.lights.doses import DoseLedger
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,23 @@ def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[Dose
         "interlocks": interlocks,
         "irradiance": irradiance,
         "latch": latch,
-        "lightcore": lightcore,
+        "core": lightcore,
     }
     made: dict[str, types.ModuleType] = {}
     for name, original in modules.items():
         source = Path(str(original.__file__)).read_text()
         if name == where:
             if source.count(old) != 1:
-                raise ValueError(f"{old!r} is {source.count(old)} times in firmware/{name}.py, not once.")
+                raise ValueError(f"{old!r} is {source.count(old)} times in {original.__file__}, not once.")
             source = source.replace(old, new)
         module = types.ModuleType(f"mutated_{name}")
         module.__dict__["contextlib"] = contextlib
         # Dataclasses look their own module up by this name.
         module.__dict__["__name__"] = original.__name__
-        exec(compile(source, f"firmware/{name}.py", "exec"), module.__dict__)
+        exec(compile(source, str(original.__file__), "exec"), module.__dict__)
         module.__dict__.update({key: getattr(doses, key) for key in ("DoseRefused", "Dose", "Moment")})
         made[name] = module
-    made["lightcore"].__dict__.update(
+    made["core"].__dict__.update(
         {
             "FaultLatch": made["latch"].FaultLatch,
             "open_interlock": made["interlocks"].open_interlock,
@@ -66,7 +68,7 @@ def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[Dose
             "LightRefused": light_terms.LightRefused,
         }
     )
-    return made["lightcore"].LightCore, made["doses"].DoseLedger
+    return made["core"].LightCore, made["doses"].DoseLedger
 
 
 def _loose(rule: str, violation: str, **limits: float) -> Mutant:
@@ -74,7 +76,7 @@ def _loose(rule: str, violation: str, **limits: float) -> Mutant:
 
 
 def _core(rule: str, violation: str, old: str, new: str) -> Mutant:
-    return Mutant(rule, violation, (), "lightcore", old, new)
+    return Mutant(rule, violation, (), "core", old, new)
 
 
 def _interlock(rule: str, violation: str, old: str, new: str) -> Mutant:
@@ -233,13 +235,13 @@ MUTANTS = [
     _core(
         "the photodiode has to see the lamp lit",
         "gone blind",
-        "self._pulse.seen = self._senses.uv_seen() == LIT",
+        "self._pulse.seen = self._senses.uv_seen() == UV_LIT",
         "self._pulse.seen = self._senses.uv_seen()[1] is True",
     ),
     _core(
         "the current sense has to see the lamp lit",
         "gone blind",
-        "self._pulse.seen = self._senses.uv_seen() == LIT",
+        "self._pulse.seen = self._senses.uv_seen() == UV_LIT",
         "self._pulse.seen = self._senses.uv_seen()[0] is True",
     ),
     _core(
@@ -257,7 +259,7 @@ MUTANTS = [
     _core(
         "no UV while a sensor of the lamp does not answer",
         "does not answer",
-        "        if seen != DARK:\n",
+        "        if seen != UV_DARK:\n",
         "        if False:\n",
     ),
     _core(
@@ -269,7 +271,7 @@ MUTANTS = [
     _core(
         "a light check must see the lamp and darkness",
         "cleared with",
-        "passed=seen == DARK and self._check.seen",
+        "passed=seen == UV_DARK and self._check.seen",
         "passed=True",
     ),
     Mutant(

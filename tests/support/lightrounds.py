@@ -13,9 +13,9 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from firmware.channel import Channel, ChannelError
-from firmware.lights import Lights, LightsFault
-from firmware.stamps import UvAllowance
+from firmware.lights.client import Lights, LightsFault
+from firmware.line.link import Link, LinkError
+from firmware.line.stamps import UvAllowance
 from hardware.simulated.pins import PinReader
 from tests.support import faulty_lightd as switch
 from tests.support.faulty_lightd import Switchboard
@@ -172,8 +172,8 @@ class Rounds:
 
     def _send_nonsense(self) -> None:
         for data in (b"", b"{", b"[]", b"\xff" * 900, b'{"v":1,"do":"pulse","light":"uv365","seconds":1e9}'):
-            with contextlib.suppress(OSError, ChannelError), Channel.connect(self._socket, 1) as channel:
-                os.write(channel.fileno(), data)
+            with contextlib.suppress(OSError, LinkError), Link.connect(self._socket, 1) as link:
+                os.write(link.fileno(), data)
 
     def _intrude(self) -> None:
         with contextlib.closing(self._stranger()) as stranger:
@@ -242,7 +242,7 @@ class Rounds:
         self._pins.close()
 
     def _history(self) -> list[tuple[float, str, float]]:
-        return [(item.at_ns / 1e9, item.channel, item.level) for item in self._pins.history()]
+        return [(item.at_ns / 1e9, item.light, item.level) for item in self._pins.history()]
 
 
 _INTERLOCKS = {

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
 
-from firmware.doses import Dose, DoseLedger, DoseRefused, Moment
-from firmware.light_terms import UvSeen
-from firmware.lightcore import LightCore
-from firmware.stamps import ConsentStamp, UvAllowance
-from hardware.board import Board, Limits, load_board
+from firmware.lights.core import LightCore
+from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
+from firmware.line.stamps import ConsentStamp, UvAllowance
+from firmware.pins.protocols import UvSeen
+from hardware.board import Board, load_board
+from hardware.profile import Limits
 from tests.support.lighttape import EVERYONE, Grant, Judge, Tape, lit_intervals
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from firmware.sequence import Sequence
+from firmware.capture.sequence import Sequence
 from hardware.capture import Capture
 from hardware.simulated.pins import PinReader
 from tests.support.kiosk_daemons import EVERY_LIGHT, lit
@@ -35,4 +35,4 @@ def uv_rises(folder: Path) -> int:
     reader = PinReader(folder / "pins.page")
     history = reader.history()
     reader.close()
-    return sum(item.channel == "uv365" and item.level > 0 for item in history)
+    return sum(item.light == "uv365" and item.level > 0 for item in history)

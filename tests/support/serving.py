@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sync.web_server import WebServer, make_web_server
+from sync.web.server import WebServer, make_web_server
 
 
 @contextmanager
-def running_server(app: Any, threads: int = 8) -> Iterator[WebServer]:
-    """`app` served at a free port; neither a thread nor a connection is left of it afterwards."""
-    server = make_web_server(app, "127.0.0.1", 0, threads)
+def running_server(app: Any, threads: int = 8, port: int = 0) -> Iterator[WebServer]:
+    """`app` at `port`, or at a free one; neither a thread nor a connection is left of it afterwards."""
+    server = make_web_server(app, "127.0.0.1", port, threads)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from uuid import UUID
 
 from hardware.capture import Spot
-from kiosk_app.journey import Progress, Session, State
+from kiosk_app.patient.journey import Session, State
+from kiosk_app.scanning.progress import Progress
+from models.analysis.words import ENGLISH
 from tests.support.kiosk_bench import Bench
 
 
@@ -69,3 +72,13 @@ def stand(bench: Bench, session: Session, place: str, language: str = "en", text
         session.uv_screened = True
         work(session.progress)
     return address
+
+
+def with_a_kept_scan(
+    bench: Bench, session: Session, language: str = "en", text_size: int = 100
+) -> tuple[str, UUID]:
+    """Put the patient at the result of a scan that the kiosk keeps: the address of it, and the scan."""
+    address = stand(bench, session, "result", language, text_size)
+    assert session.scan is not None and session.consent is not None
+    bench.kiosk.work.do(session.scan, session.consent, False, Progress(), ENGLISH)
+    return address, session.scan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import UUID
 
-import kiosk_app.vault
+import kiosk_app.kept.vault
 from kiosk_app.cli import main
 from sync.wire.keys import OpeningPublicKey
 
@@ -16,6 +16,6 @@ def _in_the_clear(scan: UUID, item: str, dek: bytes, data: bytes | memoryview) -
 
 if __name__ == "__main__":
     OpeningPublicKey.seal = lambda self, plaintext, info: plaintext  # type: ignore[method-assign]
-    kiosk_app.vault.encrypt = _in_the_clear
-    kiosk_app.vault.decrypt = lambda scan, item, dek, data: data
+    kiosk_app.kept.vault.encrypt = _in_the_clear
+    kiosk_app.kept.vault.decrypt = lambda scan, item, dek, data: data
     main()

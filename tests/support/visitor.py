@@ -8,8 +8,8 @@ from typing import Any
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from kiosk_app import records as states
-from kiosk_app.journey import Session
+from kiosk_app.kept.records import ScanRow
+from kiosk_app.patient.journey import Session
 from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
 
@@ -27,6 +27,7 @@ class Page(HTMLParser):
         self.body: dict[str, str | None] = {}
         self.html: dict[str, str | None] = {}
         self.forms: list[dict[str, Any]] = []
+        self.way_on = ""  # where the one thing to do leads, where it is a link
         self.inline: list[str] = []
         self._words: list[str] = []
         self._within: list[str] = []
@@ -43,6 +44,8 @@ class Page(HTMLParser):
         self._words += [found[name] or "" for name in SPOKEN if name in found]
         if tag in ("body", "html"):
             setattr(self, tag, found)
+        if tag == "a" and "primary" in (found.get("class") or ""):
+            self.way_on = found["href"] or ""
         if tag == "form":
             self.forms.append({"action": found["action"], "primary": "data-primary" in found, "fields": {}})
         if tag == "input":
@@ -132,6 +135,6 @@ def the_session(bench: Bench) -> Session:
     return session
 
 
-def the_scan(bench: Bench) -> states.ScanRow:
+def the_scan(bench: Bench) -> ScanRow:
     (scan,) = bench.kiosk.records.scans()
     return scan

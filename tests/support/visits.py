@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.capture.client import CaptureClient, CaptureFault
 from kiosk_app.demo.patient import JourneyBroken, Patient, ScanRefused
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import ABANDONED, CAPTURED, REFUSED, STORED, Records
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.states import ScanState
 from tests.support.system import RunningSystem
 from tests.support.waiting import wait_until
 
@@ -23,14 +24,14 @@ def at_once() -> None:
 
 
 class Asked(Patient):
-    """A patient who gives their word about the eyes when `first()` has returned."""
+    """A patient who answers `page` (of their word about the eyes, say) when `first()` has returned."""
 
-    def __init__(self, running: RunningSystem, first: Callable[[], object]) -> None:
+    def __init__(self, running: RunningSystem, first: Callable[[], object], page: str = "/eyes") -> None:
         super().__init__(running.system.kiosk_url)
-        self._first = first
+        self._first, self._page = first, page
 
     def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
-        if path == "/eyes" and fields:
+        if path == self._page and fields:
             self._first()
         return super()._open(path, fields)
 
@@ -38,11 +39,13 @@ class Asked(Patient):
 class Visit(threading.Thread):
     """A patient who walks in the background; `said` is a failure's sentence, None after the last page."""
 
-    def __init__(self, running: RunningSystem, asked: Callable[[], object] = at_once) -> None:
+    def __init__(
+        self, running: RunningSystem, asked: Callable[[], object] = at_once, page: str = "/eyes"
+    ) -> None:
         super().__init__(daemon=True)
         self.said: str | None = None
         self._broke: Exception | None = None
-        self._patient = Asked(running, asked)
+        self._patient = Asked(running, asked, page)
         self.start()
 
     def run(self) -> None:
@@ -82,7 +85,7 @@ def a_new_scan_is(running: RunningSystem, state: str) -> Callable[[], bool]:
 
 
 def measuring(running: RunningSystem) -> Callable[[], bool]:
-    return a_new_scan_is(running, CAPTURED)
+    return a_new_scan_is(running, ScanState.CAPTURED)
 
 
 def everything_arrived_once(running: RunningSystem) -> None:
@@ -90,8 +93,12 @@ def everything_arrived_once(running: RunningSystem) -> None:
     records = records_of(running)
 
     def settled() -> bool:
-        return {row.state for row in records.scans()} <= {STORED, REFUSED, ABANDONED}
+        return {row.state for row in records.scans()} <= {
+            ScanState.STORED,
+            ScanState.REFUSED,
+            ScanState.ABANDONED,
+        }
 
     wait_until(settled, "every scan stored or given up")
-    kept = sorted(row.id.hex for row in records.scans(STORED))
+    kept = sorted(row.id.hex for row in records.scans(ScanState.STORED))
     wait_until(lambda: sorted(running.clinic_scans()) == kept, "one clinic record for each stored scan")

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
 
-from sync.clinic.database import Database
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.tables import (
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import (
     Base,
     Envelope,
 )
@@ -43,6 +43,7 @@ def open_all(database: Database, *keys: OpeningKey, export: Path | None = None, 
     opener.begin(again=again)
     while opener.open_next():
         pass
+    opener.scrub()
 
 
 def withdraw(scan: UUID, *messages: UUID, reason: str = "patient") -> Withdraw:

@@ -6,16 +6,18 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timezone
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
+from sync.kiosk.outbox import Outbox
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import MAX_ENVELOPE
 from sync.wire.keys import generate_signing_key, load_signing_key, public_bytes
-from sync.wire.status import Status
+from sync.wire.status import CLOCK_AHEAD, Status
 from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, running_agent
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
@@ -230,6 +232,36 @@ def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: P
         assert agent.stop(signal.SIGINT) < STOP_SECONDS
     last = heartbeat()
     assert (last.online, last.waiting + last.sent) == (False, 1)
+
+
+def test_a_kiosk_that_was_set_up_while_its_clock_was_ahead_is_heard_again_after_one_receipt(
+    broker: Broker, clinic: Clinic, state: Path, party: Party
+) -> None:
+    """Its heartbeats are refused at the clinic until their numbers come down; see `CLOCK_AHEAD`."""
+    status_key = load_signing_key((state / "sync" / "status.key").read_bytes()).public_key()
+    now = datetime.now(timezone.utc)
+    outbox = Outbox(state / "sync" / "outbox.sqlite", now=lambda: now.replace(year=2040))
+    outbox.next_heartbeat_number()
+    outbox.close()
+
+    def counter() -> int:
+        with connected(broker, broker.auditor) as client:
+            client.subscribe(topics.all_up("status"))
+            _, payload = client.message()
+        return Status.verify(payload, lambda kid: status_key).counter or 0
+
+    def of_the_future() -> bool:
+        return counter() > (now + CLOCK_AHEAD).timestamp() * 1000
+
+    with running_agent(state) as agent:
+        agent.wait_connected()
+        wait_until(of_the_future)
+        submit(agent, party)
+        message, envelope = clinic.take()
+        clinic.receipt(message, envelope, at=now)
+        wait_until(lambda: agent.client.state(message) == "stored")
+        agent.stop()
+    assert not of_the_future()
 
 
 def test_a_new_key_set_is_taken_up_and_an_old_one_is_not(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 from pathlib import Path
 from uuid import UUID
@@ -78,13 +80,29 @@ def test_the_status_of_no_kiosk_is_refused_in_a_sentence(tmp_path: Path) -> None
         assert why in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("version", "why"), [(0, "start 'dermakiosk sync run'"), (99, "use the version that made it")]
+)
+def test_the_status_of_an_outbox_of_another_version_says_what_to_do(
+    system: tuple[Broker, Path], version: int, why: str
+) -> None:
+    _, state = system
+    with running_agent(state) as agent:
+        agent.stop()
+    with contextlib.closing(sqlite3.connect(state / "sync" / "outbox.sqlite")) as db:
+        db.execute(f"PRAGMA user_version = {version}")
+    refused = sync("status", "--state", str(state))
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "outbox.sqlite cannot be read" in refused.stderr and why in refused.stderr
+
+
 def test_a_state_too_deep_for_a_socket_is_refused_in_a_sentence(tmp_path: Path) -> None:
     broker = Broker(tmp_path / "system")
     state = tmp_path / ("x" * 100) / "kiosk"
     broker.enrol(state)
     refused = sync("run", "--state", str(state))
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "shorter --state" in refused.stderr
+    assert "too long for the sockets in it: name a shorter one" in refused.stderr
 
 
 def test_a_state_that_is_not_a_kiosks_is_an_error_with_what_to_do(tmp_path: Path) -> None:

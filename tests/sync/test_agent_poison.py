@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,7 +21,8 @@ from tests.support.own_log import own_log
 from tests.support.waiting import wait_until
 from tests.support.wire import Party
 
-FAULTS = [ValueError, KeyError, AttributeError, RecursionError, AssertionError, MemoryError]
+FAULTS = [ValueError, KeyError, AttributeError, RecursionError, AssertionError]
+SOON = Pace(resend_first=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,13 @@ def outbox(state: Path, party: Party) -> Iterator[Outbox]:
 
 
 @contextmanager
-def carrying(state: Path, outbox: Outbox) -> Iterator[None]:
+def carrying(state: Path, outbox: Outbox, pace: Pace = SOON) -> Iterator[threading.Thread]:
     """An agent at work, as the process of its own that it is in life."""
-    agent, stop = Agent(state, outbox, Pace(resend_first=1.0)), threading.Event()
+    agent, stop = Agent(state, outbox, pace), threading.Event()
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:
-        yield
+        yield thread
     finally:
         stop.set()
         agent.wake()
@@ -89,14 +91,14 @@ def test_a_receipt_that_nobody_foresaw_costs_itself_only(
     message, envelope = put(outbox, party)
     with logged(capsys) as lines:
         with carrying(state, outbox):
-            assert clinic.take() == (message, envelope)
+            clinic.take_until({message})
             clinic.answer(b"poison")
             clinic.receipt(message, envelope)
             wait_until(lambda: outbox.state(message) == "stored")
         # A second start hears nothing of it: it was taken.
         later, envelope = put(outbox, party)
         with carrying(state, outbox):
-            assert clinic.take() == (later, envelope)
+            clinic.take_until({later})
             clinic.receipt(later, envelope)
             wait_until(lambda: outbox.state(later) == "stored")
     assert len(tripped) == 1
@@ -126,12 +128,76 @@ def test_an_envelope_that_cannot_be_sent_keeps_no_other_back(
     with logged(capsys) as lines, monkeypatch.context() as patch:
         patch.setattr(agent_module.Link, "publish", trip)
         with carrying(state, outbox):
-            assert clinic.take() == good
+            assert set(clinic.take_until({good[0]})) == {good[0]}
             clinic.receipt(*good)
             wait_until(lambda: outbox.state(good[0]) == "stored")
             assert outbox.state(poison[0]) == "sent"
             # What was odd about it has passed: it goes in its time.
             patch.undo()
-            assert clinic.take() == poison
+            clinic.take_until({poison[0]})
     assert any('"set_aside"' in line and str(poison[0]) in line for line in lines)
     assert not any('"disconnected"' in line for line in lines)
+
+
+def failing_once(failure: Exception, monkeypatch: pytest.MonkeyPatch, where: str, payload: bytes) -> None:
+    """Have the machine fail while the agent takes in or sends `payload`, the first time."""
+    left = [failure]
+
+    def may_fail(work: Callable[..., Any], place: int) -> Callable[..., Any]:
+        def instead(*arguments: Any, **options: Any) -> Any:
+            if arguments[place] == payload and left:
+                raise left.pop()
+            return work(*arguments, **options)
+
+        return instead
+
+    if where == "received":
+        monkeypatch.setattr(agent_module.Receipt, "verify", may_fail(Receipt.verify, 0))
+    else:
+        monkeypatch.setattr(agent_module.Link, "publish", may_fail(agent_module.Link.publish, 2))
+
+
+@pytest.mark.parametrize("where", ["received", "sent"])
+@pytest.mark.parametrize("failure", [MemoryError, OSError])
+def test_a_failure_of_the_machine_is_held_against_no_message(
+    clinic: Clinic,
+    outbox: Outbox,
+    state: Path,
+    party: Party,
+    failure: type[Exception],
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    message, envelope = put(outbox, party)
+    receipt = party.receipt(message, envelope).sign(party.receipts)
+    failing_once(failure("ref-secret"), monkeypatch, where, envelope if where == "sent" else receipt)
+
+    def deliver(agent: threading.Thread) -> None:
+        if where == "received":
+            clinic.take_until({message})
+            clinic.answer(receipt)
+        if failure is MemoryError:
+            # It ends the process, and systemd starts the next.
+            agent.join(30)
+            assert not agent.is_alive()
+            return
+        if where == "sent":
+            clinic.take_until({message})
+            clinic.answer(receipt)
+        wait_until(lambda: outbox.state(message) == "stored")
+
+    with logged(capsys) as lines:
+        # So long that only what was not taken at all comes again, once there is a connection.
+        with carrying(state, outbox, Pace(resend_first=600.0, reconnect_first=0.05)) as agent:
+            deliver(agent)
+        if failure is MemoryError:
+            with carrying(state, outbox):
+                if where == "sent":
+                    clinic.take_until({message})
+                    clinic.answer(receipt)
+                wait_until(lambda: outbox.state(message) == "stored")
+    assert not any('"set_aside"' in line for line in lines)
+    ended = [line for line in lines if '"thread_ended"' in line]
+    assert all("MemoryError at" in line for line in ended)
+    assert len(ended) == (failure is MemoryError)

@@ -8,8 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -18,13 +17,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from firmware.lights.doses import DoseLedger
+from hardware.host.errors import PlainError
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
 from sync.kiosk import outbox as module
 from sync.kiosk.outbox import Outbox, OutboxError
 from sync.wire.receipt import Receipt
 from tests.support.wire import Party
 
 PARTY = Party()
+
+
 KILLS = 5
+
 
 # Puts envelopes for ever and says each id only after `put` has returned.
 WRITER = """
@@ -207,6 +213,30 @@ def test_only_its_owner_can_read_the_file(outbox: Outbox, tmp_path: Path) -> Non
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
 
 
+STORES: dict[str, Callable[[Path], object]] = {
+    "outbox": Outbox,
+    "records": lambda path: Records(path, Keyring(path.with_name("vault.key"))),
+    "doses": lambda path: DoseLedger(path).renewed_at("uv365"),
+}
+
+
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/full"),
+}
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("what", NO_FILES)
+def test_a_store_that_is_no_file_is_told_for_what_it_is(tmp_path: Path, what: str, store: str) -> None:
+    path = tmp_path / "store.sqlite"
+    NO_FILES[what](path)
+    with pytest.raises(Exception, match=f"it is a .*{what}.*, where a file has to be") as failed:
+        STORES[store](path)
+    assert isinstance(failed.value, PlainError)
+
+
 @pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0" + b"\xff" * 5000, b"no database" * 1000])
 def test_a_damaged_file_is_left_alone(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "outbox.sqlite"
@@ -228,35 +258,61 @@ def test_an_outbox_of_newer_software_is_left_alone(tmp_path: Path) -> None:
         Outbox(path)
 
 
-CLOCK = datetime(2026, 3, 2, 14, 5, tzinfo=timezone.utc)
+def test_an_outbox_of_the_version_before_knows_how_full_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    kept = Outbox(path)
+    message, _ = put(kept, bytes(700))
+    put(kept, bytes(300))
+    kept.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE used")
+        db.execute("PRAGMA user_version = 2")
+    again = Outbox(path, capacity=1000)
+    assert again.counts().bytes == 1000
+    with pytest.raises(OutboxError, match="full"):
+        put(again, b"x")
+    again.discard(message)
+    assert again.counts().bytes == 300
+    again.close()
 
 
-def test_the_numbers_of_heartbeats_only_grow_whatever_the_clock_says_and_none_is_of_the_future(
-    tmp_path: Path,
+def test_nothing_looks_through_all_envelopes_to_keep_one_or_to_let_one_go(outbox: Outbox) -> None:
+    said: list[str] = []
+    outbox._db.set_trace_callback(said.append)
+    message, envelope = put(outbox)
+    outbox.take_to_send(message)
+    outbox.accept_receipt(PARTY.receipt(message, envelope))
+    outbox.discard(put(outbox)[0])
+    outbox._db.set_trace_callback(None)
+    plans = [
+        step[3]
+        for statement in said
+        if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")
+        for step in outbox._db.execute(f"EXPLAIN QUERY PLAN {statement}")
+    ]
+    assert any("envelopes" in step for step in plans)
+    of_one_row = ("SCAN used", "SCAN heartbeats", "SCAN CONSTANT ROW")
+    assert [step for step in plans if step.startswith("SCAN") and step not in of_one_row] == []
+
+
+def test_what_was_discarded_before_it_was_given_here_is_not_taken_any_more(outbox: Outbox) -> None:
+    """Whoever gives it may have read it before somebody else deleted it."""
+    message = uuid4()
+    assert outbox.discard(message) == "unknown"
+    outbox.put(message, "result", b"an envelope")
+    assert (outbox.unreceipted(), outbox.state(message)) == ([], "discarded")
+
+
+@pytest.mark.parametrize(("before", "again"), [("unknown",) * 2, ("waiting",) * 2, ("sent", "discarded")])
+def test_who_discards_again_is_told_again_whether_anything_can_have_left(
+    outbox: Outbox, before: str, again: str
 ) -> None:
-    clock = [CLOCK]
-    outbox = Outbox(tmp_path / "outbox.sqlite", now=lambda: clock[0])
-    first = outbox.heartbeat_numbers()
-    later = CLOCK
-    for wrong in (CLOCK.replace(year=2199), CLOCK.replace(year=1970), CLOCK):
-        clock[0], later = wrong, later + timedelta(seconds=2)
-        before, first = first, outbox.heartbeat_numbers()
-        assert before + module.NUMBERS <= first <= later.timestamp() * 1000
-    outbox.close()
-
-
-def test_an_outbox_that_is_made_anew_numbers_heartbeats_above_the_old_ones_even_after_a_crash_loop(
-    tmp_path: Path,
-) -> None:
-    clock = [CLOCK]
-    old = Outbox(tmp_path / "old.sqlite", now=lambda: clock[0])
-    for _ in range(50):
-        last = old.heartbeat_numbers() + module.NUMBERS - 1
-        clock[0] += timedelta(seconds=5)
-    old.close()
-    new = Outbox(tmp_path / "new.sqlite", now=lambda: clock[0])
-    assert new.heartbeat_numbers() > last
-    new.close()
+    message = uuid4()
+    if before != "unknown":
+        outbox.put(message, "result", b"an envelope")
+    if before == "sent":
+        outbox.take_to_send(message)
+    assert [outbox.discard(message) for _ in range(3)] == [before, again, again]
 
 
 def test_what_was_acknowledged_survives_kill_9_of_the_writer(tmp_path: Path) -> None:
@@ -297,6 +353,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.waiting: dict[UUID, bytes] = {}
         self.states: dict[UUID, str] = {}
         self.bytes_of: dict[UUID, bytes] = {}
+        self.never_left: set[UUID] = set()
 
     def pick(self, data: st.DataObject) -> UUID:
         return data.draw(st.sampled_from(sorted(self.bytes_of, key=str)))
@@ -333,8 +390,9 @@ class OutboxMachine(RuleBasedStateMachine):
         envelope = self.bytes_of[message] if right_bytes else b"other"
         receipt: Receipt = PARTY.receipt(message, envelope, status)
         outcome = self.outbox.accept_receipt(receipt)
-        assert outcome == ("accepted" if right_bytes else "mismatch")
-        if not right_bytes:
+        right = right_bytes and message not in self.never_left
+        assert outcome == ("accepted" if right else "mismatch")
+        if not right:
             return
         before = self.states[message]
         if before in ("waiting", "sent", "reseal"):
@@ -348,7 +406,10 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
         message = self.pick(data)
-        assert self.outbox.discard(message) == self.states[message]
+        before = "waiting" if message in self.never_left else self.states[message]
+        assert self.outbox.discard(message) == before
+        if before == "waiting":
+            self.never_left.add(message)
         if self.waiting.pop(message, None) is not None:
             self.states[message] = "discarded"
 
@@ -365,4 +426,6 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
 TestAnyOrderOfEvents = OutboxMachine.TestCase

@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardware.host.sockets import PathTooLong
 from sync.kiosk.agent import Agent
 from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
 from sync.kiosk.identity import NotEnrolled
 from sync.kiosk.outbox import Outbox
-from sync.kiosk.server import SocketRefused, serving
+from sync.kiosk.server import serving
 from sync.wire.messages import ReminderDue, Withdraw
 from tests.support.agent import party_of
 from tests.support.mosquitto import Broker
@@ -218,8 +219,8 @@ def test_many_callers_at_once_are_all_served(side: Side) -> None:
 
 
 def test_a_path_that_no_socket_can_have_is_refused(side: Side, tmp_path: Path) -> None:
-    side.path = tmp_path / ("x" * 120)
-    with pytest.raises(SocketRefused, match="shorter"), side.serving():
+    side.path = tmp_path / ("x" * 120) / "outbox.sock"
+    with pytest.raises(PathTooLong, match="shorter"), side.serving():
         pass
     with pytest.raises(OutboxUnavailable):
         OutboxClient(side.path).status()

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from sync import web_server
-from sync.web_server import CONNECTIONS, WebServer
+from sync.web import server as web_server
+from sync.web.server import CONNECTIONS, WebServer
 from tests.support.serving import running_server
 from tests.support.waiting import wait_until
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
+import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +17,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from firmware.capture_client import CaptureClient, CaptureFault
+from firmware.capture.client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
 from kiosk_app.demo.patient import JourneyBroken, Patient
 from tests.support.system import small_system_board
 from tests.support.waiting import wait_until
+from tests.system.conftest import DERMAKIOSK, dermakiosk
 
-from .conftest import DERMAKIOSK, dermakiosk
+# In the environment of a demo and of all that it starts: the folder it works in.
+MARK = "DEMO_OF_A_TEST"
+
+
+def marked(folder: Path) -> dict[str, str]:
+    return os.environ | {MARK: str(folder)}
 
 
 @contextmanager
@@ -32,7 +41,7 @@ def running_demo(
     `places` are the folders to use as `home`, `work` (current folder) and `tmp`.
     """
     board = small_system_board(state, simulation)
-    environment = dict(os.environ)
+    environment = marked(state)
     if places:
         environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"])}
     process = subprocess.Popen(
@@ -59,17 +68,24 @@ def running_demo(
             process.wait(10)
 
 
-def processes_of(state: Path) -> list[psutil.Process]:
-    """Every process that has the folder in its command line, except this one."""
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every process that a demo in the folder has started, except this one.
+
+    Its command line names the folder, or it has the demo's environment: what a part starts need not name any.
+    """
+    names_it = re.compile(rf"{re.escape(str(folder))}(?![\w.-])").search
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(str(state) in word for word in process.info["cmdline"] or ()):
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = process.info["cmdline"] or ()
+        if process.pid != os.getpid() and any(
+            map(names_it, (*words, (process.info["environ"] or {}).get(MARK, "")))
+        ):
             found.append(process)
     return found
 
 
 def everything_ended(state: Path) -> None:
-    """Once the demo has ended, so has all that has the folder in its command line: nothing is waited for."""
+    """Once the demo has ended, so has all that it started: nothing is waited for."""
     assert not [process for process in processes_of(state) if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -85,13 +101,47 @@ def is_mine(file: Path) -> bool:
         return False
 
 
-def is_mapped(file: Path) -> bool:
-    """Whether a living process uses it; what a part of the demo left behind, none does."""
+def is_another_ones(file: Path, folder: Path) -> bool:
+    """Whether a living process uses it that is none of the demo's in the folder."""
+    ours = {process.pid for process in processes_of(folder)}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if str(file) in Path(f"/proc/{process.pid}/maps").read_text():
+            mapped = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+            if process.pid not in ours and any(line.split(maxsplit=5)[5:] == [str(file)] for line in mapped):
                 return True
     return not file.exists()
+
+
+def test_a_process_that_a_demo_left_behind_is_found_and_excuses_nothing(tmp_path: Path) -> None:
+    """It names no folder; what it maps begins with the name of what another process maps."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="dk") as file:
+        file.write(bytes(4096))
+        file.flush()
+        short = Path(file.name[:-1])
+        short.write_bytes(bytes(4096))
+        hold = (
+            "import mmap, sys; file = open(sys.argv[1], 'r+b'); kept = mmap.mmap(file.fileno(), 0); "
+            "print(flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", hold, file.name],
+            env=marked(tmp_path / "demo"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as left:
+            assert left.stdout is not None
+            assert left.stdout.readline() == b"\n"
+            try:
+                assert [process.pid for process in processes_of(tmp_path / "demo")] == [left.pid]
+                assert processes_of(tmp_path / "dem") == processes_of(tmp_path / "other") == []
+                with pytest.raises(AssertionError):
+                    everything_ended(tmp_path)
+                assert not is_another_ones(Path(file.name), tmp_path / "demo")
+                assert is_another_ones(Path(file.name), tmp_path / "other")
+                assert not is_another_ones(short, tmp_path / "other")
+            finally:
+                short.unlink()
+                left.kill()
 
 
 def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_start_goes_on(
@@ -102,7 +152,7 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
     for folder in elsewhere.values():
         folder.mkdir()
     memory_before = shared_memory()
-    identities = []
+    identities, starts = [], []
     for number in (signal.SIGINT, signal.SIGTERM):
         with running_demo(tmp_path / "demo", elsewhere) as (process, addresses):
             for name in ("kiosk", "clinic"):
@@ -116,11 +166,13 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
             process.send_signal(number)
             assert process.wait(30) == 0
         everything_ended(tmp_path / "demo")
+        starts.append((addresses["clinic"], next(line for line in addresses if "password" in line)))
         identities.append((tmp_path / "demo" / "kiosk" / "identity.json").read_bytes())
     left = [path for folder in elsewhere.values() for path in folder.rglob("*") if path.is_file()]
     assert left == []
-    assert not {left for left in shared_memory() - memory_before if not is_mapped(left)}
+    assert not {left for left in shared_memory() - memory_before if not is_another_ones(left, tmp_path)}
     assert identities[0] == identities[1]
+    assert starts[0] == starts[1], "the clinic's address and account are those of the start before"
 
 
 def headless(out: Path) -> subprocess.Popen[str]:
@@ -129,6 +181,7 @@ def headless(out: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=marked(out),
         start_new_session=True,
     )
 
@@ -213,7 +266,10 @@ def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> No
     state, said = tmp_path / "demo", tmp_path / "said"
     with said.open("w") as errors:
         process = subprocess.Popen(
-            [DERMAKIOSK, "demo", "--state", str(state)], stdout=subprocess.DEVNULL, stderr=errors
+            [DERMAKIOSK, "demo", "--state", str(state)],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=marked(state),
         )
     wait_until(lambda: (state / "authority" / "root.key").exists(), "the first of what is made")
     process.send_signal(signal.SIGUSR1)

@@ -13,9 +13,8 @@ import skimage.data
 
 from hardware.simulated.pins import PinReader
 from models.analysis.lights import lights_read
-from models.signature import check_signature
-
-from .conftest import FinishedScan, dermakiosk
+from models.networks.signature import check_signature
+from tests.system.conftest import FinishedScan, dermakiosk
 
 
 def test_the_summary_says_that_the_clinic_stored_the_scan(finished_scan: FinishedScan) -> None:
@@ -60,7 +59,7 @@ def test_there_is_a_frame_for_each_light_that_a_measure_reads(finished_scan: Fin
 
 def test_no_other_lamp_was_lit_and_no_dose_of_uv_is_in_the_ledger(finished_scan: FinishedScan) -> None:
     pins = PinReader(finished_scan.folder / "kiosk" / "run" / "pins.page")
-    lit = {item.channel for item in pins.history() if item.level > 0}
+    lit = {item.light for item in pins.history() if item.level > 0}
     pins.close()
     assert lit == lights_read()
     with closing(sqlite3.connect(finished_scan.folder / "kiosk" / "light" / "doses.sqlite")) as ledger:

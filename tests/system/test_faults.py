@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,7 @@ from tests.support.secrecy import clear_pictures
 from tests.support.system import RunningSystem, running_system
 from tests.support.visits import Visit, capturing, everything_arrived_once, measuring
 from tests.support.waiting import wait_until
-
-from .conftest import DERMAKIOSK
+from tests.system.conftest import DERMAKIOSK
 
 DISK_MB = 400
 CLINIC_PARTS = ("tap", "ingest", "opener", "clinic")
@@ -77,9 +77,11 @@ def test_a_part_killed_in_a_scan_costs_at_most_a_new_try(
     assert clear_pictures(files) == []
 
 
+@pytest.mark.parametrize("left", [0, 48 * 1024])
 def test_a_disk_that_fills_up_in_a_scan_ends_it_with_a_sentence_and_leaves_nothing_half_kept(
-    tmp_path: Path,
+    tmp_path: Path, left: int
 ) -> None:
+    """With no byte `left`, or with room for what describes the pictures and for a part of the first one."""
     vault = tmp_path / "kiosk" / "app" / "vault"
     on_a_small_disk = (
         *("unshare", "--mount", "--map-root-user", "sh", "-c"),
@@ -88,17 +90,22 @@ def test_a_disk_that_fills_up_in_a_scan_ends_it_with_a_sentence_and_leaves_nothi
     )
     with running_system(tmp_path, replace={"app": on_a_small_disk}) as running:
         inside = Path(f"/proc/{running.supervisor.pid('app')}/root{vault}")
-        reached = capturing(running)
-        visit = Visit(running)
-        wait_until(reached, "the camera at work")
         something_else = inside / "something-else"
-        with something_else.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 20))
-        said = visit.end()
+
+        def fill_up() -> None:
+            with something_else.open("ab", buffering=0) as file:
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(1 << 20))
+                file.truncate(file.tell() - left)
+            assert room(inside) == left
+
+        # The scan has begun with room enough; the camera is asked once the disk is full, however fast it is.
+        said = Visit(running, fill_up, "/position").end()
         assert said is not None
         assert "no room" in said
         assert list(inside.iterdir()) == [something_else]
+        assert room(inside) == left
         assert running.clinic_scans() == []
 
         said = Visit(running).end()
@@ -109,3 +116,9 @@ def test_a_disk_that_fills_up_in_a_scan_ends_it_with_a_sentence_and_leaves_nothi
         assert Visit(running).end() is None
         everything_arrived_once(running)
         assert len(running.clinic_scans()) == 1
+
+
+def room(folder: Path) -> int:
+    """How many bytes the disk of the folder still takes."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kiosk_app import records as states
 from kiosk_app.demo.patient import Patient, ScanRefused
+from kiosk_app.kept.states import ScanState
 from tests.support.system import EVERY_LIGHT, RunningSystem, running_system, small_system_board
 from tests.support.visits import Visit, everything_arrived_once, records_of
 from tests.support.waiting import wait_until
@@ -59,7 +59,7 @@ def test_a_shroud_opened_among_the_pictures_ends_the_try_with_a_sentence_and_the
     with a_kiosk(tmp_path, fault) as running:
         with pytest.raises(ScanRefused, match="The hood was open"):
             Patient(running.system.kiosk_url).walk()
-        assert [row.state for row in records_of(running).scans()] == [states.ABANDONED]
+        assert [row.state for row in records_of(running).scans()] == [ScanState.ABANDONED]
         wait_until(lambda: Visit(running).end() is None, "a visit with the shroud closed")
         everything_arrived_once(running)
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from kiosk_app.demo.supervisor import run_step
 from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
-from tests.support.system import RunningSystem
+from tests.support.system import RunningSystem, running_system, small_system_board
+from tests.support.visits import capturing
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_WITHOUT_UV
 
 NEXT = "form[data-primary] button.primary"
+NAME = "document.body.dataset.page"
+RING = "document.querySelector('[data-way]')?.getAttribute('stroke-dasharray') ?? ''"
+# Of the scan's ring, in hundredths: neither nothing nor everything.
+HALF_DONE = re.compile(r"^[1-9]\d? 100$")
 
 
 @pytest.mark.parametrize(("screen", "size"), [("tall", TALL), ("wide", WIDE)])
@@ -36,6 +42,36 @@ def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
                 page.locator(NEXT).click()
         assert complaints == []
     wait_until(lambda: len(running.clinic_scans()) == before + 1, "the scan at the clinic")
+
+
+def test_a_patient_sees_the_scan_at_work_for_as_long_as_a_slow_camera_holds_it_up(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Every picture takes a second to be read: only the page tells the patient that it goes on."""
+    board = small_system_board(tmp_path, "camera_readout_ms = 1000")
+    with (
+        running_system(tmp_path / "s", board=board, without=("tap", "ingest", "opener", "clinic")) as running,
+        visit(browser, running.system.kiosk_url, TALL) as (page, complaints),
+    ):
+        working = capturing(running)
+        for name in WAY_WITHOUT_UV[: WAY_WITHOUT_UV.index("scan")]:
+            expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
+            if name == "position":
+                expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=60_000)
+            wait_for_answers(page)
+            page.locator(NEXT).click()
+        expect(page.locator("body[data-page=scan][data-state=working]")).to_be_attached(timeout=30_000)
+        expect(page.locator("h1[data-sentence]")).to_be_visible()
+        expect(page.locator(NEXT)).to_be_hidden()  # there is nothing to answer
+        expect(page.get_by_text("Start over")).to_be_visible()
+        # Some of the pictures are there, and the page still shows it while the camera works on.
+        wait_until(
+            lambda: HALF_DONE.match(page.evaluate(RING)) and working() and page.evaluate(NAME) == "scan",
+            "a scan at work",
+        )
+        take_picture(page, "kiosk-tall-slow-camera")
+        expect(page.locator("body")).to_have_attribute("data-page", "spots", timeout=60_000)
+        assert complaints == []
 
 
 def test_a_clinician_signs_in_and_reads_the_scan(browser: Browser, running: RunningSystem) -> None:

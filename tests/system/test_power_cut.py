@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from firmware.doses import DoseLedger
+from firmware.lights.doses import DoseLedger
 from hardware.board import load_board
 from hardware.simulated.pins import PinReader, Transition
-from kiosk_app import records as states
 from kiosk_app.demo.system import BOARD
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import Records
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.states import ScanState
 from tests.support.kiosk_daemons import intervals, lit
 from tests.support.secrecy import clear_pictures
 from tests.support.system import RunningSystem
 from tests.support.visits import Visit, a_new_scan_is, everything_arrived_once, records_of
 from tests.support.waiting import wait_until
 
-PROMISED = (states.CAPTURED, states.ANALYSED, states.SEALED, states.HANDED_OVER, states.STORED)
+PROMISED = (ScanState.CAPTURED, ScanState.ANALYSED, ScanState.SEALED, ScanState.HANDED_OVER, ScanState.STORED)
 FULL, EXTRA = 2, 3  # SQLite's PRAGMA synchronous
 IRRADIANCE_W_M2 = load_board(BOARD).lights["uv365"].irradiance_w_m2
 
@@ -78,8 +78,8 @@ MOMENTS: dict[str, Moment] = {
     QUESTION: lambda running, pins, question: question.asked.is_set,
     "a UV pulse": lit_by("uv365"),
     "locking away": locking_pictures_away,
-    "measuring": newest_is(states.CAPTURED),
-    "sending": newest_is(states.HANDED_OVER),
+    "measuring": newest_is(ScanState.CAPTURED),
+    "sending": newest_is(ScanState.HANDED_OVER),
 }
 
 
@@ -138,11 +138,11 @@ def test_a_power_cut_costs_at_most_a_new_try(running: RunningSystem, pins: PinRe
     running.start_all()
     vault = running.system.kiosk / "app" / "vault"
     assert {path.name for path in vault.iterdir()} <= {str(scan) for scan in promised}
-    assert all(row.state == states.ABANDONED for row in records.scans() if row.id not in promised)
+    assert all(row.state == ScanState.ABANDONED for row in records.scans() if row.id not in promised)
 
     assert Visit(running).end() is None
     everything_arrived_once(running)
-    assert all(records.scan(scan).state == states.STORED for scan in promised)
+    assert all(records.scan(scan).state == ScanState.STORED for scan in promised)
     newly_promised = moment in ("measuring", "sending")
     assert len(running.clinic_scans()) == at_clinic + 1 + newly_promised
     files = [path for path in running.system.root.rglob("*") if path.is_file()]

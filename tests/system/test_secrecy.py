@@ -9,17 +9,15 @@ from uuid import UUID
 
 import pytest
 
-from kiosk_app import vault
 from kiosk_app.demo.patient import Patient
-from kiosk_app.keyring import Keyring
-from kiosk_app.records import Records
-from kiosk_app.vault import Vault
-from sync.wire.findings import Findings
+from kiosk_app.kept import vault
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.vault import Vault
 from tests.support.secrecy import clear_pictures, findings_needles, frame_needles, search
 from tests.support.system import running_system
 from tests.support.waiting import wait_until
-
-from .conftest import FinishedScan
+from tests.system.conftest import FinishedScan
 
 # The clinic's database and what the opener exports are where results are meant to be read.
 DESTINATIONS = ("clinic/clinic.sqlite", "opened/")
@@ -38,7 +36,9 @@ def needles(root: Path) -> Iterator[bytes]:
     newest = records.latest()
     assert newest is not None
     yield from frame_needles(Vault(app / "vault").get_capture(newest.id, records.dek(newest.id)))
-    yield from findings_needles(Findings.model_validate(records.findings(newest.id)))
+    measured = records.findings(newest.id)
+    assert measured is not None
+    yield from findings_needles(measured)
     reference = records.patient_reference(newest.id)
     assert reference is not None
     yield reference.encode()

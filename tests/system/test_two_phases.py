@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from firmware.camera import to_srgb
-from firmware.eyes import CLOSED_ABOVE, lid_brightness
+from firmware.cameras.reflectance import to_srgb
+from firmware.capture.eyes import CLOSED_ABOVE, lid_brightness
 from hardware.capture import Capture
 from kiosk_app.demo.patient import Patient
-from kiosk_app.records import STORED
-from kiosk_app.vault import Vault
+from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.vault import Vault
 from models.analysis.face import find_face
 from tests.support.system import RunningSystem
-from tests.support.visits import Asked, records_of
-from tests.support.waiting import wait_until
+from tests.support.visits import Asked, everything_arrived_once, records_of
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +48,7 @@ def test_eyes_are_open_in_every_picture_but_the_one_under_uv(running: RunningSys
 def test_a_camera_killed_at_the_question_about_the_eyes_costs_the_uv_picture_only(
     running: RunningSystem,
 ) -> None:
+    everything_arrived_once(running)
     before = len(running.clinic_scans())
     assert Asked(running, lambda: running.supervisor.kill("captured")).walk()[-1] == "done"
     running.start("captured")
@@ -56,5 +56,6 @@ def test_a_camera_killed_at_the_question_about_the_eyes_costs_the_uv_picture_onl
     newest = records.latest()
     assert newest is not None
     assert newest.figures["missing"] == {"uv365": "unavailable"}
-    wait_until(lambda: records.scan(newest.id).state == STORED, "the result at the clinic")
+    everything_arrived_once(running)
+    assert records.scan(newest.id).state == ScanState.STORED
     assert len(running.clinic_scans()) == before + 1

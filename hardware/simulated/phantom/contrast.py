@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array
 from hardware.simulated.phantom.tissue import Pigments, Tissue
 
 _AROUND_MM = 1.5
@@ -16,7 +17,7 @@ def with_contrasts(
     truth: dict[str, list[dict[str, Any]]],
     tissue: Tissue,
     rest: Pigments,
-    lit: np.ndarray,
+    lit: Float32Array,
     mm_per_px: float,
 ) -> dict[str, list[dict[str, Any]]]:
     """`truth` with the optical density that each mark adds in its middle.

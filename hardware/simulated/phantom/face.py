@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hardware.arrays import BoolArray, Float32Array
 from hardware.board import Board
 from hardware.simulated.lids import closed_lids
 from hardware.simulated.patient import Patient
@@ -73,7 +74,7 @@ class Phantom:
         self.depth_mm, self.normals = depth.astype(np.float32), shape.normals
         self.zones = zones.astype(np.float32)
 
-    def _base_melanin(self, rest: Pigments, marks: Pigments, lit: np.ndarray, cheeks: np.ndarray) -> float:
+    def _base_melanin(self, rest: Pigments, marks: Pigments, lit: Float32Array, cheeks: BoolArray) -> float:
         """The melanin with which the cheeks have the mean ITA° asked for; by halving."""
         chosen = np.flatnonzero(cheeks)[:: 1 + int(cheeks.sum()) // _SAMPLES]
         rest, marks = (Pigments(*(part.ravel()[None, chosen] for part in both)) for both in (rest, marks))
@@ -91,10 +92,10 @@ class Phantom:
     def _scene(
         self,
         parts: Parts,
-        skin: np.ndarray,
+        skin: Float32Array,
         pigments: Pigments,
-        glow: np.ndarray,
-        lit: np.ndarray,
+        glow: Float32Array,
+        lit: Float32Array,
         shape: Shape,
         rng: np.random.Generator,
     ) -> Scene:
@@ -109,10 +110,12 @@ class Phantom:
         uv *= kept[:, :, None]
         uv += (glow * skin)[:, :, None] * PORPHYRIN
         uv *= lit[:, :, None]
-        narrow = [values.astype(np.float16) for values in (diffuse, np.maximum(shine, 0), skin, uv)]
+        half, glossy, bare, glows = (
+            values.astype(np.float16) for values in (diffuse, np.maximum(shine, 0), skin, uv)
+        )
         points = np.column_stack([self.plan.landmarks, np.zeros(len(self.plan.landmarks))])
-        lids = closed_lids(*narrow, points)
-        return Scene(*narrow, shape, lids, frontal=lit.astype(np.float16))
+        lids = closed_lids(half, glossy, bare, glows, points)
+        return Scene(half, glossy, bare, glows, shape, lids, frontal=lit.astype(np.float16))
 
     def truth(self) -> dict[str, Any]:
         """What truth.json says, beside the maps."""
@@ -125,7 +128,7 @@ class Phantom:
             **self.marks,
         }
 
-    def maps(self) -> dict[str, np.ndarray]:
+    def maps(self) -> dict[str, Float32Array]:
         """What truth.npz holds."""
         return {
             "melanin": self.melanin,
@@ -144,7 +147,7 @@ class PhantomPatient(Patient):
         self._stand_before(board, scene)
 
 
-def _frontal_light(plan: Plan, parts: Parts, shape: Shape, cheeks: np.ndarray) -> np.ndarray:
+def _frontal_light(plan: Plan, parts: Parts, shape: Shape, cheeks: BoolArray) -> Float32Array:
     """Light of the lamps around the lens on each place, H×W float32, 1 in the mean of the `cheeks`."""
     lit = ring_light(shape) * occlusion(shape.points_mm[:, :, 2], plan.mm_per_px) * (1 - 0.3 * crease(plan))
     lit /= float(lit[cheeks].mean())
@@ -159,13 +162,13 @@ def _with_marks(rest: Pigments, marks: Pigments) -> Pigments:
     return Pigments(np.clip(melanin, *MELANIN), deep, blood)
 
 
-def ita_degrees(colours: np.ndarray) -> np.ndarray:
+def ita_degrees(colours: Float32Array) -> Float32Array:
     """Individual typology angle (Chardon 1991) of each colour (N×3 linear sRGB)."""
     lab = cv2.cvtColor(colours[None].astype(np.float32), cv2.COLOR_LRGB2Lab)[0]
-    return np.degrees(np.arctan2(lab[:, 0] - 50, lab[:, 2]))
+    return np.asarray(np.degrees(np.arctan2(lab[:, 0] - 50, lab[:, 2])), np.float32)
 
 
-def _mean_tone(colours: np.ndarray) -> float:
+def _mean_tone(colours: Float32Array) -> float:
     """ITA° of a patch (N×3): between that of its mean colour and the mean of its pixels'.
 
     They differ by some 2° where shading and spots vary; it lies nearer to the first, for the little gloss

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array, FloatArray, Int64Array, UInt8Array
 from hardware.simulated.phantom import kinds
 from hardware.simulated.phantom.kinds import Kind
 from hardware.simulated.phantom.plan import Plan, rounded
@@ -29,8 +30,8 @@ class Planted:
     """
 
     pigments: Pigments
-    relief_mm: np.ndarray
-    glow: np.ndarray
+    relief_mm: Float32Array
+    glow: Float32Array
     truth: dict[str, list[Record]]
 
 
@@ -38,7 +39,7 @@ class Planter:
     """Puts marks into the zones of one phantom's skin. `zones` is H×W uint8 as `Plan.zones` gives it."""
 
     def __init__(
-        self, plan: Plan, zones: np.ndarray, names: tuple[str, ...], relief_mm: np.ndarray, seed: int
+        self, plan: Plan, zones: UInt8Array, names: tuple[str, ...], relief_mm: Float32Array, seed: int
     ) -> None:
         self._plan, self._mm, self._names, self._zones = plan, plan.mm_per_px, names, zones
         self._seed = seed
@@ -48,7 +49,7 @@ class Planter:
             inside = (zones == number).astype(np.uint8)
             self._room += cv2.distanceTransform(inside, cv2.DIST_L2, 3) * self._mm
         self._taken = np.zeros(zones.shape, bool)
-        self._places: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._places: dict[str, tuple[Int64Array, Int64Array]] = {}
         melanin, deep, blood, glow = np.zeros((4, *zones.shape), np.float32)
         self._truth: dict[str, list[Record]] = {name: [] for name in _LISTS}
         self._planted = Planted(Pigments(melanin, deep, blood), relief_mm, glow, self._truth)
@@ -84,7 +85,7 @@ class Planter:
                 return x, y
         return None
 
-    def _inside(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _inside(self, name: str) -> tuple[Int64Array, Int64Array]:
         if name not in self._places:
             rows, columns = np.nonzero(self._zones == self._names.index(name) + 1)
             self._places[name] = (rows, columns)
@@ -243,19 +244,19 @@ class Planter:
                 | {"class": kind, "path": np.round(points[::4], 1).tolist()}
             )
 
-    def _pixel(self, point: np.ndarray) -> tuple[int, int]:
+    def _pixel(self, point: Float64Array) -> tuple[int, int]:
         x, y = np.round(point).astype(int)
         return min(max(0, y), self._plan.height - 1), min(max(0, x), self._plan.width - 1)
 
-    def _around(self, seat: tuple[int, int], reach_mm: float) -> tuple[tuple[slice, slice], np.ndarray]:
+    def _around(self, seat: tuple[int, int], reach_mm: float) -> tuple[tuple[slice, slice], Float64Array]:
         """The window around `seat`, with each pixel's distance in mm."""
         here = self._window(*seat, int(reach_mm / self._mm) + 2)
         rows, columns = np.mgrid[here]
         return here, np.hypot(columns - seat[0], rows - seat[1]) * self._mm
 
     def _beside(
-        self, path: np.ndarray, reach_mm: float
-    ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+        self, path: Float64Array, reach_mm: float
+    ) -> tuple[tuple[slice, slice], FloatArray, FloatArray]:
         """The window around `path`: distance in mm, and how far along it the nearest point lies (0…1)."""
         reach = int(reach_mm / self._mm) + 2
         low, high = np.floor(path.min(axis=0)).astype(int), np.ceil(path.max(axis=0)).astype(int)
@@ -276,13 +277,13 @@ class Planter:
         return here, best * self._mm, along
 
 
-def _length(path: np.ndarray) -> float:
+def _length(path: Float64Array) -> float:
     return float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
 
 
-def _furrows(share: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
+def _furrows(share: float, rng: np.random.Generator) -> list[tuple[str, Float64Array]]:
     """(class, path on the mean face) of a face whose age is `share` of the way from young to old."""
-    found: list[tuple[str, np.ndarray]] = []
+    found: list[tuple[str, Float64Array]] = []
     for n in range(round(1 + 3.2 * share + rng.uniform(-0.5, 0.5))):
         v = -0.37 - 0.085 * n + rng.normal(0, 0.012)
         left, right = -rng.uniform(0.28, 0.55), rng.uniform(0.28, 0.55)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array
 from hardware.simulated.phantom.plan import Plan, rounded
 from hardware.simulated.shape import EYES
 
@@ -46,19 +47,19 @@ _COLLAR = (
 class Parts:
     """Where what is, each H×W float32 in 0…1: the `body` and its `head`, and what is no bare skin there."""
 
-    body: np.ndarray
-    head: np.ndarray
-    hair: np.ndarray
-    cloth: np.ndarray
-    eyes: np.ndarray
-    brows: np.ndarray
-    lips: np.ndarray
-    nostrils: np.ndarray
-    mouth: np.ndarray
-    lashes: np.ndarray
-    ears: np.ndarray
+    body: Float32Array
+    head: Float64Array
+    hair: Float32Array
+    cloth: Float32Array
+    eyes: Float32Array
+    brows: Float32Array
+    lips: Float32Array
+    nostrils: Float32Array
+    mouth: Float32Array
+    lashes: Float32Array
+    ears: Float32Array
 
-    def bare(self, face: np.ndarray) -> np.ndarray:
+    def bare(self, face: Float32Array) -> Float32Array:
         """Bare skin of the `face`, H×W float32."""
         no_skin = [self.hair, self.eyes, self.brows, self.lips, self.nostrils, self.mouth, self.lashes]
         return np.asarray(face * (1 - np.maximum.reduce(no_skin)), np.float32)
@@ -98,8 +99,8 @@ def parts_of(plan: Plan, rng: np.random.Generator) -> Parts:
 def paint(
     plan: Plan,
     parts: Parts,
-    diffuse: np.ndarray,
-    shine: np.ndarray,
+    diffuse: Float32Array,
+    shine: Float32Array,
     darkness: float,
     rng: np.random.Generator,
 ) -> None:
@@ -125,28 +126,28 @@ def paint(
     shine += 0.04 * parts.hair * np.clip(strands - 0.62, 0, 1)
 
 
-def _lay(target: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+def _lay(target: Float32Array, mask: Float32Array, colour: Float32Array) -> None:
     target += mask[:, :, None] * (colour - target)
 
 
-def _mixed(colours: np.ndarray, share: float) -> np.ndarray:
+def _mixed(colours: Float64Array, share: float) -> Float32Array:
     at = np.clip(share, 0, 1) * (len(colours) - 1)
     rows = np.arange(len(colours))
     return np.array([np.interp(at, rows, colours[:, band]) for band in range(3)], np.float32)
 
 
-def _ellipse(plan: Plan, u: float, v: float, breadth: float, height: float, blur_px: float) -> np.ndarray:
+def _ellipse(plan: Plan, u: float, v: float, breadth: float, height: float, blur_px: float) -> Float32Array:
     turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     ring = np.column_stack([u + breadth * np.cos(turn), v + height * np.sin(turn)])
     return plan.fill(plan.picture(ring), blur_px)
 
 
-def _strands(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def _strands(plan: Plan, rng: np.random.Generator) -> Float32Array:
     """Hair combed away from the parting: H×W float32 about 0.5, in 0…1."""
     across, along = 1600, 48
     noise = rng.standard_normal((along, across)).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), 1.4) + 1.5 * cv2.GaussianBlur(noise, (0, 0), 7.0)
-    noise = noise / (3 * noise.std()) + 0.5
+    locks = cv2.GaussianBlur(noise, (0, 0), 1.4) + 1.5 * cv2.GaussianBlur(noise, (0, 0), 7.0)
+    locks = locks / (3 * locks.std()) + 0.5
     ys, xs = np.mgrid[0 : plan.height, 0 : plan.width].astype(np.float32)
     x, y = plan.picture([(0.0, -0.35)])[0]
     angle = np.arctan2(ys - y, xs - x)
@@ -154,17 +155,18 @@ def _strands(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     sway = 0.05 * np.sin(5 * radius)
     columns = ((angle + sway + np.pi) / (2 * np.pi) * (across - 1)).astype(np.float32)
     rows = np.clip(radius * 16, 0, along - 1).astype(np.float32)
-    return np.clip(cv2.remap(noise, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), 0, 1)
+    combed = cv2.remap(locks, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.asarray(np.clip(combed, 0, 1), np.float32)
 
 
-def _brows(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def _brows(plan: Plan, rng: np.random.Generator) -> Float32Array:
     """Hairs, each a stroke from its root up and outwards."""
     canvas = np.zeros((plan.height, plan.width), np.uint8)
     full = np.zeros((plan.height, plan.width), np.float32)
     for side, name in ((-1, "right_brow"), (1, "left_brow")):
         outline = plan.outline(name)
         inside = plan.fill(outline)
-        full = np.maximum(full, inside)
+        np.maximum(full, inside, out=full)
         rows, columns = np.nonzero(inside > 0.5)
         low, high = columns.min(), columns.max()
         for at in rng.integers(0, len(rows), 620):
@@ -180,7 +182,7 @@ def _brows(plan: Plan, rng: np.random.Generator) -> np.ndarray:
     return np.clip(0.9 * hairs * np.clip(2 * root, 0, 1) + 0.5 * root, 0, 0.97)
 
 
-def _nostrils(plan: Plan, px: float) -> np.ndarray:
+def _nostrils(plan: Plan, px: float) -> Float32Array:
     turn = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     found = np.zeros((plan.height, plan.width), np.float32)
     for side in (-1, 1):
@@ -188,16 +190,17 @@ def _nostrils(plan: Plan, px: float) -> np.ndarray:
         lean = 0.30
         us = side * (0.118 + along * np.cos(lean) - across * np.sin(lean))
         vs = 0.668 - along * np.sin(lean) * 0.35 + across * np.cos(lean)
-        found = np.maximum(found, plan.fill(plan.picture(np.column_stack([us, vs])), 0.65 * px))
+        inside = plan.fill(plan.picture(np.column_stack([us, vs])), 0.65 * px)
+        np.maximum(found, inside, out=found)
     return found
 
 
-def _mouth_line(plan: Plan, px: float) -> np.ndarray:
+def _mouth_line(plan: Plan, px: float) -> Float32Array:
     inner = plan.outline("lips_inner")
     return np.clip(1.3 * plan.fill(inner, 0.55 * px), 0, 1)
 
 
-def _lids(plan: Plan) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def _lids(plan: Plan) -> list[tuple[int, Float64Array, Float64Array]]:
     """(side, upper lid, lower lid) of both eyes, each from the outer corner to the inner, in pixels."""
     found = []
     for side, ring in zip((-1, 1), EYES, strict=True):
@@ -207,10 +210,10 @@ def _lids(plan: Plan) -> list[tuple[int, np.ndarray, np.ndarray]]:
     return found
 
 
-def _lashes(plan: Plan, px: float, rng: np.random.Generator) -> np.ndarray:
+def _lashes(plan: Plan, px: float, rng: np.random.Generator) -> Float32Array:
     canvas = np.zeros((plan.height, plan.width), np.uint8)
 
-    def line(points: np.ndarray, strength: int, breadth: int) -> None:
+    def line(points: Float64Array, strength: int, breadth: int) -> None:
         path = [np.round(points * 16).astype(np.int32)]
         cv2.polylines(canvas, path, False, (strength,), breadth, cv2.LINE_AA, 4)
 
@@ -223,10 +226,10 @@ def _lashes(plan: Plan, px: float, rng: np.random.Generator) -> np.ndarray:
             length = px * rng.uniform(2.0, 4.2) * (1.1 - 0.45 * share)
             tip = np.array([x + side * length * np.cos(angle), y - length * np.sin(angle) * 0.75])
             line(np.array([[x, y], tip]), 190, 1)
-    return cv2.GaussianBlur(canvas.astype(np.float32) / 255, (0, 0), 0.6)
+    return np.asarray(cv2.GaussianBlur(canvas.astype(np.float32) / 255, (0, 0), 0.6), np.float32)
 
 
-def crease(plan: Plan) -> np.ndarray:
+def crease(plan: Plan) -> Float32Array:
     """The fold of the upper lids, as a soft line H×W float32 in 0…1."""
     canvas = np.zeros((plan.height, plan.width), np.uint8)
     for _, upper, _ in _lids(plan):
@@ -235,15 +238,16 @@ def crease(plan: Plan) -> np.ndarray:
         raised[:, 1] -= (1.2 + 2.4 * bow) / plan.mm_per_px
         path = [np.round(raised * 16).astype(np.int32)]
         cv2.polylines(canvas, path, False, (255,), 3, cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(canvas.astype(np.float32) / 255, (0, 0), 0.45 / plan.mm_per_px)
+    line = cv2.GaussianBlur(canvas.astype(np.float32) / 255, (0, 0), 0.45 / plan.mm_per_px)
+    return np.asarray(line, np.float32)
 
 
 def _eyes(
     plan: Plan,
     parts: Parts,
-    diffuse: np.ndarray,
-    shine: np.ndarray,
-    iris_colour: np.ndarray,
+    diffuse: Float32Array,
+    shine: Float32Array,
+    iris_colour: Float32Array,
     rng: np.random.Generator,
 ) -> None:
     px = 1 / plan.mm_per_px
@@ -287,7 +291,7 @@ def _eyes(
             shine[here] += mask * (0.5 * np.exp(-((glint / 0.42) ** 2))).astype(np.float32)
 
 
-def _ring_noise(rng: np.random.Generator, count: int) -> np.ndarray:
+def _ring_noise(rng: np.random.Generator, count: int) -> Float64Array:
     values = rng.standard_normal(count)
     values = np.convolve(np.concatenate([values, values, values]), [0.25, 0.5, 0.25], "same")[
         count : 2 * count

@@ -8,6 +8,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from hardware.simulated.shape import FACE_WIDTH_MM
 from hardware.simulated.targets import mm_per_px
 
@@ -57,13 +58,13 @@ class Plan:
         self.landmarks = self._to_picture(own)
         self.unit_mm = self.unit_px * self.mm_per_px
 
-    def _varied(self, points: np.ndarray) -> np.ndarray:
+    def _varied(self, points: Float64Array) -> Float64Array:
         """This face's points (N×2) for those of the mean face, same unit."""
         x, y = points[:, 0], points[:, 1]
         _, tall, jaw, eyes, nose, mouth, lips, chin = self._sizes * _FEATURE_SD
         tall *= _HEIGHT_SD / _FEATURE_SD
 
-        def near(v: float, spread: float, u: float = 0.0, breadth: float = 9.0) -> np.ndarray:
+        def near(v: float, spread: float, u: float = 0.0, breadth: float = 9.0) -> Float64Array:
             return np.asarray(np.exp(-(((y - v) / spread) ** 2) - ((x - u) / breadth) ** 2))
 
         wide = 1 + jaw * near(1.2, 0.5) + 1.6 * nose * near(0.58, 0.16, 0.0, 0.45)
@@ -77,15 +78,15 @@ class Plan:
         own_x = x * wide + self._skew[3] * near(0.55, 0.35, 0, 0.5) + self._skew[4] * near(1.3, 0.5)
         return np.column_stack([own_x, own_y])
 
-    def _to_picture(self, points: np.ndarray) -> np.ndarray:
+    def _to_picture(self, points: Float64Array) -> Float64Array:
         centre = np.array([self.width / 2, FACE_MIDDLE * self.height])
         return np.asarray((points - self._middle) * self.unit_px + centre)
 
-    def picture(self, points: Sequence[tuple[float, float]] | np.ndarray) -> np.ndarray:
+    def picture(self, points: Sequence[tuple[float, float]] | Float64Array) -> Float64Array:
         """Pixels (N×2) of points given on the mean face."""
         return self._to_picture(self._varied(np.asarray(points, np.float64)))
 
-    def to_mean(self, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def to_mean(self, step: int = 1) -> tuple[Float32Array, Float32Array]:
         """(u, v), each h×w float32: where every `step`-th pixel lies on the mean face."""
         columns, rows = self.width // step, self.height // step
         xs = (np.arange(columns) + 0.5) * step - 0.5
@@ -101,16 +102,16 @@ class Plan:
             found[:, 1].reshape(rows, columns).astype(np.float32),
         )
 
-    def outline(self, name: str) -> np.ndarray:
+    def outline(self, name: str) -> Float64Array:
         """The closed outline `name` in pixels, its corners rounded."""
         return rounded(self.landmarks[list(self.anatomy.OUTLINES[name])])
 
-    def eye(self, side: str) -> tuple[np.ndarray, float]:
+    def eye(self, side: str) -> tuple[Float64Array, float]:
         """(middle, breadth) of an eye in pixels; "right" is the patient's own, at the left of the picture."""
         a, b = self.landmarks[list(_RIGHT if side == "right" else _LEFT)]
         return (a + b) / 2, float(np.linalg.norm(b - a))
 
-    def zones(self, skin: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    def zones(self, skin: BoolArray) -> tuple[UInt8Array, tuple[str, ...]]:
         """H×W uint8, 1 + the place of each zone in the names that come with it; 0 elsewhere.
 
         Only where `skin` (H×W bool); around the eyes goes before the cheeks, as it does when measured.
@@ -122,15 +123,15 @@ class Plan:
             found[inside & skin & (found == 0)] = 1 + names.index(name)
         return found, names
 
-    def fill(self, polygon: np.ndarray, blur_px: float = 0.0) -> np.ndarray:
+    def fill(self, polygon: Float64Array, blur_px: float = 0.0) -> Float32Array:
         """H×W float32, 1 inside `polygon` (N×2 px), with a soft edge."""
         mask = np.zeros((self.height, self.width), np.uint8)
         cv2.fillPoly(mask, [np.round(polygon * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
         values = mask.astype(np.float32) / 255
-        return cv2.GaussianBlur(values, (0, 0), blur_px) if blur_px else values
+        return np.asarray(cv2.GaussianBlur(values, (0, 0), blur_px) if blur_px else values, np.float32)
 
 
-def rounded(polygon: np.ndarray, closed: bool = True, rounds: int = 3) -> np.ndarray:
+def rounded(polygon: Float64Array, closed: bool = True, rounds: int = 3) -> Float64Array:
     """`polygon` with its corners cut (Chaikin 1974)."""
     for _ in range(rounds):
         after = np.roll(polygon, -1, axis=0)
@@ -139,6 +140,6 @@ def rounded(polygon: np.ndarray, closed: bool = True, rounds: int = 3) -> np.nda
     return polygon
 
 
-def _draw(rng: np.random.Generator, count: int) -> np.ndarray:
+def _draw(rng: np.random.Generator, count: int) -> Float64Array:
     """Standard normal numbers without the rare far ones: a phantom is an ordinary face."""
     return np.clip(rng.standard_normal(count), -_MOST_SD, _MOST_SD)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array
 from hardware.simulated.phantom.plan import FACE_MIDDLE, Plan
 from hardware.simulated.shape import Shape
 
@@ -50,7 +51,7 @@ _FORMS = (
 _COARSE = 4
 
 
-def face_depth(plan: Plan, head: np.ndarray) -> np.ndarray:
+def face_depth(plan: Plan, head: Float64Array) -> Float32Array:
     """Depth in mm (H×W float32, larger is nearer to the camera) of the face without its fine relief.
 
     Where `head` (H×W in 0…1) ends, the neck and what is behind begin.
@@ -76,26 +77,26 @@ def face_depth(plan: Plan, head: np.ndarray) -> np.ndarray:
     depth = neck + on_head * (depth - neck)
     fine = cv2.resize(depth.astype(np.float32), (plan.width, plan.height), interpolation=cv2.INTER_CUBIC)
     # Slopes show the seams of any interpolation.
-    return cv2.GaussianBlur(fine, (0, 0), 1.5 / plan.mm_per_px)
+    return np.asarray(cv2.GaussianBlur(fine, (0, 0), 1.5 / plan.mm_per_px), np.float32)
 
 
-def _curve(table: Sequence[tuple[float, ...]], at: np.ndarray, column: int = 1) -> np.ndarray:
+def _curve(table: Sequence[tuple[float, ...]], at: Float32Array, column: int = 1) -> Float64Array:
     """Values of a `column` of `table` at `at` (its first column), without corners."""
     rows = np.array(table)
     grid = np.arange(-3.0, 4.5, _SMOOTH / 4)
     values = np.interp(grid, rows[:, 0], rows[:, column]).astype(np.float32)
     values = cv2.GaussianBlur(values[None], (0, 0), 4.0, borderType=cv2.BORDER_REPLICATE)[0]
-    return np.interp(at, grid, values)
+    return np.asarray(np.interp(at, grid, values))
 
 
-def normals(depth_mm: np.ndarray, mm_per_px: float) -> np.ndarray:
+def normals(depth_mm: Float32Array, mm_per_px: float) -> Float32Array:
     """Unit normals, H×W×3 float32 (x right, y down, z to the camera), of a depth map in mm."""
     down, right = np.gradient(depth_mm, mm_per_px)
     length = np.sqrt(right**2 + down**2 + 1)
     return np.dstack([-right / length, -down / length, 1 / length]).astype(np.float32)
 
 
-def occlusion(depth_mm: np.ndarray, mm_per_px: float) -> np.ndarray:
+def occlusion(depth_mm: Float32Array, mm_per_px: float) -> Float32Array:
     """How much of the light around reaches each place, H×W float32 in 0…1: less where it lies in a hollow.
 
     A cheap stand-in for ambient occlusion: depth below the mean of the surroundings, at several sizes.
@@ -113,7 +114,7 @@ def occlusion(depth_mm: np.ndarray, mm_per_px: float) -> np.ndarray:
     return np.asarray(np.exp(-dim), np.float32)
 
 
-def surface(depth_mm: np.ndarray, skin: np.ndarray, mm_per_px: float) -> Shape:
+def surface(depth_mm: Float32Array, skin: Float32Array, mm_per_px: float) -> Shape:
     """The Shape of a depth map, one point a pixel, origin in the middle of the face."""
     height, width = depth_mm.shape
     xs = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * np.float32(mm_per_px)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array
 from hardware.simulated.phantom.plan import Plan
 from hardware.simulated.scene import shading
 from hardware.simulated.shape import Shape
@@ -41,14 +42,14 @@ _RING_MM = ((150.0, 0.0, 320.0), (-150.0, 0.0, 320.0), (0.0, -150.0, 320.0), (0.
 _HOOD_SHARE = 0.55
 
 
-def relative_melanin(plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def relative_melanin(plan: Plan, rng: np.random.Generator) -> Float32Array:
     """Melanin relative to the face's base, H×W float32 about 1."""
     regions = 1 + _regions(plan, _MELANIN_AT)
     mottle = _mottle(plan, rng, ((14.0, 0.08), (4.0, 0.06), (1.3, 0.035), (0.4, 0.03)))
     return np.asarray(regions * np.exp(mottle), np.float32)
 
 
-def blood_at_rest(plan: Plan, lips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def blood_at_rest(plan: Plan, lips: Float32Array, rng: np.random.Generator) -> Float32Array:
     """Blood's volume fraction in the dermis, H×W float32."""
     base = float(rng.uniform(*_BLOOD))
     mottle = _mottle(plan, rng, ((9.0, 0.10), (3.0, 0.10), (1.0, 0.07)))
@@ -57,18 +58,18 @@ def blood_at_rest(plan: Plan, lips: np.ndarray, rng: np.random.Generator) -> np.
     return np.asarray(own + lips * (_LIP_BLOOD * np.exp(creases) - own), np.float32)
 
 
-def microrelief(plan: Plan, skin: np.ndarray, lips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def microrelief(plan: Plan, skin: Float32Array, lips: Float32Array, rng: np.random.Generator) -> Float32Array:
     """The net of fine lines that skin has, some hundredths of a millimetre deep, in mm H×W float32."""
     net = _mottle(plan, rng, ((0.28, 0.006), (0.7, 0.010), (2.0, 0.02)))
     tall = rng.standard_normal((plan.height // 6, plan.width)).astype(np.float32)
-    tall = cv2.GaussianBlur(
+    lines = cv2.GaussianBlur(
         cv2.resize(tall, (plan.width, plan.height)), (0, 0), 0.45 / plan.mm_per_px, sigmaY=8
     )
-    folds = 0.05 * np.clip(tall / tall.std(), -2, 2)
+    folds = 0.05 * np.clip(lines / lines.std(), -2, 2)
     return np.asarray(net * skin + folds * lips, np.float32)
 
 
-def ring_light(shape: Shape) -> np.ndarray:
+def ring_light(shape: Shape) -> Float32Array:
     """Light of the lamps around the lens on each place, H×W float32; 1 on a plane facing the camera."""
     height, width = shape.skin.shape
     step = 2
@@ -80,7 +81,7 @@ def ring_light(shape: Shape) -> np.ndarray:
     return np.asarray(_HOOD_SHARE + (1 - _HOOD_SHARE) * lit, np.float32)
 
 
-def shine_of(shape: Shape, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+def shine_of(shape: Shape, plan: Plan, rng: np.random.Generator) -> Float32Array:
     """What the surface reflects of those lamps, H×W float32: most where the skin faces them and is oily."""
     facing = np.clip(shape.normals[:, :, 2], 0, 1)
     smooth = cv2.GaussianBlur(facing, (0, 0), 1.2 / plan.mm_per_px)
@@ -99,23 +100,25 @@ def shine_of(shape: Shape, plan: Plan, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(lobe * oily * np.exp(grain) + 0.0008, np.float32)
 
 
-def _regions(plan: Plan, table: tuple[tuple[float, ...], ...]) -> np.ndarray:
+def _regions(plan: Plan, table: tuple[tuple[float, ...], ...]) -> Float32Array:
     u, v = plan.to_mean(_COARSE)
     total = np.zeros(u.shape, np.float32)
     for x, y, amount, half_breadth, half_height in table:
         for place in {x, -x}:
             total += amount * np.exp(-(((u - place) / half_breadth) ** 2) - ((v - y) / half_height) ** 2)
-    return cv2.resize(total, (plan.width, plan.height), interpolation=cv2.INTER_CUBIC)
+    whole = cv2.resize(total, (plan.width, plan.height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(whole, np.float32)
 
 
-def _mottle(plan: Plan, rng: np.random.Generator, layers: tuple[tuple[float, float], ...]) -> np.ndarray:
+def _mottle(plan: Plan, rng: np.random.Generator, layers: tuple[tuple[float, float], ...]) -> Float32Array:
     """Random variation, H×W float32 around 0: for each (size in mm, standard deviation) one layer."""
     total = np.zeros((plan.height, plan.width), np.float32)
     for size_mm, spread in layers:
         sigma = size_mm / plan.mm_per_px
         step = max(1, int(sigma / 2.5))
-        small = rng.standard_normal((plan.height // step + 2, plan.width // step + 2)).astype(np.float32)
-        small = cv2.GaussianBlur(small, (0, 0), sigma / step)
+        noise = rng.standard_normal((plan.height // step + 2, plan.width // step + 2)).astype(np.float32)
+        small = np.asarray(cv2.GaussianBlur(noise, (0, 0), sigma / step), np.float32)
         small *= spread / float(small.std())
-        total += cv2.resize(small, (plan.width, plan.height), interpolation=cv2.INTER_CUBIC)
+        whole = cv2.resize(small, (plan.width, plan.height), interpolation=cv2.INTER_CUBIC)
+        total += np.asarray(whole, np.float32)
     return total

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from hardware.arrays import Float32Array, Float64Array
 from hardware.skin_spectra import reflectance
 from hardware.spectra import WAVELENGTHS_NM, linear_srgb
 
@@ -34,12 +35,12 @@ _UV_NM = 365.0
 PORPHYRIN = np.array([0.55, 0.13, 0.05], np.float32)
 
 
-def melanin_absorption(nm: np.ndarray | float) -> np.ndarray:
+def melanin_absorption(nm: Float64Array | float) -> Float64Array:
     """Of melanosomes, 1/cm (Jacques 1998)."""
     return np.asarray(6.6e11 * np.asarray(nm, np.float64) ** -3.33)
 
 
-def _colour_table() -> np.ndarray:
+def _colour_table() -> Float32Array:
     """Linear sRGB of diffuse reflectance, as a picture: melanin down, blood across, by their logarithms."""
     melanin = np.geomspace(*MELANIN, _CELLS[0])
     blood = np.geomspace(*BLOOD, _CELLS[1])
@@ -52,9 +53,9 @@ class Pigments(NamedTuple):
     as thick as the epidermis) and `blood` in the dermis: volume fractions.
     """
 
-    melanin: np.ndarray
-    deep: np.ndarray
-    blood: np.ndarray
+    melanin: Float32Array
+    deep: Float32Array
+    blood: Float32Array
 
 
 class Tissue:
@@ -63,7 +64,7 @@ class Tissue:
     def __init__(self) -> None:
         self._table = np.log(_colour_table())
 
-    def white(self, pigments: Pigments) -> np.ndarray:
+    def white(self, pigments: Pigments) -> Float32Array:
         """Diffuse reflectance, linear sRGB h×w×3 float32."""
         melanin, deep, blood = pigments
         down = _place(melanin, MELANIN, _CELLS[0])
@@ -73,7 +74,7 @@ class Tissue:
         )
         return np.asarray(found * _deep_factor(deep), np.float32)
 
-    def ultraviolet(self, pigments: Pigments) -> np.ndarray:
+    def ultraviolet(self, pigments: Pigments) -> Float32Array:
         """What a colour camera records under 365 nm (h×w×3 float32): fluorescence, with the lamp's leak.
 
         Epidermal melanin takes the UV going in and the fluorescence coming out; deep melanin only dims what
@@ -95,12 +96,12 @@ class Tissue:
         return result
 
 
-def _place(values: np.ndarray, span: tuple[float, float], cells: int) -> np.ndarray:
+def _place(values: Float32Array, span: tuple[float, float], cells: int) -> Float32Array:
     share = np.log(np.clip(values, *span) / span[0]) / np.log(span[1] / span[0])
     return np.asarray(share * (cells - 1), np.float32)
 
 
-def _deep_factor(deep: np.ndarray) -> np.ndarray:
+def _deep_factor(deep: Float32Array) -> Float64Array:
     """What deep melanin leaves of white light, h×w×3: 1 where there is none."""
     scatter = _SCATTER_500 * (WAVELENGTHS_NM / 500.0) ** -1.3
     above = 1 - np.exp(-_DEEP_CM * scatter)

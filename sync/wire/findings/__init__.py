@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..bounds import MAX_FINDINGS, MAX_MARKS, Amount, Line, Moment, Number, ShortLine, Word
+from sync.wire.bounds import MAX_FINDINGS, MAX_MARKS, Amount, Line, Moment, Number, ShortLine, Word
 
 SCHEMA_VERSION: Literal[1] = 1
 # Since marked spots; Findings without any are still written as version 1, which every clinic reads.

@@ -7,9 +7,18 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from sync.clinic.database import Database
+from sync.clinic.receiving.registry import register_kiosk
+from sync.clinic.store.database import Database
 from sync.wire.keys import OpeningKey, generate_opening_key
-from tests.support.clinic import POSTGRESQL, SealingKiosk, registered, running_postgresql
+from tests.support.clinic import (
+    POSTGRESQL,
+    SealingKiosk,
+    hold,
+    registered,
+    running_postgresql,
+)
+from tests.support.ingesting import Clinic
+from tests.support.mosquitto import running_broker
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +73,18 @@ def opening_key() -> OpeningKey:
 def kiosk(database: Database, opening_key: OpeningKey, tmp_path: Path) -> SealingKiosk:
     """A registered kiosk."""
     return registered(database, SealingKiosk(opening_key), tmp_path)
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Iterator[Clinic]:
+    with running_broker(tmp_path) as broker:
+        broker.enrol(tmp_path / "kiosk")
+        state = tmp_path / "clinic"
+        database = Database.at(state)
+        database.migrate()
+        (entry,) = (tmp_path / "authority" / "kiosks").glob("*.json")
+        register_kiosk(database, entry)
+        kiosk = SealingKiosk.enrolled(tmp_path / "kiosk", state / "opener")
+        hold(database, kiosk.opening)
+        yield Clinic(broker, state, database, kiosk, tmp_path / "kiosk" / "sync")
+        database.close()

@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page
 
-from sync.clinic.accounts import add_account
-from sync.clinic.database import Database
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.pages.app import make_app
+from sync.clinic.app import make_app
+from sync.clinic.people.accounts import add_account
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
 from sync.wire.findings import Mark
 from sync.wire.keys import OpeningKey
 from tests.support.browser import WIDE, take_picture
@@ -90,9 +90,11 @@ def test_no_page_is_wider_than_its_window(address: str, page: Page, sqlite: Data
     page.fill("#password", add_account(sqlite, "bea"))
     page.click("button.primary")
     page.wait_for_selector("[data-page=scans]")
+    page.wait_for_load_state()  # its stylesheet is there
     widths = [page.evaluate("document.documentElement.scrollWidth")]
     page.click(".row-link")
     page.wait_for_selector("[data-page=scan]")
+    page.wait_for_load_state()
     widths.append(page.evaluate("document.documentElement.scrollWidth"))
     shoot(page, f"scan-{width}")
     assert max(widths) <= width

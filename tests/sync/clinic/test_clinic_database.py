@@ -12,15 +12,16 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from sync.clinic.database import Database, insert_once, now
-from sync.clinic.errors import ClinicError, ClinicUsageError
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.registry import register_kiosk
-from sync.clinic.tables import REVISION, Account, Base, KioskKey, Scan, WebSession
+from sync.clinic.receiving.heartbeats import take_heartbeat
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.registry import register_kiosk
+from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.errors import ClinicError, ClinicUsageError
+from sync.clinic.store.tables import REVISION, Account, Base, KioskKey, Scan, WebSession
 from sync.wire.keys import OpeningKey, generate_signing_key
 from sync.wire.messages import ReminderDue
-from tests.support.clinic import MOMENT, SealingKiosk, of_an_earlier_version, registered
+from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_version, registered
 
 
 def test_the_migrations_make_exactly_the_schema_of_the_code(database: Database) -> None:
@@ -54,8 +55,20 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
         }
 
 
-def test_every_row_of_the_version_before_stays(
-    empty_database: Database, opening_key: OpeningKey, tmp_path: Path
+@pytest.mark.parametrize(
+    ("version", "unknown_then"),
+    [
+        ("0004", {"epoch": None, "heartbeat_epoch": 0, "heartbeat_counter": 0}),
+        ("0005", {"epoch": None}),
+        ("0006", {}),
+    ],
+)
+def test_every_row_of_a_version_before_stays(
+    empty_database: Database,
+    opening_key: OpeningKey,
+    tmp_path: Path,
+    version: str,
+    unknown_then: dict[str, object],
 ) -> None:
     newer, older = Database.at(tmp_path / "newer"), empty_database
     newer.migrate()
@@ -64,13 +77,18 @@ def test_every_row_of_the_version_before_stays(
     for kind, message in (("result", kiosk.result()), ("result", kiosk.result()), ("reminder", reminder)):
         with newer.writing() as session:
             take_envelope(session, kiosk.id, kind, kiosk.seal(message), "ingest-1")
+    with newer.writing() as session:
+        take_heartbeat(session, kiosk.id, heartbeat(kiosk, counter=9).sign(kiosk.status), "ingest-1")
     opener = Opener(newer, [opening_key])
     while opener.open_next():
         pass
-    of_an_earlier_version(newer, older, "0004")
+    of_an_earlier_version(newer, older, version)
     assert older.migrate() == REVISION
     expected = rows_of(newer)
     newer.close()
+    (known,) = expected["kiosks"]
+    assert (known["epoch"], known["heartbeat_counter"]) == (kiosk.epoch, 9)
+    known |= unknown_then
     assert {name: len(rows) for name, rows in expected.items() if rows}["findings"] > 10
     assert rows_of(older) == expected
     # Both databases would have taken rows away with the tables that they refer to; and the keys hold again.

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text
 
-from sync.clinic.database import Database
-from sync.clinic.opener import Opener
-from sync.clinic.tables import (
+from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, SCRUB_SECONDS, Opener
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import (
     Scan,
 )
 from sync.wire.keys import OpeningKey
@@ -59,7 +59,7 @@ def test_no_byte_of_the_files_holds_the_reference_or_the_numbers_of_a_withdrawn_
 def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_waits_for_it(
     sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 1000)  # a wait for it would end the test
+    monkeypatch.setattr("sync.clinic.store.database.BUSY_SECONDS", 1000)  # a wait for it would end the test
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     scan = uuid4()
     arrive(sqlite, kiosk, a_result(kiosk, scan))
@@ -71,7 +71,7 @@ def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_wa
         session.execute(select(Scan)).all()
         assert opener.open_next()
         assert REFERENCE.encode() in files_of(tmp_path / "clinic")
-    opener._scrub()
+    opener.scrub()
     assert REFERENCE.encode() not in files_of(tmp_path / "clinic")
     hasty.close()
 
@@ -142,3 +142,31 @@ def test_what_was_exported_of_another_kiosks_message_of_the_same_id_stays(
     open_all(sqlite, opening_key, export=out)
     open_all(sqlite, opening_key, export=out)
     assert REFERENCE in (out / f"{kiosk.id}.{message_id}.json").read_text()
+
+
+def test_a_flood_of_erasures_is_scrubbed_now_and_then_and_what_a_command_left_once_a_day(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, scrubs = [1000.0], []
+    monkeypatch.setattr("sync.clinic.receiving.opener.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(sqlite, "scrub", lambda: scrubs.append(clock[0]) is None)
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    opener = Opener(sqlite, [opening_key])
+    opener.begin()
+    for _ in range(12):
+        clock[0] += SCRUB_SECONDS / 4
+        arrive(sqlite, kiosk, withdraw(uuid4()))
+        while opener.open_next():
+            pass
+    # The first is for what an earlier process may have left.
+    assert [at - scrubs[0] for at in scrubs] == [0, SCRUB_SECONDS, 2 * SCRUB_SECONDS]
+    clock[0] += SCRUB_SECONDS
+    opener.open_next()
+    del scrubs[:]
+    opener._look_again()
+    opener.open_next()
+    assert scrubs == []
+    clock[0] += LOOK_AGAIN_SECONDS
+    opener._look_again()
+    opener.open_next()
+    assert scrubs == [clock[0]]

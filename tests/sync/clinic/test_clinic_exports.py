@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from sync.clinic.database import Database
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
 from sync.wire import topics
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Message, Withdraw

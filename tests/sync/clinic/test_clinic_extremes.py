@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from sync.clinic.accounts import Accounts, add_account
-from sync.clinic.database import Database
-from sync.clinic.intake import take_envelope, take_heartbeat
-from sync.clinic.opener import Opener
-from sync.clinic.pages.app import make_app
+from sync.clinic.app import make_app
+from sync.clinic.people.accounts import Accounts, add_account
+from sync.clinic.receiving.heartbeats import take_heartbeat
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import Envelope
 from sync.clinic.summary import as_text, summary
-from sync.clinic.tables import Envelope
 from sync.wire.bounds import END_OF_MOMENTS, FIRST_MOMENT
 from sync.wire.findings import LESION_CLASSES, Findings, Zone, schema_of
 from sync.wire.messages import Result, Withdraw

@@ -15,9 +15,9 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from kiosk_app.cli import main
-from sync.clinic.database import Database, now
-from sync.clinic.database_failure import failed_itself, out_of_room, unusable
-from sync.clinic.tables import Poison
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.failure import failed_itself, out_of_room, unusable
+from sync.clinic.store.tables import Poison
 from sync.wire.keys import dump_opening_keys, generate_opening_key
 from tests.support.clinic import SealingKiosk
 from tests.support.full_disk import on_a_small_disk
@@ -121,10 +121,10 @@ def test_a_database_that_somebody_else_holds(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = made(tmp_path / "clinic")[name]
-    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.database.BUSY_SECONDS", 0.05)
     blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    assert_one_sentence(*said(capsys, command), "locked", "another process holds it", "run the command again")
+    assert_one_sentence(*said(capsys, command), "locked by another process", "run the command again")
     blocker.close()
 
 
@@ -149,11 +149,14 @@ def a_standby(url: str) -> Iterator[None]:
     yield
 
 
+USED = "accounts, kiosks, quarantine, opening_keys, alembic_version"
+
+
 @contextmanager
-def locked_tables(url: str) -> Iterator[None]:
+def locked_tables(url: str, tables: str = USED) -> Iterator[None]:
     engine = create_engine(url)
     with engine.connect() as connection:
-        connection.execute(text("LOCK TABLE accounts, kiosks, quarantine, opening_keys, alembic_version"))
+        connection.execute(text(f"LOCK TABLE {tables}"))
         yield
     engine.dispose()
 
@@ -171,13 +174,33 @@ def test_a_postgresql_that_takes_no_writing_or_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command = made(tmp_path / "clinic", postgresql_url)[name]
-    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.database.BUSY_SECONDS", 0.05)
     with locked_tables(in_psycopg(postgresql_url)):
-        assert_one_sentence(*said(capsys, command), "another process holds it")
+        assert_one_sentence(*said(capsys, command), "locked by another process")
     if name == "migrate":
         return  # there is nothing to migrate, so nothing is written
     with a_standby(in_psycopg(postgresql_url)):
-        assert_one_sentence(*said(capsys, command), "read-only", "take writing")
+        assert_one_sentence(*said(capsys, command), "can read it at most", "take writing")
+
+
+def test_what_was_discarded_is_discarded_though_its_dead_rows_cannot_be_cleared_yet(
+    tmp_path: Path,
+    postgresql_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = made(tmp_path / "clinic", postgresql_url)
+    monkeypatch.setattr("sync.clinic.store.database.BUSY_SECONDS", 0.05)
+    database = Database.existing(tmp_path / "clinic", postgresql_url)
+    # Not the table that is written to: only what clears dead rows wants all of them.
+    with locked_tables(in_psycopg(postgresql_url), "findings"):
+        code, err = said(capsys, commands["discard"])
+        assert (code, err) == (0, "")
+        assert not database.scrub()
+    assert database.scrub()
+    with database.reading() as session:
+        assert session.get(Poison, 1) is None
+    database.close()
 
 
 @pytest.mark.parametrize("name", [*WRITING, *READING, "migrate"])
@@ -187,7 +210,7 @@ def test_a_postgresql_that_cannot_be_reached(
     command = made(tmp_path / "clinic")[name]
     url = "postgresql://ann:hush-hush@127.0.0.1:1/clinic"
     code, err = said(capsys, [*command, "--db", url])
-    assert_one_sentence(code, err, "Connection refused", "see that PostgreSQL runs")
+    assert_one_sentence(code, err, "nothing listens there", "see that PostgreSQL runs")
     assert "hush" not in err
 
 

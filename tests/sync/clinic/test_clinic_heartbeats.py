@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
-from sync.clinic import intake, quarantine
-from sync.clinic.database import Database, now
-from sync.clinic.intake import CLOCK_AHEAD, take_envelope, take_heartbeat
-from sync.clinic.tables import AuditEvent, Kiosk
+from sync.clinic.receiving import heartbeats, poison, quarantine
+from sync.clinic.receiving.heartbeats import take_heartbeat
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.tables import AuditEvent, Kiosk, Poison
+from sync.clinic.summary import as_text, summary
 from sync.wire.keys import OpeningKey, generate_signing_key
-from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, registered
+from sync.wire.status import CLOCK_AHEAD
+from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_version, registered
+from tests.support.waiting import wait_until
 
 WORKER = "ingest-1"
 LARGEST = 2**53 - 1
@@ -56,10 +62,47 @@ def test_a_heartbeat_that_is_said_again_does_not_make_the_kiosk_seem_alive(
     assert hear(database, kiosk, counter=4).last_seen_at != seen
 
 
-def test_a_kiosk_that_is_made_anew_counts_from_the_start(database: Database, kiosk: SealingKiosk) -> None:
-    hear(database, kiosk, epoch=1, counter=900)
-    assert waiting(hear(database, kiosk, epoch=2, counter=1, waiting=7)) == 7
-    assert waiting(hear(database, kiosk, epoch=1, counter=901, waiting=8)) == 7
+def test_a_kiosk_that_is_enrolled_and_registered_anew_counts_from_the_start(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    hear(database, kiosk, counter=900)
+    kiosk.epoch += 1
+    registered(database, kiosk, tmp_path)
+    assert waiting(hear(database, kiosk, counter=1, waiting=7)) == 7
+    assert waiting(hear(database, kiosk, epoch=kiosk.epoch - 1, counter=901, waiting=8)) == 7
+
+
+def test_registering_a_kiosk_again_forgets_nothing_of_its_heartbeats(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    hear(database, kiosk, counter=900, waiting=1)
+    registered(database, kiosk, tmp_path)
+    assert waiting(hear(database, kiosk, counter=900, waiting=2)) == 1
+
+
+@pytest.mark.parametrize("epoch", [0, 2, LARGEST])
+def test_a_heartbeat_of_an_epoch_that_the_kiosk_was_not_enrolled_with_silences_it_for_no_moment(
+    database: Database, kiosk: SealingKiosk, epoch: int
+) -> None:
+    """As whoever has copied its key for heartbeats, or a fault of its software, can say it."""
+    hear(database, kiosk, counter=5, waiting=1)
+    assert waiting(hear(database, kiosk, epoch=epoch, counter=1, waiting=2)) == 1
+    assert waiting(hear(database, kiosk, counter=6, waiting=3)) == 3
+    assert alarms(database) == ["heartbeat_of_another_epoch"]
+    (one,) = held(database)
+    assert (one.kiosk, one.topic, one.reason) == (kiosk.id, "status", "heartbeat_of_another_epoch")
+
+
+def test_a_kiosk_that_an_earlier_version_registered_keeps_to_the_epoch_that_it_is_first_heard_in(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    with database.writing() as session:
+        session.execute(update(Kiosk).values(epoch=None))
+    assert waiting(hear(database, kiosk, epoch=7, counter=1, waiting=1)) == 1
+    assert waiting(hear(database, kiosk, epoch=8, counter=1, waiting=2)) == 1
+    # It was another's word: the authority's file sets it right.
+    registered(database, kiosk, tmp_path)
+    assert waiting(hear(database, kiosk, counter=1, waiting=3)) == 3
 
 
 def test_a_heartbeat_of_the_first_schema_goes_by_its_clock_until_one_is_counted(
@@ -121,8 +164,6 @@ def held(database: Database) -> list[quarantine.Held]:
     "bad",
     [
         [{"counter": LARGEST}],
-        [{"epoch": LARGEST}],
-        [{"epoch": LARGEST, "counter": LARGEST}],
         [{"counter": LARGEST - 2}, {"counter": LARGEST - 1}, {"counter": LARGEST}],
         [{"counter": milliseconds(MOMENT.replace(year=2199))}],
         [{"schema_version": 1, "epoch": 0, "counter": None, "at": MOMENT.replace(year=2199)}],
@@ -148,7 +189,7 @@ def test_whatever_somebody_says_with_a_kiosks_key_silences_it_for_a_day_at_most(
     for hours in range(6, 60, 6):
         hear(database, kiosk, counter=milliseconds(begin + timedelta(hours=hours)), waiting=2)
     later = begin + CLOCK_AHEAD + timedelta(minutes=1)
-    monkeypatch.setattr(intake, "now", lambda: later)
+    monkeypatch.setattr(heartbeats, "now", lambda: later)
     assert waiting(hear(database, kiosk, counter=milliseconds(later), waiting=5)) == 5
 
 
@@ -163,7 +204,146 @@ def test_a_kiosk_that_an_earlier_version_had_let_be_silenced_is_heard_again(
     assert (waiting(row), row.heartbeat_counter) == (4, 7)
 
 
-def test_a_flood_of_heartbeats_from_the_future_is_one_alarm_and_one_payload_until_somebody_has_looked(
+def test_a_kiosk_that_was_silenced_before_the_migration_is_heard_after_it(
+    empty_database: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    newer = Database.at(tmp_path / "newer")
+    newer.migrate()
+    kiosk = registered(newer, SealingKiosk(opening_key), tmp_path)
+    silence = {"heartbeat_epoch": LARGEST, "heartbeat_counter": LARGEST}
+    with newer.writing() as session:
+        session.execute(update(Kiosk).values(silence))
+    of_an_earlier_version(newer, empty_database, "0005")
+    newer.close()
+    empty_database.migrate()
+    assert waiting(hear(empty_database, kiosk, counter=7, waiting=4)) == 4
+    # And keeps to that epoch from there.
+    assert waiting(hear(empty_database, kiosk, epoch=kiosk.epoch + 1, counter=1, waiting=5)) == 4
+
+
+def test_a_heartbeat_that_was_heard_while_the_clinics_clock_was_ahead_keeps_no_kiosk_alive(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = now() + timedelta(days=400)
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeats, "now", lambda: ahead)
+        assert hear(database, kiosk, counter=1).last_seen_at == ahead
+    seen = hear(database, kiosk, counter=2).last_seen_at
+    assert seen is not None and seen <= now()
+
+
+@pytest.mark.parametrize("forged", [MOMENT, MOMENT.replace(year=2199)])
+def test_a_kiosk_that_speaks_and_is_not_heard_for_a_number_that_it_has_not_come_to_is_an_alarm(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch, forged: datetime
+) -> None:
+    begin = now()
+    hear(database, kiosk, counter=5, at=begin)
+    hear(database, kiosk, counter=milliseconds(begin + timedelta(hours=23)), at=forged)
+    for minutes in range(1, 6):
+        at = begin + timedelta(minutes=minutes)
+        monkeypatch.setattr(heartbeats, "now", lambda at=at: at)
+        hear(database, kiosk, counter=5 + minutes, at=at)
+    assert alarms(database) == ["heartbeat_out_of_order"]
+
+
+@pytest.mark.parametrize(
+    "ordinary",
+    [
+        {"at": timedelta(minutes=-4)},  # it waited with a worker that was away, or is said again
+        {"at": timedelta(hours=2)},  # it was said before a clock was set back
+        {"at": timedelta(), "online": False},  # the last will, which is signed when the kiosk connects
+    ],
+)
+def test_a_heartbeat_that_comes_late_in_ordinary_life_is_no_alarm(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch, ordinary: dict[str, Any]
+) -> None:
+    begin = now()
+    hear(database, kiosk, counter=9, at=begin)
+    later = begin + timedelta(minutes=10)
+    monkeypatch.setattr(heartbeats, "now", lambda: later)
+    hear(database, kiosk, **ordinary | {"counter": 8, "at": later + ordinary["at"]})
+    assert alarms(database) == []
+
+
+def test_two_heartbeats_that_two_workers_note_in_the_other_order_are_no_alarm(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    hear(database, kiosk, counter=9, at=now())
+    hear(database, kiosk, counter=8, at=now())
+    assert alarms(database) == []
+
+
+def test_the_last_word_of_a_kiosk_before_it_was_enrolled_anew_is_no_alarm(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    kiosk.epoch += 1
+    registered(database, kiosk, tmp_path)
+    hear(database, kiosk, epoch=kiosk.epoch - 1, counter=8, online=False)
+    assert (alarms(database), held(database)) == ([], [])
+
+
+def test_registering_a_kiosk_that_does_not_count_yet_takes_no_old_heartbeat_of_its_for_a_new_one(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    old: dict[str, object] = {"schema_version": 1, "epoch": 0, "counter": None}
+    hear(database, kiosk, **old, at=MOMENT, waiting=1)
+    registered(database, kiosk, tmp_path)
+    assert waiting(hear(database, kiosk, **old, at=MOMENT - timedelta(minutes=1), waiting=2)) == 1
+
+
+def test_a_heartbeat_that_came_while_the_clinics_clock_was_ahead_is_heard_at_no_time_that_has_not_come(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = now()
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeats, "now", lambda: moment + timedelta(days=400))
+        hear(database, kiosk, counter=LARGEST)
+    with database.writing() as session:
+        session.execute(update(Poison).values(data=heartbeat(kiosk, counter=1).sign(kiosk.status)))
+    (one,) = held(database)
+    assert quarantine.retry(database, one, "command:ann", 0)[0]
+    with database.reading() as session:
+        known = session.get(Kiosk, kiosk.id)
+        assert known is not None and known.last_seen_at is not None and known.last_seen_at <= now()
+
+
+def test_a_kiosk_is_not_called_alive_by_a_clock_that_was_ahead(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    with database.writing() as session:
+        session.execute(update(Kiosk).values(last_seen_at=now() + timedelta(days=400)))
+    with database.reading() as session:
+        told = as_text(summary(session))
+    assert "last heard nobody knows when" in told
+
+
+def test_a_kiosk_that_is_registered_while_it_is_heard_is_heard_in_its_own_epoch_afterwards(
+    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    with database.writing() as session:
+        session.execute(update(Kiosk).values(epoch=None))
+    others = heartbeat(kiosk, epoch=9, counter=1).sign(kiosk.status)
+    with database.writing() as session:
+        take_heartbeat(session, kiosk.id, others, WORKER)
+        session.flush()
+        registering = threading.Thread(target=registered, args=(database, kiosk, tmp_path))
+        registering.start()
+        wait_until(lambda: waits_for_a_lock(database))
+    registering.join(30)
+    assert waiting(hear(database, kiosk, counter=1, waiting=3)) == 3
+    database.close()
+
+
+def waits_for_a_lock(database: Database) -> bool:
+    with database.engine.connect() as connection:
+        found = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(connection.scalar(found))
+
+
+def test_a_flood_of_heartbeats_from_the_future_is_one_alarm_an_hour_and_one_payload_until_somebody_has_looked(
     database: Database, kiosk: SealingKiosk, tmp_path: Path
 ) -> None:
     for counter in range(LARGEST - 5, LARGEST):
@@ -174,7 +354,7 @@ def test_a_flood_of_heartbeats_from_the_future_is_one_alarm_and_one_payload_unti
     for one in held(database):
         quarantine.discard(database, one, "command:ann", "known")
     hear(database, kiosk, counter=LARGEST)
-    assert (len(held(database)), len(alarms(database))) == (1, 3)
+    assert (len(held(database)), len(alarms(database))) == (1, 2)
 
 
 def test_a_heartbeat_that_was_refused_by_a_wrong_clock_of_the_clinic_is_heard_when_it_is_tried_again(
@@ -182,11 +362,15 @@ def test_a_heartbeat_that_was_refused_by_a_wrong_clock_of_the_clinic_is_heard_wh
 ) -> None:
     count = milliseconds(now())
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "now", lambda: MOMENT.replace(year=2001))
+        for module in (heartbeats, poison):
+            patch.setattr(module, "now", lambda: MOMENT.replace(year=2001))
         hear(database, kiosk, counter=count, waiting=6)
         (one,) = held(database)
         out, sentence = quarantine.retry(database, one, "command:ann", 0)
         assert (out, sentence) == (False, "It stays in quarantine: heartbeat_from_the_future.")
     assert quarantine.retry(database, one, "command:ann", 0)[0]
     assert held(database) == []
-    assert waiting(hear(database, kiosk, counter=count, waiting=9)) == 6
+    row = hear(database, kiosk, counter=count, waiting=9)
+    assert waiting(row) == 6
+    # It was heard when it came, not when somebody looked at it.
+    assert row.last_seen_at == one.received_at == MOMENT.replace(year=2001)

@@ -1,3 +1,5 @@
+"""The ingest worker against a real broker: what comes is stored, receipted, and lost by nothing."""
+
 from __future__ import annotations
 
 import hashlib
@@ -6,117 +8,29 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, func, select
+from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import Session
 
-from sync.clinic import database as clinic_database
-from sync.clinic import ingest
-from sync.clinic.broker import Address
-from sync.clinic.database import Database
-from sync.clinic.errors import ClinicUsageError
-from sync.clinic.ingest import IngestWorker
-from sync.clinic.intake import take_envelope
-from sync.clinic.registry import register_kiosk
-from sync.clinic.tables import AuditEvent, Envelope, Kiosk, Poison, ReceiptRow
-from sync.clinic.tap import Tap
+from sync.clinic.receiving import ingest
+from sync.clinic.receiving.broker import Address
+from sync.clinic.receiving.ingest import Arrival, IngestWorker
+from sync.clinic.receiving.intake import Offered, Outcome, take_envelopes
+from sync.clinic.receiving.tap import Tap
+from sync.clinic.store import database as clinic_database
+from sync.clinic.store.database import Database
+from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.tables import Envelope, Kiosk, Poison, ReceiptRow
 from sync.wire import topics
-from sync.wire.clinic_keys import ClinicKeys
-from sync.wire.messages import Message, ReminderDue
-from sync.wire.receipt import Receipt
-from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, hold
-from tests.support.mosquitto import Broker, running_broker
+from tests.support.clinic import SealingKiosk, heartbeat, registered
+from tests.support.ingesting import WAIT_SECONDS, Clinic, kiosk_client, running, send
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
-
-WAIT_SECONDS = 30.0
-
-
-@dataclass
-class Clinic:
-    """A broker, a clinic's state beside it, and one enrolled and registered kiosk."""
-
-    broker: Broker
-    state: Path
-    database: Database
-    kiosk: SealingKiosk
-    tls: Path
-
-    @contextmanager
-    def worker(self, database: Database | None = None) -> Iterator[IngestWorker]:
-        """A worker at work in a thread."""
-        folder = self.state / "ingest"
-        worker = IngestWorker(database or self.database, folder, Address.read(folder))
-        with running(worker.run):
-            yield worker
-
-    def receipt(self, client: MqttClient) -> Receipt:
-        """The next receipt that the kiosk gets, checked as the kiosk checks it."""
-        topic, payload = client.message()
-        assert topic == topics.down(self.kiosk.id, "receipt")
-        keys = ClinicKeys.verify(self.broker.authority.signed_keys(), self.broker.authority.root_public)
-        return Receipt.verify(payload, keys.receipt_key)
-
-    def stored(self) -> int:
-        with self.database.reading() as session:
-            return session.scalar(select(func.count()).select_from(Envelope)) or 0
-
-
-@contextmanager
-def running(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    stop, faults = threading.Event(), []
-
-    def run() -> None:
-        try:
-            work(stop)
-        except BaseException as error:
-            faults.append(error)
-            raise
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(WAIT_SECONDS)
-        assert not thread.is_alive()
-        assert not faults
-
-
-@pytest.fixture
-def clinic(tmp_path: Path) -> Iterator[Clinic]:
-    with running_broker(tmp_path) as broker:
-        broker.enrol(tmp_path / "kiosk")
-        state = tmp_path / "clinic"
-        database = Database.at(state)
-        database.migrate()
-        (entry,) = (tmp_path / "authority" / "kiosks").glob("*.json")
-        register_kiosk(database, entry)
-        kiosk = SealingKiosk.enrolled(tmp_path / "kiosk", state / "opener")
-        hold(database, kiosk.opening)
-        yield Clinic(broker, state, database, kiosk, tmp_path / "kiosk" / "sync")
-        database.close()
-
-
-@contextmanager
-def kiosk_client(clinic: Clinic) -> Iterator[MqttClient]:
-    """The kiosk's own connection, subscribed to what the clinic says."""
-    with connected(clinic.broker, clinic.tls, session_expiry=3600, clean_start=False) as client:
-        client.subscribe(topics.all_down(clinic.kiosk.id))
-        yield client
-
-
-def send(clinic: Clinic, client: MqttClient, data: bytes) -> None:
-    """Publish as a kiosk does: 0x10 says that no worker has ever been there, and is tried again."""
-    wait_until(lambda: client.publish(topics.up(clinic.kiosk.id, "result"), data) == 0)
 
 
 def test_an_envelope_is_stored_and_its_receipt_is_signed_by_the_clinic(clinic: Clinic) -> None:
@@ -144,25 +58,42 @@ def test_poison_is_receipted_and_does_not_stop_what_follows(clinic: Clinic) -> N
     assert clinic.stored() == 1
 
 
+def whole_batches(monkeypatch: pytest.MonkeyPatch, size: int) -> list[list[bytes]]:
+    """Have a worker look at what has come once there are `size` of it; what it then took at a time."""
+    next_batch, batches = IngestWorker._next_batch, list[list[bytes]]()
+
+    def whole(worker: IngestWorker) -> list[ingest.Arrival]:
+        if not batches:
+            wait_until(lambda: worker._arrivals.qsize() >= size, "everything that was sent")
+        batch = next_batch(worker)
+        batches.append([arrival.data for arrival in batch])
+        return batch
+
+    monkeypatch.setattr(IngestWorker, "_next_batch", whole)
+    return batches
+
+
 def test_a_message_that_cannot_be_stored_is_set_aside_and_what_came_with_it_is_stored(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = clinic.kiosk.seal(), clinic.kiosk.seal()
 
-    def take(session: Session, kiosk: UUID, kind: str, data: bytes, worker: str) -> str:
-        if data == bad:
+    def take(session: Session, offered: Sequence[Offered], worker: str) -> list[Outcome]:
+        if bad in [one.data for one in offered]:
             raise ValueError("this one")
-        return take_envelope(session, kiosk, kind, data, worker)
+        return take_envelopes(session, offered, worker)
 
-    monkeypatch.setattr(ingest, "take_envelope", take)
+    monkeypatch.setattr(ingest, "take_envelopes", take)
     with kiosk_client(clinic) as client:
         with clinic.worker():
             send(clinic, client, clinic.kiosk.seal())
             assert clinic.receipt(client).status == "stored"
         for data in (bad, good):  # while nobody is there, so that they come together
             send(clinic, client, data)
+        batches = whole_batches(monkeypatch, 2)
         with clinic.worker():
             assert {clinic.receipt(client).status for _ in range(2)} == {"stored", "quarantined"}
+        assert [batch for batch in batches if batch] == [[bad, good]]
     assert clinic.stored() == 2
     with clinic.database.reading() as session:
         poison = session.scalars(select(Poison)).one()
@@ -194,7 +125,11 @@ def test_the_worker_is_there_before_the_broker_and_outlives_it(clinic: Clinic) -
             assert clinic.receipt(client).status == "stored"
 
 
-def test_nothing_is_acknowledged_while_the_database_is_locked(clinic: Clinic) -> None:
+def test_nothing_is_acknowledged_while_the_database_is_locked(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+    monkeypatch.setattr(ingest, "why_away", lambda error: tried.set() or "locked")
     impatient = Database.at(clinic.state)
     impatient.engine = create_impatient(clinic.state / "clinic.sqlite")
     blocker = sqlite3.connect(clinic.state / "clinic.sqlite", isolation_level=None)
@@ -204,6 +139,7 @@ def test_nothing_is_acknowledged_while_the_database_is_locked(clinic: Clinic) ->
         blocker.execute("BEGIN IMMEDIATE")
         second = clinic.kiosk.seal()
         send(clinic, client, second)
+        assert tried.wait(WAIT_SECONDS)
         assert client.hears_nothing()
         blocker.execute("ROLLBACK")
         # The first receipt may come once more: whether it had been sent could not be written down either.
@@ -251,57 +187,6 @@ def test_a_heartbeat_is_noted(clinic: Clinic) -> None:
         wait_until(seen)
 
 
-def retained(clinic: Clinic, kind: topics.UpKind) -> bool:
-    """Whether the broker keeps something on a topic of the kiosk for whoever subscribes."""
-    with connected(clinic.broker, clinic.broker.auditor) as auditor:
-        auditor.subscribe(topics.up(clinic.kiosk.id, kind))
-        return not auditor.hears_nothing()
-
-
-def alarms(clinic: Clinic) -> list[tuple[str | None, dict[str, str]]]:
-    with clinic.database.reading() as session:
-        events = session.scalars(select(AuditEvent).where(AuditEvent.event == "alarm"))
-        return [(event.subject, event.detail) for event in events]
-
-
-@pytest.mark.parametrize("worker", ["is there", "is away", "was never there"])
-@pytest.mark.parametrize("kind", ["result", "reminder"])
-def test_what_a_kiosk_has_the_broker_retain_is_cleared_and_the_audit_log_says_so(
-    clinic: Clinic, kind: topics.UpKind, worker: str
-) -> None:
-    messages: dict[str, Message] = {
-        "result": clinic.kiosk.result(),
-        "reminder": ReminderDue(reminder=uuid4(), patient_reference="p", rule="r", due_on=MOMENT.date()),
-    }
-    topic, data = topics.up(clinic.kiosk.id, kind), clinic.kiosk.seal(messages[kind])
-    status = heartbeat(clinic.kiosk).sign(clinic.kiosk.status)
-    with kiosk_client(clinic) as client:
-        client.publish(topics.up(clinic.kiosk.id, "status"), status, retain=True)
-        if worker != "was never there":
-            with clinic.worker():
-                send(clinic, client, clinic.kiosk.seal())
-                assert clinic.receipt(client).status == "stored"
-                if worker == "is there":
-                    client.publish(topic, data, retain=True)
-                    wait_until(lambda: clinic.stored() == 2 and not retained(clinic, kind))
-        if worker != "is there":
-            client.publish(topic, data, retain=True)
-            assert retained(clinic, kind)
-        with clinic.worker():
-            wait_until(lambda: not retained(clinic, kind))
-            # It may have come by both subscriptions of the worker.
-            assert clinic.receipt(client).status in ("stored", "duplicate")
-            # Cleared once more, at once, but told of once an hour.
-            for _ in range(3):
-                client.publish(topic, data, retain=True)
-            wait_until(lambda: not retained(clinic, kind))
-    assert alarms(clinic)[0] == (str(clinic.kiosk.id), {"reason": "retained_message", "topic": kind})
-    assert len(alarms(clinic)) <= 2  # one for each start of a worker
-    assert retained(clinic, "status")
-    with clinic.database.reading() as session:
-        assert session.scalars(select(Poison)).all() == []
-
-
 def test_two_workers_share_the_work_and_lose_nothing(clinic: Clinic) -> None:
     second = clinic.broker.role("ingest-2", clinic.state / "ingest-2")
     workers = [IngestWorker(clinic.database, second, Address.read(second))]
@@ -313,6 +198,37 @@ def test_two_workers_share_the_work_and_lose_nothing(clinic: Clinic) -> None:
     assert len({receipt.message_id for receipt in receipts}) == clinic.stored() == 30
     with clinic.database.reading() as session:
         assert set(session.scalars(select(ReceiptRow.worker))) == {"ingest-1", "ingest-2"}
+
+
+def arrived(kiosk: SealingKiosk, counter: int) -> Arrival:
+    """A heartbeat as a connection that is gone has brought it, so that nobody acknowledges it."""
+    topic = topics.parse(topics.up(kiosk.id, "status"))
+    return Arrival(-1, 0, 1, topic, heartbeat(kiosk, counter=counter).sign(kiosk.status), False)
+
+
+def test_two_workers_that_hear_the_same_kiosks_in_other_orders_do_not_wait_in_a_ring(
+    clinic: Clinic, postgresql_url: str, tmp_path: Path
+) -> None:
+    database = Database.at(tmp_path / "on-postgresql", postgresql_url)
+    database.migrate()
+    kiosks = [registered(database, SealingKiosk(clinic.kiosk.opening), tmp_path) for _ in range(8)]
+    begin, stored = threading.Barrier(2, timeout=30), []
+
+    def work(order: list[SealingKiosk]) -> None:
+        worker = IngestWorker(database, clinic.state / "ingest", Address.read(clinic.state / "ingest"))
+        for counter in range(1, 16):
+            batch = [arrived(kiosk, counter) for kiosk in order]
+            begin.wait(30)
+            worker._store(batch)
+            stored.append(counter)
+
+    threads = [threading.Thread(target=work, args=(order,)) for order in (kiosks, kiosks[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(stored) == sorted([*range(1, 16)] * 2)
+    database.close()
 
 
 def test_a_worker_killed_at_any_moment_neither_loses_nor_doubles(clinic: Clinic) -> None:
@@ -350,8 +266,7 @@ def test_the_tap_writes_down_both_directions(clinic: Clinic, tmp_path: Path) -> 
     tap = Tap(role, Address.read(role), tmp_path / "wire")
     with clinic.worker(), running(tap.run), kiosk_client(clinic) as client:
         wait_until(lambda: probe(clinic, client, tmp_path / "wire"))
-        send(clinic, client, data)
-        wait_until(lambda: len(list((tmp_path / "wire").glob("*receipt.cose"))) >= 1)
+        wait_until(lambda: receipted(clinic, client, data, tmp_path / "wire"))
     files = sorted((tmp_path / "wire").iterdir())
     up = [path for path in files if path.read_bytes() == data]
     assert up and up[0].name.endswith(f"-clinic.v1.{clinic.kiosk.id}.up.result.cose")
@@ -362,6 +277,12 @@ def probe(clinic: Clinic, client: MqttClient, out: Path) -> bool:
     """Say something harmless until the tap, which has no past, has heard it."""
     client.publish(topics.up(clinic.kiosk.id, "status"), b"hello")
     return bool(list(out.glob("*.cose")))
+
+
+def receipted(clinic: Clinic, client: MqttClient, data: bytes, out: Path) -> bool:
+    """Say it until it has its receipt: a broker that has only the tap to tell takes it too."""
+    send(clinic, client, data)
+    return bool(list(out.glob("*receipt.cose")))
 
 
 def test_a_worker_without_its_files_says_what_to_do(tmp_path: Path, sqlite: Database) -> None:

@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import delete, func, select
 
-from sync.clinic import intake
-from sync.clinic.database import Database, now
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.receipts import mark_sent, unsent
-from sync.clinic.records import scan_record
+from sync.clinic.receiving import poison
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.receipts import mark_sent, unsent
+from sync.clinic.scans.records import scan_record
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.tables import AuditEvent, Envelope, HeldKey, Poison, ReceiptRow, ReminderRow, Scan
 from sync.clinic.summary import missing_sequences
-from sync.clinic.tables import AuditEvent, Envelope, HeldKey, Poison, ReceiptRow, ReminderRow, Scan
 from sync.wire.keys import OpeningKey, generate_opening_key
 from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, registered
@@ -134,7 +134,7 @@ def test_what_is_no_envelope_is_kept_but_nobody_can_be_told(
 def test_the_poison_of_one_kiosk_is_capped(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "POISON_CAP", 3)
+    monkeypatch.setattr(poison, "POISON_CAP", 3)
     outcomes = [take(sqlite, UUID(int=1), bytes([number])) for number in range(5)]
     assert outcomes == ["quarantined"] * 3 + ["dropped"] * 2
     assert take(sqlite, UUID(int=2), b"x") == "quarantined"

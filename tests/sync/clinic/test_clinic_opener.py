@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, update
 
-from sync.clinic.database import Database
-from sync.clinic.errors import ClinicUsageError
-from sync.clinic.intake import NO_KEY, take_envelope
-from sync.clinic.opener import Opener, read_opening_keys
-from sync.clinic.records import scan_record, withdrawn
-from sync.clinic.tables import Envelope, FindingRow, ReminderRow, Scan
+from sync.clinic.receiving.intake import NO_KEY, take_envelope
+from sync.clinic.receiving.opener import Opener, read_opening_keys
+from sync.clinic.scans.records import scan_record, withdrawn
+from sync.clinic.store.database import Database
+from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.tables import Envelope, FindingRow, ReminderRow, Scan
 from sync.wire import topics
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
 from sync.wire.messages import Message, ReminderDue, Withdraw
@@ -70,7 +70,7 @@ def test_a_result_becomes_a_scan_with_its_findings(database: Database, kiosk: Se
         assert [(row.measure, row.zone, row.value, row.unit) for row in record.findings] == [
             (f.measure, f.zone, f.value, f.unit) for f in result.findings.findings
         ]
-        assert record.scan.geometry == result.findings.geometry.model_dump(mode="json")
+        assert record.scan.geometry == result.findings.geometry
 
 
 def test_what_is_opened_is_not_opened_again(database: Database, kiosk: SealingKiosk) -> None:

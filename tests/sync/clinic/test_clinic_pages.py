@@ -2,26 +2,31 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID, uuid4
 
 import pytest
 from argon2 import PasswordHasher
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sync.clinic import accounts, records
-from sync.clinic.accounts import add_account
-from sync.clinic.database import Database
-from sync.clinic.errors import ClinicUsageError
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.pages.answers import HARMLESS, UnguardedAnswer, refuse_unguarded
-from sync.clinic.pages.app import make_app, secret_key
-from sync.clinic.tables import Account, AuditEvent, WebSession
+from sync.clinic.app import make_app, secret_key
+from sync.clinic.people import accounts
+from sync.clinic.people.accounts import add_account
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.scans import records
+from sync.clinic.store.database import Database
+from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.tables import Account, AuditEvent, WebSession
+from sync.clinic.web.answers import HARMLESS, UnguardedAnswer, refuse_unguarded
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Message, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
 from tests.support.full_disk import on_a_small_disk
+
+FILES = ("/static/clinic.css", "/static/shared/look.css")
 
 
 @pytest.fixture(autouse=True)
@@ -159,13 +164,14 @@ def test_behind_tls_the_cookie_never_leaves_it(sqlite: Database) -> None:
     assert "max-age" in answer.headers["Strict-Transport-Security"]
 
 
-@pytest.mark.parametrize("path", ["/login", "/", "/nowhere", "/static/clinic.css"])
+@pytest.mark.parametrize("path", ["/login", "/", "/nowhere", *FILES])
 def test_every_answer_has_a_strict_policy(staff: FlaskClient, path: str) -> None:
     headers = staff.get(path).headers
     assert headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self'")
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert ("no-store" in headers["Cache-Control"]) is (path != "/static/clinic.css")
+    assert ("no-store" in headers["Cache-Control"]) is (path not in FILES)
+    assert (staff.get(path).status_code == 404) is (path == "/nowhere")
 
 
 def test_an_empty_list_says_what_will_appear(staff: FlaskClient) -> None:
@@ -249,6 +255,15 @@ def test_a_measure_names_the_model_that_made_it(
     assert "<code>acne@" not in staff.get(f"/scans/{scan}?measure=ita").text
 
 
+def test_the_list_of_scans_reads_no_geometry_of_them(sqlite: Database, kiosk: SealingKiosk) -> None:
+    arrive(sqlite, kiosk, kiosk.result(patient_reference="one"))
+    said: list[str] = []
+    with sqlite.reading() as session:
+        event.listen(session.connection(), "before_cursor_execute", lambda *of: said.append(of[2]))
+        assert len(records.scan_page(session).lines) == 1
+    assert said and not any("geometry" in statement for statement in said)
+
+
 def test_scans_are_found_by_reference_and_divided_into_pages(
     staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,9 +308,9 @@ def test_the_cookie_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
 
 FULL = """
 import uuid
-from sync.clinic.accounts import add_account
-from sync.clinic.database import Database
-from sync.clinic.pages.app import make_app
+from sync.clinic.people.accounts import add_account
+from sync.clinic.store.database import Database
+from sync.clinic.app import make_app
 from tests.sync.clinic.test_clinic_pages import sign_in
 database = Database.at(disk)
 database.migrate()
@@ -315,6 +330,18 @@ def test_a_full_disk_is_said_at_the_sign_in_and_is_over_when_there_is_room(tmp_p
     assert "disk of the clinic&#39;s computer is full" in while_full
     assert "make room" in while_full
     assert after == "302"
+
+
+def test_a_database_that_has_too_many_at_once_is_a_page_that_says_try_again(
+    staff: FlaskClient, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy() -> NoReturn:
+        raise PoolTimeout("QueuePool limit of size 5 overflow 10 reached")
+
+    monkeypatch.setattr(sqlite, "reading", busy)
+    answer = staff.get("/")
+    assert answer.status_code == 503
+    assert "try again in a minute" in answer.text
 
 
 @pytest.mark.parametrize(

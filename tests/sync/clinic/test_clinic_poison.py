@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from sync.clinic import opener as opener_module
-from sync.clinic.database import Database, now
-from sync.clinic.database_failure import failed_itself
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import STRIKES, Opener
-from sync.clinic.tables import Envelope, Kiosk, Scan
+from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import STRIKES, Opener
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.tables import Envelope, Kiosk, Scan
 from sync.wire import cose, envelope, topics
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import InvalidMessage, ReminderDue, Withdraw, dump_message, parse_message
@@ -204,17 +204,17 @@ def test_a_fault_of_our_own_costs_one_message_and_its_words_are_in_no_log(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    keep = opener_module._keep_result
+    keep = opener_module.keep_results
 
-    def trip(session: Any, row: Envelope, message: Any) -> None:
-        if message.patient_reference == "ref-secret":
+    def trip(session: Any, results: Any) -> None:
+        if "ref-secret" in [message.patient_reference for _, message in results]:
             try:
                 raise KeyError("ref-secret, caused")
             except KeyError as cause:
                 raise fault("ref-secret, 33.0") from cause
-        keep(session, row, message)
+        keep(session, results)
 
-    monkeypatch.setattr(opener_module, "_keep_result", trip)
+    monkeypatch.setattr(opener_module, "keep_results", trip)
     with own_log():
         take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-secret")))
         take(database, kiosk, kiosk.seal())
@@ -266,14 +266,14 @@ def test_a_full_disk_quarantines_nothing(
 def test_a_message_that_the_database_fails_with_again_and_again_lets_the_others_go_first(
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = opener_module._keep_result
+    keep = opener_module.keep_results
 
-    def break_down(session: Any, row: Envelope, message: Any) -> None:
-        if message.patient_reference == "ref-heavy":
+    def break_down(session: Any, results: Any) -> None:
+        if "ref-heavy" in [message.patient_reference for _, message in results]:
             raise OperationalError("INSERT", {}, Exception("out of something"))
-        keep(session, row, message)
+        keep(session, results)
 
-    monkeypatch.setattr(opener_module, "_keep_result", break_down)
+    monkeypatch.setattr(opener_module, "keep_results", break_down)
     take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-heavy")))
     take(database, kiosk, kiosk.seal())
     opener = Opener(database, [kiosk.opening])
@@ -289,7 +289,7 @@ def test_a_locked_database_is_waited_for_and_nothing_is_quarantined(
 ) -> None:
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     take(sqlite, kiosk, kiosk.seal())
-    monkeypatch.setattr("sync.clinic.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.database.BUSY_SECONDS", 0.05)
     impatient = Database.existing(tmp_path / "clinic")
     blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -318,17 +318,21 @@ def test_a_postgresql_that_goes_and_comes_back_quarantines_nothing(
     if database.engine.dialect.name == "sqlite":
         return
     opener = Opener(database, [kiosk.opening])
-    keep = opener_module._keep_result
+    keep = opener_module.keep_results
 
-    def cut_off(session: Any, row: Envelope, message: Any) -> None:
-        monkey.undo()
+    cuts: list[int] = []
+
+    def cut_off(session: Any, results: Any) -> None:
+        cuts.append(1)
+        if len(cuts) == 2:  # with others, then alone
+            monkey.undo()
         backend = session.scalar(text("SELECT pg_backend_pid()"))
         with database.engine.connect() as other:
             other.execute(text(f"SELECT pg_terminate_backend({backend})"))
-        keep(session, row, message)
+        keep(session, results)
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(opener_module, "_keep_result", cut_off)
+    monkey.setattr(opener_module, "keep_results", cut_off)
     with pytest.raises(OperationalError) as caught:
         opener.open_next()
     assert failed_itself(caught.value)

@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import select, update
 
-from sync.clinic import quarantine
 from sync.clinic.cli import clinic
-from sync.clinic.database import Database
-from sync.clinic.errors import ClinicUsageError
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.tables import AuditEvent, Envelope, Poison, ReceiptRow, Scan
+from sync.clinic.receiving import quarantine
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
+from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.tables import AuditEvent, Envelope, Poison, ReceiptRow, Scan
 from sync.wire.keys import OpeningKey, generate_opening_key
 from sync.wire.messages import Message, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, hold, registered

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from waitress.proxy_headers import proxy_headers_middleware
 
-from sync.clinic import accounts, throttle
-from sync.clinic.accounts import add_account
-from sync.clinic.database import Database
-from sync.clinic.pages.app import make_app
-from sync.clinic.tables import SignInTries
+from sync.clinic.app import make_app
+from sync.clinic.people import accounts, throttle
+from sync.clinic.people.accounts import add_account
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import SignInTries
 from tests.sync.clinic.test_clinic_pages import sign_in
 
 
@@ -36,12 +35,12 @@ class Clock:
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(accounts, "_hasher", cheap)
     made = Clock()
     monkeypatch.setattr(accounts, "now", made)
-    yield made
+    return made
 
 
 @pytest.fixture

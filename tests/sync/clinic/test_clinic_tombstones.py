@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -16,18 +17,19 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from sync.clinic import withdrawals
-from sync.clinic.database import Database
-from sync.clinic.intake import take_envelope
-from sync.clinic.opener import Opener
-from sync.clinic.tables import (
+from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store import tombstones
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import (
     AuditEvent,
     Envelope,
     Scan,
     Withdrawal,
     WithdrawnMessage,
 )
-from sync.clinic.tombstones import Tombstone, Tombstones, TombstonesUnusable
+from sync.clinic.store.tombstones import Tombstone, Tombstones, TombstonesUnusable
 from sync.wire.keys import OpeningKey, dump_opening_keys
 from tests.support.clinic import MOMENT, SealingKiosk, of_an_earlier_version, registered
 from tests.support.withdrawing import (
@@ -95,7 +97,7 @@ def test_an_old_copy_of_the_database_is_erased_again_before_anything_opens(
     assert process.stderr is not None
     try:
         first = json.loads(process.stderr.readline())
-        assert (first["event"], first["count"]) == ("withdrawals-applied-again", 1)
+        assert (first["event"], first["count"]) == ("withdrawals_applied_again", 1)
         assert envelope(database, result).state == "erased"
         assert REFERENCE not in everything(database)
         if opened:
@@ -274,6 +276,20 @@ def test_a_disk_that_takes_only_a_part_of_a_line_has_not_taken_it(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.read() == stones[:1]
+    file.add(stones[1])
+    assert file.read() == stones
+
+
+def test_a_file_that_somebody_holds_is_waited_for_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, stones = Tombstones(tmp_path / "withdrawn.lines"), [a_stone() for _ in range(2)]
+    file.add(stones[0])
+    monkeypatch.setattr(tombstones, "LOCKED_SECONDS", 0.2)
+    with file.path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TombstonesUnusable, match="end that process"):
+            file.add(stones[1])
     file.add(stones[1])
     assert file.read() == stones
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, update
 
-from sync.clinic import quarantine, withdrawals
-from sync.clinic.database import Database, now
-from sync.clinic.tables import AuditEvent, Envelope, FindingRow, Scan
-from sync.clinic.withdrawals import UNSEEN_WINDOW
+from sync.clinic.receiving import opener, quarantine, withdrawals
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.withdrawals import UNSEEN_WINDOW
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.tables import AuditEvent, Envelope, FindingRow, ReminderRow, Scan
+from sync.wire.keys import OpeningKey
 from tests.support.clinic import SealingKiosk, registered
+from tests.support.waiting import wait_until
 from tests.support.withdrawing import (
     REFERENCE,
+    a_reminder,
     a_result,
     arrive,
     count,
@@ -74,11 +81,12 @@ def test_a_late_result_of_a_withdrawal_that_was_one_too_many_is_erased_and_not_o
     results = [arrive(database, kiosk, a_result(kiosk, scan)) for scan in invented]
     open_all(database, kiosk.opening)
     assert {envelope(database, result).data for result in results} == {b""}
-    open_all(database, kiosk.opening, again=True)
     assert (count(database, Scan), count(database, FindingRow)) == (0, 0)
     assert REFERENCE not in everything(database)
-    # Now that their scans have come, nothing is invented any more.
+    # Now that their scans have come, nothing is invented any more, and nobody had to retry.
     assert set(of_kiosk(database, kiosk)) == set(invented)
+    with database.reading() as session:
+        assert quarantine.held(session) == []
 
 
 @pytest.mark.parametrize(
@@ -121,13 +129,113 @@ def test_a_withdrawal_that_names_another_scans_messages_is_no_less_invented(
     assert count(database, Scan) == 1
 
 
+@pytest.mark.parametrize("by", ["a start", "a day without one"])
 def test_those_that_waited_are_tombstones_once_there_is_room_again(
-    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     invented = flood(database, kiosk, MOST + 2)
+    running = Opener(database, [kiosk.opening])
+    running.begin()
+    assert not running.open_next()
     later = now() + UNSEEN_WINDOW + timedelta(days=1)
     monkeypatch.setattr(withdrawals, "now", lambda: later)
-    open_all(database, kiosk.opening, again=True)
+    if by == "a start":
+        open_all(database, kiosk.opening)
+    else:
+        monkeypatch.setattr("sync.clinic.receiving.opener.LOOK_AGAIN_SECONDS", 0.0)
+        stop = threading.Event()
+        thread = threading.Thread(target=running.run, args=(stop,))
+        thread.start()
+        try:
+            wait_until(lambda: len(of_kiosk(database, kiosk)) == len(invented))
+        finally:
+            stop.set()
+            thread.join(30)
     assert set(of_kiosk(database, kiosk)) == set(invented)
     with database.reading() as session:
         assert quarantine.held(session) == []
+
+
+def test_there_is_room_for_so_many_in_30_days_however_long_they_have_waited_and_however_often_it_is_tried(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invented = flood(database, kiosk, 4 * MOST)
+    for months in (1, 2):
+        later = now() + months * (UNSEEN_WINDOW + timedelta(days=1))
+        for module in (withdrawals, opener):
+            monkeypatch.setattr(module, "now", lambda at=later: at)
+        for again in (False, True, False):
+            open_all(database, kiosk.opening, again=again)
+        assert of_kiosk(database, kiosk) == list(invented)[: (months + 1) * MOST]
+
+
+def test_what_a_withdrawal_that_was_one_too_many_names_is_not_kept_in_quarantine_either(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    flood(database, kiosk, MOST)
+    scan, message_id = uuid4(), uuid4()
+    arrive(database, kiosk, withdraw(scan, message_id))
+    open_all(database, kiosk.opening)
+    spoilt = kiosk.seal(a_result(kiosk, scan), message_id=message_id)[:-1] + b"x"
+    with database.writing() as session:
+        assert take_envelope(session, kiosk.id, "result", spoilt, "ingest-1") == "withdrawn"
+
+
+def test_a_late_reminder_does_not_have_its_withdrawal_tried_again(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    *_, (scan, word) = flood(database, kiosk).items()
+    late = arrive(database, kiosk, a_reminder(scan))
+    opened = Opener(database, [kiosk.opening])
+    opened.begin()
+    assert opened.open_next()
+    assert (envelope(database, late).data, envelope(database, word).state) == (b"", "quarantined")
+
+
+def test_a_reminder_per_scan_makes_no_room_for_invented_ones_and_is_erased_all_the_same(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    for _ in range(2 * MOST):
+        scan = uuid4()
+        arrive(database, kiosk, a_reminder(scan))
+        arrive(database, kiosk, withdraw(scan))
+    open_all(database, kiosk.opening)
+    assert len(of_kiosk(database, kiosk)) == MOST
+    assert count(database, ReminderRow) == 0
+    assert REFERENCE not in everything(database)
+
+
+def test_staff_who_discard_a_withdrawal_that_was_one_too_many_do_not_let_its_scan_in(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    *_, (scan, word) = flood(database, kiosk).items()
+    with database.reading() as session:
+        one = quarantine.find(session, str(word))
+    quarantine.discard(database, one, "command:ann", "a flood")
+    arrive(database, kiosk, a_result(kiosk, scan))
+    open_all(database, kiosk.opening, again=True)
+    assert (count(database, Scan), REFERENCE in everything(database)) == (0, False)
+
+
+def test_what_staff_discard_while_it_is_handed_back_stays_discarded(
+    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    *_, word = flood(database, kiosk, MOST + 1).values()
+    with database.reading() as session:
+        one = quarantine.find(session, str(word))
+    monkeypatch.setattr(withdrawals, "MOST_UNSEEN", 2 * MOST)
+    update_ = withdrawals.update
+
+    def meanwhile(table: type[Envelope]) -> Any:
+        monkeypatch.setattr(withdrawals, "update", update_)
+        quarantine.discard(database, one, "command:ann", "a flood")
+        return update_(table)
+
+    monkeypatch.setattr(withdrawals, "update", meanwhile)
+    with database.writing() as session:
+        withdrawals.try_those_with_room(session)
+    assert envelope(database, word).state == "discarded"
+    database.close()

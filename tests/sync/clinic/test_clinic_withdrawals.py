@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from sync.clinic.database import Database
-from sync.clinic.intake import take_envelope
-from sync.clinic.records import scan_page, scan_record, withdrawn
-from sync.clinic.tables import (
+from sync.clinic.receiving import quarantine
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.scans.records import scan_page, scan_record, withdrawn
+from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.tables import (
     Envelope,
     FindingRow,
+    HeldKey,
     Poison,
+    ReceiptRow,
     ReminderRow,
     Scan,
     Withdrawal,
@@ -235,3 +240,105 @@ def test_a_payload_in_quarantine_that_claims_to_be_the_result_goes_too(
     open_all(database, kiosk.opening)
     with database.reading() as session:
         assert session.scalars(select(Poison.data)).all() == [b"something else"]
+
+
+def test_nothing_is_kept_of_a_message_that_was_withdrawn_before_it_came_however_it_comes(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    """Spoilt, on another topic, sealed to a key that nobody holds, or holds any more."""
+    retired = generate_opening_key()
+    with database.writing() as session:
+        insert_once(session, HeldKey(kid=retired.kid, held=False, since=now()))
+    ids = [uuid4() for _ in range(4)]
+    scan = uuid4()
+    arrive(database, kiosk, withdraw(scan, *ids))
+    open_all(database, kiosk.opening)
+    good = [kiosk.seal(a_result(kiosk, scan), message_id=message_id) for message_id in ids[:2]]
+    held, kiosk.opening = kiosk.opening, retired
+    to_retired = kiosk.seal(a_result(kiosk, scan), message_id=ids[2])
+    kiosk.opening = generate_opening_key()
+    to_nobody = kiosk.seal(a_result(kiosk, scan), message_id=ids[3])
+    came = {good[0][:-1] + b"x": "result", good[1]: "reminder", to_retired: "result", to_nobody: "result"}
+    for _ in range(2):
+        for data, topic in came.items():
+            with database.writing() as session:
+                take_envelope(session, kiosk.id, topic, data, "ingest-1")
+        open_all(database, held)
+    with database.reading() as session:
+        assert session.scalars(select(Poison)).all() == []
+        assert {row.data for row in session.scalars(select(Envelope).where(Envelope.type == "result"))} == {
+            b""
+        }
+        # The kiosk lets go of it too.
+        owed = session.scalars(select(ReceiptRow).where(ReceiptRow.message_id.in_(ids))).all()
+        assert {row.status for row in owed} == {"duplicate"}
+        assert {row.message_id for row in owed} == set(ids)
+
+
+def test_a_withdrawn_message_that_comes_spoilt_again_and_again_leaves_few_rows(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    message_id = uuid4()
+    arrive(database, kiosk, withdraw(uuid4(), message_id))
+    open_all(database, kiosk.opening)
+    good = kiosk.seal(message_id=message_id)
+    for change in range(1, 13):
+        spoilt = good[:-1] + bytes([good[-1] ^ change])
+        with database.writing() as session:
+            assert take_envelope(session, kiosk.id, "result", spoilt, "ingest-1") == "withdrawn"
+    with database.reading() as session:
+        of_message = select(ReceiptRow).where(ReceiptRow.message_id == message_id)
+        answered = session.scalars(of_message).all()
+        assert len(answered) == 4
+    # Those that were answered are answered again: a receipt can be lost on its way.
+    with database.writing() as session:
+        session.execute(update(ReceiptRow).values(sent_at=MOMENT))
+        take_envelope(session, kiosk.id, "result", good[:-1] + bytes([good[-1] ^ 1]), "ingest-1")
+    with database.reading() as session:
+        assert [row.sent_at for row in session.scalars(of_message)].count(None) == 1
+
+
+@pytest.mark.parametrize("by", ["the next start", "a day without one", "staff"])
+def test_a_spoilt_copy_that_came_while_its_withdrawal_was_acted_on_goes_later(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    scan, message_id = uuid4(), uuid4()
+    spoilt = kiosk.seal(a_result(kiosk, scan), message_id=message_id)[:-1] + b"x"
+    arrive(database, kiosk, withdraw(scan, message_id))
+    open_all(database, kiosk.opening)
+    opener = Opener(database, [kiosk.opening])
+    opener.begin()
+    with database.writing() as session:
+        for data in (spoilt, b"something else"):
+            sha256 = hashlib.sha256(data).digest()
+            row = {"topic": "result", "sha256": sha256, "data": data, "reason": "bad_signature"}
+            session.add(Poison(kiosk=kiosk.id, received_at=now(), **row))
+    if by == "the next start":
+        open_all(database, kiosk.opening)
+    elif by == "staff":
+        with database.reading() as session:
+            (one,) = [held for held in quarantine.held(session) if held.size == len(spoilt)]
+        assert quarantine.retry(database, one, "command:ann", 0) == (
+            True,
+            "Its scan was withdrawn, so it was erased.",
+        )
+    else:
+        monkeypatch.setattr("sync.clinic.receiving.opener.LOOK_AGAIN_SECONDS", 0.0)
+        opener._look_again()
+    with database.reading() as session:
+        assert session.scalars(select(Poison.data)).all() == [b"something else"]
+
+
+def test_a_withdrawal_that_another_one_names_is_no_scans_content_and_is_not_called_stored(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    word = uuid4()
+    arrive(database, kiosk, withdraw(uuid4(), word))
+    open_all(database, kiosk.opening)
+    held, kiosk.opening = kiosk.opening, generate_opening_key()
+    arrive(database, kiosk, withdraw(uuid4()), word)
+    open_all(database, held)
+    assert envelope(database, word).reason == "no_opening_key"
+    with database.reading() as session:
+        owed = session.scalars(select(ReceiptRow.status).where(ReceiptRow.message_id == word)).one()
+    assert owed == "quarantined"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sync.clinic.pages import words
-from sync.clinic.pages.drawn_face import DrawnFace
-from sync.clinic.pages.interval_plot import IntervalPlot
-from sync.clinic.tables import FindingRow
+from sync.clinic.scans.interval_plot import IntervalPlot
+from sync.clinic.store.tables import FindingRow
+from sync.clinic.web import words
+from sync.clinic.web.drawn_face import DrawnFace
 
 
 def rows(measure: str, **values: tuple[float, float, float]) -> list[FindingRow]:
@@ -37,9 +37,19 @@ def test_a_reading_names_the_highest_zone_only_when_the_intervals_are_apart() ->
     assert words.reading(apart) == "Highest on the nose"
     together = rows("redness", nose=(2, 5, 6), chin=(1, 2, 3))
     assert words.reading(together) == "No zone stands out"
-    assert words.reading(rows("spot_count", nose=(0, 0, 0), chin=(0, 0, 0))) == "None in any zone"
+    assert words.reading(rows("spot_count", nose=(0, 0, 0), chin=(0, 0, 0))) == "None seen in any zone"
+    assert words.reading(rows("spot_count", nose=(1, 2, 3), chin=(0, 1, 2))) == "No zone stands out"
     assert words.reading(rows("redness", face=(1, 2, 3))) == ""
     assert words.reading([]) == ""
+
+
+@pytest.mark.parametrize("measure", words.TOTALS)
+def test_the_only_zone_in_which_something_was_found_is_named(measure: str) -> None:
+    one, none = (0, 1, 2), (0, 0, 1)
+    assert words.reading(rows(measure, nose=none, chin=one)) == "Seen only on the chin"
+    assert words.reading(rows(measure, nose=none, chin=one, face=one)) == "Seen only on the chin"
+    # The other one is between the zones.
+    assert words.reading(rows(measure, nose=none, chin=one, face=(0, 2, 3))) == "No zone stands out"
 
 
 def test_acne_reads_as_a_count_with_the_number_of_lesions_of_its_severity() -> None:

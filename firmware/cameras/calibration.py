@@ -1,0 +1,249 @@
+"""Calibration: what was measured of one kiosk's cameras and lamps, applied to its counts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from firmware.cameras.camera import Exposure
+from hardware.board import Board
+from hardware.host.durable import sync_folder, write_whole
+from hardware.host.errors import PlainError
+
+SCHEMA = 1
+VALID_FOR = timedelta(days=365)
+# A map has one cell for each square of this many pixels: lens and lamps change slowly over a picture.
+CELL_PX = 8
+_FOLDER = "calibration"
+
+Floats = npt.NDArray[np.float32]
+log = structlog.get_logger()
+
+
+class CalibrationError(PlainError, ValueError):
+    """A calibration that cannot be used; the message says why, and what to do."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One calibration of one board.
+
+    `black` is h×w×3 counts in the dark. `gains` takes counts above black, at the board's own exposure, gain
+    and full level, to reflectance in the sensor's colours: h×w×3 for the lights with a flat field, 1×1×3 for
+    the others. `matrix` takes those (rows of pixels @ matrix) to linear sRGB. `lamps_mm` are the measured
+    positions of the directional lights; `scores` says how good each part is. `lamp_hours` is how long each
+    lamp had been lit in its life, `lamp_renewals` how often it had been renewed.
+    """
+
+    board: str
+    made_at: datetime
+    still: tuple[int, int]
+    black: Floats
+    gains: Mapping[str, Floats]
+    matrix: npt.NDArray[np.float64]
+    mm_per_px: float | None = None
+    lamps_mm: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    lamp_hours: Mapping[str, float] = field(default_factory=dict)
+    lamp_renewals: Mapping[str, int] = field(default_factory=dict)
+    # Of the bytes that it was read from: another Python or numpy writes the same maps as other bytes.
+    digest: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Names board, time and content: two calibrations with one id are the same."""
+        digest = self.digest or _digest(self._maps(), self._header())
+        return f"{self.board}-{self.made_at:%Y%m%dT%H%M%SZ}-{digest}"
+
+    def apply(
+        self,
+        board: Board,
+        light: str,
+        counts: npt.NDArray[np.uint16],
+        exposure: Exposure,
+        level: float = 1.0,
+    ) -> npt.NDArray[np.uint16]:
+        """Linear sRGB, 65,535 = reflectance 1.0, of H×W×3 `counts` under `light` at `level`, at any size.
+
+        A dark frame is scaled like one under white light; a light without a gain of its own by the board's
+        nominal constant.
+        """
+        name = light if light in board.lights else "white"
+        profile = board.lights[name]
+        exposed = (exposure.exposure_us / profile.exposure_us) * (exposure.gain / profile.gain) * level
+        size = counts.shape[1::-1]
+        seen = counts.astype(np.float32)
+        cv2.subtract(seen, cv2.resize(self.black, size), dst=seen)
+        gain = self.gains.get(name, np.full((1, 1, 3), 1.0 / profile.white_counts, np.float32))
+        matrix = self.matrix * (65_535.0 / exposed)
+        if gain.shape[:2] == (1, 1):
+            matrix = gain.reshape(3, 1) * matrix
+        else:
+            cv2.multiply(seen, cv2.resize(gain, size), dst=seen)
+        linear = cv2.transform(seen, matrix.T)
+        return np.asarray(cv2.addWeighted(linear, 1.0, linear, 0.0, 0.0, dtype=cv2.CV_16U), np.uint16)
+
+    def contents(self) -> dict[str, bytes]:
+        """What is written of it, by file name; the header names the maps' SHA-256."""
+        maps = self._maps()
+        header = json.loads(self._header()) | {"maps_sha256": hashlib.sha256(maps).hexdigest()}
+        return {"maps.npz": maps, "calibration.json": json.dumps(header, indent=2).encode()}
+
+    def _header(self) -> str:
+        header = {
+            "schema": SCHEMA,
+            "board": self.board,
+            "made_at": self.made_at.isoformat(),
+            "still": list(self.still),
+            "matrix": self.matrix.tolist(),
+            "mm_per_px": self.mm_per_px,
+            "lamps_mm": {name: list(at) for name, at in self.lamps_mm.items()},
+            "scores": dict(self.scores),
+        }
+        if self.lamp_hours:
+            header["lamp_hours"] = dict(self.lamp_hours)
+        if self.lamp_renewals:
+            header["lamp_renewals"] = dict(self.lamp_renewals)
+        return json.dumps(header, indent=2, sort_keys=True)
+
+    def _maps(self) -> bytes:
+        buffer = io.BytesIO()
+        maps = {f"gain-{name}": self.gains[name] for name in sorted(self.gains)}
+        # To numpy 2's types one of them might be its option allow_pickle.
+        np.savez(buffer, black=self.black, **maps)  # type: ignore[arg-type, unused-ignore]
+        return buffer.getvalue()
+
+
+def _digest(maps: bytes, header: str) -> str:
+    return hashlib.sha256(maps + header.encode()).hexdigest()[:8]
+
+
+def cells(picture: npt.NDArray[Any]) -> Floats:
+    """A picture's (H×W×3) mean over each cell of a map."""
+    height, width = picture.shape[:2]
+    size = (max(1, width // CELL_PX), max(1, height // CELL_PX))
+    return np.asarray(cv2.resize(picture.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def write_calibration(state: Path, calibration: Calibration) -> Path:
+    """Keep `calibration` in `state`; it is there whole or not at all. Returns its folder."""
+    folder = state / _FOLDER
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    there = folder / calibration.id
+    fresh = folder / f".{calibration.id}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
+    for name, data in calibration.contents().items():
+        write_whole(fresh / name, data)
+    os.replace(fresh, there)
+    sync_folder(folder)
+    return there
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """The calibration in `folder`. Raises CalibrationError."""
+    try:
+        header = json.loads((folder / "calibration.json").read_text())
+        maps = (folder / "maps.npz").read_bytes()
+        if hashlib.sha256(maps).hexdigest() != header.pop("maps_sha256"):
+            raise CalibrationError(f"{folder} is damaged: its maps are not those it was written with.")
+        if header["schema"] != SCHEMA:
+            raise CalibrationError(f"{folder} has schema {header['schema']}: calibrate anew.")
+        with np.load(io.BytesIO(maps), allow_pickle=False) as arrays:
+            loaded = {name: np.asarray(arrays[name], np.float32) for name in arrays.files}
+        calibration = Calibration(
+            board=str(header["board"]),
+            made_at=datetime.fromisoformat(header["made_at"]),
+            still=(int(header["still"][0]), int(header["still"][1])),
+            black=loaded.pop("black"),
+            gains={name.removeprefix("gain-"): values for name, values in loaded.items()},
+            matrix=np.asarray(header["matrix"], np.float64).reshape(3, 3),
+            mm_per_px=header["mm_per_px"],
+            lamps_mm={name: (at[0], at[1], at[2]) for name, at in header["lamps_mm"].items()},
+            scores=header["scores"],
+            lamp_hours=header.get("lamp_hours", {}),
+            lamp_renewals=header.get("lamp_renewals", {}),
+            digest=_digest(maps, json.dumps(header, indent=2, sort_keys=True)),
+        )
+    except CalibrationError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise CalibrationError(f"{folder} is no calibration, or a damaged one: calibrate anew.") from error
+    if calibration.id != folder.name:
+        raise CalibrationError(f"{folder} is damaged: its content does not fit its name.")
+    return calibration
+
+
+def newest_calibration(state: Path, board: Board, now: datetime | None = None) -> Calibration | None:
+    """The newest calibration in `state` that is whole, of this board, and not older than a year; or None.
+
+    What is passed over is named in the log.
+    """
+    now = now or datetime.now(timezone.utc)
+    found = []
+    for folder in (state / _FOLDER).glob("[!.]*/"):
+        try:
+            calibration = read_calibration(folder)
+        except CalibrationError as error:
+            log.warning("calibration_passed_over", calibration=folder.name, reason=str(error))
+            continue
+        reason = _unfit(calibration, board, now)
+        if reason is None:
+            found.append(calibration)
+        else:
+            log.warning("calibration_passed_over", calibration=folder.name, reason=reason)
+    return max(found, key=lambda item: item.made_at, default=None)
+
+
+def lamps_aged(board: Board, calibration: Calibration, status: Mapping[str, Any]) -> str | None:
+    """A sentence for staff, where a lamp was lit for longer since `calibration` than `board` allows, or is
+    another one than then; `status` is the light daemon's, now.
+
+    A calibration that says nothing of a lamp was made when nothing was counted yet.
+    """
+    hours, renewals = status["lamp_hours"], status["lamp_renewals"]
+    limit, then = board.calibrate_after_lamp_h, calibration.lamp_hours
+    since = {light: hours.get(light, 0.0) - then.get(light, 0.0) for light in sorted({*hours, *then})}
+    # Hours that went back are those of a lamp whose count was lost.
+    renewed = [
+        light
+        for light in since
+        if renewals.get(light, 0) != calibration.lamp_renewals.get(light, 0) or since[light] < 0
+    ]
+    if renewed:
+        return f"{', '.join(renewed)}: a new lamp since the calibration. Staff run 'dermakiosk calibrate'."
+    aged = {light: lit for light, lit in since.items() if limit is not None and lit > limit}
+    if not aged:
+        return None
+    words = ", ".join(f"{light} for {lit:.0f} h" for light, lit in aged.items())
+    return f"Lit since the calibration: {words}, and lamps fade. Staff run 'dermakiosk calibrate'."
+
+
+def calibrations_in(state: Path) -> tuple[str, ...]:
+    """The names of what is kept in `state`, for noticing a change cheaply."""
+    return tuple(sorted(folder.name for folder in (state / _FOLDER).glob("[!.]*/")))
+
+
+def _unfit(calibration: Calibration, board: Board, now: datetime) -> str | None:
+    if calibration.board != board.name:
+        return "another board's"
+    if calibration.still != (board.camera.still.width, board.camera.still.height):
+        return "another picture size"
+    if not timedelta(0) <= now - calibration.made_at <= VALID_FOR:
+        return "older than a year, or of a time to come"
+    return None

@@ -1,0 +1,1 @@
+"""The capture daemon: camera, sequence, what makes a frame usable, guidance; and its client."""

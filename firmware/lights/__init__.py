@@ -1,0 +1,1 @@
+"""The light daemon: the rules of light safety, doses, lamp hours; and its client."""

@@ -1,0 +1,137 @@
+"""The client of the light daemon, for the capture daemon."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from firmware.line.link import Link, LinkClosed, LinkError
+from firmware.line.stamps import ConsentStamp, UvAllowance
+from hardware.host.errors import Fault
+from hardware.host.peers import servers_of
+
+PROTOCOL = 1
+ANSWER_S = 2.0
+_LOOK_S = 0.02
+
+
+class LightsFault(Fault):
+    """The lights did not do as asked. `code` is the light daemon's, or "unavailable"."""
+
+    def __init__(self, code: str, sentence: str, retry_s: float | None = None) -> None:
+        super().__init__(code, sentence)
+        self.retry_s = retry_s
+
+
+class Lights:
+    """One connection to the light daemon at `path`; may be used from several threads.
+
+    When a call fails in the line itself the connection is dropped, and the daemon, seeing that, puts
+    everything out. `server` is the light daemon's user; see `servers_of` for when it is not named.
+    """
+
+    def __init__(self, path: Path, timeout: float = ANSWER_S, server: int | None = None) -> None:
+        self._path, self._timeout, self._server = path, timeout, server
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+
+    def lease(self, session: str, consent: ConsentStamp, uv: UvAllowance | None = None) -> None:
+        """Take the lights for `session`; all of them are off after this. Raises LightsFault."""
+        self._ask(
+            do="lease", session=session, consent=consent.to_dict(), uv=None if uv is None else uv.to_dict()
+        )
+
+    def on(self, light: str, level: float = 1.0) -> int:
+        """Light `light` alone; returns when, in monotonic ns. Waits where it would flash too fast."""
+        return int(self._ask_in_time(do="on", light=light, level=level)["at_ns"])
+
+    def pulse(self, light: str, seconds: float) -> int:
+        """A UV pulse; returns when it began, in monotonic ns. Beat every 100 ms to keep it."""
+        return int(self._ask_in_time(do="pulse", light=light, seconds=seconds)["at_ns"])
+
+    def beat(self) -> None:
+        self._ask(do="beat")
+
+    def off(self) -> None:
+        """All lights off. If that cannot be said, hang up: that puts them off, too."""
+        try:
+            self._ask(do="off")
+        except LightsFault:
+            self.close()
+            raise
+
+    def release(self) -> None:
+        """Give the lease back; all lights are off. A broken line gives it back as well."""
+        try:
+            self._ask(do="release")
+        except LightsFault:
+            self.close()
+
+    def clear(self, staff: str) -> bool:
+        """Whether the latched fault is cleared by `staff`: the light check passed, in an empty hood."""
+        self._ask_in_time(do="clear", staff=staff)
+        deadline = time.monotonic() + self._timeout
+        while (state := self.status()["check"]) == "running":
+            if time.monotonic() > deadline:
+                raise LightsFault("unavailable", "The light check did not come to an end.")
+            time.sleep(_LOOK_S)
+        return bool(state == "passed")
+
+    def new_lamp(self, light: str, staff: str) -> bool:
+        """`staff` put in a new lamp: its hours begin at 0. Returns whether UV is locked until its irradiance
+        was measured. Raises LightsFault.
+        """
+        return bool(self._ask(do="new_lamp", light=light, staff=staff)["measure"])
+
+    def status(self) -> dict[str, Any]:
+        """What is lit, whether leased, which fault, what the sensors read, how long each lamp was lit in its
+        life and how often it was renewed. Raises LightsFault.
+        """
+        answer = self._ask(do="status")
+        return {key: value for key, value in answer.items() if key not in ("v", "ok")}
+
+    def close(self) -> None:
+        with self._lock:
+            self._hang_up()
+
+    def _ask_in_time(self, **request: Any) -> dict[str, Any]:
+        """The answer to `request`, asked again where it came too soon for the flashing limit."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return self._ask(**request)
+            except LightsFault as fault:
+                wait = fault.retry_s
+                if fault.code != "too_soon" or wait is None or time.monotonic() + wait > deadline:
+                    raise
+                time.sleep(wait)
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            try:
+                if self._link is None:
+                    self._link = Link.connect(
+                        self._path, self._timeout, servers_of(self._path, "light", self._server)
+                    )
+                self._link.send({"v": PROTOCOL, **request}, timeout=self._timeout)
+                answer, _ = self._link.receive(self._timeout)
+            except LinkClosed as error:
+                self._hang_up()
+                raise LightsFault(
+                    "unavailable",
+                    "The light daemon hung up: it has ended, or this user is neither its own nor one of its"
+                    " peers.",
+                ) from error
+            except LinkError as error:
+                self._hang_up()
+                raise LightsFault("unavailable", f"The light daemon cannot be reached. {error}") from error
+        if answer.get("ok") is not True:
+            raise LightsFault(str(answer.get("code")), str(answer.get("sentence")), answer.get("retry_s"))
+        return answer
+
+    def _hang_up(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None

@@ -1,0 +1,275 @@
+"""The dose ledger: every UV pulse is written here, durably, before it is fired."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hardware.host import sqlite
+from hardware.host.durable import sync_folder
+from hardware.host.errors import Fault
+from hardware.profile import Limits
+
+DAY_S = 86_400.0
+# A wall clock that reads earlier than this has not been set: 2025-01-01 UTC.
+EARLIEST_CREDIBLE = 1_735_689_600.0
+# Nobody else writes; a copy that is being made may hold the file, and the lights' loop waits for this.
+_LOCKED_S = 0.5
+# Clocks are slewed by small steps; more than this backwards means that the time is not known.
+_SLEW_S = 2.0
+# Rows are forgotten when they are much older than any limit looks back.
+_KEEP_S = 7 * DAY_S
+
+
+class DoseRefused(Fault):
+    """The ledger does not allow the pulse. `code` names why."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set.
+
+    `known` is whether something vouches for the wall clock: see firmware.lights.clock.
+    """
+
+    wall: float
+    since_boot: float
+    boot: str
+    known: bool = True
+
+    @classmethod
+    def now(cls) -> Moment:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return cls(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot)
+
+
+@dataclass(frozen=True)
+class Dose:
+    """UV at the eye plane, in J/m², given to a patient in a session."""
+
+    reference: str
+    session: str
+    j_m2: float
+
+
+class Ledger(Protocol):
+    """What the light core needs of a ledger."""
+
+    def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:
+        """Write one pulse, or raise DoseRefused; when this returns the record survives a power cut."""
+
+    def own_up(self, dose: Dose, at: Moment) -> None:
+        """Write a dose that was given beyond what was charged, limits or no limits. Raises DoseRefused."""
+
+    def latch(self, fault: str, at: Moment) -> None:
+        """Keep `fault` over restarts. Raises DoseRefused when it cannot be written."""
+
+    def latched(self) -> str | None:
+        """The latched fault, if any. Raises DoseRefused when it cannot be read."""
+
+    def clear(self, staff: str) -> None:
+        """Keep that `staff` cleared the latched fault. Raises DoseRefused when it cannot be written."""
+
+    def renew(self, light: str, staff: str, at: Moment) -> None:
+        """Keep, together, that `staff` put a new lamp into `light` and that LAMP_NEW locks it, where no fault
+        is kept yet that locks as much. Raises DoseRefused, as `charge` does.
+        """
+
+    def renewed_at(self, light: str) -> float | None:
+        """When (Unix seconds) the lamp of `light` was put in; None for the first. Raises DoseRefused."""
+
+
+LAMP_NEW = "uv_lamp_new"
+"""The fault of a lamp that was put in and has not been checked since."""
+
+LEDGER_NEW = "uv_ledger_new"
+"""The fault of a ledger that was lost: whom UV was given to in the last 24 h is not known."""
+
+# Those of before the first version number have these tables too, some without the last.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS pulses (
+    id INTEGER PRIMARY KEY, reference BLOB NOT NULL, session BLOB NOT NULL,
+    wall REAL NOT NULL, boot TEXT NOT NULL, since_boot REAL NOT NULL, dose_j_m2 REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS pulses_by_reference ON pulses (reference);
+CREATE INDEX IF NOT EXISTS pulses_by_session ON pulses (session);
+CREATE INDEX IF NOT EXISTS pulses_by_wall ON pulses (wall);
+CREATE TABLE IF NOT EXISTS faults (
+    id INTEGER PRIMARY KEY, wall REAL NOT NULL, fault TEXT NOT NULL, cleared_by TEXT);
+CREATE TABLE IF NOT EXISTS lamps (
+    id INTEGER PRIMARY KEY, wall REAL NOT NULL, light TEXT NOT NULL, renewed_by TEXT NOT NULL);
+"""
+_STEPS = (_TABLES,)
+
+
+class DoseLedger:
+    """The ledger in SQLite at `path`. References and sessions are kept as HMACs, under a key made here.
+
+    Every method fails closed: whatever goes wrong with the file, the disk or the clock is a DoseRefused. A
+    file that is gone, or empty, is not a fresh start where there was one before: it is made anew with
+    LEDGER_NEW latched in it. That there was one, the file `.made` beside it says.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = str(path)
+        self._database: sqlite3.Connection | None = None
+        self._key = b""
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def charge(self, dose: Dose, elsewhere_j_m2: float, limits: Limits, at: Moment) -> None:
+        """See Ledger.charge. Raises DoseRefused: clock_unknown, dose_limit, pulse_limit, ledger_failed."""
+        with self._transaction() as database:
+            self._refuse_unknown_time(database, at)
+            pulses, in_scan = database.execute(
+                "SELECT count(*), coalesce(sum(dose_j_m2), 0) FROM pulses WHERE session = ?",
+                (self._hmac(b"session", dose.session),),
+            ).fetchone()
+            # Within one boot a jump of the wall clock cannot make a pulse look older than it is.
+            in_day = database.execute(
+                "SELECT coalesce(sum(dose_j_m2), 0) FROM pulses"
+                " WHERE reference = ? AND (wall > ? OR (boot = ? AND since_boot > ?))",
+                (self._hmac(b"reference", dose.reference), at.wall - DAY_S, at.boot, at.since_boot - DAY_S),
+            ).fetchone()[0]
+            if pulses >= limits.uv_pulses_per_scan:
+                raise DoseRefused("pulse_limit", f"This scan has had its {pulses} UV pulses.")
+            if not in_scan + dose.j_m2 <= limits.uv_dose_per_scan_j_m2:
+                raise DoseRefused("dose_limit", "This scan has had all the UV that one scan may have.")
+            if not in_day + elsewhere_j_m2 + dose.j_m2 <= limits.uv_dose_per_day_j_m2:
+                raise DoseRefused("dose_limit", "This patient has had all the UV of 24 hours.")
+            self._insert(database, dose, at)
+            # Never the newest row, which says that the clock does not run backwards; nor one of this boot
+            # that only a jump of the wall clock has made old.
+            database.execute(
+                "DELETE FROM pulses WHERE wall < ? AND wall < (SELECT max(wall) FROM pulses)"
+                " AND (boot <> ? OR since_boot < ?)",
+                (at.wall - _KEEP_S, at.boot, at.since_boot - _KEEP_S),
+            )
+
+    def own_up(self, dose: Dose, at: Moment) -> None:
+        """See Ledger.own_up."""
+        with self._transaction() as database:
+            self._insert(database, dose, at)
+
+    def latch(self, fault: str, at: Moment) -> None:
+        """See Ledger.latch."""
+        with self._transaction() as database:
+            database.execute("INSERT INTO faults (wall, fault) VALUES (?, ?)", (at.wall, fault))
+
+    def latched(self) -> str | None:
+        """See Ledger.latched."""
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT fault FROM faults WHERE cleared_by IS NULL ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def clear(self, staff: str) -> None:
+        """See Ledger.clear."""
+        with self._transaction() as database:
+            database.execute("UPDATE faults SET cleared_by = ? WHERE cleared_by IS NULL", (staff,))
+
+    def renew(self, light: str, staff: str, at: Moment) -> None:
+        """See Ledger.renew. A lamp put in at a time that is not known could pass for one measured since."""
+        with self._transaction() as database:
+            self._refuse_unknown_time(database, at)
+            database.execute(
+                "INSERT INTO lamps (wall, light, renewed_by) VALUES (?, ?, ?)", (at.wall, light, staff)
+            )
+            # A fault that is latched but could not be written yet would not outlive this process.
+            database.execute(
+                "INSERT INTO faults (wall, fault) SELECT ?, ?"
+                " WHERE NOT EXISTS (SELECT 1 FROM faults WHERE cleared_by IS NULL)",
+                (at.wall, LAMP_NEW),
+            )
+
+    def renewed_at(self, light: str) -> float | None:
+        """See Ledger.renewed_at."""
+        with self._transaction() as database:
+            row = database.execute("SELECT max(wall) FROM lamps WHERE light = ?", (light,)).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def _refuse_unknown_time(self, database: sqlite3.Connection, at: Moment) -> None:
+        if not (at.known and at.wall >= EARLIEST_CREDIBLE):
+            raise DoseRefused("clock_unknown", "The time is not known, so there is no UV.")
+        newest = database.execute("SELECT max(wall) FROM pulses").fetchone()[0]
+        if newest is not None and at.wall < newest - _SLEW_S:
+            raise DoseRefused("clock_unknown", "The clock ran backwards, so there is no UV.")
+
+    def _insert(self, database: sqlite3.Connection, dose: Dose, at: Moment) -> None:
+        who, scan = self._hmac(b"reference", dose.reference), self._hmac(b"session", dose.session)
+        database.execute(
+            "INSERT INTO pulses (reference, session, wall, boot, since_boot, dose_j_m2)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (who, scan, at.wall, at.boot, at.since_boot, dose.j_m2),
+        )
+
+    def _hmac(self, kind: bytes, text: str) -> bytes:
+        return hmac.digest(self._key, kind + b"\0" + text.encode(), hashlib.sha256)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            if self._database is None:
+                self._database = self._open()
+            with sqlite.transaction(self._database):
+                yield self._database
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise DoseRefused(
+                "ledger_failed",
+                f"The dose ledger failed, so there is no UV: {sqlite.cause(error, Path(self._path))}.",
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._path != ":memory:":
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        database = sqlite3.connect(self._path, timeout=_LOCKED_S, isolation_level=None)
+        try:
+            # EXTRA also syncs the folder when the journal goes, so a commit outlives a power cut.
+            database.execute("PRAGMA synchronous = EXTRA")
+            # What an index has lost would be missing in a sum.
+            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged: {found}")
+            sqlite.bring_up(database, _STEPS)
+            made_before = self._path != ":memory:" and _made_before(Path(self._path))
+            row = database.execute("SELECT key FROM secret").fetchone() or _begin(database, made_before)
+            self._key = bytes(row[0])
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+
+def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:
+    """Make the key of a ledger that has none. The fault comes first, lest a power cut leave it out."""
+    if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
+        raise sqlite3.DatabaseError("its key is gone")
+    if made_before:
+        database.execute("INSERT INTO faults (wall, fault) VALUES (?, ?)", (Moment.now().wall, LEDGER_NEW))
+    row = (secrets.token_bytes(32),)
+    database.execute("INSERT INTO secret (key) VALUES (?)", row)
+    return row
+
+
+def _made_before(ledger: Path) -> bool:
+    """Whether `ledger` was ever made; from now on it was, over a power cut too. Raises OSError."""
+    mark = ledger.with_suffix(".made")
+    if mark.exists():
+        return True
+    mark.touch(mode=0o600)
+    sync_folder(mark.parent)
+    return False

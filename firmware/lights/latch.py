@@ -1,0 +1,89 @@
+"""FaultLatch: the fault that keeps the lights locked until staff clears it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from firmware.lights.doses import LAMP_NEW, LEDGER_NEW, DoseRefused, Ledger, Moment
+
+# With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW, LEDGER_NEW})
+
+_STUCK = "the lamp, its driver or a sensor is stuck, or daylight falls on the photodiode"
+# For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
+FAULT_WORDS = {
+    "light_after_off": f"UV was seen 50 ms after it was put out: {_STUCK}",
+    "light_unasked": f"UV was seen that nobody had asked for: {_STUCK}",
+    "uv_overran": "a UV pulse was longer than it may be: this computer was held up",
+    "pin_failed": "a light pin could not be switched: look at the board and its GPIO driver",
+    "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
+    "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
+    LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
+    LEDGER_NEW: "the dose ledger was lost, so the doses of the last 24 h are not known: wait for 24 h",
+}
+
+
+class FaultLatch:
+    """Holds at most one fault, in memory and in the ledger, so that it outlives this process.
+
+    `on_fault(fault)` is called for every fault, and with the ledger's code when the ledger fails.
+    """
+
+    def __init__(self, ledger: Ledger, moment: Callable[[], Moment], on_fault: Callable[[str], None]) -> None:
+        self._ledger, self._moment, self._on_fault = ledger, moment, on_fault
+        self.fault: str | None = None
+        self._unwritten = False
+        self.read()
+
+    @property
+    def locks_all(self) -> bool:
+        """Whether every light is locked, not UV alone."""
+        return self.fault is not None and self.fault not in UV_ONLY
+
+    def read(self) -> None:
+        """Take over what the ledger has latched: an earlier process did it, or the ledger is a new one."""
+        try:
+            kept = self._ledger.latched()
+        except DoseRefused as refused:
+            # Without a ledger there is no UV; white light needs none.
+            self._on_fault(refused.code)
+            return
+        if kept is not None and not self.locks_all:
+            self.fault = kept
+
+    def set(self, fault: str) -> bool:
+        """Latch `fault`, for `write` to keep; False when what is latched already locks as much."""
+        if self.locks_all or (self.fault is not None and fault in UV_ONLY):
+            return False
+        self.fault = fault
+        self._unwritten = True
+        self._on_fault(fault)
+        return True
+
+    def write(self) -> None:
+        """Write down what is latched and was not written yet.
+
+        Where that fails it stays latched in memory, and a ledger that cannot be written allows no UV.
+        """
+        try:
+            self.keep()
+        except DoseRefused as refused:
+            self._on_fault(refused.code)
+
+    def write_again(self) -> None:
+        """The same, for what could not be written when it happened; that it fails was said then."""
+        with contextlib.suppress(DoseRefused):
+            self.keep()
+
+    def keep(self) -> None:
+        """The same, where nothing may go on without it. Raises DoseRefused."""
+        if self._unwritten and self.fault is not None:
+            self._ledger.latch(self.fault, self._moment())
+            self._unwritten = False
+
+    def clear(self, staff: str) -> None:
+        """Staff, by name, has seen to it. Raises DoseRefused, and stays latched, when that is not kept."""
+        self.keep()
+        self._ledger.clear(staff)
+        self.fault, self._unwritten = None, False

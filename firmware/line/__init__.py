@@ -1,0 +1,1 @@
+"""The line: what the daemons say to each other and to the application."""

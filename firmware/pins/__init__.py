@@ -1,0 +1,1 @@
+"""The pins: what lights the lamps of a board and senses what they do."""

@@ -1,0 +1,222 @@
+"""The vault's key-encryption keys: generations in one private file, the newest wraps every scan's key."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hmac
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+
+from hardware.host import sqlite
+from hardware.host.durable import finish_wipe, make_folder, replace_secret
+from hardware.host.errors import PlainError
+from kiosk_app.kept.reserve import DiskFull
+
+FORMAT = 1
+KEY_BYTES = 32
+# Longer than an honest holder needs. A shredding waits for the records' file up to twice, each time at most
+# their own deadline of 10 s; it wraps the key of every kept scan anew (100,000 of them in about 4 s on a
+# Raspberry Pi) and syncs a dozen small writes to a card. A process that was stopped holds it for ever.
+LOCKED_S, _LOOK_S = 60.0, 0.02
+_SO_LONG = "See which 'dermakiosk' commands run, and end the one that hangs."
+_NOT_YET = "Try again in a moment."
+RECORDS = "records.sqlite"  # beside the key file: what its keys have been used for
+
+
+class KeyringError(PlainError):
+    """The vault's key file cannot be used; the message says why and what to do."""
+
+
+class KeyringBusy(KeyringError):
+    """Another process or thread held the keys for longer than whoever is at work here waits for them."""
+
+
+class KeyringFull(KeyringError, DiskFull):
+    """There is no room on the disk for a new key file."""
+
+
+class KeyGone(KeyringError):
+    """A data key was wrapped under a generation that has been destroyed."""
+
+
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
+
+
+@contextlib.contextmanager
+def waiting_at_most(seconds: float) -> Iterator[None]:
+    """What is done within this waits for the keys so long, and not LOCKED_S; threads begun in it do not."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    generations: dict[int, bytes]
+    reference_key: bytes
+
+    @property
+    def newest(self) -> int:
+        return max(self.generations)
+
+    def wrap(self, dek: bytes) -> bytes:
+        return self.newest.to_bytes(4, "big") + aes_key_wrap(self.generations[self.newest], dek)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        kek = self.generations.get(int.from_bytes(wrapped[:4], "big"))
+        if kek is None:
+            raise KeyGone("This scan's key has been destroyed: nothing of the scan can be read any more.")
+        try:
+            return aes_key_unwrap(kek, wrapped[4:])
+        except InvalidUnwrap as error:
+            raise KeyringError("A scan's key in the local records is damaged. Restore it.") from error
+
+    def rewrap(self, wrapped: bytes) -> bytes | None:
+        try:
+            return self.wrap(self.unwrap(wrapped))
+        except KeyringError:
+            return None
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "generations": {str(number): key.hex() for number, key in self.generations.items()},
+                "reference_key": self.reference_key.hex(),
+            }
+        ).encode()
+
+
+class Keyring:
+    """The generations of the key-encryption key (KEK) in the file `path`.
+
+    The file is made when there are no records beside it yet; later its loss is an error.
+    A wrapped data key (DEK) is the generation's number in four bytes, then AES-KW (RFC 3394). The file is
+    read anew at each use, so that a key destroyed by another process is gone here too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_folder(path.parent)
+        with self.lock():
+            finish_wipe(path)
+            used = (path.parent / RECORDS).exists()
+            if not used and (not path.exists() or path.stat().st_size == 0):
+                self._write(_Contents({1: os.urandom(KEY_BYTES)}, os.urandom(KEY_BYTES)))
+            self._read()  # a new key would make the loss of the old one look like damage
+
+    @contextlib.contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold this around anything that pairs the key file with rows wrapped under it.
+
+        The daemon and a command then never change the same keys. Raises KeyringBusy after LOCKED_S, or what
+        `waiting_at_most` says.
+        """
+        handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _take(self, handle: int, lock: int) -> None:
+        patience = _patience.get()
+        wait_s = LOCKED_S if patience is None else patience
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(handle, lock | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise KeyringBusy(
+                        f"The vault's key file {self.path} has been held by another process for more than "
+                        f"{wait_s:g} s. {_SO_LONG if wait_s >= LOCKED_S else _NOT_YET}"
+                    ) from error
+            time.sleep(_LOOK_S)
+
+    def _read(self) -> _Contents:
+        try:
+            data = json.loads(self.path.read_bytes())
+            if data["format"] != FORMAT:
+                raise KeyringError(self._unusable("is of another version of this software"))
+            generations = {int(number): bytes.fromhex(key) for number, key in data["generations"].items()}
+            contents = _Contents(generations, bytes.fromhex(data["reference_key"]))
+        except FileNotFoundError as error:
+            raise self._missing() from error
+        except OSError as error:
+            raise KeyringError(
+                f"The vault's key file {self.path} cannot be read ({error.strerror}). Make it readable."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KeyringError(self._unusable("is damaged")) from error
+        if not generations or any(
+            len(key) != KEY_BYTES for key in (*generations.values(), contents.reference_key)
+        ):
+            raise KeyringError(self._unusable("holds no usable key"))
+        return contents
+
+    def _missing(self) -> KeyringError:
+        return KeyringError(self._unusable("is missing"))
+
+    def _unusable(self, why: str) -> str:
+        return (
+            f"The vault's key file {self.path} {why}: what the vault holds cannot be read. "
+            "Restore the file, or give the kiosk a new state folder."
+        )
+
+    def _write(self, contents: _Contents) -> None:
+        try:
+            replace_secret(self.path, contents.to_bytes())
+        except OSError as error:
+            failed = KeyringFull if sqlite.is_full(error, self.path) else KeyringError
+            raise failed(
+                f"The vault's key file {self.path} cannot be written: {sqlite.cause(error, self.path)}."
+            ) from error
+
+    def generations(self) -> list[int]:
+        """The numbers of the generations that exist, oldest first; more than one only during a shred."""
+        return sorted(self._read().generations)
+
+    def wrap(self, dek: bytes) -> bytes:
+        """`dek` wrapped under the newest generation."""
+        return self._read().wrap(dek)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """The data key in `wrapped`. Raises KeyGone when its generation was destroyed."""
+        return self._read().unwrap(wrapped)
+
+    def rewrap(self, wrapped: Iterable[bytes]) -> list[bytes | None]:
+        """The same data keys under the newest generation, with the file read once; None for a damaged one.
+
+        Its scan cannot be read with this file, and must not keep others from being destroyed.
+        """
+        contents = self._read()
+        return [contents.rewrap(each) for each in wrapped]
+
+    def begin_generation(self) -> None:
+        """Add a new generation beside the old ones; wrap() uses it from now on."""
+        contents = self._read()
+        added = {contents.newest + 1: os.urandom(KEY_BYTES)}
+        self._write(_Contents(contents.generations | added, contents.reference_key))
+
+    def destroy_old(self) -> None:
+        """Destroy every generation but the newest: what is wrapped under them is gone for good."""
+        contents = self._read()
+        if len(contents.generations) > 1:
+            newest = {contents.newest: contents.generations[contents.newest]}
+            self._write(_Contents(newest, contents.reference_key))
+
+    def hash_reference(self, reference: str) -> bytes:
+        """HMAC-SHA-256 of a patient reference: finds a patient's scans without naming the patient."""
+        return hmac.digest(self._read().reference_key, reference.encode(), "sha256")

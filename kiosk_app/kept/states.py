@@ -1,0 +1,43 @@
+"""What can become of a scan and of a message about it, as the records say it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class _State(str, Enum):
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class ScanState(_State):
+    """A scan. Once captured it always ends as handed over, refused or shredded, whatever crashes."""
+
+    CONSENTED = "consented"  # its patient agreed, and there may be no picture yet
+    CAPTURED = "captured"  # its pictures are kept
+    ANALYSED = "analysed"  # so are its Findings
+    SEALED = "sealed"  # so is its result for the clinic
+    HANDED_OVER = "handed_over"  # the outbox has the result
+    STORED = "stored"  # the clinic's receipt says that the result is there
+    REFUSED = "refused"  # the pictures could not be measured: nothing is kept
+    ABANDONED = "abandoned"  # it was given up before its pictures were kept: nothing is kept
+    SHREDDED = "shredded"  # patient or staff had it deleted: nothing is kept
+
+
+UNFINISHED = (ScanState.CONSENTED, ScanState.CAPTURED, ScanState.ANALYSED)
+GONE = (ScanState.REFUSED, ScanState.ABANDONED, ScanState.SHREDDED)
+
+
+class MessageState(_State):
+    """A message, which is a result or the withdrawal of one."""
+
+    WAITING = "sealed"  # for the outbox
+    SUBMITTED = "submitted"  # the outbox has it
+    STORED = "stored"  # the clinic has it
+    QUARANTINED = "quarantined"  # the clinic has it, and somebody there must look at it
+    RESEAL = "reseal"  # the clinic cannot read it any more: another one takes its place
+    UNDELIVERABLE = "undeliverable"  # the outbox will never take it: it has not left this kiosk
+    DISCARDING = "discarding"  # its scan was shredded, and the outbox must still be told
+    DISCARDING_UNSENT = "discarding_unsent"  # as well, and it is certain that it has not left this kiosk
+    DISCARDED = "discarded"  # it has not left this kiosk, and will not
+    WITHDRAWN = "withdrawn"  # it has left, and the clinic is told to erase it

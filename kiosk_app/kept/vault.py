@@ -1,0 +1,232 @@
+"""The vault: what a scan keeps on this kiosk, encrypted item by item under the scan's own key."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+
+from hardware.capture import CLOSE_UP, Capture, Frame, Spot
+from hardware.host.durable import make_folder, sync_folder
+from hardware.host.errors import PlainError
+from kiosk_app.kept.reserve import DiskFull, Reserve
+
+FORMAT = 1
+CHUNK = 1 << 20
+_ITEM = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+_MEBIBYTE = 1 << 20
+
+
+class VaultError(PlainError):
+    """The vault could not keep or give back an item; nothing half-written is left."""
+
+
+class VaultFull(VaultError, DiskFull):
+    """There is no room left on the disk for this scan."""
+
+
+def _context(scan: UUID, item: str) -> bytes:
+    """What a ciphertext is bound to: it opens for this scan, this item and this format only."""
+    return b"dermakiosk vault %d\0%s\0%s" % (FORMAT, scan.bytes, item.encode())
+
+
+def new_key() -> bytes:
+    """A fresh data key for one scan (256 bits)."""
+    return Cobblestone256Encryptor.generate_key()
+
+
+def _chunks(data: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(data).cast("B")
+    return (view[start : start + CHUNK] for start in range(0, len(view), CHUNK))
+
+
+def encrypt(scan: UUID, item: str, dek: bytes, data: bytes | memoryview) -> Iterator[bytes]:
+    """The ciphertext of one item, piece by piece: one Cobblestone-256 stream."""
+    encryptor = Cobblestone256Encryptor(dek, _context(scan, item))
+    for chunk in _chunks(data):
+        yield encryptor.update(chunk)
+    yield encryptor.finalize()
+
+
+def decrypt(scan: UUID, item: str, dek: bytes, data: bytes) -> bytes:
+    """The item in the ciphertext `data`. Raises VaultError when it is damaged or belongs elsewhere."""
+    decryptor = Cobblestone256Decryptor(dek, _context(scan, item))
+    try:
+        pieces = [decryptor.update(chunk) for chunk in _chunks(data)]
+        pieces.append(decryptor.finalize())
+    except (InvalidTag, ValueError) as error:
+        raise VaultError(f"'{item}' in the vault is damaged or was moved: it cannot be opened.") from error
+    return b"".join(pieces)
+
+
+class Vault:
+    """Items in `folder`/<scan>/<item>.cob. Names and sizes can be seen; nothing else can without the key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+        self.reserve = Reserve(folder.with_name("reserve"), folder.with_name("records.sqlite"))
+
+    def _scan_folder(self, scan: UUID) -> Path:
+        return self.folder / str(scan)
+
+    def free_mb(self) -> int:
+        """Room left for the vault, in MiB."""
+        stats = os.statvfs(self.folder)
+        return stats.f_bavail * stats.f_frsize // _MEBIBYTE
+
+    def put_all(self, scan: UUID, dek: bytes, items: dict[str, bytes | memoryview]) -> int:
+        """Keep the first items of a scan, all or none of them; the size on disk in bytes.
+
+        Raises VaultFull without leaving anything behind when the disk is full.
+        """
+        whole, partial = self._folders(scan)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            make_folder(partial)
+            size = sum(self._write(partial, scan, dek, item, data) for item, data in items.items())
+            sync_folder(partial)
+            os.rename(partial, whole)
+            sync_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise _explain(error) from error
+        return size
+
+    def add(self, scan: UUID, dek: bytes, item: str, data: bytes | memoryview) -> int:
+        """Keep one more item of a scan that the vault already holds; the size on disk in bytes."""
+        folder = self._scan_folder(scan)
+        partial = folder / f".{item}.partial"
+        try:
+            size = self._write(folder, scan, dek, item, data, partial.name)
+            os.replace(partial, folder / f"{item}.cob")
+            sync_folder(folder)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _explain(error) from error
+        return size
+
+    def _write(
+        self,
+        folder: Path,
+        scan: UUID,
+        dek: bytes,
+        item: str,
+        data: bytes | memoryview,
+        name: str | None = None,
+    ) -> int:
+        if not _ITEM.match(item):
+            raise ValueError(f"'{item}' cannot name an item of the vault.")
+        handle = os.open(folder / (name or f"{item}.cob"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb") as file:
+            size = sum(file.write(piece) for piece in encrypt(scan, item, dek, data))
+            file.flush()
+            os.fsync(file.fileno())
+        return size
+
+    def get(self, scan: UUID, dek: bytes, item: str) -> bytes:
+        """One item in the clear, in memory. Raises VaultError."""
+        try:
+            data = (self._scan_folder(scan) / f"{item}.cob").read_bytes()
+        except FileNotFoundError as error:
+            raise VaultError(f"The vault holds no '{item}' of this scan.") from error
+        except OSError as error:
+            raise VaultError(
+                f"'{item}' in the vault cannot be read ({error.strerror}). Check the kiosk's storage."
+            ) from error
+        return decrypt(scan, item, dek, data)
+
+    def holds(self, scan: UUID) -> bool:
+        """Whether anything of a scan is here, half-written or whole."""
+        return any(folder.exists() for folder in self._folders(scan))
+
+    def _folders(self, scan: UUID) -> tuple[Path, Path]:
+        return self._scan_folder(scan), self.folder / f".{scan}.partial"
+
+    def items(self, scan: UUID) -> list[str]:
+        """The names of the items that the vault holds of a scan."""
+        return sorted(path.stem for path in self._scan_folder(scan).glob("*.cob"))
+
+    def destroy(self, scan: UUID) -> list[str]:
+        """Delete every item of a scan and say which; their key is destroyed by Records.forget.
+
+        Raises VaultError where something of it is left.
+        """
+        gone = self.items(scan)
+        for folder in self._folders(scan):
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                raise VaultError("Not every picture of a scan could be deleted. Check the kiosk's storage.")
+        sync_folder(self.folder)
+        return gone
+
+    def sweep(self, known: set[UUID]) -> int:
+        """Delete what a crash left half-written, and scans that are not `known`; how many."""
+        strays = [path for path in self.folder.iterdir() if path.name not in {str(scan) for scan in known}]
+        for path in strays:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("*/.*.partial"):
+            path.unlink(missing_ok=True)
+        return sum(not path.exists() for path in strays)
+
+    def put_capture(self, scan: UUID, dek: bytes, capture: Capture) -> int:
+        """Keep a Capture: one stream for each frame, one for what describes them; the size on disk."""
+        return self.put_all(scan, dek, _items(capture))
+
+    def add_close_ups(self, scan: UUID, dek: bytes, taken: Sequence[tuple[Spot, Frame | None]]) -> int:
+        """Add marked spots to the kept Capture: their frames first, then what describes them; the added size.
+
+        Whatever ends it half-way, the Capture is whole, without them.
+        """
+        items = _items(self.get_capture(scan, dek).with_close_ups(taken))
+        added = {name: data for name, data in items.items() if name.startswith(f"frame.{CLOSE_UP}")}
+        return sum(
+            self.add(scan, dek, name, data) for name, data in [*added.items(), ("capture", items["capture"])]
+        )
+
+    def get_capture(self, scan: UUID, dek: bytes) -> Capture:
+        """The Capture of a scan, in memory. Raises VaultError."""
+        description = self.get(scan, dek, "capture")
+        try:
+            header = json.loads(description)
+            frames = []
+            for entry in header.pop("frames"):
+                shape, dtype = entry.pop("shape"), np.dtype(entry.pop("dtype"))
+                pixels = np.frombuffer(self.get(scan, dek, f"frame.{entry['light']}"), dtype).reshape(shape)
+                frames.append(Frame(pixels=pixels, **entry))
+            return Capture.known(header, frames)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise VaultError(
+                "What the vault holds of this scan does not make a Capture; was it kept by another version?"
+            ) from error
+
+
+def _items(capture: Capture) -> dict[str, bytes | memoryview]:
+    """What is kept of a Capture, by item."""
+    frames = [
+        frame.header() | {"shape": list(frame.pixels.shape), "dtype": frame.pixels.dtype.name}
+        for frame in capture.frames
+    ]
+    items: dict[str, bytes | memoryview] = {
+        "capture": json.dumps(capture.header() | {"frames": frames}).encode()
+    }
+    for frame in capture.frames:
+        items[f"frame.{frame.light}"] = np.ascontiguousarray(frame.pixels).data.cast("B")
+    return items
+
+
+def _explain(error: OSError) -> VaultError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VaultFull(
+            "The kiosk's storage is full, so this scan was not kept. Ask staff to shred scans that are no "
+            "longer needed, or to enlarge the storage."
+        )
+    return VaultError(f"The kiosk's storage did not accept the scan ({error.strerror}), so it was not kept.")

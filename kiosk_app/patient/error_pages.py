@@ -1,0 +1,104 @@
+"""The pages of what goes wrong: each has a way on."""
+
+from __future__ import annotations
+
+import secrets
+
+import structlog
+from flask import Flask, current_app, g, jsonify, redirect, request, url_for
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
+from werkzeug.wrappers import Response
+
+from kiosk_app.kept.keyring import KeyringBusy
+from kiosk_app.kept.reserve import DiskFull
+from kiosk_app.log import own_words
+from kiosk_app.patient import sentences
+from kiosk_app.patient.journey import NotNow, Session
+from kiosk_app.patient.page import (
+    UNDER_WAY,
+    NoSession,
+    page_of,
+    render,
+    the_kiosk,
+    the_session,
+    without_a_session,
+)
+from kiosk_app.patient.sessions import InUse
+from kiosk_app.web.door import Stranger
+from kiosk_app.web.showings import SAFE_METHODS, asked_from
+
+log = structlog.get_logger()
+RESTARTED_S = 60  # so long the page about a restart stays when nobody touches it
+# What pages fetch: the answer to these is never a page.
+FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch", "/here")
+
+
+def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not a way through
+    """Every error is a page with a way on."""
+
+    @app.errorhandler(NotNow)
+    def not_now(_error: NotNow) -> Response:
+        return page_of(the_session())
+
+    @app.errorhandler(InUse)
+    def in_use(_error: InUse) -> tuple[str, int]:
+        # Whoever looks is told; only whoever wants to begin is refused.
+        return render("in_use", 200 if request.method == "GET" else 409)
+
+    @app.errorhandler(NoSession)
+    @app.errorhandler(CSRFError)
+    def started_again(_error: Exception) -> Response | tuple[Response, int]:
+        """An old page, or one of before a restart. A patient in the middle of it is told, once."""
+        if request.path in FETCHED:
+            return jsonify(next=url_for("pages.start")), 410
+        session: Session | None = g.get("session")
+        if session is not None:
+            return page_of(session)
+        if request.method == "GET" and the_kiosk().sessions.taken():
+            return current_app.make_response(in_use(InUse()))
+        if request.method != "GET" or UNDER_WAY not in request.cookies:
+            return redirect(url_for("pages.start"), 303)
+        page = current_app.make_response(render("restarted", 410, RESTARTED_S))
+        shown = request.headers.get("Sec-Fetch-Dest", "document") == "document"
+        return without_a_session(page) if shown else page
+
+    def waits(asked: bool) -> tuple[str, int]:
+        trouble = sentences.trouble("page_waits" if asked else "keys_busy")
+        return render("busy", 503, trouble=trouble, asked=asked, address=asked_from())
+
+    @app.errorhandler(DiskFull)
+    def no_room(error: DiskFull) -> tuple[str, int]:
+        log.error("no_room", why=str(error))
+        if request.endpoint == "pages.delete":
+            trouble = sentences.trouble("not_deleted")
+            return render("busy", 503, trouble=trouble, asked=False, address=asked_from())
+        return render("closed", 503, trouble=sentences.trouble("no_room"), reason="no_room")
+
+    @app.errorhandler(KeyringBusy)
+    def busy(error: KeyringBusy) -> tuple[str, int]:
+        """What was chosen is not done, and the way on leads to where it was; a page is asked for anew."""
+        log.warning("keys_busy", page=request.endpoint, why=str(error))
+        return waits(asked=request.method in SAFE_METHODS)
+
+    @app.errorhandler(Stranger)
+    def stranger(_error: Stranger) -> tuple[str, int]:
+        return render("stranger", 403)
+
+    @app.errorhandler(SecurityError)
+    def wrong_host(error: SecurityError) -> Response:
+        return error.get_response()
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> tuple[str, int]:
+        return render("failed", error.code or 500, ticket=None)
+
+    @app.errorhandler(InternalServerError)
+    def our_fault(error: InternalServerError) -> tuple[str, int]:
+        ticket, cause = secrets.token_hex(3), error.original_exception
+        said = own_words(cause)
+        facts = {"why": said} if said else {}
+        log.error("page_failed", ticket=ticket, page=request.endpoint, exc_info=cause, **facts)
+        return render("failed", 500, ticket=ticket)
+
+    app.logger.disabled = True  # our_fault logs it, in our own form

@@ -1,0 +1,203 @@
+"""The patient's journey: one table of states, with what is remembered of one patient in memory."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from uuid import UUID
+
+from firmware.line.stamps import ConsentStamp, UvAllowance
+from hardware.host.errors import PlainError
+from kiosk_app.scanning.progress import Progress
+
+CONSENT_TEXT = "2026-11"  # goes up whenever the words of the consent page change
+
+
+class State(str, Enum):
+    """Where a patient is; also the path and the template of the page that they see."""
+
+    LANGUAGE = "language"
+    ABOUT = "about"
+    CONSENT = "consent"
+    LIGHT_QUESTIONS = "light_questions"
+    POSITION = "position"
+    SCAN = "scan"
+    EYES = "eyes"
+    SPOTS = "spots"
+    CLOSE_UP = "close_up"
+    CLOSE_UP_AGAIN = "close_up_again"
+    RESULT = "result"
+    DONE = "done"
+    DECLINED = "declined"
+    DELETED = "deleted"
+    EXPIRED = "expired"
+
+
+_S = State
+
+# (state, event) -> state. What is not in the table does not happen.
+TABLE: dict[tuple[State, str], State] = {
+    (_S.LANGUAGE, "choose"): _S.ABOUT,
+    (_S.ABOUT, "continue"): _S.CONSENT,
+    (_S.CONSENT, "agree"): _S.LIGHT_QUESTIONS,
+    (_S.CONSENT, "agree_without_uv"): _S.POSITION,  # a walk-in, or a kiosk without UV: nothing to ask
+    (_S.CONSENT, "decline"): _S.DECLINED,
+    (_S.LIGHT_QUESTIONS, "none_apply"): _S.POSITION,
+    (_S.LIGHT_QUESTIONS, "some_apply"): _S.POSITION,
+    (_S.POSITION, "ready"): _S.SCAN,
+    (_S.SCAN, "asks_for_eyes"): _S.EYES,  # the other pictures are there: now the one under UV
+    (_S.EYES, "protected"): _S.SCAN,
+    (_S.EYES, "skip_uv"): _S.SCAN,
+    (_S.SCAN, "asks_for_spots"): _S.SPOTS,  # the pictures are kept: is there a spot to look at closely?
+    (_S.SPOTS, "mark"): _S.CLOSE_UP,
+    (_S.SPOTS, "go_on"): _S.SCAN,
+    (_S.CLOSE_UP, "taken"): _S.SPOTS,
+    (_S.CLOSE_UP, "not_taken"): _S.CLOSE_UP_AGAIN,
+    (_S.CLOSE_UP, "skip"): _S.SPOTS,
+    (_S.CLOSE_UP, "give_up"): _S.SCAN,  # the close-up camera is gone
+    (_S.CLOSE_UP_AGAIN, "again"): _S.CLOSE_UP,
+    (_S.CLOSE_UP_AGAIN, "skip"): _S.SPOTS,
+    (_S.CLOSE_UP_AGAIN, "give_up"): _S.SCAN,
+    (_S.SCAN, "again"): _S.POSITION,
+    (_S.SCAN, "shown"): _S.RESULT,
+    (_S.RESULT, "finish"): _S.DONE,
+}
+# Here the pictures may be kept already, and then leaving does not undo the scan.
+_MAY_BE_KEPT = (_S.SCAN, _S.SPOTS, _S.CLOSE_UP, _S.CLOSE_UP_AGAIN, _S.RESULT)
+TABLE |= {(state, "leave"): _S.DONE for state in _MAY_BE_KEPT}
+TABLE |= {(state, "delete"): _S.DELETED for state in _MAY_BE_KEPT}
+
+# Seconds without a touch before the session is wiped; the page warns for the last WARNING_S of them.
+PATIENCE_S: dict[State, float] = {
+    _S.LANGUAGE: 90,
+    _S.ABOUT: 120,
+    _S.CONSENT: 240,
+    _S.LIGHT_QUESTIONS: 180,
+    _S.POSITION: 120,
+    _S.SCAN: 240,
+    _S.EYES: 90,
+    _S.SPOTS: 120,
+    _S.CLOSE_UP: 180,
+    _S.CLOSE_UP_AGAIN: 120,
+    _S.RESULT: 180,
+    _S.DONE: 30,
+    _S.DECLINED: 30,
+    _S.DELETED: 30,
+    _S.EXPIRED: 30,
+}
+WARNING_S = 30.0
+# These hold nothing of a patient, so they return to the start without a warning.
+ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
+# What a patient sees as steps of the way.
+STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.SCAN)
+# Closing the eyes and marking spots are in the middle of the scan's step.
+_IN_THE_SCAN = (_S.EYES, _S.SPOTS, _S.CLOSE_UP, _S.CLOSE_UP_AGAIN)
+# Where the work on a scan leads its patient: state of the work -> event.
+LEADS = {"asking": "asks_for_eyes", "marking": "asks_for_spots", "ready": "shown"}
+
+
+def step_of(state: State, has_uv: bool) -> tuple[int | None, int]:
+    """Which step of how many `state` is, None for none; without UV nobody is asked about it."""
+    steps = [step for step in STEPS if has_uv or step is not State.LIGHT_QUESTIONS]
+    shown = State.SCAN if state in _IN_THE_SCAN else state
+    return (steps.index(shown) + 1 if shown in steps else None), len(steps)
+
+
+class NotNow(PlainError):
+    """This event means nothing in this state: a page from earlier, or a second tap."""
+
+
+@dataclass
+class Session:
+    """What the kiosk knows of the patient in front of it. Only in memory; wipe() forgets it."""
+
+    clock: Callable[[], float] = time.monotonic
+    language: str = "en"
+    text_size: int = 100
+    state: State = State.LANGUAGE
+    reference: str | None = None
+    consent: ConsentStamp | None = None
+    scan: UUID | None = None
+    # The kept scan whose way to the clinic the last page tells of, when the patient is forgotten already.
+    told_of: UUID | None = None
+    uv_screened: bool = False
+    progress: Progress = field(default_factory=Progress)
+    touched: float = 0.0
+    turn: str = field(default_factory=secrets.token_urlsafe)  # another one with each step: which page is due
+    heard: float = 0.0  # when its browser last asked for anything
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.touched = self.heard = self.clock()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether it holds nothing of a patient: nobody is thrown out when it ends."""
+        return self.state in ENDS or self.state is State.LANGUAGE
+
+    def move(self, event: str) -> State:
+        """Follow the table. Raises NotNow when the event is not in it."""
+        with self.lock:
+            try:
+                self.state = TABLE[self.state, event]
+            except KeyError:
+                raise NotNow(f"'{event}' means nothing on the page '{self.state.value}'.") from None
+            self.turn = secrets.token_urlsafe()
+            self.touch()
+            return self.state
+
+    def touch(self) -> None:
+        """The patient did something: the time starts anew."""
+        self.touched = self.clock()
+
+    def left(self) -> float:
+        """Seconds until the session is wiped; a scan at work is waited for."""
+        if self.state is State.SCAN and self.progress.state == "working":
+            self.touch()
+        return self.touched + PATIENCE_S[self.state] - self.clock()
+
+    def stamp(self) -> ConsentStamp:
+        """The record of a patient who presses "I agree" now; it is one once it is written down."""
+        return ConsentStamp(CONSENT_TEXT, self.language, datetime.now(timezone.utc))
+
+    def follow(self) -> None:
+        """Go to where the work on the scan leads."""
+        if self.state is not State.SCAN:
+            return  # any other page is shown without waiting for what holds the session
+        with self.lock:
+            if self.state is State.SCAN and self.progress.state in LEADS:
+                self.move(LEADS[self.progress.state])
+
+    @property
+    def may_have_uv(self) -> bool:
+        """The clinic knows the patient, and the UV questions were all answered with a clear no."""
+        return self.reference is not None and self.uv_screened
+
+    def eyes_are_protected(self) -> UvAllowance | None:
+        """The patient's word of this moment, as the light daemon needs to hear it before any UV."""
+        if self.reference is None or not self.may_have_uv:
+            return None
+        return UvAllowance(self.reference, screened=True, eyes_closed_confirmed_at=time.time())
+
+    def begin_again(self) -> None:
+        """Back to the position page for another try."""
+        with self.lock:
+            self.move("again")
+            self.progress = Progress()
+
+    def wipe(self, state: State = State.LANGUAGE) -> None:
+        """Forget the patient. What their last page needs stays only where it still has to be read."""
+        with self.lock:
+            if state is State.LANGUAGE:
+                self.language, self.text_size, self.told_of = "en", 100, None
+            self.state = state
+            self.reference = self.consent = self.scan = None
+            self.uv_screened = False
+            self.progress = Progress()
+            self.turn = secrets.token_urlsafe()
+            self.touch()

@@ -1,0 +1,328 @@
+"""The pages of the journey: one address for each state, moved on by one form each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, g, jsonify, redirect, request, url_for
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response
+
+from kiosk_app.kept.reserve import DiskFull
+from kiosk_app.patient import sentences, speech, spot_sentences
+from kiosk_app.patient.journey import TABLE, NotNow, Session, State
+from kiosk_app.patient.overlay_words import overlay_words
+from kiosk_app.patient.page import (
+    COOKIE,
+    UNDER_WAY,
+    NoSession,
+    find_session,
+    page_of,
+    remember_the_way,
+    render,
+    the_kiosk,
+    the_session,
+    without_a_session,
+)
+from kiosk_app.patient.scan_pages import result_facts
+from kiosk_app.patient.sessions import InUse
+from kiosk_app.patient.spot_pages import facts as spot_facts
+from kiosk_app.web.languages import known
+
+blueprint = Blueprint("pages", __name__)
+blueprint.before_app_request(find_session)
+blueprint.after_app_request(remember_the_way)
+TEXT_SIZES = (100, 150, 200)
+
+
+@blueprint.get("/")
+def start() -> Response | tuple[str, int]:
+    """The first page; a session under way goes on where it is."""
+    session: Session | None = g.get("session")
+    if session is not None and session.state is not State.LANGUAGE:
+        return page_of(session)
+    if session is None and the_kiosk().sessions.taken():
+        raise InUse
+    if session is None and UNDER_WAY in request.cookies:
+        raise NoSession
+    return language_page()
+
+
+def language_page() -> tuple[str, int]:
+    reason = the_kiosk().closed_because()
+    if reason is not None:
+        return render("closed", trouble=sentences.trouble(reason), reason=reason)
+    return render("language")
+
+
+@blueprint.post("/language")
+def choose_language() -> Response:
+    """Begin a session in the language that was chosen."""
+    kiosk = the_kiosk()
+    token = None
+    session: Session | None = g.get("session")
+    if session is None:
+        token, session = kiosk.sessions.begin()
+        g.session = session
+    if session.state is not State.LANGUAGE:
+        return page_of(session)
+    if kiosk.closed_because() is not None:
+        return redirect(url_for("pages.start"), 303)
+    session.language = known(request.form.get("language") or request.form.get("preset"))
+    session.move("choose")
+    response = page_of(session)
+    if token is not None:
+        response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.get("/<name>")
+def show(name: str) -> Response | tuple[str, int]:
+    """The page of a state; any other state's page leads back to the patient's own."""
+    if name not in {state.value for state in State}:
+        raise NotFound
+    session = the_session()
+    session.follow()
+    if session.state.value != name:
+        return page_of(session)
+    if session.state is State.RESULT and the_kiosk().is_gone(session):
+        return _end(session, "delete")  # the desk may delete it while it is being read
+    if session.state is State.LANGUAGE:
+        return language_page()
+    facts = _facts.get(session.state)
+    return render(name, **(facts(session) if facts else {}))
+
+
+def _scan_facts(session: Session) -> dict[str, Any]:
+    progress = session.progress
+    failed = progress.state == "failed"
+    return {
+        "progress": progress,
+        "trouble": sentences.trouble(progress.reason) if failed else None,
+        "stages": sentences.STAGES,
+        "say": None if failed else speech.said_at(progress),
+        "during": speech.DURING_UV,
+        "after": speech.AFTER_UV,
+        "spoken": speech.SPOKEN,
+        "closed_at_most": speech.CLOSED_AT_MOST_S,
+    }
+
+
+def _eyes_facts(session: Session) -> dict[str, Any]:
+    return {
+        "again": sentences.EYES_AGAIN.get(session.progress.reason or ""),
+        "say": speech.BEFORE_UV,
+        "spoken": speech.SPOKEN,
+    }
+
+
+def _last_facts(session: Session) -> dict[str, Any]:
+    kiosk, scan = the_kiosk(), session.told_of
+    return {
+        "delivery": kiosk.delivery(scan).value if scan else None,
+        "deliveries": sentences.deliveries(kiosk.clinic),
+        "is_destroyed": scan is None or kiosk.is_destroyed(scan),
+    }
+
+
+_facts: dict[State, Callable[[Session], dict[str, Any]]] = {
+    State.POSITION: lambda _session: {"guidance": sentences.GUIDANCE},
+    State.SCAN: _scan_facts,
+    State.EYES: _eyes_facts,
+    State.SPOTS: spot_facts,
+    State.CLOSE_UP: spot_facts,
+    State.CLOSE_UP_AGAIN: spot_facts,
+    State.RESULT: result_facts,
+    State.DONE: _last_facts,
+    State.DELETED: _last_facts,
+    State.EXPIRED: _last_facts,
+}
+
+
+@blueprint.post("/about")
+def understood() -> Response:
+    session = the_session()
+    session.move("continue")
+    return page_of(session)
+
+
+@blueprint.post("/consent")
+def consent() -> Response:
+    """Only the pressed button consents; nothing is preset, nothing times out into a yes."""
+    session = the_session()
+    with session.lock:
+        if session.state is not State.CONSENT:
+            raise NotNow("The consent is given on its own page.")
+        if request.form.get("consent") != "agree":
+            the_kiosk().sessions.leave(session, State.DECLINED)
+            return page_of(session)
+        the_kiosk().consent(session)
+        asks = the_kiosk().has_uv and session.reference is not None
+        session.move("agree" if asks else "agree_without_uv")
+    return page_of(session)
+
+
+@blueprint.post("/light_questions")
+def light_questions() -> Response:
+    """UV only after a clear "none of these"; any other answer is a scan without UV."""
+    session = the_session()
+    clear = request.form.get("answer") == "none"
+    session.move("none_apply" if clear else "some_apply")
+    session.uv_screened = clear
+    return page_of(session)
+
+
+@blueprint.post("/position")
+def position() -> Response:
+    session = the_session()
+    with session.lock:
+        if session.state is not State.POSITION:
+            raise NotNow("A scan begins on the page with the camera.")
+        the_kiosk().begin_scan(session, overlay_words())  # where this fails, the session stays and expires
+        session.move("ready")
+    return page_of(session)
+
+
+@blueprint.post("/eyes")
+def eyes() -> Response:
+    """The patient says that their eyes are protected; from here the UV light may be used for 30 s."""
+    session = the_session()
+    with session.lock:
+        protected = request.form.get("eyes") == "protected"
+        session.move("protected" if protected else "skip_uv")
+        session.progress.answer(session.eyes_are_protected() if protected else None)
+    return page_of(session)
+
+
+@blueprint.post("/scan")
+def scan() -> Response:
+    """After the work: on to the result, or back to the camera for another try."""
+    session = the_session()
+    if session.state is State.SCAN and session.progress.state == "failed":
+        if not sentences.trouble(session.progress.reason).again:
+            return _end(session, "leave") if the_kiosk().keeps(session) else start_over()
+        session.begin_again()
+    return page_of(session)
+
+
+@blueprint.post("/result")
+def finish() -> Response:
+    """The patient has read the result: forget them, keep only the language for the last page."""
+    return _end(the_session(), "finish")
+
+
+@blueprint.post("/delete")
+def delete() -> Response:
+    """The patient wants nothing kept: shred the scan, withdraw what was sent.
+
+    Also where the scan is gone already: the tap before may have ended half-way.
+    """
+    session = the_session()
+    scan = session.scan
+    if (session.state, "delete") not in TABLE:
+        raise NotNow("A scan is deleted on its own page.")
+    if scan is not None:
+        try:
+            the_kiosk().shred(scan)
+        except DiskFull:
+            if not the_kiosk().is_gone(session):
+                raise
+            # The house-keeping brings it to its end: the page says so.
+    return _end(session, "delete")
+
+
+def _end(session: Session, event: str) -> Response:
+    with session.lock:
+        state, scan = session.move(event), session.scan
+        the_kiosk().sessions.leave(session, state)
+        session.told_of = scan
+    return page_of(session)
+
+
+@blueprint.post("/done")
+@blueprint.post("/declined")
+@blueprint.post("/deleted")
+@blueprint.post("/expired")
+@blueprint.post("/start-over")
+def start_over() -> Response:
+    """Forget this patient and go to the first page; one whose scan is kept is asked about it first."""
+    session: Session | None = g.get("session")
+    if session is not None:
+        if the_kiosk().keeps(session):
+            if request.form.get("scan") != "keep":
+                return redirect(url_for("pages.leave_page"), 303)
+            return _end(session, "leave")
+        the_kiosk().sessions.leave(session)
+    return without_a_session(redirect(url_for("pages.start"), 303))
+
+
+@blueprint.get("/help")
+def help_page() -> tuple[str, int]:
+    return render("help")
+
+
+@blueprint.get("/languages")
+def languages_page() -> tuple[str, int]:
+    return render("languages")
+
+
+@blueprint.get("/delete")
+def delete_page() -> Response | tuple[str, int]:
+    """Ask once more before a scan is destroyed."""
+    session = the_session()
+    return render("delete") if session.state is State.RESULT else page_of(session)
+
+
+@blueprint.get("/leave")
+def leave_page() -> Response | tuple[str, int]:
+    """The pictures are kept: starting over does not undo that, so the patient is asked."""
+    session = the_session()
+    return render("leave") if the_kiosk().keeps(session) else page_of(session)
+
+
+@blueprint.get("/trouble")
+def trouble_page() -> tuple[str, int]:
+    """A camera gave no preview; the journey stays where it is."""
+    session: Session | None = g.get("session")
+    if session is not None and session.state is State.CLOSE_UP:
+        return render("trouble", trouble=spot_sentences.trouble(None), lost=True)
+    return render("trouble", trouble=sentences.trouble("unavailable"), lost=False)
+
+
+@blueprint.post("/help")
+@blueprint.post("/keep")
+@blueprint.post("/trouble")
+@blueprint.post("/languages")
+@blueprint.post("/text-size")
+def back() -> Response:
+    """Back to where the patient was, with another language or larger text when that was asked for."""
+    session: Session | None = g.get("session")
+    if session is None:
+        return redirect(url_for("pages.start"), 303)
+    session.touch()
+    if "language" in request.form:
+        session.language = known(request.form["language"])
+    if "larger" in request.form:
+        place = TEXT_SIZES.index(session.text_size) + 1
+        session.text_size = TEXT_SIZES[place % len(TEXT_SIZES)]
+    return page_of(session)
+
+
+@blueprint.get("/here")
+def here() -> Response:
+    """The page is still shown; the patient need not be there."""
+    return jsonify(state=the_session().state.value)
+
+
+@blueprint.post("/touch")
+def touch() -> Response:
+    """The patient is still here."""
+    session = the_session()
+    session.touch()
+    return jsonify(left=round(session.left()))
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    return jsonify(ok=True)

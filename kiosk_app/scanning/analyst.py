@@ -1,0 +1,155 @@
+"""The analysis of a Capture, run in a child process that is given pictures and no key."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from hardware.capture import Capture
+from hardware.host.errors import PlainError
+from hardware.host.memory import in_memory
+from models.analysis.result import Result, ResultError, read_result
+from models.analysis.words import ENGLISH, Words
+from sync.wire.findings import Findings
+
+DEADLINE_S = 90.0
+# The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "OMP_NUM_THREADS")
+
+
+class AnalysisFailed(PlainError):
+    """The analysis gave no answer; the pictures are still in the vault and can be measured again."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the analysis says: Findings with overlay pictures (PNG), or a refusal with its reason."""
+
+    findings: Findings | None
+    overlays: dict[str, bytes] = field(default_factory=dict)
+    refused: str | None = None
+    sentence: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_mb: float = 0.0
+
+
+@contextlib.contextmanager
+def _memory(name: str, blocks: Iterable[bytes | memoryview] = ()) -> Iterator[int]:
+    """A file in memory that has no name on any disk."""
+    handle = in_memory(name, blocks)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _read_all(handle: int) -> bytes:
+    size = os.fstat(handle).st_size
+    pieces, offset = [], 0
+    while offset < size:
+        piece = os.pread(handle, size - offset, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)
+
+
+class Analyst:
+    """Measures one Capture at a time with the named engine. close() ends a child that is still at work.
+
+    `state` is the kiosk's, whose clinic must have signed the networks; None where there is no kiosk.
+    """
+
+    def __init__(self, engine: str, state: Path | None = None, deadline_s: float = DEADLINE_S) -> None:
+        self._engine = engine
+        self._state = state
+        self._deadline_s = deadline_s
+        self._turn = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+        """The Outcome for `capture`, its overlays in `words`.
+
+        Raises AnalysisFailed when the child cannot be started, dies, is late or talks nonsense.
+        """
+        result = self._answer(capture, scan, words)
+        return Outcome(
+            findings=result.findings,
+            overlays=dict(result.overlays),
+            refused=result.refused,
+            sentence=result.sentence,
+            seconds=dict(result.seconds),
+            peak_rss_mb=result.peak_rss_mb,
+        )
+
+    def _answer(self, capture: Capture, scan: UUID, words: Words, *more: str) -> Result:
+        try:
+            answer = self._ask(capture, scan, words, *more)
+        except OSError as error:
+            raise AnalysisFailed(
+                f"The analysis could not be started ({error.strerror or error}). Look at the memory in use."
+            ) from error
+        try:
+            result = read_result(answer)
+        except ResultError as error:
+            raise AnalysisFailed(f"The analysis's answer is not understood: {error}") from error
+        if result.error is not None:
+            raise AnalysisFailed(f"The analysis could not be done: {result.sentence}")
+        return result
+
+    def refuses(self, close_up: Capture, scan: UUID) -> str | None:
+        """Why nothing can be said of this close-up, or None. Raises AnalysisFailed as `measure` does."""
+        return self._answer(close_up, scan, ENGLISH, "--close-up").refused
+
+    def _ask(self, capture: Capture, scan: UUID, words: Words, *more: str) -> bytes:
+        """What the child wrote into the memory that is for its answer."""
+        with (
+            self._turn,
+            _memory("capture", capture.blocks()) as pictures,
+            _memory("result") as answer,
+        ):
+            self._run(pictures, answer, scan, words, *more)
+            return _read_all(answer)
+
+    def _run(self, pictures: int, answer: int, scan: UUID, words: Words, *more: str) -> None:
+        command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
+        command += ["--engine", self._engine, "--words", words.model_dump_json()]
+        command += ["--capture-fd", str(pictures), "--result-fd", str(answer)]
+        command += ["--state", str(self._state.resolve())] if self._state else []
+        command += more
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        with subprocess.Popen(
+            command,
+            pass_fds=(pictures, answer),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        ) as child:
+            self._child = child
+            try:
+                status = child.wait(self._deadline_s)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                raise AnalysisFailed(
+                    f"The analysis was not done within {self._deadline_s:g} s; it was stopped."
+                ) from None
+            except BaseException:
+                child.kill()  # told to stop: leaving the block would wait for the child's own end
+                raise
+            finally:
+                self._child = None
+        if status != 0:
+            raise AnalysisFailed(f"The analysis ended with status {status}; its log says why.")
+
+    def close(self) -> None:
+        """End a child that is still at work; what it measured is measured again after the next start."""
+        if self._child is not None:
+            self._child.kill()

@@ -1,0 +1,156 @@
+"""The courier: hands sealed messages to the outbox, then follows what the clinic's receipts say of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+import structlog
+
+from kiosk_app.kept.records import Message, Records, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.states import MessageState, ScanState
+from kiosk_app.log import Told, why
+from kiosk_app.scanning.sealer import Sealer
+from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
+
+log = structlog.get_logger()
+
+# A patient may wait for this: what is to be done is in the records, and the next round finds it there.
+TURN_S = 10.0
+NEVER = ("conflict", "bad_request")  # refusals that no later try will change
+
+
+class Courier:
+    """Every step may be repeated: the outbox knows a message by its id."""
+
+    def __init__(self, records: Records, outbox: OutboxClient, sealer: Sealer) -> None:
+        self._records, self._outbox, self._sealer = records, outbox, sealer
+        self._turn = threading.Lock()
+        self._told = Told()
+        self._ended_at: set[UUID] = set()  # messages at which a stage ended
+
+    def run_once(self) -> bool:
+        """Do what can be done now; False where nothing could be: everything stays as it is then."""
+        if not self._turn.acquire(timeout=TURN_S):
+            return False
+        try:
+            return self._round()
+        finally:
+            self._turn.release()
+
+    def _round(self) -> bool:
+        """What was deleted comes first: a result that nobody may have is not sent, and a withdrawal is."""
+        try:
+            stages = [
+                self._stage(self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
+                self._stage(self._hand_over, MessageState.WAITING),
+                self._stage(self._follow, MessageState.SUBMITTED),
+            ]
+        except RecordsHeld as error:
+            if self._told.begins("records", str(error)):
+                log.error("round_ended", why=str(error))
+            return False
+        except OutboxUnavailable as error:
+            if self._told.begins("outbox"):
+                log.warning("outbox_unavailable", why=str(error))
+            return False
+        self._told.over("outbox")
+        self._told.over("records")
+        return all(stages)
+
+    def _stage(self, step: Callable[[Message], None], *in_states: MessageState) -> bool:
+        """Take the step of each message in these states; False where the records ended it before the last."""
+        try:
+            for message in self._in_turn(*in_states):
+                self._alone(step, message)
+        except RecordsHeld:
+            raise
+        except RecordsUnusable as error:
+            if self._told.begins(step.__name__, str(error)):
+                log.error("stage_ended", why=str(error))
+            return False
+        self._told.over(step.__name__)
+        return True
+
+    def _in_turn(self, *in_states: MessageState) -> list[Message]:
+        """The messages in these states; those at which a stage ended come after all others."""
+        return sorted(self._records.messages(*in_states), key=lambda message: message.id in self._ended_at)
+
+    def _alone(self, step: Callable[[Message], None], message: Message) -> None:
+        """Take one step of one message; whatever it raises, the others have their turn.
+
+        Only an outbox that cannot be asked ends the round, and records that another process holds: each
+        other message would wait for them anew. Records that cannot be used end the stage, for the next
+        message of it would fail as well. In an outbox that is full the next one may make room.
+        """
+        try:
+            step(message)
+            self._ended_at.discard(message.id)
+            self._told.over(message.id)
+        except OutboxRefused as refusal:
+            if self._told.begins("refusal", refusal.code):
+                log.warning("outbox_refused", message=str(message.id), code=refusal.code)
+        except OutboxUnavailable:
+            raise
+        except RecordsUnusable:
+            self._ended_at.add(message.id)
+            raise
+        except Exception as error:  # noqa: BLE001  it stays as it is, and has its turn in the next round
+            said = why(error)
+            if self._told.begins(message.id, str(said)):
+                log.error("set_aside", scan=str(message.scan), message=str(message.id), why=said)
+
+    def _hand_over(self, message: Message) -> None:
+        if message.envelope is None or not self._records.is_current(message):
+            return  # it was deleted since the messages were listed
+        try:
+            self._outbox.submit(message.id, message.kind, message.envelope)
+        except OutboxRefused as refusal:
+            if refusal.code in NEVER:
+                log.error("outbox_refused", message=str(message.id), code=refusal.code)
+                self._records.settle(message, MessageState.UNDELIVERABLE)
+                return
+            raise
+        self._told.over("refusal")
+        after = ScanState.HANDED_OVER if message.kind == "result" else None
+        if self._records.settle(message, MessageState.SUBMITTED, after):
+            log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)
+
+    def _follow(self, message: Message) -> None:
+        said = self._outbox.state(message.id)
+        if said == "stored":
+            after = ScanState.STORED if message.kind == "result" else None
+            self._records.settle(message, MessageState.STORED, after)
+            log.info("stored", scan=str(message.scan), message=str(message.id), kind=message.kind)
+        elif said == "quarantined":
+            self._records.settle(message, MessageState.QUARANTINED)
+            log.warning("quarantined", scan=str(message.scan), message=str(message.id))
+        elif said in ("reseal", "discarded"):
+            # Sealed to a key that the clinic has retired: sealed again, with a new id, by the next round.
+            # The outbox forgets it first, so that a crash between the two is found as "discarded".
+            self._outbox.discard(message.id)
+            if message.kind == "withdraw":
+                self._records.withdraw_again(message)
+            else:
+                self._records.settle(message, MessageState.RESEAL, ScanState.ANALYSED)
+            log.warning("reseal", scan=str(message.scan), message=str(message.id), kind=message.kind)
+
+    def _discard(self, message: Message) -> None:
+        """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic."""
+        was = self._outbox.discard(message.id)
+        if was == "waiting" or (was == "unknown" and message.state == MessageState.DISCARDING_UNSENT):
+            self._records.settle(message, MessageState.DISCARDED)
+        else:
+            scan = self._records.scan(message.scan)
+            reason = "staff" if scan.reason == "staff" else "patient"
+            carriers = self._records.carriers(scan.id)
+            self._records.add_message(
+                scan.id,
+                "withdraw",
+                self._sealer.epoch,
+                lambda id_, sequence: self._sealer.seal_withdraw(
+                    id_, sequence, scan=scan.id, reason=reason, messages=carriers
+                ),
+            )
+            self._records.settle(message, MessageState.WITHDRAWN)

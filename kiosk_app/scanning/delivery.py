@@ -1,0 +1,64 @@
+"""Delivery: what is known of a scan's way to the clinic, for words that claim no more than that."""
+
+from __future__ import annotations
+
+from enum import Enum
+from uuid import UUID
+
+from kiosk_app.kept.records import Message, Records
+from kiosk_app.kept.states import GONE, MessageState
+from sync.kiosk.client import OutboxClient, OutboxUnavailable
+
+
+class Delivery(str, Enum):
+    """How far a scan's measurements have come or, once the scan is deleted, the word to erase them."""
+
+    KEPT = "kept"  # in this kiosk; nothing more is known, as while the outbox does not answer
+    WAITING = "waiting"  # sealed; there is no connection
+    UNDER_WAY = "under_way"  # sent, or about to be; the clinic has not said that it has them
+    RECEIVED = "received"  # the clinic's signed receipt is here
+    HELD = "held"  # the clinic's receipt says that a person there must look at it
+
+    NOTHING_SENT = "nothing_sent"  # deleted, and certain that nothing had left this kiosk
+    UNTOLD = "untold"  # something may have left, and the clinic does not know of the deletion yet
+    TELLING = "telling"  # the word is sent, or about to be
+    TOLD = "told"  # the clinic's signed receipt for the word is here
+    TOLD_HELD = "told_held"  # a person at the clinic must look at the word
+
+
+_OF_WORDS = {
+    Delivery.UNDER_WAY: Delivery.TELLING,
+    Delivery.RECEIVED: Delivery.TOLD,
+    Delivery.HELD: Delivery.TOLD_HELD,
+}
+
+
+def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
+    """What is known of `scan` at this moment. Raises NoSuchScan."""
+    result = records.message_of(scan)
+    if records.scan(scan).state not in GONE:
+        return Delivery.KEPT if result is None else _of_message(result, outbox)
+    if result is None or result.state == MessageState.DISCARDED:
+        return Delivery.NOTHING_SENT
+    word = records.message_of(scan, "withdraw")
+    if word is None:
+        return Delivery.UNTOLD
+    return _OF_WORDS.get(_of_message(word, outbox), Delivery.UNTOLD)
+
+
+def _of_message(message: Message, outbox: OutboxClient) -> Delivery:
+    known = {
+        MessageState.WAITING: Delivery.WAITING,
+        MessageState.STORED: Delivery.RECEIVED,
+        MessageState.QUARANTINED: Delivery.HELD,
+    }
+    if message.state != MessageState.SUBMITTED:
+        return known.get(message.state, Delivery.KEPT)
+    try:
+        said = outbox.state(message.id)
+        if said == "waiting":
+            return Delivery.UNDER_WAY if outbox.status().get("connected") else Delivery.WAITING
+    except OutboxUnavailable:
+        return Delivery.KEPT
+    answers = {"sent": Delivery.UNDER_WAY, "stored": Delivery.RECEIVED, "quarantined": Delivery.HELD}
+    return answers.get(said, Delivery.KEPT)

@@ -1,0 +1,43 @@
+"""Whether the board's engine answers as the reference kernels do on this machine, asked once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hardware.host.durable import write_whole
+from models.networks.manifest import ModelsError, load_manifest
+from models.networks.runtime import engine_here
+
+CHECKED = "engine.checked"
+# The slower engine needed 14 s on a busy build machine.
+DEADLINE_SECONDS = 300.0
+
+
+def require_right_engine(engine: str, state: Path) -> None:
+    """Let every network answer its known picture in a process of its own; raises ModelsError if one is wrong.
+
+    What was found right is noted in `state`, and asked again only with another engine, processor or manifest.
+    """
+    note = state / CHECKED
+    known = f"{engine_here(engine)}, known answers {load_manifest().known_answers.sha256}\n"
+    try:
+        if note.read_text() == known:
+            return
+    except (OSError, UnicodeDecodeError):
+        pass  # never noted, or not readably: asked again
+    command = [sys.executable, "-m", "models.networks.known_answers", engine]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False, env={}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelsError(
+            f"The engine '{engine}' did not answer the known picture within {DEADLINE_SECONDS:g} s. "
+            "See what else is at work on this machine, then start again."
+        ) from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"It ended with status {done.returncode}."])[-1]
+        raise ModelsError(f"No scan can be measured here. {reason}")
+    write_whole(note, known, 0o644)

@@ -1,0 +1,501 @@
+"""The work on one scan: pictures, vault, measurement, sealing; after a crash it goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any, Protocol
+from uuid import UUID
+
+import structlog
+
+from firmware.capture.client import CaptureClient, CaptureFault
+from firmware.line.stamps import ConsentStamp, UvAllowance
+from hardware.capture import Capture
+from kiosk_app.kept.keyring import KeyringBusy, KeyringError, waiting_at_most
+from kiosk_app.kept.records import Message, Records, RecordsError, RecordsHeld, ScanRow
+from kiosk_app.kept.reserve import DiskFull
+from kiosk_app.kept.states import GONE, UNFINISHED, ScanState
+from kiosk_app.kept.vault import Vault, VaultError
+from kiosk_app.log import Told, why
+from kiosk_app.scanning.analyst import AnalysisFailed, Outcome
+from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.left_behind import LeftBehind
+from kiosk_app.scanning.phases import UV, take_pictures
+from kiosk_app.scanning.progress import Progress
+from kiosk_app.scanning.sealer import Sealer, SealerError
+from kiosk_app.scanning.shred import destroy
+from models.analysis.words import ENGLISH, Words
+
+log = structlog.get_logger()
+
+# Between two tries to finish one scan, each longer: to measure one again and again would keep the processor
+# from the next patient.
+FIRST_AGAIN_S, LONGEST_AGAIN_S = 30.0, 600.0
+ENOUGH_S = 10.0  # after which a round of finishing scans begins no other
+REMAINS_S = 600.0  # between two looks for what another process left of a scan
+# The page of the question wipes a silent session long before, even where it was extended ten times.
+ASK_S = 1200.0
+LOOK_S = 0.1  # between two looks whether the patient has gone away
+# A patient whose scan failed waits so long for the keys; after that the house-keeping abandons it.
+ABANDON_S = 1.0
+
+
+class Measures(Protocol):
+    """What the work needs of the analysis."""
+
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+        """The Outcome for `capture`, its overlays in `words`."""
+        ...
+
+
+class _Left(Exception):
+    """The patient went away before the pictures were kept."""
+
+
+class ScanWork:
+    """Takes a scan from consent to the outbox. Each step is durable before the next begins."""
+
+    def __init__(
+        self,
+        records: Records,
+        vault: Vault,
+        camera: CaptureClient,
+        analyst: Measures,
+        sealer: Sealer,
+        courier: Courier,
+        lights: Collection[str],
+    ) -> None:
+        """`lights` are those that the pictures are taken under: what the measures read."""
+        self._records, self._vault, self._camera, self._lights = records, vault, camera, lights
+        self._analyst, self._sealer, self._courier = analyst, sealer, courier
+        self._at_work: dict[UUID, threading.Event] = {}
+        self._failed: dict[UUID, tuple[int, float]] = {}  # how often, and when it is tried again
+        self._left_behind = LeftBehind(records, vault)
+        self._look_at = 0.0  # when to look for remains
+        self._told = Told()
+        self._lock = threading.Lock()
+
+    def start(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: bool,
+        progress: Progress,
+        words: Words = ENGLISH,
+        spots: bool = False,
+    ) -> threading.Thread:
+        """Do the whole scan in a thread of its own; `progress` tells the page how far it is.
+
+        With `uv` the patient is asked to close the eyes once the other pictures are there, with `spots` to
+        mark spots for a close-up once all are kept.
+        The patient's overlays are in `words`. A scan that is finished later, without them, is in English.
+        """
+        thread = threading.Thread(
+            target=self.do, args=(scan, consent, uv, progress, words, spots), name="scan", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def do(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: bool,
+        progress: Progress,
+        words: Words = ENGLISH,
+        spots: bool = False,
+    ) -> None:
+        """Take the pictures of a consented scan, then finish it. Never raises for what life brings."""
+        left = self._begin(scan)
+        if left is None:
+            progress.fail("busy")
+            return
+        try:
+            self._do(scan, consent, uv, progress, words, left, spots)
+        except Exception as error:  # noqa: BLE001  the thread ends here: a patient is never left waiting
+            self._fail(scan, progress, "not_measurable", why(error))
+        finally:
+            self._end(scan)
+
+    def _do(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: bool,
+        progress: Progress,
+        words: Words,
+        left: threading.Event,
+        spots: bool,
+    ) -> None:
+        try:
+            dek = self._capture(scan, consent, uv, progress, left)
+            if spots:
+                self._take_spots(scan, dek, progress, left)
+            self._finish(scan, progress, words)
+            progress.state = "ready"
+        except _Left:
+            self._give_up(scan, None)
+            progress.fail("left")
+        except DiskFull as error:
+            self._fail(scan, progress, "storage_full", str(error))
+        except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
+            self._fail(scan, progress, getattr(error, "code", "storage"), str(error))
+        except AnalysisFailed as error:
+            progress.fail("analysis_failed")
+            log.error("analysis_failed", scan=str(scan), why=str(error))
+        except SealerError as error:
+            # The measurements are kept; they are sealed after staff have mended the keys.
+            progress.state = "ready"
+            log.error("seal_failed", scan=str(scan), why=str(error))
+        except _Refused as refusal:
+            progress.fail(str(refusal))
+
+    def leave(self, scan: UUID) -> None:
+        """The patient went away: a scan without kept pictures is abandoned, any other goes on.
+
+        This only notes it; the scan's own thread or the next `go_on` does it. While its pictures are being
+        noted as kept this waits until they are: see `_capture`.
+        """
+        with self._lock:
+            left = self._at_work.get(scan)
+            if left is not None:
+                left.set()
+            else:
+                self._left_behind.note(scan)
+
+    def see_to(self, scan: UUID) -> None:
+        """Let `go_on` destroy what is left of a scan that is gone by then, or is being written still."""
+        self._left_behind.note(scan)
+
+    def is_fresh(self, scan: UUID) -> bool:
+        """Whether a consented scan has had no try: each try has a scan of its own."""
+        with self._lock:
+            had_one = scan in self._at_work or scan in self._left_behind
+        return not had_one and self._records.scan(scan).state == ScanState.CONSENTED
+
+    def recover(self) -> None:
+        """After a start: finish what was begun, abandon what has no pictures, sweep what a crash left.
+
+        Where keys or records do not allow it now, `go_on` does.
+        """
+        for row in self._records.scans(ScanState.CONSENTED):
+            self._left_behind.note(row.id)
+        try:
+            self._destroy_left_behind()
+        except (KeyringBusy, RecordsHeld) as error:
+            log.error("not_recovered", why=str(error))
+        kept = {row.id for row in self._records.scans() if row.state not in GONE}
+        swept = self._vault.sweep(kept)
+        log.info("recovered", unfinished=len(self._records.scans(*UNFINISHED)), swept=swept)
+
+    def _destroy_left_behind(self) -> None:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + FIRST_AGAIN_S
+            if self._alone("remains_left", self._look_for_remains):
+                self._look_at = time.monotonic() + REMAINS_S
+        for scan in self._left_behind.scans():
+            if self._begin(scan) is None:
+                continue  # its own thread is not done with it
+            try:
+                self._alone("abandon_failed", self._left_behind.destroy, scan)
+            finally:
+                self._end(scan)
+
+    def _look_for_remains(self) -> None:
+        """Of scans that are gone: a failed deletion, or a command that was ended, leaves pictures or keys."""
+        for row in self._records.scans(*GONE):
+            if self._vault.holds(row.id):
+                self._left_behind.note(row.id)
+        self._records.finish_rewrap()
+        self._vault.reserve.fill()
+
+    def _alone(self, event: str, step: Callable[..., object], *scan: UUID) -> bool:
+        """Take one step of a round, about one scan or none; whether it came to its end.
+
+        It fails for itself, told by `event` when that begins. Only what each other step would wait for anew
+        ends the round.
+        """
+        try:
+            step(*scan)
+        except (KeyringBusy, RecordsHeld):
+            raise
+        except Exception as error:  # noqa: BLE001  it has its turn again
+            said = why(error)
+            if self._told.begins((event, *scan), str(said)):
+                about = {"scan": str(scan[0])} if scan else {}
+                log.error(event, why=said, **about)
+            return False
+        self._told.over((event, *scan))
+        return True
+
+    def go_on(self) -> int:
+        """Try once more what is captured or analysed and nobody is working on; how many were finished.
+
+        First what is left behind is destroyed. After ENOUGH_S no other scan is begun: what else the
+        house-keeping does has its turn, and so has the watchdog. Where another process holds the keys or the
+        records the round ends, and counts as no try: each other scan would wait for them anew.
+        """
+        finished = 0
+        try:
+            self._destroy_left_behind()
+            enough = time.monotonic() + ENOUGH_S
+            scans = dict.fromkeys(
+                row.id for row in self._records.scans(ScanState.CAPTURED, ScanState.ANALYSED)
+            )
+            for scan in self._failed.keys() - scans.keys():
+                del self._failed[scan]
+                self._told.over(("not_finished", scan))
+            for scan in scans:
+                _, due = self._failed.get(scan, (0, 0.0))
+                if time.monotonic() < due or self._begin(scan) is None:
+                    continue
+                finished += self._go_on_with(scan)
+                if time.monotonic() >= enough:
+                    break
+            self._told.over("round")
+        except (KeyringBusy, RecordsHeld) as error:
+            if self._told.begins("round", str(error)):
+                log.error("round_ended", why=str(error))
+        return finished
+
+    def _go_on_with(self, scan: UUID) -> bool:
+        done = False
+        try:
+            done = self._alone("not_finished", self._finish_later, scan)
+            if not done:
+                failures = self._failed.get(scan, (0, 0.0))[0] + 1
+                wait_s = min(LONGEST_AGAIN_S, FIRST_AGAIN_S * 2.0 ** min(failures - 1, 16))
+                self._failed[scan] = failures, time.monotonic() + wait_s
+        finally:
+            if not done:
+                self.see_to(scan)  # it may have been refused, and be gone in part
+            self._end(scan)
+        return done
+
+    def _finish_later(self, scan: UUID) -> None:
+        self._records.note(scan)  # a measurement that could not be kept afterwards is not begun
+        with contextlib.suppress(_Refused, _Left):
+            self._finish(scan, Progress(), ENGLISH)
+
+    def _begin(self, scan: UUID) -> threading.Event | None:
+        """Take a scan to work on; the event says that its patient has left. None while it is at work."""
+        with self._lock:
+            if scan in self._at_work:
+                return None
+            left = self._at_work[scan] = threading.Event()
+            if scan in self._left_behind:
+                left.set()
+            return left
+
+    def _end(self, scan: UUID) -> None:
+        with self._lock:
+            self._at_work.pop(scan, None)
+
+    def _give_up(self, scan: UUID, reason: str | None) -> None:
+        """Abandon a scan that has ended, now where that can be done soon, else in the next `go_on`."""
+        self._left_behind.note(scan, reason)
+        try:
+            with waiting_at_most(ABANDON_S):
+                self._left_behind.destroy(scan)
+        except Exception as error:  # noqa: BLE001  it stays left behind; recover() does it after a new start
+            log.error("abandon_failed", scan=str(scan), why=why(error))
+
+    def _fail(self, scan: UUID, progress: Progress, reason: str, said: str | list[str]) -> None:
+        """Without kept pictures the scan is abandoned with the reason, and its key is destroyed.
+
+        With them it stays as it is: what is missing to its result is done again later.
+        """
+        log.error("scan_failed", scan=str(scan), reason=reason, why=said)
+        self._give_up(scan, reason)
+        try:
+            state = self._records.scan(scan).state
+        except Exception as error:  # noqa: BLE001  a patient is never left waiting
+            log.error("state_unknown", scan=str(scan), why=why(error))
+            state = ScanState.CONSENTED
+        if state in (ScanState.CONSENTED, *GONE):
+            progress.fail(reason)
+        elif state in (ScanState.CAPTURED, ScanState.ANALYSED):
+            progress.fail("analysis_failed")
+        else:
+            progress.state = "ready"
+
+    def _capture(
+        self,
+        scan: UUID,
+        consent: ConsentStamp,
+        uv: bool,
+        progress: Progress,
+        left: threading.Event,
+    ) -> bytes:
+        """Take the pictures and keep them; the key under which they are. Raises _Left."""
+        if left.is_set():
+            raise _Left
+
+        def on_progress(light: str, done: int, of: int) -> None:
+            if left.is_set():
+                raise _Left
+            stage = {UV: "uv", "done": progress.stage}.get(light, "pictures")
+            progress.stage, progress.done, progress.of = stage, done, of
+
+        waited = 0.0
+
+        def ask(why: str | None) -> UvAllowance | None:
+            nonlocal waited
+            asked = time.monotonic()
+            try:
+                return self._ask(progress, why, left)
+            finally:
+                waited += time.monotonic() - asked
+
+        began = time.monotonic()
+        asks = ask if uv else None
+        capture = take_pictures(self._camera, str(scan), consent, self._lights, asks, on_progress)
+        taken, taken_at = time.monotonic(), datetime.now(timezone.utc)
+        if left.is_set():
+            raise _Left
+        progress.stage, progress.done, progress.of = "keeping", 0, 0
+        dek = self._records.dek(scan)
+        size = self._vault.put_capture(scan, dek, capture)
+        seconds = {"capture": _since(began, taken - waited), "vault": _since(taken)}
+        facts = {
+            "frames": len(capture.frames),
+            "missing": dict(capture.missing),
+            "vault_bytes": size,
+            "captured_at": taken_at.isoformat(),
+        }
+        # Who has left by now was not told that anything is kept. Who leaves during the write waits for it, as
+        # does each beginning and end of another scan: up to records.LOCKED_S if another process has the file.
+        with self._lock:
+            if left.is_set():
+                raise _Left
+            self._records.advance(scan, ScanState.CONSENTED, ScanState.CAPTURED, seconds=seconds, **facts)
+        taken_under_uv = capture.frame(UV) is not None
+        log.info(
+            "scan", scan=str(scan), state=ScanState.CAPTURED, frames=len(capture.frames), uv=taken_under_uv
+        )
+        return dek
+
+    def _ask(self, progress: Progress, why: str | None, left: threading.Event) -> UvAllowance | None:
+        """The patient's word about the eyes; None where they do without UV. Raises _Left."""
+        progress.ask(why)
+        deadline = time.monotonic() + ASK_S
+        while not left.is_set():
+            with contextlib.suppress(queue.Empty):
+                return progress.answers.get(timeout=LOOK_S)
+            if time.monotonic() > deadline:
+                progress.answer(None)
+        raise _Left
+
+    def _take_spots(self, scan: UUID, dek: bytes, progress: Progress, left: threading.Event) -> None:
+        """Wait until the patient has marked the last spot or gone away, and keep what was taken until then.
+
+        The pictures of the face are kept already: whatever happens here, they are a whole scan. With their
+        key at hand, close-ups are kept also while another process holds the keys.
+        """
+        progress.mark()
+        deadline = time.monotonic() + ASK_S
+        while not progress.marking.over.wait(LOOK_S) and not left.is_set():
+            if time.monotonic() > deadline:
+                break
+        progress.marked()
+        taken = progress.marking.marked
+        if not taken:
+            return
+        try:
+            size = self._vault.add_close_ups(scan, dek, taken)
+        except VaultError as error:
+            log.error("close_ups_not_kept", scan=str(scan), why=str(error))
+            return
+        pictures = sum(frame is not None for _, frame in taken)
+        self._records.note(scan, close_ups=pictures, close_up_bytes=size)
+        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=pictures, marked=len(taken))
+
+    def _finish(self, scan: UUID, progress: Progress, words: Words) -> None:
+        row = self._records.scan(scan)
+        if row.state in GONE:
+            raise _Left  # it was deleted meanwhile
+        if row.state == ScanState.CAPTURED:
+            progress.stage = "measuring"
+            self._analyse(scan, words)
+        progress.stage = "sealing"
+        if self._records.scan(scan).state == ScanState.ANALYSED:
+            began = time.monotonic()
+            message = self._seal(scan)
+            self._note(scan, seal=_since(began))
+            log.info("scan", scan=str(scan), state=ScanState.SEALED, sealed_bytes=message.size)
+        began = time.monotonic()
+        self._courier.run_once()
+        self._note(scan, submit=_since(began))
+
+    def _note(self, scan: UUID, **seconds: float) -> None:
+        """Note how long a stage took. The scan is sealed or refused by now, and fails by nothing any more."""
+        try:
+            self._records.note(scan, seconds=seconds)
+        except RecordsError as error:
+            log.warning("not_noted", scan=str(scan), why=str(error))
+
+    def _seal(self, scan: UUID) -> Message:
+        findings = self._records.findings(scan)
+        if findings is None:
+            raise RecordsError("An analysed scan has no Findings in the records.")
+        row = self._records.scan(scan)
+        facts: dict[str, Any] = {
+            "scan": scan,
+            "patient_reference": self._records.patient_reference(scan),
+            "captured_at": _captured_at(row),
+            "consent": row.consent,
+            "findings": findings,
+            "supersedes": self._records.superseded(scan),
+        }
+        return self._records.add_message(
+            scan,
+            "result",
+            self._sealer.epoch,
+            lambda message, sequence: self._sealer.seal_result(message, sequence, **facts),
+            after=ScanState.SEALED,
+        )
+
+    def _analyse(self, scan: UUID, words: Words) -> None:
+        dek = self._records.dek(scan)
+        began = time.monotonic()
+        taken_at = _captured_at(self._records.scan(scan))
+        capture = replace(self._vault.get_capture(scan, dek), captured_at=taken_at)
+        outcome = self._analyst.measure(capture, scan, words)
+        seconds = {"analysis": _since(began)} | {f"analysis.{k}": v for k, v in outcome.seconds.items()}
+        if outcome.findings is None:
+            reason = outcome.refused or "no_answer"
+            destroy(scan, ScanState.REFUSED, reason, self._records, self._vault)
+            self._note(scan, **seconds)
+            log.info("scan", scan=str(scan), state=ScanState.REFUSED, reason=reason)
+            raise _Refused(reason)
+        for name, picture in outcome.overlays.items():
+            self._vault.add(scan, dek, f"overlay.{name}", picture)
+        self._records.keep_findings(
+            scan,
+            outcome.findings,
+            seconds=seconds,
+            findings=len(outcome.findings.findings),
+            overlays=list(outcome.overlays),
+            peak_rss_mb=round(outcome.peak_rss_mb, 1),
+        )
+        log.info("scan", scan=str(scan), state=ScanState.ANALYSED, seconds=seconds["analysis"])
+
+
+class _Refused(Exception):
+    """The analysis read the pictures and refused them; str() is the reason's code."""
+
+
+def _captured_at(row: ScanRow) -> datetime:
+    """When the pictures were taken; where an earlier version did not note it, when the patient consented."""
+    noted = row.figures.get("captured_at")
+    return datetime.fromisoformat(noted) if noted else row.created
+
+
+def _since(began: float, ended: float | None = None) -> float:
+    return round((time.monotonic() if ended is None else ended) - began, 3)

@@ -1,0 +1,73 @@
+"""Shredding: one scan's key, pictures, findings, unsent envelope, all gone for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.reserve import DiskFull
+from kiosk_app.kept.states import GONE, ScanState
+from kiosk_app.kept.vault import Vault
+from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.delivery import Delivery, delivery
+from sync.kiosk.client import OutboxClient
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Shredded:
+    """What this shredding destroyed; `before` says that the scan's key had been destroyed already.
+
+    `clinic` is what was known right after of what had been sent.
+    """
+
+    items: list[str]
+    findings: int
+    clinic: Delivery
+    before: bool
+
+
+def shred(
+    scan: UUID, records: Records, vault: Vault, courier: Courier, outbox: OutboxClient, by: str
+) -> Shredded:
+    """Destroy the scan here, then take its result out of the outbox or withdraw it at the clinic.
+
+    `by` is who wants it: "patient" or "staff".
+    May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
+    """
+    row = records.scan(scan)
+    before = row.state in GONE
+    items = destroy(scan, ScanState.SHREDDED, by, records, vault)
+    courier.run_once()
+    clinic = delivery(scan, records, outbox)
+    log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
+    findings = 0 if before else int(row.figures.get("findings", 0))
+    return Shredded(items=items, findings=findings, clinic=clinic, before=before)
+
+
+def destroy(scan: UUID, state: ScanState, reason: str, records: Records, vault: Vault) -> list[str]:
+    """Destroy the key of a scan, then its pictures; which. A full disk has room in reserve for that.
+
+    Where that was lent before, the pictures make room. `state` is one of GONE. Of a scan that is gone
+    already, what is left is destroyed. Raises DiskFull where there is no room even then.
+    """
+
+    def destroy_key() -> None:
+        if records.scan(scan).state in GONE:
+            records.finish_rewrap()  # of one that ended half-way the key may still be there
+        else:
+            records.forget(scan, state, reason)
+
+    items = []
+    try:
+        vault.reserve.lend(destroy_key)
+    except DiskFull:
+        items = vault.destroy(scan)
+        destroy_key()
+    items += vault.destroy(scan)
+    vault.reserve.fill()
+    return items

@@ -1,0 +1,118 @@
+"""A batch: one JSON line for each input, in order, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import click
+
+from hardware.host.errors import PlainError
+
+# What is said of one input, as JSON.
+Row = dict[str, object]
+
+
+class BatchError(PlainError, ValueError):
+    """No input of the batch could be used, or the command names them wrongly."""
+
+    exit_status = 2
+
+
+def run_batch(
+    paths: Sequence[Path],
+    work: Callable[[Path], Row],
+    json_path: str,
+    names_outputs: bool = False,
+) -> None:
+    """Write `work(path)` for each path as one JSON line to `json_path` ("-" is standard output).
+
+    A row with "error" or "refused" counts as failed. Raises BatchError when every path failed (with one path,
+    with that path's own sentence), or when `names_outputs`, since each path's stem names a file that `work`
+    writes, and two paths share one.
+    """
+    if names_outputs:
+        _require_different_stems(paths)
+    sentences = []
+    with _output(json_path) as out, _progress(paths) as rows:
+        for path in rows:
+            row = work(path)
+            _write_row(out, row, json_path)
+            if "error" in row or "refused" in row:
+                sentences.append(f"{path}: {row.get('sentence') or row.get('error')}")
+    if len(sentences) == len(paths):
+        raise BatchError(sentences[0] if len(paths) == 1 else f"None of {len(paths)} inputs could be used.")
+    for sentence in sentences:
+        click.echo(sentence, err=True)
+
+
+def _require_different_stems(paths: Sequence[Path]) -> None:
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in stems:
+            raise BatchError(
+                f"{stems[path.stem]} and {path} have the same stem, so one's pictures would overwrite the "
+                "other's. Rename one of them."
+            )
+        stems[path.stem] = path
+
+
+@contextlib.contextmanager
+def _output(json_path: str) -> Iterator[IO[str]]:
+    if json_path == "-":
+        yield sys.stdout
+        return
+    try:
+        file = Path(json_path).open("w")  # noqa: SIM115
+    except OSError as error:
+        raise BatchError(_unwritable(json_path, error)) from error
+    try:
+        yield file
+    finally:
+        # Every row has been flushed; one that could not be has been reported.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+def _write_row(out: IO[str], row: Row, json_path: str) -> None:
+    try:
+        out.write(json.dumps(row, allow_nan=False) + "\n")
+        out.flush()
+    except OSError as error:
+        where = "Standard output" if json_path == "-" else json_path
+        raise BatchError(_unwritable(where, error)) from error
+
+
+def _unwritable(where: object, error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{where} cannot be written: {reason}. Name a place that you can write to."
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` if it is missing. Raises BatchError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BatchError(_unwritable(folder, error)) from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write `data` to `path`. Raises BatchError."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BatchError(_unwritable(path, error)) from error
+
+
+@contextlib.contextmanager
+def _progress(paths: Sequence[Path]) -> Iterator[Iterator[Path]]:
+    """The paths, with a progress bar on standard error if that is a terminal and they are several."""
+    if len(paths) < 2 or not sys.stderr.isatty():
+        yield iter(paths)
+        return
+    with click.progressbar(paths, file=sys.stderr, label="Pictures", show_pos=True) as bar:
+        yield iter(bar)

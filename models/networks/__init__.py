@@ -1,0 +1,1 @@
+"""The networks: which may run, in what engine, and the constants that training and analysis share."""

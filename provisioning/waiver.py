@@ -1,0 +1,72 @@
+"""Waiving: the clinic lets one kiosk measure patients with networks that are meant for research."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from provisioning import files
+from provisioning.authority import Authority, AuthorityRefused
+from sync.wire.waiver import FILE, ResearchWaiver
+
+# Research has an end: whoever wants more signs again.
+LONGEST = timedelta(days=366)
+
+
+def waive(
+    authority: Authority, kiosk: Path, networks: Mapping[str, str], *, by: str, reason: str, until: date
+) -> Path:
+    """Sign a waiver for the kiosk whose state is `kiosk`, and return the file written there.
+
+    `networks` are the names of the networks that are for research, each with the SHA-256 of its file in hex.
+    Raises AuthorityRefused.
+    """
+    if not networks:
+        raise AuthorityRefused(
+            "Every network of this software may be used for patients: no waiver is needed."
+        )
+    now = datetime.now(timezone.utc)
+    if not now.date() <= until <= now.date() + LONGEST:
+        raise AuthorityRefused(
+            f"A waiver ends between today and {now.date() + LONGEST}, not on {until}: choose another day."
+        )
+    try:
+        waiver = ResearchWaiver(
+            kiosk=_kiosk_of(kiosk, authority),
+            networks={name: bytes.fromhex(sha256) for name, sha256 in networks.items()},
+            by=by.strip(),
+            reason=reason.strip(),
+            at=now,
+            until=until,
+        )
+    except ValidationError:
+        raise AuthorityRefused(
+            "Who signs and why are a line of 1 to 128 characters each: write them."
+        ) from None
+    path = kiosk / FILE
+    files.write(path, waiver.sign(authority.manifest_key), files.PUBLIC)
+    return path
+
+
+def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:
+    try:
+        identity = UUID(json.loads((kiosk / "identity.json").read_text())["kiosk"])
+        belongs_to = (kiosk / "clinic-manifest.pub").read_text().strip()
+    except FileNotFoundError as error:
+        raise AuthorityRefused(
+            f"{kiosk} is not an enrolled kiosk's: run 'dermakiosk provision enrol' first."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise AuthorityRefused(
+            f"What enrolment wrote in {kiosk} is damaged: enrol the kiosk again."
+        ) from error
+    if belongs_to != authority.manifest_public:
+        raise AuthorityRefused(
+            f"{kiosk} belongs to another clinic than {authority.folder}: name the authority that enrolled it."
+        )
+    return identity

@@ -1,0 +1,27 @@
+"""House-keeping: what the clinic's database is rid of each night, and what is looked at once more."""
+
+from __future__ import annotations
+
+from sync.clinic.people import accounts, throttle
+from sync.clinic.receiving import withdrawals
+from sync.clinic.store.database import Database, now
+from sync.clinic.work import jobs
+from sync.clinic.work.jobs import Leased
+from sync.clinic.work.schedules import Schedule
+from sync.clinic.work.worker import Handler
+
+KIND = "housekeeping"
+SCHEDULES = (Schedule("housekeeping", "30 3 * * *", KIND),)
+
+
+def keep_house(database: Database, _: Leased) -> None:
+    """Twice is as good as once."""
+    with database.writing(gives_way=True) as session:
+        withdrawals.catch_up(session)
+        accounts.forget_ended(session)
+        throttle.forget_old(session, now())
+        jobs.forget_old(session)
+    database.scrub()
+
+
+HANDLERS: dict[str, Handler] = {KIND: keep_house}

@@ -1,0 +1,1 @@
+"""People: the accounts of staff, and how they sign in."""

@@ -1,0 +1,154 @@
+"""The staff accounts of the clinic's pages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from datetime import timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+from sqlalchemy import ColumnElement, delete, or_
+from sqlalchemy.orm import Session
+
+from sync.clinic.audit.log import note
+from sync.clinic.people import throttle
+from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.tables import Account, WebSession
+from sync.wire.errors import PlainError
+
+NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+# Without letters that are easily taken for another: 20 of these 31 are 99 bits.
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+IDLE_LIMIT = timedelta(minutes=30)
+SESSION_LIMIT = timedelta(hours=12)
+
+TURN_SECONDS = 5.0
+
+_hasher = PasswordHasher()
+
+
+class SignInRefused(PlainError):
+    """The name or the password is wrong, or there were too many tries; `wait_seconds` says which."""
+
+    def __init__(self, wait_seconds: float = 0.0) -> None:
+        super().__init__("Too many tries." if wait_seconds else "The name or the password is wrong.")
+        self.wait_seconds = wait_seconds
+
+
+class Accounts:
+    """Signing in and out. One at a time: it bounds the memory that hashing takes, and the guesses."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = threading.Lock()
+        # What an unknown name is checked against, so that the time taken does not tell who has an account.
+        self._nobody = _hasher.hash(secrets.token_hex(16))
+
+    def sign_in(self, name: str, password: str, address: str, browser: str | None = None) -> str:
+        """The token of a new session. Raises SignInRefused.
+
+        `browser` is the id of a browser that this account has signed in from before.
+        """
+        keys = throttle.keys_of(name, address, browser)
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise SignInRefused(TURN_SECONDS)
+        try:
+            with self._database.reading() as session:
+                wait = throttle.wait(session, keys, now())
+                account = session.get(Account, name)
+            if wait > timedelta():
+                raise SignInRefused(wait.total_seconds())
+            stored = account.password_hash if account else self._nobody
+            right = _matches(stored, password) and account is not None
+            with self._database.writing() as session:
+                if right:
+                    throttle.succeeded(session, keys)
+                else:
+                    throttle.failed(session, keys, now())
+                    note(session, "web", "sign-in-failed", name[:64] if account else None)
+        finally:
+            self._turn.release()
+        if not right:
+            raise SignInRefused
+        token = secrets.token_urlsafe(32)
+        moment = now()
+        with self._database.writing() as session:
+            forget_ended(session)
+            session.add(WebSession(token_hash=_hash(token), account=name, started_at=moment, seen_at=moment))
+            note(session, name, "signed-in")
+        return token
+
+    def who(self, token: str | None) -> str | None:
+        """The account that `token` belongs to, or None when there is none or its session has ended."""
+        if not token:
+            return None
+        moment = now()
+        with self._database.reading() as session:
+            found = session.get(WebSession, _hash(token))
+        if found is None:
+            return None
+        # Either way: a session begun by a clock that was set back since would otherwise outlast all others.
+        if abs(moment - found.seen_at) > IDLE_LIMIT or abs(moment - found.started_at) > SESSION_LIMIT:
+            return None
+        if moment - found.seen_at > timedelta(minutes=1):
+            with self._database.writing() as session:
+                again = session.get(WebSession, found.token_hash)
+                if again is None:
+                    return None
+                again.seen_at = moment
+        return found.account
+
+    def sign_out(self, token: str) -> None:
+        """End the session; the token is worth nothing from here."""
+        with self._database.writing() as session:
+            found = session.get(WebSession, _hash(token))
+            if found is not None:
+                session.delete(found)
+                note(session, found.account, "signed-out")
+
+
+def forget_ended(session: Session) -> None:
+    """Forget the sessions that are over."""
+    session.execute(delete(WebSession).where(_ended()))
+
+
+def add_account(database: Database, name: str) -> str:
+    """Make an account and return its random password, which is kept nowhere."""
+    if not NAME.fullmatch(name):
+        raise ClinicUsageError(
+            f"'{name}' is no account name: a small letter, then small letters, digits, '.', '_' or '-'."
+        )
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(20))
+    password = "-".join(letters[start : start + 5] for start in range(0, 20, 5))
+    account = Account(name=name, password_hash=_hasher.hash(password), created_at=now())
+    with database.writing() as session:
+        if not insert_once(session, account):
+            raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
+        note(session, "command", "account-added", name)
+    return password
+
+
+def _ended() -> ColumnElement[bool]:
+    moment = now()
+    return or_(
+        WebSession.seen_at < moment - IDLE_LIMIT,
+        WebSession.seen_at > moment + IDLE_LIMIT,
+        WebSession.started_at < moment - SESSION_LIMIT,
+        WebSession.started_at > moment + SESSION_LIMIT,
+    )
+
+
+def _matches(stored: str, password: str) -> bool:
+    try:
+        return _hasher.verify(stored, password)
+    except VerificationError:
+        return False
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

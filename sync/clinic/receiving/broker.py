@@ -1,0 +1,111 @@
+"""The clinic's way to the broker: MQTT 5 over TLS 1.3 with a role's own certificate."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import structlog
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from pydantic import BaseModel, ConfigDict, Field
+
+from sync.clinic.store.errors import ClinicUsageError
+
+KEEPALIVE_SECONDS = 30
+RECONNECT_SECONDS = (1, 30)
+
+log = structlog.get_logger()
+
+
+class Address(BaseModel):
+    """Where the broker is, as `broker.json` says it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+    # The group of the ingest workers. A secret of theirs: mosquitto lets anybody join a group, and what a
+    # stranger in it may not read is lost to the group.
+    share: str = Field(min_length=1, pattern=r"^[^/+#]+$", repr=False)
+
+    @classmethod
+    def read(cls, role: Path) -> Address:
+        """The address in the `broker.json` beside the role's folder."""
+        path = role.resolve().parent / "broker.json"
+        try:
+            return cls.model_validate(json.loads(path.read_bytes()))
+        except OSError as error:
+            raise ClinicUsageError(
+                f"{path} is not there: 'dermakiosk provision role … --out {role}' writes it."
+            ) from error
+        except ValueError as error:
+            raise ClinicUsageError(
+                f"{path} does not say the broker's host, port and share: make the role again."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Role:
+    """A folder with tls.key, tls.crt and ca.crt; the certificate's name is the client's id."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The client id, from the certificate."""
+        try:
+            certificate = x509.load_pem_x509_certificate((self.folder / "tls.crt").read_bytes())
+            (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        except (OSError, ValueError) as error:
+            raise ClinicUsageError(
+                f"{self.folder / 'tls.crt'} is not there or names nobody: make it with "
+                f"'dermakiosk provision role … --out {self.folder}'."
+            ) from error
+        return str(attribute.value)
+
+    def tls(self) -> ssl.SSLContext:
+        """TLS 1.3 that believes the clinic's authority only."""
+        try:
+            context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+            context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
+        except (OSError, ssl.SSLError) as error:
+            raise ClinicUsageError(f"The TLS files in {self.folder} cannot be used: {error}.") from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        return context
+
+    def client(self, *, manual_ack: bool = False) -> mqtt.Client:
+        """An MQTT 5 client of this role that reconnects by itself; not connected yet."""
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, self.name, protocol=mqtt.MQTTv5, manual_ack=manual_ack
+        )
+        client.tls_set_context(self.tls())
+        client.reconnect_delay_set(*RECONNECT_SECONDS)
+        client.on_connect_fail = lambda *_: log.warning("broker_unreachable")
+        return client
+
+
+def connect(
+    client: mqtt.Client, address: Address, *, receive_maximum: int, session_expiry_seconds: int
+) -> None:
+    """Start the client's own thread, which connects now or as soon as the broker is there.
+
+    With a session expiry of 0 the session is new each time; otherwise it is taken up again.
+    """
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.ReceiveMaximum = receive_maximum
+    properties.SessionExpiryInterval = session_expiry_seconds
+    client.connect_async(
+        address.host,
+        address.port,
+        keepalive=KEEPALIVE_SECONDS,
+        clean_start=session_expiry_seconds == 0,
+        properties=properties,
+    )
+    client.loop_start()

@@ -1,0 +1,193 @@
+"""What the clinic does with the envelopes that come from kiosks: verify, store, owe a receipt.
+
+They come in batches, and a batch is a few statements, however many envelopes are in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from sync.clinic.audit.log import alarm
+from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving.poison import take_poison
+from sync.clinic.receiving.receipts import Owed, owe
+from sync.clinic.receiving.registry import RESULT, key_finder
+from sync.clinic.store.database import insert_new, now
+from sync.clinic.store.tables import DISCARDED, QUARANTINED, STORED, Envelope, HeldKey
+from sync.wire import envelope, topics
+from sync.wire.envelope import Verified
+from sync.wire.messages import Withdraw
+from sync.wire.receipt import ReceiptStatus
+
+Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
+
+# Sealed to a key that no opener has said it holds: kept until one does, and the kiosk keeps its copy too.
+NO_KEY = "no_opening_key"
+
+log = structlog.get_logger()
+
+
+class Offered(NamedTuple):
+    """One payload that came on a topic of a kiosk; `verified` is None where it was refused, and why."""
+
+    kiosk: UUID
+    topic: str
+    data: bytes
+    verified: Verified | None
+    refused: str = ""
+
+
+class _Good(NamedTuple):
+    """One verified envelope on its way into the database."""
+
+    kiosk: UUID
+    verified: Verified
+    data: bytes
+
+    @property
+    def key(self) -> tuple[UUID, UUID]:
+        return self.kiosk, self.verified.header.message_id
+
+    @property
+    def place(self) -> tuple[UUID, int, int]:
+        """Its place among the kiosk's messages, which no other one may take."""
+        return self.kiosk, self.verified.header.epoch, self.verified.header.sequence
+
+
+def check(
+    kiosk: UUID, topic: str, data: bytes, find_key: Callable[[UUID, bytes], Ed25519PublicKey | None]
+) -> Offered:
+    """Check who sealed what came on the topic `topic` of `kiosk`; no transaction need be open."""
+    try:
+        verified = envelope.verify(data, find_key, kiosk)
+    except envelope.EnvelopeError as error:
+        return Offered(kiosk, topic, data, None, error.reason)
+    if topics.up_kind(verified.header.type) != topic:
+        return Offered(kiosk, topic, data, None, "wrong_topic")
+    return Offered(kiosk, topic, data, verified)
+
+
+def take_envelope(session: Session, kiosk: UUID, topic: str, data: bytes, worker: str) -> Outcome:
+    """Check one payload and take it in, all in one transaction."""
+    (outcome,) = take_envelopes(session, [check(kiosk, topic, data, key_finder(session, RESULT))], worker)
+    return outcome
+
+
+def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) -> list[Outcome]:
+    """Store these envelopes, or say why not; all in one transaction.
+
+    An envelope of a kiosk or key that is not registered is held back: it is neither kept nor receipted, so
+    the kiosk keeps it and sends it again, until somebody registers the kiosk. So is every envelope as long as
+    no opener has ever said which keys it holds.
+    """
+    outcomes: list[Outcome] = []
+    good = []
+    for one in offered:
+        if one.verified is not None:
+            good.append(_Good(one.kiosk, one.verified, one.data))
+        elif one.refused == "unknown_signer":
+            log.warning("unknown_signer", kiosk=str(one.kiosk))
+            outcomes.append("held_back")
+        else:
+            outcomes.append(take_poison(session, one.kiosk, one.topic, one.data, one.refused, worker))
+    while good:
+        good, later = _apart(good)
+        outcomes += _take_good(session, good, worker)
+        good = later
+    return outcomes
+
+
+def _apart(good: Sequence[_Good]) -> tuple[list[_Good], list[_Good]]:
+    """Those that have nothing in common with one before them, which one statement takes, and the others."""
+    first, later = list[_Good](), list[_Good]()
+    keys, places = set[tuple[UUID, UUID]](), set[tuple[UUID, int, int]]()
+    for one in good:
+        (later if one.key in keys or one.place in places else first).append(one)
+        keys.add(one.key)
+        places.add(one.place)
+    return first, later
+
+
+def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Outcome]:
+    moment = now()
+    held = {kid: is_held for kid, is_held in session.execute(select(HeldKey.kid, HeldKey.held))}
+    named = withdrawals.named_among(session, [one.verified.header.message_id for one in good])
+    outcomes: list[Outcome] = []
+    owed: list[Owed] = []
+    new: dict[tuple[UUID, UUID], tuple[_Good, bool]] = {}
+
+    def answer(one: _Good, status: ReceiptStatus) -> None:
+        outcomes.append(status)
+        owed.append(Owed(one.kiosk, one.verified.header.message_id, one.verified.sha256, status, moment))
+
+    for one in good:
+        # What a withdrawal has named the opener erases unread, with the key or without.
+        unread = one.verified.header.type != Withdraw.KIND and one.key in named
+        key = held.get(one.verified.header.recipient)
+        if key is False and not unread:
+            answer(one, "reseal")
+        elif not held:
+            log.warning("no_opener_yet", kiosk=str(one.kiosk))
+            outcomes.append("held_back")
+        else:
+            new[one.key] = one, key is not None or unread
+    # In one order for all workers, so that two of them do not wait for each other in a ring.
+    rows = [_row(one, useful, moment) for _, (one, useful) in sorted(new.items())]
+    for inserted in insert_new(session, Envelope, rows):
+        one, useful = new.pop((inserted[0], inserted[1]))
+        if not useful:
+            recipient = one.verified.header.recipient.hex()
+            log.warning("no_opening_key", kiosk=str(one.kiosk), key=recipient)
+        answer(one, "stored" if useful else "quarantined")
+    known = _known(session, list(new))
+    for one, _ in new.values():
+        sha256, state = known.get(one.key, (None, ""))
+        if sha256 == one.verified.sha256:
+            # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
+            answer(one, "quarantined" if state in (QUARANTINED, DISCARDED) else "duplicate")
+            continue
+        reason = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
+        alarm(session, worker, one.kiosk, reason, message=str(one.verified.header.message_id))
+        topic = topics.up_kind(one.verified.header.type)
+        outcomes.append(take_poison(session, one.kiosk, topic, one.data, reason, worker))
+    owe(session, owed, worker)
+    return outcomes
+
+
+def _known(session: Session, keys: Sequence[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], tuple[bytes, str]]:
+    """Hash and state of the envelopes that are there under these keys."""
+    if not keys:
+        return {}
+    kiosks, ids = zip(*keys, strict=True)
+    columns = Envelope.kiosk, Envelope.message_id, Envelope.sha256, Envelope.state
+    rows = session.execute(
+        select(*columns).where(Envelope.kiosk.in_(set(kiosks)), Envelope.message_id.in_(ids))
+    )
+    return {(kiosk, message_id): (sha256, state) for kiosk, message_id, sha256, state in rows}
+
+
+def _row(one: _Good, useful: bool, moment: datetime) -> dict[str, object]:
+    header = one.verified.header
+    return {
+        "message_id": header.message_id,
+        "kiosk": one.kiosk,
+        "epoch": header.epoch,
+        "sequence": header.sequence,
+        "type": header.type,
+        "schema_version": header.schema_version,
+        "recipient": header.recipient,
+        "created_at": header.created_at,
+        "received_at": moment,
+        "sha256": one.verified.sha256,
+        "data": one.data,
+        "state": STORED if useful else QUARANTINED,
+        "reason": None if useful else NO_KEY,
+    }

@@ -1,0 +1,269 @@
+"""The quarantine: messages that need a person, and what a person does about them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from sync.clinic.audit.log import note
+from sync.clinic.receiving.heartbeats import take_heartbeat
+from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.poison import claimed_topic
+from sync.clinic.receiving.registry import STATUS
+from sync.clinic.store.database import Database
+from sync.clinic.store.errors import ClinicError, ClinicUsageError
+from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.tables import DISCARDED, ERASED, OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison
+from sync.wire import topics
+
+Found = TypeVar("Found")
+
+POLL_SECONDS = 0.1
+# What becomes of a message that is tried again, as a person reads it.
+_BECAME = {
+    OPENED: "It was opened.",
+    ERASED: "Its scan was withdrawn, so it was erased.",
+    DISCARDED: "It was discarded meanwhile.",
+    STORED: "It waits for 'clinic open', which does not run or has more to do: see 'clinic status'.",
+}
+_TAKEN = {
+    "held_back": "its kiosk or the kiosk's key is not registered, or no 'clinic open' has run yet",
+    "reseal": "it is sealed to a key that the opener no longer has, and the kiosk was asked to seal it again",
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """One message in quarantine, as far as it may be shown: nothing in it is about a patient.
+
+    `id` is the message's own where its signature was good (an envelope), otherwise the payload's number here.
+    """
+
+    id: str
+    kind: str
+    kiosk: UUID
+    name: str | None
+    topic: str | None
+    type: str | None
+    reason: str
+    received_at: datetime
+    size: int
+    sha256: bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "kiosk": str(self.kiosk),
+            "name": self.name,
+            "topic": self.topic,
+            "type": self.type,
+            "reason": self.reason,
+            "received_at": self.received_at.isoformat(timespec="seconds"),
+            "bytes": self.size,
+            "sha256": self.sha256.hex(),
+        }
+
+
+def held(session: Session) -> list[Held]:
+    """Everything in quarantine, oldest first.
+
+    Only columns of our own making are read: a kiosk's may be what is wrong with a row.
+    """
+    names: dict[UUID, str] = {kiosk: name for kiosk, name in session.execute(select(Kiosk.id, Kiosk.name))}
+    envelopes = select(
+        Envelope.message_id,
+        Envelope.kiosk,
+        Envelope.type,
+        Envelope.reason,
+        Envelope.received_at,
+        func.length(Envelope.data),
+        Envelope.sha256,
+    ).where(Envelope.state == QUARANTINED)
+    payloads = select(
+        Poison.id,
+        Poison.kiosk,
+        Poison.topic,
+        Poison.reason,
+        Poison.received_at,
+        func.length(Poison.data),
+        Poison.sha256,
+    )
+    found = [
+        Held(str(row), "envelope", kiosk, names.get(kiosk), topics.up_kind(kind), kind, reason or "", *rest)
+        for row, kiosk, kind, reason, *rest in session.execute(envelopes)
+    ] + [
+        Held(str(row), "payload", kiosk, names.get(kiosk), topic, None, reason, *rest)
+        for row, kiosk, topic, reason, *rest in session.execute(payloads)
+    ]
+    return sorted(found, key=lambda one: (one.received_at, one.id))
+
+
+def find(session: Session, wanted: str, kiosk: UUID | None = None) -> Held:
+    """The one message of this id. Raises ClinicUsageError."""
+    found = [one for one in held(session) if one.id == wanted.lower() and kiosk in (None, one.kiosk)]
+    if not found:
+        raise ClinicUsageError(
+            f"There is no message {wanted!r:.60} in quarantine: 'dermakiosk clinic quarantine list' "
+            "shows those that are."
+        )
+    if len(found) > 1:
+        raise ClinicUsageError(
+            f"{len(found)} kiosks have a message {wanted} in quarantine: say which one with --kiosk."
+        )
+    return found[0]
+
+
+def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tuple[bool, str]:
+    """Try `one` again: whether it is out of quarantine, and a sentence about what became of it.
+
+    The key that opens envelopes stays with the opener: this only hands the envelope back to it, and looks
+    for up to `wait_seconds` what it makes of it.
+    """
+    if one.topic == STATUS:
+        return _hear_again(database, one, actor)
+    key = _take_again(database, one, actor) if one.kind == "payload" else _hand_back(database, one, actor)
+    if key is None:
+        database.scrub()
+        return True, _BECAME[ERASED]
+    if isinstance(key, str):
+        return False, key
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        with database.reading() as session:
+            found = session.execute(select(Envelope.state, Envelope.reason).where(_is(key))).one()
+        state, reason = found
+        if state != STORED or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    if state == QUARANTINED:
+        return False, f"It is in quarantine again: {reason}."
+    return True, _BECAME[state]
+
+
+def discard(database: Database, one: Held, actor: str, reason: str) -> None:
+    """Erase what `one` holds, for good; of an envelope the ids, the times and the SHA-256 stay.
+
+    The kiosk is never told that the clinic has it: it keeps its own copy.
+    """
+    with database.writing() as session:
+        if one.kind == "payload":
+            gone = session.execute(delete(Poison).where(Poison.id == int(one.id)).returning(Poison.id))
+        else:
+            quarantined = update(Envelope).where(_is(_key(one)), Envelope.state == QUARANTINED)
+            gone = session.execute(
+                quarantined.values(data=b"", state=DISCARDED).returning(Envelope.message_id)
+            )
+        _require(gone.first())
+        _note(session, actor, "quarantine-discarded", one, why=reason)
+    database.scrub()
+
+
+def _hand_back(database: Database, one: Held, actor: str) -> tuple[UUID, UUID]:
+    with database.writing() as session:
+        quarantined = update(Envelope).where(_is(_key(one)), Envelope.state == QUARANTINED)
+        again = quarantined.values(state=STORED, reason=None).returning(Envelope.message_id)
+        _require(session.execute(again).first())
+        _note(session, actor, "quarantine-retried", one)
+    return _key(one)
+
+
+def _hear_again(database: Database, one: Held, actor: str) -> tuple[bool, str]:
+    with database.writing() as session:
+        row = _require(session.get(Poison, int(one.id)))
+        _note(session, actor, "quarantine-retried", one)
+        if take_heartbeat(session, row.kiosk, row.data, "command", row.received_at) != "heartbeat":
+            return False, f"It stays in quarantine: {one.reason}."
+        session.delete(row)
+    return True, "It was heard, as a heartbeat of its kiosk."
+
+
+def _take_again(database: Database, one: Held, actor: str) -> tuple[UUID, UUID] | str | None:
+    """Take a payload in as if it came now: the key of the envelope that it became, or why it became none.
+
+    None where it was erased, because its kiosk has withdrawn it.
+    """
+    with database.writing() as session:
+        _note(session, actor, "quarantine-retried", one)
+    try:
+        with database.writing() as session:
+            row = _require(session.get(Poison, int(one.id)))
+            kiosk, data, sha256 = row.kiosk, row.data, row.sha256
+            topic = row.topic or claimed_topic(data)
+            outcome = take_envelope(session, kiosk, topic, data, "command")
+            if outcome == "withdrawn":
+                session.delete(row)
+                return None
+            taken = session.scalars(
+                select(Envelope.message_id).where(Envelope.kiosk == kiosk, Envelope.sha256 == sha256)
+            ).first()
+            if taken is not None:
+                session.execute(delete(Poison).where(Poison.id == row.id))
+                return kiosk, taken
+    except ClinicError:
+        raise
+    except Exception as error:
+        # Whatever it is in the payload that made it poison, as for ingest.
+        if failed_itself(error):
+            raise
+        return f"It stays in quarantine: it cannot be stored ({type(error).__name__})."
+    return f"It stays in quarantine: {_TAKEN.get(outcome, one.reason)}."
+
+
+def _note(session: Session, actor: str, event: str, one: Held, **detail: str) -> None:
+    note(
+        session,
+        actor,
+        event,
+        one.id,
+        kiosk=str(one.kiosk),
+        reason=one.reason,
+        sha256=one.sha256.hex(),
+        **detail,
+    )
+
+
+def _require(found: Found | None) -> Found:
+    if found is None:
+        raise ClinicError("It is not in quarantine any more: somebody else has seen to it.")
+    return found
+
+
+def _key(one: Held) -> tuple[UUID, UUID]:
+    return one.kiosk, UUID(one.id)
+
+
+def _is(key: tuple[UUID, UUID]) -> ColumnElement[bool]:
+    return (Envelope.kiosk == key[0]) & (Envelope.message_id == key[1])
+
+
+def as_table(found: list[Held]) -> str:
+    """The list as a person reads it."""
+    rows = [("id", "kiosk", "topic", "received", "bytes", "reason")]
+    rows += [
+        (
+            one.id,
+            one.name or str(one.kiosk),
+            one.type or one.topic or "-",
+            one.received_at.isoformat(timespec="seconds"),
+            str(one.size),
+            one.reason,
+        )
+        for one in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def as_text(one: Held) -> str:
+    """One message as a person reads it."""
+    return "\n".join(f"{name:<13}{value}" for name, value in one.as_json().items() if value is not None)

@@ -1,0 +1,105 @@
+"""The receipts that the clinic owes its kiosks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import bindparam, exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from sync.clinic.store.database import core, now, put_all
+from sync.clinic.store.tables import OPENED, Envelope, ReceiptRow
+from sync.wire.receipt import ReceiptStatus
+
+# A worker sends what it owes itself; what another has left unsent for this long, that one is gone.
+ORPHANED_AFTER = timedelta(seconds=30)
+
+
+class Owed(NamedTuple):
+    """One receipt that has not been sent."""
+
+    kiosk: UUID
+    message_id: UUID
+    sha256: bytes
+    status: ReceiptStatus
+    at: datetime
+
+
+def _in_one_order(one: Owed) -> tuple[UUID, UUID, bytes]:
+    """For all workers, so that two of them do not wait for each other in a ring."""
+    return one.kiosk, one.message_id, one.sha256
+
+
+def owe(session: Session, owed: Sequence[Owed], worker: str) -> None:
+    """Owe these receipts, in the transaction that makes them true; one owed before is owed again."""
+    rows = [one._asdict() | {"worker": worker, "sent_at": None} for one in sorted(owed, key=_in_one_order)]
+    put_all(session, ReceiptRow, rows)
+
+
+def hashes_receipted(session: Session, kiosk: UUID, message_id: UUID) -> set[bytes]:
+    """The SHA-256 of each payload under this id that `kiosk` was owed a receipt for."""
+    of_message = (ReceiptRow.kiosk == kiosk) & (ReceiptRow.message_id == message_id)
+    return set(session.scalars(select(ReceiptRow.sha256).where(of_message)))
+
+
+def owe_late(session: Session, kiosks: Collection[UUID], messages: Collection[UUID]) -> None:
+    """Owe "stored" for what was receipted as quarantined and is opened after all: the kiosk lets go of it.
+
+    It is about the payload that its envelope holds; another one under the same id stays as it was told.
+    """
+    held = (
+        (Envelope.kiosk == ReceiptRow.kiosk)
+        & (Envelope.message_id == ReceiptRow.message_id)
+        & (Envelope.sha256 == ReceiptRow.sha256)
+    )
+    session.execute(
+        update(ReceiptRow)
+        .where(
+            ReceiptRow.kiosk.in_(kiosks),
+            ReceiptRow.message_id.in_(messages),
+            ReceiptRow.status == "quarantined",
+            exists().where(held, Envelope.state == OPENED),
+        )
+        .values(status="stored", at=now(), sent_at=None),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def unsent(session: Session, worker: str, at: datetime, limit: int) -> list[Owed]:
+    """The oldest receipts that `worker` has to send."""
+    columns = (getattr(ReceiptRow, field) for field in Owed._fields)
+    rows = session.execute(
+        select(*columns)
+        .where(
+            ReceiptRow.sent_at.is_(None),
+            or_(ReceiptRow.worker == worker, ReceiptRow.at < at - ORPHANED_AFTER),
+        )
+        .order_by(ReceiptRow.at)
+        .limit(limit)
+    )
+    return [Owed(*row) for row in rows]
+
+
+def mark_sent(session: Session, sent: Sequence[Owed], at: datetime) -> None:
+    """The broker has taken these; a receipt that has come to be owed again since then stays owed."""
+    if sent:
+        rows = [
+            {f"of_{field}": getattr(one, field) for field in ("kiosk", "message_id", "sha256", "at")}
+            for one in sorted(sent, key=_in_one_order)
+        ]
+        session.connection().execute(_MARK_SENT, [row | {"sent": at} for row in rows])
+
+
+_MARK_SENT = (
+    update(core(ReceiptRow))
+    .where(
+        ReceiptRow.kiosk == bindparam("of_kiosk"),
+        ReceiptRow.message_id == bindparam("of_message_id"),
+        ReceiptRow.sha256 == bindparam("of_sha256"),
+        ReceiptRow.at == bindparam("of_at"),
+    )
+    .values(sent_at=bindparam("sent"))
+)

@@ -1,0 +1,337 @@
+"""Withdrawals: what a patient or the staff took back is erased here, and a tombstone stays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from sqlalchemy import ARRAY, BigInteger, Select, cast, delete, exists, func, select, tuple_, update
+from sqlalchemy.orm import Session, aliased
+
+from sync.clinic.audit.log import note
+from sync.clinic.receiving.poison import claimed_id
+from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.tables import (
+    ERASED,
+    OPENED,
+    QUARANTINED,
+    STORED,
+    Envelope,
+    Poison,
+    ReminderRow,
+    Scan,
+    Withdrawal,
+    WithdrawnMessage,
+)
+from sync.clinic.store.tombstones import Tombstone
+from sync.wire.messages import ReminderDue, Result, Withdraw
+
+WITHDRAW = Withdraw.KIND
+# So many scans that never came may a kiosk withdraw in so long. It rarely withdraws one: when a result was
+# lost on its way and the scan was deleted before the next try. Each is a line of a file that every command
+# reads.
+MOST_UNSEEN = 500
+UNSEEN_WINDOW = timedelta(days=30)
+TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
+SCAN_OF_ANOTHER = "scan_of_another_kiosk"
+# What a process that was killed leaves in the opener's folder.
+HALF_WRITTEN = ".part"
+# Envelopes that hold something of a scan; a withdrawal names it, and stays.
+_HAS_CONTENT = (Envelope.type != WITHDRAW, Envelope.state != ERASED)
+_ONE_TOO_MANY = (Envelope.state == QUARANTINED, Envelope.reason == TOO_MANY_UNSEEN)
+
+log = structlog.get_logger()
+
+
+def owner(session: Session, scan: UUID) -> UUID | None:
+    """The kiosk whose result of this scan was taken, erased or not; None if none was."""
+    taken = select(Envelope.kiosk).where(
+        Envelope.scan == scan, Envelope.type == "result", Envelope.state.in_((OPENED, ERASED))
+    )
+    return session.scalars(taken.limit(1)).first()
+
+
+def lock(session: Session, scans: Iterable[UUID]) -> None:
+    """Until the transaction ends nobody else keeps or withdraws these scans.
+
+    On PostgreSQL a result and its withdrawal could otherwise pass each other unseen. SQLite has one writer.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        # In one order for all, so that two do not wait for each other in a ring.
+        keys = sorted(scan.int % 2**63 for scan in scans)
+        each = func.unnest(cast(keys, ARRAY(BigInteger)))
+        session.execute(select(func.pg_advisory_xact_lock(each)))
+
+
+def of_which_something_is_known(session: Session, messages: Iterable[Result | ReminderDue]) -> set[UUID]:
+    """The scans of these messages that somebody has withdrawn, or has sent a result of before."""
+    scans = {message.scan for message in messages if message.scan is not None}
+    results = {message.scan for message in messages if isinstance(message, Result)}
+    known = set(session.scalars(select(Withdrawal.scan).where(Withdrawal.scan.in_(scans))))
+    known.update(session.scalars(select(Scan.id).where(Scan.id.in_(results))))
+    of_scan = select(Envelope.scan, Envelope.type).where(
+        Envelope.scan.in_(scans), Envelope.type.in_((WITHDRAW, Result.KIND))
+    )
+    for scan, kind in session.execute(of_scan):
+        if scan is not None and (kind == WITHDRAW or scan in results):
+            known.add(scan)
+    return known
+
+
+def named_among(session: Session, messages: Collection[UUID]) -> set[tuple[UUID, UUID]]:
+    """The messages (kiosk, id) that withdrawals have named, of all kiosks that used one of these ids."""
+    columns = WithdrawnMessage.kiosk, WithdrawnMessage.message_id
+    named = session.execute(select(*columns).where(WithdrawnMessage.message_id.in_(messages)))
+    return {(kiosk, message_id) for kiosk, message_id in named}
+
+
+def named_by(session: Session, row: Envelope) -> UUID | None:
+    """The scan whose withdrawal, by the same kiosk, names this message: then it need not even be opened."""
+    named = session.get(WithdrawnMessage, (row.message_id, row.kiosk))
+    if named is None or row.type == WITHDRAW or row.scan not in (None, named.scan):
+        return None
+    return named.scan
+
+
+def comes_too_late(session: Session, row: Envelope, scan: UUID) -> bool:
+    """Whether the kiosk of `row` has withdrawn `scan` before; another kiosk's word counts for nothing."""
+    lock(session, [scan])
+    if row.type == WITHDRAW:
+        return False
+    return _is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)
+
+
+def is_one_too_many(session: Session, stone: Tombstone) -> bool:
+    """Whether `stone` is of a scan that never came, and its kiosk has withdrawn too many such of late.
+
+    Its withdrawal then waits in quarantine instead of becoming a tombstone, and a result that comes of the
+    scan after all is not opened either.
+    """
+    if _is_withdrawn(session, stone.kiosk, stone.scan) or _has_come(session, stone):
+        return False
+    return _room(session, stone.kiosk) <= 0
+
+
+def name_messages(session: Session, stone: Tombstone) -> None:
+    """Have what comes of these messages later be erased unread."""
+    for message in stone.messages:
+        insert_once(session, WithdrawnMessage(message_id=message, kiosk=stone.kiosk, scan=stone.scan))
+
+
+def sweep_quarantine(session: Session) -> None:
+    """Erase payloads that say they are withdrawn messages.
+
+    One can have come while its withdrawal was being acted on, or to an earlier version.
+    """
+    named = select(WithdrawnMessage.kiosk).distinct()
+    rows = session.execute(
+        select(Poison.id, Poison.kiosk, Poison.data).where(Poison.kiosk.in_(named)),
+        execution_options={"yield_per": 50},
+    )
+    claims = [(row, kiosk, message) for row, kiosk, data in rows if (message := claimed_id(data)) is not None]
+    found = [
+        row for row, kiosk, message in claims if session.get(WithdrawnMessage, (message, kiosk)) is not None
+    ]
+    session.execute(delete(Poison).where(Poison.id.in_(found)))
+
+
+def catch_up(session: Session) -> None:
+    """See to withdrawals that could not be acted on, or not wholly, when they came."""
+    try_those_with_room(session)
+    sweep_quarantine(session)
+
+
+def try_again(session: Session, kiosk: UUID, scan: UUID) -> None:
+    """Hand the withdrawal of `scan` that was one too many back to the opener, now that the scan has come."""
+    session.execute(
+        update(Envelope)
+        .where(Envelope.kiosk == kiosk, Envelope.scan == scan, *_ONE_TOO_MANY)
+        .values(state=STORED, reason=None)
+    )
+
+
+def try_those_with_room(session: Session) -> None:
+    """Hand back to the opener those that were too many once, as far as there is room for them."""
+    for kiosk in session.scalars(select(Envelope.kiosk).where(*_ONE_TOO_MANY).distinct()).all():
+        oldest = (
+            select(Envelope.message_id)
+            .where(Envelope.kiosk == kiosk, *_ONE_TOO_MANY)
+            .order_by(Envelope.received_at)
+            .limit(max(0, _room(session, kiosk)))
+        )
+        messages = session.scalars(oldest).all()
+        # Staff may have discarded one meanwhile.
+        still = update(Envelope).where(
+            Envelope.kiosk == kiosk, Envelope.message_id.in_(messages), *_ONE_TOO_MANY
+        )
+        session.execute(still.values(state=STORED, reason=None))
+
+
+def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list[UUID]:
+    """Erase the scan of `tombstone`, which is on the disk before that; the messages that carried the scan.
+
+    A withdrawal that overtakes its result waits for it under the scan's id; the same one again adds nothing.
+    """
+    if not _is_withdrawn(session, tombstone.kiosk, tombstone.scan):
+        database.tombstones.add(tombstone)
+        _bury(session, tombstone)
+        note(session, "opener", "scan-withdrawn", tombstone.scan, by=tombstone.reason)
+    return erase(session, tombstone.kiosk, tombstone.scan, tombstone.messages)
+
+
+def erase(session: Session, kiosk: UUID, scan: UUID, messages: Sequence[UUID] = ()) -> list[UUID]:
+    """Take out of the database what this kiosk sent of a scan: the record with its patient reference,
+    findings, geometry and spots, reminders about it, the envelopes that held them, opened or not.
+
+    Of each envelope there remain ids, times and SHA-256, so that the same one coming again is a duplicate.
+    Returns the messages of the scan.
+    """
+    named = Envelope.scan.is_(None) & Envelope.message_id.in_(messages)
+    session.execute(
+        update(Envelope)
+        .where(Envelope.kiosk == kiosk, (Envelope.scan == scan) | named, *_HAS_CONTENT)
+        .values(data=b"", state=ERASED, reason=None, scan=scan)
+    )
+    session.execute(delete(Scan).where(Scan.id == scan, Scan.kiosk == kiosk))
+    session.execute(delete(ReminderRow).where(ReminderRow.scan == scan, ReminderRow.kiosk == kiosk))
+    if messages:
+        # Nobody vouches for what a payload in quarantine claims to be; it claims it on its own kiosk's topic.
+        for poison in session.scalars(select(Poison).where(Poison.kiosk == kiosk)):
+            if claimed_id(poison.data) in messages:
+                session.delete(poison)
+    session.flush()
+    of_scan = select(Envelope.message_id).where(
+        Envelope.kiosk == kiosk, Envelope.scan == scan, Envelope.state == ERASED
+    )
+    return list(session.scalars(of_scan))
+
+
+def reapply(database: Database, export: Path | None = None) -> None:
+    """Make the database follow the tombstones before anything reads it: it may be an old copy brought back.
+
+    Whatever either of the two knows, the other learns. `export` is the opener's folder, if it has one.
+    Raises TombstonesUnusable.
+    """
+    written = {(stone.kiosk, stone.scan): stone for stone in database.tombstones.read()}
+    with database.reading() as session:
+        known = {(row.kiosk, row.scan): row for row in session.scalars(select(Withdrawal))}
+        left = [_tombstone(session, row) for row in session.scalars(_of_which_something_is_left())]
+        unwritten = [_tombstone(session, row) for key, row in known.items() if key not in written]
+    for stone in unwritten:
+        database.tombstones.add(stone)
+    due = [stone for key, stone in written.items() if key not in known] + left
+    if due:
+        with database.writing() as session:
+            for stone in due:
+                _bury(session, stone)
+                erase(session, stone.kiosk, stone.scan, stone.messages)
+                note(session, "command", "withdrawal-applied-again", stone.scan, by=stone.reason)
+        database.scrub()
+        log.warning("withdrawals_applied_again", count=len(due))
+    if export is not None:
+        with database.reading() as session:
+            erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
+            for kiosk, message in session.execute(erased):
+                forget_exports(export, kiosk, [message])
+
+
+def forget_exports(export: Path | None, kiosk: UUID, messages: Iterable[UUID]) -> None:
+    """Delete what the opener wrote of these messages of one kiosk into its folder `export`."""
+    if export is not None:
+        for message in messages:
+            # An earlier version named no kiosk, so its file may be another's: better gone than left.
+            for path in (exported(export, kiosk, message), export / f"{message}.json"):
+                path.unlink(missing_ok=True)
+                path.with_suffix(HALF_WRITTEN).unlink(missing_ok=True)
+
+
+def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
+    """The file of a message in the opener's folder; two kiosks can have used the same id."""
+    return export / f"{kiosk}.{message}.json"
+
+
+def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
+    return session.get(Withdrawal, (scan, kiosk)) is not None
+
+
+def _withdrawal_waits(session: Session, kiosk: UUID, scan: UUID) -> bool:
+    """Whether a withdrawal of `scan` waits in quarantine, for whatever reason by now, is tried again, or was
+    discarded there: what a patient took back nobody else can let in.
+
+    Its scan is known only once its signature and seal have been found good. What another kiosk scanned is
+    not this one's to withdraw.
+    """
+    of_scan = select(Envelope.message_id).where(
+        Envelope.kiosk == kiosk,
+        Envelope.scan == scan,
+        Envelope.type == WITHDRAW,
+        Envelope.reason.is_distinct_from(SCAN_OF_ANOTHER),
+    )
+    return session.scalars(of_scan.limit(1)).first() is not None
+
+
+def _room(session: Session, kiosk: UUID) -> int:
+    """How many more scans that never came this kiosk may withdraw now."""
+    other = aliased(Envelope)
+    came = exists().where(
+        other.kiosk == Withdrawal.kiosk, other.scan == Withdrawal.scan, other.type == Result.KIND
+    )
+    withdrawal = (Envelope.kiosk == Withdrawal.kiosk) & (Envelope.message_id == Withdrawal.message_id)
+    unseen = (
+        select(func.count())
+        .select_from(Withdrawal)
+        .join(Envelope, withdrawal)
+        .where(Withdrawal.kiosk == kiosk, Envelope.opened_at > now() - UNSEEN_WINDOW, ~came)
+    )
+    return MOST_UNSEEN - (session.scalar(unseen) or 0)
+
+
+def _has_come(session: Session, stone: Tombstone) -> bool:
+    """Whether a result of the scan has come, opened or not. A reminder costs a kiosk nothing to say."""
+    named = Envelope.scan.is_(None) & Envelope.message_id.in_(stone.messages)
+    of_scan = select(Envelope.message_id).where(
+        Envelope.kiosk == stone.kiosk, (Envelope.scan == stone.scan) | named, Envelope.type == Result.KIND
+    )
+    return session.scalars(of_scan.limit(1)).first() is not None
+
+
+def _of_which_something_is_left() -> Select[Withdrawal]:
+    # Three questions that each an index answers: this is asked at every start of every command.
+    record = exists().where(Scan.id == Withdrawal.scan, Scan.kiosk == Withdrawal.kiosk)
+    content = exists().where(
+        Envelope.scan == Withdrawal.scan, Envelope.kiosk == Withdrawal.kiosk, *_HAS_CONTENT
+    )
+    named = (
+        select(WithdrawnMessage.kiosk, WithdrawnMessage.scan)
+        .join(
+            Envelope,
+            (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id),
+        )
+        .where(Envelope.scan.is_(None), *_HAS_CONTENT)
+    )
+    return select(Withdrawal).where(record | content | tuple_(Withdrawal.kiosk, Withdrawal.scan).in_(named))
+
+
+def _bury(session: Session, stone: Tombstone) -> None:
+    row = Withdrawal(
+        scan=stone.scan, kiosk=stone.kiosk, message_id=stone.message_id, at=stone.at, reason=stone.reason
+    )
+    insert_once(session, row)
+    name_messages(session, stone)
+
+
+def _tombstone(session: Session, row: Withdrawal) -> Tombstone:
+    named = select(WithdrawnMessage.message_id).where(
+        WithdrawnMessage.kiosk == row.kiosk, WithdrawnMessage.scan == row.scan
+    )
+    return Tombstone(
+        kiosk=row.kiosk,
+        scan=row.scan,
+        message_id=row.message_id,
+        messages=tuple(session.scalars(named)),
+        at=row.at,
+        reason=row.reason,
+    )

@@ -1,0 +1,1 @@
+"""Scans as staff see them: their records, their pages."""

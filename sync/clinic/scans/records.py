@@ -1,0 +1,109 @@
+"""The clinic's records of scans, as its pages read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, literal, select, tuple_
+from sqlalchemy.orm import Session, undefer
+
+from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan, Withdrawal
+
+PAGE_SIZE = 50
+_PLACE = select(Scan.captured_at, Scan.id)
+
+
+@dataclass(frozen=True)
+class ScanLine:
+    """One scan in the list."""
+
+    id: UUID
+    captured_at: datetime
+    patient_reference: str | None
+    kiosk: str
+    simulated: bool
+    quality: Sequence[str]
+    look_first: bool
+    unmeasured: bool
+
+
+@dataclass(frozen=True)
+class ScanPage:
+    """Some scans, newest first; `older` is where the next page starts, None on the last."""
+
+    lines: Sequence[ScanLine]
+    older: UUID | None
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """One scan with everything known of it."""
+
+    scan: Scan
+    kiosk: Kiosk
+    envelope: Envelope
+    findings: Sequence[FindingRow]
+
+
+def scan_page(session: Session, reference: str | None = None, after: UUID | None = None) -> ScanPage:
+    """Scans of one patient reference, or of all; the page that follows the scan `after`."""
+    query = (
+        select(
+            Scan.id,
+            Scan.captured_at,
+            Scan.patient_reference,
+            Kiosk.name,
+            Scan.simulated,
+            Scan.quality,
+            Scan.spots,
+        )
+        .join(Kiosk, Kiosk.id == Scan.kiosk)
+        .order_by(Scan.captured_at.desc(), Scan.id.desc())
+        .limit(PAGE_SIZE + 1)
+    )
+    if reference:
+        query = query.where(Scan.patient_reference == reference)
+    place = None if after is None else session.execute(_PLACE.where(Scan.id == after)).first()
+    if place is not None:
+        # One comparison of both: an index leads to its place, where two joined by OR read all newer ones.
+        query = query.where(tuple_(Scan.captured_at, Scan.id) < _as_values(place))
+    rows = session.execute(query).all()
+    lines = [
+        ScanLine(
+            id=row.id,
+            captured_at=row.captured_at,
+            patient_reference=row.patient_reference,
+            kiosk=row.name,
+            simulated=row.simulated,
+            quality=row.quality,
+            look_first=any(spot.lesion is not None and spot.lesion.melanoma_like for spot in row.spots),
+            unmeasured=any(spot.lesion is None for spot in row.spots),
+        )
+        for row in rows[:PAGE_SIZE]
+    ]
+    return ScanPage(lines, lines[-1].id if len(rows) > PAGE_SIZE else None)
+
+
+def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
+    """The scan, or None when there is none of this id."""
+    scan = session.get(Scan, scan_id, options=[undefer(Scan.geometry)])
+    if scan is None:
+        return None
+    kiosk = session.get_one(Kiosk, scan.kiosk)
+    envelope = session.get_one(Envelope, (scan.kiosk, scan.message_id))
+    findings = session.scalars(
+        select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)
+    ).all()
+    return ScanRecord(scan, kiosk, envelope, findings)
+
+
+def withdrawn(session: Session, scan_id: UUID) -> Withdrawal | None:
+    """What is left of a withdrawn scan, or None when none of this id was withdrawn."""
+    return session.scalars(select(Withdrawal).where(Withdrawal.scan == scan_id).limit(1)).first()
+
+
+def _as_values(place: Row[datetime, UUID]) -> ColumnElement[tuple[datetime, UUID]]:
+    return tuple_(literal(place.captured_at, Scan.captured_at.type), literal(place.id, Scan.id.type))

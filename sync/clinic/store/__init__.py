@@ -1,0 +1,1 @@
+"""The clinic's store: database, schema and its migrations, durable files."""

@@ -1,0 +1,1 @@
+"""What every page of the clinic needs: frame, words, headers, drawing."""

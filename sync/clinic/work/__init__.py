@@ -1,0 +1,1 @@
+"""Work that must happen, once, whoever is killed meanwhile: jobs, their workers, schedules."""

@@ -1,0 +1,112 @@
+"""A worker: one of any number of processes that lease jobs and do them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.work import jobs
+from sync.clinic.work.jobs import LEASE, Leased
+from sync.clinic.work.schedules import Schedule, fire, is_due
+
+POLL_SECONDS = 1.0
+DATABASE_WAIT_SECONDS = (0.5, 30.0)
+# So many are leased at once: what a killed worker had waits for its lease to end.
+AT_ONCE = 10
+
+# Does one job. It may be called twice for the same one, with the same key.
+Handler = Callable[[Database, Leased], None]
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Does the jobs of the kinds that it has handlers for."""
+
+    def __init__(
+        self,
+        database: Database,
+        handlers: Mapping[str, Handler],
+        schedules: Sequence[Schedule] = (),
+        zone: ZoneInfo | None = None,
+        *,
+        lease: timedelta = LEASE,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._database = database
+        self._handlers = handlers
+        self._schedules = schedules
+        self._zone = zone or ZoneInfo("UTC")
+        self._lease = lease
+        self._poll_seconds = poll_seconds
+        # The day on which each is known to have fired, here or elsewhere.
+        self._fired: dict[str, date] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; the job at hand is finished before."""
+        wait, longest = DATABASE_WAIT_SECONDS
+        while not stop.is_set():
+            try:
+                self.look_at_the_clock()
+                if not self.do_some(stop):
+                    stop.wait(self._poll_seconds)
+                wait = DATABASE_WAIT_SECONDS[0]
+                continue
+            except Exception as error:
+                if failed_itself(error):
+                    log.error("database_away", kind=why_away(error), wait_s=wait)
+                else:
+                    log.error("not_foreseen", wait_s=wait, exc_info=error)
+            stop.wait(wait)
+            wait = min(2 * wait, longest)
+        log.info("stopped")
+
+    def look_at_the_clock(self) -> None:
+        """Make the jobs whose time of day has come."""
+        local = now().astimezone(self._zone)
+        due = [each for each in self._schedules if self._fired.get(each.name) != local.date()]
+        due = [each for each in due if is_due(each, local)]
+        if not due:
+            return
+        with self._database.writing(gives_way=True) as session:
+            fired = fire(session, due, local)
+        self._fired.update({each.name: local.date() for each in due})
+        for name in fired:
+            log.info("fired", schedule=name)
+
+    def do_some(self, stop: threading.Event | None = None) -> bool:
+        """Do some of the jobs that are due; False if there is none."""
+        if not jobs.any_due(self._database, self._handlers):
+            return False
+        half_over = time.monotonic() + self._lease.total_seconds() / 2
+        leased = jobs.lease(self._database, self._handlers, AT_ONCE, last=self._lease)
+        for job in leased:
+            if (stop is not None and stop.is_set()) or time.monotonic() > half_over:
+                break  # the rest is taken by somebody when its lease is over
+            self.do(job)
+        return bool(leased)
+
+    def do(self, job: Leased) -> None:
+        """Do one job, and say so in its row; what it raises becomes the reason why it is tried again."""
+        try:
+            self._handlers[job.kind](self._database, job)
+        except Exception as error:
+            if isinstance(error, DBAPIError | PoolTimeout) and failed_itself(error):
+                raise
+            log.error("job_failed", kind=job.kind, job=job.id, tries=job.tries, exc_info=error)
+            with self._database.writing(gives_way=True) as session:
+                jobs.give_back(session, job, f"not_foreseen:{type(error).__name__}"[:64])
+            return
+        with self._database.writing(gives_way=True) as session:
+            kept = jobs.finish(session, job)
+        if not kept:
+            log.warning("lease_was_over", kind=job.kind, job=job.id)

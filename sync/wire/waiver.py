@@ -1,0 +1,43 @@
+"""The waiver: a clinic's signed word that one kiosk may measure patients with networks meant for research."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import Field
+
+from sync.wire.bounds import Day, Line, Moment, ShortLine
+from sync.wire.keys import signing_kid
+from sync.wire.statement import Statement, sign_statement, verify_statement
+
+TYPE = "dermakiosk-research-waiver"
+# In the kiosk's state; it crosses no wire.
+FILE = "research-waiver.cose"
+
+Sha256 = Annotated[bytes, Field(min_length=32, max_length=32)]
+
+
+class ResearchWaiver(Statement):
+    """`by` answers for it, because of `reason`, from `at` to the end of `until` (UTC).
+
+    `networks` has the SHA-256 of each network that it is about: another file needs another waiver.
+    """
+
+    kiosk: UUID
+    networks: Annotated[dict[ShortLine, Sha256], Field(min_length=1, max_length=64)]
+    by: Annotated[Line, Field(min_length=1)]
+    reason: Annotated[Line, Field(min_length=1)]
+    at: Moment
+    until: Day
+
+    def sign(self, key: Ed25519PrivateKey) -> bytes:
+        """The waiver as the clinic's manifest key signs it: the content of FILE."""
+        return sign_statement(self, TYPE, key)
+
+    @classmethod
+    def verify(cls, data: bytes, key: Ed25519PublicKey) -> ResearchWaiver:
+        """The waiver in `data`, if `key` signed it; raises StatementError."""
+        expected = signing_kid(key)
+        return verify_statement(data, TYPE, cls, lambda kid: key if kid == expected else None)

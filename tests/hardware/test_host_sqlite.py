@@ -1,0 +1,114 @@
+"""Stores in SQLite: each is brought up from the version before, and one of later software is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
+from hardware.host.sqlite import bring_up, require_version
+from hardware.profile import Limits
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.records import Records, RecordsUnusable
+from sync.kiosk.outbox import Outbox, OutboxError
+
+NOW = Moment(2e9, 100.0, "boot")
+
+
+def outbox(path: Path) -> None:
+    kept = Outbox(path)
+    kept.put(uuid4(), "result", b"sealed")
+    kept.close()
+
+
+def records(path: Path) -> None:
+    Records(path, Keyring(path.with_name("vault.key"))).create({"text": "2026-11"}, None)
+
+
+def ledger(path: Path) -> None:
+    kept = DoseLedger(path)
+    try:
+        kept.charge(Dose("ref", "session", 1.0), 0.0, Limits(), NOW)
+        kept.renewed_at("uv365")
+    finally:
+        kept.close()
+
+
+# What opens a store and writes to it -> (the version before, what the step from it added, its error).
+STORES: dict[Callable[[Path], None], tuple[int, str, type[Exception]]] = {
+    outbox: (2, "DROP TABLE used", OutboxError),
+    records: (0, "", RecordsUnusable),
+    ledger: (0, "DROP TABLE lamps", DoseRefused),
+}
+
+
+def schema(path: Path) -> tuple[int, set[str]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        tables = db.execute("SELECT name FROM sqlite_schema").fetchall()
+        return db.execute("PRAGMA user_version").fetchone()[0], {name for (name,) in tables}
+
+
+def change(path: Path, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda store: store.__name__)
+def test_a_store_of_the_version_before_is_brought_up_with_all_that_it_holds(
+    tmp_path: Path, store: Callable[[Path], None]
+) -> None:
+    path, (before, added, _) = tmp_path / "store.sqlite", STORES[store]
+    store(path)
+    newest = schema(path)
+    change(path, *filter(None, (added, f"PRAGMA user_version = {before}")))
+    store(path)
+    assert schema(path) == newest and newest[0] == before + 1
+    kept = {outbox: "envelopes", records: "scans", ledger: "pulses"}[store]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute(f"SELECT count(*) FROM {kept}").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("store", STORES, ids=lambda store: store.__name__)
+@pytest.mark.parametrize("version", [99, -1])
+def test_a_store_of_a_version_that_this_software_does_not_know_is_left_alone(
+    tmp_path: Path, store: Callable[[Path], None], version: int
+) -> None:
+    path = tmp_path / "store.sqlite"
+    store(path)
+    change(path, f"PRAGMA user_version = {version}")
+    with pytest.raises(STORES[store][2], match=f"its schema is {version}, this software knows"):
+        store(path)
+    assert schema(path)[0] == version
+
+
+@pytest.mark.parametrize(
+    ("version", "what_to_do"),
+    [(0, "brings it up to 1"), (1, None), (2, "use the version that made it"), (-1, "use the version")],
+)
+def test_a_store_that_is_only_read_is_of_this_version_or_is_not_read(
+    tmp_path: Path, version: int, what_to_do: str | None
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite")) as db:
+        db.execute(f"PRAGMA user_version = {version}")
+        refused = (
+            pytest.raises(sqlite3.DatabaseError, match=what_to_do) if what_to_do else contextlib.nullcontext()
+        )
+        with refused:
+            require_version(db, ("CREATE TABLE a (x)",))
+
+
+def test_a_step_that_fails_leaves_the_version_before(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as db:
+        bring_up(db, ("CREATE TABLE a (x)",))
+        steps: Any = ("CREATE TABLE a (x)", "CREATE TABLE b (x); CREATE TABLE a (x)")
+        with pytest.raises(sqlite3.OperationalError, match="already exists"):
+            bring_up(db, steps)
+        assert db.execute("SELECT name FROM sqlite_schema").fetchall() == [("a",)]
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)

@@ -1,0 +1,250 @@
+"""The courier: every message has its turn, whatever befalls another one, the records or the outbox."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from kiosk_app.kept import records
+from kiosk_app.kept.records import Message, RecordsError, RecordsFull, RecordsUnusable
+from kiosk_app.kept.states import MessageState, ScanState
+from kiosk_app.scanning import courier
+from kiosk_app.scanning.delivery import Delivery
+from sync.kiosk.client import OutboxRefused
+from tests.support.kiosk_bench import Bench
+from tests.support.scanning import consented, do, held, state_of
+
+
+def test_the_receipt_is_what_makes_a_scan_stored(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    (message,) = bench.outbox.submitted
+    for said in ("waiting", "sent"):
+        bench.outbox.states[message] = said
+        bench.kiosk.courier.run_once()
+        assert state_of(bench, scan) == ScanState.HANDED_OVER
+    bench.outbox.states[message] = "stored"
+    bench.kiosk.courier.run_once()
+    assert state_of(bench, scan) == ScanState.STORED
+
+
+def test_without_an_outbox_the_result_waits_in_the_records(bench: Bench) -> None:
+    scan = consented(bench)
+    bench.outbox.there = False
+    assert do(bench, scan).state == "ready"
+    assert state_of(bench, scan) == ScanState.SEALED
+    bench.outbox.there = True
+    bench.kiosk.courier.run_once()
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
+
+
+def test_a_full_outbox_is_made_room_in_by_a_scan_that_was_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, deleted = [consented(bench) for _ in range(2)]
+    do(bench, deleted)
+    bench.outbox.there = False
+    do(bench, kept)
+    bench.outbox.there = True
+    bench.kiosk.records.forget(deleted, ScanState.SHREDDED, "patient")
+    submit = bench.outbox.submit
+
+    def full(message: UUID, kind: str, envelope: bytes) -> None:
+        if "waiting" in bench.outbox.states.values():
+            raise OutboxRefused("full", "The outbox is full.")
+        submit(message, kind, envelope)
+
+    monkeypatch.setattr(bench.outbox, "submit", full)
+    assert bench.kiosk.courier.run_once()
+    assert state_of(bench, kept) == ScanState.HANDED_OVER
+
+
+@pytest.mark.parametrize("step", ["submit", "state", "discard"])
+def test_a_message_that_raises_whatever_it_is_keeps_no_other_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    bench.outbox.there = step != "submit"
+    scans = [consented(bench) for _ in range(2)]
+    for scan in scans:
+        do(bench, scan)
+    bench.outbox.there = True
+    if step == "discard":
+        for scan in scans:
+            bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
+    else:
+        bench.outbox.states |= {message: "stored" for message in bench.outbox.submitted}
+    poison, ask = bench.kiosk.records.messages()[0].id, getattr(bench.outbox, step)
+
+    def trip(message: UUID, *more: object) -> object:
+        if message == poison:
+            raise ZeroDivisionError("ref-secret")
+        return ask(message, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.outbox, step, trip)
+        assert bench.kiosk.courier.run_once()
+    moved = {
+        "submit": MessageState.SUBMITTED,
+        "state": MessageState.STORED,
+        "discard": MessageState.DISCARDED,
+    }[step]
+    before, after = bench.kiosk.records.messages()
+    assert (before.state == moved, after.state == moved) == (False, True)
+    said = "".join(capsys.readouterr())
+    assert "ZeroDivisionError" in said and "ref-secret" not in said
+    assert bench.kiosk.courier.run_once()
+    assert bench.kiosk.records.messages()[0].state == moved
+
+
+def sealed(bench: Bench, number: int) -> list[UUID]:
+    """So many scans whose results still wait for the outbox."""
+    bench.outbox.there = False
+    scans = [consented(bench) for _ in range(number)]
+    for scan in scans:
+        do(bench, scan)
+    bench.outbox.there = True
+    return scans
+
+
+def test_records_that_another_process_holds_end_the_round_and_are_waited_for_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, path = sealed(bench, 3), bench.kiosk.records.path
+    monkeypatch.setattr(records, "LOCKED_S", 0.05)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        capsys.readouterr()
+        assert not bench.kiosk.courier.run_once()
+        assert len(bench.outbox.submitted) == 1
+    said = "".join(capsys.readouterr())
+    assert said.count("another process holds it") == said.count("round_ended") == 1
+    assert bench.kiosk.courier.run_once()
+    assert [state_of(bench, scan) for scan in scans] == [ScanState.HANDED_OVER] * 3
+
+
+def test_a_message_whose_records_fail_again_and_again_keeps_no_other_from_its_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, records = sealed(bench, 3), bench.kiosk.records
+    poison, settle = records.messages()[0].id, records.settle
+
+    def damaged(message: Message, *more: str) -> None:
+        if message.id == poison:
+            raise RecordsUnusable("The kiosk's records cannot be used: the file is damaged.")
+        settle(message, *more)
+
+    monkeypatch.setattr(records, "settle", damaged)
+    assert [bench.kiosk.courier.run_once() for _ in range(3)] == [False] * 3
+    assert [state_of(bench, scan) for scan in scans] == [ScanState.SEALED] + [ScanState.HANDED_OVER] * 2
+
+
+def test_a_change_that_one_row_does_not_take_is_no_failure_of_the_records(bench: Bench) -> None:
+    with pytest.raises(RecordsError) as refused, bench.kiosk.records._transaction() as db:
+        db.execute("INSERT INTO messages (id, scan) VALUES ('ref-secret', 'x')")
+    assert not isinstance(refused.value, RecordsUnusable) and "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("fault", [RecordsUnusable("damaged"), RecordsFull("full")])
+def test_a_message_whose_records_fail_again_and_again_keeps_no_other_stage_from_its_turn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    unsent, sent, followed = [consented(bench) for _ in range(3)]
+    for scan in (unsent, sent, followed):
+        do(bench, scan)
+    (poison,), records = sealed(bench, 1), bench.kiosk.records
+    found = {scan: records.message_of(scan) for scan in (poison, unsent, sent, followed)}
+    messages = {scan: message.id for scan, message in found.items() if message is not None}
+    bench.outbox.states |= {messages[sent]: "sent", messages[followed]: "stored"}
+    for scan in (unsent, sent):
+        records.forget(scan, ScanState.SHREDDED, "patient")
+    settle = records.settle
+
+    def damaged(message: Message, *more: str) -> None:
+        if message.id == messages[poison]:
+            raise fault
+        settle(message, *more)
+
+    monkeypatch.setattr(records, "settle", damaged)
+    assert [bench.kiosk.courier.run_once() for _ in range(3)] == [False] * 3
+    assert messages[unsent] not in bench.outbox.submitted
+    assert [kind for kind, _ in bench.outbox.submitted.values()].count("withdraw") == 1
+    assert state_of(bench, followed) == ScanState.STORED
+
+
+def test_a_deleted_result_is_taken_out_of_the_outbox_also_where_nothing_can_be_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = consented(bench)
+    do(bench, deleted)
+    sealed(bench, 1)
+    bench.kiosk.records.forget(deleted, ScanState.SHREDDED, "patient")
+    gone = bench.kiosk.records.message_of(deleted)
+    assert gone is not None and gone.id in bench.outbox.submitted
+    monkeypatch.setattr(bench.kiosk.records, "settle", held)
+    assert not bench.kiosk.courier.run_once()
+    assert gone.id not in bench.outbox.submitted
+
+
+def test_a_round_that_does_not_end_is_not_waited_for_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "TURN_S", 0.05)
+    with bench.kiosk.courier._turn:
+        assert not bench.kiosk.courier.run_once()
+    assert bench.kiosk.courier.run_once()
+
+
+def test_a_scan_that_is_deleted_while_others_are_handed_over_is_not_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = sealed(bench, 2)
+    submit, records, given = bench.outbox.submit, bench.kiosk.records, []
+
+    def deleted_meanwhile(*message: Any) -> None:
+        submit(*message)
+        given.append(message[0])
+        if records.scan(last).state != ScanState.SHREDDED:
+            records.forget(last, ScanState.SHREDDED, "patient")
+
+    monkeypatch.setattr(bench.outbox, "submit", deleted_meanwhile)
+    sent = records.message_of(first)
+    assert [bench.kiosk.courier.run_once() for _ in range(2)] == [True, True]
+    assert sent is not None and given == [sent.id]
+    assert state_of(bench, first) == ScanState.HANDED_OVER
+
+
+@pytest.mark.parametrize("submitted", [False, True])
+def test_a_deletion_that_is_repeated_withdraws_nothing_that_never_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, submitted: bool
+) -> None:
+    """The outbox discards, and the word of it is lost."""
+    (scan,) = sealed(bench, 1)
+    if submitted:
+        bench.kiosk.courier.run_once()
+    bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records, "settle", held)
+        assert not bench.kiosk.courier.run_once()
+    assert bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {}
+    assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
+
+
+def test_a_trouble_is_told_when_it_begins_and_when_it_comes_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed(bench, 1)
+    told = []
+    for broken in (True, False, True):
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            if broken:
+                patch.setattr(bench.kiosk.records, "messages", held)
+            for _ in range(3):
+                assert bench.kiosk.courier.run_once() != broken
+        told.append("".join(capsys.readouterr()).count("round_ended"))
+    assert told == [1, 0, 1]

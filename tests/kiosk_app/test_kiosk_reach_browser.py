@@ -1,0 +1,242 @@
+"""What a patient wants to read or to do is in reach: in a small window, and while the kiosk starts again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from kiosk_app.patient.app import create_app
+from kiosk_app.patient.journey import PATIENCE_S, State
+from kiosk_app.patient.pages import TEXT_SIZES
+from sync.wire.findings.canonical_face import inside
+from tests.support.browser import DRAWN, TALL, WIDE, visit, wait_for_answers
+from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_screen import PLACE, PatientAt
+from tests.support.serving import running_server
+from tests.support.standing import stand, with_a_kept_scan
+from tests.support.waiting import wait_until
+
+PRIMARY = "form[data-primary] button.primary"
+PLACED = """() => (({ x, y }) => [x.value, y.value])(document.querySelector("[data-place]").elements)"""
+DECIDES = ("consent", "light_questions", "eyes", "delete", "leave")
+# A screen of ours at a zoom of 133, 150 and 200 per cent.
+ZOOMED = [(960, 600), (864, 540), (640, 400), (810, 1440), (540, 960)]
+ASKS = """() => {
+  const [text, more] = [document.querySelector("main"), document.querySelector("[data-more]")];
+  const [question, answer] = [text.querySelector("h1"), document.querySelector(".act .button")]
+    .map(element => element.getBoundingClientRect());
+  const hides = getComputedStyle(text).overflowY !== "visible" && text.scrollHeight > text.clientHeight + 8;
+  const bottom = hides ? text.getBoundingClientRect().bottom : innerHeight;
+  const asked = question.top >= 0 && question.bottom <= bottom;
+  return { asked: asked || answer.top >= innerHeight, told: more.hidden !== hides };
+}"""
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE, *ZOOMED], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_page_that_decides_shows_its_question_and_says_that_there_is_more_to_read(
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int]
+) -> None:
+    """In German, whose words are the longest."""
+    page, session = patient_at(size, scripts=True)
+    for name in DECIDES:
+        for text_size in TEXT_SIZES if size in (TALL, WIDE) else (100,):
+            if name == "leave":
+                with_a_kept_scan(bench, session, "de", text_size)
+                page.goto(f"{address}/leave")
+            else:
+                page.goto(address + stand(bench, session, name, "de", text_size))
+            wait_for_answers(page)
+            wait_until(
+                lambda: page.evaluate(ASKS) == {"asked": True, "told": True}, f"{name} at {text_size} %"
+            )
+
+
+def test_the_arrow_leads_to_the_end_of_what_is_to_be_read(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    page, session = patient_at(WIDE, scripts=True)
+    page.goto(address + stand(bench, session, "consent", "de", 200))
+    wait_for_answers(page)
+    arrow = page.locator("[data-more]")
+    expect(arrow).to_be_visible()
+    for _ in range(20):
+        if arrow.is_hidden():
+            break
+        before = page.evaluate("document.querySelector('main').scrollTop")
+        arrow.click()
+        page.wait_for_function("before => document.querySelector('main').scrollTop > before", arg=before)
+        page.evaluate(DRAWN)
+    expect(arrow).to_be_hidden()
+    expect(page.locator("main li").last).to_be_in_viewport()
+
+
+def at_about(browser: Browser, port: int, stack: ExitStack) -> Page:
+    page, _ = stack.enter_context(visit(browser, f"http://127.0.0.1:{port}/", TALL))
+    wait_for_answers(page)
+    page.click("button[value=en]")
+    expect(page.locator("body")).to_have_attribute("data-page", "about")
+    wait_for_answers(page)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("tapped", "page_of", "text_size"),
+    [
+        (PRIMARY, "consent", "100"),
+        ("footer button", "about", "100"),  # what ends a session is asked anew
+        ("footer a", "help", "100"),
+        ("nav a", "languages", "100"),
+        ("button[name=larger]", "about", "150"),
+    ],
+)
+def test_a_tap_while_the_kiosk_does_not_answer_leads_on_once_it_does(
+    browser: Browser, bench: Bench, tapped: str, page_of: str, text_size: str
+) -> None:
+    app = create_app(bench.kiosk)
+    with ExitStack() as visits, ExitStack() as first:
+        port = int(first.enter_context(running_server(app)).effective_port)
+        page = at_about(browser, port, visits)
+        address = page.url
+        first.close()
+        page.click(tapped)
+        expect(page.locator("#one-moment h2")).to_be_visible()
+        assert page.url == address
+        with running_server(app, port=port):
+            expect(page.locator("#one-moment h2")).to_be_hidden()
+            expect(page.locator("body")).to_have_attribute("data-page", page_of)
+            expect(page.locator("html")).to_have_attribute("data-text", text_size)
+
+
+@pytest.mark.parametrize("tapped", [PRIMARY, "button[name=larger]", "footer button"])
+def test_a_tap_while_the_kiosk_starts_again_is_answered_by_its_word_of_that(
+    browser: Browser, bench: Bench, tapped: str
+) -> None:
+    with ExitStack() as visits, ExitStack() as first:
+        port = int(first.enter_context(running_server(create_app(bench.kiosk))).effective_port)
+        page = at_about(browser, port, visits)
+        first.close()
+        page.click(tapped)
+        expect(page.locator("#one-moment h2")).to_be_visible()
+        with running_server(create_app(bench.again()), port=port):
+            expect(page.locator("body")).to_have_attribute("data-page", "restarted")
+
+
+def test_only_the_first_way_that_is_taken_counts_while_the_kiosk_is_asked(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    page, session = patient_at(TALL, scripts=True)
+    asked: list[Route] = []
+    sent: list[str] = []
+    page.route("**/healthz", lambda route: asked.append(route))
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.goto(address + stand(bench, session, "about"))
+    wait_for_answers(page)
+    page.click(PRIMARY)
+    page.click("footer button", force=True)
+    wait_until(lambda: bool(page.evaluate("1")) and len(asked) == 1, "the kiosk to be asked once")
+    asked.pop().continue_()
+    expect(page.locator("body")).to_have_attribute("data-page", "consent")
+    assert not [url for url in sent if "start-over" in url]
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_late_answer_to_a_page_that_came_of_another_answer_sends_neither(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    """Such a page, loaded again, would send what was sent for it."""
+    page, session = patient_at(TALL, scripts=True)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.goto(address + stand(bench, session, "consent"))
+    wait_for_answers(page)
+    with bench.kiosk.records.keyring.lock():
+        page.click(PRIMARY)
+        expect(page.locator("body")).to_have_attribute("data-page", "busy")
+    wait_for_answers(page)
+    page.route("**/healthz", lambda route: route.abort(), times=1)
+    page.click("footer button")
+    expect(page.locator("body")).to_have_attribute("data-page", "consent")
+    assert [url for url in sent if not url.endswith("/touch")] == [f"{address}/consent"]
+    assert session.scan is None
+
+
+@pytest.mark.parametrize(("asks", "button"), [("/delete", ".danger"), ("/leave", ".primary")])
+def test_a_late_answer_about_a_kept_scan_is_asked_anew_where_it_was_asked(
+    patient_at: PatientAt, address: str, bench: Bench, asks: str, button: str
+) -> None:
+    page, session = patient_at(TALL, scripts=True)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.goto(address + with_a_kept_scan(bench, session)[0])
+    page.goto(address + asks)
+    wait_for_answers(page)
+    page.route("**/healthz", lambda route: route.abort(), times=1)
+    with page.expect_navigation():
+        page.click(f".act {button}")
+    expect(page.locator("body")).to_have_attribute("data-page", asks[1:])
+    assert not [url for url in sent if not url.endswith("/touch")]
+
+
+def test_a_kiosk_that_does_not_hear_of_a_touch_takes_the_next_tap(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    page, session = patient_at(TALL, scripts=True)
+    touched: list[Route] = []
+    page.route("**/touch", lambda route: touched.append(route))
+    page.clock.install()
+    page.goto(address + stand(bench, session, "about"))
+    page.clock.run_for(6000)  # a touch soon after the page came is not told
+    wait_for_answers(page)
+    page.click("h1")
+    wait_until(lambda: bool(page.evaluate("1")) and bool(touched), "the touch to be told")
+    page.click(PRIMARY)
+    expect(page.locator("body")).to_have_attribute("data-page", "consent")
+
+
+def test_the_end_of_the_time_asks_the_kiosk_once_not_at_each_second(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    page, session = patient_at(TALL, scripts=True)
+    asked: list[Route] = []
+    page.route("**/healthz", lambda route: asked.append(route))
+    stand(bench, session, "about")
+    session.touched -= PATIENCE_S[State.ABOUT] - 1
+    page.clock.install()
+    page.goto(f"{address}/about")
+
+    def is_asked() -> bool:
+        page.clock.run_for(500)
+        return bool(asked)
+
+    wait_until(is_asked, "the kiosk to be asked")
+    page.clock.run_for(2000)  # three more would be asked, one for each second; it asks again after three
+    assert page.evaluate("1") and len(asked) == 1
+
+
+def test_the_first_touch_of_the_drawn_face_is_the_place(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    page, session = patient_at(TALL, scripts=True)
+    page.route("**/healthz", lambda route: None)
+    page.goto(address + stand(bench, session, "spots"))
+    wait_for_answers(page)
+    places = []
+    for zone in ("nose", "left_cheek"):
+        page.mouse.click(*page.evaluate(PLACE, list(inside(zone))))
+        places.append(page.evaluate(PLACED))
+    assert places[0] == places[1] and all(places[0])
+
+
+def test_who_wants_to_start_over_after_the_pictures_may_go_back(
+    patient_at: PatientAt, address: str, bench: Bench
+) -> None:
+    page, session = patient_at(TALL, scripts=True)
+    page.goto(address + with_a_kept_scan(bench, session)[0])
+    wait_for_answers(page)
+    page.click("footer button")
+    expect(page.locator("body")).to_have_attribute("data-page", "leave")
+    wait_for_answers(page)
+    page.click("form[action='/help'] button")
+    expect(page.locator("body")).to_have_attribute("data-page", "result")

@@ -1,0 +1,145 @@
+"""The wheel holds all that runs: with its lock alone a kiosk verifies and scans, a clinic serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+LOCKS = CHECKOUT / "provisioning" / "locks"
+ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
+# What nobody needs who runs it: pictures of the README, what sets a checkout up, how texts are found.
+LEFT_OUT = {".png", ".sh", ".cfg", ".pyc"}
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+SIMULATED = "from hardware.board import BOARDS; print(BOARDS / 'simulated.toml')"
+PAGES = """
+import sys
+from pathlib import Path
+from sync.clinic.app import make_app
+from sync.clinic.store.database import Database
+database = Database.at(Path(sys.argv[1]))
+database.migrate()
+client = make_app(database, b"x" * 32).test_client()
+page, style = client.get("/login"), client.get("/static/shared/look.css")
+assert (page.status_code, style.status_code) == (200, 200)
+assert b"<form" in page.data and b"--paper" in style.data
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for room in ROOMS:
+        shutil.copytree(CHECKOUT / room, source / room)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source)
+    build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", folder / "wheels", source]
+    subprocess.run(build, check=True, timeout=200)
+    [built] = (folder / "wheels").iterdir()
+    return built
+
+
+def nothing_else_in_reach() -> dict[str, str]:
+    """This process's variables, but where else packages may be: what is there would count as installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def installed(wheel: Path, folder: Path, extra: str) -> Path:
+    """The programs of a new environment at `folder`, with what the lock of `extra` names and the wheel."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    install = [*PIP, "--python", folder / "bin" / "python", "install", "--no-compile"]
+    lock = ["--require-hashes", "--only-binary", ":all:", "--requirement", LOCKS / f"{extra}.txt"]
+    subprocess.run([*install, *lock], check=True, timeout=280, env=nothing_else_in_reach())
+    subprocess.run([*install, "--no-deps", wheel], check=True, timeout=100, env=nothing_else_in_reach())
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def kiosk(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("kiosk")
+    yield installed(wheel, folder, "kiosk")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def clinic(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("clinic")
+    yield installed(wheel, folder, "clinic")
+    shutil.rmtree(folder)
+
+
+def command(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`, where nothing of the checkout is in reach."""
+    return subprocess.run(
+        [*map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=folder,
+        env=nothing_else_in_reach(),
+    )
+
+
+def run(folder: Path, *words: object) -> str:
+    """What a command said that did what it was to do."""
+    done = command(folder, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_file_that_runs_or_is_read_is_in_the_wheel(wheel: Path) -> None:
+    files = (path for room in ROOMS for path in (CHECKOUT / room).rglob("*") if path.is_file())
+    needed = (path for path in files if path.suffix not in LEFT_OUT and path.parent != LOCKS)
+    wanted = {path.relative_to(CHECKOUT).as_posix() for path in needed}
+    assert len(wanted) > 400
+    with ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    assert wanted - held == set()
+    assert not [name for name in held if name.startswith(("tests/", "provisioning/locks/"))]
+
+
+def test_no_room_reaches_into_another_by_a_link() -> None:
+    assert [path for room in ROOMS for path in (CHECKOUT / room).rglob("*") if path.is_symlink()] == []
+
+
+def test_a_kiosk_verifies_its_networks_and_its_board(kiosk: Path, tmp_path: Path) -> None:
+    assert "verified" in run(tmp_path, kiosk / "dermakiosk", "models", "verify")
+    board = run(tmp_path, kiosk / "python", "-c", SIMULATED).strip()
+    assert Path(board).is_relative_to(kiosk.parent)
+    assert "shroud" in run(tmp_path, kiosk / "dermakiosk", "board", "check", board)
+
+
+def test_a_kiosk_makes_one_scan(kiosk: Path, tmp_path: Path) -> None:
+    board = run(tmp_path, kiosk / "python", "-c", SIMULATED).strip()
+    run(tmp_path, kiosk / "dermakiosk", "scan", "--board", board, "--out", "scan", "--phantom", 7)
+    assert json.loads((tmp_path / "scan" / "findings.json").read_text())["findings"]
+
+
+def test_a_clinic_serves_its_pages_and_makes_its_authority(clinic: Path, tmp_path: Path) -> None:
+    run(tmp_path, clinic / "python", "-c", PAGES, tmp_path)
+    run(tmp_path, clinic / "dermakiosk", "provision", "authority", "--state", tmp_path / "authority")
+    assert run(tmp_path, clinic / "dermakiosk", "clinic", "status", "--state", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("end", "words", "lacks"), [("kiosk", ("clinic", "status"), "sqlalchemy"), ("clinic", ("scan",), "numpy")]
+)
+def test_what_an_installation_is_not_for_is_one_sentence(
+    request: pytest.FixtureRequest, tmp_path: Path, end: str, words: tuple[str, ...], lacks: str
+) -> None:
+    done = command(tmp_path, request.getfixturevalue(end) / "dermakiosk", *words)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"Error: The Python package '{lacks}' is not installed here")

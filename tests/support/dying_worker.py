@@ -1,0 +1,70 @@
+"""A worker that is killed at random, and the gateway that it speaks to, which counts what it is asked for.
+
+    python -m tests.support.dying_worker STATE URL GATEWAY SEED DIES [many]
+
+does jobs of the kind "send" until it is killed: with the chance DIES it kills itself with -9 right after the
+gateway took a message, before any row says so.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+from sync.clinic.store.database import Database
+from sync.clinic.work.jobs import Leased
+from sync.clinic.work.machines import MachinesWorker
+from sync.clinic.work.worker import Worker
+
+KIND = "send"
+LEASE = timedelta(seconds=2)
+
+
+class Gateway:
+    """What stands for a gateway: each call is a line, with the key that travelled with it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with closing(self._open()) as db:
+            db.execute("CREATE TABLE IF NOT EXISTS calls (key TEXT NOT NULL, text TEXT NOT NULL)")
+
+    def send(self, key: str, text: str) -> None:
+        with closing(self._open()) as db:
+            db.execute("INSERT INTO calls VALUES (?, ?)", (key, text))
+
+    def calls(self) -> list[tuple[str, str]]:
+        with closing(self._open()) as db:
+            return db.execute("SELECT key, text FROM calls").fetchall()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+        db.execute("PRAGMA synchronous = OFF")  # nobody cuts the power here
+        return db
+
+
+def main(state: str, url: str, gateway_path: str, seed: str, dies: str, many: str = "") -> None:
+    gateway, chance = Gateway(Path(gateway_path)), random.Random(int(seed))
+
+    def send(_: Database, job: Leased) -> None:
+        gateway.send(job.key, job.detail["text"])
+        if chance.random() < float(dies):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    database = Database.at(Path(state), url or None)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if many:
+        MachinesWorker(database, {KIND: send}, lease=LEASE, sweep_seconds=1.0).run(stop)
+    else:
+        Worker(database, {KIND: send}, lease=LEASE, poll_seconds=0.1).run(stop)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

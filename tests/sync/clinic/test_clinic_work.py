@@ -1,0 +1,424 @@
+"""Work that must happen once: leased rows, killed workers, schedules over the change of clocks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from sync.clinic.housekeeping import HANDLERS, SCHEDULES, keep_house
+from sync.clinic.people.throttle import REMEMBERED
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.tables import Account, Job, ScheduleRun, SignInTries, WebSession
+from sync.clinic.work import jobs, schedules
+from sync.clinic.work import worker as worker_module
+from sync.clinic.work.jobs import Leased
+from sync.clinic.work.machines import MachinesWorker
+from sync.clinic.work.schedules import Schedule
+from sync.clinic.work.worker import Worker
+from tests.support.dying_worker import KIND, Gateway
+from tests.support.waiting import wait_until
+
+MANY, MANY_TOLD = 2000, 600
+DEATHS = 8  # or so, at random
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def added(database: Database, *keys: str, **more: object) -> list[int | None]:
+    with database.writing() as session:
+        return [jobs.add(session, KIND, key, {"text": f"for {key}"}, **more) for key in keys]  # type: ignore[arg-type]
+
+
+def rows(database: Database) -> dict[str, tuple[str, str | None]]:
+    with database.reading() as session:
+        return {row.key: (row.state, row.reason) for row in session.scalars(select(Job))}
+
+
+def states(database: Database) -> Counter[str]:
+    with database.reading() as session:
+        return Counter(dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all()))  # type: ignore[arg-type]
+
+
+def later(database: Database) -> None:
+    """Let every lease and every wait be over."""
+    with database.writing() as session:
+        session.execute(update(Job).where(Job.due_at.is_not(None)).values(due_at=now()))
+
+
+def test_a_job_is_done_and_its_row_says_so(database: Database) -> None:
+    done: list[str] = []
+    added(database, "a", "b")
+    worker = Worker(database, {KIND: lambda _, job: done.append(f"{job.key}: {job.detail['text']}")})
+    assert worker.do_some()
+    assert not worker.do_some()
+    assert done == ["a: for a", "b: for b"]
+    assert rows(database) == {"a": ("done", None), "b": ("done", None)}
+
+
+def test_a_job_that_is_known_by_its_key_is_not_made_again_even_when_it_is_done(database: Database) -> None:
+    (first,) = added(database, "a")
+    assert first is not None
+    assert added(database, "a") == [None]
+    Worker(database, {KIND: lambda *_: None}).do_some()
+    assert added(database, "a") == [None]
+    assert states(database) == {"done": 1}
+
+
+def test_a_job_of_a_transaction_that_fails_is_none(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.writing() as session:
+        jobs.add(session, KIND, "a")
+        raise ZeroDivisionError
+    assert rows(database) == {}
+
+
+def test_a_job_waits_for_its_time_and_for_a_worker_that_knows_its_kind(database: Database) -> None:
+    added(database, "later", not_before=now() + timedelta(hours=1))
+    added(database, "now")
+    assert not Worker(database, {"another": lambda *_: None}).do_some()
+    assert [job.key for job in jobs.lease(database, [KIND], 10)] == ["now"]
+
+
+def test_workers_that_lease_at_once_have_no_job_in_common(database: Database) -> None:
+    added(database, *(str(number) for number in range(60)))
+    taken: list[str] = []
+
+    def work() -> None:
+        while leased := jobs.lease(database, [KIND], 7):
+            taken.extend(job.key for job in leased)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(taken, key=int) == [str(number) for number in range(60)]
+
+
+def test_whose_lease_is_over_another_takes_the_job_and_the_first_has_no_say_in_it(database: Database) -> None:
+    added(database, "a")
+    (first,) = jobs.lease(database, [KIND])
+    assert jobs.lease(database, [KIND]) == []
+    later(database)
+    (second,) = jobs.lease(database, [KIND])
+    assert (second.key, second.tries) == ("a", 2)
+    with database.writing() as session:
+        assert not jobs.finish(session, first)
+        assert not jobs.give_back(session, first, "too_late")
+        assert jobs.finish(session, second)
+    assert rows(database) == {"a": ("done", None)}
+
+
+def test_a_job_that_fails_is_tried_again_later_and_at_last_is_a_persons(database: Database) -> None:
+    def fail(_: Database, job: Leased) -> None:
+        raise ValueError("ref-secret")
+
+    added(database, "bad", "worse")
+    worker = Worker(database, {KIND: fail})
+    for _ in range(jobs.MOST_TRIES):
+        assert worker.do_some()
+        while worker.do_some():
+            pass  # each is tried alone, and again only after a while
+        later(database)
+    assert not worker.do_some()
+    assert rows(database) == dict.fromkeys(("bad", "worse"), ("failed", "not_foreseen:ValueError"))
+
+
+def test_a_job_that_no_worker_survives_is_given_up(database: Database) -> None:
+    added(database, "deadly")
+    for _ in range(jobs.MOST_TRIES):
+        assert len(jobs.lease(database, [KIND])) == 1
+        later(database)
+    assert jobs.lease(database, [KIND]) == []
+    assert rows(database) == {"deadly": ("failed", jobs.NOBODY_SURVIVED)}
+
+
+def test_a_job_that_no_worker_survives_takes_no_other_with_it(database: Database) -> None:
+    class Killed(BaseException):
+        """Whatever ends a process: no line of it runs any more."""
+
+    def work(_: Database, job: Leased) -> None:
+        if job.key == "deadly":
+            raise Killed
+        done.append(job.key)
+
+    done: list[str] = []
+    added(database, "before", "deadly", *(f"after {number}" for number in range(8)))
+    for _ in range(jobs.MOST_TRIES):
+        with pytest.raises(Killed):
+            while True:
+                Worker(database, {KIND: work}).do_some()
+                later(database)
+        later(database)
+    for _ in range(10):
+        Worker(database, {KIND: work}).do_some()
+    assert sorted(done) == sorted({"before", *(f"after {number}" for number in range(8))})
+    assert rows(database).pop("deadly") == ("failed", jobs.NOBODY_SURVIVED)
+    assert states(database) == {"done": 9, "failed": 1}
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError, TimeoutError, FileNotFoundError, MemoryError])
+def test_what_a_job_cannot_reach_is_no_fault_of_the_database(
+    database: Database, error: type[Exception]
+) -> None:
+    def fail(_: Database, job: Leased) -> None:
+        if job.key == "away":
+            raise error
+
+    added(database, "away", "other")
+    assert Worker(database, {KIND: fail}).do_some()
+    reason = f"not_foreseen:{error.__name__}"
+    assert rows(database) == {"away": ("waiting", reason), "other": ("done", None)}
+
+
+def until_all_are_done(
+    database: Database, gateway: Path, jobs_in_all: int, workers_at_once: int, *many: str
+) -> int:
+    """Have so many workers, each started anew when it has died, do the jobs; how often one died."""
+    url = database.engine.url.render_as_string(hide_password=False)
+    where = [str(database.tombstones.path.parent), url if "postgresql" in url else ""]
+    command = [sys.executable, "-m", "tests.support.dying_worker", *where, str(gateway)]
+    seeds, workers, dead = count(1), list[subprocess.Popen[bytes]](), list[int]()
+
+    def all_done() -> bool:
+        for worker in [each for each in workers if each.poll() is not None]:
+            assert worker.returncode == -signal.SIGKILL
+            dead.append(worker.pid)
+            workers.remove(worker)
+        while len(workers) < workers_at_once:
+            workers.append(subprocess.Popen([*command, str(next(seeds)), str(DEATHS / jobs_in_all), *many]))
+        return states(database) == {"done": jobs_in_all}
+
+    try:
+        wait_until(all_done, "every job is done", 250)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait(30)
+    return len(dead)
+
+
+def assert_each_was_sent_once(gateway: Gateway, jobs_in_all: int, deaths: int) -> None:
+    calls = gateway.calls()
+    assert deaths > 0
+    assert dict(calls) == {f"key {number}": f"for key {number}" for number in range(jobs_in_all)}
+    # Each death costs one call at most, which the gateway knows by its key.
+    assert len(calls) - jobs_in_all <= deaths
+
+
+def test_two_thousand_jobs_are_each_done_though_workers_are_killed_at_random(
+    database: Database, tmp_path: Path
+) -> None:
+    gateway = Gateway(tmp_path / "gateway.sqlite")
+    added(database, *(f"key {number}" for number in range(MANY)))
+    deaths = until_all_are_done(database, tmp_path / "gateway.sqlite", MANY, 2)
+    assert_each_was_sent_once(gateway, MANY, deaths)
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path, postgresql_url: str) -> Iterator[Database]:
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+def test_three_workers_of_many_machines_do_each_job_though_they_are_killed_at_random(
+    postgresql: Database, tmp_path: Path
+) -> None:
+    gateway = Gateway(tmp_path / "gateway.sqlite")
+    machines = MachinesWorker(postgresql, {KIND: lambda *_: None})
+    machines.make()
+    with postgresql.writing() as session:
+        for number in range(0, MANY_TOLD, 2):
+            machines.add(session, KIND, f"key {number}", {"text": f"for key {number}"})
+    # Of these nobody is told: it is for the sweep to find them.
+    added(postgresql, *(f"key {number}" for number in range(1, MANY_TOLD, 2)))
+    deaths = until_all_are_done(postgresql, tmp_path / "gateway.sqlite", MANY_TOLD, 3, "many")
+    assert_each_was_sent_once(gateway, MANY_TOLD, deaths)
+
+
+def messages(database: Database) -> int:
+    with database.reading() as session:
+        return session.scalar(text("SELECT count(*) FROM procrastinate_jobs")) or 0
+
+
+def test_a_transaction_that_fails_tells_no_machine(postgresql: Database) -> None:
+    machines = MachinesWorker(postgresql, {KIND: lambda *_: None})
+    machines.make()
+    machines.make()
+    with pytest.raises(ZeroDivisionError), postgresql.writing() as session:
+        assert machines.add(session, KIND, "a") is not None
+        raise ZeroDivisionError
+    assert (messages(postgresql), rows(postgresql)) == (0, {})
+    with postgresql.writing() as session:
+        assert machines.add(session, KIND, "a") is not None
+        assert machines.add(session, KIND, "a") is None
+    assert messages(postgresql) == 1
+
+
+def test_a_sweep_tells_of_a_row_that_nobody_knows_of_and_of_none_twice(postgresql: Database) -> None:
+    machines = MachinesWorker(postgresql, {KIND: lambda *_: None})
+    machines.make()
+    added(postgresql, "missed")
+    added(postgresql, "later", not_before=now() + timedelta(hours=1))
+    assert [machines.sweep(), machines.sweep(), messages(postgresql)] == [1, 0, 1]
+
+
+def test_many_machines_need_a_database_that_they_share(sqlite: Database) -> None:
+    with pytest.raises(ClinicUsageError, match="PostgreSQL"):
+        MachinesWorker(sqlite, {})
+
+
+def fired(
+    database: Database, schedule: Schedule, zone: ZoneInfo, begin: datetime, end: datetime
+) -> list[datetime]:
+    """When the jobs of a schedule are made, by two workers that look each ten minutes."""
+    made, moment = [], begin
+    while moment < end:
+        local = moment.astimezone(zone)
+        if schedules.is_due(schedule, local):
+            for _ in range(2):
+                with database.writing() as session:
+                    made += [moment] * len(schedules.fire(session, [schedule], local))
+        moment += timedelta(minutes=10)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("day", "cron", "at"),
+    [
+        # 1 November 2026, 01:30 comes twice: at 05:30 and at 06:30 UTC.
+        (datetime(2026, 11, 1), "30 1 * * *", ["05:30"]),
+        # 8 March 2026, 02:30 does not come: 03:00 in New York is 07:00 UTC.
+        (datetime(2026, 3, 8), "30 2 * * *", ["07:00"]),
+        (datetime(2026, 3, 8), "30 1 * * *", ["06:30"]),
+        (datetime(2026, 6, 1), "30 1 * * *", ["05:30"]),
+        (datetime(2026, 6, 1), "30 1 * * 2", []),
+    ],
+)
+def test_a_schedule_fires_once_a_day_though_the_clocks_change(
+    sqlite: Database, day: datetime, cron: str, at: list[str]
+) -> None:
+    begin = day.replace(tzinfo=NEW_YORK).astimezone(timezone.utc)
+    end = (day + timedelta(days=1)).replace(tzinfo=NEW_YORK).astimezone(timezone.utc)
+    made = fired(sqlite, Schedule("nightly", cron, KIND), NEW_YORK, begin, end)
+    assert [f"{moment:%H:%M}" for moment in made] == at
+    assert list(rows(sqlite)) == [f"nightly {day:%Y-%m-%d}"] * len(at)
+
+
+def test_workers_that_see_a_schedule_at_once_make_one_job(database: Database) -> None:
+    schedule, local = Schedule("nightly", "0 0 * * *", KIND), now()
+    made: list[str] = []
+
+    def look() -> None:
+        with database.writing() as session:
+            made.extend(schedules.fire(session, [schedule], local))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert made == ["nightly"]
+    assert states(database) == {"waiting": 1}
+
+
+def test_days_on_which_nobody_looked_are_not_made_up_for(sqlite: Database) -> None:
+    schedule = Schedule("nightly", "30 23 * * *", KIND)
+    made = fired(
+        sqlite,
+        schedule,
+        NEW_YORK,
+        datetime(2026, 6, 9, 12, tzinfo=timezone.utc),
+        datetime(2026, 6, 9, 13, tzinfo=timezone.utc),
+    )
+    assert made == []
+    assert rows(sqlite) == {}
+
+
+def test_a_worker_keeps_house_once_a_night(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = datetime(2026, 6, 2, 4, 0, tzinfo=timezone.utc)
+    ended = night - timedelta(days=60)
+    with database.writing() as session:
+        session.add(Account(name="ann", password_hash="x", created_at=ended))
+        session.flush()
+        session.add(WebSession(token_hash=b"t" * 32, account="ann", started_at=ended, seen_at=ended))
+        session.add(SignInTries(key_hash=b"k" * 32, tries=1, at=now() - 2 * REMEMBERED, until=ended))
+    monkeypatch.setattr(worker_module, "now", lambda: night)
+    for _ in range(2):
+        worker = Worker(database, HANDLERS, SCHEDULES, ZoneInfo("UTC"))
+        worker.look_at_the_clock()
+        worker.look_at_the_clock()
+        worker.do_some()
+    assert rows(database) == {"housekeeping 2026-06-02": ("done", None)}
+    with database.reading() as session:
+        assert session.scalars(select(ScheduleRun.schedule)).all() == ["housekeeping"]
+        assert session.scalars(select(WebSession)).all() == []
+        assert session.scalars(select(SignInTries)).all() == []
+
+
+def test_what_was_done_long_ago_is_forgotten_and_what_failed_is_not(database: Database) -> None:
+    added(database, "old", "failed", "new")
+    long_ago = now() - 2 * jobs.REMEMBERED
+    with database.writing() as session:
+        for key, state, ended_at in (
+            ("old", "done", long_ago),
+            ("failed", "failed", long_ago),
+            ("new", "done", now()),
+        ):
+            session.execute(
+                update(Job).where(Job.key == key).values(state=state, ended_at=ended_at, due_at=None)
+            )
+    (job,) = [Leased(0, "housekeeping", "k", {}, 1, None)]  # type: ignore[arg-type]
+    keep_house(database, job)
+    assert set(rows(database)) == {"failed", "new"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from kiosk_app.cli import main; main()", "clinic", "work", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--zone", "Europe/Atlantis"), "no time zone that this computer knows"),
+        (("--zone", "../etc/passwd"), "no time zone that this computer knows"),
+        (("--many-machines",), "name a PostgreSQL with --db"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_what_to_do(
+    sqlite: Database, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = subprocess.run(
+        command("--state", str(tmp_path / "clinic"), *arguments), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert words in done.stderr
+
+
+def test_a_worker_works_until_it_is_told_to_end(sqlite: Database, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with sqlite.writing() as session:
+        jobs.add(session, "housekeeping", "now")
+    with log.open("wb") as file:
+        worker = subprocess.Popen(command("--state", str(tmp_path / "clinic")), stdout=file, stderr=file)
+    try:
+        wait_until(lambda: rows(sqlite)["now"] == ("done", None), "the house is kept")
+        worker.terminate()
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.wait(30)
+    assert '"stopped"' in log.read_text()
