@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -33,6 +32,7 @@ from firmware.line.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
 from hardware.host.errors import Fault, PlainError
 from hardware.host.notify import Notifier
+from hardware.host.stop import on_stop
 from hardware.host.unasked import Unasked
 
 PROTOCOL = 1
@@ -104,8 +104,7 @@ class CaptureDaemon:
 
         Raises CameraLost when the camera froze again after it was opened anew.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+        on_stop(self._stopping.set)
         self.serve()
         if self._camera.is_lost:
             raise CameraLost("The camera froze again after it was opened anew: start this daemon afresh.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import json
 import signal
@@ -212,5 +213,6 @@ def _settle() -> None:
 def _stop_on_signal() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # In another thread: a handler may run where this one holds the event's lock, in `wait`.
+        signal.signal(number, lambda *_: _thread.start_new_thread(stop.set, ()))
     return stop

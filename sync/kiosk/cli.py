@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from hardware.host.errors import PlainError
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sqlite import LaterVersion, cause
+from hardware.host.stop import on_stop
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 from sync.kiosk.identity import Identity, KeySet
@@ -92,12 +92,11 @@ def run(state: Path, app_user: int | None, resend_first: float, capacity_mb: int
         with contextlib.closing(outbox):
             agent = Agent(state, outbox, Pace(resend_first=resend_first))
 
-            def end(*_: object) -> None:
+            def end() -> None:
                 stop.set()
                 agent.wake()
 
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, end)
+            on_stop(end)
             users = frozenset({os.geteuid() if app_user is None else app_user})
             with serving(state / "run" / "outbox.sock", outbox, agent, users):
                 log.info("ready", kiosk=str(agent.kiosk))

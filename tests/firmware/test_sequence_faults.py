@@ -300,7 +300,7 @@ def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
 
 
 def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, patient, lightd, monkeypatch):
-    monkeypatch.setattr("firmware.capture.daemon.signal.signal", lambda *_: None)
+    monkeypatch.setattr("firmware.capture.daemon.on_stop", lambda _: None)
     board = plain.model_copy(
         update={"simulation": plain.simulation.model_copy(update={"camera_freezes_after": 0})}
     )

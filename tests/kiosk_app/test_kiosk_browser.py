@@ -172,6 +172,50 @@ def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address:
         screen.arrives_at("about")
 
 
+# A kiosk that takes its time over a touch, and how often the warning is opened from now on.
+SLOW_TOUCH = """() => {
+  const real = window.fetch;
+  window.fetch = async (...asked) => {
+    if (asked[0] === "/touch") await new Promise(over => setTimeout(over, 2500));
+    return real(...asked);
+  };
+  window.opened = 0;
+  const dialog = document.querySelector("dialog");
+  new MutationObserver(() => dialog.open && (window.opened += 1)).observe(dialog, { attributes: true });
+}"""
+
+
+def test_a_warning_that_was_answered_does_not_come_back_while_the_kiosk_is_slow(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    with on_screen(browser, address, TALL) as screen:
+        screen.tap("button[value=en]")
+        (session,) = bench.kiosk.sessions._sessions.values()
+        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
+        screen.page.goto(address)
+        screen.page.wait_for_selector("dialog[open]")
+        screen.page.evaluate(SLOW_TOUCH)
+        with screen.page.expect_response("**/touch"):
+            screen.page.click("[data-still-here]")
+        screen.page.wait_for_timeout(1500)  # a look at the clock a second
+        assert screen.page.evaluate("window.opened") == 0
+        assert session.left() > PATIENCE_S[State.ABOUT] - 10
+
+
+def test_a_warning_closes_by_itself_once_the_kiosk_gives_more_time(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    with on_screen(browser, address, TALL) as screen:
+        screen.tap("button[value=en]")
+        (session,) = bench.kiosk.sessions._sessions.values()
+        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
+        screen.page.goto(address)
+        screen.page.wait_for_selector("dialog[open]")
+        # A tap before the warning was there, answered after it.
+        screen.page.evaluate("document.querySelector('dialog').dispatchEvent(new Event('cancel'))")
+        screen.page.wait_for_selector("dialog:not([open])", state="attached")
+
+
 def test_a_patient_who_left_is_forgotten_on_the_screen_too(
     browser: Browser, address: str, bench: Bench
 ) -> None:

@@ -18,6 +18,7 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+from hardware.host.stop import on_stop
 from sync.clinic.store.database import Database
 from sync.clinic.work.jobs import Leased
 from sync.clinic.work.machines import MachinesWorker
@@ -59,7 +60,7 @@ def main(state: str, url: str, gateway_path: str, seed: str, dies: str, many: st
 
     database = Database.at(Path(state), url or None)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    on_stop(stop.set)
     if many:
         MachinesWorker(database, {KIND: send}, lease=LEASE, sweep_seconds=1.0).run(stop)
     else:

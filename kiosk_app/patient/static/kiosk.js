@@ -34,9 +34,11 @@ function watch(seconds, warning) {
   const shown = dialog?.querySelector("[data-seconds]");
   let end = performance.now() + seconds * 1000;
   let touched = 0;
+  let asking = 0; // touches that the kiosk has not answered yet
 
   async function touch() {
     touched = performance.now();
+    asking += 1;
     try {
       const signal = AbortSignal.timeout(5000);
       const answer = await fetch("/touch", { method: "POST", headers: { "X-CSRFToken": token }, signal });
@@ -45,6 +47,8 @@ function watch(seconds, warning) {
       else end = performance.now() + left * 1000;
     } catch {
       // The kiosk is starting again; the next tick or tap asks anew.
+    } finally {
+      asking -= 1;
     }
   }
 
@@ -61,7 +65,7 @@ function watch(seconds, warning) {
   dialog?.addEventListener("cancel", touch);
 
   setInterval(() => {
-    if (isGoing()) return;
+    if (isGoing() || asking) return;
     if (body.dataset.state === "working") {
       end = performance.now() + seconds * 1000;
       return;
@@ -74,6 +78,6 @@ function watch(seconds, warning) {
         dialog.showModal();
         chime("call");
       } else if (left % 10 === 0) chime("call");
-    }
+    } else if (dialog?.open) dialog.close();
   }, 1000);
 }
