@@ -30,7 +30,8 @@ from kiosk_app.demo.supervisor import (
     run_steps,
 )
 from kiosk_app.kept.keyring import Keyring, KeyringError
-from kiosk_app.kept.records import Records, RecordsError
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.states import GONE
 from kiosk_app.web.door import Door
 

@@ -12,7 +12,8 @@ import structlog
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.line.stamps import ConsentStamp
-from kiosk_app.kept.records import Records, RecordsError
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
 from kiosk_app.log import Told, why

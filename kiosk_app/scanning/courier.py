@@ -8,7 +8,9 @@ from uuid import UUID
 
 import structlog
 
-from kiosk_app.kept.records import Message, Records, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.sealer import Sealer
@@ -75,7 +77,9 @@ class Courier:
 
     def _in_turn(self, *in_states: MessageState) -> list[Message]:
         """The messages in these states; those at which a stage ended come after all others."""
-        return sorted(self._records.messages(*in_states), key=lambda message: message.id in self._ended_at)
+        return sorted(
+            self._records.messages.in_states(*in_states), key=lambda message: message.id in self._ended_at
+        )
 
     def _alone(self, step: Callable[[Message], None], message: Message) -> None:
         """Take one step of one message; whatever it raises, the others have their turn.
@@ -102,50 +106,50 @@ class Courier:
                 log.error("set_aside", scan=str(message.scan), message=str(message.id), why=said)
 
     def _hand_over(self, message: Message) -> None:
-        if message.envelope is None or not self._records.is_current(message):
+        if message.envelope is None or not self._records.messages.is_current(message):
             return  # it was deleted since the messages were listed
         try:
             self._outbox.submit(message.id, message.kind, message.envelope)
         except OutboxRefused as refusal:
             if refusal.code in NEVER:
                 log.error("outbox_refused", message=str(message.id), code=refusal.code)
-                self._records.settle(message, MessageState.UNDELIVERABLE)
+                self._records.messages.settle(message, MessageState.UNDELIVERABLE)
                 return
             raise
         self._told.over("refusal")
         after = ScanState.HANDED_OVER if message.kind == "result" else None
-        if self._records.settle(message, MessageState.SUBMITTED, after):
+        if self._records.messages.settle(message, MessageState.SUBMITTED, after):
             log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)
 
     def _follow(self, message: Message) -> None:
         said = self._outbox.state(message.id)
         if said == "stored":
             after = ScanState.STORED if message.kind == "result" else None
-            self._records.settle(message, MessageState.STORED, after)
+            self._records.messages.settle(message, MessageState.STORED, after)
             log.info("stored", scan=str(message.scan), message=str(message.id), kind=message.kind)
         elif said == "quarantined":
-            self._records.settle(message, MessageState.QUARANTINED)
+            self._records.messages.settle(message, MessageState.QUARANTINED)
             log.warning("quarantined", scan=str(message.scan), message=str(message.id))
         elif said in ("reseal", "discarded"):
             # Sealed to a key that the clinic has retired: sealed again, with a new id, by the next round.
             # The outbox forgets it first, so that a crash between the two is found as "discarded".
             self._outbox.discard(message.id)
             if message.kind == "withdraw":
-                self._records.withdraw_again(message)
+                self._records.messages.withdraw_again(message)
             else:
-                self._records.settle(message, MessageState.RESEAL, ScanState.ANALYSED)
+                self._records.messages.settle(message, MessageState.RESEAL, ScanState.ANALYSED)
             log.warning("reseal", scan=str(message.scan), message=str(message.id), kind=message.kind)
 
     def _discard(self, message: Message) -> None:
         """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic."""
         was = self._outbox.discard(message.id)
         if was == "waiting" or (was == "unknown" and message.state == MessageState.DISCARDING_UNSENT):
-            self._records.settle(message, MessageState.DISCARDED)
+            self._records.messages.settle(message, MessageState.DISCARDED)
         else:
             scan = self._records.scan(message.scan)
             reason = "staff" if scan.reason == "staff" else "patient"
-            carriers = self._records.carriers(scan.id)
-            self._records.add_message(
+            carriers = self._records.messages.carriers(scan.id)
+            self._records.messages.add(
                 scan.id,
                 "withdraw",
                 self._sealer.epoch,
@@ -153,4 +157,4 @@ class Courier:
                     id_, sequence, scan=scan.id, reason=reason, messages=carriers
                 ),
             )
-            self._records.settle(message, MessageState.WITHDRAWN)
+            self._records.messages.settle(message, MessageState.WITHDRAWN)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from uuid import UUID
 
-from kiosk_app.kept.records import Message, Records
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import GONE, MessageState
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 
@@ -35,12 +36,12 @@ _OF_WORDS = {
 
 def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
     """What is known of `scan` at this moment. Raises NoSuchScan."""
-    result = records.message_of(scan)
+    result = records.messages.of(scan)
     if records.scan(scan).state not in GONE:
         return Delivery.KEPT if result is None else _of_message(result, outbox)
     if result is None or result.state == MessageState.DISCARDED:
         return Delivery.NOTHING_SENT
-    word = records.message_of(scan, "withdraw")
+    word = records.messages.of(scan, "withdraw")
     if word is None:
         return Delivery.UNTOLD
     return _OF_WORDS.get(_of_message(word, outbox), Delivery.UNTOLD)

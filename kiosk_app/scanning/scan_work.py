@@ -18,7 +18,9 @@ from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.capture import Capture
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError, waiting_at_most
-from kiosk_app.kept.records import Message, Records, RecordsError, RecordsHeld, ScanRow
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records import Records, ScanRow
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, UNFINISHED, ScanState
 from kiosk_app.kept.vault import Vault, VaultError
@@ -370,7 +372,7 @@ class ScanWork:
             "captured_at": taken_at.isoformat(),
         }
         # Who has left by now was not told that anything is kept. Who leaves during the write waits for it, as
-        # does each beginning and end of another scan: up to records.LOCKED_S if another process has the file.
+        # does each beginning and end of another scan: up to LOCKED_S of the file of the records.
         with self._lock:
             if left.is_set():
                 raise _Left
@@ -451,9 +453,9 @@ class ScanWork:
             "captured_at": _captured_at(row),
             "consent": row.consent,
             "findings": findings,
-            "supersedes": self._records.superseded(scan),
+            "supersedes": self._records.messages.superseded(scan),
         }
-        return self._records.add_message(
+        return self._records.messages.add(
             scan,
             "result",
             self._sealer.epoch,

@@ -15,7 +15,8 @@ from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
 from hardware.host.sqlite import bring_up, require_version
 from hardware.profile import Limits
 from kiosk_app.kept.keyring import Keyring
-from kiosk_app.kept.records import Records, RecordsUnusable
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsUnusable
 from sync.kiosk.outbox import Outbox, OutboxError
 
 NOW = Moment(2e9, 100.0, "boot")

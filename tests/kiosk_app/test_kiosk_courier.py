@@ -9,8 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from kiosk_app.kept import records
-from kiosk_app.kept.records import Message, RecordsError, RecordsFull, RecordsUnusable
+from kiosk_app.kept import records_file
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records_file import RecordsError, RecordsFull, RecordsUnusable
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.scanning import courier
 from kiosk_app.scanning.delivery import Delivery
@@ -77,7 +78,7 @@ def test_a_message_that_raises_whatever_it_is_keeps_no_other_back(
             bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
     else:
         bench.outbox.states |= {message: "stored" for message in bench.outbox.submitted}
-    poison, ask = bench.kiosk.records.messages()[0].id, getattr(bench.outbox, step)
+    poison, ask = bench.kiosk.records.messages.in_states()[0].id, getattr(bench.outbox, step)
 
     def trip(message: UUID, *more: object) -> object:
         if message == poison:
@@ -92,12 +93,12 @@ def test_a_message_that_raises_whatever_it_is_keeps_no_other_back(
         "state": MessageState.STORED,
         "discard": MessageState.DISCARDED,
     }[step]
-    before, after = bench.kiosk.records.messages()
+    before, after = bench.kiosk.records.messages.in_states()
     assert (before.state == moved, after.state == moved) == (False, True)
     said = "".join(capsys.readouterr())
     assert "ZeroDivisionError" in said and "ref-secret" not in said
     assert bench.kiosk.courier.run_once()
-    assert bench.kiosk.records.messages()[0].state == moved
+    assert bench.kiosk.records.messages.in_states()[0].state == moved
 
 
 def sealed(bench: Bench, number: int) -> list[UUID]:
@@ -114,7 +115,7 @@ def test_records_that_another_process_holds_end_the_round_and_are_waited_for_onc
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans, path = sealed(bench, 3), bench.kiosk.records.path
-    monkeypatch.setattr(records, "LOCKED_S", 0.05)
+    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         capsys.readouterr()
@@ -130,20 +131,20 @@ def test_a_message_whose_records_fail_again_and_again_keeps_no_other_from_its_tu
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans, records = sealed(bench, 3), bench.kiosk.records
-    poison, settle = records.messages()[0].id, records.settle
+    poison, settle = records.messages.in_states()[0].id, records.messages.settle
 
     def damaged(message: Message, *more: str) -> None:
         if message.id == poison:
             raise RecordsUnusable("The kiosk's records cannot be used: the file is damaged.")
         settle(message, *more)
 
-    monkeypatch.setattr(records, "settle", damaged)
+    monkeypatch.setattr(records.messages, "settle", damaged)
     assert [bench.kiosk.courier.run_once() for _ in range(3)] == [False] * 3
     assert [state_of(bench, scan) for scan in scans] == [ScanState.SEALED] + [ScanState.HANDED_OVER] * 2
 
 
 def test_a_change_that_one_row_does_not_take_is_no_failure_of_the_records(bench: Bench) -> None:
-    with pytest.raises(RecordsError) as refused, bench.kiosk.records._transaction() as db:
+    with pytest.raises(RecordsError) as refused, bench.kiosk.records._file.transaction() as db:
         db.execute("INSERT INTO messages (id, scan) VALUES ('ref-secret', 'x')")
     assert not isinstance(refused.value, RecordsUnusable) and "secret" not in str(refused.value)
 
@@ -156,19 +157,19 @@ def test_a_message_whose_records_fail_again_and_again_keeps_no_other_stage_from_
     for scan in (unsent, sent, followed):
         do(bench, scan)
     (poison,), records = sealed(bench, 1), bench.kiosk.records
-    found = {scan: records.message_of(scan) for scan in (poison, unsent, sent, followed)}
+    found = {scan: records.messages.of(scan) for scan in (poison, unsent, sent, followed)}
     messages = {scan: message.id for scan, message in found.items() if message is not None}
     bench.outbox.states |= {messages[sent]: "sent", messages[followed]: "stored"}
     for scan in (unsent, sent):
         records.forget(scan, ScanState.SHREDDED, "patient")
-    settle = records.settle
+    settle = records.messages.settle
 
     def damaged(message: Message, *more: str) -> None:
         if message.id == messages[poison]:
             raise fault
         settle(message, *more)
 
-    monkeypatch.setattr(records, "settle", damaged)
+    monkeypatch.setattr(records.messages, "settle", damaged)
     assert [bench.kiosk.courier.run_once() for _ in range(3)] == [False] * 3
     assert messages[unsent] not in bench.outbox.submitted
     assert [kind for kind, _ in bench.outbox.submitted.values()].count("withdraw") == 1
@@ -182,9 +183,9 @@ def test_a_deleted_result_is_taken_out_of_the_outbox_also_where_nothing_can_be_w
     do(bench, deleted)
     sealed(bench, 1)
     bench.kiosk.records.forget(deleted, ScanState.SHREDDED, "patient")
-    gone = bench.kiosk.records.message_of(deleted)
+    gone = bench.kiosk.records.messages.of(deleted)
     assert gone is not None and gone.id in bench.outbox.submitted
-    monkeypatch.setattr(bench.kiosk.records, "settle", held)
+    monkeypatch.setattr(bench.kiosk.records.messages, "settle", held)
     assert not bench.kiosk.courier.run_once()
     assert gone.id not in bench.outbox.submitted
 
@@ -211,7 +212,7 @@ def test_a_scan_that_is_deleted_while_others_are_handed_over_is_not_sent(
             records.forget(last, ScanState.SHREDDED, "patient")
 
     monkeypatch.setattr(bench.outbox, "submit", deleted_meanwhile)
-    sent = records.message_of(first)
+    sent = records.messages.of(first)
     assert [bench.kiosk.courier.run_once() for _ in range(2)] == [True, True]
     assert sent is not None and given == [sent.id]
     assert state_of(bench, first) == ScanState.HANDED_OVER
@@ -227,7 +228,7 @@ def test_a_deletion_that_is_repeated_withdraws_nothing_that_never_left(
         bench.kiosk.courier.run_once()
     bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.records, "settle", held)
+        patch.setattr(bench.kiosk.records.messages, "settle", held)
         assert not bench.kiosk.courier.run_once()
     assert bench.kiosk.courier.run_once()
     assert bench.outbox.submitted == {}
@@ -243,7 +244,7 @@ def test_a_trouble_is_told_when_it_begins_and_when_it_comes_back(
         capsys.readouterr()
         with monkeypatch.context() as patch:
             if broken:
-                patch.setattr(bench.kiosk.records, "messages", held)
+                patch.setattr(bench.kiosk.records.messages, "in_states", held)
             for _ in range(3):
                 assert bench.kiosk.courier.run_once() != broken
         told.append("".join(capsys.readouterr()).count("round_ended"))

@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringFull
-from kiosk_app.kept.records import Message, RecordsFull, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultError, new_key
 from kiosk_app.scanning import scan_work
@@ -102,18 +103,18 @@ def test_what_is_written_of_a_scan_after_its_deletion_is_destroyed_too(bench: Be
 def test_a_scan_that_is_deleted_while_it_is_being_sealed_is_not_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records, add = bench.kiosk.records, bench.kiosk.records.add_message
+    records, add = bench.kiosk.records, bench.kiosk.records.messages.add
 
     def deleted_meanwhile(scan: UUID, *rest: Any, **after: Any) -> Message:
         bench.kiosk.shred(scan)
         return add(scan, *rest, **after)
 
-    monkeypatch.setattr(records, "add_message", deleted_meanwhile)
+    monkeypatch.setattr(records.messages, "add", deleted_meanwhile)
     scan = consented(bench)
     do(bench, scan)
     bench.kiosk.courier.run_once()
     assert (records.scan(scan).state, bench.outbox.submitted) == (ScanState.SHREDDED, {})
-    assert records.messages() == []
+    assert records.messages.in_states() == []
 
 
 def test_a_deletion_that_fails_while_the_house_is_kept_is_brought_to_its_end(
@@ -157,7 +158,7 @@ def test_where_a_picture_cannot_be_destroyed_its_key_is(
     assert not bench.kiosk.work._left_behind.scans()
 
 
-@pytest.mark.parametrize("broken", ["_transaction", "_rewrap", "_checkpoint"])
+@pytest.mark.parametrize("broken", ["transaction", "_rewrap", "checkpoint"])
 def test_a_deletion_that_comes_to_nothing_adds_no_keys_however_often_it_is_tried(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -166,11 +167,12 @@ def test_a_deletion_that_comes_to_nothing_adds_no_keys_however_often_it_is_tried
 
     scan = consented(bench)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.records, broken, unusable)
+        records = bench.kiosk.records
+        patch.setattr(records if broken == "_rewrap" else records._file, broken, unusable)
         for _ in range(5):
             with pytest.raises(RecordsUnusable):
                 bench.kiosk.records.forget(scan)
-        assert len(bench.kiosk.records.keyring.generations()) == (1 if broken == "_transaction" else 2)
+        assert len(bench.kiosk.records.keyring.generations()) == (1 if broken == "transaction" else 2)
     bench.kiosk.records.forget(scan)
     assert len(bench.kiosk.records.keyring.generations()) == 1
 
@@ -211,7 +213,7 @@ def test_what_a_command_that_was_ended_left_of_a_deleted_scan_is_destroyed(
     do(bench, scan)
     bench.kiosk.work.go_on()
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.records, "_checkpoint", held)
+        patch.setattr(bench.kiosk.records._file, "checkpoint", held)
         with pytest.raises(RecordsHeld):
             bench.kiosk.records.forget(scan, ScanState.SHREDDED, "staff")
     assert half_destroyed(bench, scan)[0] and half_destroyed(bench, scan)[1]
@@ -236,7 +238,7 @@ for scan in scans:
     vault.put_all(scan, records.dek(scan), {"a": bytes(1000)})
     records.advance(scan, ScanState.CONSENTED, ScanState.CAPTURED)
     records.keep_findings(scan, findings(scan, **{f"measure_{n}": 1.0 for n in range(12)}))
-records._checkpoint()
+records._file.checkpoint()
 assert vault.reserve.fill() and vault.reserve.fill()
 fill()
 assert destroy(scans[0], "shredded", "patient", records, vault) == ["a"]
@@ -339,7 +341,7 @@ def test_a_deletion_for_which_there_is_no_room_leaves_the_choice_and_says_so(
     assert nothing_is_kept(bench, the_scan(bench).id)
 
 
-@pytest.mark.parametrize("ends", ["_checkpoint", "destroy_old"])
+@pytest.mark.parametrize("ends", ["checkpoint", "destroy_old"])
 def test_a_deletion_is_said_to_be_done_only_once_no_key_and_no_picture_is_left(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
@@ -350,7 +352,7 @@ def test_a_deletion_is_said_to_be_done_only_once_no_key_and_no_picture_is_left(
     visitor.look("/delete")
     with monkeypatch.context() as patch:
         patch.setattr(
-            bench.kiosk.records.keyring if ends == "destroy_old" else bench.kiosk.records, ends, full
+            bench.kiosk.records.keyring if ends == "destroy_old" else bench.kiosk.records._file, ends, full
         )
         page = visitor.tap("/delete")
         assert (page.status, page.name) == (200, "deleted")

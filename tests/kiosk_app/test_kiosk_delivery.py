@@ -19,7 +19,7 @@ Befalls = Callable[[Bench, UUID], None]
 
 
 def the_message(bench: Bench, kind: str = "result") -> UUID:
-    message = bench.kiosk.records.message_of(the_scan(bench).id, kind)
+    message = bench.kiosk.records.messages.of(the_scan(bench).id, kind)
     assert message is not None
     return message.id
 
@@ -244,7 +244,7 @@ def test_a_crash_while_a_result_is_to_be_sealed_again_does_not_lose_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.records, "settle", power_loss)
+        patch.setattr(bench.kiosk.records.messages, "settle", power_loss)
         with pytest.raises(KeyboardInterrupt):
             bench.kiosk.courier.run_once()
     bench.outbox.states[first] = "discarded"  # as the real outbox remembers it

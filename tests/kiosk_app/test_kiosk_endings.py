@@ -10,7 +10,8 @@ import pytest
 
 from firmware.capture.client import CaptureFault
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError
-from kiosk_app.kept.records import RecordsFull, RecordsHeld, ScanRow
+from kiosk_app.kept.records import ScanRow
+from kiosk_app.kept.records_file import RecordsFull, RecordsHeld
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultFull, new_key
 from kiosk_app.scanning import scan_work
@@ -86,7 +87,7 @@ def test_an_abandoning_that_ended_half_way_is_brought_to_its_end(
     scan = consented(bench)
     bench.kiosk.work.leave(scan)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.records, "_checkpoint", held)
+        patch.setattr(bench.kiosk.records._file, "checkpoint", held)
         bench.kiosk.work.go_on()
     assert (state_of(bench, scan), half_destroyed(bench, scan)[0]) == (ScanState.ABANDONED, [1])
     bench.kiosk.work.go_on()
@@ -104,7 +105,7 @@ def test_a_refusal_that_ended_half_way_is_brought_to_its_end(
         bench.analyst.fail = None
     bench.analyst.refuse = "no_face"
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.records, "_checkpoint", held)
+        patch.setattr(bench.kiosk.records._file, "checkpoint", held)
         if later:
             bench.kiosk.work.go_on()
         else:
@@ -228,7 +229,7 @@ def test_what_is_no_fault_of_a_scan_never_ends_its_tries(
 
     part, step = {
         RecordsFull: (bench.kiosk.records, "note"),
-        SealerError: (bench.kiosk.records, "add_message"),
+        SealerError: (bench.kiosk.records.messages, "add"),
         VaultFull: (bench.kiosk.vault, "add"),
     }[type(fault)]
     with monkeypatch.context() as patch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from firmware.capture.client import CaptureFault
-from kiosk_app.kept.records import RecordsUnusable
+from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.scanning.analyst import AnalysisFailed
@@ -174,7 +174,7 @@ def destroyed(bench: Bench) -> bool:
 
 
 @pytest.mark.parametrize("then", ["taps again", "walks away"])
-@pytest.mark.parametrize("broken", ["_checkpoint", "destroy"])
+@pytest.mark.parametrize("broken", ["checkpoint", "destroy"])
 def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to_its_end(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str, then: str
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to
     visitor.walk_to("result")
     visitor.look("/delete")
     with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.vault if broken == "destroy" else bench.kiosk.records, broken, fail)
+        patch.setattr(bench.kiosk.vault if broken == "destroy" else bench.kiosk.records._file, broken, fail)
         assert visitor.tap("/delete").name == "failed"
         assert not destroyed(bench)
         visitor.look("/delete")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from traceback import format_exception
 from uuid import UUID, uuid4
 
 import pytest
 
+from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringError
-from kiosk_app.kept.records import NoSuchScan, Records, RecordsError
+from kiosk_app.kept.records import NoSuchScan, Records
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.states import MessageState, ScanState
 from tests.support.clinic import findings
 
@@ -77,10 +80,10 @@ def test_a_result_is_sealed_once_and_numbers_have_no_gap(records: Records) -> No
 
     first, second = analysed(records), analysed(records)
     with pytest.raises(ValueError, match="no key"):
-        records.add_message(first, "result", 5, fail)
-    one = records.add_message(first, "result", 5, seal, after=ScanState.SEALED)
-    again = records.add_message(first, "result", 5, seal, after=ScanState.SEALED)
-    two = records.add_message(second, "result", 5, seal, after=ScanState.SEALED)
+        records.messages.add(first, "result", 5, fail)
+    one = records.messages.add(first, "result", 5, seal, after=ScanState.SEALED)
+    again = records.messages.add(first, "result", 5, seal, after=ScanState.SEALED)
+    two = records.messages.add(second, "result", 5, seal, after=ScanState.SEALED)
     assert one == again
     assert sealed == [1, 2]
     assert (one.sequence, two.sequence) == (1, 2)
@@ -112,7 +115,7 @@ def wrapped_key(records: Records, scan: UUID) -> bytes:
     return bytes(row[0])
 
 
-@pytest.mark.parametrize("crash", ["begin_generation", "_rewrap", "_checkpoint", "destroy_old"])
+@pytest.mark.parametrize("crash", ["begin_generation", "_rewrap", "checkpoint", "destroy_old"])
 def test_a_shredding_cut_short_anywhere_can_be_finished(
     records: Records, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, crash: str
 ) -> None:
@@ -122,7 +125,8 @@ def test_a_shredding_cut_short_anywhere_can_be_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(keyring if hasattr(keyring, crash) else records, crash, power_loss)
+        (owner,) = (part for part in (keyring, records, records._file) if hasattr(part, crash))
+        patch.setattr(owner, crash, power_loss)
         with pytest.raises(KeyboardInterrupt):
             records.forget(gone)
     again = Records(records.path, Keyring(keyring.path))
@@ -135,6 +139,22 @@ def test_a_shredding_cut_short_anywhere_can_be_finished(
     assert again.findings(kept) == FINDINGS
 
 
+def test_a_shredding_is_not_done_while_a_reader_keeps_old_pages(
+    records: Records, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
+    gone = analysed(records)
+    with closing(sqlite3.connect(records.path)) as reader:
+        reader.execute("BEGIN")
+        wrapped = bytes(reader.execute("SELECT wrapped_dek FROM scans").fetchone()[0])
+        with pytest.raises(RecordsHeld, match="another process reads them"):
+            records.forget(gone)
+        assert len(keyring.generations()) == 2
+    records.finish_rewrap()
+    assert len(keyring.generations()) == 1
+    assert wrapped not in everything_in(tmp_path)
+
+
 def test_another_process_may_shred_while_this_one_reads(records: Records, keyring: Keyring) -> None:
     gone, kept = analysed(records), analysed(records)
     Records(records.path, Keyring(keyring.path)).forget(gone)
@@ -145,10 +165,10 @@ def test_another_process_may_shred_while_this_one_reads(records: Records, keyrin
 
 def test_a_message_settled_from_an_old_view_changes_nothing(records: Records) -> None:
     scan = analysed(records)
-    seen = records.add_message(scan, "result", 1, lambda _id, _n: b"sealed", after=ScanState.SEALED)
+    seen = records.messages.add(scan, "result", 1, lambda _id, _n: b"sealed", after=ScanState.SEALED)
     records.forget(scan)
-    records.settle(seen, MessageState.SUBMITTED, ScanState.HANDED_OVER)
-    (message,) = records.messages()
+    records.messages.settle(seen, MessageState.SUBMITTED, ScanState.HANDED_OVER)
+    (message,) = records.messages.in_states()
     assert message.state == MessageState.DISCARDING_UNSENT
     assert message.envelope is None
     assert records.scan(scan).state == ScanState.SHREDDED

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from kiosk_app.kept import keyring, records
+from kiosk_app.kept import keyring, records_file
 from kiosk_app.kept.keyring import Keyring, KeyringBusy, KeyringError, waiting_at_most
-from kiosk_app.kept.records import Records, RecordsFull
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsFull
 from kiosk_app.patient import app
 from kiosk_app.scanning.identity import NotEnrolled
 from kiosk_app.scanning.sealer import Sealer
@@ -81,7 +82,8 @@ def test_a_short_signing_key_is_said_at_the_start(bench: Bench, size: int) -> No
 
 FULL = """
 from kiosk_app.kept.keyring import Keyring
-from kiosk_app.kept.records import Records, RecordsFull
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsFull
 from sync.kiosk.outbox import Outbox, OutboxError
 from firmware.lights.doses import DoseLedger, Dose, DoseRefused, Moment
 from uuid import uuid4
@@ -155,7 +157,7 @@ def test_a_shredding_of_many_scans_holds_the_keys_no_longer_than_others_wait_for
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It waits for the file of the records twice, and has to write beside that.
-    assert keyring.LOCKED_S >= 2 * records.LOCKED_S + 30
+    assert keyring.LOCKED_S >= 2 * records_file.LOCKED_S + 30
     read, reads = Keyring._read, []
 
     def counting(keys: Keyring) -> object:

@@ -15,7 +15,7 @@ from firmware.capture.client import CaptureFault
 from firmware.line.stamps import UvAllowance
 from hardware.capture import Capture
 from kiosk_app.kept.keyring import KeyringBusy
-from kiosk_app.kept.records import RecordsFull, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultError, VaultFull
 from kiosk_app.patient import sentences
@@ -220,16 +220,17 @@ def test_a_crash_before_the_pictures_are_kept_leaves_nothing(bench: Bench) -> No
         ("analyst", "measure"),
         ("vault", "add"),
         ("records", "keep_findings"),
-        ("records", "add_message"),
+        ("messages", "add"),
         ("outbox", "submit"),
-        ("records", "settle"),
+        ("messages", "settle"),
     ],
 )
 def test_after_a_crash_there_is_exactly_one_result(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: str, step: str
 ) -> None:
     scan = consented(bench)
-    part = getattr(bench if owner in ("analyst", "outbox") else bench.kiosk, owner)
+    owners = {"messages": bench.kiosk.records, "analyst": bench, "outbox": bench}
+    part = getattr(owners.get(owner, bench.kiosk), owner)
 
     def power_loss(*_args: object, **_kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -244,7 +245,7 @@ def test_after_a_crash_there_is_exactly_one_result(
     kiosk.courier.run_once()
     assert state_of(bench, scan) == ScanState.HANDED_OVER
     assert len(bench.outbox.submitted) == 1
-    assert len(kiosk.records.messages()) == 1
+    assert len(kiosk.records.messages.in_states()) == 1
 
 
 def test_a_failed_analysis_is_tried_again_and_not_for_ever(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from firmware.line.stamps import ConsentStamp
 from kiosk_app.kept.keyring import KeyGone
-from kiosk_app.kept.records import RecordsHeld
+from kiosk_app.kept.records_file import RecordsHeld
 from kiosk_app.scanning.progress import Progress
 from tests.support.kiosk_bench import Bench
 

@@ -1,0 +1,153 @@
+"""The sealed messages of the kiosk's scans, in the file of its records."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from kiosk_app.kept.records_file import RecordsError, RecordsFile, known_state, moment
+from kiosk_app.kept.states import GONE, MessageState, ScanState
+
+# Of one kind a scan has one at most: an index holds it.
+_LIVING = f"SELECT * FROM messages WHERE scan = ? AND kind = ? AND state != '{MessageState.RESEAL}'"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One sealed message of a scan; `envelope` is None once the outbox has it."""
+
+    id: UUID
+    scan: UUID
+    kind: str
+    sequence: int
+    state: MessageState
+    size: int
+    envelope: bytes | None
+
+
+class Messages:
+    """One row for each message. Changes take effect whole or not at all. May be used from any thread."""
+
+    def __init__(self, file: RecordsFile) -> None:
+        self._file = file
+
+    def add(
+        self,
+        scan: UUID,
+        kind: str,
+        epoch: int,
+        seal: Callable[[UUID, int], bytes],
+        after: ScanState | None = None,
+    ) -> Message:
+        """Seal one message with the next sequence number, in one transaction: no gap, never two for one scan.
+
+        `seal` gets the message id and the sequence number. `after` is the scan's new state. When the scan
+        already has a message of this kind, that one is returned and nothing is sealed. Raises RecordsError
+        where `after` does not follow, since the scan has been deleted, say.
+        """
+        with self._file.transaction() as db:
+            known = db.execute(_LIVING, (str(scan), kind)).fetchone()
+            if known is not None:
+                return _message(known)
+            db.execute("INSERT OR IGNORE INTO counters VALUES (?, 1)", (epoch,))
+            sequence = db.execute("SELECT next FROM counters WHERE epoch = ?", (epoch,)).fetchone()["next"]
+            message = uuid4()
+            envelope = seal(message, sequence)
+            db.execute("UPDATE counters SET next = next + 1 WHERE epoch = ?", (epoch,))
+            db.execute(
+                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    str(message),
+                    str(scan),
+                    kind,
+                    epoch,
+                    sequence,
+                    MessageState.WAITING,
+                    moment(),
+                    len(envelope),
+                    envelope,
+                ),
+            )
+            if after is not None:
+                moved = db.execute(
+                    "UPDATE scans SET state = ? WHERE id = ? AND state = ?",
+                    (after, str(scan), ScanState.ANALYSED),
+                )
+                if moved.rowcount != 1:  # it may have been deleted while it was sealed
+                    raise RecordsError("A result is of an analysed scan, and this one is not in that state.")
+        return Message(message, scan, kind, sequence, MessageState.WAITING, len(envelope), envelope)
+
+    def in_states(self, *states: MessageState) -> list[Message]:
+        """The messages in these states (all without any), in the order of their sequence numbers."""
+        marks = ",".join("?" * len(states))
+        where = f"WHERE state IN ({marks})" if states else ""
+        with self._file.connection() as db:
+            rows = db.execute(f"SELECT * FROM messages {where} ORDER BY epoch, sequence", states).fetchall()
+        return [_message(row) for row in rows]
+
+    def of(self, scan: UUID, kind: str = "result") -> Message | None:
+        """The living message of this kind about a scan."""
+        with self._file.connection() as db:
+            row = db.execute(_LIVING, (str(scan), kind)).fetchone()
+        return None if row is None else _message(row)
+
+    def superseded(self, scan: UUID) -> UUID | None:
+        """The last message of a scan that the clinic asked to have sealed again."""
+        resealed = self._results(scan, " AND state = ?", MessageState.RESEAL)
+        return resealed[-1] if resealed else None
+
+    def carriers(self, scan: UUID) -> list[UUID]:
+        """Every message that carried the result of a scan, the ones sealed again included."""
+        return self._results(scan)
+
+    def _results(self, scan: UUID, where: str = "", *values: str) -> list[UUID]:
+        query = f"SELECT id FROM messages WHERE scan = ? AND kind = 'result'{where} ORDER BY epoch, sequence"
+        with self._file.connection() as db:
+            return [UUID(row["id"]) for row in db.execute(query, (str(scan), *values))]
+
+    def withdraw_again(self, message: Message) -> None:
+        """The clinic cannot read this withdrawal: the scan's result is to be withdrawn once more."""
+        with self._file.transaction() as db:
+            db.execute("UPDATE messages SET state = ? WHERE id = ?", (MessageState.RESEAL, str(message.id)))
+            db.execute(
+                "UPDATE messages SET state = ? WHERE scan = ? AND kind = 'result' AND state = ?",
+                (MessageState.DISCARDING, str(message.scan), MessageState.WITHDRAWN),
+            )
+
+    def is_current(self, message: Message) -> bool:
+        """Whether a message is still in the state that the caller saw."""
+        with self._file.connection() as db:
+            row = db.execute("SELECT state FROM messages WHERE id = ?", (str(message.id),)).fetchone()
+        return row is not None and row["state"] == message.state
+
+    def settle(self, message: Message, state: MessageState, scan_state: ScanState | None = None) -> bool:
+        """Note what became of a message; its envelope goes, since the outbox has it or nobody may.
+
+        Nothing changes, and False comes back, when it is no longer in the state that the caller saw.
+        """
+        with self._file.transaction() as db:
+            changed = db.execute(
+                "UPDATE messages SET state = ?, envelope = NULL WHERE id = ? AND state = ?",
+                (state, str(message.id), message.state),
+            ).rowcount
+            if changed and scan_state is not None:
+                marks = ",".join("?" * len(GONE))
+                db.execute(
+                    f"UPDATE scans SET state = ? WHERE id = ? AND state NOT IN ({marks})",
+                    (scan_state, str(message.scan), *GONE),
+                )
+        return changed == 1
+
+
+def _message(row: sqlite3.Row) -> Message:
+    return Message(
+        id=UUID(row["id"]),
+        scan=UUID(row["scan"]),
+        kind=row["kind"],
+        sequence=row["sequence"],
+        state=known_state(MessageState, row["state"]),
+        size=row["size"],
+        envelope=row["envelope"],
+    )

@@ -1,0 +1,146 @@
+"""The file of the kiosk's records: plain SQLite that holds only ciphertext, its schema and its faults."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+from hardware.host import sqlite
+from hardware.host.durable import make_folder
+from hardware.host.errors import PlainError
+from kiosk_app.kept.reserve import DiskFull
+from kiosk_app.kept.states import MessageState, ScanState
+
+# Those of before the first version number have these tables too.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS scans (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    created TEXT NOT NULL,
+    consent TEXT,
+    wrapped_dek BLOB,
+    reference_hmac BLOB,
+    facts BLOB,
+    findings BLOB,
+    reason TEXT,
+    figures TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX IF NOT EXISTS scans_by_reference ON scans (reference_hmac);
+CREATE TABLE IF NOT EXISTS messages (
+    id TEXT PRIMARY KEY,
+    scan TEXT NOT NULL REFERENCES scans (id),
+    kind TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    created TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    envelope BLOB,
+    UNIQUE (epoch, sequence)
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS one_living_message ON messages (scan, kind) WHERE state != 'reseal';
+CREATE TABLE IF NOT EXISTS counters (epoch INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;
+"""
+_STEPS = (_SCHEMA,)
+# Another process, a command of staff, holds the file for one change at a time. The longest is a shredding's,
+# which wraps the key of every kept scan anew: see keyring.LOCKED_S.
+LOCKED_S = 10.0
+# Another change may be taken where SQLite says one of these.
+_ABOUT_ONE_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+
+
+class RecordsError(PlainError):
+    """The local records cannot be used, or do not hold what was asked for."""
+
+
+class RecordsUnusable(RecordsError):
+    """The file itself cannot be used now (held by another process, damaged, its disk full): no row of it."""
+
+
+class RecordsFull(RecordsUnusable, DiskFull):
+    """There is no room on the disk for what should be written."""
+
+
+class RecordsHeld(RecordsUnusable):
+    """Another process held the file for longer than LOCKED_S: whatever comes next would wait for it anew."""
+
+
+class RecordsFile:
+    """The SQLite file `path`, made where it is missing. May be used from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        make_folder(path.parent)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        with self.connection() as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            sqlite.bring_up(db, _STEPS)
+            self._keep_open()
+
+    def _keep_open(self) -> None:
+        """Hold one connection more: with the last one go the files beside the records, and to make them anew,
+        which reading needs too, takes room that a full disk has not."""
+        held = sqlite3.connect(self.path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, held.close)
+        held.execute("SELECT count(*) FROM scans").fetchone()
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose rows have names. Raises RecordsError; RecordsUnusable for the whole file."""
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_S, isolation_level=None)) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute("PRAGMA secure_delete=ON")
+                db.execute("PRAGMA foreign_keys=ON")
+                yield db
+        except _ABOUT_ONE_ROW as error:
+            raise RecordsError(
+                f"The kiosk's records {self.path} did not take a change: it does not fit what they hold."
+            ) from error
+        except sqlite3.Error as error:
+            failed = RecordsHeld if sqlite.is_held(error) else RecordsUnusable
+            failed = RecordsFull if sqlite.is_full(error, self.path) else failed
+            raise failed(
+                f"The kiosk's records {self.path} cannot be used: {sqlite.cause(error, self.path)}."
+            ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose changes are all kept or, where anything is raised, none."""
+        with self.connection() as db, sqlite.transaction(db):
+            yield db
+
+    def checkpoint(self) -> None:
+        """Empty the write-ahead log, which may hold old pages.
+
+        Raises RecordsHeld where another process reads: it would stay as it is.
+        """
+        with self.connection() as db:
+            kept_from_it, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if kept_from_it:
+            raise RecordsHeld(f"The kiosk's records {self.path} cannot be used: another process reads them.")
+
+
+S = TypeVar("S", ScanState, MessageState)
+
+
+def known_state(states: type[S], found: str) -> S:
+    try:
+        return states(found)
+    except ValueError as error:
+        raise RecordsUnusable(
+            "The kiosk's records hold a state that this version does not know: use the one that wrote them."
+        ) from error
+
+
+def moment() -> str:
+    """Now, as rows hold it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
