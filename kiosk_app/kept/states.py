@@ -5,12 +5,14 @@ from __future__ import annotations
 from enum import Enum
 
 
-class _State(str, Enum):
+class StateName(str, Enum):
+    """A word of a state, which is what `str` gives of it."""
+
     def __str__(self) -> str:
         return str(self.value)
 
 
-class ScanState(_State):
+class ScanState(StateName):
     """A scan. Once captured it always ends as handed over, refused or shredded, whatever crashes."""
 
     CONSENTED = "consented"  # its patient agreed, and there may be no picture yet
@@ -28,7 +30,7 @@ UNFINISHED = (ScanState.CONSENTED, ScanState.CAPTURED, ScanState.ANALYSED)
 GONE = (ScanState.REFUSED, ScanState.ABANDONED, ScanState.SHREDDED)
 
 
-class MessageState(_State):
+class MessageState(StateName):
     """A message, which is a result or the withdrawal of one."""
 
     WAITING = "sealed"  # for the outbox

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.host.errors import PlainError
-from kiosk_app.scanning.progress import Progress
+from kiosk_app.scanning.progress import Progress, Step
 
 CONSENT_TEXT = "2026-11"  # goes up whenever the words of the consent page change
 
@@ -98,7 +98,7 @@ STEPS = (_S.ABOUT, _S.CONSENT, _S.LIGHT_QUESTIONS, _S.POSITION, _S.SCAN)
 # Closing the eyes and marking spots are in the middle of the scan's step.
 _IN_THE_SCAN = (_S.EYES, _S.SPOTS, _S.CLOSE_UP, _S.CLOSE_UP_AGAIN)
 # Where the work on a scan leads its patient: state of the work -> event.
-LEADS = {"asking": "asks_for_eyes", "marking": "asks_for_spots", "ready": "shown"}
+LEADS = {Step.ASKING: "asks_for_eyes", Step.MARKING: "asks_for_spots", Step.READY: "shown"}
 
 
 def step_of(state: State, has_uv: bool) -> tuple[int | None, int]:
@@ -157,7 +157,7 @@ class Session:
 
     def left(self) -> float:
         """Seconds until the session is wiped; a scan at work is waited for."""
-        if self.state is State.SCAN and self.progress.state == "working":
+        if self.state is State.SCAN and self.progress.state is Step.WORKING:
             self.touch()
         return self.touched + PATIENCE_S[self.state] - self.clock()
 

@@ -28,6 +28,7 @@ from kiosk_app.patient.page import (
 from kiosk_app.patient.scan_pages import result_facts
 from kiosk_app.patient.sessions import InUse
 from kiosk_app.patient.spot_pages import facts as spot_facts
+from kiosk_app.scanning.progress import Step
 from kiosk_app.web.languages import known
 
 blueprint = Blueprint("pages", __name__)
@@ -96,7 +97,7 @@ def show(name: str) -> Response | tuple[str, int]:
 
 def _scan_facts(session: Session) -> dict[str, Any]:
     progress = session.progress
-    failed = progress.state == "failed"
+    failed = progress.state is Step.FAILED
     return {
         "progress": progress,
         "trouble": sentences.trouble(progress.reason) if failed else None,
@@ -199,7 +200,7 @@ def eyes() -> Response:
 def scan() -> Response:
     """After the work: on to the result, or back to the camera for another try."""
     session = the_session()
-    if session.state is State.SCAN and session.progress.state == "failed":
+    if session.state is State.SCAN and session.progress.state is Step.FAILED:
         if not sentences.trouble(session.progress.reason).again:
             return _end(session, "leave") if the_kiosk().keeps(session) else start_over()
         session.begin_again()

@@ -13,6 +13,7 @@ from kiosk_app.patient import sentences, speech
 from kiosk_app.patient.journey import LEADS, TABLE, Session, State
 from kiosk_app.patient.page import preview_picture, the_kiosk, the_session
 from kiosk_app.patient.readings import cards
+from kiosk_app.scanning.progress import Step
 
 blueprint = Blueprint("scan_pages", __name__)
 
@@ -35,12 +36,12 @@ def progress() -> Response:
     """How far the scan is. `say` names what is said aloud now; `next` is where to go once it is set."""
     session = the_session()
     if session.state is not State.SCAN:
-        over = {"stage": "over", "done": 0, "of": 0, "state": "ready", "reason": None, "sentence": ""}
+        over = {"stage": "over", "done": 0, "of": 0, "state": Step.READY, "reason": None, "sentence": ""}
         return jsonify(**over, say=None, next=_page(session.state))
     now = session.progress
-    stage = sentences.STAGES.get(now.stage, sentences.STAGES["starting"])
+    stage = sentences.STAGES[now.stage]
     sentence, address, state = str(stage), None, now.state
-    if state == "failed":
+    if state is Step.FAILED:
         sentence, address = str(sentences.trouble(now.reason).happened), _page(State.SCAN)
     elif state in LEADS:
         address = _page(TABLE[State.SCAN, LEADS[state]])

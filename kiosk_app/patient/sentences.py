@@ -9,6 +9,7 @@ from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 
 from kiosk_app.scanning.delivery import Delivery
+from kiosk_app.scanning.progress import Stage
 
 # By the guidance codes of the preview. Left and right are the patient's own.
 GUIDANCE: dict[str, LazyString] = {
@@ -26,13 +27,13 @@ GUIDANCE: dict[str, LazyString] = {
     "hold_still": _("That is just right"),
 }
 
-STAGES: dict[str, LazyString] = {
-    "starting": _("Getting ready"),
-    "pictures": _("Taking pictures"),
-    "uv": _("The UV picture"),
-    "keeping": _("Locking your pictures away"),
-    "measuring": _("Measuring"),
-    "sealing": _("Sealing your result"),
+STAGES: dict[Stage, LazyString] = {
+    Stage.STARTING: _("Getting ready"),
+    Stage.PICTURES: _("Taking pictures"),
+    Stage.UV: _("The UV picture"),
+    Stage.KEEPING: _("Locking your pictures away"),
+    Stage.MEASURING: _("Measuring"),
+    Stage.SEALING: _("Sealing your result"),
 }
 
 # Why a patient is asked once more to close the eyes, by the codes of `phases.ASK_AGAIN`.

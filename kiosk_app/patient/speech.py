@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 
-from kiosk_app.scanning.progress import Progress
+from kiosk_app.scanning.progress import Progress, Stage, Step
 
 # The light daemon takes a word about the eyes for 30 s, and a pulse lasts 1 s at most: after this many
 # seconds there is no UV, whatever has become of the application, and the page says so by itself.
@@ -58,8 +58,8 @@ BEFORE_UV, DURING_UV, AFTER_UV = "close_eyes", "keep_closed", "open_eyes"
 
 def said_at(progress: Progress) -> str:
     """The name of the sentence that belongs to this moment of the scan."""
-    if progress.state == "working" and progress.stage == "uv":
+    if progress.state is Step.WORKING and progress.stage is Stage.UV:
         return DURING_UV
-    if progress.state == "working" and progress.stage in ("starting", "pictures"):
+    if progress.state is Step.WORKING and progress.stage in (Stage.STARTING, Stage.PICTURES):
         return "look"
     return AFTER_UV if progress.eyes_protected else "move"

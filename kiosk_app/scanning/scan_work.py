@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
-from datetime import datetime, timezone
-from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
 
 from firmware.capture.client import CaptureClient, CaptureFault
-from firmware.line.stamps import ConsentStamp, UvAllowance
-from hardware.capture import Capture
+from firmware.line.stamps import ConsentStamp
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError, waiting_at_most
-from kiosk_app.kept.messages import Message
-from kiosk_app.kept.records import Records, ScanRow
+from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, UNFINISHED, ScanState
 from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
-from kiosk_app.scanning.analyst import AnalysisFailed, Outcome
+from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.finishing import Finishing, Measures, Refused, ScanGone
 from kiosk_app.scanning.left_behind import LeftBehind
-from kiosk_app.scanning.phases import UV, take_pictures
-from kiosk_app.scanning.progress import Progress
+from kiosk_app.scanning.progress import Progress, Step
 from kiosk_app.scanning.sealer import Sealer, SealerError
-from kiosk_app.scanning.shred import destroy
+from kiosk_app.scanning.taking import PatientLeft, Taking
 from models.analysis.words import ENGLISH, Words
 
 log = structlog.get_logger()
@@ -41,23 +35,8 @@ log = structlog.get_logger()
 FIRST_AGAIN_S, LONGEST_AGAIN_S = 30.0, 600.0
 ENOUGH_S = 10.0  # after which a round of finishing scans begins no other
 REMAINS_S = 600.0  # between two looks for what another process left of a scan
-# The page of the question wipes a silent session long before, even where it was extended ten times.
-ASK_S = 1200.0
-LOOK_S = 0.1  # between two looks whether the patient has gone away
 # A patient whose scan failed waits so long for the keys; after that the house-keeping abandons it.
 ABANDON_S = 1.0
-
-
-class Measures(Protocol):
-    """What the work needs of the analysis."""
-
-    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
-        """The Outcome for `capture`, its overlays in `words`."""
-        ...
-
-
-class _Left(Exception):
-    """The patient went away before the pictures were kept."""
 
 
 class ScanWork:
@@ -74,14 +53,15 @@ class ScanWork:
         lights: Collection[str],
     ) -> None:
         """`lights` are those that the pictures are taken under: what the measures read."""
-        self._records, self._vault, self._camera, self._lights = records, vault, camera, lights
-        self._analyst, self._sealer, self._courier = analyst, sealer, courier
+        self._records, self._vault = records, vault
         self._at_work: dict[UUID, threading.Event] = {}
         self._failed: dict[UUID, tuple[int, float]] = {}  # how often, and when it is tried again
         self._left_behind = LeftBehind(records, vault)
         self._look_at = 0.0  # when to look for remains
         self._told = Told()
         self._lock = threading.Lock()
+        self._taking = Taking(records, vault, camera, lights, self._lock)
+        self._finishing = Finishing(records, vault, analyst, sealer, courier)
 
     def start(
         self,
@@ -136,12 +116,12 @@ class ScanWork:
         spots: bool,
     ) -> None:
         try:
-            dek = self._capture(scan, consent, uv, progress, left)
+            dek = self._taking.take(scan, consent, uv, progress, left)
             if spots:
-                self._take_spots(scan, dek, progress, left)
-            self._finish(scan, progress, words)
-            progress.state = "ready"
-        except _Left:
+                self._taking.take_spots(scan, dek, progress, left)
+            self._finishing.finish(scan, progress, words)
+            progress.state = Step.READY
+        except (PatientLeft, ScanGone):
             self._give_up(scan, None)
             progress.fail("left")
         except DiskFull as error:
@@ -153,16 +133,16 @@ class ScanWork:
             log.error("analysis_failed", scan=str(scan), why=str(error))
         except SealerError as error:
             # The measurements are kept; they are sealed after staff have mended the keys.
-            progress.state = "ready"
+            progress.state = Step.READY
             log.error("seal_failed", scan=str(scan), why=str(error))
-        except _Refused as refusal:
+        except Refused as refusal:
             progress.fail(str(refusal))
 
     def leave(self, scan: UUID) -> None:
         """The patient went away: a scan without kept pictures is abandoned, any other goes on.
 
         This only notes it; the scan's own thread or the next `go_on` does it. While its pictures are being
-        noted as kept this waits until they are: see `_capture`.
+        noted as kept this waits until they are: see `Taking.take`.
         """
         with self._lock:
             left = self._at_work.get(scan)
@@ -282,8 +262,8 @@ class ScanWork:
 
     def _finish_later(self, scan: UUID) -> None:
         self._records.note(scan)  # a measurement that could not be kept afterwards is not begun
-        with contextlib.suppress(_Refused, _Left):
-            self._finish(scan, Progress(), ENGLISH)
+        with contextlib.suppress(Refused, ScanGone):
+            self._finishing.finish(scan, Progress(), ENGLISH)
 
     def _begin(self, scan: UUID) -> threading.Event | None:
         """Take a scan to work on; the event says that its patient has left. None while it is at work."""
@@ -325,179 +305,4 @@ class ScanWork:
         elif state in (ScanState.CAPTURED, ScanState.ANALYSED):
             progress.fail("analysis_failed")
         else:
-            progress.state = "ready"
-
-    def _capture(
-        self,
-        scan: UUID,
-        consent: ConsentStamp,
-        uv: bool,
-        progress: Progress,
-        left: threading.Event,
-    ) -> bytes:
-        """Take the pictures and keep them; the key under which they are. Raises _Left."""
-        if left.is_set():
-            raise _Left
-
-        def on_progress(light: str, done: int, of: int) -> None:
-            if left.is_set():
-                raise _Left
-            stage = {UV: "uv", "done": progress.stage}.get(light, "pictures")
-            progress.stage, progress.done, progress.of = stage, done, of
-
-        waited = 0.0
-
-        def ask(why: str | None) -> UvAllowance | None:
-            nonlocal waited
-            asked = time.monotonic()
-            try:
-                return self._ask(progress, why, left)
-            finally:
-                waited += time.monotonic() - asked
-
-        began = time.monotonic()
-        asks = ask if uv else None
-        capture = take_pictures(self._camera, str(scan), consent, self._lights, asks, on_progress)
-        taken, taken_at = time.monotonic(), datetime.now(timezone.utc)
-        if left.is_set():
-            raise _Left
-        progress.stage, progress.done, progress.of = "keeping", 0, 0
-        dek = self._records.dek(scan)
-        size = self._vault.put_capture(scan, dek, capture)
-        seconds = {"capture": _since(began, taken - waited), "vault": _since(taken)}
-        facts = {
-            "frames": len(capture.frames),
-            "missing": dict(capture.missing),
-            "vault_bytes": size,
-            "captured_at": taken_at.isoformat(),
-        }
-        # Who has left by now was not told that anything is kept. Who leaves during the write waits for it, as
-        # does each beginning and end of another scan: up to LOCKED_S of the file of the records.
-        with self._lock:
-            if left.is_set():
-                raise _Left
-            self._records.advance(scan, ScanState.CONSENTED, ScanState.CAPTURED, seconds=seconds, **facts)
-        taken_under_uv = capture.frame(UV) is not None
-        log.info(
-            "scan", scan=str(scan), state=ScanState.CAPTURED, frames=len(capture.frames), uv=taken_under_uv
-        )
-        return dek
-
-    def _ask(self, progress: Progress, why: str | None, left: threading.Event) -> UvAllowance | None:
-        """The patient's word about the eyes; None where they do without UV. Raises _Left."""
-        progress.ask(why)
-        deadline = time.monotonic() + ASK_S
-        while not left.is_set():
-            with contextlib.suppress(queue.Empty):
-                return progress.answers.get(timeout=LOOK_S)
-            if time.monotonic() > deadline:
-                progress.answer(None)
-        raise _Left
-
-    def _take_spots(self, scan: UUID, dek: bytes, progress: Progress, left: threading.Event) -> None:
-        """Wait until the patient has marked the last spot or gone away, and keep what was taken until then.
-
-        The pictures of the face are kept already: whatever happens here, they are a whole scan. With their
-        key at hand, close-ups are kept also while another process holds the keys.
-        """
-        progress.mark()
-        deadline = time.monotonic() + ASK_S
-        while not progress.marking.over.wait(LOOK_S) and not left.is_set():
-            if time.monotonic() > deadline:
-                break
-        progress.marked()
-        taken = progress.marking.marked
-        if not taken:
-            return
-        try:
-            size = self._vault.add_close_ups(scan, dek, taken)
-        except VaultError as error:
-            log.error("close_ups_not_kept", scan=str(scan), why=str(error))
-            return
-        pictures = sum(frame is not None for _, frame in taken)
-        self._records.note(scan, close_ups=pictures, close_up_bytes=size)
-        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=pictures, marked=len(taken))
-
-    def _finish(self, scan: UUID, progress: Progress, words: Words) -> None:
-        row = self._records.scan(scan)
-        if row.state in GONE:
-            raise _Left  # it was deleted meanwhile
-        if row.state == ScanState.CAPTURED:
-            progress.stage = "measuring"
-            self._analyse(scan, words)
-        progress.stage = "sealing"
-        if self._records.scan(scan).state == ScanState.ANALYSED:
-            began = time.monotonic()
-            message = self._seal(scan)
-            self._note(scan, seal=_since(began))
-            log.info("scan", scan=str(scan), state=ScanState.SEALED, sealed_bytes=message.size)
-        began = time.monotonic()
-        self._courier.run_once()
-        self._note(scan, submit=_since(began))
-
-    def _note(self, scan: UUID, **seconds: float) -> None:
-        """Note how long a stage took. The scan is sealed or refused by now, and fails by nothing any more."""
-        try:
-            self._records.note(scan, seconds=seconds)
-        except RecordsError as error:
-            log.warning("not_noted", scan=str(scan), why=str(error))
-
-    def _seal(self, scan: UUID) -> Message:
-        findings = self._records.findings(scan)
-        if findings is None:
-            raise RecordsError("An analysed scan has no Findings in the records.")
-        row = self._records.scan(scan)
-        facts: dict[str, Any] = {
-            "scan": scan,
-            "patient_reference": self._records.patient_reference(scan),
-            "captured_at": _captured_at(row),
-            "consent": row.consent,
-            "findings": findings,
-            "supersedes": self._records.messages.superseded(scan),
-        }
-        return self._records.messages.add(
-            scan,
-            "result",
-            self._sealer.epoch,
-            lambda message, sequence: self._sealer.seal_result(message, sequence, **facts),
-            after=ScanState.SEALED,
-        )
-
-    def _analyse(self, scan: UUID, words: Words) -> None:
-        dek = self._records.dek(scan)
-        began = time.monotonic()
-        taken_at = _captured_at(self._records.scan(scan))
-        capture = replace(self._vault.get_capture(scan, dek), captured_at=taken_at)
-        outcome = self._analyst.measure(capture, scan, words)
-        seconds = {"analysis": _since(began)} | {f"analysis.{k}": v for k, v in outcome.seconds.items()}
-        if outcome.findings is None:
-            reason = outcome.refused or "no_answer"
-            destroy(scan, ScanState.REFUSED, reason, self._records, self._vault)
-            self._note(scan, **seconds)
-            log.info("scan", scan=str(scan), state=ScanState.REFUSED, reason=reason)
-            raise _Refused(reason)
-        for name, picture in outcome.overlays.items():
-            self._vault.add(scan, dek, f"overlay.{name}", picture)
-        self._records.keep_findings(
-            scan,
-            outcome.findings,
-            seconds=seconds,
-            findings=len(outcome.findings.findings),
-            overlays=list(outcome.overlays),
-            peak_rss_mb=round(outcome.peak_rss_mb, 1),
-        )
-        log.info("scan", scan=str(scan), state=ScanState.ANALYSED, seconds=seconds["analysis"])
-
-
-class _Refused(Exception):
-    """The analysis read the pictures and refused them; str() is the reason's code."""
-
-
-def _captured_at(row: ScanRow) -> datetime:
-    """When the pictures were taken; where an earlier version did not note it, when the patient consented."""
-    noted = row.figures.get("captured_at")
-    return datetime.fromisoformat(noted) if noted else row.created
-
-
-def _since(began: float, ended: float | None = None) -> float:
-    return round((time.monotonic() if ended is None else ended) - began, 3)
+            progress.state = Step.READY

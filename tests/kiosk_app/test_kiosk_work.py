@@ -190,7 +190,7 @@ def test_uv_that_the_lights_refuse_is_not_asked_for_again(bench: Bench) -> None:
 def test_a_question_that_nobody_answers_ends_in_a_scan_without_uv(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kiosk_app.scanning.scan_work.ASK_S", 0.0)
+    monkeypatch.setattr("kiosk_app.scanning.taking.ASK_S", 0.0)
     scan, progress = consented(bench), Progress()
     bench.kiosk.work.do(scan, STAMP, True, progress)
     assert progress.state == "ready"

@@ -1,0 +1,128 @@
+"""What kept pictures still lack to a result that is on its way: measurement, sealing, the outbox."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import structlog
+
+from hardware.capture import Capture
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records import Records, ScanRow
+from kiosk_app.kept.records_file import RecordsError
+from kiosk_app.kept.states import GONE, ScanState
+from kiosk_app.kept.vault import Vault
+from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.progress import Progress, Stage, since
+from kiosk_app.scanning.sealer import Sealer
+from kiosk_app.scanning.shred import destroy
+from models.analysis.words import ENGLISH, Words
+
+log = structlog.get_logger()
+
+
+class Measures(Protocol):
+    """What the work needs of the analysis."""
+
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+        """The Outcome for `capture`, its overlays in `words`."""
+        ...
+
+
+class Refused(Exception):
+    """The analysis read the pictures and refused them; str() is the reason's code."""
+
+
+class ScanGone(Exception):
+    """The scan was deleted meanwhile."""
+
+
+class Finishing:
+    """Measures, seals and hands over; each step is durable before the next, and one that is done is left."""
+
+    def __init__(
+        self, records: Records, vault: Vault, analyst: Measures, sealer: Sealer, courier: Courier
+    ) -> None:
+        self._records, self._vault = records, vault
+        self._analyst, self._sealer, self._courier = analyst, sealer, courier
+
+    def finish(self, scan: UUID, progress: Progress, words: Words) -> None:
+        row = self._records.scan(scan)
+        if row.state in GONE:
+            raise ScanGone
+        if row.state == ScanState.CAPTURED:
+            progress.stage = Stage.MEASURING
+            self._analyse(scan, words)
+        progress.stage = Stage.SEALING
+        if self._records.scan(scan).state == ScanState.ANALYSED:
+            began = time.monotonic()
+            message = self._seal(scan)
+            self._note(scan, seal=since(began))
+            log.info("scan", scan=str(scan), state=ScanState.SEALED, sealed_bytes=message.size)
+        began = time.monotonic()
+        self._courier.run_once()
+        self._note(scan, submit=since(began))
+
+    def _note(self, scan: UUID, **seconds: float) -> None:
+        """Note how long a stage took. The scan is sealed or refused by now, and fails by nothing any more."""
+        try:
+            self._records.note(scan, seconds=seconds)
+        except RecordsError as error:
+            log.warning("not_noted", scan=str(scan), why=str(error))
+
+    def _seal(self, scan: UUID) -> Message:
+        findings = self._records.findings(scan)
+        if findings is None:
+            raise RecordsError("An analysed scan has no Findings in the records.")
+        row = self._records.scan(scan)
+        facts: dict[str, Any] = {
+            "scan": scan,
+            "patient_reference": self._records.patient_reference(scan),
+            "captured_at": _captured_at(row),
+            "consent": row.consent,
+            "findings": findings,
+            "supersedes": self._records.messages.superseded(scan),
+        }
+        return self._records.messages.add(
+            scan,
+            "result",
+            self._sealer.epoch,
+            lambda message, sequence: self._sealer.seal_result(message, sequence, **facts),
+            after=ScanState.SEALED,
+        )
+
+    def _analyse(self, scan: UUID, words: Words) -> None:
+        dek = self._records.dek(scan)
+        began = time.monotonic()
+        taken_at = _captured_at(self._records.scan(scan))
+        capture = replace(self._vault.get_capture(scan, dek), captured_at=taken_at)
+        outcome = self._analyst.measure(capture, scan, words)
+        seconds = {"analysis": since(began)} | {f"analysis.{k}": v for k, v in outcome.seconds.items()}
+        if outcome.findings is None:
+            reason = outcome.refused or "no_answer"
+            destroy(scan, ScanState.REFUSED, reason, self._records, self._vault)
+            self._note(scan, **seconds)
+            log.info("scan", scan=str(scan), state=ScanState.REFUSED, reason=reason)
+            raise Refused(reason)
+        for name, picture in outcome.overlays.items():
+            self._vault.add(scan, dek, f"overlay.{name}", picture)
+        self._records.keep_findings(
+            scan,
+            outcome.findings,
+            seconds=seconds,
+            findings=len(outcome.findings.findings),
+            overlays=list(outcome.overlays),
+            peak_rss_mb=round(outcome.peak_rss_mb, 1),
+        )
+        log.info("scan", scan=str(scan), state=ScanState.ANALYSED, seconds=seconds["analysis"])
+
+
+def _captured_at(row: ScanRow) -> datetime:
+    """When the pictures were taken; where an earlier version did not note it, when the patient consented."""
+    noted = row.figures.get("captured_at")
+    return datetime.fromisoformat(noted) if noted else row.created
