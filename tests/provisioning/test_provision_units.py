@@ -13,12 +13,22 @@ from pathlib import Path
 import pytest
 
 from kiosk_app.cli import COMMANDS
+from kiosk_app.kept import keyring, records_file
+from kiosk_app.scanning import engine_check
+from sync.kiosk import outbox
 
 UNITS = Path(__file__).parents[2] / "provisioning" / "systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
 OURS = "/opt/dermakiosk/.venv/bin/dermakiosk"
 # Exposure in tenths of systemd's own score; below 50 it says OK. A screen with a browser cannot be as tight.
 BOUND = {"app": 15, "browser": 25, "capture": 10, "lightd": 10, "sync": 17}
+# What a daemon may wait for, one after the other, before it says that it is ready: the application opens its
+# keys and its records, asks the engine, then goes on with what was left.
+WAITS_S = {
+    "app": 2 * (keyring.LOCKED_S + records_file.LOCKED_S) + engine_check.DEADLINE_SECONDS,
+    "sync": outbox.LOCKED_SECONDS,
+}
+START_S = 90  # systemd's own patience, where a unit says nothing
 
 
 def name(path: Path) -> str:
@@ -120,6 +130,12 @@ def test_every_daemon_is_watched_and_started_again(path):
     assert settings(path, "NotifyAccess") == ["main"]
     assert settings(path, "Restart") == ["always"]
     assert re.fullmatch(r"\d+s", settings(path, "WatchdogSec")[0])
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=name)
+def test_systemd_waits_for_a_start_longer_than_all_that_the_start_waits_for(path):
+    [minutes] = settings(path, "TimeoutStartSec") or [f"{START_S / 60}min"]
+    assert float(minutes.removesuffix("min")) * 60 > WAITS_S.get(name(path), 0) * 1.25
 
 
 def test_the_browser_finds_its_secret_in_a_file_and_not_on_a_command_line():
