@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hardware.host.errors import PlainError
@@ -33,7 +34,8 @@ class AuthorityRefused(PlainError):
 class Authority:
     """A clinic authority in its folder.
 
-    `root.key` may be kept on another medium; it is needed when the clinic's key set changes.
+    `root.key` may be kept on another medium; it is needed when the clinic's key set changes, and to renew the
+    issuing certificate.
     """
 
     folder: Path
@@ -53,7 +55,7 @@ class Authority:
         root_key, manifest_key = wire_keys.generate_signing_key(), wire_keys.generate_signing_key()
         issuing_key = certificates.generate_tls_key()
         root = certificates.make_root(root_key, clinic)
-        issuing = certificates.make_issuing(issuing_key, clinic, root_key, root)
+        issuing = certificates.make_issuing(issuing_key.public_key(), clinic, root_key, root)
         files.write(folder / "root.key", wire_keys.dump_signing_key(root_key), files.PRIVATE)
         files.write(folder / "manifest.key", wire_keys.dump_signing_key(manifest_key), files.PRIVATE)
         files.write(folder / "manifest.pub", wire_keys.public_bytes(manifest_key).hex() + "\n", files.PUBLIC)
@@ -78,6 +80,16 @@ class Authority:
             for name in ("root", "issuing")
         )
         return cls(folder, clinic, root, issuing)
+
+    def renew_issuing(self) -> Authority:
+        """This authority with a new issuing certificate for the same key: what it issued stays good."""
+        key = self.issuing.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise AuthorityRefused(f"{self.folder / 'issuing.crt'} is not one of ours: restore it.")
+        root_key = wire_keys.load_signing_key(self._private("root"))
+        issuing = certificates.make_issuing(key, self.clinic, root_key, self.root)
+        files.write(self.folder / "issuing.crt", certificates.pem(issuing), files.PUBLIC)
+        return replace(self, issuing=issuing)
 
     @property
     def broker(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ TlsKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 ROOT_LIFE = timedelta(days=3653)
-# Rotated yearly, so that no leaf outlives it.
+# Longer than two leaves live one after the other: who renews it each year shortens none of them.
 ISSUING_LIFE = timedelta(days=731)
 LEAF_LIFE = timedelta(days=360)
 # A certificate is valid a little before it was made: a kiosk that just booted may be slow.
@@ -72,13 +72,24 @@ def pem(*certificates: x509.Certificate) -> bytes:
 
 def make_root(key: RootKey, clinic: str) -> x509.Certificate:
     name = _name(clinic, "clinic root")
-    builder = _builder(name, name, key.public_key(), ROOT_LIFE)
+    now = datetime.now(timezone.utc)
+    builder = _builder(name, name, key.public_key(), now, now + ROOT_LIFE)
     builder = _authority_extensions(builder, path_length=1)
     return builder.sign(key, None)
 
 
-def make_issuing(key: TlsKey, clinic: str, root_key: RootKey, root: x509.Certificate) -> x509.Certificate:
-    builder = _builder(root.subject, _name(clinic, "clinic issuing"), key.public_key(), ISSUING_LIFE)
+def make_issuing(
+    key: ec.EllipticCurvePublicKey, clinic: str, root_key: RootKey, root: x509.Certificate
+) -> x509.Certificate:
+    """A certificate of the issuing authority; it ends with the root's at the latest."""
+    now = datetime.now(timezone.utc)
+    if now >= root.not_valid_after_utc:
+        raise CertificateRefused(
+            f"The clinic's root certificate ended on {root.not_valid_after_utc.date()}: "
+            "make a new authority, and enrol the kiosks under it."
+        )
+    until = min(now + ISSUING_LIFE, root.not_valid_after_utc)
+    builder = _builder(root.subject, _name(clinic, "clinic issuing"), key, now, until)
     builder = _authority_extensions(builder, path_length=0)
     return builder.add_extension(_issuer_identifier(root), critical=False).sign(root_key, None)
 
@@ -124,9 +135,8 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def _builder(
-    issuer: x509.Name, subject: x509.Name, key: PublicKey, life: timedelta
+    issuer: x509.Name, subject: x509.Name, key: PublicKey, now: datetime, until: datetime
 ) -> x509.CertificateBuilder:
-    now = datetime.now(timezone.utc)
     return (
         x509.CertificateBuilder()
         .issuer_name(issuer)
@@ -134,7 +144,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + life)
+        .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -142,8 +152,15 @@ def _builder(
 def _leaf(
     key: ec.EllipticCurvePublicKey, common_name: str, usage: x509.ObjectIdentifier, issuing: x509.Certificate
 ) -> x509.CertificateBuilder:
+    now = datetime.now(timezone.utc)
+    if now >= issuing.not_valid_after_utc:
+        raise CertificateRefused(
+            f"The clinic's issuing certificate ended on {issuing.not_valid_after_utc.date()}: "
+            "run 'dermakiosk provision renew-issuer' first."
+        )
     clinic = issuing.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value
-    builder = _builder(issuing.subject, _name(str(clinic), common_name), key, LEAF_LIFE)
+    until = min(now + LEAF_LIFE, issuing.not_valid_after_utc)
+    builder = _builder(issuing.subject, _name(str(clinic), common_name), key, now, until)
     return (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)

@@ -80,6 +80,17 @@ def authority(state: Path, clinic: str) -> None:
     )
 
 
+@provision.command("renew-issuer", short_help="Renew the authority's issuing certificate.")
+@state_option
+def renew_issuer(state: Path) -> None:
+    """Renew the certificate under which all others are issued: once a year. It needs the root key.
+
+    What was issued before stays good until its own end.
+    """
+    until = Authority.load(state).renew_issuing().issuing.not_valid_after_utc.date()
+    click.echo(f"The authority issues certificates until {until}: renew it again in a year.")
+
+
 @provision.command(short_help="Write a broker's configuration and certificate.")
 @state_option
 @click.option("--out", type=FOLDER, required=True, help="The broker's folder.")

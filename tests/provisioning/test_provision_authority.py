@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from uuid import uuid4
 
@@ -77,13 +78,73 @@ def test_openssl_accepts_every_chain_in_strict_mode(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_certificate_lives_360_days_and_no_longer_than_its_issuer(authority: Authority) -> None:
-    request = certificates.make_request(certificates.generate_tls_key())
-    certificate = authority.certify(request, uuid4())
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    assert life.days == 360
-    assert certificate.not_valid_after_utc < authority.issuing.not_valid_after_utc
-    assert authority.issuing.not_valid_after_utc < authority.root.not_valid_after_utc
+def in_days(monkeypatch: pytest.MonkeyPatch, days: int) -> datetime:
+    """Let the authority's clock be `days` ahead; the time it shows."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(days=days)
+
+    monkeypatch.setattr(certificates, "datetime", Later)
+    return Later.now(timezone.utc)
+
+
+def certified(authority: Authority) -> x509.Certificate:
+    return authority.certify(certificates.make_request(certificates.generate_tls_key()), uuid4())
+
+
+@pytest.mark.parametrize(("day", "lives"), [(0, 360), (370, 360), (400, 331), (730, 1)])
+def test_a_certificate_lives_360_days_and_no_longer_than_its_issuer(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, day: int, lives: int
+) -> None:
+    now = in_days(monkeypatch, day)
+    certificate = certified(authority)
+    left = certificate.not_valid_after_utc - now
+    assert abs(left - timedelta(days=lives)) < timedelta(minutes=1)
+    assert certificate.not_valid_after_utc <= authority.issuing.not_valid_after_utc
+    assert authority.issuing.not_valid_after_utc <= authority.root.not_valid_after_utc
+
+
+def test_an_issuer_that_has_ended_issues_nothing_until_it_is_renewed(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_days(monkeypatch, 732)
+    for issue in (
+        lambda: certified(authority),
+        lambda: authority.make_role("ingest-1", tmp_path / "ingest"),
+        lambda: authority.make_broker(tmp_path / "broker", 18883),
+    ):
+        with pytest.raises(certificates.CertificateRefused, match="run 'dermakiosk provision renew-issuer'"):
+            issue()
+    authority.renew_issuing()
+    renewed = Authority.load(authority.folder)
+    assert certified(renewed).not_valid_after_utc < renewed.issuing.not_valid_after_utc
+
+
+def test_what_was_issued_before_a_renewal_is_good_under_both(authority: Authority, tmp_path: Path) -> None:
+    authority.make_role(AUDITOR, tmp_path / "old")
+    authority.renew_issuing()
+    Authority.load(authority.folder).make_role(AUDITOR, tmp_path / "new")
+    for leaf in ("old", "new"):
+        for issuer in ("old", "new"):
+            verified = (
+                f"-x509_strict -CAfile {authority.folder}/root.crt -untrusted {tmp_path}/{issuer}/tls.crt"
+            )
+            subprocess.run(["openssl", "verify", *verified.split(), tmp_path / leaf / "tls.crt"], check=True)
+
+
+def test_an_issuer_is_renewed_with_the_root_key_and_never_past_the_roots_own_end(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_days(monkeypatch, 3600)
+    assert authority.renew_issuing().issuing.not_valid_after_utc == authority.root.not_valid_after_utc
+    in_days(monkeypatch, 3654)
+    with pytest.raises(certificates.CertificateRefused, match="make a new authority"):
+        authority.renew_issuing()
+    shutil.move(authority.folder / "root.key", tmp_path / "medium")
+    with pytest.raises(AuthorityRefused, match="bring the medium"):
+        authority.renew_issuing()
 
 
 def test_the_authority_gives_the_name_whatever_the_request_says(authority: Authority) -> None:

@@ -71,6 +71,15 @@ def test_a_clinic_is_made_from_nothing_by_five_commands(tmp_path: Path) -> None:
         assert ingest.message() == (topic, b"sealed")
 
 
+def test_the_issuer_is_renewed_by_one_command(tmp_path: Path) -> None:
+    state = ("--state", tmp_path / "authority")
+    refuses("dermakiosk provision authority", "renew-issuer", *state)
+    succeeds("authority", *state)
+    before = (tmp_path / "authority" / "issuing.crt").read_bytes()
+    assert "renew it again in a year" in succeeds("renew-issuer", *state)
+    assert (tmp_path / "authority" / "issuing.crt").read_bytes() != before
+
+
 def test_json_lines_go_to_a_file(tmp_path: Path) -> None:
     succeeds("authority", "--state", tmp_path / "authority")
     assert succeeds("list", "--state", tmp_path / "authority", "--json", tmp_path / "kiosks.json") == ""
@@ -92,7 +101,7 @@ def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("authority", "broker", "role", "opener", "enrol", "list"):
+    for command in ("authority", "renew-issuer", "broker", "role", "opener", "enrol", "list"):
         assert "Usage: dermakiosk provision" in succeeds(command, "--help")
 
 
