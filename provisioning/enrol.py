@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -67,7 +67,8 @@ def enrol(
     clinic_keys, manifest_public = authority.signed_keys(), authority.manifest_public
     address = {"host": host or authority.broker["host"], "port": port or authority.broker["port"]}
 
-    identity, now = uuid4(), datetime.now(timezone.utc)
+    # One that was cut short is begun again under the same id: the clinic would take both for kiosks.
+    identity, now = _begun(kiosk) or uuid4(), datetime.now(timezone.utc)
     # Greater than any that a kiosk of this id had before, so that its messages can be put in order.
     epoch = int(now.timestamp())
     request = make_keys(kiosk)
@@ -92,8 +93,6 @@ def enrol(
         ],
         "certificate": certificates.pem(certificate).decode(),
     }
-    authority.register(entry)
-
     files.write(kiosk / "sync" / "tls.crt", certificates.pem(certificate, authority.issuing), files.PUBLIC)
     files.write(kiosk / "sync" / "ca.crt", certificates.pem(authority.root), files.PUBLIC)
     files.write(
@@ -108,9 +107,18 @@ def enrol(
         "broker": address,
         "board": str(board.resolve()),
     }
+    authority.register(entry)
     # Written last: a kiosk with this file is enrolled.
     files.write(kiosk / "identity.json", json.dumps(facts, indent=2) + "\n", files.PUBLIC)
     return entry
+
+
+def _begun(kiosk: Path) -> UUID | None:
+    """The id in the certificate that an enrolment which was cut short has left."""
+    try:
+        return UUID(certificates.holder(kiosk / "sync" / "tls.crt"))
+    except (OSError, ValueError, certificates.CertificateRefused):
+        return None
 
 
 def _signing_key(purpose: str, key: Ed25519PublicKey) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from uuid import UUID
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hardware.board import BoardError
+from provisioning import files
 from provisioning.authority import Authority, AuthorityRefused
 from provisioning.enrol import enrol
 from sync.wire import keys as wire_keys
@@ -151,10 +153,34 @@ def test_an_enrolled_kiosk_is_not_enrolled_again(authority: Authority, kiosk: Pa
     assert len(authority.kiosks()) == 1
 
 
-def test_an_enrolment_that_was_cut_short_is_begun_again(authority: Authority, kiosk: Path) -> None:
-    enrol(authority, kiosk, board=BOARD)
-    (kiosk / "identity.json").unlink()
+FILES = (
+    "app/result.key",
+    "sync/tls.key",
+    "sync/tls.crt",
+    "clinic-root.pub",
+    "clinic-keys.cose",
+    "identity.json",
+)
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_an_enrolment_that_was_cut_short_is_begun_again_and_is_one_kiosk(
+    authority: Authority, kiosk: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    write = files.write
+
+    def cut_short(path: Path, data: bytes | str, mode: int) -> None:
+        if path == kiosk / missing:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data, mode)
+
+    with monkeypatch.context() as full:
+        full.setattr(files, "write", cut_short)
+        with pytest.raises(OSError, match="No space"):
+            enrol(authority, kiosk, board=BOARD)
     entry = enrol(authority, kiosk, board=BOARD)
+    assert authority.kiosks() == [entry]
+    assert json.loads((kiosk / "identity.json").read_text())["kiosk"] == entry["kiosk"]
     certificate = x509.load_pem_x509_certificate((kiosk / "sync" / "tls.crt").read_bytes())
     key = serialization.load_pem_private_key((kiosk / "sync" / "tls.key").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
