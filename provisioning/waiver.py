@@ -8,10 +8,12 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from provisioning import files
 from provisioning.authority import Authority, AuthorityRefused
+from sync.wire.statement import StatementError
 from sync.wire.waiver import FILE, ResearchWaiver
 
 # Research has an end: whoever wants more signs again.
@@ -23,6 +25,7 @@ def waive(
 ) -> Path:
     """Sign a waiver for the kiosk whose state is `kiosk`, and return the file written there.
 
+    The one before stays beside it if it is for other networks.
     `networks` are the names of the networks that are for research, each with the SHA-256 of its file in hex.
     Raises AuthorityRefused.
     """
@@ -48,9 +51,23 @@ def waive(
         raise AuthorityRefused(
             "Who signs and why are a line of 1 to 128 characters each: write them."
         ) from None
-    path = kiosk / FILE
-    files.write(path, waiver.sign(authority.manifest_key), files.PUBLIC)
+    path, key = kiosk / FILE, authority.manifest_key
+    _keep_beside(path, key.public_key(), waiver)
+    files.write(path, waiver.sign(key), files.PUBLIC)
+    # One for the same networks that may end later must not count any more.
+    path.with_name(waiver.name_beside).unlink(missing_ok=True)
     return path
+
+
+def _keep_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None:
+    """Keep a waiver for other networks: the kiosk has those until it is updated, or gets them back."""
+    try:
+        data = path.read_bytes()
+        old = ResearchWaiver.verify(data, key)
+    except (FileNotFoundError, StatementError):
+        return
+    if old.networks != new.networks:
+        files.write(path.with_name(old.name_beside), data, files.PUBLIC)
 
 
 def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:

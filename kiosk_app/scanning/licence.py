@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import os
+from collections.abc import Mapping
+from datetime import date, datetime, timezone
 from pathlib import Path
 from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from models.networks.manifest import load_manifest
 from models.networks.signature import PUBLIC_KEY
 from sync.wire.keys import KeyRefused, load_public_key
 from sync.wire.statement import StatementError
-from sync.wire.waiver import FILE, ResearchWaiver
+from sync.wire.waiver import FILE, OTHERS, ResearchWaiver
 
 
 def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> str | None:
     """Why the kiosk in `state` may measure no patient at `at` (now), in a sentence for staff; None: it may.
 
     Networks for research need a waiver that the clinic's manifest key signed for this kiosk and these files.
+    There may be others beside it.
     """
     research = load_manifest().for_research
     if not research:
         return None
-    names = ", ".join(research)
     way_on = (
         f"Run 'dermakiosk provision waive --state AUTHORITY --kiosk {state} …',"
         " or install networks that were trained on pictures which the clinic may use."
     )
-    path = state / FILE
+    key_file = state / PUBLIC_KEY
     try:
-        key = load_public_key(bytes.fromhex((state / PUBLIC_KEY).read_text()))
-        waiver = ResearchWaiver.verify(path.read_bytes(), key)
-    except FileNotFoundError:
-        return f"These networks are for research only: {names}; the clinic has signed no waiver. {way_on}"
+        key = load_public_key(bytes.fromhex(key_file.read_text()))
     except OSError as error:
-        return f"{error.filename} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
-    except (StatementError, KeyRefused, ValueError):
-        return f"{path} is no waiver that this kiosk's clinic signed. {way_on}"
+        return (
+            f"{key_file} cannot be read ({error.strerror}), so no waiver can be verified."
+            " Copy AUTHORITY/manifest.pub there, readable for this user."
+        )
+    except (KeyRefused, ValueError):
+        return f"{key_file} holds no key, so no waiver can be verified. Copy AUTHORITY/manifest.pub there."
     today = (at or datetime.now(timezone.utc)).date()
+    reasons = []
+    for path in (state / FILE, *sorted(state.glob(OTHERS))):
+        if not os.path.lexists(path):
+            continue
+        reason = _why_not(path, key, kiosk, research, today, way_on)
+        if reason is None:
+            return None
+        reasons.append(reason)
+    if reasons:
+        return reasons[0]
+    names = ", ".join(research)
+    return f"These networks are for research only: {names}; the clinic has signed no waiver. {way_on}"
+
+
+def _why_not(
+    path: Path, key: Ed25519PublicKey, kiosk: UUID, research: Mapping[str, str], today: date, way_on: str
+) -> str | None:
+    """Why the waiver in `path` does not hold today for these networks; None: it does."""
+    try:
+        waiver = ResearchWaiver.verify(path.read_bytes(), key)
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
+    except StatementError:
+        return f"{path} is no waiver that this kiosk's clinic signed. {way_on}"
     if waiver.kiosk != kiosk:
         return f"{path} was signed for another kiosk. {way_on}"
     others = [name for name, sha256 in research.items() if waiver.networks.get(name) != bytes.fromhex(sha256)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 from uuid import UUID
 
@@ -13,8 +14,9 @@ from sync.wire.keys import signing_kid
 from sync.wire.statement import Statement, sign_statement, verify_statement
 
 TYPE = "dermakiosk-research-waiver"
-# In the kiosk's state; it crosses no wire.
+# In the kiosk's state; they cross no wire. The newest one, and beside it those for other networks.
 FILE = "research-waiver.cose"
+OTHERS = "research-waiver-*.cose"
 
 Sha256 = Annotated[bytes, Field(min_length=32, max_length=32)]
 
@@ -32,8 +34,14 @@ class ResearchWaiver(Statement):
     at: Moment
     until: Day
 
+    @property
+    def name_beside(self) -> str:
+        """Its name among OTHERS: one for each set of networks."""
+        networks = b"".join(sha256 for _, sha256 in sorted(self.networks.items()))
+        return OTHERS.replace("*", hashlib.sha256(networks).hexdigest()[:12])
+
     def sign(self, key: Ed25519PrivateKey) -> bytes:
-        """The waiver as the clinic's manifest key signs it: the content of FILE."""
+        """The waiver as the clinic's manifest key signs it: the content of its file."""
         return sign_statement(self, TYPE, key)
 
     @classmethod

@@ -17,8 +17,9 @@ from kiosk_app.scanning.licence import why_not_licensed
 from kiosk_app.serve_cli import licence
 from kiosk_app.web.languages import LANGUAGES
 from models.networks.manifest import load_manifest
+from models.networks.signature import PUBLIC_KEY
 from sync.wire import keys
-from sync.wire.waiver import FILE, ResearchWaiver
+from sync.wire.waiver import FILE, OTHERS, ResearchWaiver
 from tests.support.kiosk_bench import Bench, Clinic
 from tests.support.visitor import Page, Visitor
 
@@ -34,7 +35,9 @@ class Signed:
     state: Path
     networks: dict[str, str] = field(default_factory=lambda: dict(load_manifest().for_research))
 
-    def waive(self, *, kiosk: UUID | None = None, key: object = None, until: date = LAST_DAY) -> None:
+    def waive(
+        self, *, kiosk: UUID | None = None, key: object = None, until: date = LAST_DAY, file: str = FILE
+    ) -> None:
         waiver = ResearchWaiver(
             kiosk=kiosk or self.clinic.kiosk,
             networks={name: bytes.fromhex(sha256) for name, sha256 in self.networks.items()},
@@ -44,7 +47,7 @@ class Signed:
             until=until,
         )
         signer = self.clinic.manifest if key is None else key
-        (self.state / FILE).write_bytes(waiver.sign(signer))  # type: ignore[arg-type]
+        (self.state / file).write_bytes(waiver.sign(signer))  # type: ignore[arg-type]
 
     def why_not(self, at: datetime = SIGNED_AT) -> str | None:
         return why_not_licensed(self.state, self.clinic.kiosk, at)
@@ -103,6 +106,34 @@ def test_a_waiver_holds_to_the_end_of_its_last_day_and_under_no_clock_from_befor
     assert signed.why_not(end) is None
     assert "ended on 2027-02-28" in str(signed.why_not(end + timedelta(seconds=1)))
     assert "Set the clock" in str(signed.why_not(datetime(1970, 1, 1, tzinfo=timezone.utc)))
+
+
+def test_one_waiver_that_holds_is_enough_beside_others(signed: Signed) -> None:
+    beside = OTHERS.replace("*", "0123456789ab")
+    signed.waive(file=beside)
+    assert signed.why_not() is None
+    signed.networks["acne"] = "0" * 64
+    signed.waive()
+    assert signed.why_not() is None
+    signed.waive(file=beside)
+    assert f"{signed.state / FILE} was signed for other files" in str(signed.why_not())
+    (signed.state / FILE).unlink()
+    assert f"{signed.state / beside} was signed for other files" in str(signed.why_not())
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(None, "cannot be read (No such file or directory)"), ("yes", "holds no key"), ("ab", "no key")],
+)
+def test_a_manifest_key_that_is_away_or_none_is_not_said_to_be_a_waiver_that_is_missing(
+    signed: Signed, key: str | None, said: str
+) -> None:
+    signed.waive()
+    public = signed.state / PUBLIC_KEY
+    public.unlink() if key is None else public.write_text(key)
+    reason = str(signed.why_not())
+    assert reason.startswith(f"{public} ") and said in reason
+    assert "AUTHORITY/manifest.pub" in reason and "signed no waiver" not in reason
 
 
 def test_a_waiver_that_cannot_be_read_is_said_to_be_that(signed: Signed) -> None:

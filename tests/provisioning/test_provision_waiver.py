@@ -71,6 +71,28 @@ def test_the_command_signs_for_the_networks_that_ship_and_the_kiosk_believes_it(
     assert {name: sha256.hex() for name, sha256 in waiver.networks.items()} == load_manifest().for_research
 
 
+def test_a_waiver_for_the_networks_of_an_update_leaves_those_of_today_theirs(
+    authority: Authority, kiosk: Path
+) -> None:
+    research = load_manifest().for_research
+    update = research | {"acne": "cd" * 32}
+    for networks in (research, update):
+        waive(authority, kiosk, networks, by="A", reason="B", until=today())
+        assert why_not_licensed(kiosk, the_id(authority)) is None
+    waiver = ResearchWaiver.verify((kiosk / FILE).read_bytes(), authority.manifest_key.public_key())
+    assert waiver.networks["acne"].hex() == update["acne"]
+
+
+def test_a_waiver_takes_the_place_of_the_one_for_the_same_networks_wherever_that_is(
+    authority: Authority, kiosk: Path
+) -> None:
+    research, other = load_manifest().for_research, {"acne": "cd" * 32}
+    for networks, until in ((research, today() + LONGEST), (other, today()), (research, today())):
+        waive(authority, kiosk, networks, by="A", reason="B", until=until)
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    assert f"ended on {today()}" in str(why_not_licensed(kiosk, the_id(authority), tomorrow))
+
+
 def test_a_waiver_ends_within_a_year(authority: Authority, kiosk: Path) -> None:
     for until in (today() - timedelta(days=1), today() + LONGEST + timedelta(days=1)):
         with pytest.raises(AuthorityRefused, match="choose another day"):
