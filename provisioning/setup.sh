@@ -10,6 +10,9 @@ what=${1:-demo}
 unset PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
 
+# Who runs a kiosk or a server is another user than who installs it.
+[[ $what = @(kiosk|clinic|machines) ]] && umask 022
+
 say() { printf '%s\n' "$*"; }
 fail() { printf 'Error: %s\n' "$*" >&2; exit 1; }
 
@@ -80,7 +83,8 @@ elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3
   fail "$python cannot make virtual environments: install the venv package that belongs to it, then run make again."
 
 # What is installed is what the lock names, and nothing that needs a compiler; then this checkout beside it.
-# An environment of another Python, or of another place (its commands name their own path), is made anew.
+# An environment of another Python, or of another place (its commands name their own path), is made anew, beside the
+# old one: that stays until the new one has everything.
 extra=${what/#bench/test} lock=provisioning/locks/${what/#bench/test}.txt
 home=$({ "$python" -VV; pwd; echo "${site[@]}"; } | sha256sum | cut -d' ' -f1)
 recipe_of() { { cat setup.cfg pyproject.toml "provisioning/locks/$1.txt" 2>/dev/null; echo "$home"; } | sha256sum | cut -d' ' -f1; }
@@ -88,17 +92,26 @@ is_there() { [ "$(cat ".venv/recipe-$1" 2>/dev/null)" = "$(recipe_of "$1")" ] &&
 # The tests' environment has all of the demo's, in the same versions.
 if ! is_there "$extra" && ! { [ "$extra" = demo ] && is_there test; }; then
   say "Making the virtual environment .venv with $("$python" -V) (a few minutes the first time)"
+  made=.venv
   # What a patient's kiosk or a server has is nothing but what its lock names.
   if [ "$(cat .venv/home 2>/dev/null)" != "$home" ] || ! .venv/bin/python -c '' 2>/dev/null || [[ $extra = @(kiosk|clinic|machines) ]]; then
-    "$python" -m venv --clear "${site[@]}" .venv || fail "$python could not make .venv: the lines above say why."
-    echo "$home" >.venv/home
+    made=.venv.new
+    "$python" -m venv --clear --prompt .venv "${site[@]}" "$made" || fail "$python could not make .venv: the lines above say why."
+    echo "$home" >"$made/home"
   fi
-  rm -f .venv/recipe-*
-  pip=(.venv/bin/python -m pip install -q --disable-pip-version-check)
+  rm -f "$made"/recipe-*
+  pip=("$made/bin/python" -m pip install -q --disable-pip-version-check)
   "${pip[@]}" --require-hashes --only-binary :all: -r "$lock" &&
     PYTHONWARNINGS=ignore "${pip[@]}" --no-deps --no-build-isolation -e . ||
     fail "pip could not install the Python packages: the lines above say which; check the network, then run make again."
-  recipe_of "$extra" >".venv/recipe-$extra"
+  recipe_of "$extra" >"$made/recipe-$extra"
+  if [ "$made" != .venv ]; then
+    grep -rlF "/$made" "$made/bin" "$made/pyvenv.cfg" | xargs -d '\n' sed -i 's#/\.venv\.new\b#/.venv#g'
+    rm -rf .venv.old
+    [ ! -e .venv ] && [ ! -L .venv ] || mv .venv .venv.old
+    mv "$made" .venv
+    rm -rf .venv.old
+  fi
 fi
 if [ "$what" != clinic ] && [ "$what" != machines ]; then
   .venv/bin/pybabel -q compile -d kiosk_app/patient/translations 2>/dev/null ||

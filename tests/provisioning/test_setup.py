@@ -130,6 +130,38 @@ def test_a_package_of_another_hash_is_not_installed_and_the_lock_once_mended_is(
     assert "Making" not in set_up(project).stdout, "a second set-up asks pip for nothing"
 
 
+def test_a_kiosk_or_server_that_cannot_be_updated_keeps_what_it_has(project: Path) -> None:
+    """A lock whose packages cannot be had is what an update without a network is to pip."""
+    lock = project / "provisioning" / "locks" / "clinic.txt"
+    lock.write_text(LOCK)
+    assert set_up(project, what="clinic").returncode == 0
+    lock.write_text(re.sub("[0-9a-f]{64}", "0" * 64, LOCK))
+    for _ in range(2):
+        done = set_up(project, what="clinic")
+        assert (done.returncode, done.stdout.count("Making")) == (1, 1)
+        assert subprocess.run([project / ".venv/bin/dermakiosk"], check=False).returncode == 0
+    lock.write_text(LOCK + "\n")
+    assert set_up(project, what="clinic").returncode == 0
+    works_after_set_up(project)
+    assert [path.name for path in project.glob(".venv*")] == [".venv"]
+    assert not [path for path in (project / ".venv/bin").iterdir() if b".venv.new" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("what", ["kiosk", "clinic", "machines"])
+def test_whoever_runs_a_kiosk_or_server_can_read_what_another_user_installed(
+    project: Path, what: str
+) -> None:
+    (project / "provisioning" / "locks" / f"{what}.txt").write_text(LOCK)
+    first = programs(project / "first", **{"apt-get": "", "sudo": ""})
+    done = set_up(project, first=first, what=what)
+    assert done.returncode == 0, done.stderr
+    installed = [path for path in (project / ".venv").rglob("*") if not path.is_symlink()]
+    assert len(installed) > 100
+    for path in (project / ".venv", *installed):
+        needed = 0o055 if path.is_dir() else 0o044
+        assert path.stat().st_mode & needed == needed, path
+
+
 def test_a_server_has_nothing_that_another_set_up_left_and_that_one_is_made_again_afterwards(
     project: Path,
 ) -> None:
