@@ -72,7 +72,7 @@ wheel: setup-test ## the wheel, into build/wheel
 	@rm -rf build/lib build/bdist.* build/wheel  # what setuptools left would be in it
 	@PYTHONWARNINGS=ignore .venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/wheel .
 
-sbom: setup-test ## what a kiosk and a clinic's server are made of, in CycloneDX, into build/sbom
+sbom: setup-test ## what a kiosk and a clinic's servers are made of, in CycloneDX, into build/sbom
 	@.venv/bin/python -m tests.release.sbom
 
 audit: setup-test ## whether a package of the locks has a known vulnerability

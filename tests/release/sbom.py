@@ -1,4 +1,4 @@
-"""`make sbom`: what a kiosk and a clinic's server are made of, in CycloneDX, from their locks.
+"""`make sbom`: what a kiosk and a clinic's servers are made of, in CycloneDX, from their locks.
 
 Packages come with the hashes by which set-up takes them, networks with those of the manifest. Debian's
 packages have no lock: `dpkg-query --show` lists them on the machine itself.
@@ -28,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SHIPPED = ("kiosk", "clinic")
+SHIPPED = ("kiosk", "clinic", "machines")
 PYTHON = "3.11"  # of Debian 12 and Raspberry Pi OS Bookworm
 
 
@@ -124,7 +124,7 @@ def _manifest() -> dict[str, dict[str, str]]:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/sbom"), show_default=True)
 def main(out: Path) -> None:
-    """Write the bills of materials of a kiosk and of a clinic's server."""
+    """Write the bills of materials of a kiosk, of a clinic's server, and of several that share the work."""
     out.mkdir(parents=True, exist_ok=True)
     for extra in SHIPPED:
         bom = make_sbom(extra)
