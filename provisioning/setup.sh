@@ -42,7 +42,7 @@ case $what in
   kiosk)
     packages=("$rights" "${letters[@]}" "$browser" "cage /usr/bin/cage" "seatd /usr/sbin/seatd")
     # The Pi's camera library is Debian's, for Debian's own Python.
-    case $(tr -d '\0' 2>/dev/null </proc/device-tree/model) in
+    case $(cat /proc/device-tree/model 2>/dev/null | tr -d '\0') in
       "Raspberry Pi"*)
         packages+=("python3-picamera2 /usr/lib/python3/dist-packages/picamera2")
         pythons=(/usr/bin/python3) site=(--system-site-packages) ;;
@@ -60,6 +60,8 @@ apt_install() {
   fi
   say "Installing Debian packages: $*"
   "${root[@]}" apt-get -qq update || fail "apt-get update failed: check the network, then run make again."
+  [[ " $* " != *" python3-picamera2 "* ]] || apt-cache show python3-picamera2 >/dev/null 2>&1 ||
+    fail "this system's package sources have no python3-picamera2, the Pi's camera library: write the 64-bit image of Raspberry Pi OS onto the card, then run make again."
   # RUNLEVEL=1 keeps Debian from starting the new services: we start our own, in our own folders.
   "${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -y --no-install-recommends install "$@" >/dev/null ||
     fail "apt-get could not install $*: run 'apt-get install $*' to see why, then run make again."

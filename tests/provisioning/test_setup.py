@@ -176,6 +176,43 @@ def test_a_server_has_nothing_that_another_set_up_left_and_that_one_is_made_agai
     assert "Making" in set_up(project).stdout
 
 
+def test_a_pi_whose_system_has_no_camera_library_hears_which_system_has(project: Path) -> None:
+    first = programs(project / "first", **{"apt-get": "", "sudo": "", "tr": "Raspberry Pi 5 Model B"})
+    (first / "apt-cache").write_text("#!/bin/sh\nexit 100\n")
+    (first / "apt-cache").chmod(0o755)
+    done = set_up(project, first=first, what="kiosk")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "python3-picamera2" in line and "64-bit image of Raspberry Pi OS" in line
+    assert not (project / ".venv").exists()
+
+
+def debian_packages(what: str) -> set[str]:
+    """The Debian packages that setup.sh names for `what`."""
+    text, package = SETUP.read_text(), r'"([\w.-]+) /'
+    lists = {name: [one] for name, one in re.findall(rf"^(\w+)={package}", text, re.MULTILINE)}
+    for name, several in re.findall(r"^(\w+)=\((.*?)^\)", text, re.MULTILINE | re.DOTALL):
+        lists[name] = re.findall(package, several)
+    [taken] = re.findall(rf"^  (?:\w+ \| )?{what}(?: \| \w+)?\)(.*?);;$", text, re.MULTILINE | re.DOTALL)
+    named = (one for name in re.findall(r"\$\{?(\w+)", taken) for one in lists.get(name, ()))
+    return {*named, *re.findall(package, taken)}
+
+
+@pytest.mark.parametrize("what", ["kiosk", "clinic", "machines"])
+def test_who_installs_the_wheel_is_told_all_that_set_up_would_install(what: str) -> None:
+    text = (SETUP.parent / "docs" / "release.md").read_text()
+    told = {
+        lock: (block, set(re.findall(r"apt-get install --no-install-recommends (.*)", block)[0].split()))
+        for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for lock in re.findall(r"-r (\w+)\.txt", block)
+    }
+    block, packages = told["clinic" if what == "machines" else what]
+    assert packages == debian_packages(what) | {"python3-venv"}
+    assert f"`{what}.txt`" in text or f"-r {what}.txt" in block
+    assert ("--system-site-packages" in block) == ("python3-picamera2" in packages)
+    assert block.startswith("umask 022")
+
+
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
