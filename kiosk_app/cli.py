@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "scan": ("kiosk_app.scan_cli", "scan", "One capture with analysis, no network."),
     "serve": ("kiosk_app.serve_cli", "serve", "The kiosk's pages, on loopback."),
     "shred": ("kiosk_app.serve_cli", "shred", "Destroy everything kept of one scan."),
+    "scans": ("kiosk_app.serve_cli", "scans", "List the scans that this kiosk keeps."),
     "phantom": ("kiosk_app.phantom_cli", "phantom", "A simulated face capture with known truth."),
     "analyse": ("models.cli", "analyse", "Measure pictures: faces, captures."),
     "models": ("models.cli", "models", "List, verify, fetch, sign the networks."),

@@ -1,8 +1,9 @@
-"""The commands `dermakiosk serve` (the kiosk's pages) beside `dermakiosk shred` (one scan destroyed)."""
+"""The commands `dermakiosk serve` (the kiosk's pages), `scans` (what is kept) and `shred` (one destroyed)."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import secrets
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import click
@@ -26,6 +28,7 @@ from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
+from kiosk_app.kept.states import GONE
 from kiosk_app.kept.vault import Vault
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.kiosk import Kiosk
@@ -273,3 +276,39 @@ def _what_is_gone(scan: UUID, gone: Shredded) -> str:
         )
         return f"Scan {scan} was destroyed before; {left}."
     return f"Scan {scan}: its key is destroyed; gone with it are {items} and {gone.findings} findings."
+
+
+@click.group()
+def scans() -> None:
+    """The scans that this kiosk keeps, by the ids that 'dermakiosk shred' takes."""
+
+
+@scans.command("list")
+@STATE
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    type=click.File("w", lazy=True),
+    help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
+)
+def list_scans(state: Path, json_file: Any) -> None:
+    """List what is kept, the newest last: id, time of the consent (UTC), bytes, state; nobody is named."""
+    records, vault = _open_storage(state / "app")
+    entries = [
+        {
+            "scan": str(row.id),
+            "at": row.created.isoformat(timespec="seconds"),
+            "bytes": vault.size(row.id),
+            "state": str(row.state),
+        }
+        for row in records.scans()
+        if row.state not in GONE
+    ]
+    if json_file is not None:
+        json_file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
+        return
+    click.echo(f"{'scan':<36}  {'at':<25}  {'bytes':>11}  state")
+    for entry in entries:
+        click.echo(f"{entry['scan']}  {entry['at']}  {entry['bytes']:>11}  {entry['state']}")

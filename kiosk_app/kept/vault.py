@@ -155,6 +155,10 @@ class Vault:
         """The names of the items that the vault holds of a scan."""
         return sorted(path.stem for path in self._scan_folder(scan).glob("*.cob"))
 
+    def size(self, scan: UUID) -> int:
+        """How many bytes the vault holds of a scan."""
+        return sum(path.stat().st_size for folder in self._folders(scan) for path in folder.glob("*"))
+
     def destroy(self, scan: UUID) -> list[str]:
         """Delete every item of a scan and say which; their key is destroyed by Records.forget.
 

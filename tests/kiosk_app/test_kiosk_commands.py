@@ -164,6 +164,32 @@ def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> Non
     assert again.stderr.count("event") == 0
 
 
+def test_staff_find_the_id_of_a_scan_that_is_kept_in_a_list_without_names(bench: Bench) -> None:
+    records, vault = bench.kiosk.records, bench.kiosk.vault
+    kept, gone = (
+        records.create({"text_version": "1", "language": "en", "at": "2026-01-01"}, "patient-7")
+        for _ in range(2)
+    )
+    for scan in (kept, gone):
+        vault.put_all(scan, records.dek(scan), {"frame.white": b"picture"})
+    assert run("shred", gone, "--state", bench.state).returncode == 0
+    listed = run("scans", "list", "--state", bench.state, "--json")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    entry = json.loads(listed.stdout)
+    assert entry == {
+        "scan": str(kept),
+        "at": records.scan(kept).created.isoformat(timespec="seconds"),
+        "bytes": vault.size(kept),
+        "state": "consented",
+    }
+    assert entry["bytes"] > len(b"picture")
+    _, line = run("scans", "list", "--state", bench.state).stdout.splitlines()
+    assert line.split() == [str(value) for value in entry.values()]
+    assert "patient-7" not in listed.stdout + line
+    assert run("shred", line.split()[0], "--state", bench.state).returncode == 0
+    assert run("scans", "list", "--state", bench.state, "--json").stdout == ""
+
+
 @pytest.mark.parametrize("port", [99999, -1])
 def test_a_port_that_is_none_is_refused(state: Path, port: int) -> None:
     done = run("serve", "--board", BOARD, "--state", state, "--port", port)
