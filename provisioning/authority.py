@@ -107,11 +107,17 @@ class Authority:
         return address
 
     def make_broker(
-        self, out: Path, port: int, hosts: Sequence[str] = LOOPBACK, listen: str = "127.0.0.1"
+        self,
+        out: Path,
+        port: int,
+        hosts: Sequence[str] = LOOPBACK,
+        listen: str = "127.0.0.1",
+        user: str | None = None,
     ) -> Path:
         """Write a broker's folder with a new server certificate, and return its mosquitto.conf.
 
-        The first of `hosts` is the name by which clients are told to reach it.
+        The first of `hosts` is the name by which clients are told to reach it; `user` is the account
+        that it runs as.
         """
         key = certificates.generate_tls_key()
         server = certificates.make_server(key.public_key(), hosts, self._issuing_key(), self.issuing)
@@ -122,6 +128,7 @@ class Authority:
             root=certificates.pem(self.root),
             certificate=certificates.pem(server, self.issuing),
             key=certificates.private_pem(key),
+            user=user,
         )
         known = self.folder / "broker.json"
         share = self.broker["share"] if known.exists() else f"ingest-{secrets.token_hex(16)}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from pathlib import Path
 
+from hardware.host.errors import PlainError
 from provisioning import files
 
 MAX_PACKET_BYTES = 256 * 1024
@@ -80,6 +82,12 @@ connection_messages true
 """
 
 
+class BrokerRefused(PlainError):
+    """A broker that cannot be made for this account."""
+
+    exit_status = 2
+
+
 def access_list() -> str:
     """The access list for kiosks, the ingest workers and the auditor."""
     workers = (INGEST_ACCESS.format(name=name) for name in INGEST_WORKERS)
@@ -95,11 +103,18 @@ def write_broker(
     key: bytes,
     address: str = "127.0.0.1",
     max_connections: int = 1000,
+    user: str | None = None,
 ) -> Path:
     """Write the broker's folder, and return its mosquitto.conf; what the broker has stored stays.
 
+    The folder belongs to the account `user`, by default whoever calls this; mosquitto, started by root, runs
+    as that one. Raises BrokerRefused where only root could give it away.
     `root` is the clinic's root certificate, `certificate` the server's chain, leaf first; all PEM.
     """
+    account = _account(user)
+    given = account if account is not None and account.pw_uid != os.geteuid() else None
+    if given:
+        _check_giving(folder, given)
     folder = files.make_folder(folder).resolve()
     files.make_folder(folder / "data")
     files.write(folder / "server.key", key, files.PRIVATE)
@@ -109,21 +124,46 @@ def write_broker(
         folder=folder,
         port=port,
         address=address,
-        user=_runs_as(),
+        # No line for a user id without an account: mosquitto asks for a name only where root starts it.
+        user="" if account is None else f"user {account.pw_name}\n",
         connections=max_connections,
         packet=MAX_PACKET_BYTES,
     )
     files.write(folder / "acl", access_list(), files.PRIVATE)
     files.write(folder / "mosquitto.conf", configuration, files.PRIVATE)
+    if given:
+        _give(folder, given)
     return folder / "mosquitto.conf"
 
 
-def _runs_as() -> str:
-    """Mosquitto, started by root, drops to this user: the one whose folder it is, whatever LOGNAME says.
-
-    No line for a user id without an account: mosquitto asks for a name only where root starts it.
-    """
+def _account(user: str | None) -> pwd.struct_passwd | None:
+    """The account `user`, else that of whoever is at work here, whatever LOGNAME says; None: it has none."""
     try:
-        return f"user {pwd.getpwuid(os.geteuid()).pw_name}\n"
-    except KeyError:
-        return ""
+        return pwd.getpwuid(os.geteuid()) if user is None else pwd.getpwnam(user)
+    except KeyError as error:
+        if user is not None:
+            raise BrokerRefused(
+                f"There is no account '{user}': name one of this machine, such as mosquitto."
+            ) from error
+        return None
+
+
+def _check_giving(folder: Path, account: pwd.struct_passwd) -> None:
+    if os.geteuid() != 0:
+        raise BrokerRefused(f"Only root can make a broker for '{account.pw_name}': run this command as root.")
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    for parent in folder.resolve().parents:
+        found = parent.stat() if parent.exists() else None
+        if found is not None:
+            shift = 6 if found.st_uid == account.pw_uid else 3 if found.st_gid in groups else 0
+            if found.st_mode >> shift & stat.S_IXOTH:
+                continue
+        raise BrokerRefused(
+            f"{parent} is not there, or '{account.pw_name}' may not enter it: choose a folder such as"
+            " /var/lib/dermakiosk-broker."
+        )
+
+
+def _give(folder: Path, account: pwd.struct_passwd) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from provisioning.authority import LOOPBACK, Authority
+from provisioning.broker import BrokerRefused
 from provisioning.enrol import enrol as enrol_kiosk
 from provisioning.files import PathFailed
 from provisioning.hosts import HostRefused, read_host
@@ -105,9 +107,18 @@ def renew_issuer(state: Path) -> None:
     multiple=True,
     help="A name or address for its certificate; the first is what clients are told (default: loopback).",
 )
-def broker(state: Path, out: Path, port: int, listen: str, hosts: Sequence[str]) -> None:
+@click.option(
+    "--user",
+    help="The account that mosquitto runs as and that owns the folder (default: yours; root names one).",
+)
+def broker(state: Path, out: Path, port: int, listen: str, hosts: Sequence[str], user: str | None) -> None:
     """Write mosquitto's configuration, access list and certificate; a second time, a new certificate."""
-    configuration = Authority.load(state).make_broker(out, port, hosts or LOOPBACK, listen)
+    known = Authority.load(state)
+    if user is None and os.geteuid() == 0:
+        raise BrokerRefused(
+            "A broker that root makes would run as root: add --user mosquitto, Debian's account for it."
+        )
+    configuration = known.make_broker(out, port, hosts or LOOPBACK, listen, user)
     click.echo(f"The broker starts with: mosquitto -c {configuration}")
 
 

@@ -154,10 +154,12 @@ def _provision(system: System) -> str:
     """A clinic authority, a broker, the clinic's roles, one enrolled kiosk, one account; its password."""
     authority = system.root / "authority"
     ours, kiosk, clinic = ("--state", authority), ("--kiosk", system.kiosk), ("--state", system.clinic)
+    # Who runs a demonstration runs all of it, root too; its folder may be where nobody else can go.
+    owner = ("--user", "root") if os.geteuid() == 0 else ()
     broker = ("--broker-host", "127.0.0.1", "--broker-port", system.broker_port)
     run_steps(
         ("provision", "authority", *ours),
-        ("provision", "broker", *ours, "--out", system.broker, "--port", system.broker_port),
+        ("provision", "broker", *ours, "--out", system.broker, "--port", system.broker_port, *owner),
         ("provision", "role", "ingest-1", *ours, "--out", system.clinic / "ingest"),
         ("provision", "role", "auditor", *ours, "--out", system.clinic / "auditor"),
         ("provision", "opener", *ours, "--out", system.clinic / "opener"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from tests.support.mosquitto import BOARD, Mosquitto, free_port
 from tests.support.mqtt import connected
 
+# Root has to say as whom mosquitto runs.
+OWNER = ("--user", "root") if os.geteuid() == 0 else ()
 COMMAND = Path(sys.executable).with_name("dermakiosk")
 
 
@@ -42,7 +45,7 @@ def test_a_clinic_is_made_from_nothing_by_five_commands(tmp_path: Path) -> None:
     authority, clinic, kiosk = tmp_path / "authority", tmp_path / "clinic", tmp_path / "kiosk"
     port, state = free_port(), ("--state", authority)
     succeeds("authority", *state, "--clinic", "Practice Dr. Müller")
-    succeeds("broker", *state, "--out", tmp_path / "broker", "--port", port)
+    succeeds("broker", *state, "--out", tmp_path / "broker", "--port", port, *OWNER)
     succeeds("role", "ingest-1", *state, "--out", clinic / "ingest")
     succeeds("opener", *state, "--out", clinic / "opener")
     enrolled = json.loads(succeeds("enrol", *state, "--kiosk", kiosk, "--board", BOARD, "--json"))
@@ -116,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path
     succeeds("authority", *state)
     (tmp_path / "file").touch()
     (tmp_path / "taken" / "server.key").mkdir(parents=True)
-    broker = ("broker", *state, "--out")
+    broker = ("broker", *state, *OWNER, "--out")
     refuses("/proc/xx cannot be used", *broker, "/proc/xx")
     refuses("choose a path where no file is", *broker, tmp_path / "file" / "broker")
     refuses("server.key cannot be used (Is a directory)", *broker, tmp_path / "taken")

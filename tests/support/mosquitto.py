@@ -45,6 +45,12 @@ class Mosquitto:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start mosquitto, and return when it accepts connections."""
         assert self._process is None, "the broker is running already"
