@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("kiosk_app.demo.cli", "demo", "The whole system on simulated hardware."),
     "scan": ("kiosk_app.scan_cli", "scan", "One capture with analysis, no network."),
     "serve": ("kiosk_app.serve_cli", "serve", "The kiosk's pages, on loopback."),
+    "screen": ("kiosk_app.screen_cli", "screen", "The kiosk's browser, watched."),
     "shred": ("kiosk_app.serve_cli", "shred", "Destroy everything kept of one scan."),
     "scans": ("kiosk_app.serve_cli", "scans", "List the scans that this kiosk keeps."),
     "phantom": ("kiosk_app.phantom_cli", "phantom", "A simulated face capture with known truth."),

@@ -28,7 +28,7 @@ LONG = frozenset(
     models_acne_scan models_capture models_command models_lesion models_lights models_manifest
     models_marked_spots models_parsing models_reader outbox_socket phantom picture_colours picture_file
     product_file provision_command provision_enrol provision_waiver sequence_faults setup
-    simulated_kiosk wheel workbench
+    kiosk_screen simulated_kiosk wheel workbench
     """.split()  # noqa: SIM905
 )
 

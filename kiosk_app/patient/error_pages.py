@@ -31,7 +31,7 @@ from kiosk_app.web.showings import SAFE_METHODS, asked_from
 log = structlog.get_logger()
 RESTARTED_S = 60  # so long the page about a restart stays when nobody touches it
 # What pages fetch: the answer to these is never a page.
-FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch", "/here")
+FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch")
 
 
 def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not a way through

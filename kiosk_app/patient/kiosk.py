@@ -57,6 +57,7 @@ class Kiosk:
     close_ups: CloseUps | None = None  # None: the board has no close-up camera, so nobody is asked
     sessions: Sessions = field(init=False)
     told: Told = field(init=False, default_factory=Told)
+    shown_at: float = field(default_factory=time.monotonic)  # when a page last asked, or this began
     round_since: float | None = None  # when the present round of house-keeping began
 
     def __post_init__(self) -> None:

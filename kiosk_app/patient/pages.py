@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -312,8 +313,10 @@ def back() -> Response:
 
 @blueprint.get("/here")
 def here() -> Response:
-    """The page is still shown; the patient need not be there."""
-    return jsonify(state=the_session().state.value)
+    """A page is still shown; the patient need not be there."""
+    the_kiosk().shown_at = time.monotonic()
+    session: Session | None = g.get("session")
+    return jsonify(state=None if session is None else session.state.value)
 
 
 @blueprint.post("/touch")
@@ -326,4 +329,5 @@ def touch() -> Response:
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    return jsonify(ok=True)
+    """That pages are served, and for how long none was shown: who watches the browser asks for that."""
+    return jsonify(ok=True, silent_s=round(time.monotonic() - the_kiosk().shown_at))

@@ -69,7 +69,7 @@ def test_whoever_comes_in_through_the_door_walks_the_whole_way(
 
 def test_a_page_named_behind_the_door_is_reached(closed: FlaskClient, door: Door) -> None:
     assert Page(closed.get(within(door) + "help", follow_redirects=True)).name == "help"
-    assert closed.get(within(door) + "healthz", follow_redirects=True).get_json() == {"ok": True}
+    assert closed.get(within(door) + "healthz", follow_redirects=True).get_json()["ok"]
 
 
 def test_the_door_leads_nowhere_else(closed: FlaskClient, door: Door) -> None:

@@ -431,6 +431,21 @@ def test_a_page_that_is_only_shown_keeps_the_kiosk_but_not_the_session(
     assert (session.heard > touched, session.touched) == (True, touched)
 
 
+def test_the_kiosk_tells_for_how_long_no_page_was_shown_of_a_session_or_of_none(
+    visitor: Visitor, bench: Bench
+) -> None:
+    assert visitor.client.application is not None
+    for client, state in ((visitor.client.application.test_client(), None), (visitor.client, "about")):
+        if state:
+            visitor.walk_to(state)
+        bench.kiosk.shown_at -= 100
+        assert client.get("/healthz").get_json()["silent_s"] >= 100
+        client.get("/about")
+        assert client.get("/healthz").get_json()["silent_s"] >= 100
+        assert client.get("/here").get_json() == {"state": state}
+        assert client.get("/healthz").get_json()["silent_s"] < 100
+
+
 @pytest.mark.parametrize("language", ["de", "es", "ar"])
 def test_every_sentence_of_the_way_is_translated(
     visitor: Visitor, language: str, request: pytest.FixtureRequest
