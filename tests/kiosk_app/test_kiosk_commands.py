@@ -146,24 +146,6 @@ def test_a_restart_after_kill_9_abandons_what_had_no_pictures(bench: Bench) -> N
         assert list(bench.kiosk.vault.folder.iterdir()) == []
 
 
-def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> None:
-    records, vault = bench.kiosk.records, bench.kiosk.vault
-    with serving(bench.state):
-        scan = records.create({"text_version": "1", "language": "en", "at": "2026-01-01"}, None)
-        vault.put_all(scan, records.dek(scan), {"frame.white": b"picture", "frame.cross": b"picture"})
-        done = run("shred", scan, "--state", bench.state)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "2 encrypted items" in done.stdout
-    assert "Nothing of it had been sent to the clinic." in done.stdout
-    assert vault.items(scan) == []
-    assert records.keyring.generations() == [2]
-    again = run("shred", scan, "--state", bench.state)
-    assert again.returncode == 0, again.stderr
-    assert f"Scan {scan} was destroyed before; nothing of it was left here." in again.stdout
-    assert again.stderr.count("event") == 0
-
-
 def test_staff_find_the_id_of_a_scan_that_is_kept_in_a_list_without_names(bench: Bench) -> None:
     records, vault = bench.kiosk.records, bench.kiosk.vault
     kept, gone = (
@@ -188,6 +170,24 @@ def test_staff_find_the_id_of_a_scan_that_is_kept_in_a_list_without_names(bench:
     assert "patient-7" not in listed.stdout + line
     assert run("shred", line.split()[0], "--state", bench.state).returncode == 0
     assert run("scans", "list", "--state", bench.state, "--json").stdout == ""
+
+
+def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> None:
+    records, vault = bench.kiosk.records, bench.kiosk.vault
+    with serving(bench.state):
+        scan = records.create({"text_version": "1", "language": "en", "at": "2026-01-01"}, None)
+        vault.put_all(scan, records.dek(scan), {"frame.white": b"picture", "frame.cross": b"picture"})
+        done = run("shred", scan, "--state", bench.state)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "2 encrypted items" in done.stdout
+    assert "Nothing of it had been sent to the clinic." in done.stdout
+    assert vault.items(scan) == []
+    assert records.keyring.generations() == [2]
+    again = run("shred", scan, "--state", bench.state)
+    assert again.returncode == 0, again.stderr
+    assert f"Scan {scan} was destroyed before; nothing of it was left here." in again.stdout
+    assert again.stderr.count("event") == 0
 
 
 @pytest.mark.parametrize("port", [99999, -1])

@@ -23,7 +23,9 @@ if (more) {
   more.addEventListener("click", () => text.scrollBy({ top: text.clientHeight * 0.7 }));
 }
 
-if (body.dataset.left !== undefined) watch(Number(body.dataset.left), Number(body.dataset.warning));
+if (body.dataset.left !== undefined) {
+  watch(Number(body.dataset.left), Number(body.dataset.warning));
+}
 // The kiosk belongs to whom it hears of: another browser may begin only when this one is gone. A browser that shows no
 // page, so that nothing is heard at all, is started again.
 setInterval(() => fetch("/here", { signal: AbortSignal.timeout(5000) }).catch(() => {}), 1500);
