@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from firmware.bench.calibrate import led_and_sensor
 from firmware.bench.chart import read_chart
 from firmware.bench.colour import delta_e00, lab
 from firmware.bench.lamp_position import find_ball, locate_lamp
@@ -32,11 +33,15 @@ from firmware.staff_cli import calibrate, greycard, selftest
 from hardware.board import BOARDS, load_board
 from hardware.simulated.patient import Patient
 from hardware.simulated.targets import Target, mm_per_px
+from hardware.spectra import LEDS, SENSORS
 from hardware.targets import Sphere, reference_chart
 from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, running_kiosk
 from tests.support.own_log import own_log
 from tests.support.stand_in_face import find_stand_in, portrait
 
+WITH_LAMPS = [
+    path for path in sorted(BOARDS.glob("*.toml")) if (board := load_board(path)).pins and not board.simulated
+]
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 
 
@@ -245,6 +250,12 @@ def test_a_board_that_names_no_led_cannot_be_calibrated(calibrated, kiosk, tmp_p
     assert isinstance(result.exception, CalibrationError)
     assert "lights.white.led is missing" in str(result.exception)
     assert kiosk.lit() == set()
+
+
+@pytest.mark.parametrize("path", WITH_LAMPS, ids=lambda path: path.stem)
+def test_every_kiosk_that_ships_names_what_its_colour_is_fitted_by(path):
+    led, sensor = led_and_sensor(load_board(path))
+    assert (led in LEDS, sensor in SENSORS) == (True, True)
 
 
 def made(**changes):
