@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from firmware.cameras.upright import upright
+from firmware.cameras.upright import refuse_smaller, upright
 from hardware.board import Board, DriverMissing
 from hardware.profile import Mode
 
@@ -122,6 +122,7 @@ class PiCamera:
             raise RuntimeError("it gives no raw frames; a USB camera needs camera.driver = 'v4l2'")
         self._pattern, self._raw_bits = _bayer_format(str(raw["format"]))
         self._size = raw["size"]
+        refuse_smaller(*self._size, profile.rotate_deg, profile.still)
         camera.start()
 
     def prepare(self, mode: str, exposure_us: int, gain: float) -> None:

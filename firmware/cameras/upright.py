@@ -13,7 +13,7 @@ _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_C
 
 def upright(picture: npt.NDArray[np.uint16], rotation: int, mode: Mode) -> npt.NDArray[np.uint16]:
     """H×W×3 `picture` turned by `rotation` degrees clockwise, cut in the middle to the shape of `mode`, then
-    scaled down (never up by more than the cut asks) to its size by the mean of the pixels it replaces.
+    scaled down to its size by the mean of the pixels it replaces. The picture is no smaller than `mode`.
     """
     if rotation:
         picture = np.asarray(cv2.rotate(picture, _TURNS[rotation]), np.uint16)
@@ -25,3 +25,16 @@ def upright(picture: npt.NDArray[np.uint16], rotation: int, mode: Mode) -> npt.N
     if cut.shape[:2] == (mode.height, mode.width):
         return np.ascontiguousarray(cut)
     return np.asarray(cv2.resize(cut, (mode.width, mode.height), interpolation=cv2.INTER_AREA), np.uint16)
+
+
+def refuse_smaller(width: int, height: int, rotation: int, mode: Mode) -> None:
+    """Raise OSError where a sensor's picture has fewer pixels, once upright, than `mode` asks for: scaled up
+    it would look as sharp as any other, and every small measure would be wrong.
+    """
+    if rotation in (90, 270):
+        width, height = height, width
+    if width < mode.width or height < mode.height:
+        raise OSError(
+            f"the camera gives {width} × {height} pixels where camera.still asks for {mode.width} ×"
+            f" {mode.height}: write a size into the board profile that it has, or use a camera that has this"
+        )

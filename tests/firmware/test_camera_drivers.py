@@ -52,6 +52,13 @@ def test_the_sensor_lies_on_its_side_and_gives_uncompressed_bayer(camera, module
     assert raw == {"size": (64, 48), "format": "SBGGR12"}
 
 
+def test_a_camera_with_fewer_pixels_than_asked_for_is_refused(board, module):
+    module.gives_size = (32, 24)
+    with pytest.raises(OSError, match=r"gives 24 × 32 pixels where camera\.still asks for 48 × 64"):
+        PiCamera(board, module)
+    assert module.opened[0].closed
+
+
 def test_exposure_and_white_balance_are_locked(camera, module):
     controls = module.opened[0].configurations[0]["controls"]
     assert controls["AeEnable"] is False
@@ -222,7 +229,7 @@ class FakeCapture:
     def __init__(self, device, fault=None, refuses=()):
         self.device, self.fault, self.settings, self.released = device, fault, {}, False
         self.refuses, self.hanging, self.let_go = refuses, threading.Event(), threading.Event()
-        self.value, self.waited_s = (60, 120, 180), 0.0
+        self.value, self.waited_s, self.size = (60, 120, 180), 0.0, (48, 64)
         self._next = time.monotonic()
 
     def isOpened(self):
@@ -253,7 +260,7 @@ class FakeCapture:
     def retrieve(self):
         if self.fault == "broken":
             return False, None
-        return True, np.full((48, 64, 3), self.value, np.uint8)
+        return True, np.full((*self.size, 3), self.value, np.uint8)
 
     def release(self):
         assert not self.hanging.is_set(), "released under the feet of a call"
@@ -280,6 +287,22 @@ def test_a_usb_picture_becomes_linear_light(usb):
     assert counts.shape == (64, 48, 3)
     # BGR 60, 120, 180 in sRGB, of 4,095.
     assert counts[10, 10].tolist() == pytest.approx([1869, 771, 185], abs=3)
+
+
+@pytest.mark.parametrize("mode", ["still", "preview"])
+@pytest.mark.parametrize("size", [(24, 32), (48, 63), (47, 64)])
+def test_a_usb_picture_that_is_smaller_than_asked_for_is_refused(usb, mode, size):
+    camera, capture = usb
+    capture.size = size
+    said = rf"gives {size[0]} × {size[1]} pixels where camera\.still asks for 48 × 64"
+    with pytest.raises(OSError, match=said):
+        camera.expose(mode, 5000, 1.0, 0)
+
+
+def test_a_usb_picture_that_is_larger_than_asked_for_is_cut_and_scaled_down(usb):
+    camera, capture = usb
+    capture.size = (96, 160)
+    assert camera.expose("still", 5000, 1.0, 0).counts().shape == (64, 48, 3)
 
 
 def test_a_usb_camera_is_locked_before_its_first_picture(usb):

@@ -78,6 +78,7 @@ class FakePicamera2:
         if self.module.gives_format == "none":
             configuration["raw"] = None
         else:
+            configuration["raw"]["size"] = self.module.gives_size or configuration["raw"]["size"]
             configuration["raw"]["format"] = self.module.gives_format or configuration["raw"]["format"]
         self._configuration, self.free = configuration, configuration["buffer_count"]
 
@@ -167,6 +168,7 @@ def fake_module(cameras=1):
         cameras=cameras,
         sensor_format="SBGGR12_CSI2P",
         gives_format=None,
+        gives_size=None,
         lacks=None,
         unsaid=None,
         fails=None,
