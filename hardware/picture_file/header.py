@@ -21,7 +21,7 @@ from hardware.picture_file.unreadable import (
     broken_profile,
 )
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _XMP = 0x0112, 700
 _PROFILE = 34675
 MAX_PROFILE_BYTES = 32_000_000
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -242,7 +242,7 @@ def _tiff(data: bytes) -> Header:
     if page.number(254, 0) & 1 and page.numbers(330):
         # Nikon's, Sony's and others' raw files are TIFF with a small picture before the large one.
         raise Unreadable(_CAMERAS_OWN)
-    width, height = page.numbers(256)[0], page.numbers(257)[0]
+    width, height = page.number(256, 0), page.number(257, 0)
     if sum(1 for other in page.pages() if not other.number(254, 0) & 5) > 1:
         raise Unreadable(SEVERAL, "several_pictures")
     floating = page.number(339, 1) == 3
@@ -285,11 +285,10 @@ def _tiff(data: bytes) -> Header:
 
 
 def _unturned(page: Directory) -> bytes:
-    """The file as one that is upright: Pillow turns TIFF, and no other kind, on its own."""
-    kind, _, start = page.entries.get(_ORIENTATION, (0, 0, 0))
-    if kind != 3 or _turn(page) == 1:
-        return page.data
-    return page.data[:start] + struct.pack(page.order + "H", 1) + page.data[start + 2 :]
+    """The file as one that is upright: Pillow turns TIFF, and no other kind, on its own: by the tag, or by
+    what its XMP says, which is not read here.
+    """
+    return page.with_number(_ORIENTATION, 1, _XMP)
 
 
 def _webp(data: bytes) -> Header:

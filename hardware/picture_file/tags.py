@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,8 +51,6 @@ _H273_CURVES: Mapping[int, Curve] = {
 _GAMMA_OF_SRGB = range(45450, 45461)
 _EXIF, _INTEROPERABILITY, _COLOUR_SPACE, _INDEX = 0x8769, 0xA005, 0xA001, 1
 _WHITE_POINT, _PRIMARIES, _TRANSFER = 318, 319, 301
-
-Stated = Callable[[], Encoding | None]
 
 
 def of_cicp(points: bytes) -> Encoding:

@@ -1,4 +1,4 @@
-"""The bill of materials names the parts that the profiles are for, and the targets that the code looks for."""
+"""The bill of materials names what the profiles are written for, and the targets that the code looks for."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from PIL import Image
 from skimage import data
 
 from hardware.picture_file import PictureError, read_picture_file
+from hardware.picture_file.header import read_header
+from hardware.picture_file.unreadable import Unreadable
 from tests.support import icc
 from tests.support.picture_files import (
     bmp,
@@ -163,6 +166,50 @@ def test_a_turned_picture_is_read_upright(
     read = read_picture_file(save(tmp_path / "a", made), "srgb" if "inks" in kind else "auto").srgb8()
     assert read.shape == face.shape
     assert np.abs(read.astype(int) - face).mean() < (2.5 if "jpeg" in kind else 0.01)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("kind", ["B", "H", "I", "b", "h", "i"])
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}], ids=str)
+def test_a_tiff_is_turned_once_whatever_the_type_of_its_tag(
+    tmp_path: Path, face: np.ndarray, kind: str, orientation: int, options: dict[str, str]
+) -> None:
+    stored = turned(face, orientation)
+    for pixels in (stored, stored.astype(np.uint16) * 257):
+        made = tiff(pixels, orientation=orientation, orientation_type=kind, **options)
+        assert np.array_equal(read_picture_file(save(tmp_path / "a.tif", made)).srgb8(), face)
+
+
+@pytest.mark.parametrize("kind", [None, "H"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_what_the_xmp_of_a_tiff_says_turns_nothing(
+    tmp_path: Path, face: np.ndarray, kind: str | None, compression: str | None
+) -> None:
+    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
+    extra = [(700, "B", len(xmp), xmp, True)]
+    made = tiff(face, orientation_type=kind, extratags=extra, compression=compression)
+    assert np.array_equal(read_picture_file(save(tmp_path / "a.tif", made)).pixels, face)
+
+
+@pytest.mark.parametrize(("tag", "kind"), [(256, 4), (258, 3), (277, 4), (301, 3), (318, 5), (339, 3)])
+def test_a_tag_with_millions_of_numbers_is_not_unpacked(face: np.ndarray, tag: int, kind: int) -> None:
+    made = bytearray(tiff(face, orientation_type=None))
+    (first,) = struct.unpack_from("<I", made, 4)
+    (count,) = struct.unpack_from("<H", made, first)
+    entries = [bytes(made[first + 2 + 12 * n : first + 14 + 12 * n]) for n in range(count)]
+    many = struct.pack("<HHII", tag, kind, 4_000_000, len(made))
+    entries = [many, *(entry for entry in entries if entry[:2] != many[:2])]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    made += bytes(range(256)) * (4 * 8_000_000 // 256)
+    made[4:8] = len(made).to_bytes(4, "little")
+    whole = bytes(made) + directory
+    tracemalloc.start()
+    try:
+        with pytest.raises(Unreadable):
+            read_header(whole)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_each_kind_of_numbers_is_read(tmp_path: Path, face: np.ndarray) -> None:

@@ -65,15 +65,20 @@ def tiff(
     profile: bytes | None = None,
     orientation: int = 1,
     alpha: str | None = None,
+    orientation_type: str | None = "H",
     **options: object,
 ) -> bytes:
-    """What tifffile writes; `alpha` is "unassalpha" or "assocalpha"."""
+    """What tifffile writes; `alpha` is "unassalpha" or "assocalpha", `orientation_type` is the
+    letter that `struct` has for it, or None for no such tag.
+    """
     out = io.BytesIO()
     if pixels.ndim == 3:
         options.setdefault("photometric", "rgb")
     if alpha is not None:
         options["extrasamples"] = [alpha]
-    tags = [*options.pop("extratags", []), (ORIENTATION, "H", 1, orientation, True)]  # type: ignore[misc]
+    tags = [*options.pop("extratags", [])]  # type: ignore[misc]
+    if orientation_type is not None:
+        tags.append((ORIENTATION, orientation_type, 1, orientation, True))
     tifffile.imwrite(out, pixels, iccprofile=profile, extratags=tags, metadata=None, **options)
     return out.getvalue()
 
