@@ -12,7 +12,8 @@ import click
 import numpy as np
 
 from hardware.board import BOARDS, Board, load_board
-from hardware.capture import Capture, Frame, write_capture_folder
+from hardware.capture import Capture, Frame
+from hardware.capture_folder import write_capture_folder
 from hardware.host.errors import PlainError
 from hardware.simulated.patient_options import SEED, TONE
 from kiosk_app.demo.progress_line import show_progress

@@ -21,7 +21,8 @@ import click
 from firmware.capture.client import CaptureClient
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
-from hardware.capture import Capture, Frame, Spot, write_capture_folder
+from hardware.capture import Capture, Frame, Spot
+from hardware.capture_folder import write_capture_folder
 from hardware.host.errors import PlainError
 from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options

@@ -31,6 +31,7 @@ __all__ = [
     "TOO_BIG",
     "Picture",
     "PictureError",
+    "picture_file_size",
     "read_numbers_file",
     "read_picture_file",
 ]
@@ -70,6 +71,14 @@ def read_numbers_file(path: Path) -> Numbers:
     with _sentences(path):
         header = _header(path)
         return turned(_decoded(header)[0], header.orientation)
+
+
+def picture_file_size(path: Path) -> tuple[int, int]:
+    """Height and width of the picture in the file at `path` as it is stored. Raises PictureError."""
+    path = Path(path)
+    with _sentences(path):
+        header = _header(path)
+    return header.height, header.width
 
 
 @contextmanager

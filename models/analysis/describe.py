@@ -8,7 +8,8 @@ from uuid import uuid4
 import cv2
 import numpy as np
 
-from hardware.capture import CaptureError, read_capture_folder
+from hardware.capture import CaptureError
+from hardware.capture_folder import read_capture_folder
 from hardware.picture_colours import Colour
 from hardware.picture_file import Picture
 from models.analysis.answer import answer, not_measured

@@ -98,7 +98,8 @@ def test_no_command_waits_for_a_pipe(tmp_path: Path, arguments: tuple[str, ...])
 
 
 def test_a_capture_folder_whose_index_is_a_pipe_is_refused(tmp_path: Path) -> None:
-    from hardware.capture import CaptureError, read_capture_folder
+    from hardware.capture import CaptureError
+    from hardware.capture_folder import read_capture_folder
 
     os.mkfifo(tmp_path / "capture.json")
     with pytest.raises(CaptureError, match="not a regular file"):

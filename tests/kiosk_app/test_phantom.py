@@ -14,7 +14,8 @@ import pytest
 from firmware.cameras.reflectance import to_srgb
 from firmware.capture.eyes import eyes_closed
 from hardware.board import BOARDS, Board, load_board
-from hardware.capture import Capture, read_capture_folder
+from hardware.capture import Capture
+from hardware.capture_folder import read_capture_folder
 from hardware.simulated.phantom.face import Phantom, PhantomPatient
 from hardware.simulated.pose import View
 from hardware.simulation import Simulation

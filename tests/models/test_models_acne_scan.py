@@ -11,7 +11,8 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from hardware.capture import Capture, Frame, read_capture_folder
+from hardware.capture import Capture, Frame
+from hardware.capture_folder import read_capture_folder
 from models.analysis.acne import NETWORK, Acne, acne_in, acne_of_face, as_it_is
 from models.analysis.acne_count import Lesion, acne_findings, constants, interval, lesions_on
 from models.analysis.capture import NETWORKS, Analysis, analyse_capture

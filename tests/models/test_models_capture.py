@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from hardware.capture import Capture, Frame, write_capture_folder
+from hardware.capture import Capture, Frame
+from hardware.capture_folder import write_capture_folder
 from models.analysis.batch import BatchError
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear

@@ -14,14 +14,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
-from hardware import picture_file
-from hardware.capture import (
-    END_OF_MOMENTS,
-    FIRST_MOMENT,
-    Capture,
-    CaptureError,
-    Frame,
+from hardware import capture_folder, picture_file
+from hardware.capture import END_OF_MOMENTS, FIRST_MOMENT, Capture, CaptureError, Frame
+from hardware.capture_folder import (
+    CLOSE_UP_NAME,
+    MAX_CALIBRATION,
+    MAX_CLOSE_UPS,
+    MAX_FRAMES,
+    MAX_LIGHT,
     read_capture_folder,
     write_capture_folder,
 )
@@ -30,6 +32,7 @@ from models.analysis import describe
 from models.analysis.colour import linear, to_srgb8
 from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire import bounds
+from sync.wire.findings import Findings, MarkedSpot
 from tests.support.icc import coded_in, matrix_profile
 from tests.support.picture_files import iccp, png, tiff
 
@@ -127,6 +130,29 @@ def test_a_captures_moments_are_those_that_the_clinic_takes() -> None:
     assert (FIRST_MOMENT, END_OF_MOMENTS) == (bounds.FIRST_MOMENT, bounds.END_OF_MOMENTS)
 
 
+def test_as_much_is_read_of_a_capture_as_findings_can_say() -> None:
+    def bounds_of(model: type[BaseModel], name: str) -> dict[str, Any]:
+        said = model.model_json_schema()["properties"][name]
+        return next((kind for kind in said.get("anyOf", ()) if kind["type"] == "string"), said)
+
+    assert bounds_of(Findings, "calibration")["maxLength"] == MAX_CALIBRATION
+    assert bounds_of(Findings, "quality")["items"]["maxLength"] == len("no__frame") + MAX_LIGHT
+    assert bounds_of(Findings, "spots")["maxItems"] == MAX_CLOSE_UPS
+    assert bounds_of(MarkedSpot, "frame")["pattern"] == f"^{CLOSE_UP_NAME}$"
+    # Half of the flags are left for what is not a missing frame.
+    assert bounds_of(Findings, "quality")["maxItems"] >= 2 * MAX_FRAMES
+
+
+def test_a_folder_whose_frames_are_too_much_together_is_refused_before_any_is_decoded(
+    visit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_folder, "MAX_CAPTURE_PIXELS", 2 * 40 * 30)
+    assert len(read_capture_folder(visit).frames) == 2
+    monkeypatch.setattr(capture_folder, "MAX_CAPTURE_PIXELS", 2 * 40 * 30 - 1)
+    monkeypatch.setattr(picture_file, "decode", lambda _: pytest.fail("decoded"))
+    assert "pixels together" in _refusal(visit)
+
+
 def test_a_folder_of_ones_own_needs_only_file_names(visit: Path) -> None:
     (visit / "capture.json").write_text('{"frames": [{"file": "white.png"}]}')
     cv2.imwrite(str(visit / "white.png"), np.full((40, 30, 3), 9000, np.uint16))
@@ -189,6 +215,15 @@ def test_what_is_no_index_is_refused(visit: Path, text: str) -> None:
         ({"simulated": "no"}, "simulated"),
         ({"missing": ["uv365"]}, "missing"),
         ({"missing": {"uv365": 3}}, "missing.uv365"),
+        ({"missing": {"uv " * 30: "lost"}}, "missing.uv uv"),
+        ({"missing": {f"l{n}": "lost" for n in range(33)}}, "missing: "),
+        ({"calibration": "x" * 129}, "calibration"),
+        ({"calibration": "a\nb"}, "calibration"),
+        ({"spots": {"closeup0": {"mm_per_px": 10}}}, "spots.closeup0.mm_per_px"),
+        ({"spots": {"closeup_left": {"not_taken": "declined"}}}, "it names a close-up 'closeup_left'"),
+        ({"frames": [{"file": f"closeup{n}.png"} for n in range(17)]}, "it has 17 close-ups"),
+        ({"frames": [{"file": "closeup_left.png"}]}, "it names a close-up 'closeup_left'"),
+        ({"frames": [{"file": "a.png", "light": "closeup100"}]}, "it names a close-up 'closeup100'"),
     ],
 )
 def test_a_wrong_key_is_named(visit: Path, changes: dict[str, Any], words: str) -> None:

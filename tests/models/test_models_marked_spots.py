@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hardware.capture import Capture, Frame, Spot, read_capture_folder, write_capture_folder
+from hardware.capture import Capture, Frame, Spot
+from hardware.capture_folder import read_capture_folder, write_capture_folder
 from hardware.simulated.close_up import draw_skin
 from kiosk_app.scanning.analyst import Analyst
 from models.analysis.capture import analyse_capture

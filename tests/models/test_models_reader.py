@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hardware.capture import read_capture_folder
+from hardware.capture_folder import read_capture_folder
 from hardware.simulated.close_up import draw_skin
 from models.analysis import describe, describe_skin
 from models.analysis.capture import analyse_capture
