@@ -122,6 +122,8 @@ def analyse_capture(
     ]
     if scale.source != "calibration":
         flags.append("uncalibrated_scale")
+    if scale.disbelieved:
+        flags.append("implausible_scale")
     if mm_per_px / view.step > COARSE_MM_PER_PX:
         flags.append("low_resolution")
     spots_marked: tuple[MarkedSpot, ...] = ()

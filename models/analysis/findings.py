@@ -76,6 +76,8 @@ def red_places(light: Float32Array, skin: UInt8Array, mm_per_px: float) -> BoolA
 
 def shows_redness(light: FloatArray, skin: UInt8Array) -> bool:
     """Whether redness can be told from melanin on this face: skin of a plausible colour, and not dark."""
+    if not skin.any():
+        return False
     mean = light[skin > 0].mean(axis=0)[None]
     return bool(_plausible(mean) and ita_degrees(mean)[0] >= REDNESS_LEAST_ITA)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,21 +16,32 @@ IRIS_MM = 11.7
 # Distance between the pupils of adults: mean, and the range outside of which an iris was not seen right.
 PUPILS_MM = 63.0
 PUPILS_RANGE_MM = (50.0, 78.0)
+# No face is narrower or broader, from a child's that is turned aside to the broadest at the ears.
+FACE_RANGE_MM = (90.0, 220.0)
 _EYES = {"right": (33, 133), "left": (362, 263)}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Millimetres a pixel, and where they come from: "calibration", "iris" or "pupils"."""
+    """Millimetres a pixel, and where they come from: "calibration", "iris" or "pupils".
+
+    `disbelieved`: a calibrated scale was there, by which the face would be of no human size.
+    """
 
     mm_per_px: float
     source: str
+    disbelieved: bool = False
 
 
 def scale_of(picture: UInt8Array, face: Face, engine: str, calibrated_mm_per_px: float | None) -> Scale:
     """Scale at `face` in `picture` (H×W×3 uint8 sRGB). Without calibration it is good to about 5 %."""
-    if calibrated_mm_per_px:
+    least, most = FACE_RANGE_MM
+    if calibrated_mm_per_px and least < face.width * calibrated_mm_per_px < most:
         return Scale(calibrated_mm_per_px, "calibration")
+    return replace(_of_eyes(picture, face, engine), disbelieved=bool(calibrated_mm_per_px))
+
+
+def _of_eyes(picture: UInt8Array, face: Face, engine: str) -> Scale:
     irises = {side: _iris(picture, face, side, engine) for side in _EYES}
     pupils_px = float(np.linalg.norm(irises["left"][0] - irises["right"][0]))
     diameters = [diameter for _, diameter in irises.values()]

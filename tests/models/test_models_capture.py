@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
 from models.analysis.describe import measure_folder
 from models.analysis.face import find_face
+from models.analysis.findings import shows_redness
 from models.analysis.refusal import Refused
 from models.analysis.result import Result, ResultError, read_result, write_result
 from models.analysis.words import Words
@@ -100,7 +102,7 @@ def test_a_calibrated_scale_is_used_and_not_flagged(large_portrait: np.ndarray) 
     first = analyse_capture(_capture(large_portrait, mm_per_px=0.25), SCAN).findings
     larger = cv2.resize(large_portrait, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     second = analyse_capture(_capture(larger, mm_per_px=0.125), SCAN).findings
-    assert "uncalibrated_scale" not in first.quality
+    assert not {"uncalibrated_scale", "implausible_scale"} & set(first.quality)
 
     def values(findings: object) -> dict[tuple[str, str], float]:
         return {(f.zone, f.measure): f.value for f in findings.findings}  # type: ignore[attr-defined]
@@ -108,6 +110,22 @@ def test_a_calibrated_scale_is_used_and_not_flagged(large_portrait: np.ndarray) 
     a, b = values(first), values(second)
     assert b["face", "ita"] == pytest.approx(a["face", "ita"], abs=1.0)
     assert b["face", "spot_area"] == pytest.approx(a["face", "spot_area"], rel=0.4, abs=8)
+
+
+@pytest.mark.parametrize("mm_per_px", [0.005, 0.05, 2.0])
+def test_a_scale_by_which_no_face_has_this_size_is_not_believed(
+    large_portrait: np.ndarray, analysis: Analysis, mm_per_px: float
+) -> None:
+    found = analyse_capture(_capture(large_portrait, mm_per_px=mm_per_px), SCAN).findings
+    assert set(found.quality) == {*analysis.findings.quality, "implausible_scale"}
+    assert "uncalibrated_scale" in found.quality
+    assert found.findings == analysis.findings.findings
+
+
+def test_where_no_skin_is_left_redness_cannot_be_told() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not shows_redness(np.full((4, 4, 3), 0.3, np.float32), np.zeros((4, 4), np.uint8))
 
 
 def test_overlays_are_pictures_on_paper_that_hold_their_words(analysis: Analysis) -> None:

@@ -61,6 +61,7 @@ UNITS = {"deg": "°", "1": "", "mm2": "mm²", "mm": "mm", "cm2": "cm²", "%": "%
 
 QUALITY = {
     "uncalibrated_scale": "The scale is taken from the iris, not calibrated: areas are approximate.",
+    "implausible_scale": "The scale of the picture does not fit the size of any face: it was not used.",
     "low_resolution": "The picture is coarse: small spots may be missing.",
     "soft_focus": "The picture is a little soft: small spots may be missing.",
     "overexposed": "Parts of the skin are overexposed: their colour is not reliable.",
