@@ -45,11 +45,12 @@ Develop = Callable[[PixelArray], UInt8Array]
 class Acne:
     """`boxes` (k, 6): x0, y0, x1, y1 in pixels of the picture, score, class; best first, above LEAST_SCORE.
 
-    `severity` 0…3 as ACNE04's annotators grade, who follow Hayashi's counts of a half face.
+    `severity` 0…3 as ACNE04's annotators grade, who follow Hayashi's counts of a half face; None where it is
+    of more than the boxes are.
     """
 
     boxes: Float64Array
-    severity: int
+    severity: int | None
 
     @property
     def counted(self) -> Float64Array:

@@ -82,7 +82,10 @@ def interval(counted: int, known: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def acne_findings(acne: Acne, lesions: Sequence[Lesion], zones: Sequence[str]) -> list[Finding]:
-    """The count in each of `zones` and the severity of what the picture shows. Raises ModelsError."""
+    """The count in each of `zones` and the severity, if there is one, of what the picture shows.
+
+    Raises ModelsError.
+    """
     known, manifest = constants(), load_manifest()
     network = manifest.entry(NETWORK).reference
     mapped = f"{network}+{manifest.entry('face-landmarks').reference}"
@@ -97,5 +100,7 @@ def acne_findings(acne: Acne, lesions: Sequence[Lesion], zones: Sequence[str]) -
         table = known["face" if zone == "face" else "zone"]
         findings.append(finding("acne_count", zone, counted, interval(counted, table), mapped))
     grade = acne.severity
+    if grade is None:
+        return findings
     ends = known["severity"]["low"][grade], known["severity"]["high"][grade]
     return [*findings, finding("acne_severity", "face", grade, ends, network)]

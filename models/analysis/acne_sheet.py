@@ -52,7 +52,9 @@ def draw_acne(picture: UInt8Array, acne: Acne) -> UInt8Array:
             pen.write(label[0], label[1], text, INK, "Regular", _SCORE_PX, halo=3)
     low, high = interval(len(boxes), constants()["face"])
     pen.write(MARGIN, 24, f"Acne lesions: {len(boxes)}", INK, "Bold", 48)
-    line = f"95 % interval {low} to {high}. Severity {acne.severity} of 0 to 3, by lesions of every kind."
+    line = f"95 % interval {low} to {high}."
+    if acne.severity is not None:
+        line += f" Severity {acne.severity} of 0 to 3, by lesions of every kind."
     pen.write(MARGIN, 92, line, SOFT_INK, "Regular", 30)
     for number, text in enumerate(caption):
         pen.write(MARGIN, _TOP + size[1] + 24 + _LINE * number, text, SOFT_INK, "Regular", 24)

@@ -24,7 +24,7 @@ from models.analysis.face import Face
 from models.analysis.findings import Field, marks, measure, red_places, shows_redness, spot_marks
 from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
 from models.analysis.marked_spots import marked_spots
-from models.analysis.opaque import opaque
+from models.analysis.opaque import opaque, opaque_acne
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.picture import MIN_PIXELS_A_SIDE
@@ -201,7 +201,7 @@ def _acne(
     def develop(part: PixelArray) -> UInt8Array:
         return to_srgb8(reflected(part, shown.colour, shown.light))
 
-    acne = acne_of_face(face, shown.pixels, develop, engine)
+    acne = opaque_acne(acne_of_face(face, shown.pixels, develop, engine), shown.shown)
     boxes = acne.counted[:, :4].reshape(-1, 2)
     lesions = lesions_on(view.placed(boxes).reshape(-1, 4), masks)
     flags = [] if shown.light == "white" else ["acne_in_polarised_light"]

@@ -28,10 +28,13 @@ def opaque_lesion(lesion: Lesion, shown: BoolArray | None) -> Lesion:
 
 
 def opaque_acne(acne: Acne, shown: BoolArray | None) -> Acne:
-    """The boxes whose middles are shown."""
+    """The boxes whose middles are shown; no severity where a counted one is not, or none at all is."""
     if shown is None:
         return acne
     height, width = shown.shape
     middles = (acne.boxes[:, :2] + acne.boxes[:, 2:4]) / 2
     columns, rows = np.clip(middles.astype(int), 0, [width - 1, height - 1]).T
-    return replace(acne, boxes=acne.boxes[shown[rows, columns]])
+    seen = replace(acne, boxes=acne.boxes[shown[rows, columns]])
+    if len(seen.counted) == len(acne.counted) and (len(seen.boxes) or not len(acne.boxes)):
+        return seen
+    return replace(seen, severity=None)

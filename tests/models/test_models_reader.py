@@ -14,10 +14,13 @@ import pytest
 from hardware.capture_folder import read_capture_folder
 from hardware.simulated.close_up import draw_skin
 from models.analysis import describe, describe_skin
+from models.analysis.acne import THRESHOLD, Acne
+from models.analysis.acne_count import acne_findings
 from models.analysis.capture import analyse_capture
 from models.analysis.describe import describe_picture
 from models.analysis.describe_skin import describe_acne, describe_lesion
 from models.analysis.face import find_face
+from models.analysis.opaque import opaque_acne
 from models.analysis.zones import zone_masks
 from models.networks.runtime import DEFAULT_ENGINE
 from tests.support.icc import coded_in, matrix_profile, rgb_table_profile
@@ -115,6 +118,17 @@ def test_no_blemish_is_counted_through_white(tmp_path: Path, portrait: np.ndarra
     everywhere[0, 0] = False
     veiled = describe_acne(save(tmp_path / "b.png", _veiled(portrait, everywhere)), None, DEFAULT_ENGINE)
     assert whole["boxes"] and veiled["boxes"] == []
+    assert whole["severity"] in range(4) and veiled["severity"] is None
+
+
+def test_acne_that_is_not_shown_gives_no_severity() -> None:
+    box = np.array([[10.0, 10.0, 20.0, 20.0, THRESHOLD + 0.1, 0.0]])
+    faint = np.array([[60.0, 60.0, 70.0, 70.0, THRESHOLD / 2, 0.0]])
+    shown = np.ones((100, 100), bool)
+    shown[:30, :30] = False
+    for boxes, severity in ((np.vstack([box, faint]), None), (faint, 3), (box[:0], 3)):
+        assert opaque_acne(Acne(boxes, 3), shown).severity == severity
+    assert acne_findings(Acne(faint, None), [], ["face"])[-1].measure == "acne_count"
 
 
 def test_no_lesion_is_outlined_through_white(tmp_path: Path, close_up: np.ndarray) -> None:
