@@ -69,6 +69,8 @@ def _driver_problems(board: Profile) -> Iterator[str]:
 def _camera_problems(board: Profile) -> Iterator[str]:
     if board.camera.driver == "v4l2" and not isinstance(board.camera.device, str):
         yield "camera.device is missing: a v4l2 camera needs its path (for example '/dev/video0')"
+    if board.camera.driver == "picamera2" and board.camera.preview.fps < board.camera.still.fps:
+        yield "camera.preview.fps is less than camera.still.fps, at which this camera takes previews too"
     close_up = board.close_up
     if close_up is not None and close_up.driver == "v4l2":
         if close_up.device is None:

@@ -173,6 +173,11 @@ def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
         ("broken_below = -20.0", "broken_below = -300.0", "broken_below must be -50 or more: a torn wire"),
         ("lit_above = 0.5", "lit_above = 4.1", "sensors.photodiode.lit_above is more than half of"),
         ("exposure_us = 60000", "exposure_us = 100001", "lights.uv365.exposure_us is longer than a frame"),
+        (
+            "height = 640, fps = 10.0",
+            "height = 640, fps = 5.0",
+            "camera.preview.fps is less than camera.still.fps",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_real_board_is_named(tmp_path, old, new, said):
