@@ -20,7 +20,7 @@ import numpy as np
 
 from hardware.arrays import Float32Array
 from models.networks.manifest import ModelsError, load_manifest
-from models.networks.runtime import Network, installed_engines
+from models.networks.runtime import ENGINES, Network, installed_engines
 
 THREADS = (1, 2)
 DEADLINE_SECONDS = 600.0
@@ -42,6 +42,10 @@ def time_networks(names: Sequence[str], runs: int, onnx: Path | None = None) -> 
         if onnx is not None:
             engines += [("onnxruntime", file) for file in [onnx / f"{name}.onnx"] if file.exists()]
         rows += [_apart(name, engine, threads, runs, file) for engine, file in engines for threads in THREADS]
+    if not rows:
+        raise ModelsError(
+            f"No engine is installed here, so nothing can be timed: install one of {', '.join(ENGINES)}."
+        )
     return rows
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from models.analysis import lesion
 from models.cli import models
-from models.networks import fetch, manifest, runtime
+from models.networks import bench, fetch, manifest, runtime
 from models.networks.manifest import ModelsError, load_manifest, verified_bytes
 from models.training import register
 
@@ -141,6 +141,13 @@ def test_an_engine_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelsError, match="not installed here"):
         runtime.Network("iris", "ai-edge-litert")
     assert "ai-edge-litert" not in runtime.installed_engines()
+
+
+def test_without_an_engine_there_is_nothing_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "installed_engines", list)
+    done = CliRunner().invoke(models, ["bench", "--runs", "1"])
+    assert isinstance(done.exception, ModelsError)
+    assert "No engine is installed here" in str(done.exception)
 
 
 def test_the_engines_agree_on_every_network(portrait: np.ndarray) -> None:
