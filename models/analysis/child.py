@@ -26,8 +26,8 @@ from uuid import UUID
 
 from hardware.capture import Capture, CaptureError
 from models.analysis.capture import analyse_capture
-from models.analysis.marked_spots import why_refused
-from models.analysis.refusal import SENTENCES, Refused
+from models.analysis.marked_spots import require_lesion
+from models.analysis.refusal import Refused
 from models.analysis.result import Result, png, write_result
 from models.analysis.words import ENGLISH, Words
 from models.networks.manifest import ModelsError
@@ -66,10 +66,12 @@ def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> R
         return Result(error="capture", sentence=str(error))
     try:
         check_signature(state)
-        reason = why_refused(close_ups[0], engine)
+        require_lesion(close_ups[0], engine)
+    except Refused as refused:
+        return Result(refused=refused.reason, sentence=refused.sentence, seconds=_total({}, started))
     except ModelsError as error:
         return Result(error="models", sentence=str(error))
-    return Result(refused=reason, sentence=SENTENCES[reason] if reason else "", seconds=_total({}, started))
+    return Result(seconds=_total({}, started))
 
 
 def _read(capture_fd: int) -> Capture:

@@ -30,13 +30,9 @@ def marked_spots(capture: Capture, engine: str) -> tuple[MarkedSpot, ...]:
     )
 
 
-def why_refused(frame: Frame, engine: str) -> str | None:
-    """Why nothing can be said of a close-up ("not_skin", "no_lesion", …), or None. Raises ModelsError."""
-    try:
-        find_lesion(_picture(frame), engine)
-    except Refused as refused:
-        return refused.reason
-    return None
+def require_lesion(frame: Frame, engine: str) -> None:
+    """Raises Refused where nothing can be said of a close-up ("not_skin", "no_lesion", …), ModelsError."""
+    find_lesion(_picture(frame), engine)
 
 
 def _marked(name: str, frame: Frame | None, spot: Spot, engine: str) -> MarkedSpot:

@@ -82,11 +82,19 @@ def test_one_close_up_is_looked_at_and_no_other_number(number: int) -> None:
     assert looked.sentence == f"This Capture has {number} close-ups where one is looked at."
 
 
+def test_a_close_up_is_refused_in_words_about_a_close_up() -> None:
+    frame = Frame("closeup", np.full((8, 8, 3), 200, np.uint8), 0, 1.0, 0, "srgb")
+    small = Capture("test", ()).with_close_ups([(Spot(), frame)]).to_bytes()
+    refused = child.check_close_up(handed_over(small), DEFAULT_ENGINE)
+    assert (refused.refused, refused.error) == ("too_small", None)
+    assert "lesion" in refused.sentence and "face" not in refused.sentence
+
+
 def test_what_the_measuring_of_a_close_up_raises_is_in_no_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> str:
         raise ValueError(SECRET)
 
-    monkeypatch.setattr(child, "why_refused", broken)
+    monkeypatch.setattr(child, "require_lesion", broken)
     with pytest.raises(ValueError, match=SECRET):  # the process ends, and its log says only where
         child.check_close_up(handed_over(close_ups(1)), DEFAULT_ENGINE)
 

@@ -16,7 +16,8 @@ from hardware.capture_folder import read_capture_folder, write_capture_folder
 from hardware.simulated.close_up import draw_skin
 from kiosk_app.scanning.analyst import Analyst
 from models.analysis.capture import analyse_capture
-from models.analysis.marked_spots import marked_spots, why_refused
+from models.analysis.marked_spots import marked_spots, require_lesion
+from models.analysis.refusal import Refused
 from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings import LESION_CLASSES, Findings, schema_of
 
@@ -69,7 +70,9 @@ def test_a_close_up_that_says_nothing_is_refused_by_reason(
     pixels: Callable[[], np.ndarray], reason: str
 ) -> None:
     frame = a_frame(pixels())
-    assert why_refused(frame, DEFAULT_ENGINE) == reason
+    with pytest.raises(Refused) as refused:
+        require_lesion(frame, DEFAULT_ENGINE)
+    assert refused.value.reason == reason
     [spot] = marked_spots(a_capture((Spot(zone="nose"), frame)), DEFAULT_ENGINE)
     assert (spot.refused, spot.lesion, spot.zone) == (reason, None, "nose")
 
