@@ -94,8 +94,8 @@ def _read_chart_file(path: Path) -> Any:
     """The chart whose L*a*b* values are in the JSON file at `path`."""
     import numpy as np
 
-    from firmware.bench.colour import from_lab
     from firmware.cameras.calibration import CalibrationError
+    from hardware.colour import from_lab
     from hardware.targets import Chart
 
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hardware.arrays import Float64Array
+from hardware.colour import D65_XYZ, SRGB_TO_XYZ
 
 WAVELENGTHS_NM: Float64Array = np.arange(400.0, 701.0, 10.0, dtype=np.float64)
 
@@ -34,11 +35,7 @@ _D65 = np.array(
      107.802, 104.79, 107.689, 104.405, 104.046, 100, 96.3342, 95.788, 88.6856, 90.0062, 89.5991,
      87.6987, 83.2886, 83.6992, 80.0268, 80.2146, 82.2778, 78.2842, 69.7213, 71.6091]
 )  # fmt: skip
-# IEC 61966-2-1, XYZ under D65 to linear sRGB.
-_XYZ_TO_SRGB = np.array(
-    [[3.2404542, -1.5371385, -0.4985314],
-     [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252],]
-)  # fmt: skip
+_XYZ_TO_SRGB = np.linalg.inv(SRGB_TO_XYZ)
 
 
 def _bell(centre_nm: float, below_nm: float, above_nm: float | None = None) -> Float64Array:
@@ -81,7 +78,7 @@ def linear_srgb(reflectance: npt.ArrayLike) -> Float64Array:
     """Linear sRGB (…, 3) of reflectance spectra (…, 31) in daylight D65; a perfect white is (1, 1, 1)."""
     weights = _CMF * _D65[:, None]
     xyz = np.asarray(reflectance, np.float64) @ weights
-    rgb = xyz / weights.sum(axis=0) * np.linalg.inv(_XYZ_TO_SRGB).sum(axis=1) @ _XYZ_TO_SRGB.T
+    rgb = xyz / weights.sum(axis=0) * D65_XYZ @ _XYZ_TO_SRGB.T
     return np.asarray(rgb)
 
 

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from firmware.bench.card import middle, seen_share, unevenness
 from firmware.bench.chart import read_chart
-from firmware.bench.colour import delta_e00, ita_degrees, lab, skin_matrix
+from firmware.bench.colour import delta_e00, skin_matrix
 from firmware.bench.lamp_position import find_ball, locate_lamp
 from firmware.bench.workbench import Workbench
 from firmware.cameras.calibration import Calibration, CalibrationError, Floats, cells
 from firmware.cameras.exposing import DARK
 from hardware.board import Board
+from hardware.colour import ita_of_lab, lab
 from hardware.host.errors import PlainError
 from hardware.skin_spectra import skin_spectra
 from hardware.spectra import camera_rgb, linear_srgb
@@ -145,7 +146,7 @@ def _colour(led: str, sensor: str) -> tuple[npt.NDArray[np.float64], dict[str, f
     spectra = skin_spectra()
     right, got = lab(linear_srgb(spectra)), lab(camera_rgb(spectra, led, sensor) @ matrix)
     errors = delta_e00(got, right)
-    ita = np.abs(ita_degrees(got) - ita_degrees(right))
+    ita = np.abs(ita_of_lab(got) - ita_of_lab(right))
     return matrix, {
         "de00_mean": _round(errors.mean()),
         "de00_p95": _round(np.percentile(errors, 95)),

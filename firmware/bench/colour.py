@@ -5,41 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from hardware.colour import ita_of_lab, lab
 from hardware.skin_spectra import skin_spectra
 from hardware.spectra import camera_rgb, linear_srgb
 
 Array = npt.NDArray[np.float64]
 
-# IEC 61966-2-1, linear sRGB to XYZ under D65.
-_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
-_WHITE = _XYZ.sum(axis=1)
 # Dark skin is a small part of any set of skins, and its errors show most: it counts this much more.
 _DARK_ITA, _DARK_WEIGHT = -30.0, 2.0
-
-
-def lab(light: npt.ArrayLike) -> Array:
-    """CIE L*a*b* (D65, 2°) of linear sRGB, shape (…, 3)."""
-    t = np.asarray(light, np.float64) @ _XYZ.T / _WHITE
-    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack(
-        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1
-    )
-
-
-def from_lab(values: npt.ArrayLike) -> Array:
-    """Linear sRGB of CIE L*a*b* (D65, 2°), shape (…, 3)."""
-    lab_values = np.asarray(values, np.float64)
-    y = (lab_values[..., 0] + 16) / 116
-    f = np.stack([y + lab_values[..., 1] / 500, y, y - lab_values[..., 2] / 200], axis=-1)
-    t = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
-    return np.asarray(t * _WHITE @ np.linalg.inv(_XYZ).T)
-
-
-def ita_degrees(values: Array) -> Array:
-    """Individual typology angle (Chardon 1991) of L*a*b* (…, 3)."""
-    return np.asarray(np.degrees(np.arctan2(values[..., 0] - 50.0, values[..., 2])))
 
 
 def delta_e00(first: Array, second: Array) -> Array:
@@ -78,7 +51,7 @@ def skin_matrix(led: str, sensor: str) -> Array:
     """
     spectra = skin_spectra()
     wanted = lab(linear_srgb(spectra))
-    weights = np.where(ita_degrees(wanted) < _DARK_ITA, _DARK_WEIGHT, 1.0)
+    weights = np.where(ita_of_lab(wanted) < _DARK_ITA, _DARK_WEIGHT, 1.0)
     return fit_matrix(camera_rgb(spectra, led, sensor), linear_srgb(spectra), weights)
 
 

@@ -122,7 +122,7 @@ class PiCamera:
             raise RuntimeError("it gives no raw frames; a USB camera needs camera.driver = 'v4l2'")
         self._pattern, self._raw_bits = _bayer_format(str(raw["format"]))
         self._size = raw["size"]
-        refuse_smaller(*self._size, profile.rotate_deg, profile.still)
+        refuse_smaller(self._size, profile.rotate_deg, profile.still)
         camera.start()
 
     def prepare(self, mode: str, exposure_us: int, gain: float) -> None:

@@ -27,12 +27,11 @@ def upright(picture: npt.NDArray[np.uint16], rotation: int, mode: Mode) -> npt.N
     return np.asarray(cv2.resize(cut, (mode.width, mode.height), interpolation=cv2.INTER_AREA), np.uint16)
 
 
-def refuse_smaller(width: int, height: int, rotation: int, mode: Mode) -> None:
-    """Raise OSError where a sensor's picture has fewer pixels, once upright, than `mode` asks for: scaled up
-    it would look as sharp as any other, and every small measure would be wrong.
+def refuse_smaller(size: tuple[int, int], rotation: int, mode: Mode) -> None:
+    """Raise OSError where a sensor's picture of `size` (width, height) has, once upright, fewer pixels than
+    `mode` asks for: scaled up it would show nothing smaller, and what is small would be missed.
     """
-    if rotation in (90, 270):
-        width, height = height, width
+    width, height = size[::-1] if rotation in (90, 270) else size
     if width < mode.width or height < mode.height:
         raise OSError(
             f"the camera gives {width} × {height} pixels where camera.still asks for {mode.width} ×"

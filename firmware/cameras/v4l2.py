@@ -129,7 +129,7 @@ class UsbCamera:
         if picture.ndim != 3 or picture.shape[2] != 3:
             raise OSError("the camera's pictures have no colour")
         profile = self._profile
-        refuse_smaller(picture.shape[1], picture.shape[0], profile.rotate_deg, profile.still)
+        refuse_smaller((picture.shape[1], picture.shape[0]), profile.rotate_deg, profile.still)
         return UsbExposure(
             exposure_us, gain, begin_ns, end_ns, size, profile.rotate_deg, profile.bits, picture
         )

@@ -92,22 +92,6 @@ class Directory:
         except (struct.error, ValueError):
             return None
 
-    def with_number(self, tag: int, number: int, *in_place_of: int) -> bytes:
-        """`data` in which each entry here of `tag`, or of one `in_place_of` which it comes, is the SHORT
-        `number`.
-        """
-        wanted = {tag, *in_place_of}
-        entry = struct.pack(self.order + "HHIHH", tag, 3, 1, number, 0)
-        (count,) = struct.unpack_from(self.order + "H", self.data, self.offset)
-        every = range(self.offset + 2, self.offset + 2 + 12 * count, 12)
-        places = [p for p in every if struct.unpack_from(self.order + "H", self.data, p)[0] in wanted]
-        if all(self.data[place : place + 12] == entry for place in places):
-            return self.data
-        data = bytearray(self.data)
-        for place in places:
-            data[place : place + 12] = entry
-        return bytes(data)
-
     def pages(self) -> Iterator[Directory]:
         """This directory with those that follow it. Raises struct.error, ValueError."""
         page, seen = self, set[int]()
@@ -116,3 +100,20 @@ class Directory:
             seen.add(page.next)
             page = Directory.at(self.data, self.order, page.next)
             yield page
+
+
+def with_number(page: Directory, tag: int, number: int, *in_place_of: int) -> bytes:
+    """The bytes that `page` is in, where each entry of `tag`, or of one `in_place_of` which it comes, is the
+    SHORT `number`.
+    """
+    wanted = {tag, *in_place_of}
+    entry = struct.pack(page.order + "HHIHH", tag, 3, 1, number, 0)
+    (count,) = struct.unpack_from(page.order + "H", page.data, page.offset)
+    every = range(page.offset + 2, page.offset + 2 + 12 * count, 12)
+    places = [p for p in every if struct.unpack_from(page.order + "H", page.data, p)[0] in wanted]
+    if all(page.data[place : place + 12] == entry for place in places):
+        return page.data
+    data = bytearray(page.data)
+    for place in places:
+        data[place : place + 12] = entry
+    return bytes(data)

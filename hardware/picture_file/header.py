@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hardware.picture_file import tags
-from hardware.picture_file.directory import Directory
+from hardware.picture_file.directory import Directory, with_number
 from hardware.picture_file.encoding import SRGB, Encoding
 from hardware.picture_file.profile import of_lab, read_profile
 from hardware.picture_file.unreadable import (
@@ -288,7 +288,7 @@ def _unturned(page: Directory) -> bytes:
     """The file as one that is upright: Pillow turns TIFF, and no other kind, on its own: by the tag, or by
     what its XMP says, which is not read here.
     """
-    return page.with_number(_ORIENTATION, 1, _XMP)
+    return with_number(page, _ORIENTATION, 1, _XMP)
 
 
 def _webp(data: bytes) -> Header:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hardware.arrays import Float32Array, Float64Array, FloatArray
+from hardware.colour import xyz_of_lab
 from hardware.picture_file.encoding import (
     BT709,
     D65,
@@ -141,7 +142,7 @@ def _grey(curve: Curve, connection: bytes) -> Encoding:
     if connection == b"XYZ ":
         return Encoding(1, (curve,), lambda grey: np.repeat(grey, 3, axis=1))
     return Encoding(
-        1, (curve,), lambda grey: np.repeat(_lab_to_xyz(grey * np.array([[100, 0, 0]]))[:, 1:2], 3, axis=1)
+        1, (curve,), lambda grey: np.repeat(xyz_of_lab(grey * np.array([[100, 0, 0]]))[:, 1:2], 3, axis=1)
     )
 
 
@@ -160,17 +161,10 @@ def _of_steps(channels: int, steps: Sequence[Step], connection: bytes, form: byt
             return (values * (1 + 32767 / 32768)) @ _TO_SRGB.T
         # A table of 16 bits keeps version 2's code, in which L* = 100 is FF00.
         stretch = 65535 / 65280 if form == b"mft2" else 1.0
-        return (
-            _lab_to_xyz(values * stretch * np.array([100, 255, 255]) - np.array([0, 128, 128])) @ _TO_SRGB.T
-        )
+        lab = values * stretch * np.array([100, 255, 255]) - np.array([0, 128, 128])
+        return np.asarray(xyz_of_lab(lab) * _D50_XYZ @ _TO_SRGB.T)
 
     return Encoding(channels, (same,) * channels, mix)
-
-
-def _lab_to_xyz(lab: Float64Array) -> Float64Array:
-    y = (lab[:, 0] + 16) / 116
-    f = np.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], axis=1)
-    return np.asarray(np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * _D50_XYZ)
 
 
 def _lut(data: bytes, channels: int) -> list[Step]:

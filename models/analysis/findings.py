@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hardware.arrays import BoolArray, Float32Array, FloatArray, UInt8Array
+from hardware.colour import lab
 from models.analysis.canonical import to_canonical
-from models.analysis.colour import ita_degrees, lab
+from models.analysis.colour import ita_degrees
 from models.analysis.face import Face
 from models.analysis.pigment import erythema_index, melanin_index
 from models.analysis.spots import VERSION as SPOTS_VERSION

@@ -11,8 +11,6 @@ import numpy as np
 from hardware.arrays import BoolArray, Float64Array, UInt8Array
 from sync.wire.findings.canonical_face import OUTLINES, ZONES
 
-ZONE_NAMES = tuple(ZONES)
-
 
 def zone_polygons(points: Float64Array) -> dict[str, Float64Array]:
     """The closed polygon (N×2, in the unit of `points`) of each zone, from 468×2 landmarks."""

@@ -7,8 +7,9 @@ import zlib
 import numpy as np
 import pytest
 
-from firmware.bench.colour import delta_e00, fit_matrix, from_lab, ita_degrees, lab, skin_matrix
+from firmware.bench.colour import delta_e00, fit_matrix, skin_matrix
 from hardware.board import BOARDS, load_board
+from hardware.colour import from_lab, ita_of_lab, lab
 from hardware.skin_spectra import skin_spectra
 from hardware.spectra import camera_rgb, linear_srgb
 from tests.support.kiosk_daemons import ROOT
@@ -63,7 +64,7 @@ def test_a_matrix_that_is_there_is_found():
 
 
 def test_the_model_reaches_from_very_light_to_dark_skin():
-    ita = ita_degrees(lab(linear_srgb(skin_spectra())))
+    ita = ita_of_lab(lab(linear_srgb(skin_spectra())))
     assert (ita > 41).mean() > 0.1
     assert (ita < -30).mean() > 0.1
 
@@ -72,7 +73,7 @@ def test_skin_measured_on_people_comes_out_in_its_own_colour(measured):
     led = load_board(BOARDS / "simulated-uncalibrated.toml").lights["white"].led
     right = lab(linear_srgb(measured))
     got = lab(camera_rgb(measured, led, SENSOR) @ skin_matrix(led, SENSOR))
-    errors, ita = delta_e00(got, right), ita_degrees(right)
+    errors, ita = delta_e00(got, right), ita_of_lab(right)
     dark = ita < -30
     assert len(measured) > 7_000
     assert dark.sum() > 300
@@ -80,7 +81,7 @@ def test_skin_measured_on_people_comes_out_in_its_own_colour(measured):
         "mean": errors.mean(),
         "p95": np.percentile(errors, 95),
         "darkest group, median": np.median(errors[dark]),
-        "ITA°": np.abs(ita_degrees(got) - ita).mean(),
+        "ITA°": np.abs(ita_of_lab(got) - ita).mean(),
     }
     print({name: round(float(value), 3) for name, value in found.items()})
     assert found["mean"] <= 0.6

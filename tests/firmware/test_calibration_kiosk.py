@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from firmware.bench.calibrate import led_and_sensor
 from firmware.bench.chart import read_chart
-from firmware.bench.colour import delta_e00, lab
+from firmware.bench.colour import delta_e00
 from firmware.bench.lamp_position import find_ball, locate_lamp
 from firmware.cameras.calibration import (
     Calibration,
@@ -31,6 +31,7 @@ from firmware.cameras.grey_card_check import GreyCardCheck, why_not_to_scan, wri
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.staff_cli import calibrate, greycard, selftest
 from hardware.board import BOARDS, load_board
+from hardware.colour import lab
 from hardware.simulated.patient import Patient
 from hardware.simulated.targets import Target, mm_per_px
 from hardware.spectra import LEDS, SENSORS

@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from firmware.bench.colour import ita_degrees as ita_of_lab
-from firmware.bench.colour import lab as spectral_lab
 from hardware.capture import Capture, Frame
+from hardware.colour import ita_of_lab, lab
 from hardware.spectra import linear_srgb
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
@@ -99,14 +98,14 @@ def test_no_angle_of_skin_colour_ever_goes_over_the_wrap() -> None:
 def test_every_skin_measured_on_people_has_a_plausible_colour() -> None:
     spectra, _ = measured_skin(TEST_DATA)
     light = linear_srgb(spectra)
-    assert (spectral_lab(light)[:, 2] > 0).all()
+    assert (lab(light)[:, 2] > 0).all()
     assert (erythema_index(light) > 0).all()
 
 
 def test_redness_is_measured_on_light_skin_and_not_on_dark() -> None:
     spectra, _ = measured_skin(TEST_DATA)
     light = np.clip(linear_srgb(spectra), 0, 1)
-    angles = ita_of_lab(spectral_lab(light))
+    angles = ita_of_lab(lab(light))
     skin = np.full((20, 20), 255, np.uint8)
     for angle in (-40, 0, 25, 50):
         nearest = light[int(np.argmin(np.abs(angles - angle)))]

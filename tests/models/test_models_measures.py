@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.analysis.colour import ita_degrees, lab, linear, to_srgb8
+from hardware.colour import lab
+from models.analysis.colour import ita_degrees, linear, to_srgb8
 from models.analysis.findings import Field, measure, red_places
 from models.analysis.pigment import erythema_index, melanin_index
 from models.analysis.spots import find_spots
