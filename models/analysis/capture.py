@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from uuid import UUID
 
 import cv2
 import numpy as np
 
-from hardware.arrays import BoolArray, PixelArray, UInt8Array
+from hardware.arrays import BoolArray, Float32Array, PixelArray, UInt8Array
 from hardware.capture import Capture, Frame
 from hardware.picture_file import MAX_PIXELS
 from models.analysis.acne import acne_of_face
@@ -36,9 +36,9 @@ from models.analysis.quality import (
     require_quality,
 )
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
-from models.analysis.scale import scale_of
+from models.analysis.scale import Scale, scale_of
 from models.analysis.skin import facial_skin
-from models.analysis.spots import find_spots
+from models.analysis.spots import Spot, find_spots
 from models.analysis.upright import find_upright_face
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
@@ -72,6 +72,35 @@ class _Stopwatch:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 4)
 
 
+@dataclass
+class _Work:
+    """A Capture on its way to Findings: each stage adds what it found, and the `flags` it has to raise.
+
+    `face` is in pixels of the frame; all from `view` on is in those of the close-up.
+    """
+
+    capture: Capture
+    engine: str
+    shown: Frame
+    measured: Frame
+    flags: list[str]
+    face: Face = field(init=False)
+    scale: Scale = field(init=False)
+    view: CloseUp = field(init=False)
+    mm_per_px: float = field(init=False)
+    visible: Float32Array = field(init=False)
+    picture: UInt8Array = field(init=False)
+    skin: UInt8Array = field(init=False)
+    inner: UInt8Array = field(init=False)
+    masks: dict[str, BoolArray] = field(init=False)
+    spots: list[Spot] | None = field(init=False)
+    red: BoolArray | None = field(init=False)
+    findings: list[Finding] = field(init=False)
+    hidden: list[str] = field(init=False)
+    lesions: list[Lesion] | None = field(init=False)
+    marked: tuple[MarkedSpot, ...] = ()
+
+
 def analyse_capture(
     capture: Capture, scan: UUID, engine: str = DEFAULT_ENGINE, words: Words = ENGLISH
 ) -> Analysis:
@@ -83,80 +112,135 @@ def analyse_capture(
     picture cannot show is not measured, with a flag: it is never a zero. Left and right are the patient's.
     """
     watch = _Stopwatch()
-    shown, measured, flags = _choose(capture)
-    with watch.stage("face"):
-        search, factor = _search_picture(shown)
-        found = find_upright_face(search, engine)
-        scale = scale_of(search, found, engine, _scaled(capture.mm_per_px, factor))
-        face = _enlarged(found, factor, shown.pixels.shape)
-        if face.width < MIN_FACE_PX:
-            raise Refused("too_small")
-    with watch.stage("skin"):
-        view = close_up(face, (shown.pixels.shape[0], shown.pixels.shape[1]))
-        mm_per_px = scale.mm_per_px * factor * view.step
-        visible = reflected(view.cut(shown.pixels), shown.colour, shown.light)
-        picture = to_srgb8(visible)
-        skin = facial_skin(parse(picture, [view.face], engine), view.face)
-        skin = _opaque(skin, view, shown, measured)
-        flags += require_quality(visible, skin, view.face)
-        inner = _without_rim(skin, mm_per_px)
-        masks = zone_masks(view.face.points, inner)
-        whole = zone_masks(view.face.points, skin)
-    with watch.stage("measures"):
-        light = visible
-        if measured is not shown:
-            light = reflected(view.cut(measured.pixels), measured.colour, measured.light)
-        spots = None
-        # Parallel-polarised shine makes spots, or hides them.
-        if measured.light != "parallel" and not HIDE_SPOTS & set(flags):
-            spots = find_spots(light, inner, mm_per_px)
-        red = red_places(light, inner, mm_per_px) if shows_redness(light, inner) else None
-        reference = load_manifest().entry("face-landmarks").reference
-        results, hidden = measure(Field(light, masks, mm_per_px, reference), red, spots)
-    with watch.stage("acne"):
-        in_view = [zone for zone in masks if f"{zone}_hidden" not in hidden]
-        acne, lesions, doubts = _acne(shown, face, view, whole, in_view, engine)
-    flags += doubts
-    flags += [
-        flag for flag, seen in (("spots_not_counted", spots), ("redness_not_measured", red)) if seen is None
-    ]
-    if scale.source != "calibration":
-        flags.append("uncalibrated_scale")
-    if scale.disbelieved:
-        flags.append("implausible_scale")
-    if mm_per_px / view.step > COARSE_MM_PER_PX:
-        flags.append("low_resolution")
-    spots_marked: tuple[MarkedSpot, ...] = ()
+    work = _Work(capture, engine, *_choose(capture))
+    for name, stage in _STAGES.items():
+        with watch.stage(name):
+            stage(work)
     if capture.marked:
         with watch.stage("spots"):
-            spots_marked = marked_spots(capture, engine)
-    networks = NETWORKS + (LESION_NETWORKS if spots_marked else ())
-    findings = Findings(
-        schema_version=schema_of(spots_marked),
+            work.marked = marked_spots(capture, engine)
+    findings = _findings(work, scan)
+    with watch.stage("overlays"):
+        overlays = _draw(work, findings.findings, words)
+    return Analysis(findings, overlays, watch.seconds)
+
+
+def _see(work: _Work) -> None:
+    """The face, its scale and its close-up. Raises Refused."""
+    search, factor = _search_picture(work.shown)
+    found = find_upright_face(search, work.engine)
+    work.scale = scale_of(search, found, work.engine, _scaled(work.capture.mm_per_px, factor))
+    work.face = _enlarged(found, factor, work.shown.pixels.shape)
+    if work.face.width < MIN_FACE_PX:
+        raise Refused("too_small")
+    work.view = close_up(work.face, (work.shown.pixels.shape[0], work.shown.pixels.shape[1]))
+    work.mm_per_px = work.scale.mm_per_px * factor * work.view.step
+
+
+def _mask(work: _Work) -> None:
+    """The skin of each zone that is shown. Raises Refused where the picture cannot be measured."""
+    work.visible = _light(work, work.shown)
+    work.picture = to_srgb8(work.visible)
+    skin = facial_skin(parse(work.picture, [work.view.face], work.engine), work.view.face)
+    work.skin = _opaque(skin, work.view, work.shown, work.measured)
+    work.flags += require_quality(work.visible, work.skin, work.view.face)
+    work.inner = _without_rim(work.skin, work.mm_per_px)
+    work.masks = zone_masks(work.view.face.points, work.inner)
+
+
+def _measure(work: _Work) -> None:
+    """Colour, redness and spots of each zone."""
+    light, inner, mm_per_px = work.visible, work.inner, work.mm_per_px
+    if work.measured is not work.shown:
+        light = _light(work, work.measured)
+    work.spots = None
+    # Parallel-polarised shine makes spots, or hides them.
+    if work.measured.light != "parallel" and not HIDE_SPOTS & set(work.flags):
+        work.spots = find_spots(light, inner, mm_per_px)
+    work.red = red_places(light, inner, mm_per_px) if shows_redness(light, inner) else None
+    reference = load_manifest().entry("face-landmarks").reference
+    seen = Field(light, work.masks, mm_per_px, reference)
+    work.findings, work.hidden = measure(seen, work.red, work.spots)
+
+
+def _acne(work: _Work) -> None:
+    """Acne of each zone in view; no lesions where none can be counted."""
+    shown, view = work.shown, work.view
+    work.lesions = None
+    try:
+        require_size(work.face)
+    except Refused:
+        work.flags.append("acne_not_counted")
+        return
+
+    def develop(part: PixelArray) -> UInt8Array:
+        return to_srgb8(reflected(part, shown.colour, shown.light))
+
+    acne = opaque_acne(acne_of_face(work.face, shown.pixels, develop, work.engine), shown.shown)
+    boxes = view.placed(acne.counted[:, :4].reshape(-1, 2)).reshape(-1, 4)
+    # Acne is counted on the rim too, where colours are not measured.
+    work.lesions = lesions_on(boxes, zone_masks(view.face.points, work.skin))
+    in_view = [zone for zone in work.masks if f"{zone}_hidden" not in work.hidden]
+    work.findings += acne_findings(acne, work.lesions, in_view)
+    if shown.light != "white":
+        work.flags.append("acne_in_polarised_light")
+
+
+_STAGES: Mapping[str, Callable[[_Work], None]] = {
+    "face": _see,
+    "skin": _mask,
+    "measures": _measure,
+    "acne": _acne,
+}
+
+
+def _findings(work: _Work, scan: UUID) -> Findings:
+    spots, lesions, face = work.spots or (), work.lesions or (), work.view.face
+    networks = NETWORKS + (LESION_NETWORKS if work.marked else ())
+    return Findings(
+        schema_version=schema_of(work.marked),
         scan=scan,
         measured_at=datetime.now(timezone.utc),
         models={name: load_manifest().entry(name).sha256 for name in networks},
-        calibration=capture.calibration,
-        software=f"dermakiosk {importlib.metadata.version('dermakiosk')}, {engine_here(engine)}",
-        quality=tuple(flags + hidden),
-        findings=(*results, *acne),
+        calibration=work.capture.calibration,
+        software=f"dermakiosk {importlib.metadata.version('dermakiosk')}, {engine_here(work.engine)}",
+        quality=(*work.flags, *_doubts(work), *work.hidden),
+        findings=tuple(work.findings),
         geometry=Geometry(
             marks=(
-                *spot_marks(spots or (), masks, view.face),
-                *marks("acne", lesions or (), [lesion.zone for lesion in lesions or ()], view.face),
+                *spot_marks(spots, work.masks, face),
+                *marks("acne", lesions, [lesion.zone for lesion in lesions], face),
             )
         ),
-        spots=spots_marked,
+        spots=work.marked,
     )
-    with watch.stage("overlays"):
-        caption = _caption(capture, shown.light, measured.light, words)
-        plain = _caption(capture, shown.light, shown.light, words)
-        calibrated = capture.calibration is not None
-        sheet = Sheet(
-            picture, view.face, mm_per_px, scale.source == "calibration", caption, words, plain, calibrated
-        )
-        overlays = draw_overlays(sheet, findings.findings, spots, red, lesions)
-    return Analysis(findings, overlays, watch.seconds)
+
+
+def _doubts(work: _Work) -> list[str]:
+    """The flags of what was not measured, or is less sure than it looks."""
+    raised = {
+        "spots_not_counted": work.spots is None,
+        "redness_not_measured": work.red is None,
+        "uncalibrated_scale": work.scale.source != "calibration",
+        "implausible_scale": work.scale.disbelieved,
+        "low_resolution": work.mm_per_px / work.view.step > COARSE_MM_PER_PX,
+    }
+    return [flag for flag, is_so in raised.items() if is_so]
+
+
+def _draw(work: _Work, findings: Sequence[Finding], words: Words) -> dict[str, UInt8Array]:
+    shown, measured = work.shown.light, work.measured.light
+    sheet = Sheet(
+        work.picture,
+        work.view.face,
+        work.mm_per_px,
+        work.scale.source == "calibration",
+        _caption(work.capture, shown, measured, words),
+        words,
+        _caption(work.capture, shown, shown, words),
+        work.capture.calibration is not None,
+    )
+    return draw_overlays(sheet, findings, work.spots, work.red, work.lesions)
 
 
 def _choose(capture: Capture) -> tuple[Frame, Frame, list[str]]:
@@ -184,28 +268,9 @@ def _choose(capture: Capture) -> tuple[Frame, Frame, list[str]]:
     return shown, cross, flags
 
 
-def _acne(
-    shown: Frame,
-    face: Face,
-    view: CloseUp,
-    masks: Mapping[str, BoolArray],
-    zones: Sequence[str],
-    engine: str,
-) -> tuple[list[Finding], list[Lesion] | None, list[str]]:
-    """Findings, the counted lesions in the close-up's pixels, flags; no lesions where none can be counted."""
-    try:
-        require_size(face)
-    except Refused:
-        return [], None, ["acne_not_counted"]
-
-    def develop(part: PixelArray) -> UInt8Array:
-        return to_srgb8(reflected(part, shown.colour, shown.light))
-
-    acne = opaque_acne(acne_of_face(face, shown.pixels, develop, engine), shown.shown)
-    boxes = acne.counted[:, :4].reshape(-1, 2)
-    lesions = lesions_on(view.placed(boxes).reshape(-1, 4), masks)
-    flags = [] if shown.light == "white" else ["acne_in_polarised_light"]
-    return acne_findings(acne, lesions, zones), lesions, flags
+def _light(work: _Work, frame: Frame) -> Float32Array:
+    """The close-up's linear light in `frame`."""
+    return reflected(work.view.cut(frame.pixels), frame.colour, frame.light)
 
 
 def _search_picture(frame: Frame) -> tuple[UInt8Array, float]:
