@@ -15,7 +15,7 @@ import numpy.typing as npt
 import structlog
 
 from firmware.cameras.calibration import Calibration, calibrations_in, newest_calibration
-from firmware.cameras.camera import CameraFrozen, open_camera
+from firmware.cameras.camera import Camera, CameraFrozen, open_camera
 from firmware.cameras.close_up import CloseUpFault, CloseUps
 from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.cameras.kept_camera import BEAT_S, CameraLost, KeptCamera
@@ -41,6 +41,8 @@ _ACCEPT_S = 0.2
 _REQUEST_S, _PROGRESS_S = 5.0, 0.2
 # Every use of the camera but a capture is shorter.
 _TURN_S = 2.0
+# Taken anew where its light had gone out.
+_PREVIEW_TRIES = 2
 _MAX_CLIENTS = 16
 _MAX_UNASKED = 6  # of one user; there are two
 _CAPTURE_BUDGET_S = 25.0
@@ -222,13 +224,10 @@ class CaptureDaemon:
 
     def _preview(self, session: str, consent: ConsentStamp) -> tuple[dict[str, Any], int]:
         with self._my_turn("preview"):
-            if self._preview_light.session != session:
-                self._preview_light.forget()
+            if self._lit_phase[0] != session:
                 self._lit_phase = (session, None)
-                self._lease(session, consent, None)
-                self._preview_light.shine_for(session)
             camera = self._camera.opened(self._check_running)
-            linear = self._preview_light.picture(camera, self._check_running, self._calibration_now())
+            linear = self._lit_picture(camera, session, consent)
             self._camera.has_worked()
         picture = to_srgb(linear)
         face, reason = look_for_face(self._find_face, picture, self._board.engine)
@@ -240,6 +239,22 @@ class CaptureDaemon:
             "face_box": face_box(picture, face),
         }
         return answer, publish("preview", [np.ascontiguousarray(picture).data])
+
+    def _lit_picture(self, camera: Camera, session: str, consent: ConsentStamp) -> npt.NDArray[np.uint16]:
+        """A preview picture in the preview's light, lit again where this computer was too busy to keep it."""
+        for left in reversed(range(_PREVIEW_TRIES)):
+            if self._preview_light.session != session:
+                self._preview_light.forget()
+                self._lease(session, consent, None)
+                self._preview_light.shine_for(session)
+            try:
+                return self._preview_light.picture(camera, self._check_running, self._calibration_now())
+            except LightsFault as fault:
+                if fault.code != "no_lease" or not left:
+                    raise
+                log.warning("preview_light_lost", code=fault.code)
+                self._preview_light.forget()
+        raise AssertionError("unreachable")
 
     def _close_up(self, still: bool) -> tuple[dict[str, Any], int]:
         """A close-up, or a preview of one. It has the turn: no sequence runs, and no lamp of ours is lit."""

@@ -47,11 +47,13 @@ class PreviewLight:
         """One small linear picture, exposed longer to make up for the dimmed light.
 
         It may have begun before it was asked for, under this light and after the last one: who asks again as
-        soon as a picture is shown sees every frame of the camera. Raises CameraFrozen, OSError, and what
-        `watch` raises.
+        soon as a picture is shown sees every frame of the camera. Raises CameraFrozen, OSError, what `watch`
+        raises, and LightsFault, "no_lease" among them: the light went out before the picture was taken.
         """
         look, exposing = self._look, Exposing(self._board, camera, self._lights, watch)
+        self._lights.beat()
         exposure = exposing.shoot(look, self._from_ns)
+        self._lights.beat()
         self._from_ns = exposure.timestamp_ns + 1
         counts = exposing.counts(exposure)
         self._looked_at = time.monotonic()

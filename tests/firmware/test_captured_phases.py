@@ -47,6 +47,7 @@ def missing(tmp_path, aside):
         allowance = uv_allowance(session) if phase == "uv" else None
         return dict(client.capture(session, consent(), EVERY_LIGHT, allowance, None, phase=phase).missing)
 
+    take.preview = lambda session: client.preview(session, consent())
     yield take
     daemon.stop()
     thread.join(10)
@@ -59,6 +60,15 @@ def test_a_patient_who_moved_between_the_phases_has_no_uv_picture_of_another_pla
     assert missing("s1", "uv") == {"uv365": "moved"}
     aside.mm = 0.0
     assert missing("s1", "uv") == {}
+
+
+def test_a_preview_between_the_phases_does_not_forget_where_the_face_was(missing, aside):
+    assert missing("s1", "lit") == {}
+    missing.preview("s1")
+    aside.mm = 2 * MOVED_MM
+    assert missing("s1", "uv") == {"uv365": "moved"}
+    missing.preview("s2")
+    assert missing("s2", "uv") == {}
 
 
 def test_nobody_is_compared_with_the_patient_before(missing, aside):

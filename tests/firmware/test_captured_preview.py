@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 
 import pytest
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
+from firmware.lights.client import Lights
 from hardware.board import load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
@@ -51,6 +54,59 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
     # The next session's light has gone on since: what was taken in the dark between is not for it.
     assert asked[3] > begun[2] + 1
     assert begun[3] >= asked[3]
+
+
+@pytest.fixture
+def previewing(tmp_path, monkeypatch):
+    """`previewing(…)`: a client of a capture daemon on such a small_board, and the sessions it had lights for."""
+    leased, ending = [], contextlib.ExitStack()
+    lease = Lights.lease
+
+    def noting(lights, session, *allowed):
+        leased.append(session)
+        lease(lights, session, *allowed)
+
+    monkeypatch.setattr(Lights, "lease", noting)
+
+    def start(simulation="", **replaced):
+        profile = small_board(tmp_path, simulation, **replaced)
+        board = load_board(profile)
+        patient = Patient(board, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
+        lightd = Daemon("lightd", profile, tmp_path / "k")
+        ending.callback(lightd.end)
+        daemon = CaptureDaemon(board, tmp_path / "k", find_stand_in, lambda: patient)
+        thread = threading.Thread(target=daemon.serve)
+        thread.start()
+        ending.callback(thread.join, 10)
+        ending.callback(daemon.stop)
+        return CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=20), leased
+
+    with ending:
+        yield start
+
+
+def test_a_camera_that_is_slow_to_give_its_pictures_keeps_the_preview_in_one_light(previewing):
+    client, leased = previewing("[simulation]\ncamera_readout_ms = 400\n")
+    # Asked for without a pause, they leave nobody else a turn; together they outlast a silent lease twice.
+    seen = [client.preview("s1", consent()) for _ in range(10)]
+    assert {one.guidance for one in seen} == {"hold_still"}
+    assert leased == ["s1"]
+
+
+def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(previewing, monkeypatch):
+    client, leased = previewing(**{"lease_silence_s = 2.0": "lease_silence_s = 0.5"})
+    bright = client.preview("s1", consent()).picture.mean()
+    expose, late = SimulatedCamera.expose, [1.0]
+
+    def held_up(*setting):
+        if late:
+            time.sleep(late.pop())
+        return expose(*setting)
+
+    monkeypatch.setattr(SimulatedCamera, "expose", held_up)
+    seen = client.preview("s1", consent())
+    assert seen.picture.mean() == pytest.approx(bright, rel=0.1)
+    assert leased == ["s1", "s1"]
 
 
 @pytest.mark.parametrize("kind", [NetworkNotFinite, NetworkTooSlow])
