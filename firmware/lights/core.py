@@ -215,7 +215,8 @@ class LightCore:
             self._all_low()
         if self._check_dark_at is not None and now >= self._check_dark_at and self._pulse is None:
             self._check_dark_at = None
-            seen = self._senses.uv_seen()
+            # Without a UV lamp there is nothing to see dark: that the pins go low is all of the light check.
+            seen = self._senses.uv_seen() if self._uv_light else UV_DARK
             if True in seen:
                 self._latch("light_after_off")
             elif seen != UV_DARK:

@@ -58,7 +58,7 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
 
 @pytest.fixture
 def previewing(tmp_path, monkeypatch):
-    """`previewing(…)`: a client of a capture daemon on such a small_board, and the sessions it had lights for."""
+    """`previewing(…)`: a client of a capture daemon on such a small_board, and its leases' sessions."""
     leased, ending = [], contextlib.ExitStack()
     lease = Lights.lease
 

@@ -228,3 +228,20 @@ def test_a_torn_wire_to_photodiode_or_current_sense_locks_uv_after_one_pulse(wor
     world.advance(0.4, beat=1)
     assert world.core.status()["fault"] == "uv_unseen"
     world.on(1, "white")
+
+
+def test_a_board_without_a_uv_lamp_clears_a_fault_once_its_pins_go_low():
+    world = World()
+    lights = {name: light for name, light in world.board.lights.items() if not light.is_uv}
+    world.board = world.board.model_copy(update={"lights": lights})
+    world.uv_seen = RealSenses(None, None).uv_seen
+    world.start()
+    world.low_fails = True
+    world.core.off(1)
+    assert world.core.status()["fault"] == "pin_failed"
+    with pytest.raises(LightRefused, match="does not go low"):
+        world.core.clear(1, "nurse")
+    world.low_fails = False
+    world.clear_by_staff()
+    assert (world.core.status()["check"], world.core.status()["fault"]) == ("passed", None)
+    assert world.faults == ["pin_failed"]
