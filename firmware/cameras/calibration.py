@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -28,6 +30,21 @@ VALID_FOR = timedelta(days=365)
 # A map has one cell for each square of this many pixels: lens and lamps change slowly over a picture.
 CELL_PX = 8
 _FOLDER = "calibration"
+# A camera of 64 million pixels has maps of 12 MB a light.
+_HEADER_BYTES, _MAPS_BYTES = 2**20, 2**28
+# What comes of files that are not what they should be.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 Floats = npt.NDArray[np.float32]
 log = structlog.get_logger()
@@ -158,17 +175,20 @@ def write_calibration(state: Path, calibration: Calibration) -> Path:
 def read_calibration(folder: Path) -> Calibration:
     """The calibration in `folder`. Raises CalibrationError."""
     try:
-        header = json.loads((folder / "calibration.json").read_text())
-        maps = (folder / "maps.npz").read_bytes()
+        header = json.loads(_read_within(folder / "calibration.json", _HEADER_BYTES))
+        maps = _read_within(folder / "maps.npz", _MAPS_BYTES)
         if hashlib.sha256(maps).hexdigest() != header.pop("maps_sha256"):
             raise CalibrationError(f"{folder} is damaged: its maps are not those it was written with.")
         if header["schema"] != SCHEMA:
             raise CalibrationError(f"{folder} has schema {header['schema']}: calibrate anew.")
         with np.load(io.BytesIO(maps), allow_pickle=False) as arrays:
             loaded = {name: np.asarray(arrays[name], np.float32) for name in arrays.files}
+        made_at = datetime.fromisoformat(header["made_at"])
+        if made_at.tzinfo is None:
+            raise ValueError("made_at names no time zone")
         calibration = Calibration(
             board=str(header["board"]),
-            made_at=datetime.fromisoformat(header["made_at"]),
+            made_at=made_at,
             still=(int(header["still"][0]), int(header["still"][1])),
             black=loaded.pop("black"),
             gains={name.removeprefix("gain-"): values for name, values in loaded.items()},
@@ -182,32 +202,62 @@ def read_calibration(folder: Path) -> Calibration:
         )
     except CalibrationError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except _DAMAGED as error:
         raise CalibrationError(f"{folder} is no calibration, or a damaged one: calibrate anew.") from error
     if calibration.id != folder.name:
         raise CalibrationError(f"{folder} is damaged: its content does not fit its name.")
     return calibration
 
 
-def newest_calibration(state: Path, board: Board, now: datetime | None = None) -> Calibration | None:
-    """The newest calibration in `state` that is whole, of this board, and not older than a year; or None.
+class Calibrations:
+    """The calibrations in `state` that are whole, and of `board`.
 
-    What is passed over is named in the log.
+    They are read again when one has come or gone; which of them is good is asked at each use, because this
+    machine's clock may be set meanwhile. What is passed over is named in the log.
     """
-    now = now or datetime.now(timezone.utc)
-    found = []
-    for folder in (state / _FOLDER).glob("[!.]*/"):
+
+    def __init__(self, state: Path, board: Board) -> None:
+        self._state, self._board = state, board
+        self._names: tuple[str, ...] = ()
+        self._found: list[Calibration] = []
+        self._passed_over: dict[str, str] = {}
+
+    def newest(self, now: datetime | None = None) -> Calibration | None:
+        """The newest one that is not older than a year, nor of a time to come; or None."""
+        now = now or datetime.now(timezone.utc)
+        names = _calibrations_in(self._state)
+        if names != self._names:
+            self._names, self._passed_over = names, {}
+            self._found = [one for one in map(self._read, names) if one is not None]
+        newest: Calibration | None = None
+        for one in self._found:
+            if not timedelta(0) <= now - one.made_at <= VALID_FOR:
+                self._pass_over(one.id, "older than a year, or of a time to come")
+            elif newest is None or one.made_at > newest.made_at:
+                newest = one
+        return newest
+
+    def _read(self, name: str) -> Calibration | None:
         try:
-            calibration = read_calibration(folder)
+            calibration = read_calibration(self._state / _FOLDER / name)
         except CalibrationError as error:
-            log.warning("calibration_passed_over", calibration=folder.name, reason=str(error))
-            continue
-        reason = _unfit(calibration, board, now)
-        if reason is None:
-            found.append(calibration)
-        else:
-            log.warning("calibration_passed_over", calibration=folder.name, reason=reason)
-    return max(found, key=lambda item: item.made_at, default=None)
+            self._pass_over(name, str(error))
+            return None
+        reason = _foreign(calibration, self._board)
+        if reason is not None:
+            self._pass_over(name, reason)
+            return None
+        return calibration
+
+    def _pass_over(self, name: str, reason: str) -> None:
+        if self._passed_over.get(name) != reason:
+            self._passed_over[name] = reason
+            log.warning("calibration_passed_over", calibration=name, reason=reason)
+
+
+def newest_calibration(state: Path, board: Board, now: datetime | None = None) -> Calibration | None:
+    """The newest calibration in `state` that is whole, of this board, and good now; or None."""
+    return Calibrations(state, board).newest(now)
 
 
 def lamps_aged(board: Board, calibration: Calibration, status: Mapping[str, Any]) -> str | None:
@@ -234,16 +284,23 @@ def lamps_aged(board: Board, calibration: Calibration, status: Mapping[str, Any]
     return f"Lit since the calibration: {words}, and lamps fade. Staff run 'dermakiosk calibrate'."
 
 
-def calibrations_in(state: Path) -> tuple[str, ...]:
+def _calibrations_in(state: Path) -> tuple[str, ...]:
     """The names of what is kept in `state`, for noticing a change cheaply."""
     return tuple(sorted(folder.name for folder in (state / _FOLDER).glob("[!.]*/")))
 
 
-def _unfit(calibration: Calibration, board: Board, now: datetime) -> str | None:
+def _foreign(calibration: Calibration, board: Board) -> str | None:
     if calibration.board != board.name:
         return "another board's"
     if calibration.still != (board.camera.still.width, board.camera.still.height):
         return "another picture size"
-    if not timedelta(0) <= now - calibration.made_at <= VALID_FOR:
-        return "older than a year, or of a time to come"
     return None
+
+
+def _read_within(path: Path, limit: int) -> bytes:
+    """What is in `path`, of at most `limit` bytes. Raises OSError, and ValueError where there are more."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path.name} has more than {limit} bytes")
+    return data

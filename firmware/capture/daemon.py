@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from firmware.cameras.calibration import Calibration, calibrations_in, newest_calibration
+from firmware.cameras.calibration import Calibration, Calibrations
 from firmware.cameras.camera import Camera, CameraFrozen, open_camera
 from firmware.cameras.close_up import CloseUpFault, CloseUps
 from firmware.cameras.grey_card_check import why_not_to_scan
@@ -88,8 +88,8 @@ class CaptureDaemon:
         self._camera = KeptCamera(lambda: open_camera(board, self._run, patient), board.camera.deadline_s)
         self._lights = Lights(self._run / "light.sock", server=light_user)
         self._listener = Listener(self._run / "capture.sock", peers)
-        self._kept: tuple[str, ...] = ()
-        self._calibration: Calibration | None = None
+        self._calibrations = Calibrations(state, board)
+        self._calibration_id: str | None = None
         self._turn = threading.Lock()
         self._turn_since: float | None = None
         self._notifier = Notifier()
@@ -337,13 +337,13 @@ class CaptureDaemon:
             self._lights.lease(session, consent, uv)
 
     def _calibration_now(self) -> Calibration | None:
-        """The newest valid calibration; read again when another one has come or gone."""
-        kept = calibrations_in(self._state_folder)
-        if kept != self._kept:
-            self._calibration = newest_calibration(self._state_folder, self._board)
-            self._kept = kept
-            log.info("calibration", calibration=self._calibration.id if self._calibration else "nominal")
-        return self._calibration
+        """The calibration that is good now; the log tells of each change."""
+        calibration = self._calibrations.newest()
+        now = calibration.id if calibration else None
+        if now != self._calibration_id:
+            self._calibration_id = now
+            log.info("calibration", calibration=now or "nominal")
+        return calibration
 
     @contextlib.contextmanager
     def _my_turn(self, state: str) -> Iterator[None]:

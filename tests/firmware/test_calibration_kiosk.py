@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import uuid
 import zipfile
 from dataclasses import replace
@@ -22,6 +23,7 @@ from firmware.bench.lamp_position import find_ball, locate_lamp
 from firmware.cameras.calibration import (
     Calibration,
     CalibrationError,
+    Calibrations,
     cells,
     newest_calibration,
     read_calibration,
@@ -317,6 +319,50 @@ def test_the_newest_valid_calibration_is_used_and_no_other(tmp_path):
     assert newest_calibration(tmp_path, board, NOW + timedelta(days=800)) is None
     with pytest.raises(CalibrationError, match="damaged"):
         read_calibration(damaged)
+
+
+def test_a_calibration_is_good_by_the_clock_of_each_moment(tmp_path):
+    """The clock may be behind when the kiosk starts, and a calibration grows old while it runs."""
+    kept = write_calibration(tmp_path, made(made_at=NOW))
+    calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
+    assert calibrations.newest(NOW - timedelta(days=2)) is None
+    assert calibrations.newest(NOW + timedelta(seconds=5)).id == kept.name
+    assert calibrations.newest(NOW + timedelta(days=400)) is None
+    newer = write_calibration(tmp_path, made(made_at=NOW + timedelta(days=399)))
+    assert calibrations.newest(NOW + timedelta(days=400)).id == newer.name
+    shutil.rmtree(newer)
+    assert calibrations.newest(NOW + timedelta(days=30)).id == kept.name
+
+
+@pytest.mark.parametrize("header", ["null", "3", '"x"', "[]", "{}", "[" * 100_000, " " * 2**20 + "{}"])
+def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path, header):
+    folder = write_calibration(tmp_path, made())
+    (folder / "calibration.json").write_text(header)
+    with pytest.raises(CalibrationError, match="no calibration, or a damaged one"):
+        read_calibration(folder)
+    assert newest_calibration(tmp_path, load_board(small(tmp_path)), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("maps", "changes"),
+    [
+        (b"PK\x03\x04 and no archive", {}),
+        (b"", {}),
+        (None, {"made_at": "2026-06-01T00:00:00"}),
+        (None, {"made_at": 3}),
+        (None, {"schema": 1, "still": None}),
+    ],
+)
+def test_a_calibration_with_sums_that_fit_is_read_with_the_same_care(tmp_path, maps, changes):
+    contents = made().contents()
+    maps = contents["maps.npz"] if maps is None else maps
+    header = json.loads(contents["calibration.json"]) | {"maps_sha256": hashlib.sha256(maps).hexdigest()}
+    folder = tmp_path / "calibration" / "c"
+    folder.mkdir(parents=True)
+    (folder / "maps.npz").write_bytes(maps)
+    (folder / "calibration.json").write_text(json.dumps(header | changes))
+    with pytest.raises(CalibrationError, match="no calibration, or a damaged one"):
+        read_calibration(folder)
 
 
 def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path):
