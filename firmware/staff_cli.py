@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from firmware.lights.client import Lights
 
 _PUT = {
-    "white": "Put the white card in the plane of the face; it must fill the picture.",
-    "chart": "Put the colour chart in the middle, facing the camera.",
-    "sphere": "Put the matte ball in the middle, in the plane of the face, before the black cloth.",
-    "grey": "Put the grey card in the plane of the face.",
+    "white": "Put the white card in the plane of the face, to fill the picture; close the shroud.",
+    "chart": "Put the colour chart in the middle, facing the camera; close the shroud.",
+    "sphere": "Put the matte ball in the middle, in the plane of the face, before the black cloth; close the"
+    " shroud.",
+    "grey": "Put the grey card in the plane of the face; close the shroud.",
     "paper": "Put plain white copy paper in the plane of the face, to fill the picture; close the shroud.",
     "shroud_open": "Open the shroud on all sides.",
     "shroud_closed": "Close the shroud.",

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from firmware.bench.card import middle, seen_share, unevenness
+from firmware.bench.card import blocks, middle, seen_share, unevenness
 from firmware.bench.chart import read_chart
 from firmware.bench.colour import delta_e00, skin_matrix
 from firmware.bench.lamp_position import find_ball, locate_lamp
@@ -27,6 +27,9 @@ from hardware.targets import WHITE_REFLECTANCE, Chart, Sphere
 
 # What a calibration must come to, or it is not kept.
 FLAT_RESIDUAL = 0.01
+_BLACK_OFF = 0.01
+# So near to the sensor's full scale that some of it is cut off; a few pixels of a sensor are always so.
+_NEARLY, _CLIPPED_SHARE = 0.98, 0.001
 _CHART_DE00 = 4.0
 _LAMP_OFF_MM = 60.0
 _LAMP_MISFIT = 0.03
@@ -51,7 +54,7 @@ def calibrate(bench: Workbench, chart: Chart, say: Callable[[str], None]) -> Cal
     led, sensor = led_and_sensor(board)
     say("black")
     bench.show("white")
-    black = cells(bench.mean(DARK))
+    black = _black(bench)
     calibration = Calibration(
         board=board.name,
         made_at=datetime.now(timezone.utc).replace(microsecond=0),
@@ -114,8 +117,33 @@ def flat_residual(bench: Workbench, calibration: Calibration, light: str) -> flo
     return unevenness(np.mean(pictures, axis=0))
 
 
+def _black(bench: Workbench) -> Floats:
+    seen, wanted = bench.mean(DARK), bench.board.camera.black_level
+    # Light that falls into this picture is taken off every other one: skin would read too dark, unnoticed.
+    off = float(np.abs(blocks(seen) - wanted).max()) / bench.board.lights["white"].white_counts
+    if off > _BLACK_OFF:
+        raise CalibrationFailed(
+            f"With all lights off the picture is {100 * off:.1f} % of white away from camera.black_level"
+            f" ({wanted}; at most {100 * _BLACK_OFF:g} %): does light from outside fall into the hood, does a"
+            " lamp stay on, is that the black level of this kiosk's camera?"
+        )
+    return cells(seen)
+
+
+def _lit_card(bench: Workbench, light: str, frames: int = 4) -> npt.NDArray[np.float32]:
+    """The mean picture of the card under `light`, H×W×3 counts, none of which the sensor has cut off."""
+    seen = bench.mean(light, frames)
+    full = 2**bench.board.camera.bits - 1
+    if float((seen > _NEARLY * full).mean()) > _CLIPPED_SHARE:
+        raise CalibrationFailed(
+            f"The card under {light} is too bright for the camera in places: make lights.{light}.exposure_us"
+            " or gain in the board profile less, with white_counts in proportion, then calibrate anew."
+        )
+    return seen
+
+
 def _flat_field(bench: Workbench, light: str, black: Floats) -> Floats:
-    seen = cells(bench.mean(light)) - black
+    seen = cells(_lit_card(bench, light)) - black
     if seen.min() < _LEAST_SHARE * bench.board.lights[light].white_counts * seen_share(light):
         raise CalibrationFailed(
             f"The white card under {light} is too dark in places: is the lamp lit, does the card fill the"
@@ -129,7 +157,7 @@ def _uv_flat_field(bench: Workbench, light: str, black: Floats) -> Floats:
     constant holds in the middle.
     """
     frames = min(_UV_FRAMES, max(1, bench.board.limits.uv_pulses_per_scan - 2))
-    seen = cells(bench.mean(light, frames)) - black
+    seen = cells(_lit_card(bench, light, frames)) - black
     glow = middle(seen).mean(axis=(0, 1))
     nominal = bench.board.lights[light].white_counts
     if glow.max() < _LEAST_GLOW * nominal or seen.min() <= _LEAST_SHARE * glow.min():

@@ -25,10 +25,15 @@ def middle(picture: _Picture) -> _Picture:
     return picture[3 * height // 8 : 5 * height // 8, 3 * width // 8 : 5 * width // 8]  # type: ignore[return-value]
 
 
-def unevenness(picture: npt.NDArray[np.floating[Any]]) -> float:
-    """The largest relative deviation of any of 16×16 blocks of `picture` (H×W×3) from their mean."""
+def blocks(picture: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """The mean of each of 16×16 blocks of `picture` (H×W×3), 16×16×3."""
     height, width = picture.shape[:2]
     rows, columns = height // _BLOCKS, width // _BLOCKS
     cut = picture[: rows * _BLOCKS, : columns * _BLOCKS]
-    blocks = cut.reshape(_BLOCKS, rows, _BLOCKS, columns, 3).mean(axis=(1, 3))
-    return float(np.abs(blocks / blocks.mean(axis=(0, 1)) - 1).max())
+    return cut.reshape(_BLOCKS, rows, _BLOCKS, columns, 3).mean(axis=(1, 3))
+
+
+def unevenness(picture: npt.NDArray[np.floating[Any]]) -> float:
+    """The largest relative deviation of any of the `blocks` of `picture` (H×W×3) from their mean."""
+    found = blocks(picture)
+    return float(np.abs(found / found.mean(axis=(0, 1)) - 1).max())

@@ -36,7 +36,7 @@ _BUSY = (
 )
 _CUT_WORDS = {
     **dict.fromkeys(_HELD_UP, _BUSY),
-    "shroud_open": "The shroud was opened while UV was on: close it and begin again.",
+    "shroud_open": "The shroud was open meanwhile: close it and begin again.",
     "lamp_hot": "The UV lamp grew too hot: let it cool down, then begin again.",
     "sense_failed": "The shroud's switches or the lamp's thermometer could not be read while UV was on: run"
     " 'dermakiosk selftest' and look at their wires.",
@@ -112,9 +112,10 @@ class Workbench:
         exposing = Exposing(self.board, self._camera, self._lights, self._lights.beat)
         setting = Setting.still(self.board, light)
         if setting.is_uv:
-            taken = self._tried(lambda: _lit_whole(exposing, setting), frames)
+            found = self._tried(lambda: _undisturbed(exposing, setting), frames)
         else:
-            (taken,) = self._tried(lambda: exposing.expose(setting, frames))
+            found = self._tried(lambda: _undisturbed(exposing, setting, frames))
+        taken = [one for together in found for one in together]
         reading = replace(exposing, watch=lambda: None)  # all is dark by now, and no lease is needed
         return [(reading.counts(one.exposure), one.exposure) for one in taken]
 
@@ -201,15 +202,15 @@ class Workbench:
         return Target(self.board, self._target)
 
 
-def _lit_whole(exposing: Exposing, setting: Setting) -> Taken:
-    """One picture under UV that shone for all of it. Raises LightsFault."""
-    (taken,) = exposing.expose(setting)
-    cut_by = exposing.disturbed(taken)
-    if cut_by is not None:
-        raise _cut(cut_by)
+def _undisturbed(exposing: Exposing, setting: Setting, frames: int = 1) -> list[Taken]:
+    """`frames` pictures under the light that they were to have, and no other. Raises LightsFault."""
+    taken = exposing.expose(setting, frames)
+    by = exposing.disturbed(taken[-1])
+    if by is not None:
+        raise _cut(by)
     return taken
 
 
 def _cut(by: str) -> LightsFault:
-    """A light that went out before its time; `by` is an interlock, or one of _HELD_UP."""
+    """A light that went out before its time or was not alone; `by` is an interlock, or one of _HELD_UP."""
     return LightsFault(by, _CUT_WORDS.get(by, f"An interlock ended the UV pulse ({by})."))

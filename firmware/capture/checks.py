@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from firmware.cameras.calibration import Calibration
+from firmware.cameras.camera import Exposure
 from firmware.cameras.reflectance import to_srgb
 from firmware.capture.guidance import FaceFinder, look_for_face
 from hardware.board import Board
@@ -15,7 +19,8 @@ FACE_WIDTH_MM = 140.0
 # Farther than this from where the first frame saw them, the landmarks' median has moved. The landmark network
 # itself puts them up to 2 mm elsewhere when the light comes from another side.
 MOVED_MM = 5.0
-# Median reflectance in the middle of a frame in the dark: stray light, or a lamp that does not go out.
+# How far a frame in the dark may be off the dark, in its middle, as a reflectance: beyond it there is stray
+# light, now or when the kiosk was calibrated, and beyond the second a lamp that does not go out.
 DARK_AT_MOST = 0.008
 LAMP_IN_THE_DARK = 0.05
 # A frame this much less sharp than the first one was blurred by movement.
@@ -43,12 +48,15 @@ class FrameChecks:
         self.first = first
         self._sharpness: float | None = None
 
-    def dark(self, pixels: Pixels) -> str | None:
-        """What is wrong with a frame taken in the dark: "lamp_stuck", "stray_light" or None."""
-        level = middle_level(pixels)
+    def dark(self, counts: Pixels, exposure: Exposure, calibration: Calibration | None = None) -> str | None:
+        """What is wrong with a frame (H×W×3 counts) taken in the dark: "lamp_stuck", "stray_light" or None.
+
+        Darker than the calibration has the dark, it was made in stray light, which is taken off every frame.
+        """
+        level = dark_level(self._board, counts, exposure, calibration)
         if level > LAMP_IN_THE_DARK:
             return "lamp_stuck"
-        return "stray_light" if level > DARK_AT_MOST else None
+        return "stray_light" if abs(level) > DARK_AT_MOST else None
 
     def lit(self, light: str, pixels: Pixels) -> str | None:
         """What is wrong with a frame under `light`: "too_dark", "too_bright", "moved", "blurred" or None."""
@@ -95,9 +103,26 @@ class FrameChecks:
 
 def middle_level(pixels: Pixels) -> float:
     """Median reflectance (0…1, brightest channel) in the middle of a frame, where the face is."""
-    height, width = pixels.shape[:2]
-    middle = pixels[height // 4 : -height // 4 : 8, width // 4 : -width // 4 : 8]
-    return float(np.median(middle.max(axis=2))) / 65_535
+    return float(np.median(_middle(pixels).max(axis=2))) / 65_535
+
+
+def dark_level(
+    board: Board, counts: Pixels, exposure: Exposure, calibration: Calibration | None = None
+) -> float:
+    """The same of `counts` taken in the dark, by the board's white light; below 0 where they are darker than
+    the calibration's dark, or the board's.
+    """
+    white, size = board.lights["white"], counts.shape[1::-1]
+    exposed = (exposure.exposure_us / white.exposure_us) * (exposure.gain / white.gain)
+    black = board.camera.black_level if calibration is None else _middle(cv2.resize(calibration.black, size))
+    red, blue = white.colour_gains
+    above = (_middle(counts) - np.asarray(black, np.float64)) * (red, 1.0, blue)
+    return float(np.median(above.max(axis=2))) / (white.white_counts * exposed)
+
+
+def _middle(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    height, width = picture.shape[:2]
+    return picture[height // 4 : -height // 4 : 8, width // 4 : -width // 4 : 8]
 
 
 def sharpness(pixels: Pixels, points: Points | None) -> float:

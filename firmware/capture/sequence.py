@@ -152,8 +152,10 @@ class Sequence:
                 fault_code: str | None = "too_early"
             elif disturbed is not None:
                 fault_code = disturbed
+            elif name == DARK:
+                fault_code = self._checks.dark(counts, exposure, self.calibration)
             else:
-                fault_code = self._checks.dark(pixels) if name == DARK else self._checks.lit(name, pixels)
+                fault_code = self._checks.lit(name, pixels)
             if fault_code is None:
                 return Frame(
                     light=name,

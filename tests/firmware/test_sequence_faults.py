@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import datetime, timezone
 
 import cv2
 import numpy as np
 import pytest
 
+from firmware.cameras.calibration import Calibration
 from firmware.cameras.camera import CameraFrozen
 from firmware.cameras.kept_camera import CameraLost
 from firmware.capture.checks import sharpness
@@ -175,6 +177,26 @@ def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage, tmp_path):
         run(sequence)
     assert caught.value.code == "light_fault"
     assert lit_lamps(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("then", "now"), [(0.0, 0.03), (0.05, 0.0), (0.0, 0.0)])
+def test_stray_light_is_seen_in_the_dark_whether_it_falls_in_now_or_fell_into_the_calibration(
+    stage, monkeypatch, then, now
+):
+    sequence = stage()
+    camera, white = sequence.board.camera, sequence.board.lights["white"].white_counts
+    sequence.calibration = Calibration(
+        board=sequence.board.name,
+        made_at=datetime.now(timezone.utc),
+        still=(camera.still.width, camera.still.height),
+        black=np.full((4, 3, 3), camera.black_level + then * white, np.float32),
+        gains={},
+        matrix=np.eye(3),
+    )
+    if now:
+        monkeypatch.setattr("hardware.simulated.camera.AMBIENT", now)
+    capture, _ = run(sequence, uv=False)
+    assert capture.missing.get("dark") == (None if then == now else "stray_light")
 
 
 def test_a_dead_lamp_is_missing_and_uses_no_more_than_its_share_of_second_tries(stage):

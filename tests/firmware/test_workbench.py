@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
-from firmware.bench.calibrate import FLAT_RESIDUAL, calibrate
+from firmware.bench.calibrate import FLAT_RESIDUAL, CalibrationFailed, calibrate
 from firmware.bench.workbench import Workbench
+from firmware.cameras.exposing import DARK
 from firmware.lights.client import Lights, LightsFault
 from hardware.board import BOARDS, load_board
 from hardware.simulated.camera import SimulatedCamera
@@ -105,10 +107,40 @@ def test_a_computer_that_stays_busy_is_named_and_gets_no_third_pulse(bench, trou
 
 def test_a_pulse_that_an_interlock_has_ended_is_not_fired_again_and_the_interlock_is_named(bench, trouble):
     trouble("shroud_open")
-    with pytest.raises(LightsFault, match="The shroud was opened while UV was on") as fault:
+    with pytest.raises(LightsFault, match="The shroud was open meanwhile") as fault:
         bench.expose("uv365")
     assert fault.value.code == "shroud_open"
     assert pulses(bench) == 1
+
+
+@pytest.mark.parametrize("light", [DARK, "white", "cross"])
+def test_no_picture_is_kept_of_a_hood_that_stands_open(bench, light):
+    hold_shroud(bench.page, is_open=True)
+    with pytest.raises(LightsFault, match="The shroud was open meanwhile") as fault:
+        bench.expose(light)
+    assert fault.value.code == "shroud_open"
+    hold_shroud(bench.page, is_open=False)
+    assert bench.expose(light)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+def test_a_kiosk_is_not_calibrated_in_stray_light(bench, monkeypatch, share):
+    """It is taken off the dark and every other picture alike: all the scores come out well."""
+    monkeypatch.setattr("hardware.simulated.camera.AMBIENT", share)
+    with pytest.raises(CalibrationFailed, match="away from camera.black_level"):
+        calibrate(bench, reference_chart(), lambda step: None)
+
+
+def test_a_card_that_the_camera_cuts_off_is_not_calibrated_by(bench, monkeypatch):
+    mean = bench.mean
+
+    def too_bright(light, frames=4):
+        seen = mean(light, frames)
+        return seen if light == DARK else np.minimum(1.6 * seen, 4095)
+
+    monkeypatch.setattr(bench, "mean", too_bright)
+    with pytest.raises(CalibrationFailed, match="lights.white.exposure_us"):
+        calibrate(bench, reference_chart(), lambda step: None)
 
 
 def test_a_second_pulse_goes_by_the_word_that_the_hood_was_empty_for_the_first(bench, trouble, monkeypatch):
