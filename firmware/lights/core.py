@@ -39,7 +39,8 @@ _CHECK_S = 0.1
 class LightCore:
     """Who may light what, for how long. `monotonic` gives seconds; `moment` gives both clocks for the ledger.
 
-    `on_fault(fault)` is called for every fault, whether it latches or not.
+    `on_fault(fault)` is called for every fault, whether it latches or not. `renewals()` says how often each
+    lamp was renewed, by another record than the ledger.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class LightCore:
         monotonic: Callable[[], float],
         moment: Callable[[], Moment] = Moment.now,
         on_fault: Callable[[str], None] = lambda fault: None,
+        renewals: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._lights: Mapping[str, Light] = board.lights
         self._board, self._limits = board, board.limits
         self._pins, self._senses, self._ledger = pins, senses, ledger
         self._monotonic, self._moment, self._on_fault = monotonic, moment, on_fault
+        self._renewals = renewals
         self._lease: Lease | None = None
         self._pulse: Pulse | None = None
         self._lit: tuple[str, float] | None = None
@@ -123,6 +126,8 @@ class LightCore:
             longest = self._limits.uv_pulse_s - OVERRUN_S
             raise LightRefused("pulse_too_long", f"A UV pulse lasts at most {longest:g} s.")
         allowance = self._allowed(lease)
+        with refusals_of_the_ledger():
+            self._ledger.refuse_unknown_day(self._moment())
         who = (allowance.patient_reference, lease.session)
         dose = self._charge(light, seconds, who, allowance.dose_elsewhere_j_m2)
         # The ledger may have taken its time, a pin may not have gone low: look again, then fire.
@@ -302,6 +307,12 @@ class LightCore:
         """Irradiance at the eye plane in W/m², from a measurement of this very lamp that is still good."""
         with refusals_of_the_ledger():
             renewed_at = self._ledger.renewed_at(light)
+        if renewed_at is None and self._renewals().get(light):
+            raise LightRefused(
+                "not_calibrated",
+                f"{light} has a new lamp, and the ledger that knew since when was lost."
+                " Run 'dermakiosk lights new-lamp' once more, and do as it says.",
+            )
         return good_irradiance(self._board, light, self._moment().wall, renewed_at)
 
     def _charge(self, light: str, seconds: float, who: tuple[str, str], elsewhere: float) -> Dose:

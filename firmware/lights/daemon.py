@@ -66,6 +66,7 @@ class LightDaemon:
             # Nothing has to vouch for the time of a simulated kiosk: its patients get no UV.
             moment=Moment.now if board.simulated else real_moment,
             on_fault=lambda fault: self._note("fault", fault=fault),
+            renewals=self._hours.renewals,
         )
         self._listener = Listener(run / "light.sock", peers)
         self._clients: dict[int, Link] = {}

@@ -76,8 +76,11 @@ class Ledger(Protocol):
     def latched(self) -> str | None:
         """The latched fault, if any. Raises DoseRefused when it cannot be read."""
 
-    def clear(self, staff: str) -> None:
+    def clear(self, staff: str, at: Moment) -> None:
         """Keep that `staff` cleared the latched fault. Raises DoseRefused when it cannot be written."""
+
+    def refuse_unknown_day(self, at: Moment) -> None:
+        """Raises DoseRefused for 24 h after staff cleared LEDGER_NEW."""
 
     def renew(self, light: str, staff: str, at: Moment) -> None:
         """Keep, together, that `staff` put a new lamp into `light` and that LAMP_NEW locks it, where no fault
@@ -92,7 +95,9 @@ LAMP_NEW = "uv_lamp_new"
 """The fault of a lamp that was put in and has not been checked since."""
 
 LEDGER_NEW = "uv_ledger_new"
-"""The fault of a ledger that was lost: whom UV was given to in the last 24 h is not known."""
+"""The fault of a ledger that was lost, and with it whom UV was given to in the last 24 h, and which fault was
+latched: it locks as much as any.
+"""
 
 # Those of before the first version number have these tables too, some without the last.
 _TABLES = """
@@ -108,7 +113,12 @@ CREATE TABLE IF NOT EXISTS faults (
 CREATE TABLE IF NOT EXISTS lamps (
     id INTEGER PRIMARY KEY, wall REAL NOT NULL, light TEXT NOT NULL, renewed_by TEXT NOT NULL);
 """
-_STEPS = (_TABLES,)
+# Within one boot a jump of the wall clock cannot make anything look older than it is.
+_IN_DAY = "(wall > ? OR (boot = ? AND since_boot > ?))"
+
+# When staff cleared LEDGER_NEW: the doses of the 24 h before are not known.
+_LOSSES = "CREATE TABLE losses (wall REAL NOT NULL, boot TEXT NOT NULL, since_boot REAL NOT NULL)"
+_STEPS = (_TABLES, _LOSSES)
 
 
 class DoseLedger:
@@ -137,11 +147,9 @@ class DoseLedger:
                 "SELECT count(*), coalesce(sum(dose_j_m2), 0) FROM pulses WHERE session = ?",
                 (self._hmac(b"session", dose.session),),
             ).fetchone()
-            # Within one boot a jump of the wall clock cannot make a pulse look older than it is.
             in_day = database.execute(
-                "SELECT coalesce(sum(dose_j_m2), 0) FROM pulses"
-                " WHERE reference = ? AND (wall > ? OR (boot = ? AND since_boot > ?))",
-                (self._hmac(b"reference", dose.reference), at.wall - DAY_S, at.boot, at.since_boot - DAY_S),
+                f"SELECT coalesce(sum(dose_j_m2), 0) FROM pulses WHERE reference = ? AND {_IN_DAY}",
+                (self._hmac(b"reference", dose.reference), *_day_before(at)),
             ).fetchone()[0]
             if pulses >= limits.uv_pulses_per_scan:
                 raise DoseRefused("pulse_limit", f"This scan has had its {pulses} UV pulses.")
@@ -176,10 +184,24 @@ class DoseLedger:
             ).fetchone()
         return None if row is None else str(row[0])
 
-    def clear(self, staff: str) -> None:
+    def clear(self, staff: str, at: Moment) -> None:
         """See Ledger.clear."""
         with self._transaction() as database:
+            database.execute(
+                "INSERT INTO losses (wall, boot, since_boot) SELECT ?, ?, ?"
+                " WHERE EXISTS (SELECT 1 FROM faults WHERE cleared_by IS NULL AND fault = ?)",
+                (at.wall, at.boot, at.since_boot, LEDGER_NEW),
+            )
             database.execute("UPDATE faults SET cleared_by = ? WHERE cleared_by IS NULL", (staff,))
+
+    def refuse_unknown_day(self, at: Moment) -> None:
+        """See Ledger.refuse_unknown_day. Raises DoseRefused: ledger_new, ledger_failed."""
+        with self._transaction() as database:
+            lost = database.execute(f"SELECT 1 FROM losses WHERE {_IN_DAY}", _day_before(at)).fetchone()
+        if lost is not None:
+            raise DoseRefused(
+                "ledger_new", "The dose ledger was lost, so there is no UV until 24 h after that was cleared."
+            )
 
     def renew(self, light: str, staff: str, at: Moment) -> None:
         """See Ledger.renew. A lamp put in at a time that is not known could pass for one measured since."""
@@ -252,6 +274,11 @@ class DoseLedger:
             database.close()
             raise
         return database
+
+
+def _day_before(at: Moment) -> tuple[float, str, float]:
+    """What _IN_DAY asks for."""
+    return at.wall - DAY_S, at.boot, at.since_boot - DAY_S
 
 
 def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from firmware.lights.doses import LAMP_NEW, LEDGER_NEW, DoseRefused, Ledger, Moment
 
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
-UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW, LEDGER_NEW})
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW})
 
 _STUCK = "the lamp, its driver or a sensor is stuck, or daylight falls on the photodiode"
 # For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
@@ -20,7 +20,8 @@ FAULT_WORDS = {
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
     "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
-    LEDGER_NEW: "the dose ledger was lost, so the doses of the last 24 h are not known: wait for 24 h",
+    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h and any fault in it: see that"
+    " no lamp stays on; UV stays off for 24 h after this is cleared",
 }
 
 
@@ -85,5 +86,5 @@ class FaultLatch:
     def clear(self, staff: str) -> None:
         """Staff, by name, has seen to it. Raises DoseRefused, and stays latched, when that is not kept."""
         self.keep()
-        self._ledger.clear(staff)
+        self._ledger.clear(staff, self._moment())
         self.fault, self._unwritten = None, False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from firmware.lights.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
+from firmware.lights.latch import UV_ONLY
 from hardware.profile import Limits
 
 AT = Moment(1_800_000_000.0, 1_000.0, "boot")
@@ -29,14 +31,47 @@ def reopened(path):
 
 
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_ledger_that_is_lost_locks_uv_until_staff_has_seen_to_it(path, lose):
+def test_a_ledger_that_is_lost_locks_every_light_until_staff_has_seen_to_it(path, lose):
+    """What was latched is not known: it may have been a lamp that does not go out."""
     lose(path)
     ledger = reopened(path)
     assert ledger.latched() == LEDGER_NEW
-    ledger.clear("nurse")
+    assert LEDGER_NEW not in UV_ONLY
+    ledger.clear("nurse", AT)
     assert ledger.latched() is None
     ledger.close()
     assert reopened(path).latched() is None
+
+
+@pytest.mark.parametrize(
+    ("at", "known"),
+    [
+        (replace(AT, wall=AT.wall + 60, since_boot=AT.since_boot + 60), False),
+        (replace(AT, wall=AT.wall + DAY_S - 1, boot="another"), False),
+        (replace(AT, wall=AT.wall + 9 * DAY_S, since_boot=AT.since_boot + 60), False),
+        (replace(AT, wall=AT.wall + DAY_S + 1, boot="another"), True),
+        (replace(AT, wall=AT.wall + DAY_S + 1, since_boot=AT.since_boot + DAY_S + 1), True),
+    ],
+)
+def test_the_day_before_a_lost_ledger_was_seen_to_is_known_again_a_day_later(path, at, known):
+    path.unlink()
+    ledger = reopened(path)
+    ledger.clear("nurse", AT)
+    ledger.latch("uv_unseen", AT)
+    ledger.clear("nurse", replace(AT, wall=AT.wall + 30))
+    if known:
+        ledger.refuse_unknown_day(at)
+        return
+    with pytest.raises(DoseRefused) as refused:
+        ledger.refuse_unknown_day(at)
+    assert refused.value.code == "ledger_new"
+
+
+def test_a_ledger_that_was_never_lost_knows_its_day(path):
+    ledger = reopened(path)
+    ledger.latch("uv_unseen", AT)
+    ledger.clear("nurse", AT)
+    ledger.refuse_unknown_day(AT)
 
 
 def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):

@@ -17,7 +17,7 @@ import pytest
 from firmware.lights import core as lightcore
 from firmware.lights.client import Lights, LightsFault
 from firmware.lights.core import LightRefused
-from firmware.lights.doses import LEDGER_NEW, DoseLedger
+from firmware.lights.doses import DAY_S, LEDGER_NEW, DoseLedger
 from firmware.lights.latch import FAULT_WORDS, UV_ONLY
 from firmware.pins.sampler import OLDEST_S
 from hardware.host.notify import Notifier
@@ -169,21 +169,49 @@ def test_the_light_check_ends_when_its_client_hangs_up():
     assert world.core.status()["check"] == "failed"
 
 
-def test_a_ledger_lost_while_the_daemon_runs_locks_uv(tmp_path):
-    world = World()
+@pytest.fixture
+def lost(tmp_path):
+    """A world whose ledger is lost while the daemon runs."""
+    world = World(calibrated_on=date(2027, 1, 15))
     world._database = ledger = DoseLedger(tmp_path / "doses.sqlite")
     world.lease(1, "s1", world.allowance())
     world.pulse(1, 0.1)
     world.advance(0.4, beat=1)
     (tmp_path / "doses.sqlite").unlink()
     ledger.close()
-    assert refusal(lambda: world.pulse(1, 0.1)) == "uv_fault"
-    assert world.core.status()["fault"] == LEDGER_NEW
-    world.on(1, "white")
-    world.hang_up(1)
-    world.advance(0.4)
-    world.clear_by_staff()
-    assert world.core.status()["fault"] is None
+    return world
+
+
+def test_a_ledger_lost_while_the_daemon_runs_locks_every_light(lost):
+    assert refusal(lambda: lost.pulse(1, 0.1)) == "fault"
+    assert lost.core.status()["fault"] == LEDGER_NEW
+    assert refusal(lambda: lost.on(1, "white")) == "fault"
+
+
+def test_after_a_lost_ledger_there_is_white_light_at_once_and_uv_after_24_hours(lost):
+    lost.restart()
+    lost.clear_by_staff()
+    assert lost.core.status()["fault"] is None
+    lost.lease(1, "s2", lost.allowance())
+    lost.on(1, "white")
+    lost.advance(0.4, beat=1)
+    assert refusal(lambda: lost.pulse(1, 0.1)) == "ledger_new"
+    lost.hang_up(1)
+    lost.skip(DAY_S)
+    lost.lease(1, "s3", lost.allowance())
+    lost.pulse(1, 0.1)
+
+
+def test_a_lost_ledger_does_not_make_a_new_lamp_the_measured_one(lost):
+    """How often it was renewed is kept beside the lamps' hours, too."""
+    lost.renewals["uv365"] += 1
+    lost.restart()
+    with pytest.raises(LightRefused, match="Run 'dermakiosk lights new-lamp' once more"):
+        lost.clear_by_staff()
+    lost.renew_lamp()
+    lost.measure_lamp()
+    lost.clear_by_staff()
+    assert lost.core.status()["fault"] is None
 
 
 def test_a_fault_that_could_not_be_written_is_written_later():
@@ -342,7 +370,7 @@ def lights_command(state, *arguments):
 
 def test_every_fault_has_its_words():
     latched = re.findall(r'_latch\("(\w+)"\)', Path(lightcore.__file__).read_text())
-    assert set(FAULT_WORDS) == {*latched, *UV_ONLY}
+    assert set(FAULT_WORDS) == {*latched, *UV_ONLY, LEDGER_NEW}
 
 
 def test_staff_clears_a_fault_by_command(tmp_path):

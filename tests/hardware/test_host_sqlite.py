@@ -45,7 +45,7 @@ def ledger(path: Path) -> None:
 STORES: dict[Callable[[Path], None], tuple[int, str, type[Exception]]] = {
     outbox: (2, "DROP TABLE used", OutboxError),
     records: (0, "", RecordsUnusable),
-    ledger: (0, "DROP TABLE lamps", DoseRefused),
+    ledger: (1, "DROP TABLE losses", DoseRefused),
 }
 
 

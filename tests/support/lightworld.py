@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -71,6 +72,7 @@ class World:
         if isinstance(calibrated_on, date):
             self.tape.calibrated.append((-1.0, (calibrated_on - _EPOCH).days))
         self.lamp_is_new = False
+        self.renewals: Counter[str] = Counter()
         self.leases: dict[int, tuple[str, UvAllowance | None]] = {}
         self._core_class = core
         self._database = ledger(":memory:")
@@ -80,7 +82,9 @@ class World:
         """A light core in a fresh process: pins fall low, the ledger is what it was."""
         self.levels = dict.fromkeys(self.levels, 0.0)
         clocks = (lambda: self.now, self.moment)
-        self.core = self._core_class(self.board, self, self, self, *clocks, self.faults.append)
+        self.core = self._core_class(
+            self.board, self, self, self, *clocks, self.faults.append, lambda: self.renewals
+        )
         return self.core
 
     @property
@@ -136,6 +140,7 @@ class World:
     def renew_lamp(self) -> None:
         """Staff put in a new UV lamp."""
         self.core.new_lamp("uv365", "nurse")
+        self.renewals["uv365"] += 1
         self.tape.renewed.append((self.now, self.wall()))
         self.lamp_is_new = True
 
@@ -295,9 +300,13 @@ class World:
         self._fail()
         return self._database.latched()
 
-    def clear(self, staff: str) -> None:
+    def clear(self, staff: str, at: Moment) -> None:
         self._fail()
-        self._database.clear(staff)
+        self._database.clear(staff, at)
+
+    def refuse_unknown_day(self, at: Moment) -> None:
+        self._fail()
+        self._database.refuse_unknown_day(at)
 
     def renew(self, light: str, staff: str, at: Moment) -> None:
         self._fail()
