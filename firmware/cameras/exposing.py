@@ -82,17 +82,21 @@ class Exposing:
     lights: Lights
     watch: Callable[[], None]
 
-    def expose(self, setting: Setting, frames: int = 1) -> list[Taken]:
+    def expose(
+        self, setting: Setting, frames: int = 1, once_ready: Callable[[], None] = lambda: None
+    ) -> list[Taken]:
         """`frames` pictures, one after the other under one light; under UV one, for which a pulse is made.
 
-        The camera is ready before the light goes on, and all lights are off after it, whatever happens.
-        Raises LightsFault, CameraFrozen, OSError, and what `watch` raises.
+        The camera is ready before the light goes on, `once_ready` is called in between, and all lights are
+        off after it, whatever happens. Raises LightsFault, CameraFrozen, OSError, and what `watch` and
+        `once_ready` raise.
         """
         taken: list[Taken] = []
         try:
             if setting.light == DARK:
                 self.lights.off()
             self._waited(lambda: self.camera.prepare(setting.mode, setting.exposure_us, setting.gain))
+            once_ready()
             settled_ns = self._light(setting) + self.board.camera.settle_ms * 1_000_000
             for _ in range(frames):
                 taken.append(Taken(setting, self.shoot(setting, settled_ns), settled_ns))

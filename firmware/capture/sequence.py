@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ _HOPELESS = {
     "shroud_open": "The shroud was open in several pictures: please close it and try again.",
 }
 _LOST_AT_MOST = 2
+# A pulse follows the look at the eyes within this, and what the dose ledger takes to write. Reading the
+# picture out, finding the face in it and setting a slow camera for UV come to about 0.7 s.
+_SEEN_CLOSED_S = 1.5
 PHASES = ("all", "lit", "uv")
 
 
@@ -133,10 +137,9 @@ class Sequence:
         exposing = self._exposing
         for attempt in range(_TRIES):
             self.watch()
-            if self._is_uv(name):
-                self._see_closed_eyes()
+            once_ready = self._see_closed_eyes() if self._is_uv(name) else lambda: None
             try:
-                (taken,) = exposing.expose(Setting.still(self.board, name))
+                (taken,) = exposing.expose(Setting.still(self.board, name), once_ready=once_ready)
                 disturbed = exposing.disturbed(taken)
             except LightsFault as fault:
                 # The light daemon's no to UV is not a fault: the scan goes on without.
@@ -169,11 +172,11 @@ class Sequence:
             self._second_tries -= 1
         raise AssertionError("unreachable")
 
-    def _see_closed_eyes(self) -> None:
+    def _see_closed_eyes(self) -> Callable[[], None]:
         """Look at the eyes in a little white light, right before UV. Raises _Unusable unless they are closed.
 
         The patient has said so before; this is the machine's own look, and no proof either. Where there is
-        nothing to look with, they were not seen.
+        nothing to look with, they were not seen. What is returned raises _Unusable once that is too long ago.
         """
         if self.board.eye_protection != "closed_eyes" or self.find_face is None:
             raise _Unusable("eyes_not_seen")
@@ -189,6 +192,12 @@ class Sequence:
             raise _Unusable(reason or "no_face")
         if not eyes_closed(picture, face):
             raise _Unusable("eyes_open")
+
+        def refuse_if_old() -> None:
+            if time.monotonic_ns() - taken.exposure.end_ns > _SEEN_CLOSED_S * 1e9:
+                raise _Unusable("eyes_not_seen")
+
+        return refuse_if_old
 
     def _end_if_hopeless(self, name: str, missing: dict[str, str], names: Collection[str]) -> None:
         """Raises SequenceFailed where going on with `names` would give no Capture worth having."""

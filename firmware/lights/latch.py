@@ -20,8 +20,8 @@ FAULT_WORDS = {
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
     "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
-    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h and any fault in it: see that"
-    " no lamp stays on; UV stays off for 24 h after this is cleared",
+    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h and any fault in it: see"
+    " that no lamp stays on; UV stays off for 24 h after this is cleared",
 }
 
 

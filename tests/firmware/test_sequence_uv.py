@@ -73,6 +73,23 @@ def test_a_picture_from_before_its_light_is_no_look_at_the_eyes_and_no_frame(
     assert (uv_rises(tmp_path) == 0) == (mode == "preview")
 
 
+def test_eyes_that_were_seen_closed_too_long_ago_get_no_uv(stage, tmp_path, monkeypatch):
+    sequence = stage()
+    prepare, modes = sequence.camera.prepare, ["still"]
+
+    def slow_after_the_look(mode, *setting):
+        if (modes[-1], mode) == ("preview", "still"):
+            time.sleep(0.3)
+        modes.append(mode)
+        prepare(mode, *setting)
+
+    monkeypatch.setattr("firmware.capture.sequence._SEEN_CLOSED_S", 0.25)
+    monkeypatch.setattr(sequence.camera, "prepare", slow_after_the_look)
+    capture, _ = run(sequence)
+    assert capture.missing == {"uv365": "eyes_not_seen"}
+    assert uv_rises(tmp_path) == 0
+
+
 @pytest.mark.parametrize("protection", ["goggles", "none"])
 def test_eyes_that_nothing_can_look_at_get_no_uv(stage, tmp_path, protection):
     sequence = stage()
