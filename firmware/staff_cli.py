@@ -269,14 +269,17 @@ def clear(state: Path, staff: str) -> None:
     The lamp has to show at the photodiode when it is on, and be gone 50 ms after; the shroud is closed and
     nobody is in the hood. Run this as the light daemon's user, dk-light on an installed kiosk.
     """
+    from firmware.lights.latch import CHECK_WORDS, UV_ONLY
+
     with _talking_to(state) as daemon:
         fault = daemon.status()["fault"]
-        passed = daemon.clear(staff)
+        why_not = daemon.clear(staff)
         now = daemon.status()["fault"]
-    if not passed:
+    if why_not is not None:
+        stay = "UV stays" if now in UV_ONLY else "the lights stay"
         raise CheckFailed(
-            f"The light check failed, so the lights stay locked ({now}): the lamp was not seen, or did not go"
-            " dark. Look at lamp, photodiode and wiring, then try again."
+            f"The light check failed, so {stay} locked ({now}): {CHECK_WORDS.get(why_not, why_not)}. Then try"
+            " again."
         )
     click.echo(f"The light check passed; the fault {fault} is cleared.")
 

@@ -69,15 +69,18 @@ class Lights:
         except LightsFault:
             self.close()
 
-    def clear(self, staff: str) -> bool:
-        """Whether the latched fault is cleared by `staff`: the light check passed, in an empty hood."""
+    def clear(self, staff: str) -> str | None:
+        """`staff` clears the latched fault by a light check, in an empty hood; why that failed (one of
+        firmware.lights.latch.CHECK_WORDS), or None. Raises LightsFault.
+        """
         self._ask_in_time(do="clear", staff=staff)
         deadline = time.monotonic() + self._timeout
-        while (state := self.status()["check"]) == "running":
+        while (status := self.status())["check"] == "running":
             if time.monotonic() > deadline:
                 raise LightsFault("unavailable", "The light check did not come to an end.")
             time.sleep(_LOOK_S)
-        return bool(state == "passed")
+        why_not = status["check_why_not"]
+        return None if why_not is None else str(why_not)
 
     def new_lamp(self, light: str, staff: str) -> bool:
         """`staff` put in a new lamp: its hours begin at 0. Returns whether UV is locked until its irradiance

@@ -17,7 +17,7 @@ from firmware.lights.irradiance import good_irradiance
 from firmware.lights.latch import FaultLatch
 from firmware.lights.terms import Check, Lease, LightRefused, Pulse, refusals_of_the_ledger, staff_name
 from firmware.line.stamps import ConsentStamp, UvAllowance
-from firmware.pins.protocols import UV_DARK, UV_LIT, Pins, Senses
+from firmware.pins.protocols import UV_DARK, UV_LIT, Pins, Senses, UvSeen
 from hardware.board import Board
 from hardware.profile import Light
 
@@ -70,6 +70,7 @@ class LightCore:
         self._uv_light = next((name for name, light in self._lights.items() if light.is_uv), None)
         self._check: Check | None = None
         self._check_state = "none"
+        self._check_why_not: str | None = None
         self._stopped = False
         self._latched = FaultLatch(ledger, moment, on_fault)
         self._all_low()
@@ -88,6 +89,8 @@ class LightCore:
     def beat(self, client: int) -> None:
         """The client is alive and watches."""
         self.tick()
+        # Else whoever takes a picture would not hear that its light went out by a fault.
+        self._refuse_if_faulty()
         self._held_by(client).beat_at = self._monotonic()
 
     def on(self, client: int, light: str, level: float) -> float:
@@ -166,7 +169,7 @@ class LightCore:
                 raise LightRefused("ledger_failed", "The ledger took so long that the hood may be in use.")
             self._refuse_open_interlock()
             self._fire(self._uv_light, _CHECK_S, dose)
-        self._check, self._check_state = check, "running"
+        self._check, self._check_state, self._check_why_not = check, "running", None
 
     def new_lamp(self, light: str, staff: str) -> bool:
         """`staff` put a new lamp into `light`; returns whether it has to be measured before it is lit again.
@@ -196,7 +199,7 @@ class LightCore:
             self._all_low()
         if self._check is not None and self._check.client == client:
             self._all_low()
-            self._end_check(passed=False)
+            self._end_check("interrupted")
         self.tick()
 
     def stop(self) -> None:
@@ -228,7 +231,7 @@ class LightCore:
                 # A sensor that does not answer has not seen darkness; it is needed for UV alone.
                 self._latch("dark_unseen")
             if self._check is not None:
-                self._end_check(passed=seen == UV_DARK and self._check.seen)
+                self._end_check(self._why_not_passed(self._check, seen))
         elif self._pulse is None and now >= self._watch_at:
             self._watch_at = now + _IDLE_WATCH_S
             if now >= self._write_at and self._lease is None:
@@ -255,6 +258,7 @@ class LightCore:
             "pulse": self._pulse is not None,
             "fault": self._latched.fault,
             "check": self._check_state,
+            "check_why_not": self._check_why_not,
             "pulse_over_ns": None if self._pulse_over_at is None else round(self._pulse_over_at * 1e9),
             "pulse_cut_by": self._cut_by,
         }
@@ -333,16 +337,25 @@ class LightCore:
         self._raise_pin(light, 1.0)
         return begun
 
-    def _end_check(self, passed: bool) -> None:
+    def _why_not_passed(self, check: Check, seen: UvSeen) -> str | None:
+        """What in CHECK_WORDS it is, where the lamp was seen in its pulse as `check` says and after it as
+        `seen` does; None where all is well.
+        """
+        if seen != UV_DARK:
+            return "light_after_off" if True in seen else "dark_unseen"
+        if check.seen is None:
+            return self._cut_by or "interrupted"
+        return None if check.seen else "uv_unseen"
+
+    def _end_check(self, why_not: str | None) -> None:
         check, self._check = self._check, None
-        self._check_state = "failed"
-        if check is None or not passed:
-            return
-        try:
-            self._latched.clear(check.staff)
-            self._check_state = "passed"
-        except DoseRefused as refused:
-            self._on_fault(refused.code)
+        if check is not None and why_not is None:
+            try:
+                self._latched.clear(check.staff)
+            except DoseRefused as refused:
+                self._on_fault(refused.code)
+                why_not = refused.code
+        self._check_state, self._check_why_not = ("failed" if why_not else "passed"), why_not
 
     def _refuse_open_interlock(self) -> None:
         interlock = open_interlock(self._senses, self._limits)
@@ -382,12 +395,12 @@ class LightCore:
             low = False
             self._latch("pin_failed")
             if self._check is not None:
-                self._end_check(passed=False)
+                self._end_check("pin_failed")
         if pulse is not None:
             now = self._pulse_over_at = self._monotonic()
             self._check_dark_at = now + self._limits.light_after_off_s
             if self._check is not None:
-                self._check.seen = pulse.seen is True
+                self._check.seen = pulse.seen
             if pulse.seen is False:
                 self._latch("uv_unseen")
             if now > pulse.ends_at + OVERRUN_S:

@@ -23,6 +23,16 @@ FAULT_WORDS = {
     LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h and any fault in it: see"
     " that no lamp stays on; UV stays off for 24 h after this is cleared",
 }
+# The same of a light check that failed: the fault that it found, or what ended it.
+CHECK_WORDS = {
+    **{fault: FAULT_WORDS[fault] for fault in ("light_after_off", "pin_failed", "uv_unseen", "dark_unseen")},
+    "shroud_open": "the shroud was opened during it: close it",
+    "lamp_hot": "the UV lamp grew too hot during it: let it cool down",
+    "sense_failed": "the shroud's switches or the lamp's thermometer could not be read: look at their wires",
+    "interrupted": "it was interrupted before the lamp could be seen: this computer was too busy, or another"
+    " program put the lights out",
+    "ledger_failed": "it went well, but that could not be written down: look at the disk",
+}
 
 
 class FaultLatch:

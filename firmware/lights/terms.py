@@ -63,8 +63,8 @@ class Pulse:
 
 @dataclass
 class Check:
-    """A light check that `staff` began to clear a fault, through `client`."""
+    """A light check that `staff` began to clear a fault, through `client`; `seen` as a Pulse's."""
 
     client: int
     staff: str
-    seen: bool = False
+    seen: bool | None = None

@@ -18,7 +18,7 @@ from firmware.lights import core as lightcore
 from firmware.lights.client import Lights, LightsFault
 from firmware.lights.core import LightRefused
 from firmware.lights.doses import DAY_S, LEDGER_NEW, DoseLedger
-from firmware.lights.latch import FAULT_WORDS, UV_ONLY
+from firmware.lights.latch import CHECK_WORDS, FAULT_WORDS, UV_ONLY
 from firmware.pins.sampler import OLDEST_S
 from hardware.host.notify import Notifier
 from tests.support.kiosk_daemons import ROOT, Daemon, consent, small_board, until, uv_allowance
@@ -140,6 +140,49 @@ def test_a_pulse_is_not_judged_by_what_was_sampled_before_it(lit_s):
     world.core.off(1)
     world.advance(0.3, beat=1)
     assert world.faults == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why_not"),
+    [
+        (lambda world: world.set_uv_stuck(True), "light_after_off"),
+        (lambda world: world.set_lost(True), "dark_unseen"),
+        (lambda world: world.set_blind(True), "uv_unseen"),
+        (lambda world: setattr(world, "low_fails", True), "pin_failed"),
+        (lambda world: world.set_interlock((False, True), 35.0), "shroud_open"),
+        (lambda world: world.set_interlock((True, True), 61.0), "lamp_hot"),
+        (lambda world: world.set_sense_fails(True), "sense_failed"),
+        (lambda world: world.core.off(7), "interrupted"),
+        (lambda world: world.stall(0.12), "interrupted"),
+        (lambda world: world.set_ledger_fails(True), "ledger_failed"),
+    ],
+)
+def test_a_light_check_that_fails_says_why(trouble, why_not):
+    world = latched()
+    world.set_uv_stuck(False)
+    world.core.clear(9, "nurse")
+    assert world.core.status()["check_why_not"] is None
+    trouble(world)
+    world.advance(0.4)
+    status = world.core.status()
+    assert (status["check"], status["check_why_not"]) == ("failed", why_not)
+    assert why_not in CHECK_WORDS
+
+
+def test_who_beats_hears_of_a_fault_that_put_the_light_out():
+    world = World()
+    world.lease(1, "s1", world.allowance())
+    world.on(1, "white")
+    world.set_uv_stuck(True)
+    world.advance(0.3)
+    assert refusal(lambda: world.beat(1)) == "fault"
+    blind = World()
+    blind.set_blind(True)
+    blind.lease(1, "s1", blind.allowance())
+    blind.pulse(1, 0.1)
+    blind.advance(0.5, beat=1)
+    assert blind.core.status()["fault"] == "uv_unseen"
+    blind.beat(1)
 
 
 def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark():
@@ -386,7 +429,8 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         lights.close()
         failed = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
         assert failed.returncode == 1
-        assert "light check failed" in failed.stderr
+        assert "light check failed, so UV stays locked (uv_unseen)" in failed.stderr
+        assert "photodiode or current sense did not see a UV pulse" in failed.stderr
         daemon.end()
         daemon = Daemon("lightd", small_board(tmp_path), state)
         said = lights_command(state, "status", "--json")

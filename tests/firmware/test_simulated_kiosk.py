@@ -142,7 +142,7 @@ def test_a_uv_lamp_that_does_not_go_out_locks_every_light_until_staff_clears_it(
     assert "call staff" in str(caught.value)
     lights = Lights(kiosk.light_socket)
     with contextlib.suppress(LightsFault):
-        assert not lights.clear("nurse")
+        assert lights.clear("nurse") == "light_after_off"
     lights.close()
     assert status(kiosk)["fault"] == "light_after_off"
 

@@ -87,7 +87,7 @@ def _ledger(rule: str, violation: str, old: str, new: str) -> Mutant:
     return Mutant(rule, violation, (), "doses", old, new)
 
 
-_LOOK_AFTER_OFF = "            self._check_dark_at = None\n            seen = self._senses.uv_seen()\n"
+_LOOK_AFTER_OFF = "            seen = self._senses.uv_seen() if self._uv_light else UV_DARK\n"
 MUTANTS = [
     _loose("a pulse lasts at most 1 s", "a pulse beyond the limit", uv_pulse_s=3.0),
     _loose("six pulses a scan", "pulses, ", uv_pulses_per_scan=99),
@@ -271,8 +271,8 @@ MUTANTS = [
     _core(
         "a light check must see the lamp and darkness",
         "cleared with",
-        "passed=seen == UV_DARK and self._check.seen",
-        "passed=True",
+        "self._end_check(self._why_not_passed(self._check, seen))",
+        "self._end_check(None)",
     ),
     Mutant(
         "a new lamp is measured before it is lit",
@@ -287,7 +287,7 @@ MUTANTS = [
         "a new lamp",
         "self._latch(LAMP_NEW)",
         # Without the line alone the ledger's own row would lock it.
-        "self._ledger.clear(name)",
+        "self._ledger.clear(name, self._moment())",
     ),
     Mutant(
         "a fault outlives a restart",

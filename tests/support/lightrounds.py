@@ -200,7 +200,7 @@ class Rounds:
                 return
             wall = time.time()
             with contextlib.suppress(LightsFault):
-                passed = staff.clear("nurse")
+                passed = staff.clear("nurse") is None
                 grants = [at for at, light, level in self._history() if light == "uv365" and level > 0]
                 check = Grant(grants[-1], -2, f"check {number}", "light check", True, wall, wall, check=True)
                 self.tape.grants.append(check)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
 
-from firmware.lights.core import LightCore
+from firmware.lights.core import LightCore, LightRefused
 from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from firmware.pins.protocols import UvSeen
@@ -181,7 +182,9 @@ class World:
         end, next_beat = self.now + seconds, self.now
         while self.now < end:
             if beat is not None and self.now >= next_beat:
-                self.beat(beat)
+                # A client that is told of a fault goes on asking.
+                with contextlib.suppress(LightRefused):
+                    self.beat(beat)
                 next_beat = self.now + 0.1
             self.now = min(end, self.now + max(0.001, min(self.core.next_tick_s(), LOOP_S)))
             self.core.tick()
