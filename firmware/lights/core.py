@@ -179,8 +179,8 @@ class LightCore:
         """
         self.tick()
         is_uv, name = self._known(light).is_uv, staff_name(staff)
+        self._refuse_if_in_use()
         if is_uv:
-            self._refuse_if_in_use()
             with refusals_of_the_ledger():
                 self._ledger.renew(light, name, self._moment())
             self._latch(LAMP_NEW)

@@ -32,6 +32,8 @@ PROTOCOL = 1
 _MAX_CLIENTS = 8
 # What the selector has announced is there; the loop that puts lights out waits for nobody.
 _THERE_S = 0.001
+# Less than a client waits for its answer, or systemd for a sign of life.
+_WRITTEN_S = 0.5
 
 log = structlog.get_logger()
 
@@ -197,6 +199,9 @@ class LightDaemon:
             measure = self._core.new_lamp(light, staff)
             self._note("new_lamp", light=light, staff=staff, hours=self._hours.hours().get(light, 0.0))
             self._hours.renew(light)
+            # Nothing is lit, so the loop may wait: a power cut after the answer does not forget the lamp.
+            if not self._hours.written(_WRITTEN_S):
+                self._note("new_lamp_not_written", light=light)
             return {"measure": measure}
         elif what == "status":
             return {

@@ -55,7 +55,8 @@ class LampHours:
         self._pins, self._path, self._monotonic = pins, path, monotonic
         # Replaced as a whole at each change, because the writer reads it at any time.
         self._tally = self._written = _Tally(*_read(path))
-        self._stopping = threading.Event()
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._has_written = threading.Condition()
         self._writer = threading.Thread(target=self._keep_writing, name="lamp hours", daemon=True)
 
     def start(self) -> LampHours:
@@ -98,24 +99,37 @@ class LampHours:
         }
         write_whole(self._path, json.dumps(kept))
 
+    def written(self, within_s: float) -> bool:
+        """Have the writer write what is counted now; whether it has, after so many seconds at most."""
+        tally = self._tally
+        self._wake.set()
+        with self._has_written:
+            return self._has_written.wait_for(lambda: self._written is tally, within_s)
+
     def close(self) -> None:
         """Write a last time, unless the disk takes too long."""
         self._stopping.set()
+        self._wake.set()
         if self._writer.ident is not None:
             self._writer.join(_CLOSE_S)
 
     def _keep_writing(self) -> None:
         stopping = False
         while not stopping:
-            stopping = self._stopping.wait(EVERY_S)
+            self._wake.wait(EVERY_S)
+            self._wake.clear()
+            stopping = self._stopping.is_set()
             tally = self._tally
             if tally is self._written and tally.lit is None:
                 continue
             try:
                 self.write()
-                self._written = tally
             except OSError as error:
                 log.warning("lamp_hours_not_written", why=str(error))
+                continue
+            with self._has_written:
+                self._written = tally
+                self._has_written.notify_all()
 
 
 def _read(path: Path) -> tuple[dict[str, float], dict[str, int]]:

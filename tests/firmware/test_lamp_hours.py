@@ -188,6 +188,31 @@ def test_a_disk_that_is_full_holds_up_no_light_either(monkeypatch, counted, cloc
     counted.close()
 
 
+def test_a_new_lamp_is_written_down_before_staff_are_told(tmp_path):
+    daemon = Daemon("lightd", small_board(tmp_path), tmp_path / "k")
+    try:
+        lights = Lights(tmp_path / "k" / "run" / "light.sock")
+        lights.new_lamp("white", "nurse")
+        daemon.kill()
+        lights.close()
+        kept = json.loads((tmp_path / "k" / "light" / "hours.json").read_text())
+        assert kept == {"white": {"seconds": 0.0, "renewals": 1}}
+    finally:
+        daemon.end()
+
+
+def test_a_disk_that_hangs_holds_up_the_word_of_a_new_lamp_for_no_longer_than_it_may(monkeypatch, counted):
+    go_on = threading.Event()
+    monkeypatch.setattr(lamp_hours, "_CLOSE_S", 0.01)
+    monkeypatch.setattr(counted, "write", lambda: go_on.wait(30))
+    counted.start()
+    counted.renew("white")
+    assert not counted.written(0.05)
+    go_on.set()
+    assert counted.written(10)
+    counted.close()
+
+
 def test_the_light_daemon_counts_shows_and_renews(tmp_path):
     state = tmp_path / "k"
     daemon = Daemon("lightd", small_board(tmp_path), state)

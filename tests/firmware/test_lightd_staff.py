@@ -359,6 +359,7 @@ def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
     assert refusal(lambda: world.core.new_lamp("green", "nurse")) == "unknown_light"
     world.lease(1, "s1", world.allowance())
     assert refusal(world.renew_lamp) == "busy"
+    assert refusal(lambda: world.core.new_lamp("white", "nurse")) == "busy"
     world.hang_up(1)
     world.wall_offset = 0.0
     assert refusal(world.renew_lamp) == "clock_unknown"
