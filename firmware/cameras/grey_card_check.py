@@ -71,5 +71,8 @@ def why_not_to_scan(
     if board.grey_card_every_h is None:
         return None
     if check is None or check.calibration != calibration.id or not 0 <= hours <= board.grey_card_every_h:
-        return "The grey card was not checked today: staff run 'dermakiosk greycard'."
+        return (
+            f"The grey card was not checked by this calibration in the last {board.grey_card_every_h:g} h:"
+            " staff run 'dermakiosk greycard'."
+        )
     return None

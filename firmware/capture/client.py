@@ -138,7 +138,9 @@ class CaptureClient:
         self._ask({"do": "end", "session": session})
 
     def status(self) -> dict[str, Any]:
-        """Facts for staff: board, simulated, camera, state, session open, last fault. Raises CaptureFault."""
+        """Facts for staff: board, simulated, camera, state, last fault, calibration and why nobody may be
+        scanned. Raises CaptureFault.
+        """
         answer, _ = self._ask({"do": "status"})
         return {key: value for key, value in answer.items() if key not in ("v", "ok")}
 
@@ -146,8 +148,11 @@ class CaptureClient:
         answer, memory = self._ask({"do": what, "session": session, "consent": consent.to_dict()})
         try:
             picture = np.frombuffer(memory, np.uint8).reshape(answer["shape"])
-            box = answer["face_box"]
-            return Preview(picture, str(answer["guidance"]), None if box is None else (*map(float, box),))  # type: ignore[arg-type]
+            box: tuple[float, float, float, float] | None = None
+            if answer["face_box"] is not None:
+                x0, y0, x1, y1 = map(float, answer["face_box"])
+                box = (x0, y0, x1, y1)
+            return Preview(picture, str(answer["guidance"]), box)
         except (KeyError, TypeError, ValueError) as error:
             raise CaptureFault("unavailable", "The camera's answer is not understood.") from error
 

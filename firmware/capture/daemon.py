@@ -50,7 +50,11 @@ _CAPTURE_BUDGET_S = 25.0
 _LONGEST_TURN_S = 60.0
 
 # What the client is told by the light daemon's code. "light_lost": nobody knows what is lit.
-_LIGHT_CODES = {"busy": "busy", "unavailable": "light_lost"}
+_LIGHT_CODES = {"busy": "busy", "no_lease": "busy", "unavailable": "light_lost"}
+# And by which sentence, where the light daemon's own is not for somebody who looks at a page.
+_LIGHT_SENTENCES = {
+    "no_lease": "This computer was too busy: the light went out before the picture was taken. Try again."
+}
 
 log = structlog.get_logger()
 
@@ -166,6 +170,13 @@ class CaptureDaemon:
                 self._last_fault = "unavailable"
                 log.error("cannot_look", request=str(request.get("do")), why=str(error))
                 answer, memory = {"ok": False, "code": "unavailable", "sentence": str(error)}, None
+            except Exception as error:  # noqa: BLE001 - else this reads as a daemon that hung up
+                # Its words may quote what was seen or measured; its kind and place do not.
+                self._last_fault = "unavailable"
+                kind, at = type(error).__name__, _place(error)
+                log.error("request_failed", request=str(request.get("do")), kind=kind, at=at)
+                sentence = f"The capture daemon failed ({kind} at {at}): its log has the same. Try again."
+                answer, memory = {"ok": False, "code": "unavailable", "sentence": sentence}, None
             try:
                 link.send({"v": PROTOCOL, **answer}, [] if memory is None else [memory])
             finally:
@@ -355,13 +366,18 @@ class CaptureDaemon:
             yield
         except LightsFault as fault:
             self._preview_light.forget()
-            raise _Refused(_LIGHT_CODES.get(fault.code, "light_fault"), str(fault)) from fault
+            sentence = _LIGHT_SENTENCES.get(fault.code, str(fault))
+            raise _Refused(_LIGHT_CODES.get(fault.code, "light_fault"), sentence) from fault
         except (CameraFrozen, OSError) as error:
             # No light stays on without a camera, which the next request opens anew.
             self._preview_light.forget()
             self._lights.release()
             self._camera.froze(error, self._check_running)
             raise _Refused("camera_frozen", f"The camera gave no picture. {error}") from error
+        except Exception:
+            self._preview_light.forget()
+            self._lights.release()
+            raise
         finally:
             self._state = "preview" if self._preview_light.session else "idle"
             self._turn_since = None
@@ -382,6 +398,14 @@ class CaptureDaemon:
                 self._state = "preview" if self._preview_light.session else "idle"
             finally:
                 self._turn.release()
+
+
+def _place(error: BaseException) -> str:
+    """Where in the source `error` was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "nowhere" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
 
 
 def _lights(request: dict[str, Any]) -> frozenset[str]:

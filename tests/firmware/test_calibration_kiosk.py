@@ -369,12 +369,14 @@ def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path):
     board = load_board(small(tmp_path)).model_copy(update={"grey_card_every_h": 24.0})
     calibration = made()
     assert "never calibrated" in why_not_to_scan(tmp_path, board, None, NOW)
-    assert "not checked today" in why_not_to_scan(tmp_path, board, calibration, NOW)
+    assert "in the last 24 h" in why_not_to_scan(tmp_path, board, calibration, NOW)
     check = GreyCardCheck(calibration.id, NOW, {"white": 0.01}, {"white": 0.01})
     write_check(tmp_path, check)
     assert why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=23)) is None
-    assert "not checked today" in why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=25))
-    assert "not checked today" in why_not_to_scan(tmp_path, board, made(mm_per_px=1.0), NOW)
+    assert "in the last 24 h" in why_not_to_scan(tmp_path, board, calibration, NOW + timedelta(hours=25))
+    assert "in the last 24 h" in why_not_to_scan(tmp_path, board, made(mm_per_px=1.0), NOW)
+    weekly = board.model_copy(update={"grey_card_every_h": 168.0})
+    assert "in the last 168 h" in why_not_to_scan(tmp_path, weekly, calibration, NOW + timedelta(days=8))
     write_check(tmp_path, replace(check, level_off={"white": float("nan")}))
     assert "white" in why_not_to_scan(tmp_path, board, calibration, NOW)
 

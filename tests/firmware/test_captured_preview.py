@@ -11,12 +11,13 @@ import pytest
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
-from firmware.lights.client import Lights
+from firmware.lights.client import Lights, LightsFault
 from hardware.board import load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
+from hardware.simulated.pins import PinReader
 from models.networks.runtime import NetworkNotFinite, NetworkTooSlow
-from tests.support.kiosk_daemons import Daemon, consent, small_board
+from tests.support.kiosk_daemons import Daemon, consent, lit, small_board
 from tests.support.own_log import own_log
 from tests.support.stand_in_face import find_stand_in, landmarks, portrait
 
@@ -107,6 +108,51 @@ def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(preview
     seen = client.preview("s1", consent())
     assert seen.picture.mean() == pytest.approx(bright, rel=0.1)
     assert leased == ["s1", "s1"]
+
+
+def test_an_error_that_nobody_foresaw_is_answered_in_the_dark_and_logged_by_kind_and_place(
+    previewing, tmp_path, monkeypatch, capsys
+):
+    client, leased = previewing()
+    client.preview("s1", consent())
+    pins = PinReader(tmp_path / "k" / "run" / "pins.page")
+    expose = SimulatedCamera.expose
+
+    def broken(*setting):
+        raise ZeroDivisionError("a measurement of 0.123")
+
+    with own_log():
+        monkeypatch.setattr(SimulatedCamera, "expose", broken)
+        with pytest.raises(CaptureFault, match=r"ZeroDivisionError at test_captured_preview\.py:\d") as fault:
+            client.preview("s1", consent())
+        assert lit(pins) == set()
+        monkeypatch.setattr(SimulatedCamera, "expose", expose)
+        assert client.preview("s1", consent()).guidance == "hold_still"
+    pins.close()
+    assert (fault.value.code, leased) == ("unavailable", ["s1", "s1"])
+    said = capsys.readouterr().err
+    assert "request_failed" in said
+    assert "0.123" not in said + str(fault.value)
+
+
+def test_a_light_that_a_busy_computer_lost_again_is_told_as_that(previewing, monkeypatch):
+    client, leased = previewing()
+
+    def lost(lights):
+        raise LightsFault("no_lease", "This client holds no lease on the lights.")
+
+    monkeypatch.setattr(Lights, "beat", lost)
+    with pytest.raises(CaptureFault, match="This computer was too busy") as fault:
+        client.preview("s1", consent())
+    assert (fault.value.code, leased) == ("busy", ["s1", "s1"])
+
+
+@pytest.mark.parametrize("box", [[], [0, 0, 1], [0, 0, 1, 1, 1], "abcd", 7, [None] * 4])
+def test_a_box_that_is_no_box_is_an_answer_that_is_not_understood(tmp_path, monkeypatch, box):
+    answer = {"shape": [1, 1, 3], "guidance": "hold_still", "face_box": box}
+    monkeypatch.setattr(CaptureClient, "_ask", lambda client, request: (answer, memoryview(b"rgb")))
+    with pytest.raises(CaptureFault, match="not understood"):
+        CaptureClient(tmp_path / "capture.sock").preview("s1", consent())
 
 
 @pytest.mark.parametrize("kind", [NetworkNotFinite, NetworkTooSlow])
