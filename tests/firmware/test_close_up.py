@@ -78,23 +78,27 @@ def test_no_lamp_is_lit_at_a_close_up_and_the_preview_light_goes_out(
 
 
 def test_a_close_up_waits_its_turn_while_the_face_is_under_uv(kiosk: Kiosk, client: CaptureClient) -> None:
-    """Asked for in the middle of the UV phase: it is refused as busy, or comes when the lamp is off again."""
+    """Asked for with the UV lamp lit: it is refused as busy, or comes when that is off again, by itself."""
     session = uuid.uuid4().hex
+    taken_ns: list[int] = []
     lit_then: list[set[str]] = []
 
-    def ask(light: str, _done: int, _of: int) -> None:
-        if light != "uv365":
-            return
+    def ask() -> None:
+        until(lambda: lit_then.append(kiosk.lit()) or lit_then[-1] == {"uv365"})
         try:
-            client.close_up(session, consent())
-            lit_then.append(kiosk.lit())
+            taken_ns.append(client.close_up(session, consent()).frames[0].timestamp_ns)
         except CaptureFault as fault:
             assert fault.code == "busy"
-            lit_then.append(set())
 
-    capture = client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session), ask)
-    assert capture.frame("uv365") is not None or capture.missing["uv365"]
-    assert lit_then == [set()]
+    asking = threading.Thread(target=ask)
+    asking.start()
+    capture = client.capture(session, consent(), EVERY_LIGHT, uv_allowance(session))
+    asking.join(20)
+    assert lit_then[-1] == {"uv365"}
+    assert capture.missing == {}
+    uv = [item.at_ns for item in kiosk.history() if item.light == "uv365"]
+    assert len(uv) == 2
+    assert not [at for at in taken_ns if uv[0] <= at <= uv[1]]
 
 
 @pytest.mark.parametrize(
