@@ -30,7 +30,7 @@ def blocks(picture: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[An
     height, width = picture.shape[:2]
     rows, columns = height // _BLOCKS, width // _BLOCKS
     cut = picture[: rows * _BLOCKS, : columns * _BLOCKS]
-    return cut.reshape(_BLOCKS, rows, _BLOCKS, columns, 3).mean(axis=(1, 3))
+    return np.asarray(cut.reshape(_BLOCKS, rows, _BLOCKS, columns, 3).mean(axis=(1, 3)))
 
 
 def unevenness(picture: npt.NDArray[np.floating[Any]]) -> float:

@@ -116,7 +116,7 @@ def dark_level(
     exposed = (exposure.exposure_us / white.exposure_us) * (exposure.gain / white.gain)
     black = board.camera.black_level if calibration is None else _middle(cv2.resize(calibration.black, size))
     red, blue = white.colour_gains
-    above = (_middle(counts) - np.asarray(black, np.float64)) * (red, 1.0, blue)
+    above = (_middle(counts) - np.asarray(black, np.float64)) * np.array([red, 1.0, blue])
     return float(np.median(above.max(axis=2))) / (white.white_counts * exposed)
 
 

@@ -341,8 +341,10 @@ class LightCore:
         """What in CHECK_WORDS it is, where the lamp was seen in its pulse as `check` says and after it as
         `seen` does; None where all is well.
         """
-        if seen != UV_DARK:
-            return "light_after_off" if True in seen else "dark_unseen"
+        if True in seen:
+            return "light_after_off"
+        if None in seen:
+            return "dark_unseen"
         if check.seen is None:
             return self._cut_by or "interrupted"
         return None if check.seen else "uv_unseen"

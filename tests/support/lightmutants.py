@@ -324,8 +324,8 @@ MUTANTS = [
     _ledger(
         "a clock set ahead forgets no dose",
         "in 24 h",
-        " AND (wall > ? OR (boot = ? AND since_boot > ?))",
-        " AND (wall > ? OR (boot = ? AND since_boot > ? AND 0))",
+        "(wall > ? OR (boot = ? AND since_boot > ?))",
+        "(wall > ? OR (boot = ? AND since_boot > ? AND 0))",
     ),
     _ledger(
         "the dose of other kiosks counts",
