@@ -31,7 +31,7 @@ def reopened(path):
 
 
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_ledger_that_is_lost_locks_every_light_until_staff_has_seen_to_it(path, lose):
+def test_a_lost_ledger_locks_every_light(path, lose):
     """What was latched is not known: it may have been a lamp that does not go out."""
     lose(path)
     ledger = reopened(path)

@@ -231,7 +231,7 @@ def test_a_ledger_lost_while_the_daemon_runs_locks_every_light(lost):
     assert refusal(lambda: lost.on(1, "white")) == "fault"
 
 
-def test_after_a_lost_ledger_there_is_white_light_at_once_and_uv_after_24_hours(lost):
+def test_after_a_lost_ledger_uv_stays_off_for_24_hours(lost):
     lost.restart()
     lost.clear_by_staff()
     assert lost.core.status()["fault"] is None
