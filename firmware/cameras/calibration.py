@@ -227,8 +227,10 @@ class Calibrations:
         now = now or datetime.now(timezone.utc)
         names = _calibrations_in(self._state)
         if names != self._names:
-            self._names, self._passed_over = names, {}
+            self._passed_over = {}
             self._found = [one for one in map(self._read, names) if one is not None]
+            # Last, for others may ask meanwhile.
+            self._names = names
         newest: Calibration | None = None
         for one in self._found:
             if not timedelta(0) <= now - one.made_at <= VALID_FOR:
