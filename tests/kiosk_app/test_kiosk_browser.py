@@ -60,19 +60,50 @@ def test_the_words_in_a_picture_are_large_enough_to_read(
         assert screen.complaints == []
 
 
-@pytest.mark.parametrize("size", [TALL, WIDE])
-def test_text_at_twice_the_size_loses_nothing(browser: Browser, address: str, size: tuple[int, int]) -> None:
+# What can be done and does not lie wholly on the screen, as it is.
+OUT_OF_SIGHT = """() => [...document.querySelectorAll(".act button, .act a, footer button, footer a")]
+  .map(e => [e.textContent.trim(), e.getBoundingClientRect()])
+  .filter(([, r]) => r.height && (r.top < 0 || r.bottom > innerHeight || r.left < 0 || r.right > innerWidth))
+  .map(([text, r]) => `${text} ${r.top}..${r.bottom}`)"""
+# Of the scan, where nobody can scroll with the head in the hood: heading and sentence below the edge.
+UNREADABLE = """() => {
+  const edge = document.querySelector("main").getBoundingClientRect().bottom;
+  return [...document.querySelectorAll("main h1, main [data-said]")]
+    .filter(e => e.getBoundingClientRect().bottom > edge).map(e => e.textContent.trim());
+}"""
+
+
+@pytest.mark.parametrize(
+    ("size", "language", "larger"),
+    [
+        (TALL, "de", ["150"]),
+        (TALL, "de", ["150", "200"]),
+        (WIDE, "de", ["150", "200"]),
+        (WIDE, "ar", ["150", "200"]),
+    ],
+)
+def test_with_larger_text_what_can_be_done_stays_on_the_screen(
+    browser: Browser, address: str, bench: Bench, size: tuple[int, int], language: str, larger: list[str]
+) -> None:
     with on_screen(browser, address, size) as screen:
-        screen.tap("button[value=de]")
-        for larger in ("150", "200"):
+        screen.tap(f"button[value={language}]")
+        for each in larger:
             screen.page.click("button[name=larger]")
-            expect(screen.page.locator("html")).to_have_attribute("data-text", larger)
-        for step in ("about", "consent", "light_questions", "position", "eyes"):
+            expect(screen.page.locator("html")).to_have_attribute("data-text", each)
+        for place, step in enumerate(WAY[1:], 1):
             screen.arrives_at(step)
-            found = screen.keep(f"de-{step}-200")
-            assert found["wider"] == 0
-            screen.page.click("footer .button >> nth=0", trial=True)  # scrolls to it: nothing covers it
-            screen.tap()
+            if step == "position":
+                screen.page.wait_for_selector("[data-preview][data-good]")
+            found = screen.keep(f"{language}-{step}-{larger[-1]}")
+            assert (found["wider"], found["taller"], screen.page.evaluate(OUT_OF_SIGHT)) == (0, 0, []), step
+            if step == "scan":
+                assert screen.page.evaluate(UNREADABLE) == []
+                bench.camera.hold.set()
+                screen.page.wait_for_url(f"**/{WAY[place + 1]}")
+            elif step != "done":
+                if WAY[place + 1] == "scan":
+                    bench.camera.hold.clear()
+                screen.tap()
 
 
 # Every line that is said, by its name.

@@ -14,7 +14,7 @@ window.addEventListener("pagehide", (event) => event.persisted && body.replaceCh
 window.addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 // Text that scrolls by itself says so: what is asked has to be read to its end.
-const text = document.querySelector("[data-apart] main");
+const text = document.querySelector("main");
 const more = text?.querySelector("[data-more]");
 if (more) {
   const tell = () => (more.hidden = text.scrollTop + text.clientHeight > text.scrollHeight - 8);
