@@ -26,6 +26,7 @@ class ScanLine:
     kiosk: str
     simulated: bool
     quality: Sequence[str]
+    measured: bool
     look_first: bool
     unmeasured: bool
 
@@ -71,6 +72,10 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
         # One comparison of both: an index leads to its place, where two joined by OR read all newer ones.
         query = query.where(tuple_(Scan.captured_at, Scan.id) < _as_values(place))
     rows = session.execute(query).all()
+    first = select(FindingRow.scan).where(
+        FindingRow.scan.in_(row.id for row in rows), FindingRow.position == 0
+    )
+    measured = set(session.scalars(first))
     lines = [
         ScanLine(
             id=row.id,
@@ -79,6 +84,7 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
             kiosk=row.name,
             simulated=row.simulated,
             quality=row.quality,
+            measured=row.id in measured,
             look_first=any(spot.lesion is not None and spot.lesion.melanoma_like for spot in row.spots),
             unmeasured=any(spot.lesion is None for spot in row.spots),
         )

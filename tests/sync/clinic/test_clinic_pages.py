@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event, select
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from hardware.capture import Spot
 from sync.clinic.app import make_app, secret_key
 from sync.clinic.people import accounts
 from sync.clinic.people.accounts import add_account
@@ -21,10 +22,12 @@ from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Account, AuditEvent, WebSession
 from sync.clinic.web.answers import HARMLESS, UnguardedAnswer, refuse_unguarded
+from sync.wire.findings import MarkedSpot
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Message, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
 from tests.support.full_disk import on_a_small_disk
+from tests.support.kiosk_bench import marked
 
 FILES = ("/static/clinic.css", "/static/shared/look.css")
 
@@ -228,6 +231,23 @@ def test_a_scan_may_lack_things(
     page = staff.get(f"/scans/{scan}")
     assert page.status_code == 200 and "Nothing could be measured" in page.text
     assert ("SIMULATED" in page.text) is ("simulated" not in changes)
+
+
+@pytest.mark.parametrize("quality", [(), ("soft_focus",)])
+def test_a_scan_without_findings_shows_its_spots_and_caveats_and_is_not_called_ready(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, quality: tuple[str, ...]
+) -> None:
+    scan = uuid4()
+    spot = MarkedSpot.model_validate(marked("closeup0", Spot(zone="nose"), melanoma=0.97))
+    changes = {"findings": (), "quality": quality, "spots": (spot,), "schema_version": 2}
+    arrive(sqlite, kiosk, kiosk.result(scan, findings=findings(scan).model_copy(update=changes)))
+    page = staff.get(f"/scans/{scan}").text
+    assert "Nothing could be measured" in page
+    assert "Melanoma-like: look at this first" in page and 'data-spot="1"' in page
+    assert ("a little soft" in page) is bool(quality)
+    listed = staff.get("/").text
+    assert "look at this first" in listed and "nothing measured" in listed
+    assert ">ready<" not in listed
 
 
 def test_a_measure_that_this_version_does_not_know_is_shown_by_its_own_name(
