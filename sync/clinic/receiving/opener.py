@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, Row, Select, bindparam, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, bindparam, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -48,6 +48,8 @@ LOOK_AGAIN_SECONDS = 24 * 3600.0
 # No more often: on PostgreSQL it takes longer than opening an envelope.
 SCRUB_SECONDS = 10.0
 DATABASE_WAIT_SECONDS = (0.5, 30.0)
+# Withdrawals wait so long until the file of tombstones is tried again; the others go on meanwhile.
+TOMBSTONES_WAIT_SECONDS = 30.0
 # An envelope with which the database has failed so often in a row lets the others go first for a while: the
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
@@ -105,6 +107,7 @@ class Opener:
         self._to_scrub = True
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
+        self._tombstones_rest_until = -math.inf
         self._looked_again, self._scrubbed = time.monotonic(), -math.inf
 
     def begin(self, *, again: bool = False) -> None:
@@ -139,8 +142,6 @@ class Opener:
                     stop.wait(POLL_SECONDS)
                 wait = DATABASE_WAIT_SECONDS[0]
                 continue
-            except TombstonesUnusable as error:
-                log.error("withdrawal_waits", why=str(error), wait_s=wait)
             except Exception as error:
                 if failed_itself(error):
                     log.error("database_away", kind=why_away(error), wait_s=wait)
@@ -162,7 +163,11 @@ class Opener:
         and nothing has changed but for the envelopes that were opened before.
         """
         with self._database.reading() as session:
-            found = session.execute(_waiting(self._set_aside(), most))
+            waiting = _waiting(self._set_aside(), most)
+            if self._tombstones_rest():
+                # Those whose scan is known have been put off before.
+                waiting = waiting.where((Envelope.type != Withdraw.KIND) | Envelope.scan.is_(None))
+            found = session.execute(waiting)
             keys = [(kiosk, message_id) for kiosk, message_id in found]
         for key in self._open_together(keys):
             self._open_alone(key)
@@ -185,9 +190,7 @@ class Opener:
                 plain = _still_plain(session, plain)
                 self._keep_plain(session, plain)
         except Exception as error:
-            if isinstance(error, TombstonesUnusable):
-                raise
-            log.warning("one_by_one", envelopes=len(keys), why=type(error).__name__)
+            log.warning("one_by_one", envelopes=len(keys), exc_info=error)
             return keys
         if plain:
             log.info("opened", **Counter(row.type for row, _ in plain))
@@ -196,7 +199,7 @@ class Opener:
 
     def _open_alone(self, key: Key) -> None:
         """Open one envelope, whatever is in it, unless somebody else has done so meanwhile."""
-        found: Row[UUID, UUID] | None = None
+        content: Content = None
         try:
             looked = self._look([key])
             with self._database.writing() as session:
@@ -206,13 +209,13 @@ class Opener:
                     return
                 ((_, content),) = looked
                 self._open(session, session.scalars(select(Envelope).where(_is(key))).one(), content)
+        except TombstonesUnusable as error:
+            self._put_off(key, content, error)
         except Exception as error:
-            if isinstance(error, TombstonesUnusable):
-                raise
             if failed_itself(error):
                 self._strike(key)
                 raise
-            self._quarantine(key, error)
+            self._quarantine(key, content, error)
         else:
             self._strikes.pop(key, None)
 
@@ -227,7 +230,9 @@ class Opener:
             rows = {row.key: row for row in (Sealed(*found) for found in session.execute(waiting))}
             named = withdrawals.named_among(session, [message for _, message in keys])
         found = [rows[key] for key in keys if key in rows]
-        return [(row, None if row.key in named else self._content(row)) for row in found]
+        # A withdrawal that another one has named counts all the same.
+        unread = {row.key for row in found if row.type != Withdraw.KIND} & named
+        return [(row, None if row.key in unread else self._content(row)) for row in found]
 
     def _content(self, row: Sealed | Envelope) -> Message | envelope.EnvelopeError:
         try:
@@ -282,20 +287,31 @@ class Opener:
         self._aside = {key: until for key, until in self._aside.items() if until > time.monotonic()}
         return list(self._aside)
 
-    def _quarantine(self, key: Key, error: Exception) -> None:
+    def _tombstones_rest(self) -> bool:
+        return time.monotonic() < self._tombstones_rest_until
+
+    def _put_off(self, key: Key, content: Content, error: TombstonesUnusable) -> None:
+        """Let the others go on while no tombstone can be written; nothing of this one's scan is let in."""
+        if not self._tombstones_rest():
+            log.error("withdrawal_waits", why=str(error), wait_s=TOMBSTONES_WAIT_SECONDS)
+            self._tombstones_rest_until = time.monotonic() + TOMBSTONES_WAIT_SECONDS
+        with self._database.writing() as session:
+            _note_scan(session, key, content)
+
+    def _quarantine(self, key: Key, content: Content, error: Exception) -> None:
         """Set an envelope apart by its key, for its row may be what cannot be read."""
         log.error("quarantined", message=str(key[1]), reason="not_foreseen", exc_info=error)
         reason = f"not_foreseen:{type(error).__name__}"[:64]
         with self._database.writing() as session:
             waiting = update(Envelope).where(_is(key), Envelope.state == STORED)
             session.execute(waiting.values(state=QUARANTINED, reason=reason))
+            _note_scan(session, key, content)
 
     def _open(self, session: Session, row: Envelope, content: Content) -> None:
         try:
             if (named := withdrawals.named_by(session, row)) is not None:
                 self._erase(session, row, named)
                 return
-            # A withdrawal that another one has named counts all the same.
             message = self._content(row) if content is None else content
             if isinstance(message, envelope.EnvelopeError):
                 raise message
@@ -323,7 +339,7 @@ class Opener:
             _keep_result(session, row, message)
         elif isinstance(message, Withdraw):
             _refuse_another_kiosk(session, row, message.scan)
-            messages = message.messages if isinstance(message, WithdrawMessages) else ()
+            messages = _named_by(message)
             stone = Tombstone(
                 kiosk=row.kiosk,
                 scan=message.scan,
@@ -334,10 +350,12 @@ class Opener:
             )
             if withdrawals.is_one_too_many(session, stone):
                 # Whatever else there is of the scan goes all the same: a reminder, a payload in quarantine.
-                withdrawals.name_messages(session, stone)
+                withdrawals.name_messages(session, row.kiosk, stone.scan, messages)
                 self._forget(row.kiosk, withdrawals.erase(session, row.kiosk, stone.scan, messages))
                 alarm(session, "opener", row.kiosk, withdrawals.TOO_MANY_UNSEEN)
                 raise Refused(withdrawals.TOO_MANY_UNSEEN)
+            if self._tombstones_rest():
+                raise TombstonesUnusable("No tombstone could be written a moment ago.")
             self._forget(row.kiosk, withdrawals.withdraw(self._database, session, stone))
         else:
             keep_reminders(session, [((row.kiosk, row.message_id), message)])
@@ -422,6 +440,17 @@ def _among(keys: Sequence[Key]) -> ColumnElement[bool]:
 
 def _is(key: Key) -> ColumnElement[bool]:
     return (Envelope.kiosk == key[0]) & (Envelope.message_id == key[1])
+
+
+def _note_scan(session: Session, key: Key, content: Content) -> None:
+    """Have nothing of its scan be let in while this envelope waits, if it is a withdrawal."""
+    if isinstance(content, Withdraw):
+        session.execute(update(Envelope).where(_is(key)).values(scan=content.scan))
+        withdrawals.name_messages(session, key[0], content.scan, _named_by(content))
+
+
+def _named_by(message: Withdraw) -> Sequence[UUID]:
+    return message.messages if isinstance(message, WithdrawMessages) else ()
 
 
 def _quarantine(row: Envelope, reason: str) -> None:

@@ -115,10 +115,10 @@ def is_one_too_many(session: Session, stone: Tombstone) -> bool:
     return _room(session, stone.kiosk) <= 0
 
 
-def name_messages(session: Session, stone: Tombstone) -> None:
+def name_messages(session: Session, kiosk: UUID, scan: UUID, messages: Iterable[UUID]) -> None:
     """Have what comes of these messages later be erased unread."""
-    for message in stone.messages:
-        insert_once(session, WithdrawnMessage(message_id=message, kiosk=stone.kiosk, scan=stone.scan))
+    for message in messages:
+        insert_once(session, WithdrawnMessage(message_id=message, kiosk=kiosk, scan=scan))
 
 
 def sweep_quarantine(session: Session) -> None:
@@ -320,7 +320,7 @@ def _bury(session: Session, stone: Tombstone) -> None:
         scan=stone.scan, kiosk=stone.kiosk, message_id=stone.message_id, at=stone.at, reason=stone.reason
     )
     insert_once(session, row)
-    name_messages(session, stone)
+    name_messages(session, stone.kiosk, stone.scan, stone.messages)
 
 
 def _tombstone(session: Session, row: Withdrawal) -> Tombstone:

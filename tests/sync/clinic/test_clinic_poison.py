@@ -225,9 +225,11 @@ def test_a_fault_of_our_own_costs_one_message_and_its_words_are_in_no_log(
     assert reason == f"not_foreseen:{fault.__name__}"
     said = capsys.readouterr().err
     assert "ref-secret" not in said and "33.0" not in said
-    (line,) = [json.loads(line) for line in said.splitlines() if '"fault"' in line]
-    assert line["fault"][0].startswith(f"{fault.__name__} at tests/sync/clinic/test_clinic_poison.py:")
-    assert line["fault"][1].startswith("KeyError at ")
+    lines = [json.loads(line) for line in said.splitlines() if '"fault"' in line]
+    assert [line["event"] for line in lines] == ["one_by_one", "quarantined"]
+    for line in lines:
+        assert line["fault"][0].startswith(f"{fault.__name__} at tests/sync/clinic/test_clinic_poison.py:")
+        assert line["fault"][1].startswith("KeyError at ")
 
 
 def test_what_the_database_says_of_an_error_quotes_no_value(database: Database) -> None:

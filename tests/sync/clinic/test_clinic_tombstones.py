@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving import opener, withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store import tombstones
@@ -150,12 +150,49 @@ def test_a_tombstone_is_on_the_disk_before_anything_is_erased(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(TombstonesUnusable, match="No space left"):
-            Opener(database, [kiosk.opening]).open_next()
+        assert Opener(database, [kiosk.opening]).open_next()
     assert count(database, Scan) == 1
     assert envelope(database, word).state == "stored"  # it is not set aside: it is tried again
     open_all(database, kiosk.opening)
     assert count(database, Scan) == 0
+
+
+def test_a_file_that_takes_no_tombstone_holds_up_withdrawals_only_and_nothing_of_their_scans_comes_in(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opener, "BATCH", 3)
+    tried = list[Tombstone]()
+    scans, named = [uuid4() for _ in range(5)], uuid4()
+    words = [arrive(database, kiosk, withdraw(scan, named)) for scan in scans[:1]]
+    words += [arrive(database, kiosk, withdraw(scan)) for scan in scans[1:]]
+    arrive(database, kiosk, a_result(kiosk, uuid4(), patient_reference=OTHER))
+
+    def unwritable(_: Tombstones, stone: Tombstone) -> None:
+        tried.append(stone)
+        raise TombstonesUnusable("not now")
+
+    running = Opener(database, [kiosk.opening])
+    with monkeypatch.context() as patch:
+        patch.setattr(Tombstones, "add", unwritable)
+        while running.open_next(opener.BATCH):
+            pass
+        assert (count(database, Scan), len(tried)) == (1, 1)
+        # Another process knows it too.
+        late = [arrive(database, kiosk, a_result(kiosk, scan)) for scan in scans]
+        late.append(arrive(database, kiosk, a_result(kiosk, uuid4()), named))
+        again = Opener(database, [kiosk.opening])
+        while again.open_next(opener.BATCH):
+            pass
+    assert [envelope(database, word).state for word in words] == ["stored"] * 5
+    assert {(envelope(database, one).state, envelope(database, one).data) for one in late} == {
+        ("erased", b"")
+    }
+    assert REFERENCE not in everything(database) and count(database, Scan) == 1
+    assert not running.open_next(opener.BATCH)
+    monkeypatch.setattr(opener, "TOMBSTONES_WAIT_SECONDS", 0.0)
+    running._tombstones_rest_until = 0.0
+    assert running.open_next(opener.BATCH) and running.open_next(opener.BATCH)
+    assert {stone.scan for stone in database.tombstones.read()} == set(scans)
 
 
 def test_a_scan_whose_erasure_was_cut_short_is_erased_at_the_next_start(

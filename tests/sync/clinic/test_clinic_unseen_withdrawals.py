@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from sync.clinic.receiving import opener, quarantine, withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.withdrawals import UNSEEN_WINDOW
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.tables import AuditEvent, Envelope, FindingRow, ReminderRow, Scan
-from sync.wire.keys import OpeningKey
+from sync.clinic.store.tables import AuditEvent, Envelope, FindingRow, HeldKey, ReminderRow, Scan
+from sync.clinic.store.tombstones import Tombstones, TombstonesUnusable
+from sync.wire.keys import OpeningKey, generate_opening_key
 from tests.support.clinic import SealingKiosk, registered
 from tests.support.waiting import wait_until
 from tests.support.withdrawing import (
@@ -89,17 +91,69 @@ def test_a_late_result_of_a_withdrawal_that_was_one_too_many_is_erased_and_not_o
         assert quarantine.held(session) == []
 
 
-@pytest.mark.parametrize(
-    "state", [{"state": "stored"}, {"reason": "no_opening_key"}, {"reason": "not_foreseen:KeyError"}]
-)
-def test_a_late_result_is_not_opened_while_its_withdrawal_is_tried_again_whatever_becomes_of_that(
-    database: Database, kiosk: SealingKiosk, state: dict[str, str]
+def waits_for_the_file(database: Database, kiosk: SealingKiosk, patch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise TombstonesUnusable("no room")
+
+    patch.setattr(Tombstones, "add", full)
+    open_all(database, kiosk.opening, again=True)
+
+
+def waits_for_its_key(database: Database, kiosk: SealingKiosk, patch: pytest.MonkeyPatch) -> None:
+    open_all(database, generate_opening_key(), again=True)
+
+
+def fails_in_a_way_that_nobody_has_foreseen(
+    database: Database, kiosk: SealingKiosk, patch: pytest.MonkeyPatch
 ) -> None:
-    *_, (scan, word) = flood(database, kiosk).items()
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    patch.setattr(withdrawals, "withdraw", fail)
+    open_all(database, kiosk.opening, again=True)
+
+
+WAYS = {
+    waits_for_the_file: ("stored", None),
+    waits_for_its_key: ("quarantined", "no_opening_key"),
+    fails_in_a_way_that_nobody_has_foreseen: ("quarantined", "not_foreseen:KeyError"),
+}
+
+
+@pytest.mark.parametrize("flooded", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_late_result_is_not_opened_while_its_withdrawal_is_tried_again_whatever_becomes_of_that(
+    database: Database,
+    kiosk: SealingKiosk,
+    monkeypatch: pytest.MonkeyPatch,
+    way: Callable[[Database, SealingKiosk, pytest.MonkeyPatch], None],
+    flooded: bool,
+) -> None:
+    if way is waits_for_its_key and not flooded:
+        return  # nobody has ever read which scan it is about
+    if flooded:
+        flood(database, kiosk, MOST)
+    scan, named = uuid4(), uuid4()
+    word = arrive(database, kiosk, withdraw(scan, named))
+    if flooded:
+        open_all(database, kiosk.opening)
+        assert envelope(database, word).reason == "too_many_unseen_withdrawals"
+        monkeypatch.setattr(withdrawals, "MOST_UNSEEN", 2 * MOST)
+    with monkeypatch.context() as patch:
+        way(database, kiosk, patch)
+    assert (envelope(database, word).state, envelope(database, word).reason) == WAYS[way]
     with database.writing() as session:
-        session.execute(update(Envelope).where(Envelope.message_id == word).values(state))
-        result = Envelope(kiosk=kiosk.id, message_id=uuid4(), type="result")
-        assert withdrawals.comes_too_late(session, result, scan)
+        hold = session.scalars(select(HeldKey).where(HeldKey.kid == kiosk.opening.kid)).one()
+        hold.held = True
+    late = [
+        arrive(database, kiosk, a_result(kiosk, scan)),
+        arrive(database, kiosk, a_result(kiosk, uuid4()), named),
+    ]
+    running = Opener(database, [kiosk.opening])
+    for result in late:
+        assert running._open_alone((kiosk.id, result)) is None
+    assert {envelope(database, result).data for result in late} == {b""}
+    assert (count(database, Scan), REFERENCE in everything(database)) == (0, False)
 
 
 def test_scans_that_came_are_withdrawn_however_many_and_whatever_was_invented(
