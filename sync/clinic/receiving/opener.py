@@ -108,6 +108,7 @@ class Opener:
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
         self._tombstones_rest_until = -math.inf
+        self._unseen_lines = withdrawals.UnseenLines(database.tombstones)
         self._looked_again, self._scrubbed = time.monotonic(), -math.inf
 
     def begin(self, *, again: bool = False) -> None:
@@ -348,14 +349,15 @@ class Opener:
                 at=message.at,
                 reason=message.reason,
             )
+            if self._tombstones_rest():
+                raise TombstonesUnusable("No tombstone could be written a moment ago.")
             if withdrawals.is_one_too_many(session, stone):
+                self._unseen_lines.add(stone)
                 # Whatever else there is of the scan goes all the same: a reminder, a payload in quarantine.
                 withdrawals.name_messages(session, row.kiosk, stone.scan, messages)
                 self._forget(row.kiosk, withdrawals.erase(session, row.kiosk, stone.scan, messages))
                 alarm(session, "opener", row.kiosk, withdrawals.TOO_MANY_UNSEEN)
                 raise Refused(withdrawals.TOO_MANY_UNSEEN)
-            if self._tombstones_rest():
-                raise TombstonesUnusable("No tombstone could be written a moment ago.")
             self._forget(row.kiosk, withdrawals.withdraw(self._database, session, stone))
         else:
             keep_reminders(session, [((row.kiosk, row.message_id), message)])

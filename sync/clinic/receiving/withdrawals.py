@@ -26,7 +26,7 @@ from sync.clinic.store.tables import (
     Withdrawal,
     WithdrawnMessage,
 )
-from sync.clinic.store.tombstones import Tombstone
+from sync.clinic.store.tombstones import Tombstone, Tombstones
 from sync.wire.messages import ReminderDue, Result, Withdraw
 
 WITHDRAW = Withdraw.KIND
@@ -34,9 +34,14 @@ WITHDRAW = Withdraw.KIND
 # lost on its way and the scan was deleted before the next try. Each is a line of a file that every command
 # reads.
 MOST_UNSEEN = 500
+# Those that are too many are lines of it too, since an old copy of the database would not know them; of a
+# kiosk that floods its clinic with them no more than so many.
+MOST_UNSEEN_LINES = 4 * MOST_UNSEEN
 UNSEEN_WINDOW = timedelta(days=30)
 TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
 SCAN_OF_ANOTHER = "scan_of_another_kiosk"
+# No database takes any number of them in one statement.
+IDS_AT_ONCE = 500
 # What a process that was killed leaves in the opener's folder.
 HALF_WRITTEN = ".part"
 # Envelopes that hold something of a scan; a withdrawal names it, and stays.
@@ -113,6 +118,30 @@ def is_one_too_many(session: Session, stone: Tombstone) -> bool:
     if _is_withdrawn(session, stone.kiosk, stone.scan) or _has_come(session, stone):
         return False
     return _room(session, stone.kiosk) <= 0
+
+
+class UnseenLines:
+    """The lines in the file of tombstones about scans that never came, as far as one process knows them."""
+
+    def __init__(self, tombstones: Tombstones) -> None:
+        self._tombstones = tombstones
+        self._scans: dict[UUID, set[UUID]] | None = None
+
+    def add(self, stone: Tombstone) -> None:
+        """Have the file know `stone`, whose withdrawal is one too many and has its receipt.
+
+        Raises TombstonesUnusable.
+        """
+        if self._scans is None:
+            scans_of = dict[UUID, set[UUID]]()
+            for known in self._tombstones.read():
+                if known.unseen:
+                    scans_of.setdefault(known.kiosk, set()).add(known.scan)
+            self._scans = scans_of
+        scans = self._scans.setdefault(stone.kiosk, set())
+        if stone.scan not in scans and len(scans) < MOST_UNSEEN_LINES:
+            self._tombstones.add(stone.model_copy(update={"unseen": True}))
+            scans.add(stone.scan)
 
 
 def name_messages(session: Session, kiosk: UUID, scan: UUID, messages: Iterable[UUID]) -> None:
@@ -219,10 +248,12 @@ def reapply(database: Database, export: Path | None = None) -> None:
     with database.reading() as session:
         known = {(row.kiosk, row.scan): row for row in session.scalars(select(Withdrawal))}
         left = [_tombstone(session, row) for row in session.scalars(_of_which_something_is_left())]
+        unseen = [stone for key, stone in written.items() if stone.unseen and key not in known]
+        waiting = _whose_withdrawal_is_there(session, unseen)
         unwritten = [_tombstone(session, row) for key, row in known.items() if key not in written]
     for stone in unwritten:
         database.tombstones.add(stone)
-    due = [stone for key, stone in written.items() if key not in known] + left
+    due = [stone for key, stone in written.items() if key not in known and stone not in waiting] + left
     if due:
         with database.writing() as session:
             for stone in due:
@@ -251,6 +282,15 @@ def forget_exports(export: Path | None, kiosk: UUID, messages: Iterable[UUID]) -
 def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
     """The file of a message in the opener's folder; two kiosks can have used the same id."""
     return export / f"{kiosk}.{message}.json"
+
+
+def _whose_withdrawal_is_there(session: Session, stones: Sequence[Tombstone]) -> set[Tombstone]:
+    there = set[tuple[UUID, UUID]]()
+    for start in range(0, len(stones), IDS_AT_ONCE):
+        ids = [stone.message_id for stone in stones[start : start + IDS_AT_ONCE]]
+        found = select(Envelope.kiosk, Envelope.message_id).where(Envelope.message_id.in_(ids))
+        there.update((kiosk, message) for kiosk, message in session.execute(found))
+    return {stone for stone in stones if (stone.kiosk, stone.message_id) in there}
 
 
 def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:

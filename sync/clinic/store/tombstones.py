@@ -29,7 +29,9 @@ class TombstonesUnusable(ClinicError):
 class Tombstone(BaseModel):
     """What stays of a withdrawn scan: ids, time, reason.
 
-    `message_id` is the withdrawal itself, `messages` are those that carried the scan's result.
+    `message_id` is the withdrawal itself, `messages` are those that carried the scan's result. An `unseen`
+    one is of a scan that never came, and its withdrawal waits in quarantine: another line follows once it is
+    acted on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +42,7 @@ class Tombstone(BaseModel):
     messages: tuple[UUID, ...]
     at: AwareDatetime
     reason: str
+    unseen: bool = False
 
 
 class Tombstones:
@@ -54,7 +57,7 @@ class Tombstones:
 
     def add(self, tombstone: Tombstone) -> None:
         """Add one line; on return it is on the disk. Raises TombstonesUnusable."""
-        text = tombstone.model_dump_json().encode()
+        text = tombstone.model_dump_json(exclude_defaults=True).encode()
         line = b"%s %s\n" % (hashlib.sha256(text).hexdigest().encode(), text)
         try:
             with self._locked() as file:

@@ -10,14 +10,23 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from sync.clinic.receiving import opener, quarantine, withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.withdrawals import UNSEEN_WINDOW
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.tables import AuditEvent, Envelope, FindingRow, HeldKey, ReminderRow, Scan
+from sync.clinic.store.tables import (
+    AuditEvent,
+    Envelope,
+    FindingRow,
+    HeldKey,
+    ReminderRow,
+    Scan,
+    Withdrawal,
+    WithdrawnMessage,
+)
 from sync.clinic.store.tombstones import Tombstones, TombstonesUnusable
 from sync.wire.keys import OpeningKey, generate_opening_key
 from tests.support.clinic import SealingKiosk, registered
@@ -50,8 +59,8 @@ def flood(database: Database, kiosk: SealingKiosk, number: int = MOST + 4) -> di
 
 
 def of_kiosk(database: Database, kiosk: SealingKiosk) -> list[UUID]:
-    """The scans of its tombstones in the file."""
-    return [stone.scan for stone in database.tombstones.read() if stone.kiosk == kiosk.id]
+    """The scans of its tombstones in the file, but for those that wait in quarantine."""
+    return [one.scan for one in database.tombstones.read() if one.kiosk == kiosk.id and not one.unseen]
 
 
 def alarms(database: Database) -> list[tuple[str | None, str]]:
@@ -233,6 +242,28 @@ def test_what_a_withdrawal_that_was_one_too_many_names_is_not_kept_in_quarantine
     spoilt = kiosk.seal(a_result(kiosk, scan), message_id=message_id)[:-1] + b"x"
     with database.writing() as session:
         assert take_envelope(session, kiosk.id, "result", spoilt, "ingest-1") == "withdrawn"
+
+
+def test_an_old_copy_of_the_database_learns_of_those_that_were_too_many_and_no_start_makes_room_for_them(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawals, "MOST_UNSEEN_LINES", 2)
+    monkeypatch.setattr(withdrawals, "IDS_AT_ONCE", 1)
+    invented = flood(database, kiosk, MOST + 3)
+    withdrawals.reapply(database)
+    open_all(database, kiosk.opening, again=True)
+    stones = database.tombstones.read()
+    assert [stone.scan for stone in stones] == list(invented)[: MOST + 2]
+    assert [stone.unseen for stone in stones] == [False] * MOST + [True] * 2
+    assert count(database, Withdrawal) == MOST
+    with database.writing() as session:
+        for table in (WithdrawnMessage, Withdrawal, Envelope):
+            session.execute(delete(table))
+    withdrawals.reapply(database)
+    late = [arrive(database, kiosk, a_result(kiosk, scan)) for scan in list(invented)[: MOST + 2]]
+    open_all(database, kiosk.opening)
+    assert {envelope(database, result).data for result in late} == {b""}
+    assert count(database, Scan) == 0
 
 
 def test_a_late_reminder_does_not_have_its_withdrawal_tried_again(
