@@ -34,6 +34,7 @@ from sync.clinic.store.tables import (
     STORED,
     Envelope,
     HeldKey,
+    Poison,
     Scan,
 )
 from sync.clinic.store.tombstones import Tombstone, TombstonesUnusable
@@ -54,6 +55,7 @@ TOMBSTONES_WAIT_SECONDS = 30.0
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
 ASIDE_SECONDS = 15 * 60.0
+PROBE_BYTES = 256 * 1024
 
 # What an envelope holds, or why it is not known; None where a withdrawal says that nobody shall look.
 Content = Message | envelope.EnvelopeError | None
@@ -107,6 +109,7 @@ class Opener:
         self._to_scrub = True
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
+        self._took_nothing = False
         self._tombstones_rest_until = -math.inf
         self._unseen_lines = withdrawals.UnseenLines(database.tombstones)
         self._looked_again, self._scrubbed = time.monotonic(), -math.inf
@@ -126,11 +129,11 @@ class Opener:
                     row.held, row.since = not row.held, moment
             for kid in held:
                 insert_once(session, HeldKey(kid=kid, held=True, since=moment))
-            tried_again = update(Envelope).where(Envelope.reason == NO_KEY, Envelope.recipient.in_(held))
-            session.execute(tried_again.values(state=STORED, reason=None))
+            quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
+            has_key = (Envelope.reason == NO_KEY) & Envelope.recipient.in_(held)
+            session.execute(quarantined.where(has_key).values(state=STORED, reason=None))
             withdrawals.catch_up(session)
             if again:
-                quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
                 session.execute(quarantined.values(state=STORED, reason=None))
 
     def run(self, stop: threading.Event) -> None:
@@ -172,6 +175,10 @@ class Opener:
             keys = [(kiosk, message_id) for kiosk, message_id in found]
         for key in self._open_together(keys):
             self._open_alone(key)
+        if self._took_nothing:
+            # While it was away each message was as good as the next.
+            self._took_nothing = False
+            self._aside.clear()
         self._scrub_in_time()
         return bool(keys)
 
@@ -278,11 +285,27 @@ class Opener:
             self._to_scrub = True
 
     def _strike(self, key: Key) -> None:
+        """Count a failure of the database against a message, unless it takes no other one either."""
+        if not self._takes_writing(key):
+            self._took_nothing = True
+            return
         self._strikes[key] += 1
         if self._strikes[key] >= STRIKES:
             del self._strikes[key]
             self._aside[key] = time.monotonic() + ASIDE_SECONDS
             log.warning("set_aside", message=str(key[1]), for_s=ASIDE_SECONDS)
+
+    def _takes_writing(self, key: Key) -> bool:
+        """Whether the database takes more than any message needs, of which nothing is left."""
+        probe = Poison(kiosk=key[0], sha256=b"", data=bytes(PROBE_BYTES), reason="probe", received_at=now())
+        try:
+            with self._database.writing() as session:
+                session.add(probe)
+                session.flush()
+                session.delete(probe)
+        except DBAPIError:
+            return False
+        return True
 
     def _set_aside(self) -> list[Key]:
         self._aside = {key: until for key, until in self._aside.items() if until > time.monotonic()}

@@ -202,11 +202,14 @@ def try_those_with_room(session: Session) -> None:
 def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list[UUID]:
     """Erase the scan of `tombstone`, which is on the disk before that; the messages that carried the scan.
 
-    A withdrawal that overtakes its result waits for it under the scan's id; the same one again adds nothing.
+    A withdrawal that overtakes its result waits for it under the scan's id; the same one again adds nothing
+    but the messages that the one before did not name.
     """
-    if not _is_withdrawn(session, tombstone.kiosk, tombstone.scan):
+    known = _is_withdrawn(session, tombstone.kiosk, tombstone.scan)
+    if not known or _names_more(session, tombstone):
         database.tombstones.add(tombstone)
         _bury(session, tombstone)
+    if not known:
         note(session, "opener", "scan-withdrawn", tombstone.scan, by=tombstone.reason)
     return erase(session, tombstone.kiosk, tombstone.scan, tombstone.messages)
 
@@ -244,16 +247,23 @@ def reapply(database: Database, export: Path | None = None) -> None:
     Whatever either of the two knows, the other learns. `export` is the opener's folder, if it has one.
     Raises TombstonesUnusable.
     """
-    written = {(stone.kiosk, stone.scan): stone for stone in database.tombstones.read()}
+    written = _by_scan(database.tombstones.read())
     with database.reading() as session:
         known = {(row.kiosk, row.scan): row for row in session.scalars(select(Withdrawal))}
+        names = select(WithdrawnMessage.kiosk, WithdrawnMessage.message_id)
+        named = {(kiosk, message) for kiosk, message in session.execute(names)}
         left = [_tombstone(session, row) for row in session.scalars(_of_which_something_is_left())]
         unseen = [stone for key, stone in written.items() if stone.unseen and key not in known]
         waiting = _whose_withdrawal_is_there(session, unseen)
         unwritten = [_tombstone(session, row) for key, row in known.items() if key not in written]
     for stone in unwritten:
         database.tombstones.add(stone)
-    due = [stone for key, stone in written.items() if key not in known and stone not in waiting] + left
+    new = [
+        stone
+        for (kiosk, scan), stone in written.items()
+        if (kiosk, scan) not in known or any((kiosk, message) not in named for message in stone.messages)
+    ]
+    due = [stone for stone in new if stone not in waiting] + left
     if due:
         with database.writing() as session:
             for stone in due:
@@ -284,6 +294,16 @@ def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
     return export / f"{kiosk}.{message}.json"
 
 
+def _by_scan(stones: Iterable[Tombstone]) -> dict[tuple[UUID, UUID], Tombstone]:
+    """One for each kiosk and scan, with all the messages that its lines name."""
+    found = dict[tuple[UUID, UUID], Tombstone]()
+    for stone in stones:
+        before = found.get((stone.kiosk, stone.scan))
+        messages = dict.fromkeys((*before.messages, *stone.messages) if before else stone.messages)
+        found[stone.kiosk, stone.scan] = stone.model_copy(update={"messages": tuple(messages)})
+    return found
+
+
 def _whose_withdrawal_is_there(session: Session, stones: Sequence[Tombstone]) -> set[Tombstone]:
     there = set[tuple[UUID, UUID]]()
     for start in range(0, len(stones), IDS_AT_ONCE):
@@ -295,6 +315,11 @@ def _whose_withdrawal_is_there(session: Session, stones: Sequence[Tombstone]) ->
 
 def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
     return session.get(Withdrawal, (scan, kiosk)) is not None
+
+
+def _names_more(session: Session, stone: Tombstone) -> bool:
+    keys = ((message, stone.kiosk) for message in stone.messages)
+    return any(session.get(WithdrawnMessage, key) is None for key in keys)
 
 
 def _withdrawal_waits(session: Session, kiosk: UUID, scan: UUID) -> bool:

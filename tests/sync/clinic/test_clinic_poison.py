@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import STRIKES, Opener
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself
-from sync.clinic.store.tables import Envelope, Kiosk, Scan
+from sync.clinic.store.tables import Envelope, Kiosk, Poison, Scan
 from sync.wire import cose, envelope, topics
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import InvalidMessage, ReminderDue, Withdraw, dump_message, parse_message
@@ -255,14 +256,34 @@ def test_a_full_disk_quarantines_nothing(
 
     for _ in range(2 * STRIKES):
         with pytest.raises(OperationalError, match="full") as caught:
-            opener.open_next()
+            opener.open_next(3)
         assert failed_itself(caught.value)
     assert states(sqlite) == {"stored": 3}
     event.remove(sqlite.engine, "connect", no_room)
     sqlite.close()
-    opener._aside.clear()
     open_all(opener)
     assert states(sqlite) == {"opened": 3}
+    with sqlite.reading() as session:
+        assert session.scalars(select(Poison)).all() == []
+
+
+def test_what_was_set_aside_is_tried_again_as_soon_as_a_database_that_was_away_is_back(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, first = Opener(database, [kiosk.opening]), uuid4()
+    take(database, kiosk, kiosk.seal(message_id=first))
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise OperationalError("BEGIN", {}, Exception("away"))
+
+    opener._aside[kiosk.id, first] = math.inf
+    take(database, kiosk, kiosk.seal())
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "writing", away)
+        with pytest.raises(OperationalError):
+            opener.open_next()
+    open_all(opener)
+    assert states(database) == {"opened": 2}
 
 
 def test_a_message_that_the_database_fails_with_again_and_again_lets_the_others_go_first(

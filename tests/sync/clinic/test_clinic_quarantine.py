@@ -305,3 +305,16 @@ def test_an_envelope_without_a_key_is_opened_when_the_opener_has_it(
         pass
     open_all(database, key)
     assert (row(database, message).state, listed()) == ("opened", [])
+
+
+def test_a_discarded_envelope_stays_discarded_when_its_key_comes(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    key = generate_opening_key()
+    hold(database, kiosk.opening)
+    kiosk.opening = key
+    message = arrive(database, kiosk)
+    run("discard", message, "--reason", "a test message", "--yes")
+    open_all(database, key)
+    assert row(database, message).state == "discarded"
+    assert listed() == []

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from sync.clinic.receiving import opener, withdrawals
 from sync.clinic.receiving.intake import take_envelope
@@ -35,6 +35,7 @@ from tests.support.clinic import MOMENT, SealingKiosk, of_an_earlier_version, re
 from tests.support.withdrawing import (
     OTHER,
     REFERENCE,
+    Newer,
     a_reminder,
     a_result,
     arrive,
@@ -230,6 +231,25 @@ def test_the_file_and_the_database_tell_each_other_what_they_know(
     with database.reading() as session:
         events = session.scalars(select(AuditEvent.event).where(AuditEvent.subject == str(scan))).all()
     assert events == ["scan-withdrawn"]
+
+
+def test_a_second_withdrawal_of_a_scan_adds_the_messages_that_only_it_names_to_both(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    scan, named = uuid4(), [uuid4() for _ in range(2)]
+    for messages in (named[:1], named[:1], named[1:]):
+        arrive(database, kiosk, withdraw(scan, *messages))
+        open_all(database, kiosk.opening)
+    assert [stone.messages for stone in database.tombstones.read()] == [(named[0],), (named[1],)]
+    for forgotten in (WithdrawnMessage.message_id == named[1], WithdrawnMessage.scan == scan):
+        with database.writing() as session:
+            session.execute(delete(WithdrawnMessage).where(forgotten))
+        withdrawals.reapply(database)
+        with database.reading() as session:
+            assert set(session.scalars(select(WithdrawnMessage.message_id))) == set(named)
+    late = arrive(database, kiosk, Newer.model_construct(**vars(a_result(kiosk, scan))), named[1])
+    open_all(database, kiosk.opening)
+    assert envelope(database, late).state == "erased"
 
 
 def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
