@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 import click
 import structlog
 
-from sync.clinic.cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option
+from sync.clinic.cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option, who
 from sync.clinic.quarantine_cli import quarantine
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
@@ -97,6 +97,18 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
     _settle()
     structlog.get_logger().info("ready")
     opener.run(stop)
+
+
+@clinic.command("retire-key")
+@click.argument("key")
+@state_option
+@db_option
+def retire_key(key: str, state: Path, db: str | None) -> None:
+    """Give up an opening KEY that 'status' calls missing: kiosks seal anew what they still have."""
+    from sync.clinic.receiving import opening_keys
+
+    opening_keys.retire(ready(state, db), key.lower(), who())
+    click.echo(f"Retired opening key {key.lower()}.")
 
 
 @clinic.command()

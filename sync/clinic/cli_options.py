@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +64,12 @@ def ready(state: Path, db: str | None) -> Database:
     # It may be an old copy, brought back: what was withdrawn since goes before anything looks at it.
     withdrawals.reapply(database)
     return database
+
+
+def who() -> str:
+    """Whoever runs this, as the operating system knows them."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return f"command:{name}"[:80]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 from pathlib import Path
 from uuid import UUID
 
 import click
 
-from sync.clinic.cli_options import db_option, ready, state_option
+from sync.clinic.cli_options import db_option, ready, state_option, who
 from sync.clinic.store.errors import ClinicUsageError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
@@ -73,7 +71,7 @@ def retry(message: str, kiosk: UUID | None, wait: float, state: Path, db: str | 
     database = ready(state, db)
     with database.reading() as session:
         one = messages.find(session, message, kiosk)
-    out, sentence = messages.retry(database, one, _who(), wait)
+    out, sentence = messages.retry(database, one, who(), wait)
     click.echo(json.dumps({"id": one.id, "out": out, "became": sentence}) if as_json else sentence)
     if not out:
         click.get_current_context().exit(1)
@@ -104,15 +102,6 @@ def discard(
             f"Message {one.id} would be erased here for good{scan}: give --yes to do so, "
             "or try it again with 'quarantine retry'."
         )
-    messages.discard(database, one, _who(), reason.strip())
+    messages.discard(database, one, who(), reason.strip())
     sentence = "It was discarded. Its kiosk keeps its own copy."
     click.echo(json.dumps({"id": one.id, "became": sentence}) if as_json else sentence)
-
-
-def _who() -> str:
-    """Whoever runs this, as the operating system knows them."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = str(os.getuid())
-    return f"command:{name}"[:80]

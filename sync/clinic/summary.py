@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from sync.clinic.receiving import opening_keys
 from sync.clinic.store.database import now
 from sync.clinic.store.tables import (
     DISCARDED,
@@ -27,6 +28,10 @@ from sync.clinic.store.tables import (
 
 # A kiosk's outbox, full of the smallest envelopes, holds fewer.
 LARGEST_GAP = 20_000
+_KEY_MISSING = (
+    "nobody can read what is sealed to it; bring it back into opener/opening.key, or give it up with "
+    "'dermakiosk clinic retire-key'"
+)
 
 
 def summary(session: Session) -> dict[str, Any]:
@@ -39,6 +44,7 @@ def summary(session: Session) -> dict[str, Any]:
     return {
         "envelopes": states,
         "oldest_unopened": _text(oldest),
+        "opening_keys_missing": opening_keys.missing(session),
         "poison": _count(session, Poison),
         "receipts_unsent": session.scalar(
             select(func.count()).select_from(ReceiptRow).where(ReceiptRow.sent_at.is_(None))
@@ -91,6 +97,7 @@ def as_text(counts: dict[str, Any]) -> str:
         f"quarantined       {states[QUARANTINED]} envelopes, {counts['poison']} other payloads",
         f"receipts unsent   {counts['receipts_unsent']}",
         f"jobs              {counts['jobs']['waiting']} waiting, {counts['jobs']['failed']} given up",
+        *(f"OPENING KEY MISSING  {key}: {_KEY_MISSING}" for key in counts["opening_keys_missing"]),
         f"kiosks            {len(counts['kiosks'])}",
     ]
     for kiosk in counts["kiosks"]:

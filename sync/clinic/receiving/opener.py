@@ -19,12 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
-from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving import opening_keys, withdrawals
 from sync.clinic.receiving.intake import NO_KEY
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.registry import RESULT, KioskKeys
 from sync.clinic.receiving.results import Key, keep_reminders, keep_results
-from sync.clinic.store.database import Database, core, insert_once, now
+from sync.clinic.store.database import Database, core, now
 from sync.clinic.store.durable import sync_folder
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
@@ -33,7 +33,6 @@ from sync.clinic.store.tables import (
     QUARANTINED,
     STORED,
     Envelope,
-    HeldKey,
     Poison,
     Scan,
 )
@@ -117,18 +116,12 @@ class Opener:
     def begin(self, *, again: bool = False) -> None:
         """Say which keys are held, and look once more at what waited for one.
 
-        A key that was held and is not any more is retired: ingest has kiosks seal again what was sealed to
-        it. With `again`, quarantined envelopes are tried once more too.
+        With `again`, quarantined envelopes are tried once more too.
         """
         withdrawals.reapply(self._database, self._export)
-        moment = now()
         with self._database.writing() as session:
             held = {key.kid for key in self._keys}
-            for row in session.scalars(select(HeldKey)):
-                if row.held != (row.kid in held):
-                    row.held, row.since = not row.held, moment
-            for kid in held:
-                insert_once(session, HeldKey(kid=kid, held=True, since=moment))
+            opening_keys.hold(session, held)
             quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
             has_key = (Envelope.reason == NO_KEY) & Envelope.recipient.in_(held)
             session.execute(quarantined.where(has_key).values(state=STORED, reason=None))

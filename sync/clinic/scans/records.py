@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, literal, select, tuple_
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy import ColumnElement, literal, select, tuple_
+from sqlalchemy.orm import Session, load_only, undefer
 
 from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan, Withdrawal
 
 PAGE_SIZE = 50
-_PLACE = select(Scan.captured_at, Scan.id)
+# A scan that came so long before it was taken was taken by a clock that is ahead.
+CLOCK_AHEAD = timedelta(minutes=5)
+
+
+class Place(NamedTuple):
+    """Where a scan stands in the list, also once it is gone."""
+
+    captured_at: datetime
+    id: UUID
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class ScanLine:
     simulated: bool
     quality: Sequence[str]
     measured: bool
+    clock_ahead: bool
     look_first: bool
     unmeasured: bool
 
@@ -36,7 +46,7 @@ class ScanPage:
     """Some scans, newest first; `older` is where the next page starts, None on the last."""
 
     lines: Sequence[ScanLine]
-    older: UUID | None
+    older: Place | None
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,17 @@ class ScanRecord:
     envelope: Envelope
     findings: Sequence[FindingRow]
 
+    @property
+    def clock_ahead(self) -> bool:
+        return _clock_ahead(self.scan.captured_at, self.envelope.received_at)
 
-def scan_page(session: Session, reference: str | None = None, after: UUID | None = None) -> ScanPage:
-    """Scans of one patient reference, or of all; the page that follows the scan `after`."""
+
+def scan_page(session: Session, reference: str | None = None, after: Place | None = None) -> ScanPage:
+    """Scans of one patient reference, or of all; the page that follows `after`."""
+    # Looked up for each line, where a join may read every envelope.
+    received = select(Envelope.received_at).where(
+        Envelope.kiosk == Scan.kiosk, Envelope.message_id == Scan.message_id
+    )
     query = (
         select(
             Scan.id,
@@ -60,6 +78,7 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
             Scan.simulated,
             Scan.quality,
             Scan.spots,
+            received.scalar_subquery().label("received_at"),
         )
         .join(Kiosk, Kiosk.id == Scan.kiosk)
         .order_by(Scan.captured_at.desc(), Scan.id.desc())
@@ -67,10 +86,9 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
     )
     if reference:
         query = query.where(Scan.patient_reference == reference)
-    place = None if after is None else session.execute(_PLACE.where(Scan.id == after)).first()
-    if place is not None:
+    if after is not None:
         # One comparison of both: an index leads to its place, where two joined by OR read all newer ones.
-        query = query.where(tuple_(Scan.captured_at, Scan.id) < _as_values(place))
+        query = query.where(tuple_(Scan.captured_at, Scan.id) < _as_values(after))
     rows = session.execute(query).all()
     first = select(FindingRow.scan).where(
         FindingRow.scan.in_(row.id for row in rows), FindingRow.position == 0
@@ -85,12 +103,14 @@ def scan_page(session: Session, reference: str | None = None, after: UUID | None
             simulated=row.simulated,
             quality=row.quality,
             measured=row.id in measured,
+            clock_ahead=_clock_ahead(row.captured_at, row.received_at),
             look_first=any(spot.lesion is not None and spot.lesion.melanoma_like for spot in row.spots),
             unmeasured=any(spot.lesion is None for spot in row.spots),
         )
         for row in rows[:PAGE_SIZE]
     ]
-    return ScanPage(lines, lines[-1].id if len(rows) > PAGE_SIZE else None)
+    older = Place(lines[-1].captured_at, lines[-1].id) if len(rows) > PAGE_SIZE else None
+    return ScanPage(lines, older)
 
 
 def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
@@ -99,7 +119,9 @@ def scan_record(session: Session, scan_id: UUID) -> ScanRecord | None:
     if scan is None:
         return None
     kiosk = session.get_one(Kiosk, scan.kiosk)
-    envelope = session.get_one(Envelope, (scan.kiosk, scan.message_id))
+    # What else there is of it may be what no database can give back.
+    shown = [load_only(Envelope.received_at)]
+    envelope = session.get_one(Envelope, (scan.kiosk, scan.message_id), options=shown)
     findings = session.scalars(
         select(FindingRow).where(FindingRow.scan == scan_id).order_by(FindingRow.position)
     ).all()
@@ -111,5 +133,9 @@ def withdrawn(session: Session, scan_id: UUID) -> Withdrawal | None:
     return session.scalars(select(Withdrawal).where(Withdrawal.scan == scan_id).limit(1)).first()
 
 
-def _as_values(place: Row[datetime, UUID]) -> ColumnElement[tuple[datetime, UUID]]:
+def _clock_ahead(captured_at: datetime, received_at: datetime) -> bool:
+    return captured_at > received_at + CLOCK_AHEAD
+
+
+def _as_values(place: Place) -> ColumnElement[tuple[datetime, UUID]]:
     return tuple_(literal(place.captured_at, Scan.captured_at.type), literal(place.id, Scan.id.type))

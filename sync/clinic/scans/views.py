@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import datetime, timezone
 from functools import wraps
 from typing import ParamSpec
 from uuid import UUID
@@ -25,7 +26,7 @@ from werkzeug.wrappers import Response
 
 from sync.clinic.audit.log import note
 from sync.clinic.people.accounts import Accounts, SignInRefused
-from sync.clinic.scans.records import scan_page, scan_record, withdrawn
+from sync.clinic.scans.records import Place, scan_page, scan_record, withdrawn
 from sync.clinic.scans.scan_view import ScanView
 from sync.clinic.store.database import Database
 from sync.clinic.web.known_browser import KnownBrowser
@@ -97,7 +98,7 @@ def logout() -> Page:
 def scans() -> Page:
     reference = request.args.get("reference", "").strip()[:128]
     with _database().reading() as records:
-        page = scan_page(records, reference or None, _uuid(request.args.get("after", "")))
+        page = scan_page(records, reference or None, _place())
     return render_template("scans.html", page=page, reference=reference)
 
 
@@ -136,6 +137,16 @@ def _scan_address(path: str) -> str | None:
     head, _, tail = path.rpartition("/")
     found = _uuid(tail)
     return url_for("pages.scan", scan=found) if head == "/scans" and found else None
+
+
+def _place() -> Place | None:
+    """Where the page that is asked for begins; the newest one where the address does not say."""
+    after = _uuid(request.args.get("after", ""))
+    try:
+        at = datetime.fromisoformat(request.args.get("at", "")).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+    return Place(at, after) if after else None
 
 
 def _uuid(value: str) -> UUID | None:

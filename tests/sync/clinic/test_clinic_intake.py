@@ -8,15 +8,18 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, func, select
+from structlog.testing import capture_logs
 
 from sync.clinic.receiving import poison
-from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.intake import NO_KEY, take_envelope
 from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.opening_keys import retire
 from sync.clinic.receiving.receipts import mark_sent, unsent
 from sync.clinic.scans.records import scan_record
 from sync.clinic.store.database import Database, now
+from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import AuditEvent, Envelope, HeldKey, Poison, ReceiptRow, ReminderRow, Scan
-from sync.clinic.summary import missing_sequences
+from sync.clinic.summary import as_text, missing_sequences, summary
 from sync.wire.keys import OpeningKey, generate_opening_key
 from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, registered
@@ -158,15 +161,28 @@ def test_an_envelope_on_another_kiosks_topic_is_quarantined(database: Database, 
     assert count(database, Envelope) == 0
 
 
-def test_what_is_sealed_to_a_retired_key_is_to_be_sealed_again(
+def test_a_key_that_is_missing_is_said_and_only_one_that_was_given_up_has_kiosks_seal_again(
     database: Database, kiosk: SealingKiosk
 ) -> None:
-    newer = generate_opening_key()
+    newer, name = generate_opening_key(), kiosk.opening.kid.hex()
     Opener(database, [kiosk.opening, newer]).begin()
     assert take(database, kiosk.id, kiosk.seal()) == "stored"
-    Opener(database, [newer]).begin()
+    for _ in range(2):
+        with capture_logs() as said:
+            Opener(database, [newer]).begin()
+        assert {"event": "opening_key_missing", "log_level": "error", "key": name} in said
+        assert take(database, kiosk.id, kiosk.seal()) == "quarantined"
+    with database.reading() as session:
+        reasons = session.scalars(select(Envelope.reason).where(Envelope.state == "quarantined"))
+        assert set(reasons) == {NO_KEY}
+        assert f"OPENING KEY MISSING  {name}" in as_text(summary(session))
+    with pytest.raises(ClinicUsageError, match="is missing: 'dermakiosk clinic status'"):
+        retire(database, newer.kid.hex(), "command:ann")
+    retire(database, name, "command:ann")
     assert take(database, kiosk.id, kiosk.seal()) == "reseal"
-    assert receipts(database) == ["reseal", "stored"]
+    assert receipts(database) == ["quarantined", "quarantined", "reseal", "stored"]
+    with database.reading() as session:
+        assert summary(session)["opening_keys_missing"] == []
     Opener(database, [kiosk.opening]).begin()
     assert take(database, kiosk.id, kiosk.seal()) == "stored"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID, uuid4
@@ -18,7 +19,7 @@ from sync.clinic.people.accounts import add_account
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.scans import records
-from sync.clinic.store.database import Database
+from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Account, AuditEvent, WebSession
 from sync.clinic.web.answers import HARMLESS, UnguardedAnswer, refuse_unguarded
@@ -300,6 +301,43 @@ def test_scans_are_found_by_reference_and_divided_into_pages(
         address = following[1].replace("&amp;", "&") if following else None
     assert sorted(seen) == sorted(scans)
     assert "No scan for" in staff.get("/?reference=three").text
+
+
+def test_older_scans_follow_where_the_last_one_stood_although_it_was_withdrawn_since(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "PAGE_SIZE", 2)
+    scans = [uuid4() for _ in range(4)]
+    times = [MOMENT - timedelta(microseconds=number) for number in range(4)]
+    taken = zip(scans, times, strict=True)
+    arrive(sqlite, kiosk, *(kiosk.result(scan, captured_at=at) for scan, at in taken))
+    following = re.search(r'rel="next"\s+href="([^"]+)"', staff.get("/").text)
+    assert following is not None
+    arrive(sqlite, kiosk, Withdraw(scan=scans[1], at=MOMENT, reason="patient"))
+    older = staff.get(following[1].replace("&amp;", "&")).text
+    assert re.findall(r'href="/scans/([0-9a-f-]+)"', older) == [str(scan) for scan in scans[2:]]
+
+
+@pytest.mark.parametrize(
+    "at", ["", "x", "2026-03-02", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+)
+def test_an_address_that_names_no_place_in_the_list_begins_with_the_newest(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk, at: str
+) -> None:
+    arrive(sqlite, kiosk, kiosk.result())
+    assert staff.get("/", query_string={"at": at, "after": str(uuid4())}).status_code == 200
+    assert "ref-1" in staff.get("/", query_string={"at": at}).text
+
+
+def test_a_scan_that_came_before_it_was_taken_is_marked(
+    staff: FlaskClient, sqlite: Database, kiosk: SealingKiosk
+) -> None:
+    for ahead in (records.CLOCK_AHEAD / 2, 2 * records.CLOCK_AHEAD):
+        scan = uuid4()
+        arrive(sqlite, kiosk, kiosk.result(scan, captured_at=now() + ahead))
+        marked_there = "by a clock that was ahead" in staff.get(f"/scans/{scan}").text
+        assert marked_there is (ahead > records.CLOCK_AHEAD)
+    assert staff.get("/").text.count(">clock was ahead<") == 1
 
 
 @pytest.mark.parametrize("path", ["/scans/00000000-0000-0000-0000-000000000000", "/nowhere", "/scans/x"])

@@ -21,7 +21,6 @@ from sync.clinic.store.tables import (
     AuditEvent,
     Envelope,
     FindingRow,
-    HeldKey,
     ReminderRow,
     Scan,
     Withdrawal,
@@ -29,7 +28,7 @@ from sync.clinic.store.tables import (
 )
 from sync.clinic.store.tombstones import Tombstones, TombstonesUnusable
 from sync.wire.keys import OpeningKey, generate_opening_key
-from tests.support.clinic import SealingKiosk, registered
+from tests.support.clinic import SealingKiosk, hold, registered
 from tests.support.waiting import wait_until
 from tests.support.withdrawing import (
     REFERENCE,
@@ -151,9 +150,7 @@ def test_a_late_result_is_not_opened_while_its_withdrawal_is_tried_again_whateve
     with monkeypatch.context() as patch:
         way(database, kiosk, patch)
     assert (envelope(database, word).state, envelope(database, word).reason) == WAYS[way]
-    with database.writing() as session:
-        hold = session.scalars(select(HeldKey).where(HeldKey.kid == kiosk.opening.kid)).one()
-        hold.held = True
+    hold(database, kiosk.opening)
     late = [
         arrive(database, kiosk, a_result(kiosk, scan)),
         arrive(database, kiosk, a_result(kiosk, uuid4()), named),
