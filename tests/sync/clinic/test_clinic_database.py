@@ -9,16 +9,17 @@ from uuid import uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.registry import register_kiosk
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, append, insert_once, now
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
-from sync.clinic.store.tables import REVISION, Account, Base, KioskKey, Scan, WebSession
+from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.tables import REVISION, Account, Base, FindingRow, KioskKey, Scan, WebSession
 from sync.wire.keys import OpeningKey, generate_signing_key
 from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_version, registered
@@ -184,3 +185,25 @@ def test_a_file_that_is_no_kiosk_is_refused(sqlite: Database, tmp_path: Path, co
     path.write_text(content)
     with pytest.raises(ClinicUsageError, match="no file of an enrolled kiosk"):
         register_kiosk(sqlite, path)
+
+
+@pytest.mark.parametrize(
+    ("measure", "theirs"), [("no\0text", True), ("x" * 65, True), ("ita", True), ("cut off", False)]
+)
+def test_rows_that_are_copied_fail_as_those_of_a_statement_do(
+    postgresql_url: str, tmp_path: Path, measure: str, theirs: bool
+) -> None:
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    row = (uuid4(), 0, measure, "nose", 1.0, "1", 0.0, 2.0, "m")
+    with pytest.raises(DBAPIError) as caught, database.writing() as session:
+        if not theirs:
+            backend = session.scalar(text("SELECT pg_backend_pid()"))
+            with database.engine.connect() as other:
+                other.execute(text(f"SELECT pg_terminate_backend({backend})"))
+        append(session, FindingRow, [row])
+    assert failed_itself(caught.value) is not theirs
+    assert measure not in str(caught.value)
+    with database.reading() as session:
+        assert session.scalars(select(FindingRow)).all() == []
+    database.close()
