@@ -89,7 +89,8 @@ def ingest(state: Path, db: str | None) -> None:
 @click.option("--again", is_flag=True, help="Try quarantined envelopes once more, after an update.")
 def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None:
     """Open what ingest has stored. Only this process holds the key that reads results."""
-    from sync.clinic.receiving.opener import Opener, read_opening_keys
+    from sync.clinic.receiving.opener import Opener
+    from sync.clinic.receiving.sealed import read_opening_keys
 
     opener = Opener(ready(state, db), read_opening_keys(state / "opener" / "opening.key"), export)
     stop = _stop_on_signal()

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
@@ -16,6 +16,8 @@ from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.poison import claimed_topic
 from sync.clinic.receiving.registry import STATUS
+from sync.clinic.receiving.results import Key
+from sync.clinic.receiving.sealed import has_key
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.failure import failed_itself
@@ -138,7 +140,7 @@ def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tup
     deadline = time.monotonic() + wait_seconds
     while True:
         with database.reading() as session:
-            found = session.execute(select(Envelope.state, Envelope.reason).where(_is(key))).one()
+            found = session.execute(select(Envelope.state, Envelope.reason).where(has_key(key))).one()
         state, reason = found
         if state != STORED or time.monotonic() >= deadline:
             break
@@ -157,7 +159,7 @@ def discard(database: Database, one: Held, actor: str, reason: str) -> None:
         if one.kind == "payload":
             gone = session.execute(delete(Poison).where(Poison.id == int(one.id)).returning(Poison.id))
         else:
-            quarantined = update(Envelope).where(_is(_key(one)), Envelope.state == QUARANTINED)
+            quarantined = update(Envelope).where(has_key(_key(one)), Envelope.state == QUARANTINED)
             gone = session.execute(
                 quarantined.values(data=b"", state=DISCARDED).returning(Envelope.message_id)
             )
@@ -166,9 +168,9 @@ def discard(database: Database, one: Held, actor: str, reason: str) -> None:
     database.scrub()
 
 
-def _hand_back(database: Database, one: Held, actor: str) -> tuple[UUID, UUID]:
+def _hand_back(database: Database, one: Held, actor: str) -> Key:
     with database.writing() as session:
-        quarantined = update(Envelope).where(_is(_key(one)), Envelope.state == QUARANTINED)
+        quarantined = update(Envelope).where(has_key(_key(one)), Envelope.state == QUARANTINED)
         again = quarantined.values(state=STORED, reason=None).returning(Envelope.message_id)
         _require(session.execute(again).first())
         _note(session, actor, "quarantine-retried", one)
@@ -185,7 +187,7 @@ def _hear_again(database: Database, one: Held, actor: str) -> tuple[bool, str]:
     return True, "It was heard, as a heartbeat of its kiosk."
 
 
-def _take_again(database: Database, one: Held, actor: str) -> tuple[UUID, UUID] | str | None:
+def _take_again(database: Database, one: Held, actor: str) -> Key | str | None:
     """Take a payload in as if it came now: the key of the envelope that it became, or why it became none.
 
     None where it was erased, because its kiosk has withdrawn it.
@@ -236,12 +238,8 @@ def _require(found: Found | None) -> Found:
     return found
 
 
-def _key(one: Held) -> tuple[UUID, UUID]:
+def _key(one: Held) -> Key:
     return one.kiosk, UUID(one.id)
-
-
-def _is(key: tuple[UUID, UUID]) -> ColumnElement[bool]:
-    return (Envelope.kiosk == key[0]) & (Envelope.message_id == key[1])
 
 
 def as_table(found: list[Held]) -> str:

@@ -8,10 +8,23 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ARRAY, BigInteger, Select, cast, delete, exists, func, select, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Select,
+    cast,
+    delete,
+    exists,
+    func,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from sync.clinic.audit.log import note
+from sync.clinic.receiving import exports
 from sync.clinic.receiving.poison import claimed_id
 from sync.clinic.store.database import Database, insert_once, now
 from sync.clinic.store.tables import (
@@ -42,8 +55,6 @@ TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
 SCAN_OF_ANOTHER = "scan_of_another_kiosk"
 # No database takes any number of them in one statement.
 IDS_AT_ONCE = 500
-# What a process that was killed leaves in the opener's folder.
-HALF_WRITTEN = ".part"
 # Envelopes that hold something of a scan; a withdrawal names it, and stays.
 _HAS_CONTENT = (Envelope.type != WITHDRAW, Envelope.state != ERASED)
 _ONE_TOO_MANY = (Envelope.state == QUARANTINED, Envelope.reason == TOO_MANY_UNSEEN)
@@ -63,32 +74,46 @@ def lock(session: Session, scans: Iterable[UUID]) -> None:
     """Until the transaction ends nobody else keeps or withdraws these scans.
 
     On PostgreSQL a result and its withdrawal could otherwise pass each other unseen. SQLite has one writer.
+    Whoever has claimed an envelope does not wait here: see `lock_those_free`.
     """
     if session.get_bind().dialect.name == "postgresql":
         # In one order for all, so that two do not wait for each other in a ring.
-        keys = sorted(scan.int % 2**63 for scan in scans)
-        each = func.unnest(cast(keys, ARRAY(BigInteger)))
+        each = func.unnest(cast(sorted(map(_lock_key, scans)), ARRAY(BigInteger)))
         session.execute(select(func.pg_advisory_xact_lock(each)))
 
 
-def of_which_something_is_known(session: Session, messages: Iterable[Result | ReminderDue]) -> set[UUID]:
+def lock_those_free(session: Session, scans: Collection[UUID]) -> set[UUID]:
+    """The same for those of these scans that nobody else has now, without waiting; which they are."""
+    if session.get_bind().dialect.name != "postgresql" or not scans:
+        return set(scans)
+    each = func.unnest(cast([_lock_key(scan) for scan in scans], ARRAY(BigInteger))).column_valued("scan")
+    tried = select(each, func.pg_try_advisory_xact_lock(each))
+    had = {key for key, is_had in session.execute(tried) if is_had}
+    return {scan for scan in scans if _lock_key(scan) in had}
+
+
+def _lock_key(scan: UUID) -> int:
+    return scan.int % 2**63
+
+
+def of_which_something_is_known(session: Session, messages: Collection[Result | ReminderDue]) -> set[UUID]:
     """The scans of these messages that somebody has withdrawn, or has sent a result of before."""
     scans = {message.scan for message in messages if message.scan is not None}
-    results = {message.scan for message in messages if isinstance(message, Result)}
-    known = set(session.scalars(select(Withdrawal.scan).where(Withdrawal.scan.in_(scans))))
-    known.update(session.scalars(select(Scan.id).where(Scan.id.in_(results))))
-    of_scan = select(Envelope.scan, Envelope.type).where(
-        Envelope.scan.in_(scans), Envelope.type.in_((WITHDRAW, Result.KIND))
-    )
-    for scan, kind in session.execute(of_scan):
-        if scan is not None and (kind == WITHDRAW or scan in results):
-            known.add(scan)
-    return known
+    sent = {message.scan for message in messages if isinstance(message, Result)}
+    if not scans:
+        return set()
+    withdrawn = select(Withdrawal.scan).where(Withdrawal.scan.in_(scans))
+    withdrawing = select(Envelope.scan).where(Envelope.scan.in_(scans), Envelope.type == WITHDRAW)
+    result = select(Envelope.scan).where(Envelope.scan.in_(sent), Envelope.type == Result.KIND)
+    record = select(Scan.id).where(Scan.id.in_(sent))
+    return {scan for scan in session.scalars(union_all(withdrawn, withdrawing, result, record)) if scan}
 
 
 def named_among(session: Session, messages: Collection[UUID]) -> set[tuple[UUID, UUID]]:
     """The messages (kiosk, id) that withdrawals have named, of all kiosks that used one of these ids."""
     columns = WithdrawnMessage.kiosk, WithdrawnMessage.message_id
+    if not messages:
+        return set()
     named = session.execute(select(*columns).where(WithdrawnMessage.message_id.in_(messages)))
     return {(kiosk, message_id) for kiosk, message_id in named}
 
@@ -103,7 +128,6 @@ def named_by(session: Session, row: Envelope) -> UUID | None:
 
 def comes_too_late(session: Session, row: Envelope, scan: UUID) -> bool:
     """Whether the kiosk of `row` has withdrawn `scan` before; another kiosk's word counts for nothing."""
-    lock(session, [scan])
     if row.type == WITHDRAW:
         return False
     return _is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)
@@ -276,22 +300,7 @@ def reapply(database: Database, export: Path | None = None) -> None:
         with database.reading() as session:
             erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
             for kiosk, message in session.execute(erased):
-                forget_exports(export, kiosk, [message])
-
-
-def forget_exports(export: Path | None, kiosk: UUID, messages: Iterable[UUID]) -> None:
-    """Delete what the opener wrote of these messages of one kiosk into its folder `export`."""
-    if export is not None:
-        for message in messages:
-            # An earlier version named no kiosk, so its file may be another's: better gone than left.
-            for path in (exported(export, kiosk, message), export / f"{message}.json"):
-                path.unlink(missing_ok=True)
-                path.with_suffix(HALF_WRITTEN).unlink(missing_ok=True)
-
-
-def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
-    """The file of a message in the opener's folder; two kiosks can have used the same id."""
-    return export / f"{kiosk}.{message}.json"
+                exports.forget_exports(export, kiosk, [message])
 
 
 def _by_scan(stones: Iterable[Tombstone]) -> dict[tuple[UUID, UUID], Tombstone]:

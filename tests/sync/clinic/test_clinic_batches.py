@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select
+from structlog.testing import capture_logs
 
-from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving import results as results_module
+from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.broker import Address
 from sync.clinic.receiving.ingest import Arrival, IngestWorker
 from sync.clinic.receiving.opener import Opener
@@ -78,6 +81,88 @@ def test_twenty_results_are_opened_by_as_many_statements_as_five(
         needed.append(len(said))
     assert needed[1] == needed[2] < 20
     assert (count(database, Scan), count(database, FindingRow)) == (26, 26 * 18)
+
+
+def test_the_opener_asks_as_little_as_its_work_needs(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker
+) -> None:
+    """Each statement is a way to the server and back; COPY is none of those that are counted."""
+    opener = Opener(database, [kiosk.opening])
+    worker._store([arrived(kiosk, kiosk.seal()) for _ in range(2)])
+    assert opener.open_next()
+    with statements(database) as said:
+        assert opener.open_next(20)
+    kinds = [statement.split()[0] for statement, _ in said]
+    shared = ["SELECT", "SELECT", "SELECT", "SELECT", "SELECT"]
+    if database.engine.dialect.name == "postgresql":
+        assert kinds == [*shared, "INSERT", "UPDATE", "UPDATE"]
+        assert "FOR UPDATE SKIP LOCKED" in said[0][0] and "unnest" in said[-2][0]
+    else:
+        assert kinds == [*shared, "INSERT", "INSERT", "UPDATE", "UPDATE"]
+
+
+def on_postgresql(database: Database) -> bool:
+    """Whether there can be two writers at once."""
+    return database.engine.dialect.name == "postgresql"
+
+
+def test_openers_that_run_at_once_look_into_different_envelopes(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not on_postgresql(database):
+        return
+    worker._store([arrived(kiosk, kiosk.seal()) for _ in range(6)])
+    looked, open_envelope = Counter[UUID](), envelope.open_envelope
+    first, second = (Opener(database, [kiosk.opening]) for _ in range(2))
+
+    def look(verified: envelope.Verified, keys: Any) -> Any:
+        looked[verified.header.message_id] += 1
+        if looked.total() == 1:
+            assert second.open_next(100)
+        return open_envelope(verified, keys)
+
+    monkeypatch.setattr(envelope, "open_envelope", look)
+    assert first.open_next(2)
+    assert (len(looked), set(looked.values())) == (6, {1})
+    assert count(database, Scan) == 6
+
+
+def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who withdraws has the scan, and waits for the result: in a ring the database would end one of them."""
+    if not on_postgresql(database):
+        return
+    scan, result = uuid4(), uuid4()
+    worker._store([arrived(kiosk, kiosk.seal(kiosk.result(scan), message_id=result))])
+    first, second = (Opener(database, [kiosk.opening]) for _ in range(2))
+    lock_those_free, erase = withdrawals.lock_those_free, withdrawals.erase
+    has_scan, failed = threading.Event(), list[str]()
+
+    def claimed(session: Any, scans: Any) -> Any:
+        monkeypatch.setattr(withdrawals, "lock_those_free", lock_those_free)
+        other.start()
+        assert has_scan.wait(10)
+        return lock_those_free(session, scans)
+
+    def erasing(*given: Any) -> Any:
+        has_scan.set()
+        return erase(*given)
+
+    def withdraw_it() -> None:
+        worker._store([arrived(kiosk, kiosk.seal(withdraw(scan, result)))])
+        with capture_logs() as said:
+            second.open_next(1)
+        failed.extend(line["event"] for line in said if line["event"] in ("one_by_one", "quarantined"))
+
+    other = threading.Thread(target=withdraw_it)
+    monkeypatch.setattr(withdrawals, "lock_those_free", claimed)
+    monkeypatch.setattr(withdrawals, "erase", erasing)
+    first.open_next(1)
+    other.join(30)
+    assert (failed, count(database, Scan)) == ([], 0)
+    with database.reading() as session:
+        assert sorted(session.scalars(select(Envelope.state))) == ["erased", "opened"]
 
 
 def test_signatures_are_checked_and_seals_opened_while_others_may_write(
@@ -165,7 +250,7 @@ def test_a_batch_of_everything_becomes_what_each_would_become_alone(
 def test_a_batch_in_which_one_cannot_be_kept_costs_only_that_one(
     database: Database, kiosk: SealingKiosk, worker: IngestWorker
 ) -> None:
-    keep = opener_module.keep_results
+    keep = results_module.keep_results
 
     def trip(session: Any, results: Any) -> None:
         if "ref-bad" in [result.patient_reference for _, result in results]:
@@ -175,7 +260,7 @@ def test_a_batch_in_which_one_cannot_be_kept_costs_only_that_one(
     batch = [kiosk.result(), kiosk.result(patient_reference="ref-bad"), kiosk.result()]
     worker._store([arrived(kiosk, kiosk.seal(message)) for message in batch])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opener_module, "keep_results", trip)
+        patch.setattr(results_module, "keep_results", trip)
         assert Opener(database, [kiosk.opening]).open_next(10)
     with database.reading() as session:
         assert sorted(session.scalars(select(Envelope.state))) == ["opened", "opened", "quarantined"]

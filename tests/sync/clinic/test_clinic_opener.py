@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from sync.clinic.receiving.intake import NO_KEY, take_envelope
-from sync.clinic.receiving.opener import Opener, read_opening_keys
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.sealed import read_opening_keys
 from sync.clinic.scans.records import scan_record, withdrawn
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError

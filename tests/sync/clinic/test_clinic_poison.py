@@ -18,10 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving import results
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import STRIKES, Opener
+from sync.clinic.scans.records import scan_record
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself
 from sync.clinic.store.tables import Envelope, Kiosk, Poison, Scan
@@ -185,14 +188,33 @@ def test_a_header_at_any_extreme_stops_nobody(
     assert len(scans(database)) >= 1
 
 
-def test_a_row_that_cannot_even_be_read_is_set_apart(database: Database, kiosk: SealingKiosk) -> None:
+def test_a_row_of_which_something_cannot_be_read_that_nobody_needs_is_opened_with_the_others(
+    database: Database, kiosk: SealingKiosk
+) -> None:
     take(database, kiosk, kiosk.seal())
     bad = "'x'" if database.engine.dialect.name == "sqlite" else "'infinity'"
     with database.writing() as session:
         session.execute(text(f"UPDATE envelopes SET created_at = {bad}"))
     take(database, kiosk, kiosk.seal())
-    open_all(Opener(database, [kiosk.opening]))
-    assert (len(scans(database)), states(database)) == (1, {"opened": 1, "quarantined": 1})
+    with capture_logs() as said:
+        assert Opener(database, [kiosk.opening]).open_next(2)
+    assert [line["event"] for line in said] == ["opened"]
+    for scan in scans(database):
+        with database.reading() as session:
+            record = scan_record(session, scan)
+            assert record is not None and record.envelope.received_at <= now()
+
+
+def test_a_row_that_cannot_be_used_at_all_is_set_apart(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    take(sqlite, kiosk, kiosk.seal())
+    with sqlite.writing() as session:
+        session.execute(text("UPDATE envelopes SET data = 7"))
+    take(sqlite, kiosk, kiosk.seal())
+    open_all(Opener(sqlite, [opening_key]))
+    assert (len(scans(sqlite)), states(sqlite)) == (1, {"opened": 1, "quarantined": 1})
 
 
 @pytest.mark.parametrize(
@@ -205,17 +227,17 @@ def test_a_fault_of_our_own_costs_one_message_and_its_words_are_in_no_log(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    keep = opener_module.keep_results
+    keep = results.keep_results
 
-    def trip(session: Any, results: Any) -> None:
-        if "ref-secret" in [message.patient_reference for _, message in results]:
+    def trip(session: Any, kept: Any) -> None:
+        if "ref-secret" in [message.patient_reference for _, message in kept]:
             try:
                 raise KeyError("ref-secret, caused")
             except KeyError as cause:
                 raise fault("ref-secret, 33.0") from cause
-        keep(session, results)
+        keep(session, kept)
 
-    monkeypatch.setattr(opener_module, "keep_results", trip)
+    monkeypatch.setattr(results, "keep_results", trip)
     with own_log():
         take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-secret")))
         take(database, kiosk, kiosk.seal())
@@ -289,14 +311,14 @@ def test_what_was_set_aside_is_tried_again_as_soon_as_a_database_that_was_away_i
 def test_a_message_that_the_database_fails_with_again_and_again_lets_the_others_go_first(
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = opener_module.keep_results
+    keep = results.keep_results
 
-    def break_down(session: Any, results: Any) -> None:
-        if "ref-heavy" in [message.patient_reference for _, message in results]:
+    def break_down(session: Any, kept: Any) -> None:
+        if "ref-heavy" in [message.patient_reference for _, message in kept]:
             raise OperationalError("INSERT", {}, Exception("out of something"))
-        keep(session, results)
+        keep(session, kept)
 
-    monkeypatch.setattr(opener_module, "keep_results", break_down)
+    monkeypatch.setattr(results, "keep_results", break_down)
     take(database, kiosk, kiosk.seal(kiosk.result(patient_reference="ref-heavy")))
     take(database, kiosk, kiosk.seal())
     opener = Opener(database, [kiosk.opening])
@@ -341,21 +363,21 @@ def test_a_postgresql_that_goes_and_comes_back_quarantines_nothing(
     if database.engine.dialect.name == "sqlite":
         return
     opener = Opener(database, [kiosk.opening])
-    keep = opener_module.keep_results
+    keep = results.keep_results
 
     cuts: list[int] = []
 
-    def cut_off(session: Any, results: Any) -> None:
+    def cut_off(session: Any, kept: Any) -> None:
         cuts.append(1)
         if len(cuts) == 2:  # with others, then alone
             monkey.undo()
         backend = session.scalar(text("SELECT pg_backend_pid()"))
         with database.engine.connect() as other:
             other.execute(text(f"SELECT pg_terminate_backend({backend})"))
-        keep(session, results)
+        keep(session, kept)
 
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(opener_module, "keep_results", cut_off)
+    monkey.setattr(results, "keep_results", cut_off)
     with pytest.raises(OperationalError) as caught:
         opener.open_next()
     assert failed_itself(caught.value)

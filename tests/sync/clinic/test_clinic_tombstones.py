@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
-from sync.clinic.receiving import opener, withdrawals
+from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store import tombstones
@@ -161,7 +161,6 @@ def test_a_tombstone_is_on_the_disk_before_anything_is_erased(
 def test_a_file_that_takes_no_tombstone_holds_up_withdrawals_only_and_nothing_of_their_scans_comes_in(
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opener, "BATCH", 3)
     tried = list[Tombstone]()
     scans, named = [uuid4() for _ in range(5)], uuid4()
     words = [arrive(database, kiosk, withdraw(scan, named)) for scan in scans[:1]]
@@ -175,24 +174,23 @@ def test_a_file_that_takes_no_tombstone_holds_up_withdrawals_only_and_nothing_of
     running = Opener(database, [kiosk.opening])
     with monkeypatch.context() as patch:
         patch.setattr(Tombstones, "add", unwritable)
-        while running.open_next(opener.BATCH):
+        while running.open_next(3):
             pass
         assert (count(database, Scan), len(tried)) == (1, 1)
         # Another process knows it too.
         late = [arrive(database, kiosk, a_result(kiosk, scan)) for scan in scans]
         late.append(arrive(database, kiosk, a_result(kiosk, uuid4()), named))
         again = Opener(database, [kiosk.opening])
-        while again.open_next(opener.BATCH):
+        while again.open_next(3):
             pass
     assert [envelope(database, word).state for word in words] == ["stored"] * 5
     assert {(envelope(database, one).state, envelope(database, one).data) for one in late} == {
         ("erased", b"")
     }
     assert REFERENCE not in everything(database) and count(database, Scan) == 1
-    assert not running.open_next(opener.BATCH)
-    monkeypatch.setattr(opener, "TOMBSTONES_WAIT_SECONDS", 0.0)
-    running._tombstones_rest_until = 0.0
-    assert running.open_next(opener.BATCH) and running.open_next(opener.BATCH)
+    assert not running.open_next(3)
+    running._alone._tombstones_rest_until = 0.0
+    assert running.open_next(3) and running.open_next(3)
     assert {stone.scan for stone in database.tombstones.read()} == set(scans)
 
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import delete, select
 
-from sync.clinic.receiving import opener, quarantine, withdrawals
+from sync.clinic.receiving import opening_alone, quarantine, withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.withdrawals import UNSEEN_WINDOW
@@ -157,7 +157,7 @@ def test_a_late_result_is_not_opened_while_its_withdrawal_is_tried_again_whateve
     ]
     running = Opener(database, [kiosk.opening])
     for result in late:
-        assert running._open_alone((kiosk.id, result)) is None
+        running._open_alone((kiosk.id, result))
     assert {envelope(database, result).data for result in late} == {b""}
     assert (count(database, Scan), REFERENCE in everything(database)) == (0, False)
 
@@ -222,7 +222,7 @@ def test_there_is_room_for_so_many_in_30_days_however_long_they_have_waited_and_
     invented = flood(database, kiosk, 4 * MOST)
     for months in (1, 2):
         later = now() + months * (UNSEEN_WINDOW + timedelta(days=1))
-        for module in (withdrawals, opener):
+        for module in (withdrawals, opening_alone):
             monkeypatch.setattr(module, "now", lambda at=later: at)
         for again in (False, True, False):
             open_all(database, kiosk.opening, again=again)

@@ -1,0 +1,167 @@
+"""Envelopes that are opened together: those that are the first word about their scan, in a few statements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+from sqlalchemy import ARRAY, Select, Uuid, bindparam, column, func, select, update
+from sqlalchemy.orm import Session
+
+from sync.clinic.receiving import exports, results, withdrawals
+from sync.clinic.receiving.receipts import owe_late
+from sync.clinic.receiving.results import Key
+from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, read
+from sync.clinic.store.database import Database, core, now
+from sync.clinic.store.tables import OPENED, STORED, Envelope, UtcDateTime
+from sync.wire.messages import ReminderDue, Result, Withdraw, WithdrawMessages
+
+# What is kept in a few statements with others.
+Plain = tuple[Sealed, Result | ReminderDue]
+
+log = structlog.get_logger()
+
+
+class Taken(NamedTuple):
+    """How many envelopes waited, and which of them are left, to be opened alone."""
+
+    found: int
+    left: Sequence[Key]
+
+
+def open_together(database: Database, seals: Seals, export: Path | None, which: Select[UUID, UUID]) -> Taken:
+    """Open those of `which` that are the first word about their scan.
+
+    What is withdrawn, replaced, refused or spoilt is left. So are all where one of them, or the database,
+    fails: then it is found out which.
+    """
+    once = _claimed if database.engine.dialect.name == "postgresql" else _in_turn
+    try:
+        opened, plain = once(database, seals, export, which)
+    except Exception as error:
+        # Their keys only, for their rows may be the fault.
+        with database.reading() as session:
+            keys = [(kiosk, message_id) for kiosk, message_id in session.execute(which)]
+        log.warning("one_by_one", envelopes=len(keys), exc_info=error)
+        return Taken(len(keys), keys)
+    if plain:
+        log.info("opened", **Counter(row.type for row, _ in plain))
+    done = {row.key for row, _ in plain}
+    return Taken(len(opened), [row.key for row, _ in opened if row.key not in done])
+
+
+def _claimed(
+    database: Database, seals: Seals, export: Path | None, which: Select[UUID, UUID]
+) -> tuple[list[Opened], list[Plain]]:
+    """On PostgreSQL: no other opener looks at what this one has claimed."""
+    with database.writing(gives_way=True) as session:
+        opened = seals.look(*read(session, which.with_for_update(skip_locked=True)))
+        plain = _unheard_of(session, _first_words(opened))
+        _keep(session, export, plain)
+    return opened, plain
+
+
+def _in_turn(
+    database: Database, seals: Seals, export: Path | None, which: Select[UUID, UUID]
+) -> tuple[list[Opened], list[Plain]]:
+    """On SQLite: all is looked at before the transaction, for whose end whoever else would write waits."""
+    with database.reading() as session:
+        found = read(session, which)
+    opened = seals.look(*found)
+    plain = _first_words(opened)
+    if plain:
+        with database.writing(gives_way=True) as session:
+            still = select(Envelope.kiosk, Envelope.message_id).where(
+                among([row.key for row, _ in plain]), Envelope.state == STORED
+            )
+            waiting = {(kiosk, message_id) for kiosk, message_id in session.execute(still)}
+            plain = _unheard_of(session, [one for one in plain if one[0].key in waiting])
+            _keep(session, export, plain)
+    return opened, plain
+
+
+def _first_words(opened: Sequence[Opened]) -> list[Plain]:
+    """The results and reminders of which none other here is about the same scan or names the message."""
+    messages = [(row, content) for row, content in opened if isinstance(content, Result | ReminderDue)]
+    named = [content.scan for _, content in opened if isinstance(content, Result | ReminderDue | Withdraw)]
+    often = {scan for scan, count in Counter(named).items() if scan is not None and count > 1}
+    withdrawn = {
+        message
+        for _, content in opened
+        if isinstance(content, WithdrawMessages)
+        for message in content.messages
+    }
+    return [
+        (row, message)
+        for row, message in messages
+        if message.scan not in often and row.message_id not in withdrawn
+    ]
+
+
+def _unheard_of(session: Session, plain: Sequence[Plain]) -> list[Plain]:
+    """Those of whose scan nothing is known yet, and nobody else learns anything now."""
+    scans = {message.scan for _, message in plain if message.scan is not None}
+    # Who has one withdraws it, and waits for the envelopes that are claimed here: not to be waited for.
+    free = withdrawals.lock_those_free(session, scans)
+    named = withdrawals.named_among(session, [row.message_id for row, _ in plain])
+    known = withdrawals.of_which_something_is_known(session, [message for _, message in plain])
+    return [
+        (row, message)
+        for row, message in plain
+        if row.key not in named
+        and message.scan not in known
+        and (message.scan is None or message.scan in free)
+    ]
+
+
+def _keep(session: Session, export: Path | None, plain: Sequence[Plain]) -> None:
+    if not plain:
+        return
+    results.keep_results(session, [(row.key, it) for row, it in plain if isinstance(it, Result)])
+    results.keep_reminders(session, [(row.key, it) for row, it in plain if isinstance(it, ReminderDue)])
+    _note_opened(session, plain)
+    owe_late(session, {row.kiosk for row, _ in plain}, {row.message_id for row, _ in plain})
+    for row, message in plain:
+        exports.write(export, row.key, message)
+
+
+def _note_opened(session: Session, plain: Sequence[Plain]) -> None:
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        columns = zip(*((*row.key, message.scan) for row, message in plain), strict=True)
+        values = dict(zip(_COLUMNS, (list(each) for each in columns), strict=True))
+        connection.execute(_OPENED_AT_ONCE, values | {"moment": now()})
+        return
+    moment = now()
+    each = [
+        dict(zip(_COLUMNS, (*row.key, message.scan), strict=True)) | {"moment": moment}
+        for row, message in plain
+    ]
+    connection.execute(_OPENED, each)
+
+
+_COLUMNS = ("of_kiosk", "of_message", "about")
+_BECOMES = {
+    "state": OPENED,
+    "reason": None,
+    "opened_at": bindparam("moment", type_=UtcDateTime()),
+}
+_OPENED = (
+    update(core(Envelope))
+    .where(Envelope.kiosk == bindparam("of_kiosk"), Envelope.message_id == bindparam("of_message"))
+    .values(_BECOMES | {"scan": bindparam("about")})
+)
+_LISTED = (
+    func.unnest(*(bindparam(name, type_=ARRAY(Uuid())) for name in _COLUMNS))
+    .table_valued(*(column(name, Uuid()) for name in _COLUMNS), name="listed")
+    .render_derived()
+)
+_OPENED_AT_ONCE = (
+    update(core(Envelope))
+    .where(Envelope.kiosk == _LISTED.c.of_kiosk, Envelope.message_id == _LISTED.c.of_message)
+    .values(_BECOMES | {"scan": _LISTED.c.about})
+)
