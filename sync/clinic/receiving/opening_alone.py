@@ -80,8 +80,9 @@ class Alone:
     def _open_claimed(self, session: Session, key: Key, content: Content) -> None:
         """Open it unless another opener has been here since, or is at it now."""
         # The scan first, then rows: who has claimed one of its envelopes waits for no scan.
-        if isinstance(content, Message) and content.scan is not None:
-            withdrawals.lock(session, [content.scan])
+        about = content.scan if isinstance(content, Message) else withdrawals.named_scan(session, key)
+        if about is not None:
+            withdrawals.lock(session, [about])
         claim = select(Envelope).where(has_key(key), Envelope.state == STORED).options(_NEEDED)
         row = session.scalars(claim.with_for_update(skip_locked=True)).first()
         if row is not None:
@@ -93,10 +94,13 @@ class Alone:
             if (named := withdrawals.named_by(session, row)) is not None:
                 self._erase(session, row, named)
                 return
-            message = self._seals.content(*key, row.data) if content is None else content
+            message = self._seals.content(row.kiosk, row.data) if content is None else content
             if isinstance(message, envelope.EnvelopeError):
                 raise message
             row.scan = message.scan
+            if content is None and message.scan is not None:
+                # Another scan than the one that its name was given with.
+                withdrawals.lock(session, [message.scan])
             if message.scan is not None and withdrawals.comes_too_late(session, row, message.scan):
                 self._erase(session, row, message.scan)
                 return

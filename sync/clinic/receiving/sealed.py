@@ -59,12 +59,13 @@ class Seals:
         return [
             (
                 row,
-                None if row.type != Withdraw.KIND and row.key in named else self.content(*row.key, row.data),
+                None if row.type != Withdraw.KIND and row.key in named else self.content(row.kiosk, row.data),
             )
             for row in rows
         ]
 
-    def content(self, kiosk: UUID, _: UUID, data: bytes) -> Message | envelope.EnvelopeError:
+    def content(self, kiosk: UUID, data: bytes) -> Message | envelope.EnvelopeError:
+        """What is in the envelope `data` of `kiosk`, or why that is not known."""
         try:
             return envelope.open_envelope(envelope.verify(data, self._kiosk_keys.find, kiosk), self._keys)
         except envelope.EnvelopeError as error:

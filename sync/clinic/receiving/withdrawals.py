@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, aliased
 from sync.clinic.audit.log import note
 from sync.clinic.receiving import exports
 from sync.clinic.receiving.poison import claimed_id
+from sync.clinic.receiving.results import Key
 from sync.clinic.store.database import Database, insert_once, now
 from sync.clinic.store.tables import (
     ERASED,
@@ -118,16 +119,20 @@ def named_among(session: Session, messages: Collection[UUID]) -> set[tuple[UUID,
     return {(kiosk, message_id) for kiosk, message_id in named}
 
 
+def named_scan(session: Session, key: Key) -> UUID | None:
+    """The scan whose withdrawal names this message."""
+    named = session.get(WithdrawnMessage, (key[1], key[0]))
+    return None if named is None else named.scan
+
+
 def named_by(session: Session, row: Envelope) -> UUID | None:
     """The scan whose withdrawal, by the same kiosk, names this message: then it need not even be opened."""
-    named = session.get(WithdrawnMessage, (row.message_id, row.kiosk))
-    if named is None or row.type == WITHDRAW or row.scan not in (None, named.scan):
-        return None
-    return named.scan
+    scan = named_scan(session, (row.kiosk, row.message_id))
+    return None if row.type == WITHDRAW or row.scan not in (None, scan) else scan
 
 
 def comes_too_late(session: Session, row: Envelope, scan: UUID) -> bool:
-    """Whether the kiosk of `row` has withdrawn `scan` before; another kiosk's word counts for nothing."""
+    """Whether the kiosk of `row` has withdrawn `scan`, which is locked, before; another's word is nothing."""
     if row.type == WITHDRAW:
         return False
     return _is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)

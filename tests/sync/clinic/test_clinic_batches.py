@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
 from sync.clinic.receiving import results as results_module
@@ -24,6 +24,7 @@ from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, heartbeat
 from tests.support.effort import statements
 from tests.support.ingesting import Clinic
+from tests.support.waiting import wait_until
 from tests.support.withdrawing import withdraw
 
 
@@ -161,6 +162,28 @@ def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
     first.open_next(1)
     other.join(30)
     assert (failed, count(database, Scan)) == ([], 0)
+    with database.reading() as session:
+        assert sorted(session.scalars(select(Envelope.state))) == ["erased", "opened"]
+
+
+def test_a_message_that_was_named_waits_for_its_scan_before_anybody_waits_for_it(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker
+) -> None:
+    if not on_postgresql(database):
+        return
+    scan, result = uuid4(), uuid4()
+    opener = Opener(database, [kiosk.opening])
+    worker._store([arrived(kiosk, kiosk.seal(withdraw(scan, result)))])
+    assert opener.open_next()
+    worker._store([arrived(kiosk, kiosk.seal(kiosk.result(scan), message_id=result))])
+    waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    thread = threading.Thread(target=opener.open_next)
+    with database.writing() as session:
+        withdrawals.lock(session, [scan])
+        thread.start()
+        wait_until(lambda: session.scalar(waits) == 1)
+        withdrawals.erase(session, kiosk.id, scan, [result])
+    thread.join(30)
     with database.reading() as session:
         assert sorted(session.scalars(select(Envelope.state))) == ["erased", "opened"]
 
