@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from sync.clinic.cli import clinic
 from sync.clinic.receiving.intake import take_envelope
+from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.wire.keys import dump_opening_keys, generate_opening_key
@@ -50,6 +51,23 @@ def test_from_an_empty_folder_to_a_registered_kiosk_and_an_account(tmp_path: Pat
         }
     ]
     assert "never heard" in run("status", *state).output
+
+
+def test_a_missing_key_is_in_the_status_until_it_is_retired(tmp_path: Path) -> None:
+    state = ("--state", tmp_path)
+    run("migrate", *state)
+    database = Database.existing(tmp_path)
+    lost = generate_opening_key()
+    for key in (lost, generate_opening_key()):
+        Opener(database, [key]).begin()
+    database.close()
+    name = lost.kid.hex()
+    assert json.loads(run("status", "--json", "-", *state).output)["opening_keys_missing"] == [name]
+    assert f"OPENING KEY MISSING  {name}" in run("status", *state).output
+    assert name in run("retire-key", name, *state).output
+    assert "MISSING" not in run("status", *state).output
+    with pytest.raises(ClinicUsageError, match="is missing: 'dermakiosk clinic status'"):
+        run("retire-key", name, *state)
 
 
 @pytest.mark.parametrize("command", [("status",), ("add-account", "ann"), ("serve",)])
