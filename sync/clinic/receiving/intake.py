@@ -5,7 +5,7 @@ They come in batches, and a batch is a few statements, however many envelopes ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -128,17 +128,27 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Out
         outcomes.append(status)
         owed.append(Owed(one.kiosk, one.verified.header.message_id, one.verified.sha256, status, moment))
 
+    def unread(one: _Good) -> bool:
+        """What a withdrawal has named the opener erases unread, with the key or without."""
+        return one.verified.header.type != Withdraw.KIND and one.key in named
+
+    retired = {
+        one.key for one in good if held.get(one.verified.header.recipient) is False and not unread(one)
+    }
+    came_before = {
+        key
+        for key, (_, state, reason) in _known(session, retired).items()
+        if not _waits_for_key(state, reason)
+    }
     for one in good:
-        # What a withdrawal has named the opener erases unread, with the key or without.
-        unread = one.verified.header.type != Withdraw.KIND and one.key in named
         key = held.get(one.verified.header.recipient)
-        if key is False and not unread:
+        if one.key in retired - came_before:
             answer(one, "reseal")
         elif not held:
             log.warning("no_opener_yet", kiosk=str(one.kiosk))
             outcomes.append("held_back")
         else:
-            new[one.key] = one, key is not None or unread
+            new[one.key] = one, key is not None or unread(one)
     # In one order for all workers, so that two of them do not wait for each other in a ring.
     rows = [_row(one, useful, moment) for _, (one, useful) in sorted(new.items())]
     for inserted in insert_new(session, Envelope, rows):
@@ -147,9 +157,9 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Out
             recipient = one.verified.header.recipient.hex()
             log.warning("no_opening_key", kiosk=str(one.kiosk), key=recipient)
         answer(one, "stored" if useful else "quarantined")
-    known = _known(session, list(new))
+    known = _known(session, new)
     for one, _ in new.values():
-        sha256, state = known.get(one.key, (None, ""))
+        sha256, state, _ = known.get(one.key, (None, "", None))
         if sha256 == one.verified.sha256:
             # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
             answer(one, "quarantined" if state in (QUARANTINED, DISCARDED) else "duplicate")
@@ -162,16 +172,23 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Out
     return outcomes
 
 
-def _known(session: Session, keys: Sequence[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], tuple[bytes, str]]:
-    """Hash and state of the envelopes that are there under these keys."""
+def _known(
+    session: Session, keys: Collection[tuple[UUID, UUID]]
+) -> dict[tuple[UUID, UUID], tuple[bytes, str, str | None]]:
+    """Hash, state and reason of the envelopes that are there under these keys."""
     if not keys:
         return {}
     kiosks, ids = zip(*keys, strict=True)
-    columns = Envelope.kiosk, Envelope.message_id, Envelope.sha256, Envelope.state
+    columns = Envelope.kiosk, Envelope.message_id, Envelope.sha256, Envelope.state, Envelope.reason
     rows = session.execute(
         select(*columns).where(Envelope.kiosk.in_(set(kiosks)), Envelope.message_id.in_(ids))
     )
-    return {(kiosk, message_id): (sha256, state) for kiosk, message_id, sha256, state in rows}
+    return {(kiosk, message_id): (sha256, state, why) for kiosk, message_id, sha256, state, why in rows}
+
+
+def _waits_for_key(state: str, reason: str | None) -> bool:
+    """Whether an envelope lies here unread, so that its kiosk had better seal the message again."""
+    return state == STORED or reason == NO_KEY
 
 
 def _row(one: _Good, useful: bool, moment: datetime) -> dict[str, object]:

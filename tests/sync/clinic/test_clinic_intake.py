@@ -187,6 +187,22 @@ def test_a_key_that_is_missing_is_said_and_only_one_that_was_given_up_has_kiosks
     assert take(database, kiosk.id, kiosk.seal()) == "stored"
 
 
+def test_what_was_opened_is_never_to_be_sealed_again_though_its_key_is_retired_since(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    """The kiosk that lacks its receipt would seal it anew, twice perhaps, and the last be no one's heir."""
+    opened, unread, retired = kiosk.seal(), kiosk.seal(), kiosk.opening
+    assert [take(database, kiosk.id, opened), take(database, kiosk.id, unread)] == ["stored"] * 2
+    opener = Opener(database, [retired])
+    opener.begin()
+    assert opener.open_next()
+    kiosk.opening = generate_opening_key()
+    Opener(database, [kiosk.opening]).begin()
+    assert take(database, kiosk.id, opened) == "duplicate"
+    assert take(database, kiosk.id, unread) == "reseal"
+    assert count(database, Envelope) == 2
+
+
 def test_a_worker_sends_its_own_receipts_until_another_is_gone(
     database: Database, kiosk: SealingKiosk
 ) -> None:
