@@ -40,6 +40,10 @@ class SignInRefused(PlainError):
         self.wait_seconds = wait_seconds
 
 
+class SignInBusy(PlainError):
+    """Others are signing in, and the turn did not come in time: no fault of whoever tries."""
+
+
 class Accounts:
     """Signing in and out. One at a time: it bounds the memory that hashing takes, and the guesses."""
 
@@ -50,13 +54,13 @@ class Accounts:
         self._nobody = _hasher.hash(secrets.token_hex(16))
 
     def sign_in(self, name: str, password: str, address: str, browser: str | None = None) -> str:
-        """The token of a new session. Raises SignInRefused.
+        """The token of a new session. Raises SignInRefused or SignInBusy.
 
         `browser` is the id of a browser that this account has signed in from before.
         """
         keys = throttle.keys_of(name, address, browser)
         if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise SignInRefused(TURN_SECONDS)
+            raise SignInBusy("Others are signing in: try again in a few seconds.")
         try:
             with self._database.reading() as session:
                 wait = throttle.wait(session, keys, now())

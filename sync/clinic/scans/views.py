@@ -25,7 +25,7 @@ from sqlalchemy import text
 from werkzeug.wrappers import Response
 
 from sync.clinic.audit.log import note
-from sync.clinic.people.accounts import Accounts, SignInRefused
+from sync.clinic.people.accounts import Accounts, SignInBusy, SignInRefused
 from sync.clinic.scans.records import Place, scan_page, scan_record, withdrawn
 from sync.clinic.scans.scan_view import ScanView
 from sync.clinic.store.database import Database
@@ -34,6 +34,8 @@ from sync.clinic.web.known_browser import KnownBrowser
 pages = Blueprint("pages", __name__)
 Arguments = ParamSpec("Arguments")
 Page = str | Response | tuple[str, int]
+
+_BUSY = "Others are signing in just now. Please try again in a few seconds."
 
 
 def _database() -> Database:
@@ -73,6 +75,8 @@ def sign_in() -> Page:
     password, known_as = request.form.get("password", "")[:256], browser.id if name in browser.names else None
     try:
         token = _accounts().sign_in(name, password, request.remote_addr or "", known_as)
+    except SignInBusy:
+        return render_template("login.html", wrong=_BUSY, name=name, next=target), 503
     except SignInRefused as refused:
         wait = math.ceil(refused.wait_seconds)
         status = 429 if wait else 403

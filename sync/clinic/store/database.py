@@ -448,32 +448,33 @@ def _check_foreign_keys(connection: Connection) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("clinic_writes", False)
+    if not connection.get_execution_options().get("clinic_writes", False):
+        connection.exec_driver_sql("BEGIN")
+        return
     driver = cast(sqlite3.Connection, connection.connection.driver_connection)
     turn = connection.get_execution_options().get("clinic_turn", TURN_SECONDS)
-    if not (writes and _begun_in_turn(driver, turn)):
-        # Where its turn did not come, this says why not.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    (patience_ms,) = driver.execute("PRAGMA busy_timeout").fetchone()
+    # Waiting is ours alone: SQLite would wait as long once more for what only says why the turn did not come.
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        if not _begun_in_turn(driver, turn, time.monotonic() + patience_ms / 1000):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {patience_ms}")
 
 
-def _begun_in_turn(driver: sqlite3.Connection, turn_seconds: float) -> bool:
+def _begun_in_turn(driver: sqlite3.Connection, turn_seconds: float, deadline: float) -> bool:
     """Begin to write as soon as nobody else does; False where that did not come about in time.
 
     SQLite itself looks again after up to 100 ms, and a worker that has much to do writes again after a few:
     a page waited for many of its transactions, and now for the one that it comes upon.
     """
-    (patience_ms,) = driver.execute("PRAGMA busy_timeout").fetchone()
-    deadline = time.monotonic() + patience_ms / 1000
-    driver.execute("PRAGMA busy_timeout = 0")
-    try:
-        while time.monotonic() < deadline:
-            try:
-                driver.execute("BEGIN IMMEDIATE")
-                return True
-            except sqlite3.OperationalError as error:
-                if not str(error).startswith("database is locked"):
-                    return False
-            time.sleep(turn_seconds)
-    finally:
-        driver.execute(f"PRAGMA busy_timeout = {patience_ms}")
+    while time.monotonic() < deadline:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return True
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("database is locked"):
+                return False
+        time.sleep(turn_seconds)
     return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, event, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from sync.clinic.app import make_app
 from sync.clinic.audit.log import note
@@ -153,3 +155,31 @@ def test_whoever_would_write_goes_as_soon_as_the_one_before_has_ended(
         note(session, "test", "its turn")
     assert looks == [TURN_SECONDS] * 30
     first.close()
+
+
+def test_whose_turn_to_write_does_not_come_waits_for_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said last only tells why not: SQLite may not wait as long again for it."""
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.05)
+    database, patience = Database.at(tmp_path / "clinic"), list[int]()
+    database.migrate()
+    first = database.engine.connect().execution_options(clinic_writes=True)
+    first.begin()
+
+    def asked(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            patience.append(busy_timeout(connection))
+
+    def busy_timeout(connection: Connection) -> int:
+        driver: Any = connection.connection.driver_connection
+        return int(driver.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    event.listen(database.engine, "before_cursor_execute", asked)
+    with pytest.raises(DBAPIError, match="locked"), database.writing():
+        pass
+    first.close()
+    with database.writing() as session:
+        assert busy_timeout(session.connection()) == 50
+    assert patience == [0]
+    database.close()

@@ -174,6 +174,19 @@ def test_waits_outlive_a_restart_and_hold_for_every_worker_but_not_for_ever(
         assert len(session.scalars(select(SignInTries)).all()) == 2
 
 
+def test_whose_turn_does_not_come_is_not_told_that_they_tried_too_often(
+    sqlite: Database, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "TURN_SECONDS", 0.01)
+    site = browser(sqlite)
+    turn = site.application.config["ACCOUNTS"]._turn
+    with turn:
+        answer = sign_in(site, "ann", password)
+    assert answer.status_code == 503
+    assert "Others are signing in" in answer.text and "too often" not in answer.text
+    assert sign_in(site, "ann", password).status_code == 302
+
+
 def test_what_was_typed_as_a_name_is_not_kept(sqlite: Database, site: FlaskClient, tmp_path: Path) -> None:
     sign_in(site, "hunter2-typed-in-the-wrong-field", "wrong")
     stored = b"".join(path.read_bytes() for path in (tmp_path / "clinic").glob("clinic.sqlite*"))
