@@ -17,6 +17,8 @@ from sync.web.server import make_web_server
 
 THREADS = 4
 STOP_SECONDS = 1.5
+# Longer than a lock is waited for: whoever waits for a page is told then that the database is away.
+STATEMENT_SECONDS = 30
 
 log = structlog.get_logger()
 
@@ -52,6 +54,7 @@ def serve_pages(
             f"{host} can be reached from outside, and these pages would cross the network in the clear: "
             "listen on 127.0.0.1 behind a TLS proxy, and say --behind-tls."
         )
+    database.limit_statements(STATEMENT_SECONDS)
     app = make_app(database, secret_key(state), behind_tls=behind_tls, names=(host, *names))
     behind = (
         {"trusted_proxy": proxy, "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"}}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -43,7 +43,17 @@ from sync.clinic.store.tables import REVISION, Base
 from sync.clinic.store.tombstones import Tombstones
 
 BUSY_SECONDS = 15
-CONNECT_SECONDS = 10
+# Of a PostgreSQL that is gone without a word, as when its machine loses power, TCP itself tells after a
+# quarter of an hour, and of one that we only listen to never.
+DEADLINES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+# What a server may not be set to, for a power cut would take what a receipt has called stored.
+LOSING = {"fsync": "off"}
 # How often somebody who would write to SQLite looks whether the one before has ended: a person's page, and a
 # worker that has much to do and lets a page go first.
 TURN_SECONDS, WORKERS_TURN_SECONDS = 0.001, 0.01
@@ -155,6 +165,26 @@ class Database:
                 f"The clinic's database is {has}, this software needs {REVISION}: "
                 "run 'dermakiosk clinic migrate' first."
             )
+        self._require_durable()
+
+    def _require_durable(self) -> None:
+        if self.engine.dialect.name != "postgresql":
+            return
+        with self.engine.connect() as connection:
+            for name, value in LOSING.items():
+                if connection.scalar(text("SELECT current_setting(:name)"), {"name": name}) == value:
+                    raise ClinicError(
+                        f"The clinic's PostgreSQL has {name} = {value}, so that a power cut takes what "
+                        "kiosks were told is stored: correct it in postgresql.conf and have it read that."
+                    )
+
+    def limit_statements(self, seconds: float) -> None:
+        """From now on have PostgreSQL give up a statement after so long: somebody waits for its answer."""
+        if self.engine.dialect.name == "postgresql":
+            event.listen(
+                self.engine, "connect", partial(_settle, {"statement_timeout": ("0", f"{seconds}s")})
+            )
+            self.engine.dispose()
 
     def scrub(self) -> bool:
         """After an erasure: have what was erased gone from the files too; False if others are in the way now.
@@ -323,7 +353,7 @@ def _place(state: Path, text: str | None) -> URL:
 
 def _engine(url: URL) -> Engine:
     kind = url.get_backend_name()
-    arguments = {"timeout": BUSY_SECONDS} if kind == "sqlite" else {"connect_timeout": CONNECT_SECONDS}
+    arguments = {"timeout": BUSY_SECONDS} if kind == "sqlite" else deadlines(url)
     try:
         # What SQLAlchemy says of an error would quote the values: patients' references, measurements.
         engine = create_engine(
@@ -344,6 +374,11 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "do_connect", _connect_postgresql)
         event.listen(engine, "connect", _prepare_postgresql)
     return engine
+
+
+def deadlines(url: URL) -> dict[str, Any]:
+    """What a connection to PostgreSQL is made with, but for what its URL says itself."""
+    return {name: value for name, value in DEADLINES.items() if name not in url.query}
 
 
 def _require(path: Path, command: str) -> None:
@@ -421,8 +456,22 @@ def _connect_postgresql(dialect: Any, record: object, given: list[Any], options:
 
 
 def _prepare_postgresql(connection: Any, record: object) -> None:
-    # A lock is waited for as long as SQLite's is, not for ever.
-    connection.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    settings = {
+        # A lock is waited for as long as SQLite's is, not for ever.
+        "lock_timeout": ("0", f"{BUSY_SECONDS}s"),
+        # A commit is on the disk before a receipt says so, whatever role or database are set to.
+        "synchronous_commit": ("off", "on"),
+    }
+    _settle(settings, connection, record)
+
+
+def _settle(settings: Mapping[str, tuple[str, str]], connection: Any, record: object) -> None:
+    """Set what stands at its first value here to the second; anything else somebody has chosen."""
+    for name, (found, ours) in settings.items():
+        connection.execute(
+            "SELECT set_config(%(name)s, %(ours)s, false) WHERE current_setting(%(name)s) = %(found)s",
+            {"name": name, "ours": ours, "found": found},
+        )
     connection.commit()
 
 

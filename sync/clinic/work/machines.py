@@ -22,7 +22,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import Database, now
+from sync.clinic.store.database import Database, deadlines, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
 from sync.clinic.store.tables import Job
@@ -65,7 +65,9 @@ class MachinesWorker:
         self._lease = lease
         self._sweep_seconds = sweep_seconds
         self._worker = Worker(database, handlers, schedules, zone)
-        _, arguments = database.engine.dialect.create_connect_args(database.engine.url)
+        url = database.engine.url
+        _, arguments = database.engine.dialect.create_connect_args(url)
+        arguments |= deadlines(url)
         self._app = App(connector=PsycopgConnector(kwargs=arguments))
         self._app.task(name=TASK, queue=QUEUE)(self._do)
         # One that is at work speaks to its own connections only.
