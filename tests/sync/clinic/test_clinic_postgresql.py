@@ -1,0 +1,89 @@
+"""What the clinic asks of a PostgreSQL that it keeps its records in, and how long it waits for one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from sync.clinic.server import STATEMENT_SECONDS, serve_pages
+from sync.clinic.store import database as database_module
+from sync.clinic.store.database import DEADLINES, LOSING, Database
+from sync.clinic.store.errors import ClinicError
+
+
+@pytest.fixture
+def own(postgresql_url: str, tmp_path: Path) -> Iterator[Callable[[str], Database]]:
+    """A clinic on PostgreSQL, with these options after its URL."""
+    made = list[Database]()
+
+    def at(options: str = "") -> Database:
+        made.append(Database.at(tmp_path / "clinic", postgresql_url + options))
+        return made[-1]
+
+    at().migrate()
+    yield at
+    for database in made:
+        database.close()
+
+
+def setting(database: Database, name: str) -> str:
+    with database.reading() as session:
+        return str(session.scalar(text("SELECT current_setting(:name)"), {"name": name}))
+
+
+def test_a_postgresql_that_does_not_write_through_is_refused(
+    own: Callable[[str], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own("").require_current()
+    monkeypatch.setattr(database_module, "LOSING", LOSING)
+    with pytest.raises(ClinicError, match=r"fsync = off, so that a power cut takes .*\.$"):
+        own("").require_current()
+
+
+def test_what_is_committed_is_on_the_disk_whatever_the_role_is_set_to(own: Callable[[str], Database]) -> None:
+    database = own("&options=-c%20synchronous_commit%3Doff")
+    assert setting(database, "synchronous_commit") == "on"
+    # What is stronger than that stays.
+    database = own("&options=-c%20synchronous_commit%3Dremote_apply")
+    assert setting(database, "synchronous_commit") == "remote_apply"
+
+
+def test_a_postgresql_that_is_gone_without_a_word_is_not_waited_for_for_ever(
+    own: Callable[[str], Database],
+) -> None:
+    def given(database: Database) -> dict[str, str]:
+        with database.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            found = driver.info.get_parameters()
+        return {name: found[name] for name in DEADLINES}
+
+    ours = {name: str(value) for name, value in DEADLINES.items()}
+    assert given(own("")) == ours
+    assert given(own("&keepalives_idle=7&connect_timeout=3")) == ours | {
+        "keepalives_idle": "7",
+        "connect_timeout": "3",
+    }
+
+
+def test_a_page_waits_for_no_statement_for_ever(own: Callable[[str], Database]) -> None:
+    database = own("")
+    assert setting(database, "statement_timeout") == "0"
+    database.limit_statements(0.05)
+    with pytest.raises(DBAPIError, match="statement timeout"), database.reading() as session:
+        session.execute(text("SELECT pg_sleep(20)"))
+    database = own("&options=-c%20statement_timeout%3D7s")
+    database.limit_statements(0.05)
+    assert setting(database, "statement_timeout") == "7s"
+
+
+def test_the_pages_are_served_with_that_limit(own: Callable[[str], Database], tmp_path: Path) -> None:
+    database, stop = own(""), threading.Event()
+    stop.set()
+    serve_pages(database, tmp_path, "127.0.0.1", 0, behind_tls=False, stop=stop)
+    assert setting(database, "statement_timeout") == f"{STATEMENT_SECONDS}s"
