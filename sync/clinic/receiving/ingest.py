@@ -26,10 +26,12 @@ from sync.clinic.receiving.heartbeats import check_heartbeat, lock_kiosks, note_
 from sync.clinic.receiving.intake import Offered, check, take_envelopes
 from sync.clinic.receiving.poison import take_poison
 from sync.clinic.receiving.receipts import Owed, mark_sent, unsent
+from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.receiving.registry import RESULT, STATUS, KioskKeys
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
-from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.patience import Patience
 from sync.wire import topics
 from sync.wire.keys import KeyRefused, load_signing_key
 from sync.wire.receipt import Receipt
@@ -43,7 +45,6 @@ RECEIPT_WINDOW = 100
 # A receipt that the broker has not acknowledged for this long is published again.
 RECEIPT_PATIENCE_SECONDS = 30.0
 TICK_SECONDS = 0.5
-DATABASE_WAIT_SECONDS = (0.5, 30.0)
 NO_SUBSCRIBER = 0x10
 FAILURE = 0x80
 NOT_AUTHORISED = 0x87
@@ -97,8 +98,10 @@ class IngestWorker:
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._acknowledged: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._in_flight: dict[int, tuple[Owed, float]] = {}
-        # Receipts that the broker took, until the database knows it.
+        # Receipts that the broker took, until the database knows it, and when it is told at the latest.
         self._sent: list[Owed] = []
+        self._note_sent_at = 0.0
+        self._refusals = Refusals()
         # When to look for receipts to send; sooner when there may be some.
         self._look_for_receipts = 0.0
         self._connection = 0
@@ -124,6 +127,7 @@ class IngestWorker:
             while not stop.is_set():
                 batch = self._next_batch()
                 self._with_patience(stop, partial(self._store, batch))
+                self._with_patience(stop, self._note_sent)
                 self._with_patience(stop, self._send_receipts)
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._look()
@@ -190,19 +194,17 @@ class IngestWorker:
 
     def _store(self, batch: Sequence[Arrival]) -> None:
         """Commit, then acknowledge: what a crash takes away between the two comes again, as a duplicate."""
-        self._note_acknowledged()
-        if not batch and not self._sent:
+        if not batch:
             return
         try:
             # Before the transaction begins: whoever else would write waits for its end.
             checked = [self._check(arrival) for arrival in batch]
             with self._database.writing(gives_way=True) as session:
-                mark_sent(session, self._sent, now())
                 outcomes = self._take(session, checked)
-            self._sent.clear()
         except Exception as error:
             if failed_itself(error):
                 raise
+            log.warning("one_by_one", worker=self.name, payloads=len(batch), exc_info=error)
             # One of them cannot be stored, whatever is done: the others must not wait for it.
             outcomes = [outcome for arrival in batch for outcome in self._store_alone(arrival)]
         self._look_for_receipts = 0.0
@@ -271,8 +273,9 @@ class IngestWorker:
         if room <= 0 or time.monotonic() < self._look_for_receipts or not self._client.is_connected():
             return
         waiting = {owed for owed, _ in self._in_flight.values()} | set(self._sent)
+        put_off = self._refusals.put_off(time.monotonic())
         with self._database.reading() as session:
-            due = unsent(session, self.name, now(), room + len(waiting))
+            due = unsent(session, self.name, now(), room + len(waiting), put_off)
         if len(due) < room + len(waiting):
             self._look_for_receipts = time.monotonic() + TICK_SECONDS
         for owed in [o for o in due if o not in waiting][:room]:
@@ -281,6 +284,23 @@ class IngestWorker:
                 topics.down(owed.kiosk, "receipt"), receipt.sign(self._signing_key), 1, properties=_CONTENT
             )
             self._in_flight[sent.mid] = (owed, time.monotonic())
+
+    def _note_sent(self) -> None:
+        """Have the database know which receipts the broker took: many at once, and apart from what comes."""
+        self._note_acknowledged()
+        many = len(self._sent) >= RECEIPT_WINDOW
+        if not self._sent or not (many or time.monotonic() >= self._note_sent_at):
+            return
+        try:
+            with self._database.writing(gives_way=True) as session:
+                mark_sent(session, self._sent, now())
+        except Exception as error:
+            if failed_itself(error):
+                raise
+            # They are sent again, which harms nobody.
+            log.error("not_noted", worker=self.name, receipts=len(self._sent), exc_info=error)
+        self._sent.clear()
+        self._note_sent_at = time.monotonic() + TICK_SECONDS
 
     def _note_acknowledged(self) -> None:
         """Gather the receipts that the broker took.
@@ -299,9 +319,9 @@ class IngestWorker:
                 continue
             if reason >= FAILURE:
                 log.error("receipt_refused", worker=self.name, kiosk=str(owed.kiosk), reason=reason)
-                # Left in flight under no id of the broker's, so that it is tried again after a while.
-                self._in_flight[-mid] = (owed, time.monotonic())
+                self._refusals.note(owed.kiosk, time.monotonic())
                 continue
+            self._refusals.over(owed.kiosk)
             if reason == NO_SUBSCRIBER:
                 log.info("receipt_unheard", worker=self.name, kiosk=str(owed.kiosk))
             self._sent.append(owed)
@@ -320,20 +340,17 @@ class IngestWorker:
 
     def _with_patience(self, stop: threading.Event, work: Callable[[], None]) -> None:
         """Do `work`, again and again while the database is away: nothing is acknowledged meanwhile."""
-        wait, longest = DATABASE_WAIT_SECONDS
+        patience = Patience()
         while not stop.is_set():
             try:
                 work()
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  it is told below
+                patience.tell(error, worker=self.name)
+                patience.wait(stop)
                 if not failed_itself(error):
                     # What was not acknowledged comes again with the next connection.
-                    log.error("not_foreseen", worker=self.name, exc_info=error)
-                    stop.wait(wait)
                     return
-                log.error("database_away", worker=self.name, kind=why_away(error), wait_s=wait)
-                stop.wait(wait)
-                wait = min(2 * wait, longest)
 
 
 def _load_receipt_key(path: Path) -> Ed25519PrivateKey:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import withdrawals
-from sync.clinic.receiving.poison import take_poison
+from sync.clinic.receiving.poison import keep_poison
 from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import RESULT, key_finder
 from sync.clinic.store.database import insert_new, now
@@ -89,19 +89,22 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
     no opener has ever said which keys it holds.
     """
     outcomes: list[Outcome] = []
-    good = []
-    for one in offered:
-        if one.verified is not None:
-            good.append(_Good(one.kiosk, one.verified, one.data))
-        elif one.refused == "unknown_signer":
+    owed: list[Owed] = []
+    good = [_Good(one.kiosk, one.verified, one.data) for one in offered if one.verified is not None]
+    refused = [one for one in offered if one.verified is None]
+    # In one order for all workers, so that two of them do not wait for each other in a ring.
+    for one in sorted(refused, key=lambda each: (each.kiosk, each.data)):
+        if one.refused == "unknown_signer":
             log.warning("unknown_signer", kiosk=str(one.kiosk))
             outcomes.append("held_back")
         else:
-            outcomes.append(take_poison(session, one.kiosk, one.topic, one.data, one.refused, worker))
+            kept = keep_poison(session, one.kiosk, one.topic, one.data, one.refused, worker, owed)
+            outcomes.append(kept)
     while good:
         good, later = _apart(good)
-        outcomes += _take_good(session, good, worker)
+        outcomes += _take_good(session, good, worker, owed)
         good = later
+    owe(session, owed, worker)
     return outcomes
 
 
@@ -116,12 +119,11 @@ def _apart(good: Sequence[_Good]) -> tuple[list[_Good], list[_Good]]:
     return first, later
 
 
-def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Outcome]:
+def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[Owed]) -> list[Outcome]:
     moment = now()
     held = {kid: is_held for kid, is_held in session.execute(select(HeldKey.kid, HeldKey.held))}
     named = withdrawals.named_among(session, [one.verified.header.message_id for one in good])
     outcomes: list[Outcome] = []
-    owed: list[Owed] = []
     new: dict[tuple[UUID, UUID], tuple[_Good, bool]] = {}
 
     def answer(one: _Good, status: ReceiptStatus) -> None:
@@ -149,7 +151,7 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Out
             outcomes.append("held_back")
         else:
             new[one.key] = one, key is not None or unread(one)
-    # In one order for all workers, so that two of them do not wait for each other in a ring.
+    # In one order here too.
     rows = [_row(one, useful, moment) for _, (one, useful) in sorted(new.items())]
     for inserted in insert_new(session, Envelope, rows):
         one, useful = new.pop((inserted[0], inserted[1]))
@@ -158,7 +160,7 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Out
             log.warning("no_opening_key", kiosk=str(one.kiosk), key=recipient)
         answer(one, "stored" if useful else "quarantined")
     known = _known(session, new)
-    for one, _ in new.values():
+    for _, (one, _) in sorted(new.items()):
         sha256, state, _ = known.get(one.key, (None, "", None))
         if sha256 == one.verified.sha256:
             # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
@@ -167,8 +169,7 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str) -> list[Out
         reason = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
         alarm(session, worker, one.kiosk, reason, message=str(one.verified.header.message_id))
         topic = topics.up_kind(one.verified.header.type)
-        outcomes.append(take_poison(session, one.kiosk, topic, one.data, reason, worker))
-    owe(session, owed, worker)
+        outcomes.append(keep_poison(session, one.kiosk, topic, one.data, reason, worker, owed))
     return outcomes
 
 

@@ -26,19 +26,31 @@ SPOILT_RECEIPTS = 4
 log = structlog.get_logger()
 
 
-def take_poison(
-    session: Session, kiosk: UUID, topic: str, data: bytes, reason: str, worker: str
-) -> Literal["quarantined", "withdrawn", "dropped"]:
+Outcome = Literal["quarantined", "withdrawn", "dropped"]
+
+
+def take_poison(session: Session, kiosk: UUID, topic: str, data: bytes, reason: str, worker: str) -> Outcome:
     """Keep a payload that is no good envelope, and owe a receipt for it if it says which message it is.
 
     Nothing is kept of one that says it is a message which its kiosk has withdrawn.
     """
+    owed: list[Owed] = []
+    outcome = keep_poison(session, kiosk, topic, data, reason, worker, owed)
+    owe(session, owed, worker)
+    return outcome
+
+
+def keep_poison(
+    session: Session, kiosk: UUID, topic: str, data: bytes, reason: str, worker: str, owed: list[Owed]
+) -> Outcome:
+    """The same, but its receipt is added to `owed`, which whoever calls owes together."""
     sha256, moment = hashlib.sha256(data).digest(), now()
     message_id = claimed_id(data)
     if message_id is not None and session.get(WithdrawnMessage, (message_id, kiosk)) is not None:
         answered = hashes_receipted(session, kiosk, message_id)
+        answered |= {one.sha256 for one in owed if (one.kiosk, one.message_id) == (kiosk, message_id)}
         if sha256 in answered or len(answered) < SPOILT_RECEIPTS:
-            owe(session, [Owed(kiosk, message_id, sha256, "duplicate", moment)], worker)
+            owed.append(Owed(kiosk, message_id, sha256, "duplicate", moment))
         return "withdrawn"
     count = session.scalar(select(func.count()).select_from(Poison).where(Poison.kiosk == kiosk)) or 0
     row = Poison(kiosk=kiosk, topic=topic, sha256=sha256, data=data, reason=reason, received_at=moment)
@@ -51,7 +63,7 @@ def take_poison(
         insert_once(session, row)
         log.warning("quarantined", kiosk=str(kiosk), reason=reason, bytes=len(data))
     if message_id is not None:
-        owe(session, [Owed(kiosk, message_id, sha256, "quarantined", moment)], worker)
+        owed.append(Owed(kiosk, message_id, sha256, "quarantined", moment))
     return "quarantined"
 
 

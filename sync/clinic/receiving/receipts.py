@@ -68,19 +68,16 @@ def owe_late(session: Session, kiosks: Collection[UUID], messages: Collection[UU
     )
 
 
-def unsent(session: Session, worker: str, at: datetime, limit: int) -> list[Owed]:
-    """The oldest receipts that `worker` has to send."""
+def unsent(session: Session, worker: str, at: datetime, limit: int, but: Collection[UUID] = ()) -> list[Owed]:
+    """The oldest receipts that `worker` has to send, except to the kiosks `but`."""
     columns = (getattr(ReceiptRow, field) for field in Owed._fields)
-    rows = session.execute(
-        select(*columns)
-        .where(
-            ReceiptRow.sent_at.is_(None),
-            or_(ReceiptRow.worker == worker, ReceiptRow.at < at - ORPHANED_AFTER),
-        )
-        .order_by(ReceiptRow.at)
-        .limit(limit)
+    waiting = select(*columns).where(
+        ReceiptRow.sent_at.is_(None),
+        or_(ReceiptRow.worker == worker, ReceiptRow.at < at - ORPHANED_AFTER),
     )
-    return [Owed(*row) for row in rows]
+    if but:
+        waiting = waiting.where(ReceiptRow.kiosk.not_in(but))
+    return [Owed(*row) for row in session.execute(waiting.order_by(ReceiptRow.at).limit(limit))]
 
 
 def mark_sent(session: Session, sent: Sequence[Owed], at: datetime) -> None:

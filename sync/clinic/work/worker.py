@@ -13,13 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.patience import Patience
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import LEASE, Leased
 from sync.clinic.work.schedules import Schedule, fire, is_due
 
 POLL_SECONDS = 1.0
-DATABASE_WAIT_SECONDS = (0.5, 30.0)
 # So many are leased at once: what a killed worker had waits for its lease to end.
 AT_ONCE = 10
 
@@ -53,21 +53,16 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the job at hand is finished before."""
-        wait, longest = DATABASE_WAIT_SECONDS
+        patience = Patience()
         while not stop.is_set():
             try:
                 self.look_at_the_clock()
                 if not self.do_some(stop):
                     stop.wait(self._poll_seconds)
-                wait = DATABASE_WAIT_SECONDS[0]
-                continue
-            except Exception as error:
-                if failed_itself(error):
-                    log.error("database_away", kind=why_away(error), wait_s=wait)
-                else:
-                    log.error("not_foreseen", wait_s=wait, exc_info=error)
-            stop.wait(wait)
-            wait = min(2 * wait, longest)
+                patience.over()
+            except Exception as error:  # noqa: BLE001  it is told below
+                patience.tell(error)
+                patience.wait(stop)
         log.info("stopped")
 
     def look_at_the_clock(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,12 +12,13 @@ import pytest
 from sqlalchemy import func, select, text
 from structlog.testing import capture_logs
 
+from sync.clinic.receiving import ingest, withdrawals
 from sync.clinic.receiving import results as results_module
-from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.broker import Address
-from sync.clinic.receiving.ingest import Arrival, IngestWorker
+from sync.clinic.receiving.ingest import NOT_AUTHORISED, RECEIPT_WINDOW, Arrival, IngestWorker
 from sync.clinic.receiving.opener import Opener
-from sync.clinic.receiving.receipts import mark_sent, unsent
+from sync.clinic.receiving.receipts import Owed, mark_sent, owe, unsent
+from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Poison, ReceiptRow, ReminderRow, Scan
 from sync.wire import envelope, topics
@@ -68,6 +70,109 @@ def test_a_hundred_receipts_are_noted_as_sent_by_one_statement(
     assert len(said) == 2
     with database.reading() as session:
         assert unsent(session, worker.name, now(), 100) == []
+
+
+def test_all_receipts_of_a_batch_are_owed_by_one_statement_in_one_order(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker
+) -> None:
+    """Good ones, spoilt ones, and those whose number was used: or two workers wait in a ring."""
+    good, place = [kiosk.seal() for _ in range(20)], kiosk.sequence + 50
+    spoilt = [data[:-1] + bytes([data[-1] ^ 1]) for data in (kiosk.seal() for _ in range(20))]
+    twice = [kiosk.seal(sequence=place) for _ in range(2)]
+    with statements(database) as said:
+        worker._store([arrived(kiosk, data) for data in (*good, *spoilt, *twice)])
+    (owed,) = [values for statement, values in said if "INTO receipts" in statement]
+    keys = [values[1] if isinstance(values, tuple) else values["message_id"] for values in owed]
+    assert len(keys) == 42
+    assert keys == sorted(keys)
+
+
+def refusing(worker: IngestWorker, refused: UUID, monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+    """Have a broker take each receipt at once but for those to one kiosk; to whom it was offered one."""
+    offered: list[UUID] = []
+
+    class Broker:
+        def is_connected(self) -> bool:
+            return True
+
+        def publish(self, topic: str, *_: object, **__: object) -> SimpleNamespace:
+            offered.append(topics.parse(topic).kiosk)
+            reason = NOT_AUTHORISED if offered[-1] == refused else 0
+            worker._acknowledged.put((len(offered), reason))
+            return SimpleNamespace(mid=len(offered))
+
+    monkeypatch.setattr(worker, "_client", Broker())
+    return offered
+
+
+def test_receipts_that_the_broker_refuses_keep_no_other_kiosk_waiting(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = uuid4()
+    offered = refusing(worker, refused, monkeypatch)
+    owed = [Owed(refused, uuid4(), b"x" * 32, "stored", MOMENT) for _ in range(3 * RECEIPT_WINDOW)]
+    owed.append(Owed(kiosk.id, uuid4(), b"y" * 32, "stored", now()))
+    with database.writing() as session:
+        owe(session, owed, worker.name)
+    for _ in range(5):
+        worker._look_for_receipts = worker._note_sent_at = 0.0
+        worker._send_receipts()
+        worker._note_sent()
+    assert offered == [refused] * RECEIPT_WINDOW + [kiosk.id]
+    with database.reading() as session:
+        assert {one.kiosk for one in unsent(session, worker.name, now(), 1000)} == {refused}
+
+
+def test_what_the_broker_took_is_noted_whatever_becomes_of_the_batch(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker._store([arrived(kiosk, kiosk.seal())])
+    with database.reading() as session:
+        worker._sent = unsent(session, worker.name, now(), 10)
+
+    def trip(*_: object) -> list[str]:
+        raise ValueError("each of them")
+
+    monkeypatch.setattr(worker, "_take", trip)
+    with statements(database, writing=True) as said, capture_logs() as told:
+        worker._store([arrived(kiosk, data) for data in (kiosk.seal(), kiosk.seal())])
+    assert not any("UPDATE receipts" in statement for statement, _ in said)
+    assert [line["exc_info"].args for line in told if line["event"] == "one_by_one"] == [("each of them",)]
+    worker._note_sent()
+    with database.reading() as session:
+        known = session.execute(select(ReceiptRow.status, ReceiptRow.sent_at.is_not(None))).all()
+    assert sorted(tuple(row) for row in known) == [("quarantined", False)] * 2 + [("stored", True)]
+
+
+def test_receipts_that_cannot_be_noted_as_sent_are_told_of_and_let_go(
+    sqlite: Database, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = IngestWorker(sqlite, clinic.state / "ingest", Address.read(clinic.state / "ingest"))
+    worker._sent = [Owed(uuid4(), uuid4(), b"x" * 32, "stored", MOMENT)]
+
+    def trip(*_: object) -> None:
+        raise ValueError("this one")
+
+    monkeypatch.setattr(ingest, "mark_sent", trip)
+    with capture_logs() as told:
+        worker._note_sent()
+    assert [(line["event"], line["receipts"]) for line in told] == [("not_noted", 1)]
+    assert worker._sent == []
+
+
+def test_a_kiosk_that_is_refused_waits_longer_each_time_until_the_broker_takes_one() -> None:
+    refusals, kiosk, moment, waits = Refusals(), uuid4(), 0.0, list[float]()
+    for _ in range(8):
+        for _ in range(100):  # those that were on their way together count as one
+            refusals.note(kiosk, moment)
+        begin = moment
+        while kiosk in refusals.put_off(moment):
+            moment += 15.0
+        waits.append(moment - begin)
+    assert waits == [30.0, 60.0, 120.0, 240.0, 480.0, 900.0, 900.0, 900.0]
+    refusals.note(kiosk, moment)
+    refusals.over(kiosk)
+    assert refusals.put_off(moment) == set()
 
 
 def test_twenty_results_are_opened_by_as_many_statements_as_five(

@@ -23,6 +23,7 @@ from sync.clinic.receiving.ingest import Arrival, IngestWorker
 from sync.clinic.receiving.intake import Offered, Outcome, take_envelopes
 from sync.clinic.receiving.tap import Tap
 from sync.clinic.store import database as clinic_database
+from sync.clinic.store import patience
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Envelope, Kiosk, Poison, ReceiptRow
@@ -129,7 +130,7 @@ def test_nothing_is_acknowledged_while_the_database_is_locked(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = threading.Event()
-    monkeypatch.setattr(ingest, "why_away", lambda error: tried.set() or "locked")
+    monkeypatch.setattr(patience, "why_away", lambda error: tried.set() or "locked")
     impatient = Database.at(clinic.state)
     impatient.engine = create_impatient(clinic.state / "clinic.sqlite")
     blocker = sqlite3.connect(clinic.state / "clinic.sqlite", isolation_level=None)
