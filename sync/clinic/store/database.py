@@ -28,8 +28,10 @@ from sqlalchemy import (
     Uuid,
     create_engine,
     event,
+    func,
     inspect,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -82,6 +84,14 @@ sqlite3.register_adapter(UUID, lambda value: value.hex)
 def now() -> datetime:
     """This moment, UTC."""
     return datetime.now(timezone.utc)
+
+
+def moment_at(session: Session) -> datetime:
+    """This moment by the one clock that all who use the database share, UTC."""
+    if session.get_bind().dialect.name == "postgresql":
+        moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+        return moment.astimezone(timezone.utc)
+    return now()
 
 
 class Database:

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import Database, core, insert_new, now
+from sync.clinic.store.database import Database, core, insert_new, moment_at
 from sync.clinic.store.tables import Job
 
 # Longer than anything that a job waits for: a job has deadlines of its own, and nobody renews a lease.
@@ -64,7 +64,7 @@ def add(
     not_before: datetime | None = None,
 ) -> int | None:
     """Have it done, once this transaction is committed; its row, or None where the key is known already."""
-    moment = now()
+    moment = moment_at(session)
     row = {
         "kind": kind,
         "key": key,
@@ -79,7 +79,7 @@ def add(
 def any_due(database: Database, kinds: Collection[str]) -> bool:
     """Whether there is one of these kinds to take; to look costs nobody a turn to write."""
     with database.reading() as session:
-        due = select(Job.id).where(Job.due_at <= now(), Job.kind.in_(kinds)).limit(1)
+        due = select(Job.id).where(Job.due_at <= moment_at(session), Job.kind.in_(kinds)).limit(1)
         return session.scalars(due).first() is not None
 
 
@@ -96,15 +96,14 @@ def lease(
     Each is a try for all of them, so one that was tried before is taken alone: whatever its worker died of,
     the others have no part in it a second time.
     """
-    moment, token = now(), uuid4()
-    due = select(Job.id, Job.kind, Job.key, Job.detail, Job.tries).where(
-        Job.due_at <= moment, Job.kind.in_(kinds)
-    )
+    token = uuid4()
+    due = select(Job.id, Job.kind, Job.key, Job.detail, Job.tries).where(Job.kind.in_(kinds))
     if only is not None:
         due = due.where(Job.id == only)
     due = due.order_by(Job.due_at, Job.id).limit(most).with_for_update(skip_locked=True)
     with database.writing(gives_way=True) as session:
-        found = session.execute(due).all()
+        moment = moment_at(session)
+        found = session.execute(due.where(Job.due_at <= moment)).all()
         found = found[:1] if found and found[0].tries else [row for row in found if not row.tries]
         lost = [row.id for row in found if row.tries >= MOST_TRIES]
         for row in lost:
@@ -125,22 +124,31 @@ def lease(
 
 def finish(session: Session, job: Leased) -> bool:
     """It is done; False where the lease was over and another worker has taken it."""
-    return _settle(session, job, state=JobState.DONE.value, due_at=None, reason=None, ended_at=now())
+    moment = moment_at(session)
+    return _settle(session, job, state=JobState.DONE.value, due_at=None, reason=None, ended_at=moment)
 
 
 def give_back(session: Session, job: Leased, reason: str) -> bool:
     """It did not work, for `reason`: later again, or no more; False where another worker has taken it."""
+    moment = moment_at(session)
     if job.tries >= MOST_TRIES:
         log.error("job_given_up", job=job.id, reason=reason)
-        over = {"state": JobState.FAILED.value, "due_at": None, "ended_at": now()}
+        over = {"state": JobState.FAILED.value, "due_at": None, "ended_at": moment}
         return _settle(session, job, reason=reason, **over)
     after = min(FIRST_RETRY * 2 ** (job.tries - 1), LONGEST_RETRY)
-    return _settle(session, job, state=JobState.WAITING.value, due_at=now() + after, reason=reason)
+    return _settle(session, job, state=JobState.WAITING.value, due_at=moment + after, reason=reason)
+
+
+def hand_back(session: Session, unbegun: Collection[Leased]) -> None:
+    """Nobody has begun these: they are as they were, for another worker."""
+    moment = moment_at(session)
+    for job in unbegun:
+        _settle(session, job, state=JobState.WAITING.value, due_at=moment, tries=job.tries - 1)
 
 
 def forget_old(session: Session) -> None:
     """Forget what was done long ago."""
-    old = (Job.state == JobState.DONE.value) & (Job.ended_at < now() - REMEMBERED)
+    old = (Job.state == JobState.DONE.value) & (Job.ended_at < moment_at(session) - REMEMBERED)
     session.execute(delete(core(Job)).where(old))
 
 

@@ -22,7 +22,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import Database, deadlines, now
+from sync.clinic.store.database import Database, deadlines, moment_at
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
 from sync.clinic.store.tables import Job
@@ -91,7 +91,7 @@ class MachinesWorker:
     ) -> int | None:
         """As `jobs.add`; on the same connection somebody is told, so that a rollback tells nobody."""
         row = jobs.add(session, kind, key, detail, not_before)
-        if row is not None and (not_before is None or not_before <= now()):
+        if row is not None and (not_before is None or not_before <= moment_at(session)):
             self._tell(session, row)
         return row
 
@@ -100,8 +100,8 @@ class MachinesWorker:
         told = text(
             "SELECT queueing_lock FROM procrastinate_jobs WHERE queue_name = :queue AND status = 'todo'"
         )
-        due = select(Job.id).where(Job.due_at <= now(), Job.kind.in_(self._handlers))
         with self._database.writing(gives_way=True) as session:
+            due = select(Job.id).where(Job.due_at <= moment_at(session), Job.kind.in_(self._handlers))
             known = set(session.scalars(told, {"queue": QUEUE}))
             rows = session.scalars(due.order_by(Job.due_at, Job.id).limit(MOST_SWEPT)).all()
             missed = [row for row in rows if str(row) not in known]

@@ -84,9 +84,11 @@ class Worker:
             return False
         half_over = time.monotonic() + self._lease.total_seconds() / 2
         leased = jobs.lease(self._database, self._handlers, AT_ONCE, last=self._lease)
-        for job in leased:
+        for number, job in enumerate(leased):
             if (stop is not None and stop.is_set()) or time.monotonic() > half_over:
-                break  # the rest is taken by somebody when its lease is over
+                with self._database.writing(gives_way=True) as session:
+                    jobs.hand_back(session, leased[number:])
+                break
             self.do(job)
         return bool(leased)
 

@@ -18,10 +18,12 @@ from sqlalchemy import func, select, text, update
 
 from sync.clinic.housekeeping import HANDLERS, SCHEDULES, keep_house
 from sync.clinic.people.throttle import REMEMBERED
+from sync.clinic.store import database as database_module
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Account, Job, ScheduleRun, SignInTries, WebSession
 from sync.clinic.work import jobs, schedules
+from sync.clinic.work import machines as machines_module
 from sync.clinic.work import worker as worker_module
 from sync.clinic.work.jobs import Leased
 from sync.clinic.work.machines import MachinesWorker
@@ -165,6 +167,43 @@ def test_a_job_that_no_worker_survives_takes_no_other_with_it(database: Database
     assert sorted(done) == sorted({"before", *(f"after {number}" for number in range(8))})
     assert rows(database).pop("deadly") == ("failed", jobs.NOBODY_SURVIVED)
     assert states(database) == {"done": 9, "failed": 1}
+
+
+def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(database: Database) -> None:
+    """However often that happens: nobody died of them."""
+    added(database, "first", *(f"other {number}" for number in range(5)))
+    for _ in range(jobs.MOST_TRIES + 1):
+        stop = threading.Event()
+        stop.set()
+        Worker(database, {KIND: lambda *_: None}).do_some(stop)
+    stop = threading.Event()
+    Worker(database, {KIND: lambda *_: stop.set()}).do_some(stop)
+    with database.reading() as session:
+        found = Counter(tuple(row) for row in session.execute(select(Job.state, Job.tries, Job.lease)))
+    assert found == {("done", 1, None): 1, ("waiting", 0, None): 5}
+    done: list[str] = []
+    assert Worker(database, {KIND: lambda _, job: done.append(job.key)}).do_some()
+    assert len(done) == 5
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=2), -timedelta(hours=2)])
+def test_a_machine_whose_clock_is_wrong_neither_takes_a_leased_job_nor_waits_for_one(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    moment = database_module.now
+    for module in (database_module, jobs, machines_module):
+        monkeypatch.setattr(module, "now", lambda: moment() + ahead, raising=False)
+    added(postgresql, "here")
+    monkeypatch.undo()
+    assert [job.key for job in jobs.lease(postgresql, [KIND], 10)] == ["here"]
+    added(postgresql, "there")
+    for module in (database_module, jobs, machines_module):
+        monkeypatch.setattr(module, "now", lambda: moment() + ahead, raising=False)
+    assert jobs.any_due(postgresql, [KIND])
+    assert [job.key for job in jobs.lease(postgresql, [KIND], 10)] == ["there"]
+    machines = MachinesWorker(postgresql, {KIND: lambda *_: None})
+    machines.make()
+    assert machines.sweep() == 0
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError, TimeoutError, FileNotFoundError, MemoryError])
