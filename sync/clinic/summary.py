@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys
@@ -72,7 +72,8 @@ def missing_sequences(session: Session) -> dict[UUID, int]:
     """How many sequence numbers of each kiosk have not come although a higher one of the same epoch has.
 
     Numbers start at 1 in each epoch. One far out of line, as no kiosk counts, is left out with its gap: it
-    neither makes the sum absurd nor hides the gaps below it.
+    neither makes the sum absurd nor hides the gaps below it. A message that was to be sealed again is not
+    kept: it has come all the same, and the one that replaces it has a higher number.
     """
     before = func.lag(Envelope.sequence, 1, 0).over(
         partition_by=(Envelope.kiosk, Envelope.epoch), order_by=Envelope.sequence
@@ -83,7 +84,16 @@ def missing_sequences(session: Session) -> dict[UUID, int]:
         .where(gaps.c.gap.between(1, LARGEST_GAP))
         .group_by(gaps.c.kiosk)
     )
-    return {kiosk: int(missing) for kiosk, missing in rows}
+    kept = exists().where(Envelope.kiosk == ReceiptRow.kiosk, Envelope.message_id == ReceiptRow.message_id)
+    sealed_again = dict(
+        session.execute(
+            select(ReceiptRow.kiosk, func.count())
+            .where(ReceiptRow.status == "reseal", ~kept)
+            .group_by(ReceiptRow.kiosk)
+        ).all()
+    )
+    missing = {kiosk: int(gaps) - sealed_again.get(kiosk, 0) for kiosk, gaps in rows}
+    return {kiosk: count for kiosk, count in missing.items() if count > 0}
 
 
 def as_text(counts: dict[str, Any]) -> str:

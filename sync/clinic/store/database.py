@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import structlog
 from sqlalchemy import (
     URL,
     BigInteger,
@@ -40,7 +41,7 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.store.durable import TAKES_NOTHING
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
-from sync.clinic.store.failure import lock_not_had
+from sync.clinic.store.failure import lock_not_had, why_away
 from sync.clinic.store.tables import REVISION, Base
 from sync.clinic.store.tombstones import Tombstones
 
@@ -79,6 +80,8 @@ _FORMS = (
 _ODD_OPTION = "--db has an option after its ? that the database does not take: correct it or leave it out."
 # As SQLAlchemy writes them, for what goes to the driver as it is.
 sqlite3.register_adapter(UUID, lambda value: value.hex)
+
+log = structlog.get_logger()
 
 
 def now() -> datetime:
@@ -212,6 +215,14 @@ class Database:
                     return False
                 raise
             return True
+        try:
+            return self._empty_log()
+        except sqlite3.Error as error:
+            # Such as a disk without room: what is erased stays so, and whoever scrubs does it again.
+            log.warning("not_scrubbed", kind=why_away(error))
+            return False
+
+    def _empty_log(self) -> bool:
         with contextlib.closing(self.engine.raw_connection()) as raw:
             cursor = raw.cursor()
             # A checkpoint that waits for a reader lets nobody write meanwhile.

@@ -15,6 +15,7 @@ from sync.clinic.store.tables import (
 )
 from sync.wire.keys import OpeningKey
 from tests.support.clinic import SealingKiosk, findings, registered
+from tests.support.full_disk import on_a_small_disk
 from tests.support.withdrawing import (
     OTHER,
     REFERENCE,
@@ -74,6 +75,24 @@ def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_wa
     opener.scrub()
     assert REFERENCE.encode() not in files_of(tmp_path / "clinic")
     hasty.close()
+
+
+FULL = """
+from sqlalchemy import text
+from sync.clinic.store.database import Database
+database = Database.at(disk / "clinic")
+with database.writing() as session:
+    session.execute(text("CREATE TABLE filling (data BLOB)"))
+    session.execute(text("INSERT INTO filling VALUES (randomblob(400000))"))
+fill()
+before = database.scrub()
+(disk / "filler").unlink()
+print([before, database.scrub()])
+"""
+
+
+def test_a_disk_without_room_only_puts_off_the_emptying_of_the_log(tmp_path: Path) -> None:
+    assert on_a_small_disk(tmp_path, FULL).splitlines()[-1] == "[False, True]"
 
 
 def test_what_a_process_that_was_killed_had_not_emptied_the_next_one_empties(

@@ -298,3 +298,24 @@ def test_a_sequence_number_far_out_of_line_neither_counts_as_missing_nor_hides_w
         assert take(database, kiosk.id, kiosk.seal(sequence=sequence)) == "stored"
     with database.reading() as session:
         assert missing_sequences(session) == {kiosk.id: 2}
+
+
+def test_what_is_to_be_sealed_again_is_not_missing(database: Database, kiosk: SealingKiosk) -> None:
+    waiting = kiosk.seal()
+    assert take(database, kiosk.id, waiting) == "stored"
+    retired, kiosk.opening = kiosk.opening, generate_opening_key()
+    Opener(database, [kiosk.opening]).begin()
+    for key, sequence, outcome in (
+        (retired, 2, "reseal"),
+        (retired, 4, "reseal"),
+        (kiosk.opening, 5, "stored"),
+    ):
+        kiosk.opening = key
+        assert take(database, kiosk.id, kiosk.seal(sequence=sequence)) == outcome
+    # It is here, though nobody can read it.
+    assert take(database, kiosk.id, waiting) == "reseal"
+    with database.reading() as session:
+        assert missing_sequences(session) == {kiosk.id: 1}
+    assert take(database, kiosk.id, kiosk.seal(sequence=3)) == "stored"
+    with database.reading() as session:
+        assert missing_sequences(session) == {}
