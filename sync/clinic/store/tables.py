@@ -353,7 +353,7 @@ class SignInTries(Base):
     __tablename__ = "sign_in_tries"
 
     key_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
-    tries: Mapped[int]
+    tries: Mapped[int] = mapped_column(Integer())
     at: Mapped[datetime]
     until: Mapped[datetime]
 

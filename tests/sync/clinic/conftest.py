@@ -67,6 +67,15 @@ def sqlite(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
+def postgresql(tmp_path: Path, postgresql_url: str) -> Iterator[Database]:
+    """A migrated database on PostgreSQL."""
+    database = Database.at(tmp_path / "clinic", postgresql_url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
 def opening_key() -> OpeningKey:
     return generate_opening_key()
 

@@ -27,7 +27,7 @@ from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_
 
 def test_the_migrations_make_exactly_the_schema_of_the_code(database: Database) -> None:
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        context = MigrationContext.configure(connection)  # it compares types too
         assert compare_metadata(context, Base.metadata) == []
         assert context.get_current_revision() == REVISION
 

@@ -356,13 +356,12 @@ def test_a_locked_database_is_waited_for_and_nothing_is_quarantined(
 
 
 def test_a_postgresql_that_goes_and_comes_back_quarantines_nothing(
-    database: Database, kiosk: SealingKiosk, request: pytest.FixtureRequest
+    postgresql: Database, opening_key: OpeningKey, tmp_path: Path
 ) -> None:
     """Its connections are ended in the middle, as a restart of the server does it."""
-    take(database, kiosk, kiosk.seal())
-    if database.engine.dialect.name == "sqlite":
-        return
-    opener = Opener(database, [kiosk.opening])
+    kiosk = registered(postgresql, SealingKiosk(opening_key), tmp_path)
+    take(postgresql, kiosk, kiosk.seal())
+    opener = Opener(postgresql, [kiosk.opening])
     keep = results.keep_results
 
     cuts: list[int] = []
@@ -372,7 +371,7 @@ def test_a_postgresql_that_goes_and_comes_back_quarantines_nothing(
         if len(cuts) == 2:  # with others, then alone
             monkey.undo()
         backend = session.scalar(text("SELECT pg_backend_pid()"))
-        with database.engine.connect() as other:
+        with postgresql.engine.connect() as other:
             other.execute(text(f"SELECT pg_terminate_backend({backend})"))
         keep(session, kept)
 
@@ -381,9 +380,9 @@ def test_a_postgresql_that_goes_and_comes_back_quarantines_nothing(
     with pytest.raises(OperationalError) as caught:
         opener.open_next()
     assert failed_itself(caught.value)
-    assert states(database) == {"stored": 1}
+    assert states(postgresql) == {"stored": 1}
     open_all(opener)
-    assert states(database) == {"opened": 1}
+    assert states(postgresql) == {"opened": 1}
 
 
 def test_an_old_row_that_waits_for_its_key_is_opened_once_it_is_held(

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
@@ -263,14 +262,6 @@ def test_two_thousand_jobs_are_each_done_though_workers_are_killed_at_random(
     added(database, *(f"key {number}" for number in range(MANY)))
     deaths = until_all_are_done(database, tmp_path / "gateway.sqlite", MANY, 2)
     assert_each_was_sent_once(gateway, MANY, deaths)
-
-
-@pytest.fixture
-def postgresql(tmp_path: Path, postgresql_url: str) -> Iterator[Database]:
-    database = Database.at(tmp_path / "clinic", postgresql_url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def test_three_workers_of_many_machines_do_each_job_though_they_are_killed_at_random(
