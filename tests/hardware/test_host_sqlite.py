@@ -43,7 +43,7 @@ def ledger(path: Path) -> None:
 
 # What opens a store and writes to it -> (the version before, what the step from it added, its error).
 STORES: dict[Callable[[Path], None], tuple[int, str, type[Exception]]] = {
-    outbox: (2, "DROP TABLE used", OutboxError),
+    outbox: (3, "DROP INDEX envelopes_by_state", OutboxError),
     records: (0, "", RecordsUnusable),
     ledger: (1, "DROP TABLE losses", DoseRefused),
 }

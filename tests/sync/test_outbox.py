@@ -258,7 +258,7 @@ def test_an_outbox_of_newer_software_is_left_alone(tmp_path: Path) -> None:
         Outbox(path)
 
 
-def test_an_outbox_of_the_version_before_knows_how_full_it_is(tmp_path: Path) -> None:
+def test_an_outbox_of_an_early_version_knows_how_full_it_is(tmp_path: Path) -> None:
     path = tmp_path / "outbox.sqlite"
     kept = Outbox(path)
     message, _ = put(kept, bytes(700))
@@ -266,6 +266,7 @@ def test_an_outbox_of_the_version_before_knows_how_full_it_is(tmp_path: Path) ->
     kept.close()
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE used")
+        db.execute("DROP INDEX envelopes_by_state")
         db.execute("PRAGMA user_version = 2")
     again = Outbox(path, capacity=1000)
     assert again.counts().bytes == 1000
@@ -293,6 +294,37 @@ def test_nothing_looks_through_all_envelopes_to_keep_one_or_to_let_one_go(outbox
     assert any("envelopes" in step for step in plans)
     of_one_row = ("SCAN used", "SCAN heartbeats", "SCAN CONSTANT ROW")
     assert [step for step in plans if step.startswith("SCAN") and step not in of_one_row] == []
+
+
+def test_to_count_and_to_list_reads_past_no_envelope(outbox: Outbox) -> None:
+    put(outbox)
+    said: list[str] = []
+    outbox._db.set_trace_callback(said.append)
+    outbox.counts()
+    outbox.unreceipted()
+    outbox._db.set_trace_callback(None)
+    plans = [step[3] for each in said for step in outbox._db.execute(f"EXPLAIN QUERY PLAN {each}")]
+    of_envelopes = [step for step in plans if "envelopes" in step]
+    assert len(of_envelopes) == 2
+    assert all("COVERING INDEX" in step for step in of_envelopes), of_envelopes
+
+
+def test_what_a_reader_keeps_in_the_files_is_not_said_to_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCKED_SECONDS", 0.05)
+    path = tmp_path / "outbox.sqlite"
+    outbox = Outbox(path)
+    message, envelope = put(outbox)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM envelopes").fetchone()
+    with pytest.raises(OutboxError, match="reads the outbox"):
+        outbox.discard(message)
+    reader.close()
+    assert outbox.discard(message) == "waiting"
+    assert envelope not in b"".join(each.read_bytes() for each in tmp_path.iterdir())
+    outbox.close()
 
 
 def test_what_was_discarded_before_it_was_given_here_is_not_taken_any_more(outbox: Outbox) -> None:
