@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
 from provisioning.broker import ACCESS_LIST
+from sync.clinic import receiving
 from sync.clinic.receiving.registry import RegistryEntry
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import _KeySet
@@ -97,6 +103,43 @@ def test_the_header_is_the_one_that_is_signed() -> None:
 )
 def test_every_word_is_explained_once(head: str, words: tuple[str, ...]) -> None:
     assert [row[head].strip("`") for row in WIRE.table(head)] == list(words)
+
+
+# Whatever hands one of these a word sets a message aside for that reason.
+SETS_ASIDE = {"Offered", "Refused", "_quarantine", "_refuse_heartbeat", "keep_poison", "take_poison"}
+A_REASON = re.compile(r"[a-z]+(?:_[a-z]+)+:?")
+
+
+def reasons_in(source: str, module: ModuleType) -> set[str]:
+    """The words for which this code sets messages aside: literals, and constants of the module."""
+    given = list[ast.AST]()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SETS_ASIDE:
+            given += node.args
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
+            given.append(node.value)
+        elif isinstance(node, ast.JoinedStr) and ast.unparse(node).endswith("(error).__name__}'"):
+            given.append(node)
+    found = set[str]()
+    for leaf in (leaf for each in given for leaf in ast.walk(each)):
+        name = ast.unparse(leaf) if isinstance(leaf, ast.Name | ast.Attribute) else ""
+        value: object = getattr(leaf, "value", None)
+        if name.rpartition(".")[2].isupper():
+            value = functools.reduce(getattr, name.split("."), module)
+        if isinstance(value, str) and A_REASON.fullmatch(value):
+            found.add(value)
+    return found
+
+
+def test_every_reason_for_which_the_clinic_sets_a_message_aside_is_explained() -> None:
+    found = set[str]()
+    for path in sorted(Path(receiving.__path__[0]).glob("*.py")):
+        module = import_module(f"{receiving.__name__}.{path.stem}")
+        found |= reasons_in(path.read_text(), module)
+    rows = WIRE.table("why a message is set aside")
+    told = [row["why a message is set aside"].strip("`") for row in rows]
+    assert len(told) == len(set(told))
+    assert found - set(get_args(Reason)) == set(told)
 
 
 def test_the_topics_are_those_that_are_parsed() -> None:
