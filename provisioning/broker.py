@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hardware.host.errors import PlainError
 from provisioning import files
+from sync.wire.bounds import MAX_PACKET_BYTES
 
-MAX_PACKET_BYTES = 256 * 1024
 INGEST_WORKERS = tuple(f"ingest-{number}" for number in range(1, 9))
 AUDITOR = "auditor"
 

@@ -14,6 +14,7 @@ from sync.wire.bounds import Counter
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
 from sync.wire.statement import StatementError
+from sync.wire.tls import client_context
 
 
 class NotEnrolled(PlainError):
@@ -58,12 +59,9 @@ def tls_context(state: Path) -> ssl.SSLContext:
     """TLS 1.3 with the kiosk's certificate, to a server whose certificate the clinic's authority made."""
     folder = state / "sync"
     try:
-        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        return client_context(folder)
     except OSError as error:
         raise NotEnrolled(f"The TLS files in {folder} cannot be read ({error}): enrol this kiosk.") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
 
 
 class KeySet:

@@ -18,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from sync.wire import topics
+from sync.wire.bounds import MAX_PACKET_BYTES
 
 SESSION_EXPIRY_SECONDS = 7 * 24 * 3600
 RECEIVE_MAXIMUM = 20
@@ -25,7 +26,6 @@ WINDOW = 100
 KEEPALIVE_SECONDS = 30
 DIAL_SECONDS = 10.0
 WILL_DELAY_SECONDS = 60
-MAX_PACKET_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pydantic import AwareDatetime, Field
 # taken. What lies beyond is no clock's, and what follows (zones, databases, pages) cannot reckon with it.
 FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=timezone.utc)
 END_OF_MOMENTS = datetime(2200, 1, 1, tzinfo=timezone.utc)
+# The largest packet that the broker and a kiosk take.
+MAX_PACKET_BYTES = 256 * 1024
 MAX_FINDINGS = 1024
 MAX_MARKS = 4096
 

@@ -13,15 +13,15 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sync.wire import cose
-from sync.wire.bounds import END_OF_MOMENTS, FIRST_MOMENT
+from sync.wire.bounds import END_OF_MOMENTS, FIRST_MOMENT, MAX_PACKET_BYTES
 from sync.wire.errors import PlainError
 from sync.wire.keys import KID_BYTES, CannotOpen, OpeningKey, OpeningPublicKey, signing_kid
 from sync.wire.messages import InvalidMessage, Message, UnknownSchema, dump_message, parse_message
 
 TYPE = "dermakiosk-envelope"
 PAD_STEP = 4096
-# A packet of 256 kB less its MQTT part: the fixed header, a topic of 61 bytes, properties.
-MAX_ENVELOPE = 256 * 1024 - 1024
+# A packet less its MQTT part: the fixed header, a topic of 61 bytes, properties.
+MAX_ENVELOPE = MAX_PACKET_BYTES - 1024
 
 _MAX_INTEGER = 2**63 - 1  # what a database column holds
 _MAX_SCHEMA = 2**31 - 1

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from provisioning.broker import MAX_PACKET_BYTES
+from sync.wire.bounds import MAX_PACKET_BYTES
 from tests.support.mosquitto import Broker
 from tests.support.mqtt import connected
 

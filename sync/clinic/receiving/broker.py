@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 from pydantic import BaseModel, ConfigDict, Field
 
 from sync.clinic.store.errors import ClinicUsageError
+from sync.wire.tls import client_context
 
 KEEPALIVE_SECONDS = 30
 RECONNECT_SECONDS = (1, 30)
@@ -73,12 +74,9 @@ class Role:
     def tls(self) -> ssl.SSLContext:
         """TLS 1.3 that believes the clinic's authority only."""
         try:
-            context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
-            context.load_cert_chain(self.folder / "tls.crt", self.folder / "tls.key")
-        except (OSError, ssl.SSLError) as error:
+            return client_context(self.folder)
+        except OSError as error:
             raise ClinicUsageError(f"The TLS files in {self.folder} cannot be used: {error}.") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        return context
 
     def client(self, *, manual_ack: bool = False) -> mqtt.Client:
         """An MQTT 5 client of this role that reconnects by itself; not connected yet."""

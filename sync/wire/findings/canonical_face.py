@@ -12,8 +12,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-FRAME = "canonical-face-1"
-
 _DOCUMENT = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 Point = tuple[float, float]
