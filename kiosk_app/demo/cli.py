@@ -113,7 +113,7 @@ def demo(
             _say("Starting the broker, the clinic and the kiosk…")
             supervisor = Supervisor(system.root / "logs")
             try:
-                all_parts = parts(system, patient)
+                all_parts = parts(system, patient, lasting=not once)
                 start_all(supervisor, all_parts)
                 if once:
                     ready_after = time.monotonic() - started

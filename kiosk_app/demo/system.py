@@ -194,12 +194,16 @@ def _let_old_go(system: System) -> None:
             file.unlink()
 
 
-def parts(system: System, simulated: SimulatedPatient) -> list[Part]:
-    """Every process of the system, in the order in which they start."""
+def parts(system: System, simulated: SimulatedPatient, *, lasting: bool = False) -> list[Part]:
+    """Every process of the system, in the order in which they start.
+
+    One that is `lasting` has the clinic's worker too, which keeps the house at night.
+    """
     kiosk, clinic = ("--state", system.kiosk), ("--state", system.clinic)
     board = ("--board", system.board)
     mosquitto = ["/usr/sbin/mosquitto", "-c", str(system.broker / "mosquitto.conf")]
     port = ("--port", system.kiosk_port)
+    worker = Part("worker", dermakiosk("clinic", "work", *clinic), logged_ready)
     return [
         Part("broker", mosquitto, accepts(system.broker_port)),
         Part("tap", dermakiosk("clinic", "tap", *clinic, "--out", system.root / "wire"), logged_ready),
@@ -214,6 +218,7 @@ def parts(system: System, simulated: SimulatedPatient) -> list[Part]:
         Part("captured", dermakiosk("captured", *board, *kiosk, *simulated.arguments), logged_ready),
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
+        *([worker] if lasting else []),
     ]
 
 

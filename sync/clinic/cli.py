@@ -173,9 +173,10 @@ def work(state: Path, db: str | None, zone: str, many_machines: bool) -> None:
         ) from error
     kind = _of_many_machines() if many_machines else Worker
     worker = kind(ready(state, db), HANDLERS, SCHEDULES, known)
+    stop = _stop_on_signal()
     _settle()
     structlog.get_logger().info("ready")
-    worker.run(_stop_on_signal())
+    worker.run(stop)
 
 
 @clinic.command()

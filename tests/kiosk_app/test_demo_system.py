@@ -9,7 +9,7 @@ import pytest
 
 from kiosk_app.demo import system as module
 from kiosk_app.demo.supervisor import free_port
-from kiosk_app.demo.system import System
+from kiosk_app.demo.system import SimulatedPatient, System
 from kiosk_app.kept.states import ScanState
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
@@ -35,6 +35,13 @@ def test_a_demo_that_is_taken_up_again_keeps_the_newest_scans_and_files(
     assert sorted(file.name for file in wire.iterdir()) == ["2.cose", "3.cose", "4.cose"]
     module._let_old_go(system)
     assert [state_of(bench, scan) for scan in scans].count(ScanState.HANDED_OVER) == 2
+
+
+def test_a_demo_that_lasts_has_the_clinics_worker_too(tmp_path: Path) -> None:
+    system, nobody = System(tmp_path, 1, 2, 3), SimulatedPatient(None)
+    once, lasting = (module.parts(system, nobody, lasting=lasting) for lasting in (False, True))
+    assert [part.name for part in lasting] == [*(part.name for part in once), "worker"]
+    assert "work" in lasting[-1].argv and "--state" in lasting[-1].argv
 
 
 def test_the_port_of_the_start_before_is_taken_again_unless_somebody_listens_there() -> None:

@@ -9,15 +9,19 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from structlog.testing import capture_logs
 
+from sync.clinic import cli
 from sync.clinic.cli import clinic
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
+from sync.clinic.work.worker import Worker
 from sync.wire.keys import dump_opening_keys, generate_opening_key
 from tests.support.clinic import SealingKiosk, hold
 
@@ -129,6 +133,26 @@ def test_a_daemon_says_ready_and_stops_at_a_word(tmp_path: Path, command: str) -
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+@pytest.mark.parametrize(("command", "works"), [("work", Worker), ("open", Opener)])
+def test_a_process_hears_a_stop_before_it_says_that_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, works: type[Any]
+) -> None:
+    state, told = tmp_path / "clinic", dict[str, list[str]]()
+    run("migrate", "--state", state)
+    (state / "opener").mkdir()
+    (state / "opener" / "opening.key").write_bytes(dump_opening_keys([generate_opening_key()]))
+    monkeypatch.setattr(cli, "_settle", lambda: None)  # it is for a whole process
+    with capture_logs() as log:
+
+        def so_far(step: str) -> None:
+            told[step] = [line["event"] for line in log]
+
+        monkeypatch.setattr(cli, "_stop_on_signal", lambda: so_far("hears"))
+        monkeypatch.setattr(works, "run", lambda *_: so_far("works"))
+        run(command, "--state", state)
+    assert told == {"hears": [], "works": ["ready"]}
 
 
 @pytest.mark.parametrize(
