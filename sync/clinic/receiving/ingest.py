@@ -98,9 +98,8 @@ class IngestWorker:
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._acknowledged: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._in_flight: dict[int, tuple[Owed, float]] = {}
-        # Receipts that the broker took, until the database knows it, and when it is told at the latest.
+        # Receipts that the broker took, until the database knows it.
         self._sent: list[Owed] = []
-        self._note_sent_at = 0.0
         self._refusals = Refusals()
         # When to look for receipts to send; sooner when there may be some.
         self._look_for_receipts = 0.0
@@ -127,7 +126,7 @@ class IngestWorker:
             while not stop.is_set():
                 batch = self._next_batch()
                 self._with_patience(stop, partial(self._store, batch))
-                self._with_patience(stop, self._note_sent)
+                self._with_patience(stop, partial(self._note_sent, idle=not batch))
                 self._with_patience(stop, self._send_receipts)
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._look()
@@ -285,11 +284,10 @@ class IngestWorker:
             )
             self._in_flight[sent.mid] = (owed, time.monotonic())
 
-    def _note_sent(self) -> None:
+    def _note_sent(self, *, idle: bool) -> None:
         """Have the database know which receipts the broker took: many at once, and apart from what comes."""
         self._note_acknowledged()
-        many = len(self._sent) >= RECEIPT_WINDOW
-        if not self._sent or not (many or time.monotonic() >= self._note_sent_at):
+        if not self._sent or (len(self._sent) < RECEIPT_WINDOW and not idle):
             return
         try:
             with self._database.writing(gives_way=True) as session:
@@ -300,7 +298,6 @@ class IngestWorker:
             # They are sent again, which harms nobody.
             log.error("not_noted", worker=self.name, receipts=len(self._sent), exc_info=error)
         self._sent.clear()
-        self._note_sent_at = time.monotonic() + TICK_SECONDS
 
     def _note_acknowledged(self) -> None:
         """Gather the receipts that the broker took.

@@ -152,7 +152,8 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
         else:
             new[one.key] = one, key is not None or unread(one)
     # In one order here too.
-    rows = [_row(one, useful, moment) for _, (one, useful) in sorted(new.items())]
+    new = {key: new[key] for key in sorted(new, key=lambda key: (key[0].int, key[1].int))}
+    rows = [_row(one, useful, moment) for one, useful in new.values()]
     for inserted in insert_new(session, Envelope, rows):
         one, useful = new.pop((inserted[0], inserted[1]))
         if not useful:
@@ -160,7 +161,7 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
             log.warning("no_opening_key", kiosk=str(one.kiosk), key=recipient)
         answer(one, "stored" if useful else "quarantined")
     known = _known(session, new)
-    for _, (one, _) in sorted(new.items()):
+    for one, _ in new.values():
         sha256, state, _ = known.get(one.key, (None, "", None))
         if sha256 == one.verified.sha256:
             # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.

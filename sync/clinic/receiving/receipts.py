@@ -28,9 +28,12 @@ class Owed(NamedTuple):
     at: datetime
 
 
-def _in_one_order(one: Owed) -> tuple[UUID, UUID, bytes]:
-    """For all workers, so that two of them do not wait for each other in a ring."""
-    return one.kiosk, one.message_id, one.sha256
+def _in_one_order(one: Owed) -> tuple[int, int, bytes]:
+    """For all workers, so that two of them do not wait for each other in a ring.
+
+    By numbers: UUIDs compare as they do, many times slower.
+    """
+    return one.kiosk.int, one.message_id.int, one.sha256
 
 
 def owe(session: Session, owed: Sequence[Owed], worker: str) -> None:

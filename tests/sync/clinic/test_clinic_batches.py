@@ -115,9 +115,9 @@ def test_receipts_that_the_broker_refuses_keep_no_other_kiosk_waiting(
     with database.writing() as session:
         owe(session, owed, worker.name)
     for _ in range(5):
-        worker._look_for_receipts = worker._note_sent_at = 0.0
+        worker._look_for_receipts = 0.0
         worker._send_receipts()
-        worker._note_sent()
+        worker._note_sent(idle=True)
     assert offered == [refused] * RECEIPT_WINDOW + [kiosk.id]
     with database.reading() as session:
         assert {one.kiosk for one in unsent(session, worker.name, now(), 1000)} == {refused}
@@ -138,7 +138,7 @@ def test_what_the_broker_took_is_noted_whatever_becomes_of_the_batch(
         worker._store([arrived(kiosk, data) for data in (kiosk.seal(), kiosk.seal())])
     assert not any("UPDATE receipts" in statement for statement, _ in said)
     assert [line["exc_info"].args for line in told if line["event"] == "one_by_one"] == [("each of them",)]
-    worker._note_sent()
+    worker._note_sent(idle=True)
     with database.reading() as session:
         known = session.execute(select(ReceiptRow.status, ReceiptRow.sent_at.is_not(None))).all()
     assert sorted(tuple(row) for row in known) == [("quarantined", False)] * 2 + [("stored", True)]
@@ -155,7 +155,7 @@ def test_receipts_that_cannot_be_noted_as_sent_are_told_of_and_let_go(
 
     monkeypatch.setattr(ingest, "mark_sent", trip)
     with capture_logs() as told:
-        worker._note_sent()
+        worker._note_sent(idle=True)
     assert [(line["event"], line["receipts"]) for line in told] == [("not_noted", 1)]
     assert worker._sent == []
 
