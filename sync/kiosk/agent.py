@@ -255,9 +255,12 @@ class Agent:
         if receipt.kiosk != self.kiosk:
             log.error("receipt_refused", problem="It is another kiosk's.")
             return
-        outcome = self._outbox.accept_receipt(receipt)
+        outcome = self._outbox.accept_receipt(receipt, self._keys.current.seal_to.kid)
         if outcome == "mismatch":
             log.error("receipt_mismatch", message=str(receipt.message_id))
+            return
+        if outcome == "same_key":
+            log.warning("no_other_key", message=str(receipt.message_id))
             return
         self._schedule.done(receipt.message_id)
         log.info("receipt", message=str(receipt.message_id), status=receipt.status, outcome=outcome)

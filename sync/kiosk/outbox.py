@@ -21,7 +21,7 @@ from sync.wire.status import CLOCK_AHEAD
 
 # waiting: has never left. sent: may have left. The rest is what the clinic said, or that it was discarded.
 State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
-Outcome = Literal["accepted", "unknown", "mismatch"]
+Outcome = Literal["accepted", "unknown", "mismatch", "same_key"]
 
 DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL, REFUSE_FILL = 0.80, 0.95
@@ -239,8 +239,12 @@ class Outbox:
                 db.execute("UPDATE envelopes SET state = 'sent' WHERE message_id = ?", (message_id.bytes,))
         return Waiting(message_id, row[0], row[1])
 
-    def accept_receipt(self, receipt: Receipt) -> Outcome:
-        """Do what a verified receipt says. `mismatch`: it is about other bytes, and nothing changes."""
+    def accept_receipt(self, receipt: Receipt, newest_key: bytes | None = None) -> Outcome:
+        """Do what a verified receipt says. `mismatch`: it is about other bytes, and nothing changes.
+
+        `same_key`: it asks to seal again what is sealed to `newest_key` already, the id of the one that would
+        be sealed to. Nothing changes: it is sent again in its time, and sealed again once there is another.
+        """
         key = receipt.message_id.bytes
         with self._transaction() as db:
             row = db.execute(
@@ -252,6 +256,9 @@ class Outbox:
             if digest != receipt.sha256:
                 return "mismatch"
             if receipt.status == "reseal":
+                # Its header names the key as it is.
+                if newest_key is not None and newest_key in envelope:
+                    return "same_key"
                 db.execute("UPDATE envelopes SET state = 'reseal' WHERE message_id = ?", (key,))
                 return "accepted"
             state: State = "quarantined" if receipt.status == "quarantined" else "stored"

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -18,7 +19,7 @@ from sync.kiosk.outbox import Outbox
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import MAX_ENVELOPE
-from sync.wire.keys import generate_signing_key, load_signing_key, public_bytes
+from sync.wire.keys import generate_opening_key, generate_signing_key, load_signing_key, public_bytes
 from sync.wire.status import CLOCK_AHEAD, Status
 from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, running_agent
 from tests.support.mosquitto import Broker, running_broker
@@ -216,7 +217,8 @@ def test_a_message_survives_kill_9_of_the_agent(broker: Broker, state: Path, par
 
 def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Party) -> None:
     with running_agent(state, *RESEND) as agent:
-        poison, retired, good = (submit(agent, party) for _ in range(3))
+        older = replace(party, opening=generate_opening_key())
+        poison, retired, good = (submit(agent, each) for each in (party, older, party))
         clinic.take_until({poison[0], retired[0], good[0]})
         clinic.receipt(*poison, status="quarantined")
         clinic.receipt(*retired, status="reseal")
@@ -230,6 +232,21 @@ def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Pa
         assert agent.client.discard(retired[0]) == "reseal"
         assert agent.client.discard(good[0]) == agent.client.discard(later[0]) == "sent"
         assert agent.status()["bytes"] == 0
+
+
+def test_what_is_sealed_to_the_newest_key_already_is_not_to_be_sealed_again(
+    clinic: Clinic, state: Path, party: Party
+) -> None:
+    """It would be refused for ever, every other second: it waits here for another key."""
+    with running_agent(state, *RESEND) as agent:
+        message, envelope = submit(agent, party)
+        assert clinic.take() == (message, envelope)
+        clinic.receipt(message, envelope, status="reseal")
+        wait_until(lambda: "no_other_key" in [event["event"] for event in agent.events()])
+        assert agent.client.state(message) == "sent"
+        assert clinic.take() == (message, envelope)
+        clinic.receipt(message, envelope)
+        wait_until(lambda: agent.client.state(message) == "stored")
 
 
 def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: Path, party: Party) -> None:

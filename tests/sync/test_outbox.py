@@ -23,6 +23,7 @@ from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from sync.kiosk import outbox as module
 from sync.kiosk.outbox import Outbox, OutboxError
+from sync.wire.keys import generate_opening_key
 from sync.wire.receipt import Receipt
 from tests.support.wire import Party
 
@@ -294,6 +295,16 @@ def test_nothing_looks_through_all_envelopes_to_keep_one_or_to_let_one_go(outbox
     assert any("envelopes" in step for step in plans)
     of_one_row = ("SCAN used", "SCAN heartbeats", "SCAN CONSTANT ROW")
     assert [step for step in plans if step.startswith("SCAN") and step not in of_one_row] == []
+
+
+def test_a_message_is_sealed_again_only_to_another_key(outbox: Outbox) -> None:
+    message, envelope = PARTY.envelope()
+    outbox.put(message, "result", envelope)
+    refused = PARTY.receipt(message, envelope, "reseal")
+    assert outbox.accept_receipt(refused, PARTY.opening.kid) == "same_key"
+    assert (outbox.unreceipted(), outbox.state(message)) == ([message], "waiting")
+    assert outbox.accept_receipt(refused, generate_opening_key().kid) == "accepted"
+    assert outbox.state(message) == "reseal"
 
 
 def test_to_count_and_to_list_reads_past_no_envelope(outbox: Outbox) -> None:

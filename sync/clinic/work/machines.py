@@ -67,7 +67,7 @@ class MachinesWorker:
         self._worker = Worker(database, handlers, schedules, zone)
         url = database.engine.url
         _, arguments = database.engine.dialect.create_connect_args(url)
-        arguments |= deadlines(url)
+        arguments = {**arguments, **deadlines(url)}
         self._app = App(connector=PsycopgConnector(kwargs=arguments))
         self._app.task(name=TASK, queue=QUEUE)(self._do)
         # One that is at work speaks to its own connections only.
