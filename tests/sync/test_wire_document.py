@@ -106,7 +106,15 @@ def test_every_word_is_explained_once(head: str, words: tuple[str, ...]) -> None
 
 
 # Whatever hands one of these a word sets a message aside for that reason.
-SETS_ASIDE = {"Offered", "Refused", "_quarantine", "_refuse_heartbeat", "keep_poison", "take_poison"}
+SETS_ASIDE = {
+    "Offered",
+    "Refused",
+    "_quarantine",
+    "_refuse_heartbeat",
+    "_set_apart",
+    "keep_poison",
+    "take_poison",
+}
 A_REASON = re.compile(r"[a-z]+(?:_[a-z]+)+:?")
 
 
