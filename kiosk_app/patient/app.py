@@ -14,9 +14,10 @@ from flask_wtf.csrf import CSRFProtect
 
 from kiosk_app.kept.keyring import waiting_at_most
 from kiosk_app.patient.kiosk import Kiosk
-from kiosk_app.web import showings
+from kiosk_app.web import showings, ways_on
 from kiosk_app.web.languages import LANGUAGES, current_language, require_words
 from kiosk_app.web.showings import Showings, let_answers_count, showing
+from kiosk_app.web.ways_on import WaysOn, tell_the_way
 from sync.web.look import FILES, LOOK
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
     )
     app.extensions["kiosk"] = kiosk
     app.extensions["showings"] = Showings(app.config["SECRET_KEY"], clock)
+    app.extensions["ways_on"] = WaysOn()
     app.wsgi_app = _not_for_long(app.wsgi_app)  # type: ignore[method-assign, assignment]
     CSRFProtect(app)
     Babel(app, locale_selector=current_language)
@@ -75,9 +77,11 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(scan_pages.blueprint)
     app.register_blueprint(spot_pages.blueprint)
+    app.register_blueprint(ways_on.blueprint)
     app.before_request(let_answers_count)  # after the session of the request is known
     error_pages.register_errors(app)
     app.after_request(_add_headers)
+    app.after_request(tell_the_way)
     app.context_processor(
         lambda: {
             "kiosk": kiosk,

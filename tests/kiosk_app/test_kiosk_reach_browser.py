@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -118,6 +121,37 @@ def test_a_tap_while_the_kiosk_starts_again_is_answered_by_its_word_of_that(
         page = at_about(browser, port, visits)
         first.close()
         page.click(tapped)
+        expect(page.locator("#one-moment h2")).to_be_visible()
+        with running_server(create_app(bench.again()), port=port):
+            expect(page.locator("body")).to_have_attribute("data-page", "restarted")
+
+
+@pytest.mark.parametrize("tapped", [PRIMARY, "button[name=larger]", "footer button"])
+def test_a_kiosk_that_ends_while_it_is_at_work_on_a_tap_shows_a_page_of_its_own_once_it_is_back(
+    browser: Browser, bench: Bench, tapped: str
+) -> None:
+    at_work, over = threading.Event(), threading.Event()
+    app = create_app(bench.kiosk)
+    pages = app.wsgi_app
+
+    def ends(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] not in ("/language", "/touch"):
+            at_work.set()
+            over.wait(30)
+        return pages(environ, start_response)
+
+    app.wsgi_app = ends  # type: ignore[assignment]
+    with ExitStack() as visits, ExitStack() as first:
+        server = first.enter_context(running_server(app))
+        port = int(server.effective_port)
+        page = at_about(browser, port, visits)
+        page.click(tapped)
+        wait_until(lambda: bool(page.evaluate("1")) and at_work.is_set(), "the tap to be sent")
+        server.close()  # nobody else comes in, and who waits is cut off
+        for channel in list(server.active_channels.values()):
+            channel.socket.shutdown(socket.SHUT_RDWR)
+        over.set()
+        first.close()
         expect(page.locator("#one-moment h2")).to_be_visible()
         with running_server(create_app(bench.again()), port=port):
             expect(page.locator("body")).to_have_attribute("data-page", "restarted")

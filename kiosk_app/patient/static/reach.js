@@ -1,6 +1,8 @@
 // Going to another page only once the kiosk's own server answers: while it starts again or hangs, the patient would
 // be left before an error page of the browser, from which nothing leads on. The first way that is taken counts.
+// What is sent is sent from here for the same reason: the server may end while it is at work on it.
 const ASK_MS = 3000;
+const SEND_MS = 60000; // by then the watchdog has ended a server that hangs
 const AGAIN_MS = 500;
 const PATIENCE_MS = 700; // after a tap to which nothing happens, a word
 let going = false;
@@ -17,6 +19,7 @@ async function answers() {
 
 function sayOneMoment() {
   const word = document.getElementById("one-moment");
+  if (word.dataset.said) return;
   document.querySelector("dialog[open]")?.close();
   for (const other of document.body.children) other.inert = other !== word;
   word.append(word.querySelector("template").content.cloneNode(true));
@@ -48,18 +51,29 @@ addEventListener("submit", async (event) => {
   event.preventDefault();
   if (going) return;
   const atOnce = await reached();
-  if (form.elements.showing && !atOnce) {
-    // It decides something: asked anew. A page that came of an answer, asked for again, would send that again.
-    location.assign("answersOne" in document.body.dataset ? "/" : location.href);
-    return;
-  }
-  if (submitter?.name) {
-    const chosen = Object.assign(document.createElement("input"), { type: "hidden" });
-    Object.assign(chosen, { name: submitter.name, value: submitter.value });
-    form.append(chosen);
-  }
-  form.submit();
+  // It decides something, and comes late: asked anew.
+  const next = form.elements.showing && !atOnce ? null : await send(form, submitter);
+  location.assign(next ?? asked());
 });
+
+// Where the answer leads; null where none came.
+async function send(form, submitter) {
+  try {
+    const answer = await fetch(form.action, {
+      method: "POST",
+      headers: { "X-Way-On": "yes" },
+      body: new URLSearchParams(new FormData(form, submitter)),
+      signal: AbortSignal.timeout(SEND_MS),
+    });
+    return (await answer.json()).next;
+  } catch {
+    await reached();
+    return null;
+  }
+}
+
+// A page that came of an answer is not there to be asked for again.
+const asked = () => ("answersOne" in document.body.dataset ? "/" : location.href);
 
 addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
