@@ -21,6 +21,7 @@ import structlog
 
 from firmware.capture.client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
+from hardware.capture import MAX_SPOTS
 from hardware.host.errors import PlainError
 from hardware.host.notify import Notifier
 from hardware.host.peers import USER
@@ -92,10 +93,13 @@ class StateRefused(PlainError):
 def scan_size_mb(board: Board, lights: Collection[str]) -> int:
     """What one Capture under `lights` takes in the vault, rounded up: three 16-bit colours a pixel.
 
-    Beside them there is the dark frame, and white is taken even where no measure reads it.
+    Beside them there is the dark frame, and white is taken even where no measure reads it; and as many
+    close-ups as a visit takes, of three 8-bit colours a pixel.
     """
-    still = board.camera.still
-    return (len({"white", *lights}) + 1) * still.width * still.height * 6 // (1 << 20) + 16
+    still, close_up = board.camera.still, board.close_up
+    size = (len({"white", *lights}) + 1) * still.width * still.height * 6
+    size += MAX_SPOTS * close_up.width * close_up.height * 3 if close_up else 0
+    return size // (1 << 20) + 16
 
 
 def references(board: Board) -> Callable[[], str | None]:

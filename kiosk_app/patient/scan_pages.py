@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 from firmware.capture.client import CaptureFault
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.vault import VaultError
-from kiosk_app.patient import sentences, speech
+from kiosk_app.patient import sentences, speech, spot_sentences
 from kiosk_app.patient.journey import LEADS, TABLE, Session, State
 from kiosk_app.patient.page import preview_picture, the_kiosk, the_session
 from kiosk_app.patient.readings import cards
@@ -71,6 +71,7 @@ def result_facts(session: Session) -> dict[str, object]:
     figures = kiosk.records.scan(scan).figures
     overlays, missing = figures.get("overlays", []), figures.get("missing", {})
     chosen = request.args.get("picture")
+    marked, kept = len(session.progress.marking.marked), len(findings.spots) if findings else 0
     return {
         "scan": scan,
         "cards": cards(findings.findings if findings else (), quality),
@@ -79,7 +80,8 @@ def result_facts(session: Session) -> dict[str, object]:
         "chosen": chosen if chosen in overlays else None,
         "uv_left_out": sentences.uv_left_out(missing.get("uv365")),
         "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
-        "spots": len(findings.spots) if findings else 0,
+        "spots": max(marked, kept),
+        "spots_not_kept": spot_sentences.NOT_KEPT if marked > kept else None,
         "delivery": kiosk.delivery(scan).value,
         "deliveries": sentences.deliveries(kiosk.clinic),
     }

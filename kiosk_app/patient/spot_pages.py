@@ -16,7 +16,7 @@ from kiosk_app.patient.drawn_face import DrawnFace
 from kiosk_app.patient.journey import NotNow, Session, State
 from kiosk_app.patient.page import page_of, preview_picture, the_kiosk, the_session
 from kiosk_app.patient.readings import ZONES
-from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, CloseUps, NotTaken
+from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, LOST, CloseUps, NotTaken
 from sync.wire.findings.canonical_face import zone_at
 
 blueprint = Blueprint("spot_pages", __name__)
@@ -138,7 +138,7 @@ def _leave_out(session: Session, answer: str | None) -> Response:
         marking, progress = session.progress.marking, session.progress
         session.move("give_up" if answer == "give_up" else "skip")
         if answer == "give_up" and marking.refused is None:
-            marking.refuse("close_up_lost", None)
+            marking.refuse(LOST, None)
         marking.pass_on()
         if answer == "give_up":
             progress.marked()

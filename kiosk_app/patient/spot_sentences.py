@@ -14,9 +14,14 @@ GUIDANCE: dict[str, LazyString] = {
     "hold_still": _("That is just right"),
 }
 
+# Where a result carries less than was marked.
+NOT_KEPT: LazyString = _(
+    "This kiosk could not keep what you marked: your clinician knows of it only from you."
+)
+
 _LOST = Trouble(
     _("The close-up camera needs a moment"),
-    _("It gave no picture. The pictures of your face are safe, and so is every spot taken so far."),
+    _("It gave no picture. The pictures of your face are safe."),
     _("You can go on without it. Your clinician will look at the spot."),
 )
 

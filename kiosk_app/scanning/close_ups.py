@@ -19,6 +19,14 @@ log = structlog.get_logger()
 
 # What a picture is refused for; another one may be better. Any other reason is the camera's.
 ABOUT_THE_PICTURE = frozenset(("too_dark", "too_blurred", "too_small", "not_skin", "no_lesion"))
+LOST, NOT_KEPT = "close_up_lost", "not_kept"  # there is no picture: the camera gave none; it was not kept
+
+Marked = tuple[tuple[Spot, Frame | None], ...]
+
+
+def without_picture(spot: Spot, why: str) -> tuple[Spot, None]:
+    """A marked spot of which there is no picture; the first reason counts."""
+    return spot.model_copy(update={"not_taken": spot.not_taken or why}), None
 
 
 class NotTaken(PlainError):
@@ -57,7 +65,7 @@ class Marking:
         return len(self.taken) >= MAX_SPOTS
 
     @property
-    def marked(self) -> tuple[tuple[Spot, Frame | None], ...]:
+    def marked(self) -> Marked:
         """Every spot that the clinician is to look at, measured or not."""
         return (*self.taken, self.refused) if self.refused else tuple(self.taken)
 
@@ -67,7 +75,7 @@ class Marking:
         if frame is not None:
             self.refused = (self.spot, frame)
         elif self.refused is None or self.refused[1] is None:
-            self.refused = (self.spot.model_copy(update={"not_taken": why}), None)
+            self.refused = without_picture(self.spot, why)
 
     def pass_on(self) -> None:
         """No more tries: what there is of the refused spot goes to the clinician with the others."""

@@ -17,6 +17,7 @@ from firmware.line.stamps import ConsentStamp, UvAllowance
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import Vault, VaultError
+from kiosk_app.scanning.close_ups import NOT_KEPT, Marked, without_picture
 from kiosk_app.scanning.phases import UV, take_pictures
 from kiosk_app.scanning.progress import Progress, Stage, since
 
@@ -126,14 +127,23 @@ class Taking:
             if time.monotonic() > deadline:
                 break
         progress.marked()
-        taken = progress.marking.marked
-        if not taken:
+        marked = progress.marking.marked
+        if not marked:
             return
         try:
-            size = self._vault.add_close_ups(scan, dek, taken)
+            kept, size = self._keep_spots(scan, dek, marked)
+        except VaultError as error:
+            log.error("spots_not_kept", scan=str(scan), marked=len(marked), why=str(error))
+            return
+        pictures = sum(frame is not None for _, frame in kept)
+        self._records.note(scan, close_ups=pictures, close_up_bytes=size)
+        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=pictures, marked=len(kept))
+
+    def _keep_spots(self, scan: UUID, dek: bytes, marked: Marked) -> tuple[Marked, int]:
+        """What could be kept of the spots, and its size: without their pictures there is little to keep."""
+        try:
+            return marked, self._vault.add_close_ups(scan, dek, marked)
         except VaultError as error:
             log.error("close_ups_not_kept", scan=str(scan), why=str(error))
-            return
-        pictures = sum(frame is not None for _, frame in taken)
-        self._records.note(scan, close_ups=pictures, close_up_bytes=size)
-        log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=pictures, marked=len(taken))
+            bare = tuple(without_picture(spot, NOT_KEPT) for spot, _ in marked)
+            return bare, self._vault.add_close_ups(scan, dek, bare)

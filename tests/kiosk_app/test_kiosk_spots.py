@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from firmware.capture.client import CaptureFault
+from hardware.board import BOARDS, load_board
 from kiosk_app.kept import keyring
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultFull
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
-from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE
+from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, NOT_KEPT
+from kiosk_app.serve_cli import scan_size_mb
 from sync.wire.findings.canonical_face import ZONES, inside
 from sync.wire.messages import Result
-from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.kiosk_bench import LIGHTS, Bench, Clinic
 from tests.support.visitor import PatientClock, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_PAST_SPOTS
@@ -253,19 +256,42 @@ def test_a_silent_patient_is_forgotten_and_the_face_is_still_measured(visitor: V
     assert _sent(bench).findings.spots == ()
 
 
-def test_a_full_disk_costs_the_close_ups_and_nothing_else(
+def no_room_for(bench: Bench, monkeypatch: pytest.MonkeyPatch, *items: str) -> None:
+    """Later items of a scan whose names begin so find the disk full."""
+    add = bench.kiosk.vault.add
+
+    def full(scan: UUID, dek: bytes, item: str, data: bytes) -> int:
+        if item.startswith(items):
+            raise VaultFull("full")
+        return add(scan, dek, item, data)
+
+    monkeypatch.setattr(bench.kiosk.vault, "add", full)
+
+
+def test_a_full_disk_costs_the_close_ups_and_the_clinician_looks_at_the_spots_as_the_patient_read(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def add(scan: object, dek: object, item: str, data: object) -> int:
-        if "closeup" in item:
-            raise VaultFull("full")
-        return 0
+    no_room_for(bench, monkeypatch, "frame.closeup")
+    _mark(visitor, zone="nose")
+    assert "Your clinician will look at it." in visitor.tap().words
+    visitor.tap()
+    page = visitor.walk_to("result")
+    assert "You marked 1 spot. Show it to your clinician." in page.words
+    assert "could not keep" not in page.words
+    [spot] = _sent(bench).findings.spots
+    assert (spot.zone, spot.lesion, spot.refused) == ("nose", None, NOT_KEPT)
 
-    monkeypatch.setattr(bench.kiosk.vault, "add", add)
+
+def test_a_patient_whose_spots_could_not_be_kept_at_all_reads_that_nobody_knows_of_them(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_room_for(bench, monkeypatch, "frame.closeup", "capture")
     _mark(visitor, zone="nose")
     visitor.tap()
     visitor.tap()
-    visitor.walk_to("result")
+    page = visitor.walk_to("result")
+    assert "You marked 1 spot. Show it to your clinician." in page.words
+    assert "your clinician knows of it only from you" in page.words
     assert _sent(bench).findings.spots == ()
 
 
@@ -336,3 +362,13 @@ def test_a_marked_spot_is_kept_also_while_another_process_holds_the_keys(
         assert _vaulted(bench) == ["frame.closeup0"]
     assert bench.kiosk.work.go_on() == 1
     assert [spot.zone for spot in _sent(bench).findings.spots] == ["left_cheek"]
+
+
+def test_there_is_room_for_a_scan_only_where_there_is_room_for_its_close_ups() -> None:
+    board = load_board(BOARDS / "simulated.toml")
+    assert board.close_up is not None
+    board = board.model_copy(
+        update={"close_up": board.close_up.model_copy(update={"width": 4096, "height": 4096})}
+    )
+    without = board.model_copy(update={"close_up": None})
+    assert scan_size_mb(board, LIGHTS) - scan_size_mb(without, LIGHTS) == 3 * 48

@@ -26,6 +26,7 @@ REFUSED = {
     "too_small": "The close-up is too small.",
     "too_blurred": "The close-up is blurred.",
     "close_up_lost": "The close-up camera gave no picture.",
+    "not_kept": "The kiosk could not keep the close-up.",
 }
 # What lies over the skin in the close-up, by the flags of its lesion.
 ARTEFACTS = {

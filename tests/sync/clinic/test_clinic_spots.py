@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from hardware.capture import Spot
-from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE
+from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, LOST, NOT_KEPT
 from sync.clinic.app import make_app
 from sync.clinic.people.accounts import add_account
 from sync.clinic.receiving.intake import take_envelope
@@ -125,7 +125,7 @@ def test_what_lies_over_the_skin_and_an_unusual_picture_are_said_in_words(page: 
     assert "unlike most pictures" not in page.locator("[data-spot='2']").inner_text()
 
 
-@pytest.mark.parametrize("reason", sorted(ABOUT_THE_PICTURE | {"close_up_lost"}))
+@pytest.mark.parametrize("reason", sorted(ABOUT_THE_PICTURE | {LOST, NOT_KEPT}))
 def test_every_reason_of_a_kiosk_has_its_words(reason: str) -> None:
     assert reason in spot_view.REFUSED
 
