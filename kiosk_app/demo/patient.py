@@ -21,7 +21,7 @@ IN_USE_SECONDS, LOOK_SECONDS = 0.5, 0.2
 # Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
 KIOSK_FAULTS = frozenset(
     ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "light_lost", "busy")
-    + ("storage", "storage_full", "outbox_full", "analysis_failed")
+    + ("storage", "storage_full", "outbox_full", "analysis_failed", "state_unknown")
 )
 
 

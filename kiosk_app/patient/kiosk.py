@@ -121,6 +121,17 @@ class Kiosk:
             return False
         return self.records.scan(scan).state not in (ScanState.CONSENTED, *GONE)
 
+    def lets_go(self, session: Session) -> bool:
+        """Whether the patient can go and nothing of the scan stays; from now on no pictures of it are kept.
+
+        Those that are being noted as kept at this moment are waited for.
+        """
+        if self.keeps(session):
+            return False
+        if session.scan is not None:
+            self.work.leave(session.scan)
+        return not self.keeps(session)
+
     def is_gone(self, session: Session) -> bool:
         """Whether the session's scan is one of which nothing may stay: who has the right may delete it."""
         return session.scan is not None and self.records.scan(session.scan).state in GONE

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from flask import Blueprint, g, jsonify, redirect, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.patient import sentences, speech, spot_sentences
 from kiosk_app.patient.journey import TABLE, NotNow, Session, State
@@ -30,8 +32,10 @@ from kiosk_app.patient.scan_pages import result_facts
 from kiosk_app.patient.sessions import InUse
 from kiosk_app.patient.spot_pages import facts as spot_facts
 from kiosk_app.scanning.progress import Step
+from kiosk_app.scanning.scan_work import DELETED
 from kiosk_app.web.languages import known
 
+log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
 blueprint.before_app_request(find_session)
 blueprint.after_app_request(remember_the_way)
@@ -88,12 +92,20 @@ def show(name: str) -> Response | tuple[str, int]:
     session.follow()
     if session.state.value != name:
         return page_of(session)
-    if session.state is State.RESULT and the_kiosk().is_gone(session):
-        return _end(session, "delete")  # the desk may delete it while it is being read
+    if _is_deleted(session):
+        return _end(session, "delete")
     if session.state is State.LANGUAGE:
         return language_page()
     facts = _facts.get(session.state)
     return render(name, **(facts(session) if facts else {}))
+
+
+def _is_deleted(session: Session) -> bool:
+    """Whether the desk has deleted the scan while its result was read, or while it was worked on."""
+    if session.state is State.RESULT:
+        return the_kiosk().is_gone(session)
+    progress = session.progress
+    return session.state is State.SCAN and (progress.state, progress.reason) == (Step.FAILED, DELETED)
 
 
 def _scan_facts(session: Session) -> dict[str, Any]:
@@ -203,7 +215,7 @@ def scan() -> Response:
     session = the_session()
     if session.state is State.SCAN and session.progress.state is Step.FAILED:
         if not sentences.trouble(session.progress.reason).again:
-            return _end(session, "leave") if the_kiosk().keeps(session) else start_over()
+            return _end(session, "leave") if not _lets_go(session) else start_over()
         session.begin_again()
     return page_of(session)
 
@@ -242,6 +254,15 @@ def _end(session: Session, event: str) -> Response:
     return page_of(session)
 
 
+def _lets_go(session: Session) -> bool:
+    """Whether the patient can go without a question; where nobody can tell, they are not kept from it."""
+    try:
+        return the_kiosk().lets_go(session)
+    except RecordsError as error:
+        log.error("not_asked", scan=str(session.scan), why=str(error))
+        return True
+
+
 @blueprint.post("/done")
 @blueprint.post("/declined")
 @blueprint.post("/deleted")
@@ -251,7 +272,7 @@ def start_over() -> Response:
     """Forget this patient and go to the first page; one whose scan is kept is asked about it first."""
     session: Session | None = g.get("session")
     if session is not None:
-        if the_kiosk().keeps(session):
+        if not _lets_go(session):
             if request.form.get("scan") != "keep":
                 return redirect(url_for("pages.leave_page"), 303)
             return _end(session, "leave")

@@ -218,6 +218,15 @@ TROUBLES: dict[str, Trouble] = {
         _("There is nothing more to do here. If you have questions, please ask at the desk."),
         again=False,
     ),
+    "state_unknown": Trouble(
+        _("We could not finish your scan"),
+        _(
+            "This kiosk cannot tell just now whether your pictures were put away. If they were, it measures"
+            " them by itself and sends the result."
+        ),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        again=False,
+    ),
     "not_measurable": Trouble(
         _("We could not measure these pictures"),
         _("Something about the pictures kept us from measuring them. They have been deleted."),

@@ -37,6 +37,7 @@ ENOUGH_S = 10.0  # after which a round of finishing scans begins no other
 REMAINS_S = 600.0  # between two looks for what another process left of a scan
 # A patient whose scan failed waits so long for the keys; after that the house-keeping abandons it.
 ABANDON_S = 1.0
+DELETED = "deleted"  # the reason of a scan that staff had deleted while it was worked on
 
 
 class ScanWork:
@@ -121,9 +122,12 @@ class ScanWork:
                 self._taking.take_spots(scan, dek, progress, left)
             self._finishing.finish(scan, progress, words)
             progress.state = Step.READY
-        except (PatientLeft, ScanGone):
+        except PatientLeft:
             self._give_up(scan, None)
             progress.fail("left")
+        except ScanGone:
+            self._give_up(scan, None)
+            progress.fail(DELETED)
         except DiskFull as error:
             self._fail(scan, progress, "storage_full", str(error))
         except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
@@ -291,7 +295,8 @@ class ScanWork:
     def _fail(self, scan: UUID, progress: Progress, reason: str, said: str | list[str]) -> None:
         """Without kept pictures the scan is abandoned with the reason, and its key is destroyed.
 
-        With them it stays as it is: what is missing to its result is done again later.
+        With them it stays as it is: what is missing to its result is done again later. Where the records do
+        not say which it is, the patient is told neither.
         """
         log.error("scan_failed", scan=str(scan), reason=reason, why=said)
         self._give_up(scan, reason)
@@ -299,8 +304,11 @@ class ScanWork:
             state = self._records.scan(scan).state
         except Exception as error:  # noqa: BLE001  a patient is never left waiting
             log.error("state_unknown", scan=str(scan), why=why(error))
-            state = ScanState.CONSENTED
-        if state in (ScanState.CONSENTED, *GONE):
+            progress.fail("state_unknown")
+            return
+        if state == ScanState.SHREDDED:
+            progress.fail(DELETED)
+        elif state in (ScanState.CONSENTED, *GONE):
             progress.fail(reason)
         elif state in (ScanState.CAPTURED, ScanState.ANALYSED):
             progress.fail("analysis_failed")

@@ -1,4 +1,4 @@
-"""Ways on: what a page's script sends is answered with where to go, so that a failure leaves the page there."""
+"""Ways on: what a page's script sends is answered with where to go: a failure leaves the page there."""
 
 from __future__ import annotations
 

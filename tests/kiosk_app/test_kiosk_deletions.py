@@ -23,6 +23,7 @@ from tests.support.full_disk import on_a_small_disk
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, half_destroyed, held, nothing_is_kept, state_of
 from tests.support.visitor import Visitor, the_scan
+from tests.support.waiting import wait_until
 
 
 def shred_it(bench: Bench, scan: UUID) -> Delivery:
@@ -311,7 +312,7 @@ def test_a_scan_that_staff_delete_before_it_is_measured_leads_to_no_result(
     monkeypatch.setattr(bench.kiosk.records, "advance", deleted_then)
     scan = consented(bench)
     progress = do(bench, scan)
-    assert (progress.state, progress.reason) == ("failed", "left")
+    assert (progress.state, progress.reason) == ("failed", "deleted")
     assert (state_of(bench, scan), bench.outbox.submitted) == (ScanState.SHREDDED, {})
     assert nothing_is_kept(bench, scan)
 
@@ -385,6 +386,30 @@ def test_who_reads_a_result_that_the_desk_deletes_is_told_that_it_is_deleted(
     page = visitor.look(looks)
     assert (page.status, page.name) == (200, "deleted")
     assert "Your scan is deleted from this kiosk" in page.words
+
+
+@pytest.mark.parametrize("at", ["before it is measured", "while it is measured"])
+def test_who_waits_for_a_result_that_the_desk_deletes_is_told_that_it_is_deleted(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    finish = bench.kiosk.work._finishing.finish
+
+    def deleted_first(scan: UUID, *rest: Any) -> None:
+        shred_it(bench, scan)
+        finish(scan, *rest)
+
+    visitor.walk_to("eyes")
+    if at == "before it is measured":
+        monkeypatch.setattr(bench.kiosk.work._finishing, "finish", deleted_first)
+    else:
+        bench.analyst.go.clear()
+    visitor.tap("/eyes", eyes="open")
+    if at == "while it is measured":
+        wait_until(lambda: visitor.progress()["stage"] == "measuring")
+        shred_it(bench, the_scan(bench).id)
+        bench.analyst.go.set()
+    page = visitor.wait()
+    assert (page.status, page.name) == (200, "deleted")
 
 
 @pytest.mark.usefixtures("short_waits")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+from uuid import UUID
+
 import pytest
 
 from firmware.capture.client import CaptureFault
@@ -123,6 +127,59 @@ def test_start_over_on_the_result_asks_what_becomes_of_the_scan_and_does_nothing
     assert the_scan(bench).state == ScanState.HANDED_OVER
     assert visitor.tap("/start-over").name == "leave"
     assert visitor.look("/result").name == "result"
+
+
+def test_start_over_while_the_pictures_are_being_noted_as_kept_asks_too(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, leaves, go = threading.Event(), threading.Event(), threading.Event()
+    note, leave = bench.kiosk.records.advance, bench.kiosk.work.leave
+
+    def slowly(*args: Any, **figures: Any) -> None:
+        notes.set()
+        go.wait(30)
+        note(*args, **figures)
+
+    def asked(scan: UUID) -> None:
+        leaves.set()
+        leave(scan)
+
+    monkeypatch.setattr(bench.kiosk.records, "advance", slowly)
+    monkeypatch.setattr(bench.kiosk.work, "leave", asked)
+    visitor.walk_to("eyes")
+    visitor.tap("/eyes", eyes="open")
+    wait_until(notes.is_set)
+    starting_over = threading.Thread(target=visitor.tap, args=("/start-over",))
+    starting_over.start()
+    wait_until(leaves.is_set)
+    go.set()
+    starting_over.join(30)
+    assert visitor.page.name == "leave"
+    assert visitor.tap("/delete").name == "deleted"
+    bench.kiosk.work.go_on()
+    assert destroyed(bench)
+
+
+@pytest.mark.parametrize("place", ["result", "scan"])
+def test_who_goes_is_let_go_though_the_records_cannot_be_read(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def unusable(*_args: object) -> None:
+        raise RecordsUnusable("The kiosk's records cannot be used: the disk reports an error.")
+
+    if place == "scan":
+        bench.analyst.fail = AnalysisFailed("died")
+        visitor.walk_to("eyes")
+        visitor.tap("/eyes", eyes="open")
+        wait_until(lambda: visitor.progress()["state"] == "failed")
+        visitor.look("/scan")
+    else:
+        visitor.walk_to("result")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records, "_one", unusable)
+        page = visitor.tap("/start-over" if place == "result" else None)
+    assert page.name == "language"
+    assert the_scan(bench).state in (ScanState.CAPTURED, ScanState.HANDED_OVER)
 
 
 def test_who_keeps_the_scan_reads_where_it_goes(visitor: Visitor, bench: Bench) -> None:

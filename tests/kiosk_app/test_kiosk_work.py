@@ -362,6 +362,29 @@ def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
     assert do(bench, consented(bench)).reason == "analysis_failed"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_where_nobody_can_tell_whether_pictures_are_kept_neither_is_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    note = bench.kiosk.records.advance
+    scan = consented(bench)
+    with monkeypatch.context() as patch:
+
+        def breaks(*args: Any, **figures: Any) -> None:
+            if kept:
+                note(*args, **figures)
+            patch.setattr(bench.kiosk.records, "_one", held)
+            held()
+
+        patch.setattr(bench.kiosk.records, "advance", breaks)
+        progress = do(bench, scan)
+    said = sentences.trouble(progress.reason)
+    assert "cannot tell just now whether your pictures were put away" in str(said.happened)
+    assert not said.again
+    bench.kiosk.work.go_on()
+    assert state_of(bench, scan) == (ScanState.HANDED_OVER if kept else ScanState.ABANDONED)
+
+
 def test_a_scan_that_is_at_work_already_says_so(bench: Bench) -> None:
     scan, first = consented(bench), Progress()
     bench.analyst.go.clear()
