@@ -57,9 +57,13 @@ NO_WAIT_WITH_ARGUMENTS = {"get", "join", "exception"}
 SET_BEFORE = {"send", "receive", "poll"}
 POLLS = {"select.poll", "select.epoll"}
 CONTEXTS = {"contextvars.ContextVar"}
+LOCKS = ("threading.Lock", "threading.RLock", "threading.Condition", "threading.Semaphore")
 NO_DEADLINE, NO_NAME = "has no deadline", "has a deadline without a name"
 # One line each, with its reason; what stands twice in the code stands here twice.
 ALLOWED = [
+    ("firmware/cameras/picamera.py", "with self._turn", "the capture daemon lets one caller in"),
+    ("firmware/cameras/picamera.py", "with self._turn", "the capture daemon lets one caller in"),
+    ("firmware/lights/client.py", "with self._lock", "two threads at most, and each answer has a deadline"),
     ("hardware/simulated/camera.py", "self._closed.wait()", "a simulated camera that hangs is to hang"),
     ("hardware/simulated/close_up.py", "self._closed.wait()", "a simulated camera that hangs is to hang"),
     (
@@ -81,6 +85,8 @@ class Waits(ast.NodeVisitor):
         self._imported: dict[str, str] = {}
         self._polls: set[str] = set()
         self._contexts: set[str] = set()
+        self._locks: set[str] = set()
+        self._slow: set[str] = set()  # methods that wait, or that call one that does
         self._told: list[set[str]] = [set()]
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -97,7 +103,8 @@ class Waits(ast.NodeVisitor):
             if isinstance(within, ast.Assign | ast.AnnAssign) and isinstance(within.value, ast.Call):
                 targets = within.targets if isinstance(within, ast.Assign) else [within.target]
                 made = self._full_name(within.value)
-                for names, kind in ((self._polls, POLLS), (self._contexts, CONTEXTS)):
+                kinds = ((self._polls, POLLS), (self._contexts, CONTEXTS), (self._locks, LOCKS))
+                for names, kind in kinds:
                     names |= {ast.unparse(target) for target in targets if made in kind}
         self.generic_visit(node)
 
@@ -112,6 +119,37 @@ class Waits(ast.NodeVisitor):
         self._told.append(told)
         self.generic_visit(node)
         self._told.pop()
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+        before, self._slow = self._slow, set()
+        for _ in methods:
+            self._slow |= {f"self.{method.name}" for method in methods if self._takes_long(method)}
+        self.generic_visit(node)
+        self._slow = before
+
+    def visit_With(self, node: ast.With) -> None:
+        """A lock is waited for as long as its holder waits for something else."""
+        locks = [item.context_expr for item in node.items if ast.unparse(item.context_expr) in self._locks]
+        if locks and any(self._takes_long(within) for within in node.body):
+            self.faults += [(f"with {ast.unparse(lock)}", NO_DEADLINE) for lock in locks]
+        self.generic_visit(node)
+
+    def _takes_long(self, within: ast.AST) -> bool:
+        calls = [call for call in ast.walk(within) if isinstance(call, ast.Call)]
+        return any(ast.unparse(call.func) in self._slow or self._is_wait(call) for call in calls)
+
+    def _is_wait(self, call: ast.Call) -> bool:
+        """Whether it waits, with a deadline or without."""
+        full = self._full_name(call)
+        name = next((name for name in DEADLINES if full == name or full.endswith(f".{name}")), None)
+        if self._wrong_with(call) == NO_DEADLINE:
+            return True
+        if name is None or name == "settimeout" or is_constant(given(call, 0, "blocking"), False):
+            return False
+        place, word = DEADLINES[name]
+        until = given(call, None if name in ("get", "join", "exception") else place, word)
+        return until is not None and not is_constant(until, 0)
 
     def visit_Call(self, node: ast.Call) -> None:
         wrong = self._wrong_with(node)
@@ -268,6 +306,12 @@ def test_every_wait_has_a_deadline_with_a_name() -> None:
         "from concurrent.futures import as_completed\nlist(as_completed(answers))",
         "answer.result(None)",
         "answer.exception()",
+        "turn = threading.Lock()\nwith turn:\n    stop.wait(STOP_S)",
+        "turn = threading.Lock()\nwith open(path) as file, turn:\n    child.wait(PATIENCE_S)",
+        "class Work:\n    def __init__(self):\n        self._turn = threading.RLock()\n"
+        "    def do(self):\n        with self._turn:\n            self._run()\n"
+        "    def _run(self):\n        self._wait()\n"
+        "    def _wait(self):\n        self._child.wait(PATIENCE_S)",
         "def take(self):\n    return self._socket.recv(10)",
         "def take(one):\n    one.settimeout(None)\n    return one.recv(10)",
         "def take(one, other):\n    other.settimeout(T)\n    return one.accept()",
@@ -288,6 +332,8 @@ def test_a_wait_without_a_deadline_or_without_its_name_is_found(code: str) -> No
         "facts.get(name, 0)",
         "facts.get(name, 5)",
         "import contextvars\npatience = contextvars.ContextVar('patience')\npatience.get()",
+        "turn = threading.Lock()\nwith turn:\n    facts.get(name)",
+        "with open(path) as file:\n    thread.join(STOP_S)",
         "facts.get(name, {})",
         "queue.get(timeout=max(0.0, until - now))",
         "lock.acquire(blocking=False)",

@@ -23,6 +23,8 @@ __all__ = ["CaptureClient", "CaptureFault", "ConsentStamp", "Preview", "UvAllowa
 PROTOCOL = 1
 QUICK_S = 8.0
 CONNECT_S = 5.0
+PICTURES_S = 30.0
+CLOSE_UP_S = 15.0  # a board's own deadline for one picture is 10 at most
 # What the preview says to the person in front of the camera; `hold_still` means that all is well.
 GUIDANCE = (
     "no_face",
@@ -72,7 +74,7 @@ class CaptureClient:
     `server` is the capture daemon's user; see `servers_of` for when it is not named.
     """
 
-    def __init__(self, socket_path: Path, timeout: float = 30.0, server: int | None = None) -> None:
+    def __init__(self, socket_path: Path, timeout: float = PICTURES_S, server: int | None = None) -> None:
         self._path = Path(socket_path)
         self._timeout = timeout
         self._server = server
@@ -127,7 +129,7 @@ class CaptureClient:
     def close_up(self, session: str, consent: ConsentStamp) -> Capture:
         """One checked still of the close-up camera: a Capture with that frame alone. Raises CaptureFault."""
         request = {"do": "close_up", "session": session, "consent": consent.to_dict()}
-        _, memory = self._ask(request, None, self._timeout)
+        _, memory = self._ask(request, None, CLOSE_UP_S)
         try:
             return Capture.from_bytes(memory)
         except CaptureError as error:

@@ -20,6 +20,10 @@ from models.analysis.words import ENGLISH, Words
 from sync.wire.findings import Findings
 
 DEADLINE_S = 90.0
+# For its turn: two others may be measured first, a patient's and one of before.
+TURN_S = 2 * DEADLINE_S
+# Of a close-up, whose patient waits: its turn, and its check.
+CHECK_TURN_S, CHECK_S = 5.0, 15.0
 # The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "OMP_NUM_THREADS")
 
@@ -80,7 +84,7 @@ class Analyst:
 
         Raises AnalysisFailed when the child cannot be started, dies, is late or talks nonsense.
         """
-        result = self._answer(capture, scan, words)
+        result = self._answer(capture, scan, words, self._deadline_s, TURN_S)
         return Outcome(
             findings=result.findings,
             overlays=dict(result.overlays),
@@ -90,13 +94,19 @@ class Analyst:
             peak_rss_mb=result.peak_rss_mb,
         )
 
-    def _answer(self, capture: Capture, scan: UUID, words: Words, *more: str) -> Result:
+    def _answer(
+        self, capture: Capture, scan: UUID, words: Words, deadline_s: float, turn_s: float, *more: str
+    ) -> Result:
+        if not self._turn.acquire(timeout=turn_s):
+            raise AnalysisFailed(f"The analysis was at work on other pictures for more than {turn_s:g} s.")
         try:
-            answer = self._ask(capture, scan, words, *more)
+            answer = self._ask(capture, scan, words, deadline_s, *more)
         except OSError as error:
             raise AnalysisFailed(
                 f"The analysis could not be started ({error.strerror or error}). Look at the memory in use."
             ) from error
+        finally:
+            self._turn.release()
         try:
             result = read_result(answer)
         except ResultError as error:
@@ -106,20 +116,20 @@ class Analyst:
         return result
 
     def refuses(self, close_up: Capture, scan: UUID) -> str | None:
-        """Why nothing can be said of this close-up, or None. Raises AnalysisFailed as `measure` does."""
-        return self._answer(close_up, scan, ENGLISH, "--close-up").refused
+        """Why nothing can be said of this close-up, or None. Raises AnalysisFailed as `measure` does, but
+        within CHECK_TURN_S and CHECK_S.
+        """
+        return self._answer(close_up, scan, ENGLISH, CHECK_S, CHECK_TURN_S, "--close-up").refused
 
-    def _ask(self, capture: Capture, scan: UUID, words: Words, *more: str) -> bytes:
+    def _ask(self, capture: Capture, scan: UUID, words: Words, deadline_s: float, *more: str) -> bytes:
         """What the child wrote into the memory that is for its answer."""
-        with (
-            self._turn,
-            _memory("capture", capture.blocks()) as pictures,
-            _memory("result") as answer,
-        ):
-            self._run(pictures, answer, scan, words, *more)
+        with _memory("capture", capture.blocks()) as pictures, _memory("result") as answer:
+            self._run(pictures, answer, scan, words, deadline_s, *more)
             return _read_all(answer)
 
-    def _run(self, pictures: int, answer: int, scan: UUID, words: Words, *more: str) -> None:
+    def _run(
+        self, pictures: int, answer: int, scan: UUID, words: Words, deadline_s: float, *more: str
+    ) -> None:
         command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
         command += ["--engine", self._engine, "--words", words.model_dump_json()]
         command += ["--capture-fd", str(pictures), "--result-fd", str(answer)]
@@ -135,11 +145,11 @@ class Analyst:
         ) as child:
             self._child = child
             try:
-                status = child.wait(self._deadline_s)
+                status = child.wait(deadline_s)
             except subprocess.TimeoutExpired:
                 child.kill()
                 raise AnalysisFailed(
-                    f"The analysis was not done within {self._deadline_s:g} s; it was stopped."
+                    f"The analysis was not done within {deadline_s:g} s; it was stopped."
                 ) from None
             except BaseException:
                 child.kill()  # told to stop: leaving the block would wait for the child's own end

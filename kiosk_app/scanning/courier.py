@@ -32,22 +32,25 @@ class Courier:
         self._told = Told()
         self._ended_at: set[UUID] = set()  # messages at which a stage ended
 
-    def run_once(self) -> bool:
-        """Do what can be done now; False where nothing could be: everything stays as it is then."""
+    def run_once(self, scan: UUID | None = None) -> bool:
+        """Do what can be done now; False where nothing could be: everything stays as it is then.
+
+        For one `scan` alone, where somebody waits for it: the others have their turn in the next round.
+        """
         if not self._turn.acquire(timeout=TURN_S):
             return False
         try:
-            return self._round()
+            return self._round(scan)
         finally:
             self._turn.release()
 
-    def _round(self) -> bool:
+    def _round(self, scan: UUID | None) -> bool:
         """What was deleted comes first: a result that nobody may have is not sent, and a withdrawal is."""
         try:
             stages = [
-                self._stage(self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
-                self._stage(self._hand_over, MessageState.WAITING),
-                self._stage(self._follow, MessageState.SUBMITTED),
+                self._stage(scan, self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
+                self._stage(scan, self._hand_over, MessageState.WAITING),
+                self._stage(scan, self._follow, MessageState.SUBMITTED),
             ]
         except RecordsHeld as error:
             if self._told.begins("records", str(error)):
@@ -61,11 +64,12 @@ class Courier:
         self._told.over("records")
         return all(stages)
 
-    def _stage(self, step: Callable[[Message], None], *in_states: MessageState) -> bool:
+    def _stage(self, scan: UUID | None, step: Callable[[Message], None], *in_states: MessageState) -> bool:
         """Take the step of each message in these states; False where the records ended it before the last."""
         try:
             for message in self._in_turn(*in_states):
-                self._alone(step, message)
+                if scan in (None, message.scan):
+                    self._alone(step, message)
         except RecordsHeld:
             raise
         except RecordsUnusable as error:

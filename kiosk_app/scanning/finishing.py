@@ -65,7 +65,7 @@ class Finishing:
             self._note(scan, seal=since(began))
             log.info("scan", scan=str(scan), state=ScanState.SEALED, sealed_bytes=message.size)
         began = time.monotonic()
-        self._courier.run_once()
+        self._courier.run_once(scan)
         self._note(scan, submit=since(began))
 
     def _note(self, scan: UUID, **seconds: float) -> None:

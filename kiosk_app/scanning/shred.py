@@ -42,7 +42,7 @@ def shred(
     row = records.scan(scan)
     before = row.state in GONE
     items = destroy(scan, ScanState.SHREDDED, by, records, vault)
-    courier.run_once()
+    courier.run_once(scan)
     clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
     findings = 0 if before else int(row.figures.get("findings", 0))

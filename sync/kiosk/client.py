@@ -24,13 +24,16 @@ class OutboxRefused(Fault, OutboxUnavailable):
     """
 
 
+ANSWER_S = 5.0
+
+
 class OutboxClient:
     """Asks the agent behind `socket_path`; each call is a connection of its own, with a deadline.
 
     `server` is the agent's user; see `servers_of` for when it is not named.
     """
 
-    def __init__(self, socket_path: Path, timeout: float = 5.0, server: int | None = None) -> None:
+    def __init__(self, socket_path: Path, timeout: float = ANSWER_S, server: int | None = None) -> None:
         self._path = socket_path
         self._timeout = timeout
         self._server = server

@@ -31,10 +31,6 @@ from tests.support.kiosk_daemons import small_board
 from tests.support.waiting import wait_until
 
 BOARD = BOARDS / "simulated.toml"
-MODELS = Path(__file__).parents[2] / "models" / "third_party"
-needs_models = pytest.mark.skipif(
-    not list(MODELS.glob("*.tflite")), reason="no networks here: run 'dermakiosk models fetch'"
-)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -262,6 +258,24 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_a_patient_does_not_wait_for_pictures_of_others_until_a_close_up_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(analyst, "CHECK_TURN_S", 0.05)
+    measuring = Analyst("ai-edge-litert")
+    with measuring._turn, pytest.raises(AnalysisFailed, match="other pictures for more than 0.05 s"):
+        measuring.refuses(a_capture(picture(64, 48)), uuid4())
+
+
+def test_a_check_of_a_close_up_has_less_time_than_a_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "child", "exec sleep 60", monkeypatch)
+    monkeypatch.setattr(analyst, "CHECK_S", 0.5)
+    with pytest.raises(AnalysisFailed, match="not done within 0.5 s"):
+        Analyst("ai-edge-litert").refuses(a_capture(picture(64, 48)), uuid4())
+
+
 def test_a_command_told_to_stop_does_not_wait_for_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +311,6 @@ def test_without_memory_for_the_child_the_analysis_can_be_tried_again(
         Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
 
 
-@needs_models
 def test_a_picture_without_a_face_is_refused_with_a_reason() -> None:
     flat = np.full((480, 360, 3), 180, np.uint8)
     outcome = Analyst("ai-edge-litert").measure(a_capture(flat), uuid4())
@@ -306,7 +319,6 @@ def test_a_picture_without_a_face_is_refused_with_a_reason() -> None:
     assert outcome.peak_rss_mb > 0
 
 
-@needs_models
 def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
     done = run("scan", "--board", BOARD, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -328,7 +340,6 @@ def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@needs_models
 def test_scan_takes_the_lights_that_it_is_told_to(tmp_path: Path) -> None:
     board, named = small_board(tmp_path), "uv365, dir0,white"
     done = run("scan", "--board", board, "--out", tmp_path / "out", "--lights", named, "--phantom", 3)
@@ -344,7 +355,6 @@ def test_scan_says_which_lights_a_board_has(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@needs_models
 def test_scan_of_a_landscape_says_why_and_exits_2(tmp_path: Path) -> None:
     sky = np.tile(np.linspace(80, 220, 400, dtype=np.uint8)[:, None, None], (1, 600, 3))
     cv2.imwrite(str(tmp_path / "landscape.png"), sky)

@@ -57,6 +57,18 @@ def test_shredding_a_sent_scan_withdraws_it_once(bench: Bench, said: str) -> Non
     assert (message.scan, message.reason, message.messages) == (scan, "staff", (first,))
 
 
+def test_who_waits_for_a_deletion_does_not_wait_for_the_messages_of_others(bench: Bench) -> None:
+    other, scan = consented(bench), consented(bench)
+    do(bench, other)
+    do(bench, scan)
+    [of_the_other] = bench.kiosk.records.messages.carriers(other)
+    bench.outbox.states[of_the_other] = "stored"
+    shred_it(bench, scan)
+    assert state_of(bench, other) == ScanState.HANDED_OVER
+    bench.kiosk.courier.run_once()
+    assert state_of(bench, other) == ScanState.STORED
+
+
 def test_shredding_without_an_outbox_is_finished_later(bench: Bench) -> None:
     scan = consented(bench)
     do(bench, scan)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import kiosk_app
+from firmware.capture.client import CLOSE_UP_S, QUICK_S
+from kiosk_app.kept.records_file import LOCKED_S
+from kiosk_app.patient.app import KEYS_S
 from kiosk_app.patient.journey import PATIENCE_S, State
+from kiosk_app.scanning.analyst import CHECK_S, CHECK_TURN_S
+from kiosk_app.scanning.courier import TURN_S
+from kiosk_app.serve_cli import LONGEST_PAGE_S
+from sync.kiosk.client import ANSWER_S
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Visitor, the_session
 from tests.support.waiting import wait_until
@@ -95,3 +105,22 @@ def test_who_leaves_waits_for_no_keys(
     assert (session.state, asked) == (State.EXPIRED, [])
     bench.kiosk.work.go_on()
     assert bench.kiosk.records.scans()[0].state == "abandoned"
+
+
+# What a page may wait for, one after another, where each but the last comes just in time.
+A_LATE_SESSION = QUICK_S + LOCKED_S
+WAITS = {
+    "a close-up": CLOSE_UP_S + CHECK_TURN_S + CHECK_S,
+    "a deletion": KEYS_S + LOCKED_S + TURN_S + 3 * ANSWER_S,
+}
+
+
+@pytest.mark.parametrize("page", WAITS)
+def test_the_watchdog_waits_for_longer_than_any_page_may_take(page: str) -> None:
+    assert A_LATE_SESSION + WAITS[page] < LONGEST_PAGE_S
+
+
+def test_a_page_waits_for_what_it_sent_until_the_watchdog_has_ended_a_kiosk_that_hangs() -> None:
+    script = (Path(kiosk_app.__file__).parent / "patient/static/reach.js").read_text()
+    [sends_ms] = re.findall(r"SEND_MS = (\d+);", script)
+    assert int(sends_ms) / 1000 >= LONGEST_PAGE_S
