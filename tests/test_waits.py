@@ -63,7 +63,7 @@ NO_DEADLINE, NO_NAME = "has no deadline", "has a deadline without a name"
 ALLOWED = [
     ("firmware/cameras/picamera.py", "with self._turn", "the capture daemon lets one caller in"),
     ("firmware/cameras/picamera.py", "with self._turn", "the capture daemon lets one caller in"),
-    ("firmware/lights/client.py", "with self._lock", "two threads at most, and each answer has a deadline"),
+    ("firmware/lights/client.py", "with self._lock", "whoever holds it has a deadline for its answer"),
     ("hardware/simulated/camera.py", "self._closed.wait()", "a simulated camera that hangs is to hang"),
     ("hardware/simulated/close_up.py", "self._closed.wait()", "a simulated camera that hangs is to hang"),
     (

@@ -12,12 +12,13 @@ from werkzeug.wrappers import Response
 
 from kiosk_app.kept.keyring import KeyringBusy
 from kiosk_app.kept.reserve import DiskFull
-from kiosk_app.log import own_words
+from kiosk_app.log import own_words, why
 from kiosk_app.patient import sentences
 from kiosk_app.patient.journey import NotNow, Session
 from kiosk_app.patient.page import (
     UNDER_WAY,
     NoSession,
+    NotDeleted,
     page_of,
     render,
     the_kiosk,
@@ -70,10 +71,14 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
     @app.errorhandler(DiskFull)
     def no_room(error: DiskFull) -> tuple[str, int]:
         log.error("no_room", why=str(error))
-        if request.endpoint == "pages.delete":
-            trouble = sentences.trouble("not_deleted")
-            return render("busy", 503, trouble=trouble, asked=False, address=asked_from())
         return render("closed", 503, trouble=sentences.trouble("no_room"), reason="no_room")
+
+    @app.errorhandler(NotDeleted)
+    def not_deleted(error: NotDeleted) -> tuple[str, int]:
+        cause = error.__cause__ or error
+        log.error("not_deleted", why=why(cause))
+        trouble = sentences.trouble("no_room_to_delete" if isinstance(cause, DiskFull) else "not_deleted")
+        return render("busy", 503, trouble=trouble, asked=False, address=asked_from())
 
     @app.errorhandler(KeyringBusy)
     def busy(error: KeyringBusy) -> tuple[str, int]:

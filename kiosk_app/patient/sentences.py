@@ -264,6 +264,11 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "not_deleted": Trouble(
         _("Your scan is not deleted yet"),
+        _("This kiosk could not delete it just now."),
+        _("You can try again. If it happens twice, please tell someone at the desk."),
+    ),
+    "no_room_to_delete": Trouble(
+        _("Your scan is not deleted yet"),
         _("There is no room left in this kiosk to delete it safely."),
         _("Please tell someone at the desk: they make room, and then it can be deleted."),
     ),

@@ -9,8 +9,10 @@ from uuid import UUID
 import pytest
 
 from firmware.capture.client import CaptureFault
-from kiosk_app.kept.records_file import RecordsUnusable
+from kiosk_app.kept.keyring import KeyringError
+from kiosk_app.kept.records_file import RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.vault import VaultError
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.delivery import Delivery
@@ -230,10 +232,9 @@ def destroyed(bench: Bench) -> bool:
     return scan.state == ScanState.SHREDDED and alone and kiosk.vault.items(scan.id) == []
 
 
-@pytest.mark.parametrize("then", ["taps again", "walks away"])
 @pytest.mark.parametrize("broken", ["checkpoint", "destroy"])
 def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to_its_end(
-    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str, then: str
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_args: object) -> None:
         raise RecordsUnusable("The kiosk's records cannot be used: the disk reports an error.")
@@ -242,16 +243,33 @@ def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to
     visitor.look("/delete")
     with monkeypatch.context() as patch:
         patch.setattr(bench.kiosk.vault if broken == "destroy" else bench.kiosk.records._file, broken, fail)
-        assert visitor.tap("/delete").name == "failed"
+        page = visitor.tap("/delete")
+        assert (page.status, page.name) == (200, "deleted")
+        assert "Your scan is being deleted" in page.words
         assert not destroyed(bench)
-        visitor.look("/delete")
-        assert visitor.tap("/delete").name == "failed"
-    if then == "taps again":
-        visitor.look("/delete")
-        assert visitor.tap("/delete").name == "deleted"
-    else:
         bench.kiosk.work.go_on()
+        assert "Your scan is being deleted" in visitor.look("/deleted").words
+    bench.kiosk.work.go_on()
     assert destroyed(bench)
+    assert "Your scan is deleted from this kiosk" in visitor.look("/deleted").words
+
+
+@pytest.mark.parametrize("why", [RecordsHeld("held"), KeyringError("missing"), VaultError("unreadable")])
+def test_a_deletion_that_did_not_begin_leaves_the_patient_the_choice_whatever_kept_it(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, why: Exception
+) -> None:
+    def fails(*_args: object) -> None:
+        raise why
+
+    visitor.walk_to("result")
+    visitor.look("/delete")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records, "forget", fails)
+        page = visitor.tap("/delete")
+        assert (page.status, page.name) == (503, "busy")
+        assert "Your scan is not deleted yet" in page.words and "no room" not in page.words
+    assert visitor.look("/delete").name == "delete"
+    assert "Your scan is deleted from this kiosk" in visitor.tap("/delete").words
 
 
 @pytest.mark.parametrize("place", ["position", "eyes"])
