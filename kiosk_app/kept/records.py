@@ -21,6 +21,15 @@ from kiosk_app.kept.states import GONE, MessageState, ScanState
 from sync.wire.findings import Findings
 
 log = structlog.get_logger()
+# A result that was to be sealed again has left this kiosk. Where no other took its place it is what is withdrawn.
+_DISCARD_RESEALED = f"""
+UPDATE messages SET state = '{MessageState.DISCARDING}' WHERE id = (
+    SELECT id FROM messages WHERE scan = :scan AND kind = 'result' AND state = '{MessageState.RESEAL}'
+    ORDER BY epoch DESC, sequence DESC LIMIT 1
+) AND NOT EXISTS (
+    SELECT 1 FROM messages WHERE scan = :scan AND kind = 'result' AND state != '{MessageState.RESEAL}'
+)
+"""
 
 
 class NoSuchScan(RecordsError):
@@ -194,6 +203,7 @@ class Records:
                         MessageState.QUARANTINED,
                     ),
                 )
+                db.execute(_DISCARD_RESEALED, {"scan": str(scan)})
                 self._rewrap(db)
             self._file.checkpoint()
             self.keyring.destroy_old()

@@ -145,9 +145,13 @@ class Courier:
             log.warning("reseal", scan=str(message.scan), message=str(message.id), kind=message.kind)
 
     def _discard(self, message: Message) -> None:
-        """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic."""
+        """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic.
+
+        One that took the place of another was sent before, whatever became of it.
+        """
         was = self._outbox.discard(message.id)
-        if was == "waiting" or (was == "unknown" and message.state == MessageState.DISCARDING_UNSENT):
+        unsent = was == "waiting" or (was == "unknown" and message.state == MessageState.DISCARDING_UNSENT)
+        if unsent and self._records.messages.superseded(message.scan) is None:
             self._records.messages.settle(message, MessageState.DISCARDED)
         else:
             scan = self._records.scan(message.scan)

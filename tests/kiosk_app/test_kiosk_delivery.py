@@ -233,6 +233,27 @@ def test_no_old_envelope_of_a_result_that_was_sealed_again_stays_in_the_outbox(
     assert message.messages == (first, second)
 
 
+@pytest.mark.parametrize("sealed_again", [False, True])
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_result_that_was_to_be_sealed_again_had_left_and_is_withdrawn(
+    visitor: Visitor, bench: Bench, sealed_again: bool, reached: bool
+) -> None:
+    visitor.walk_to("result")
+    scan, first = the_scan(bench).id, the_message(bench)
+    bench.outbox.states[first] = "reseal"
+    bench.kiosk.courier.run_once()
+    if sealed_again:
+        bench.kiosk.work.go_on()
+    bench.outbox.there = reached
+    assert says(deleted(visitor), Delivery.TELLING if reached else Delivery.UNTOLD)
+    bench.outbox.there = True
+    bench.kiosk.courier.run_once()
+    assert bench.kiosk.delivery(scan) is Delivery.TELLING
+    message = bench.clinic.open(bench.outbox.submitted[the_message(bench, "withdraw")][1])
+    assert isinstance(message, WithdrawMessages)
+    assert message.messages[0] == first
+
+
 def test_a_crash_while_a_result_is_to_be_sealed_again_does_not_lose_it(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
