@@ -38,7 +38,7 @@ from kiosk_app.scanning.close_ups import CloseUps
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.delivery import Delivery
 from kiosk_app.scanning.engine_check import require_right_engine
-from kiosk_app.scanning.identity import Identity
+from kiosk_app.scanning.identity import Identity, NotEnrolled
 from kiosk_app.scanning.licence import why_not_licensed
 from kiosk_app.scanning.scan_work import ScanWork
 from kiosk_app.scanning.sealer import Sealer
@@ -264,10 +264,16 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
     if not context.obj["debug"]:
         # The sentences below say what an event would; only what they cannot say is still logged.
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    sealer = Sealer(state, board="unused", simulated=False)
     records, vault = _open_storage(state / "app")
     outbox = OutboxClient(state / "run" / "outbox.sock")
-    gone = destroy(scan, records, vault, Courier(records, outbox, sealer), outbox, by="staff")
+
+    def tell(scan: UUID) -> None:
+        try:
+            Courier(records, outbox, Sealer(state, board="unused", simulated=False)).run_once(scan)
+        except NotEnrolled as error:
+            log.error("not_told", why=str(error))
+
+    gone = destroy(scan, records, vault, tell, outbox, by="staff")
     click.echo(_what_is_gone(scan, gone))
     click.echo(CLINIC_KNOWS[gone.clinic])
     click.echo("Flash may keep old blocks for a while; without the destroyed key nobody can read them.")

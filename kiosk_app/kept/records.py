@@ -21,7 +21,7 @@ from kiosk_app.kept.states import GONE, MessageState, ScanState
 from sync.wire.findings import Findings
 
 log = structlog.get_logger()
-# A result that was to be sealed again has left this kiosk. Where no other took its place it is what is withdrawn.
+# A result that was to be sealed again has left this kiosk. Where no other took its place, it is withdrawn.
 _DISCARD_RESEALED = f"""
 UPDATE messages SET state = '{MessageState.DISCARDING}' WHERE id = (
     SELECT id FROM messages WHERE scan = :scan AND kind = 'result' AND state = '{MessageState.RESEAL}'

@@ -110,7 +110,7 @@ class Kiosk:
         that could not be begun leaves everything as it was.
         """
         try:
-            return shred(scan, self.records, self.vault, self.courier, self.outbox, by="patient")
+            return shred(scan, self.records, self.vault, self.courier.run_once, self.outbox, by="patient")
         finally:
             self.work.see_to(scan)
 

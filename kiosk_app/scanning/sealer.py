@@ -49,7 +49,6 @@ class Sealer:
             raise NotEnrolled(f"This kiosk's keys cannot be used: {error} Enrol the kiosk again.") from error
         except ValueError as error:
             raise NotEnrolled("This kiosk's keys are damaged. Enrol the kiosk again.") from error
-        self._clinic_keys()
 
     @property
     def epoch(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,7 +12,6 @@ from kiosk_app.kept.records import Records
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
-from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.delivery import Delivery, delivery
 from sync.kiosk.client import OutboxClient
 
@@ -32,17 +32,22 @@ class Shredded:
 
 
 def shred(
-    scan: UUID, records: Records, vault: Vault, courier: Courier, outbox: OutboxClient, by: str
+    scan: UUID,
+    records: Records,
+    vault: Vault,
+    tell: Callable[[UUID], object],
+    outbox: OutboxClient,
+    by: str,
 ) -> Shredded:
     """Destroy the scan here, then take its result out of the outbox or withdraw it at the clinic.
 
-    `by` is who wants it: "patient" or "staff".
+    `tell` does the latter, as `Courier.run_once`. `by` is who wants it: "patient" or "staff".
     May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
     row = records.scan(scan)
     before = row.state in GONE
     items = destroy(scan, ScanState.SHREDDED, by, records, vault)
-    courier.run_once(scan)
+    tell(scan)
     clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
     findings = 0 if before else int(row.figures.get("findings", 0))

@@ -28,6 +28,7 @@ from kiosk_app.scanning import analyst
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
+from tests.support.scanning import consented, do
 from tests.support.waiting import wait_until
 
 BOARD = BOARDS / "simulated.toml"
@@ -184,6 +185,24 @@ def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> Non
     assert again.returncode == 0, again.stderr
     assert f"Scan {scan} was destroyed before; nothing of it was left here." in again.stdout
     assert again.stderr.count("event") == 0
+
+
+@pytest.mark.parametrize("unusable", ["clinic-keys.cose", "app/result.key"])
+def test_a_scan_is_deleted_though_the_clinic_cannot_be_told(bench: Bench, unusable: str) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    (bench.state / unusable).write_bytes(b"x")
+    done = run("shred", scan, "--state", bench.state)
+    assert done.returncode == 0, done.stderr
+    assert bench.kiosk.records.scan(scan).state == "shredded"
+    assert bench.kiosk.vault.items(scan) == []
+    assert "the clinic could not be told yet to erase it" in done.stdout
+
+
+def test_the_pages_are_served_though_nothing_can_be_sealed_for_the_clinic(bench: Bench) -> None:
+    (bench.state / "clinic-keys.cose").write_bytes(b"x")
+    with serving(bench.state) as (process, _address):
+        assert process.poll() is None
 
 
 @pytest.mark.parametrize("port", [99999, -1])

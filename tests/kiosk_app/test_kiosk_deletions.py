@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 
 def shred_it(bench: Bench, scan: UUID) -> Delivery:
     kiosk = bench.kiosk
-    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier, bench.outbox, by="staff").clinic  # type: ignore[arg-type]
+    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier.run_once, bench.outbox, by="staff").clinic  # type: ignore[arg-type]
 
 
 def test_shredding_an_unsent_scan_takes_it_out_of_the_outbox(bench: Bench) -> None:
