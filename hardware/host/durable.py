@@ -49,12 +49,20 @@ def write_whole(path: Path, data: bytes | str, mode: int = PRIVATE) -> None:
 def replace_secret(path: Path, data: bytes) -> None:
     """`write_whole` (mode 0600), and the replaced file's own blocks are overwritten before this returns.
 
+    The file stays its owner's and its group's, whoever replaces it. Where that cannot be, nothing changes.
     A process that dies in between leaves what `finish_wipe` completes. Flash storage may still keep older
     copies of a block; only a key store in hardware can promise more. Raises OSError.
     """
     finish_wipe(path)
     new, old = _beside(path)
-    _fill(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), data, PRIVATE)
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    try:
+        _keep_owner(handle, path)
+    except BaseException:
+        os.close(handle)
+        new.unlink()
+        raise
+    _fill(handle, data, PRIVATE)
     if path.exists():
         # By this name the old blocks are found again, whatever ends this process.
         os.link(path, old)
@@ -79,6 +87,14 @@ def finish_wipe(path: Path) -> None:
         rest.unlink()
     if left:
         sync_folder(path.parent)
+
+
+def _keep_owner(handle: int, path: Path) -> None:
+    """Give the open file to the owner and the group of the one at `path`, if there is one."""
+    if path.exists():
+        ours, before = os.fstat(handle), path.stat()
+        if (ours.st_uid, ours.st_gid) != (before.st_uid, before.st_gid):
+            os.fchown(handle, before.st_uid, before.st_gid)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

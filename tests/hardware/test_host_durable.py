@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,3 +107,34 @@ def test_a_folder_that_takes_nothing_leaves_the_file_as_it_was(
     assert caught.value.filename == str(path)
     assert path.read_bytes() == OLD
     assert [left.name for left in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_secret_stays_its_owners_whoever_replaces_it(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives a file to another user")
+    path = tmp_path / "key"
+    replace_secret(path, b"old")
+    os.chown(path, 12345, 23456)
+    replace_secret(path, b"new")
+    now = path.stat()
+    assert (now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode), path.read_bytes()) == (
+        12345,
+        23456,
+        0o600,
+        b"new",
+    )
+
+
+def test_a_secret_that_would_change_its_owner_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_args: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path = tmp_path / "key"
+    replace_secret(path, b"old")
+    monkeypatch.setattr(durable, "_keep_owner", refused)
+    with pytest.raises(PermissionError):
+        replace_secret(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
