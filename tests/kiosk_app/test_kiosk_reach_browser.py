@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -211,6 +211,23 @@ def test_a_late_answer_about_a_kept_scan_is_asked_anew_where_it_was_asked(
         page.click(f".act {button}")
     expect(page.locator("body")).to_have_attribute("data-page", asks[1:])
     assert not [url for url in sent if not url.endswith("/touch")]
+
+
+def test_a_first_page_that_nobody_touches_looks_again_whether_scans_are_taken(
+    browser: Browser, address: str, bench: Bench
+) -> None:
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.clock.install()
+        page.goto(address)
+        for unlicensed, name in (("for research only", "closed"), (None, "language")):
+            bench.unlicensed = unlicensed
+            page.clock.run_for(50_000)
+            page.keyboard.press("Shift")
+            page.clock.run_for(50_000)
+            assert page.evaluate("document.body.dataset.page") != name
+            page.clock.run_for(15_000)
+            expect(page.locator("body")).to_have_attribute("data-page", name)
 
 
 def test_a_kiosk_that_does_not_hear_of_a_touch_takes_the_next_tap(

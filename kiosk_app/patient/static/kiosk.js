@@ -23,6 +23,18 @@ if (more) {
   more.addEventListener("click", () => text.scrollBy({ top: text.clientHeight * 0.7 }));
 }
 
+// Whether new scans are taken changes while nobody is there: a first page that nobody touches looks again.
+const LOOK_AGAIN_MS = 60000;
+if ("looksAgain" in body.dataset) {
+  let next;
+  const wait = () => {
+    clearTimeout(next);
+    next = setTimeout(() => go("/"), LOOK_AGAIN_MS);
+  };
+  for (const sign of ["pointerdown", "keydown"]) document.addEventListener(sign, wait);
+  wait();
+}
+
 if (body.dataset.left !== undefined) {
   watch(Number(body.dataset.left), Number(body.dataset.warning));
 }
