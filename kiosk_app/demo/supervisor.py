@@ -93,18 +93,23 @@ class Stopped(PlainError):
 
 def stop_on_signals() -> None:
     """From now on Ctrl-C and SIGTERM raise Stopped in the main thread, whatever it is doing."""
-
-    def stop(number: int, _: object) -> None:
-        for other in (signal.SIGINT, signal.SIGTERM):
-            # Once is enough: the way out must not be interrupted.
-            signal.signal(other, signal.SIG_IGN)
-        if _waiting is not None:
-            _waiting.append(number)
-            return
-        raise Stopped(number)
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, _told_to_stop)
+
+
+def _told_to_stop(number: int, _: object) -> None:
+    _heed_no_stop()
+    if _waiting is not None:
+        _waiting.append(number)
+        return
+    raise Stopped(number)
+
+
+def _heed_no_stop() -> None:
+    """Once is enough: the way out must not be interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _told_to_stop:
+            signal.signal(number, signal.SIG_IGN)
 
 
 _waiting: list[int] | None = None  # signals that came while a stop had to wait
@@ -253,7 +258,11 @@ class Supervisor:
         return peaks
 
     def stop(self) -> None:
-        """Stop every part, the last started first: SIGTERM, and SIGKILL to what has not gone in time."""
+        """Stop every part, the last started first: SIGTERM, and SIGKILL to what has not gone in time.
+
+        A signal that tells us to stop says nothing new from here on: what ended it all is still said.
+        """
+        _heed_no_stop()
         for name, process in reversed(self._running.items()):
             if process.poll() is None:
                 process.terminate()

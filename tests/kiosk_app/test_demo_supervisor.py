@@ -198,3 +198,24 @@ def test_a_power_cut_leaves_no_part_the_time_to_do_anything(supervisor: Supervis
     assert not said.exists()
     supervisor.check()
     supervisor.start(part(STAY, "one"))
+
+
+def test_a_stop_that_is_asked_for_while_the_parts_end_leaves_none_and_hides_no_reason(
+    supervisor: Supervisor,
+) -> None:
+    answer = f"lambda *_: (os.kill({os.getpid()}, signal.SIGINT), time.sleep(0.3), os._exit(0))"
+    last = f"import os, signal, time\nsignal.signal(signal.SIGTERM, {answer})\n{STAY}"
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    module.stop_on_signals()
+    try:
+        supervisor.start(part(STAY, "first"), part(last, "last"))
+        processes = [psutil.Process(process.pid) for process in supervisor._running.values()]
+        with pytest.raises(PartFailed, match="the reason"):
+            try:
+                raise PartFailed("the reason")
+            finally:
+                supervisor.stop()
+        assert not any(process.is_running() for process in processes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
