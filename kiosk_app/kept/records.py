@@ -147,13 +147,16 @@ class Records:
         """Keep the Findings of a captured scan, encrypted: the scan is analysed."""
         ciphertext = _seal(scan, "findings", self.dek(scan), findings.model_dump(mode="json"))
         with self._file.transaction() as db:
-            changed = db.execute(
-                "UPDATE scans SET findings = ?, state = ? WHERE id = ? AND state = ?",
-                (ciphertext, ScanState.ANALYSED, str(scan), ScanState.CAPTURED),
-            ).rowcount
-            if changed != 1:
+            row = db.execute(
+                "SELECT figures FROM scans WHERE id = ? AND state = ?", (str(scan), ScanState.CAPTURED)
+            ).fetchone()
+            if row is None:
                 raise RecordsError("Findings belong to a captured scan, and this one is not in that state.")
-        self.note(scan, **figures)
+            merged = _merge(json.loads(row["figures"]), figures)
+            db.execute(
+                "UPDATE scans SET findings = ?, state = ?, figures = ? WHERE id = ?",
+                (ciphertext, ScanState.ANALYSED, json.dumps(merged), str(scan)),
+            )
 
     def findings(self, scan: UUID) -> Findings | None:
         """The Findings of a scan; None before the analysis."""

@@ -71,14 +71,15 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
     app.extensions["showings"] = Showings(app.config["SECRET_KEY"], clock)
     app.extensions["ways_on"] = WaysOn()
     app.wsgi_app = _not_for_long(app.wsgi_app)  # type: ignore[method-assign, assignment]
-    CSRFProtect(app)
     Babel(app, locale_selector=current_language)
     app.register_blueprint(LOOK)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(scan_pages.blueprint)
     app.register_blueprint(spot_pages.blueprint)
     app.register_blueprint(ways_on.blueprint)
-    app.before_request(let_answers_count)  # after the session of the request is known
+    # After the session of the request is known:
+    CSRFProtect(app)
+    app.before_request(let_answers_count)
     error_pages.register_errors(app)
     app.after_request(_add_headers)
     app.after_request(tell_the_way)

@@ -27,7 +27,7 @@ def preview() -> Response | tuple[Response, int]:
     try:
         seen = the_kiosk().camera.preview(str(session.scan), session.consent)
     except CaptureFault as error:
-        return jsonify(reason=error.code, sentence=str(sentences.trouble(error.code).happened)), 503
+        return jsonify(reason=error.code), 503
     return preview_picture(seen)
 
 

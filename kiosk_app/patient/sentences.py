@@ -131,11 +131,6 @@ class Trouble:
     again: bool = True
 
 
-_CAMERA = Trouble(
-    _("The camera needs a moment"),
-    _("The camera did not answer, so we stopped. The lights are off. Nothing of this try was kept."),
-    _("You can try again. If it happens twice, please tell someone at the desk."),
-)
 # Where nobody knows what is lit.
 _LOOK_AWAY: LazyString = _(
     "If a light is still on, look away from it. You can try again. If it happens twice, please tell someone"
@@ -277,7 +272,7 @@ TROUBLES: dict[str, Trouble] = {
         _("This kiosk is still finishing something else, so this page cannot be shown yet."),
         _("Please wait a few seconds, then try again."),
     ),
-    "camera_frozen": _CAMERA,
+    "camera_frozen": _SILENT,
     "unavailable": _SILENT,
     "deadline": _SILENT,
     "no_consent": _SILENT,

@@ -159,8 +159,8 @@ def preview() -> Response | tuple[Response, int]:
     if session.consent is None or session.scan is None or session.state is not State.CLOSE_UP:
         return jsonify(error="There is no close-up on this page."), 409
     if session.progress.marking.busy:
-        return jsonify(reason="busy", sentence=""), 503
+        return jsonify(reason="busy"), 503
     try:
         return preview_picture(_close_ups().preview(session.scan, session.consent))
     except CaptureFault as error:
-        return jsonify(reason=error.code, sentence=""), 503
+        return jsonify(reason=error.code), 503

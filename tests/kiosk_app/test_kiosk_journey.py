@@ -73,6 +73,17 @@ def test_a_form_without_its_token_is_refused(visitor: Visitor) -> None:
     assert visitor.look("/about").name == "language"
 
 
+def test_a_form_with_an_old_token_leads_a_patient_back_to_their_page_and_decides_nothing(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("consent")
+    fields = visitor.page.form()["fields"] | {"csrf_token": "old"}
+    visitor.clock.now += visitor.reads_s
+    answer = visitor.client.post("/consent", data=fields)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/consent")
+    assert bench.kiosk.records.scans() == []
+
+
 def test_another_host_name_is_refused(visitor: Visitor) -> None:
     assert visitor.client.get("/", headers={"Host": "evil.example"}).status_code == 400
 

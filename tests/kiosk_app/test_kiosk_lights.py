@@ -10,6 +10,7 @@ import pytest
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from hardware.board import load_board
+from kiosk_app.patient import sentences
 from kiosk_app.patient.app import create_app
 from kiosk_app.scanning.phases import take_pictures
 from kiosk_app.serve_cli import open_kiosk
@@ -108,3 +109,9 @@ def test_a_measure_that_reads_uv_brings_the_questions_back(
 def test_a_board_without_uv_has_none_whatever_is_read() -> None:
     board = load_board(SIMULATED.parent / "laptop.toml")
     assert not board.uv_among(EVERY_LIGHT)
+
+
+@pytest.mark.parametrize("reason", sorted(sentences.TROUBLES))
+def test_no_trouble_says_that_a_light_is_off_which_nobody_can_see(reason: str) -> None:
+    said = sentences.TROUBLES[reason]
+    assert "off." not in f"{said.happened} {said.now}".replace("stayed off.", "")

@@ -68,6 +68,14 @@ def test_a_scan_skips_no_state(records: Records) -> None:
         records.advance(scan, ScanState.CAPTURED, ScanState.ANALYSED)
 
 
+def test_findings_are_kept_with_their_figures_or_not_at_all(records: Records) -> None:
+    scan = records.create(CONSENT, None)
+    records.advance(scan, ScanState.CONSENTED, ScanState.CAPTURED)
+    with pytest.raises(TypeError):
+        records.keep_findings(scan, FINDINGS, overlays=object())
+    assert (records.scan(scan).state, records.findings(scan)) == (ScanState.CAPTURED, None)
+
+
 def test_a_result_is_sealed_once_and_numbers_have_no_gap(records: Records) -> None:
     sealed: list[int] = []
 

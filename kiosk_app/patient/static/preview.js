@@ -12,6 +12,7 @@ for (const line of document.querySelector("[data-sentences]").content.children) 
 const PAUSE_MS = 120;
 const CALM_MS = 700; // a sentence stays this long, so that it can be read
 const FAILURES = 4;
+const ANSWER_MS = 10000;
 // The patient goes on: the camera is needed for something else now.
 const leaving = new AbortController();
 document.addEventListener("submit", () => leaving.abort());
@@ -19,7 +20,8 @@ let failures = 0;
 let said = -Infinity;
 
 async function show() {
-  const answer = await fetch(box.dataset.preview || "/preview", { cache: "no-store", signal: leaving.signal });
+  const signal = AbortSignal.any([leaving.signal, AbortSignal.timeout(ANSWER_MS)]);
+  const answer = await fetch(box.dataset.preview || "/preview", { cache: "no-store", signal });
   if (answer.status === 409 || answer.status === 410) {
     go("/");
     return false;
