@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hmac
 import json
 import os
 import time
@@ -20,7 +19,8 @@ from hardware.host.durable import finish_wipe, make_folder, replace_secret
 from hardware.host.errors import PlainError
 from kiosk_app.kept.reserve import DiskFull
 
-FORMAT = 1
+FORMAT = 2
+_READS = (1, FORMAT)  # the first one holds a key for patient references besides, which none needs
 KEY_BYTES = 32
 # Longer than an honest holder needs. A shredding waits for the records' file up to twice, each time at most
 # their own deadline of 10 s; it wraps the key of every kept scan anew (100,000 of them in about 4 s on a
@@ -63,7 +63,6 @@ def waiting_at_most(seconds: float) -> Iterator[None]:
 @dataclass(frozen=True)
 class _Contents:
     generations: dict[int, bytes]
-    reference_key: bytes
 
     @property
     def newest(self) -> int:
@@ -92,7 +91,6 @@ class _Contents:
             {
                 "format": FORMAT,
                 "generations": {str(number): key.hex() for number, key in self.generations.items()},
-                "reference_key": self.reference_key.hex(),
             }
         ).encode()
 
@@ -112,7 +110,7 @@ class Keyring:
             finish_wipe(path)
             used = (path.parent / RECORDS).exists()
             if not used and (not path.exists() or path.stat().st_size == 0):
-                self._write(_Contents({1: os.urandom(KEY_BYTES)}, os.urandom(KEY_BYTES)))
+                self._write(_Contents({1: os.urandom(KEY_BYTES)}))
             self._read()  # a new key would make the loss of the old one look like damage
 
     @contextlib.contextmanager
@@ -148,10 +146,10 @@ class Keyring:
     def _read(self) -> _Contents:
         try:
             data = json.loads(self.path.read_bytes())
-            if data["format"] != FORMAT:
+            if data["format"] not in _READS:
                 raise KeyringError(self._unusable("is of another version of this software"))
             generations = {int(number): bytes.fromhex(key) for number, key in data["generations"].items()}
-            contents = _Contents(generations, bytes.fromhex(data["reference_key"]))
+            contents = _Contents(generations)
         except FileNotFoundError as error:
             raise self._missing() from error
         except OSError as error:
@@ -160,9 +158,7 @@ class Keyring:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KeyringError(self._unusable("is damaged")) from error
-        if not generations or any(
-            len(key) != KEY_BYTES for key in (*generations.values(), contents.reference_key)
-        ):
+        if not generations or any(len(key) != KEY_BYTES for key in generations.values()):
             raise KeyringError(self._unusable("holds no usable key"))
         return contents
 
@@ -208,15 +204,11 @@ class Keyring:
         """Add a new generation beside the old ones; wrap() uses it from now on."""
         contents = self._read()
         added = {contents.newest + 1: os.urandom(KEY_BYTES)}
-        self._write(_Contents(contents.generations | added, contents.reference_key))
+        self._write(_Contents(contents.generations | added))
 
     def destroy_old(self) -> None:
         """Destroy every generation but the newest: what is wrapped under them is gone for good."""
         contents = self._read()
         if len(contents.generations) > 1:
             newest = {contents.newest: contents.generations[contents.newest]}
-            self._write(_Contents(newest, contents.reference_key))
-
-    def hash_reference(self, reference: str) -> bytes:
-        """HMAC-SHA-256 of a patient reference: finds a patient's scans without naming the patient."""
-        return hmac.digest(self._read().reference_key, reference.encode(), "sha256")
+            self._write(_Contents(newest))

@@ -67,18 +67,16 @@ class Records:
         """A new scan that a patient has just consented to, with a fresh key of its own; its id."""
         scan, dek = uuid4(), vault.new_key()
         facts = _seal(scan, "facts", dek, {"patient_reference": reference})
-        hashed = self.keyring.hash_reference(reference) if reference else None
         with self.keyring.lock(shared=True), self._file.transaction() as db:
             db.execute(
-                "INSERT INTO scans (id, state, created, consent, wrapped_dek, reference_hmac, facts)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO scans (id, state, created, consent, wrapped_dek, facts)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     str(scan),
                     ScanState.CONSENTED,
                     moment(),
                     json.dumps(consent),
                     self.keyring.wrap(dek),
-                    hashed,
                     facts,
                 ),
             )
@@ -184,7 +182,7 @@ class Records:
                 self.keyring.begin_generation()
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
-                    " reference_hmac = NULL, facts = NULL, findings = NULL"
+                    " facts = NULL, findings = NULL"
                     f" WHERE id = ? AND state NOT IN ({gone})",
                     (state, reason, str(scan), *GONE),
                 )

@@ -47,7 +47,12 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE UNIQUE INDEX IF NOT EXISTS one_living_message ON messages (scan, kind) WHERE state != 'reseal';
 CREATE TABLE IF NOT EXISTS counters (epoch INTEGER PRIMARY KEY, next INTEGER NOT NULL) STRICT;
 """
-_STEPS = (_SCHEMA,)
+# Nothing looked a patient up by that: what nobody reads is not kept.
+_NO_REFERENCES = """
+DROP INDEX scans_by_reference;
+ALTER TABLE scans DROP COLUMN reference_hmac
+"""
+_STEPS = (_SCHEMA, _NO_REFERENCES)
 # Another process, a command of staff, holds the file for one change at a time. The longest is a shredding's,
 # which wraps the key of every kept scan anew: see keyring.LOCKED_S.
 LOCKED_S = 10.0

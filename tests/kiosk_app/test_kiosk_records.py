@@ -60,6 +60,12 @@ def test_neither_reference_nor_findings_are_on_disk_in_the_clear(records: Record
     assert b'"measure"' not in kept
 
 
+def test_no_two_scans_can_be_seen_to_be_of_one_patient(records: Records) -> None:
+    rows = [records._one(records.create(CONSENT, "patient-7")) for _ in range(2)]
+    sealed = [{value for value in row if isinstance(value, bytes)} for row in rows]
+    assert all(sealed) and not set.intersection(*sealed)
+
+
 def test_a_scan_skips_no_state(records: Records) -> None:
     scan = records.create(CONSENT, None)
     with pytest.raises(RecordsError, match="captured"):

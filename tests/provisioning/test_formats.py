@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from firmware.cameras.calibration import read_calibration
 from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
 from hardware.profile import Limits
-from kiosk_app.kept.keyring import Keyring, KeyringError
+from kiosk_app.kept.keyring import FORMAT, Keyring, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.vault import Vault
 from sync.kiosk.outbox import Outbox
@@ -170,7 +170,7 @@ def test_what_every_version_kept_of_a_scan_opens(tmp_path: Path, version: str) -
 
 def test_keys_of_another_format_are_left_alone(tmp_path: Path) -> None:
     known = json.loads((FORMATS / "kept-1" / "vault.key").read_text())
-    newer = json.dumps({"format": 2, "keys": known["generations"]})
+    newer = json.dumps({"format": FORMAT + 1, "keys": known["generations"]})
     (tmp_path / "vault.key").write_text(newer)
     with pytest.raises(KeyringError, match="another version"):
         Keyring(tmp_path / "vault.key")
