@@ -15,10 +15,10 @@ from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.log import own_words, why
 from kiosk_app.patient import sentences
 from kiosk_app.patient.journey import NotNow, Session
+from kiosk_app.patient.kiosk import NotDeleted
 from kiosk_app.patient.page import (
     UNDER_WAY,
     NoSession,
-    NotDeleted,
     page_of,
     render,
     the_kiosk,

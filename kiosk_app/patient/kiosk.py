@@ -12,10 +12,13 @@ import structlog
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.line.stamps import ConsentStamp
+from hardware.host.errors import PlainError
+from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsError
+from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
-from kiosk_app.kept.vault import Vault
+from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.patient.journey import Session, State
 from kiosk_app.patient.sessions import Sessions
@@ -32,6 +35,10 @@ log = structlog.get_logger()
 FULL = 0.95  # of the outbox: no new scans
 ROUND_S = 2.0  # between two rounds of the courier
 TURN_S = 1.0  # between two looks for sessions whose time is up
+
+
+class NotDeleted(PlainError):
+    """A deletion did not begin; what it came of says why."""
 
 
 @dataclass
@@ -113,6 +120,29 @@ class Kiosk:
             return shred(scan, self.records, self.vault, self.courier.run_once, self.outbox, by="patient")
         finally:
             self.work.see_to(scan)
+
+    def delete(self, session: Session) -> None:
+        """`shred` the session's scan, if it has one. What stumbles over a scan that is gone goes on later.
+
+        Raises NotDeleted, KeyringBusy: the scan is as it was.
+        """
+        if session.scan is None:
+            return
+        try:
+            self.shred(session.scan)
+        except (DiskFull, VaultError, RecordsError, KeyringError) as error:
+            if self._is_known_to_be_gone(session):
+                log.warning("not_deleted_at_once", scan=str(session.scan), why=str(error))
+            elif isinstance(error, KeyringBusy):
+                raise
+            else:
+                raise NotDeleted from error
+
+    def _is_known_to_be_gone(self, session: Session) -> bool:
+        try:
+            return self.is_gone(session)
+        except RecordsError:
+            return False
 
     def keeps(self, session: Session) -> bool:
         """Whether pictures of the session's scan are kept here, so that leaving does not undo the scan."""

@@ -24,10 +24,6 @@ class NoSession(PlainError):
     """The browser knows a session that this process does not: the kiosk was started again."""
 
 
-class NotDeleted(PlainError):
-    """A deletion did not begin; what it came of says why."""
-
-
 def the_kiosk() -> Kiosk:
     """The kiosk that this application serves."""
     kiosk: Kiosk = current_app.extensions["kiosk"]

@@ -11,11 +11,7 @@ from flask import Blueprint, g, jsonify, redirect, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records_file import RecordsError
-from kiosk_app.kept.reserve import DiskFull
-from kiosk_app.kept.vault import VaultError
-from kiosk_app.log import why
 from kiosk_app.patient import sentences, speech, spot_sentences
 from kiosk_app.patient.journey import TABLE, NotNow, Session, State
 from kiosk_app.patient.overlay_words import overlay_words
@@ -23,7 +19,6 @@ from kiosk_app.patient.page import (
     COOKIE,
     UNDER_WAY,
     NoSession,
-    NotDeleted,
     find_session,
     page_of,
     remember_the_way,
@@ -237,28 +232,10 @@ def delete() -> Response:
     Also where the scan is gone already: the tap before may have ended half-way.
     """
     session = the_session()
-    scan = session.scan
     if (session.state, "delete") not in TABLE:
         raise NotNow("A scan is deleted on its own page.")
-    if scan is not None:
-        try:
-            the_kiosk().shred(scan)
-        except (DiskFull, VaultError, RecordsError, KeyringError) as error:
-            if not _is_gone(session):
-                if isinstance(error, KeyringBusy):
-                    raise
-                raise NotDeleted from error
-            # The house-keeping brings it to its end: the page says so.
-            log.warning("not_deleted_at_once", scan=str(scan), why=why(error))
+    the_kiosk().delete(session)
     return _end(session, "delete")
-
-
-def _is_gone(session: Session) -> bool:
-    """Whether its scan is known to be gone."""
-    try:
-        return the_kiosk().is_gone(session)
-    except RecordsError:
-        return False
 
 
 def _end(session: Session, event: str) -> Response:
