@@ -22,6 +22,7 @@ import structlog
 from firmware.capture.client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
 from hardware.capture import MAX_SPOTS
+from hardware.host.clock import vouched_by
 from hardware.host.errors import PlainError
 from hardware.host.notify import Notifier
 from hardware.host.peers import USER
@@ -114,6 +115,11 @@ def licence(board: Board, state: Path, kiosk: UUID) -> Callable[[], str | None]:
     return (lambda: None) if nobody else partial(why_not_licensed, state, kiosk)
 
 
+def knows_the_time(board: Board) -> Callable[[], bool]:
+    """Whether something vouches for the clock; of a simulated board it is taken on trust."""
+    return lambda: board.simulated or vouched_by(time.time()) is not None
+
+
 def refuse_missing_key_store(board: Board) -> None:
     """Raise DriverMissing for a board whose promise about the vault's key this version cannot keep."""
     if board.key_store != "file":
@@ -165,7 +171,7 @@ def open_kiosk(
             camera=camera,
             outbox=outbox,
             courier=courier,
-            work=ScanWork(records, vault, camera, analyst, sealer, courier, lights),
+            work=ScanWork(records, vault, camera, analyst, sealer, courier, lights, knows_the_time(board)),
             reference=references(board),
             why_not_licensed=licence(board, state, identity.kiosk),
             room_for_a_scan_mb=scan_size_mb(board, lights),

@@ -20,9 +20,9 @@ from firmware.cameras.exposing import DARK
 from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.cameras.reflectance import reflectance
 from firmware.lights.client import Lights, LightsFault
-from firmware.lights.clock import vouched_by
 from firmware.lights.latch import FAULT_WORDS
 from hardware.board import Board, DriverMissing
+from hardware.host.clock import vouched_by
 from hardware.profile import Light
 from hardware.targets import GREY_REFLECTANCE
 

@@ -1,8 +1,4 @@
-"""Clock: whether something vouches for this machine's wall clock.
-
-At the start systemd sets it to the last time that it has kept, so that it looks credible and is early by as
-long as the kiosk was off. A pulse stamped so would be forgotten too soon.
-"""
+"""Clock: the time as the dose ledger knows it. A pulse stamped too early would be forgotten too soon."""
 
 from __future__ import annotations
 
@@ -10,25 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from firmware.lights.doses import Moment
-
-# There once systemd-timesyncd has had the time from a server since the machine was started.
-_SYNCHRONIZED = Path("run/systemd/timesync/synchronized")
-_BATTERY_CLOCKS = "sys/class/rtc/*/since_epoch"
-# A battery clock says whole seconds, and drifts by some in a day.
-_AGREE_S = 60.0
-
-
-def vouched_by(wall: float, root: Path = Path("/")) -> str | None:
-    """What vouches for `wall` (Unix seconds): "a time server", "the battery clock", or None."""
-    if (root / _SYNCHRONIZED).exists():
-        return "a time server"
-    for clock in root.glob(_BATTERY_CLOCKS):
-        try:
-            if abs(int(clock.read_text()) - wall) <= _AGREE_S:
-                return "the battery clock"
-        except (OSError, ValueError):
-            continue
-    return None
+from hardware.host.clock import vouched_by
 
 
 def real_moment(root: Path = Path("/")) -> Moment:

@@ -38,7 +38,7 @@ class DoseRefused(Fault):
 class Moment:
     """One instant on both clocks: wall (Unix seconds), and seconds since `boot`, which no one can set.
 
-    `known` is whether something vouches for the wall clock: see firmware.lights.clock.
+    `known` is whether something vouches for the wall clock: see hardware.host.clock.
     """
 
     wall: float

@@ -24,6 +24,7 @@ from kiosk_app.scanning.shred import destroy
 from models.analysis.words import ENGLISH, Words
 
 log = structlog.get_logger()
+CLOCK_UNSURE = "clock_unsure"  # the flag of a result: nothing vouched for the time of its pictures
 
 
 class Measures(Protocol):
@@ -80,6 +81,8 @@ class Finishing:
         if findings is None:
             raise RecordsError("An analysed scan has no Findings in the records.")
         row = self._records.scan(scan)
+        if row.figures.get("clock_unsure"):
+            findings = findings.model_copy(update={"quality": (*findings.quality, CLOCK_UNSURE)})
         facts: dict[str, Any] = {
             "scan": scan,
             "patient_reference": self._records.patient_reference(scan),

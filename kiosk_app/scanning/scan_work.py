@@ -52,8 +52,12 @@ class ScanWork:
         sealer: Sealer,
         courier: Courier,
         lights: Collection[str],
+        knows_the_time: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`lights` are those that the pictures are taken under: what the measures read."""
+        """`lights` are those that the pictures are taken under: what the measures read.
+
+        `knows_the_time` says whether something vouches for the clock. Where nothing does, the clinic is told.
+        """
         self._records, self._vault = records, vault
         self._at_work: dict[UUID, threading.Event] = {}
         self._failed: dict[UUID, tuple[int, float]] = {}  # how often, and when it is tried again
@@ -61,7 +65,7 @@ class ScanWork:
         self._look_at = 0.0  # when to look for remains
         self._told = Told()
         self._lock = threading.Lock()
-        self._taking = Taking(records, vault, camera, lights, self._lock)
+        self._taking = Taking(records, vault, camera, lights, self._lock, knows_the_time)
         self._finishing = Finishing(records, vault, analyst, sealer, courier)
 
     def start(

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -42,11 +42,12 @@ class Taking:
         camera: CaptureClient,
         lights: Collection[str],
         keeping: threading.Lock,
+        knows_the_time: Callable[[], bool],
     ) -> None:
         """`lights` are those that the pictures are taken under; `keeping` is held while it is noted that they
-        are kept."""
+        are kept. `knows_the_time` says whether something vouches for the clock."""
         self._records, self._vault, self._camera, self._lights = records, vault, camera, lights
-        self._keeping = keeping
+        self._keeping, self._knows_the_time = keeping, knows_the_time
 
     def take(
         self,
@@ -91,6 +92,7 @@ class Taking:
             "missing": dict(capture.missing),
             "vault_bytes": size,
             "captured_at": taken_at.isoformat(),
+            "clock_unsure": not self._knows_the_time(),
         }
         # Who has left by now was not told that anything is kept. Who leaves during the write waits for it, as
         # does each beginning and end of another scan: up to LOCKED_S of the file of the records.

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from firmware.lights.clock import real_moment, vouched_by
+from firmware.lights.clock import real_moment
 from firmware.lights.daemon import LightDaemon
 from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
 from hardware.board import BOARDS, load_board
+from hardware.host.clock import vouched_by
 from hardware.profile import Limits
 
 NOW = 1_800_000_000.0

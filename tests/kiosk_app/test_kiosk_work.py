@@ -13,7 +13,9 @@ import pytest
 
 from firmware.capture.client import CaptureFault
 from firmware.line.stamps import UvAllowance
+from hardware.board import BOARDS, load_board
 from hardware.capture import Capture
+from kiosk_app import serve_cli
 from kiosk_app.kept.keyring import KeyringBusy
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
@@ -21,7 +23,9 @@ from kiosk_app.kept.vault import VaultError, VaultFull
 from kiosk_app.patient import sentences
 from kiosk_app.scanning import scan_work
 from kiosk_app.scanning.analyst import AnalysisFailed, Outcome
+from kiosk_app.scanning.finishing import CLOCK_UNSURE
 from kiosk_app.scanning.progress import Progress
+from sync.clinic.web import words
 from sync.wire.messages import Result
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import STAMP, consented, do, held, nothing_is_kept, state_of
@@ -53,6 +57,24 @@ def test_a_result_says_when_its_pictures_were_taken_not_when_the_patient_agreed(
     message = bench.clinic.open(envelope)
     assert isinstance(message, Result)
     assert message.consent.at <= agreed <= message.captured_at <= datetime.now(timezone.utc)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_result_says_where_nothing_vouched_for_the_time_of_its_pictures(bench: Bench, knows: bool) -> None:
+    bench.kiosk.work._taking._knows_the_time = lambda: knows
+    scan = consented(bench)
+    do(bench, scan)
+    [(_, envelope)] = bench.outbox.submitted.values()
+    message = bench.clinic.open(envelope)
+    assert isinstance(message, Result)
+    assert (CLOCK_UNSURE in message.findings.quality) is not knows
+    assert CLOCK_UNSURE in words.QUALITY
+
+
+def test_only_a_simulated_board_takes_its_clock_on_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_cli, "vouched_by", lambda _wall: None)
+    assert not serve_cli.knows_the_time(load_board(BOARDS / "laptop.toml"))()
+    assert serve_cli.knows_the_time(load_board(BOARDS / "simulated.toml"))()
 
 
 def test_a_camera_fault_keeps_nothing(bench: Bench) -> None:

@@ -74,6 +74,7 @@ QUALITY = {
     "no_cross_frame": "No picture without shine was taken: colours and spots are less sure.",
     "no_dark_frame": "The pictures were taken in the light of the room, which is in their colours.",
     "no_uv365_frame": "No picture under UV light was taken.",
+    "clock_unsure": "Nothing vouched for the kiosk's clock: the time of the pictures may be wrong.",
 }
 # What is missing without harm to any number that is shown.
 HARMLESS = ("no_uv365_frame", "acne_not_counted")
