@@ -64,7 +64,7 @@ ALLOWED = [
     ("firmware/cameras/picamera.py", "with self._turn", "the capture daemon lets one caller in"),
     ("firmware/cameras/picamera.py", "with self._turn", "the capture daemon lets one caller in"),
     ("firmware/lights/client.py", "with self._lock", "whoever holds it has a deadline for its answer"),
-    ("firmware/lights/lamp_hours.py", "with self._has_written", "a condition lets go of its lock as it waits"),
+    ("firmware/lights/lamp_hours.py", "with self._has_written", "a condition lets go of it as it waits"),
     ("hardware/simulated/camera.py", "self._closed.wait()", "a simulated camera that hangs is to hang"),
     ("hardware/simulated/close_up.py", "self._closed.wait()", "a simulated camera that hangs is to hang"),
     (
