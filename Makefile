@@ -5,10 +5,10 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
-.PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test lint faults soak picamera bench score train locks wheel sbom audit clean
+.PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test check pythons lint faults soak picamera bench score train locks wheel sbom audit clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## Debian packages, .venv, face networks
 	@provisioning/setup.sh demo

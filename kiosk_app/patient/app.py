@@ -14,6 +14,7 @@ from flask_wtf.csrf import CSRFProtect
 
 from kiosk_app.kept.keyring import waiting_at_most
 from kiosk_app.patient.kiosk import Kiosk
+from kiosk_app.patient.page import text_size
 from kiosk_app.web import showings, ways_on
 from kiosk_app.web.languages import LANGUAGES, current_language, require_words
 from kiosk_app.web.showings import Showings, let_answers_count, showing
@@ -89,6 +90,7 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
             "languages": LANGUAGES,
             "language": current_language(),
             "direction": LANGUAGES[current_language()][1],
+            "text_size": text_size(),
             "read_ms": round(showings.READ_S * 1000),
             "showing": showing,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
@@ -17,6 +18,8 @@ from kiosk_app.web.showings import SAFE_METHODS
 COOKIE = "dk_session"
 # Beside it while a patient is in the middle of the journey: only they are told of a restart.
 UNDER_WAY = "dk_under_way"
+TEXT_SIZES = (100, 150, 200)
+_AS_SHOWN = re.compile(rf"([a-z]+)-({'|'.join(map(str, TEXT_SIZES))})")
 PREVIEW_QUALITY = 80
 
 
@@ -43,15 +46,20 @@ def find_session() -> None:
     kiosk = the_kiosk()
     kiosk.sessions.expire()
     g.session = kiosk.sessions.find(request.cookies.get(COOKIE, ""))
+    shown = _AS_SHOWN.fullmatch(request.cookies.get(UNDER_WAY, ""))
+    # What a patient chose, whom a restart has cost the session.
+    g.language, g.text_size = (shown[1], int(shown[2])) if shown else (None, TEXT_SIZES[0])
 
 
 def remember_the_way(response: Response) -> Response:
-    """Let the browser know whether a patient is in the middle of the journey, also when this process ends."""
+    """Let the browser know that a patient is in the middle of the journey, and in which language and size of
+    text, also when this process ends."""
     session: Session | None = g.get("session")
     if session is not None:
         under_way = session.state not in (*ENDS, State.LANGUAGE)
-        if under_way and UNDER_WAY not in request.cookies:
-            response.set_cookie(UNDER_WAY, "yes", httponly=True, samesite="Strict")
+        shown = f"{session.language}-{session.text_size}"
+        if under_way and request.cookies.get(UNDER_WAY) != shown:
+            response.set_cookie(UNDER_WAY, shown, httponly=True, samesite="Strict")
         elif not under_way and UNDER_WAY in request.cookies:
             response.delete_cookie(UNDER_WAY, samesite="Strict")
     return response
@@ -60,6 +68,13 @@ def remember_the_way(response: Response) -> Response:
 def page_of(session: Session) -> Response:
     """Send the browser to the page of the session's state."""
     return redirect(url_for("pages.show", name=session.state.value), 303)
+
+
+def text_size() -> int:
+    """The size of the letters that the patient chose, in percent."""
+    session: Session | None = g.get("session")
+    chosen: int = session.text_size if session is not None else g.get("text_size", TEXT_SIZES[0])
+    return chosen
 
 
 def render(name: str, status: int = 200, stays_s: float | None = None, **facts: Any) -> tuple[str, int]:

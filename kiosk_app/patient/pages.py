@@ -17,6 +17,7 @@ from kiosk_app.patient.journey import TABLE, NotNow, Session, State
 from kiosk_app.patient.overlay_words import overlay_words
 from kiosk_app.patient.page import (
     COOKIE,
+    TEXT_SIZES,
     UNDER_WAY,
     NoSession,
     find_session,
@@ -38,7 +39,6 @@ log = structlog.get_logger()
 blueprint = Blueprint("pages", __name__)
 blueprint.before_app_request(find_session)
 blueprint.after_app_request(remember_the_way)
-TEXT_SIZES = (100, 150, 200)
 
 
 @blueprint.get("/")

@@ -33,6 +33,9 @@ _OF_WORDS = {
     Delivery.HELD: Delivery.TOLD_HELD,
 }
 
+# What was sent before the connection went may have arrived.
+_WITHOUT_CONNECTION = {"waiting": Delivery.WAITING, "sent": Delivery.KEPT}
+
 
 def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
     """What is known of `scan` at this moment. Raises NoSuchScan."""
@@ -57,9 +60,9 @@ def _of_message(message: Message, outbox: OutboxClient) -> Delivery:
         return known.get(message.state, Delivery.KEPT)
     try:
         said = outbox.state(message.id)
-        if said == "waiting":
-            return Delivery.UNDER_WAY if outbox.status().get("connected") else Delivery.WAITING
+        if said in _WITHOUT_CONNECTION:
+            return Delivery.UNDER_WAY if outbox.status().get("connected") else _WITHOUT_CONNECTION[said]
     except OutboxUnavailable:
         return Delivery.KEPT
-    answers = {"sent": Delivery.UNDER_WAY, "stored": Delivery.RECEIVED, "quarantined": Delivery.HELD}
+    answers = {"stored": Delivery.RECEIVED, "quarantined": Delivery.HELD}
     return answers.get(said, Delivery.KEPT)

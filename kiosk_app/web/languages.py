@@ -24,11 +24,11 @@ def known(code: str | None) -> str:
 
 
 def current_language() -> str:
-    """The language of the session, else of the browser."""
+    """The language that the patient chose, else that of the browser."""
     session = g.get("session")
     if session is not None:
         return known(session.language)
-    return known(request.accept_languages.best_match(LANGUAGES))
+    return known(g.get("language") or request.accept_languages.best_match(LANGUAGES))
 
 
 class WordsMissing(PlainError):

@@ -58,7 +58,7 @@ def receipted(bench: Bench, scan: UUID) -> None:
         ([], Delivery.UNDER_WAY),
         ([no_connection], Delivery.WAITING),
         ([the_outbox_says("sent")], Delivery.UNDER_WAY),
-        ([the_outbox_says("sent"), no_connection], Delivery.UNDER_WAY),
+        ([the_outbox_says("sent"), no_connection], Delivery.KEPT),
         ([the_outbox_says("stored")], Delivery.RECEIVED),
         ([receipted], Delivery.RECEIVED),
         ([the_outbox_says("quarantined")], Delivery.HELD),

@@ -109,6 +109,22 @@ def test_a_patient_in_the_middle_of_it_is_told_of_a_restart_once(
     assert visitor.look("/").name == "language"
 
 
+def test_a_restart_is_told_in_the_language_and_size_of_text_that_the_patient_chose(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("about")
+    token = visitor.page.form()["fields"]["csrf_token"]
+    visitor.client.post("/languages", data={"csrf_token": token, "language": "ar"})
+    visitor.client.post("/text-size", data={"csrf_token": token, "larger": "1"})
+    visitor.look("/")
+    restart(bench)
+    told = visitor.look("/")
+    assert told.name == "restarted"
+    assert (told.html["lang"], told.html["dir"], told.html["data-text"]) == ("ar", "rtl", "150")
+    anew = visitor.look("/").html  # the next patient
+    assert (anew["lang"], anew["dir"], anew["data-text"]) == ("en", "ltr", "100")
+
+
 def test_start_over_before_the_pictures_are_kept_leaves_nothing_and_asks_nothing(
     visitor: Visitor, bench: Bench
 ) -> None:
