@@ -15,6 +15,8 @@ EACH_LANGUAGE_AND_SIZE = [("de", TALL), ("en", WIDE), ("es", TALL), ("ar", WIDE)
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-gpu-rasterization",  # Debian's asks for it, by software then
+    "--num-raster-threads=1",  # several browsers share two processors
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
