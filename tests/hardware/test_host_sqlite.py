@@ -41,11 +41,18 @@ def ledger(path: Path) -> None:
         kept.close()
 
 
-# What opens a store and writes to it -> (the version before, what the step from it added, its error).
-STORES: dict[Callable[[Path], None], tuple[int, str, type[Exception]]] = {
-    outbox: (3, "DROP INDEX envelopes_by_state", OutboxError),
-    records: (0, "", RecordsUnusable),
-    ledger: (1, "DROP TABLE losses", DoseRefused),
+# What opens a store and writes to it -> (the version before, what takes it back to that, its error).
+STORES: dict[Callable[[Path], None], tuple[int, tuple[str, ...], type[Exception]]] = {
+    outbox: (3, ("DROP INDEX envelopes_by_state",), OutboxError),
+    records: (
+        1,
+        (
+            "ALTER TABLE scans ADD COLUMN reference_hmac BLOB",
+            "CREATE INDEX scans_by_reference ON scans (reference_hmac)",
+        ),
+        RecordsUnusable,
+    ),
+    ledger: (1, ("DROP TABLE losses",), DoseRefused),
 }
 
 
@@ -65,10 +72,10 @@ def change(path: Path, *statements: str) -> None:
 def test_a_store_of_the_version_before_is_brought_up_with_all_that_it_holds(
     tmp_path: Path, store: Callable[[Path], None]
 ) -> None:
-    path, (before, added, _) = tmp_path / "store.sqlite", STORES[store]
+    path, (before, back, _) = tmp_path / "store.sqlite", STORES[store]
     store(path)
     newest = schema(path)
-    change(path, *filter(None, (added, f"PRAGMA user_version = {before}")))
+    change(path, *back, f"PRAGMA user_version = {before}")
     store(path)
     assert schema(path) == newest and newest[0] == before + 1
     kept = {outbox: "envelopes", records: "scans", ledger: "pulses"}[store]
