@@ -119,7 +119,8 @@ class LightCore:
         # First of all, because with UV on nobody waits for the ledger's disk.
         if self._pulse is not None or self._check_dark_at is not None:
             raise LightRefused("too_soon", "A UV pulse has only just been.", self._limits.light_after_off_s)
-        self._latched.read()
+        with refusals_of_the_ledger():
+            self._latched.read()
         self._refuse_if_faulty(uv=True)
         lease = self._held_by(client)
         profile = self._known(light)
@@ -149,7 +150,8 @@ class LightCore:
         """
         self.tick()
         self._refuse_if_in_use()
-        self._latched.read()
+        with refusals_of_the_ledger():
+            self._latched.read()
         if self._stopped or self._latched.fault is None:
             raise LightRefused("no_fault", "There is no fault to clear.")
         check = Check(client, staff_name(staff))

@@ -45,7 +45,11 @@ class FaultLatch:
         self._ledger, self._moment, self._on_fault = ledger, moment, on_fault
         self.fault: str | None = None
         self._unwritten = False
-        self.read()
+        try:
+            self.read()
+        except DoseRefused as refused:
+            # Without a ledger there is no UV; white light needs none.
+            self._on_fault(refused.code)
 
     @property
     def locks_all(self) -> bool:
@@ -53,13 +57,11 @@ class FaultLatch:
         return self.fault is not None and self.fault not in UV_ONLY
 
     def read(self) -> None:
-        """Take over what the ledger has latched: an earlier process did it, or the ledger is a new one."""
-        try:
-            kept = self._ledger.latched()
-        except DoseRefused as refused:
-            # Without a ledger there is no UV; white light needs none.
-            self._on_fault(refused.code)
-            return
+        """Take over what the ledger has latched: an earlier process did it, or the ledger is a new one.
+
+        Raises DoseRefused. To go on after that is not safe: the next call may find a new ledger.
+        """
+        kept = self._ledger.latched()
         if kept is not None and not self.locks_all:
             self.fault = kept
 

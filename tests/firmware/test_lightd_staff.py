@@ -231,6 +231,27 @@ def test_a_ledger_lost_while_the_daemon_runs_locks_every_light(lost):
     assert refusal(lambda: lost.on(1, "white")) == "fault"
 
 
+@pytest.mark.parametrize("what", ["pulse", "clear"])
+def test_a_ledger_lost_under_the_open_daemon_gives_not_one_pulse(tmp_path, what):
+    world = World(calibrated_on=date(2027, 1, 15))
+    world._database = DoseLedger(tmp_path / "doses.sqlite")
+    if what == "clear":
+        world.set_uv_stuck(True)
+        world.advance(0.4)
+        world.set_uv_stuck(False)
+        world.advance(0.4)
+    else:
+        world.lease(1, "s1", world.allowance())
+        world.pulse(1, 0.1)
+        world.advance(0.6, beat=1)
+    before = world.uv_intervals()
+    os.truncate(tmp_path / "doses.sqlite", 0)
+    ask = world.clear_by_staff if what == "clear" else lambda: world.pulse(1, 0.1)
+    assert refusal(ask) == "ledger_failed"
+    world.advance(0.4, beat=1)
+    assert world.uv_intervals() == before
+
+
 def test_after_a_lost_ledger_uv_stays_off_for_24_hours(lost):
     lost.restart()
     lost.clear_by_staff()

@@ -300,7 +300,8 @@ MUTANTS = [
     _core(
         "a fault is read once the ledger can be",
         "gone blind",
-        "        self._latched.read()\n        self._refuse_if_faulty(uv=True)\n",
+        "        with refusals_of_the_ledger():\n            self._latched.read()\n"
+        "        self._refuse_if_faulty(uv=True)\n",
         "        self._refuse_if_faulty(uv=True)\n",
     ),
     _ledger(
