@@ -232,7 +232,8 @@ def lights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 def status(state: Path, as_json: bool) -> None:
     """Say what is lit, sensed and latched, and the lamps' hours; exit 1 when a fault is latched."""
-    from firmware.lights.latch import FAULT_WORDS, UV_ONLY
+    from firmware.lights.doses import UV_ONLY
+    from firmware.lights.latch import FAULT_WORDS
 
     with _talking_to(state) as daemon:
         said = daemon.status()
@@ -269,7 +270,8 @@ def clear(state: Path, staff: str) -> None:
     The lamp has to show at the photodiode when it is on, and be gone 50 ms after; the shroud is closed and
     nobody is in the hood. Run this as the light daemon's user, dk-light on an installed kiosk.
     """
-    from firmware.lights.latch import CHECK_WORDS, UV_ONLY
+    from firmware.lights.doses import UV_ONLY
+    from firmware.lights.latch import CHECK_WORDS
 
     with _talking_to(state) as daemon:
         fault = daemon.status()["fault"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from firmware.lights.doses import LAMP_NEW, Dose, DoseRefused, Ledger, Moment
+from firmware.lights.doses import FAULT_UNKNOWN, LAMP_NEW, Dose, DoseRefused, Ledger, Moment
 from firmware.lights.interlocks import interlocks, open_interlock
 from firmware.lights.irradiance import good_irradiance
 from firmware.lights.latch import FaultLatch
@@ -27,9 +27,9 @@ __all__ = ["LightCore", "LightRefused", "Pins", "Senses"]
 OVERRUN_S = 0.05
 _WATCH_S = 0.01
 # With no pulse on, this is how often photodiode and lamp current are read, and how often a fault that could
-# not be written down is tried again.
+# not be read or written down is tried again.
 _IDLE_WATCH_S = 0.25
-_WRITE_AGAIN_S = 5.0
+_TRY_AGAIN_S = 5.0
 # A lamp that is on shows at photodiode and current sense within this time: a reading may be 40 ms old.
 _RISE_S = 0.06
 # The UV pulse of a light check: shorter than one heartbeat.
@@ -66,7 +66,7 @@ class LightCore:
         self._check_dark_at: float | None = None
         self._pulse_over_at: float | None = None
         self._cut_by: str | None = None
-        self._watch_at = self._write_at = -math.inf
+        self._watch_at = self._try_at = -math.inf
         self._uv_light = next((name for name, light in self._lights.items() if light.is_uv), None)
         self._check: Check | None = None
         self._check_state = "none"
@@ -146,7 +146,8 @@ class LightCore:
         """Begin the light check that clears the latched fault when it passes; `status` says how it went.
 
         The hood is empty, by the word of `staff`. One short UV pulse, charged like any other and under
-        every interlock, has to show at photodiode and current sense and be gone after it.
+        every interlock, has to show at photodiode and current sense and be gone after it. Without a pulse
+        FAULT_UNKNOWN is cleared, and it alone: both have to see darkness, which white light needs.
         """
         self.tick()
         self._refuse_if_in_use()
@@ -160,7 +161,9 @@ class LightCore:
         with refusals_of_the_ledger():
             # A check that fails, and a power cut in one, must find the fault written down.
             self._latched.keep()
-        if self._uv_light is None:
+        if self._latched.fault == FAULT_UNKNOWN and self._uv_light is not None:
+            check.only = FAULT_UNKNOWN
+        if self._uv_light is None or check.only is not None:
             check.seen = True
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
         else:
@@ -236,9 +239,9 @@ class LightCore:
                 self._end_check(self._why_not_passed(self._check, seen))
         elif self._pulse is None and now >= self._watch_at:
             self._watch_at = now + _IDLE_WATCH_S
-            if now >= self._write_at and self._lease is None:
-                self._write_at = now + _WRITE_AGAIN_S
-                self._latched.write_again()
+            if now >= self._try_at and self._lease is None:
+                self._try_at = now + _TRY_AGAIN_S
+                self._latched.try_again()
             if self._uv_light and self._check_dark_at is None and True in self._senses.uv_seen():
                 self._latch("light_unasked")
 
@@ -355,7 +358,7 @@ class LightCore:
         check, self._check = self._check, None
         if check is not None and why_not is None:
             try:
-                self._latched.clear(check.staff)
+                self._latched.clear(check.staff, check.only)
             except DoseRefused as refused:
                 self._on_fault(refused.code)
                 why_not = refused.code

@@ -74,10 +74,14 @@ class Ledger(Protocol):
         """Keep `fault` over restarts. Raises DoseRefused when it cannot be written."""
 
     def latched(self) -> str | None:
-        """The latched fault, if any. Raises DoseRefused when it cannot be read."""
+        """The latched fault, if any: one that locks every light before one of UV alone. Raises DoseRefused
+        when it cannot be read.
+        """
 
-    def clear(self, staff: str, at: Moment) -> None:
-        """Keep that `staff` cleared the latched fault. Raises DoseRefused when it cannot be written."""
+    def clear(self, staff: str, at: Moment, only: str | None = None) -> None:
+        """Keep that `staff` cleared what is latched, or `only` that fault of it. Raises DoseRefused when it
+        cannot be written.
+        """
 
     def refuse_unknown_day(self, at: Moment) -> None:
         """Raises DoseRefused for 24 h after staff cleared LEDGER_NEW."""
@@ -95,9 +99,15 @@ LAMP_NEW = "uv_lamp_new"
 """The fault of a lamp that was put in and has not been checked since."""
 
 LEDGER_NEW = "uv_ledger_new"
-"""The fault of a ledger that was lost, and with it whom UV was given to in the last 24 h, and which fault was
-latched: it locks as much as any.
+"""The fault of a ledger that was lost, and with it whom UV was given to in the last 24 h."""
+
+FAULT_UNKNOWN = "fault_unknown"
+"""The fault of a ledger that was lost, and with it which fault was latched; and of one that was not read yet.
+It locks as much as any, until no light of the lamp is seen.
 """
+
+# With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
+UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW, LEDGER_NEW})
 
 # Those of before the first version number have these tables too, some without the last.
 _TABLES = """
@@ -126,7 +136,7 @@ class DoseLedger:
 
     Every method fails closed: whatever goes wrong with the file, the disk or the clock is a DoseRefused. A
     file that is gone, or empty, is not a fresh start where there was one before: it is made anew with
-    LEDGER_NEW latched in it. That there was one, the file `.made` beside it says.
+    LEDGER_NEW and FAULT_UNKNOWN latched in it. That there was one, the file `.made` beside it says.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -179,20 +189,23 @@ class DoseLedger:
     def latched(self) -> str | None:
         """See Ledger.latched."""
         with self._transaction() as database:
-            row = database.execute(
-                "SELECT fault FROM faults WHERE cleared_by IS NULL ORDER BY id DESC LIMIT 1"
-            ).fetchone()
-        return None if row is None else str(row[0])
+            rows = database.execute("SELECT fault FROM faults WHERE cleared_by IS NULL ORDER BY id DESC")
+            faults = [str(fault) for (fault,) in rows]
+        return max(faults, key=lambda fault: fault not in UV_ONLY, default=None)
 
-    def clear(self, staff: str, at: Moment) -> None:
+    def clear(self, staff: str, at: Moment, only: str | None = None) -> None:
         """See Ledger.clear."""
         with self._transaction() as database:
+            if only is None:
+                database.execute(
+                    "INSERT INTO losses (wall, boot, since_boot) SELECT ?, ?, ?"
+                    " WHERE EXISTS (SELECT 1 FROM faults WHERE cleared_by IS NULL AND fault = ?)",
+                    (at.wall, at.boot, at.since_boot, LEDGER_NEW),
+                )
             database.execute(
-                "INSERT INTO losses (wall, boot, since_boot) SELECT ?, ?, ?"
-                " WHERE EXISTS (SELECT 1 FROM faults WHERE cleared_by IS NULL AND fault = ?)",
-                (at.wall, at.boot, at.since_boot, LEDGER_NEW),
+                "UPDATE faults SET cleared_by = ? WHERE cleared_by IS NULL AND fault = coalesce(?, fault)",
+                (staff, only),
             )
-            database.execute("UPDATE faults SET cleared_by = ? WHERE cleared_by IS NULL", (staff,))
 
     def refuse_unknown_day(self, at: Moment) -> None:
         """See Ledger.refuse_unknown_day. Raises DoseRefused: ledger_new, ledger_failed."""
@@ -282,11 +295,14 @@ def _day_before(at: Moment) -> tuple[float, str, float]:
 
 
 def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:
-    """Make the key of a ledger that has none. The fault comes first, lest a power cut leave it out."""
+    """Make the key of a ledger that has none. The faults come first, lest a power cut leave them out."""
     if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
         raise sqlite3.DatabaseError("its key is gone")
     if made_before:
-        database.execute("INSERT INTO faults (wall, fault) VALUES (?, ?)", (Moment.now().wall, LEDGER_NEW))
+        wall = Moment.now().wall
+        database.execute(
+            "INSERT INTO faults (wall, fault) VALUES (?, ?), (?, ?)", (wall, LEDGER_NEW, wall, FAULT_UNKNOWN)
+        )
     row = (secrets.token_bytes(32),)
     database.execute("INSERT INTO secret (key) VALUES (?)", row)
     return row

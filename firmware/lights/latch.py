@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from firmware.lights.doses import LAMP_NEW, LEDGER_NEW, DoseRefused, Ledger, Moment
-
-# With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
-UV_ONLY = frozenset({"uv_unseen", "dark_unseen", LAMP_NEW})
+from firmware.lights.doses import (
+    FAULT_UNKNOWN,
+    LAMP_NEW,
+    LEDGER_NEW,
+    UV_ONLY,
+    DoseRefused,
+    Ledger,
+    Moment,
+)
 
 _STUCK = "the lamp, its driver or a sensor is stuck, or daylight falls on the photodiode"
 # For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
@@ -20,8 +25,10 @@ FAULT_WORDS = {
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
     "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
-    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h and any fault in it: see"
-    " that no lamp stays on; UV stays off for 24 h after this is cleared",
+    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: UV stays off for 24 h after"
+    " this is cleared",
+    FAULT_UNKNOWN: "the dose ledger was lost or cannot be read, and with it any fault that was latched: see"
+    " that no lamp stays on",
 }
 # The same of a light check that failed: the fault that it found, or what ended it.
 CHECK_WORDS = {
@@ -36,19 +43,19 @@ CHECK_WORDS = {
 
 
 class FaultLatch:
-    """Holds at most one fault, in memory and in the ledger, so that it outlives this process.
+    """Holds at most one fault, in memory and in the ledger, so that it outlives this process: FAULT_UNKNOWN
+    until the ledger was read.
 
     `on_fault(fault)` is called for every fault, and with the ledger's code when the ledger fails.
     """
 
     def __init__(self, ledger: Ledger, moment: Callable[[], Moment], on_fault: Callable[[str], None]) -> None:
         self._ledger, self._moment, self._on_fault = ledger, moment, on_fault
-        self.fault: str | None = None
+        self.fault: str | None = FAULT_UNKNOWN
         self._unwritten = False
         try:
             self.read()
         except DoseRefused as refused:
-            # Without a ledger there is no UV; white light needs none.
             self._on_fault(refused.code)
 
     @property
@@ -62,12 +69,14 @@ class FaultLatch:
         Raises DoseRefused. To go on after that is not safe: the next call may find a new ledger.
         """
         kept = self._ledger.latched()
-        if kept is not None and not self.locks_all:
+        if self.fault == FAULT_UNKNOWN or (kept is not None and not self.locks_all):
             self.fault = kept
 
     def set(self, fault: str) -> bool:
         """Latch `fault`, for `write` to keep; False when what is latched already locks as much."""
-        if self.locks_all or (self.fault is not None and fault in UV_ONLY):
+        # One that is known says more than one that is not.
+        locks_as_much = self.locks_all and self.fault != FAULT_UNKNOWN
+        if locks_as_much or (self.fault is not None and fault in UV_ONLY):
             return False
         self.fault = fault
         self._unwritten = True
@@ -84,19 +93,23 @@ class FaultLatch:
         except DoseRefused as refused:
             self._on_fault(refused.code)
 
-    def write_again(self) -> None:
-        """The same, for what could not be written when it happened; that it fails was said then."""
+    def try_again(self) -> None:
+        """Read what could not be read, write what could not be written; that it fails was said then."""
         with contextlib.suppress(DoseRefused):
+            if self.fault == FAULT_UNKNOWN:
+                self.read()
             self.keep()
 
     def keep(self) -> None:
-        """The same, where nothing may go on without it. Raises DoseRefused."""
+        """`write`, where nothing may go on without it. Raises DoseRefused."""
         if self._unwritten and self.fault is not None:
             self._ledger.latch(self.fault, self._moment())
             self._unwritten = False
 
-    def clear(self, staff: str) -> None:
-        """Staff, by name, has seen to it. Raises DoseRefused, and stays latched, when that is not kept."""
+    def clear(self, staff: str, only: str | None = None) -> None:
+        """Staff, by name, has seen to it, or to `only` that fault. Raises DoseRefused, and stays latched, when
+        that is not kept.
+        """
         self.keep()
-        self._ledger.clear(staff, self._moment())
-        self.fault, self._unwritten = None, False
+        self._ledger.clear(staff, self._moment(), only)
+        self.fault = self._ledger.latched()

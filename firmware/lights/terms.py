@@ -63,8 +63,11 @@ class Pulse:
 
 @dataclass
 class Check:
-    """A light check that `staff` began to clear a fault, through `client`; `seen` as a Pulse's."""
+    """A light check that `staff` began, through `client`, to clear what is latched, or `only` that fault;
+    `seen` as a Pulse's.
+    """
 
     client: int
     staff: str
+    only: str | None = None
     seen: bool | None = None

@@ -7,8 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from firmware.lights.doses import DAY_S, LEDGER_NEW, Dose, DoseLedger, DoseRefused, Moment
-from firmware.lights.latch import UV_ONLY
+from firmware.lights.doses import (
+    DAY_S,
+    FAULT_UNKNOWN,
+    LEDGER_NEW,
+    UV_ONLY,
+    Dose,
+    DoseLedger,
+    DoseRefused,
+    Moment,
+)
 from hardware.profile import Limits
 
 AT = Moment(1_800_000_000.0, 1_000.0, "boot")
@@ -35,12 +43,22 @@ def test_a_lost_ledger_locks_every_light(path, lose):
     """What was latched is not known: it may have been a lamp that does not go out."""
     lose(path)
     ledger = reopened(path)
+    assert ledger.latched() == FAULT_UNKNOWN
+    assert FAULT_UNKNOWN not in UV_ONLY
+    ledger.clear("nurse", AT, only=FAULT_UNKNOWN)
     assert ledger.latched() == LEDGER_NEW
-    assert LEDGER_NEW not in UV_ONLY
+    ledger.refuse_unknown_day(AT)
     ledger.clear("nurse", AT)
     assert ledger.latched() is None
     ledger.close()
     assert reopened(path).latched() is None
+
+
+def test_a_fault_that_locks_every_light_is_not_hidden_by_a_later_one_of_uv_alone(path):
+    path.unlink()
+    ledger = reopened(path)
+    ledger.latch("uv_unseen", AT)
+    assert ledger.latched() == FAULT_UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -80,7 +98,7 @@ def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):
     assert ledger.latched() is None
     ledger.close()
     path.unlink()
-    assert reopened(path).latched() == LEDGER_NEW
+    assert reopened(path).latched() == FAULT_UNKNOWN
 
 
 def test_a_ledger_whose_index_lost_a_row_allows_nothing(path):

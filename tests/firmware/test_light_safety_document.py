@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from firmware.lights.latch import FAULT_WORDS, UV_ONLY
+from firmware.lights.doses import UV_ONLY
+from firmware.lights.latch import FAULT_WORDS
 from hardware.profile import Limits
 from tests.support.documents import document, in_code
 from tests.support.lightmutants import MUTANTS

@@ -170,17 +170,16 @@ def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, shared, folder
     assert stat.S_IMODE((state / "light" / "doses.sqlite").stat().st_mode) == 0o600
 
 
-def test_a_read_only_ledger_means_white_light_only(tmp_path):
+def test_a_ledger_that_cannot_be_opened_locks_every_light(tmp_path):
+    """Which fault is latched in it is not known."""
     state = tmp_path / "k"
     (state / "light" / "doses.sqlite").mkdir(parents=True)
     daemon = Daemon("lightd", small_board(tmp_path), state)
     try:
         with connected(state) as lights:
-            lights.lease("s1", consent(), uv_allowance())
-            with pytest.raises(LightsFault) as caught:
-                lights.pulse("uv365", 0.1)
-            assert caught.value.code == "ledger_failed"
-            lights.on("white")
+            with pytest.raises(LightsFault, match="fault_unknown") as caught:
+                lights.lease("s1", consent(), uv_allowance())
+            assert caught.value.code == "fault"
     finally:
         daemon.end()
 

@@ -130,7 +130,8 @@ def test_the_tone_classes_of_the_plan_are_those_of_the_clinics_pages(bound: floa
 
 
 def test_the_faults_that_stop_the_study_are_faults_that_lock_every_light() -> None:
-    from firmware.lights.latch import FAULT_WORDS, UV_ONLY
+    from firmware.lights.doses import UV_ONLY
+    from firmware.lights.latch import FAULT_WORDS
 
     [row] = [row for row in PLAN.table("stop") if row["stop"].startswith("at once")]
     assert set(in_code(row["when"])) <= set(FAULT_WORDS) - UV_ONLY

@@ -298,8 +298,8 @@ MUTANTS = [
         "pass",
     ),
     _core(
-        "a fault is read once the ledger can be",
-        "gone blind",
+        "the ledger is read before a pulse",
+        "the day after a lost ledger",
         "        with refusals_of_the_ledger():\n            self._latched.read()\n"
         "        self._refuse_if_faulty(uv=True)\n",
         "        self._refuse_if_faulty(uv=True)\n",
@@ -339,6 +339,21 @@ MUTANTS = [
         "in a scan",
         "self._insert(database, dose, at)\n            # Never",
         "# Never",
+    ),
+    _core(
+        "no UV for a day after a lost ledger",
+        "the day after a lost ledger",
+        "            self._ledger.refuse_unknown_day(self._moment())\n",
+        "            pass\n",
+    ),
+    _ledger("a lost ledger locks", "lit after a lost ledger", "    if made_before:\n", "    if False:\n"),
+    Mutant(
+        "a fault that cannot be read locks",
+        "lit after",
+        (),
+        "latch",
+        "self.fault: str | None = FAULT_UNKNOWN",
+        "self.fault: str | None = None",
     ),
     _ledger("the ledger keeps a whole day", "in a scan", "_KEEP_S = 7 * DAY_S", "_KEEP_S = 1.0"),
 ]

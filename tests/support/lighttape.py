@@ -65,6 +65,10 @@ class Tape:
     # When a pin could not be put low.
     low_failed: list[float] = field(default_factory=list)
     cleared: list[float] = field(default_factory=list)
+    # When staff cleared what locks every light, and nothing that locks UV.
+    white_cleared: list[float] = field(default_factory=list)
+    # When the ledger was lost; when one was made that takes the place of none.
+    lost_ledgers: list[float] = field(default_factory=list)
     new_ledgers: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
@@ -108,9 +112,11 @@ class Judge:
             if grant is None:
                 found.append("UV that nobody was granted")
                 continue
-            if any(before < at <= begin for at in self.tape.new_ledgers):
+            if any(before < at <= begin for at in (*self.tape.new_ledgers, *self.tape.lost_ledgers)):
                 newest = 0.0
             found += self._one(begin, end, grant, newest)
+            if not grant.check and any(0 <= begin - at < DAY_S for at in self.tape.lost_ledgers):
+                found.append("UV on the day after a lost ledger")
             newest, before = max(newest, grant.wall), begin
         return found
 
@@ -224,9 +230,16 @@ class Judge:
             found += self._lit_while_locked(at, uv_only=False, why="a pin that did not go low")
         for at, _ in tape.renewed:
             found += self._lit_while_locked(at, uv_only=True, why="a new lamp")
-        for at in tape.cleared:
+        for at in tape.lost_ledgers:
+            # White light goes on until the daemon looks for its ledger, at the latest when it is started.
+            found += self._lit_while_locked(at, uv_only=True, why="a lost ledger")
+            started = min((start for start in tape.restarts if start >= at), default=tape.end)
+            if not any(at <= cleared < started for cleared in (*tape.cleared, *tape.white_cleared)):
+                found += self._lit_while_locked(started, uv_only=False, why="a lost ledger")
+        for at in (*tape.cleared, *tape.white_cleared):
             if self._state(tape.stuck, at - _TINY) and not self._state(tape.sightless, at - _TINY):
                 found.append("a fault cleared with the lamp stuck")
+        for at in tape.cleared:
             if self._overlap(tape.blind, at - 0.15, at) >= 0.15 - _TINY:
                 found.append("a fault cleared with a sensor blind")
         return found
@@ -236,15 +249,16 @@ class Judge:
         tape = self.tape
         until = min((at for at in tape.cleared if at >= since), default=tape.end)
         for at in tape.restarts:
-            if since <= at < until:
-                if self._overlap_any(tape.ledger_failing, since - 0.1, since + 0.1):
-                    until = at
-                # A fault that cannot be read after a restart locks UV, for which the ledger is needed.
-                uv_only |= self._overlap_any(tape.ledger_failing, since, at + 0.1)
-        checks = {grant.at for grant in self.tape.grants if grant.check}
-        rises = [begin for begin, _ in self.uv] if uv_only else self._rises
+            if since <= at < until and self._overlap_any(tape.ledger_failing, since - 0.1, since + 0.1):
+                until = at
+        white_until = min((at for at in tape.white_cleared if at >= since), default=until)
+        allowed = {grant.at for grant in self.tape.grants if grant.check}
+        uv = {begin for begin, _ in self.uv}
+        if uv_only or white_until < until:
+            allowed |= {at for at in self._rises if at not in uv and (uv_only or at >= white_until)}
+        rises = self._rises
         lo, hi = bisect_right(rises, since), bisect_left(rises, until)
-        return [f"lit after {why}" for at in rises[lo:hi] if at not in checks]
+        return [f"lit after {why}" for at in rises[lo:hi] if at not in allowed]
 
     def _unleased(self) -> list[str]:
         """White light that outlived the last word of whoever asked for it."""

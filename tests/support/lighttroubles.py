@@ -83,6 +83,16 @@ def fail_the_ledger(scene: Scene) -> None:
     scene.world.set_ledger_fails(True)
 
 
+def lose_the_ledger(scene: Scene) -> None:
+    """Whose scan it was, the new one does not know; some staff clear the lock, and then that of UV."""
+    scene.scan += 1
+    scene.world.lose_ledger()
+    if scene.random.random() < 0.5:
+        scene.world.restart()
+    for _ in range(scene.random.choice([0, 0, 1, 2])):
+        scene.clear()
+
+
 def slow_the_ledger(scene: Scene) -> None:
     scene.world.ledger_takes = scene.random.choice([0.1, 1.0, 2.5, 35.0])
 
@@ -264,6 +274,7 @@ def clear_at_will(scene: Scene) -> None:
 
 
 BEFORE = [
+    lose_the_ledger,
     open_shroud_a,
     open_shroud_b,
     heat_the_lamp,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from firmware.lights.core import LightCore, LightRefused
-from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
+from firmware.lights.doses import FAULT_UNKNOWN, Dose, DoseLedger, DoseRefused, Moment
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from firmware.pins.protocols import UvSeen
 from hardware.board import Board, load_board
@@ -76,6 +78,7 @@ class World:
         self.renewals: Counter[str] = Counter()
         self.leases: dict[int, tuple[str, UvAllowance | None]] = {}
         self._core_class = core
+        self._ledger_class = ledger
         self._database = ledger(":memory:")
         self.core = self.start()
 
@@ -131,12 +134,28 @@ class World:
     def clear_by_staff(self, client: int = 9) -> None:
         """Staff's light check, from asking to its end."""
         self.core.clear(client, "nurse")
+        white_only = self.core.status()["fault"] == FAULT_UNKNOWN
         session = self.tape.rows[-1][2] if self.tape.rows else ""
         grant = Grant(self.now, client, session, "light check", True, self.wall(), self.wall(), check=True)
         self.tape.grants.append(grant)
         self.advance(0.4)
         if self.core.status()["check"] == "passed":
-            self.tape.cleared.append(self.now)
+            (self.tape.white_cleared if white_only else self.tape.cleared).append(self.now)
+
+    def lose_ledger(self) -> None:
+        """The ledger's file is gone; who opens it next makes it anew."""
+        with TemporaryDirectory() as folder:
+            Path(folder, "doses.made").touch()
+            made = self._ledger_class(Path(folder, "doses.sqlite"))
+            made.latched()
+            # In memory it goes on as the others do.
+            there, made._database = made._database, sqlite3.connect(":memory:", isolation_level=None)
+            assert there is not None
+            there.backup(made._database)
+            there.close()
+        self._database.close()
+        self._database = made
+        self.tape.lost_ledgers.append(self.now)
 
     def renew_lamp(self) -> None:
         """Staff put in a new UV lamp."""
@@ -303,9 +322,9 @@ class World:
         self._fail()
         return self._database.latched()
 
-    def clear(self, staff: str, at: Moment) -> None:
+    def clear(self, staff: str, at: Moment, only: str | None = None) -> None:
         self._fail()
-        self._database.clear(staff, at)
+        self._database.clear(staff, at, only)
 
     def refuse_unknown_day(self, at: Moment) -> None:
         self._fail()
