@@ -253,19 +253,20 @@ class CaptureDaemon:
 
     def _lit_picture(self, camera: Camera, session: str, consent: ConsentStamp) -> npt.NDArray[np.uint16]:
         """A preview picture in the preview's light, lit again where this computer was too busy to keep it."""
-        for left in reversed(range(_PREVIEW_TRIES)):
+        tries = 0
+        while True:
             if self._preview_light.session != session:
                 self._preview_light.forget()
                 self._lease(session, consent, None)
                 self._preview_light.shine_for(session)
+            tries += 1
             try:
                 return self._preview_light.picture(camera, self._check_running, self._calibration_now())
             except LightsFault as fault:
-                if fault.code != "no_lease" or not left:
+                if fault.code != "no_lease" or tries == _PREVIEW_TRIES:
                     raise
                 log.warning("preview_light_lost", code=fault.code)
                 self._preview_light.forget()
-        raise AssertionError("unreachable")
 
     def _close_up(self, still: bool) -> tuple[dict[str, Any], int]:
         """A close-up, or a preview of one. It has the turn: no sequence runs, and no lamp of ours is lit."""

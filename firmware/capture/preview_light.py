@@ -50,9 +50,14 @@ class PreviewLight:
         soon as a picture is shown sees every frame of the camera. Raises CameraFrozen, OSError, what `watch`
         raises, and LightsFault, "no_lease" among them: the light went out before the picture was taken.
         """
-        look, exposing = self._look, Exposing(self._board, camera, self._lights, watch)
-        self._lights.beat()
+
+        def watch_and_beat() -> None:
+            watch()
+            self._lights.beat()
+
+        look, exposing = self._look, Exposing(self._board, camera, self._lights, watch_and_beat)
         exposure = exposing.shoot(look, self._from_ns)
+        # Silent for too long, we have lost the lease and its light: the light daemon says so here.
         self._lights.beat()
         self._from_ns = exposure.timestamp_ns + 1
         counts = exposing.counts(exposure)

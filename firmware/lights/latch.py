@@ -25,8 +25,8 @@ FAULT_WORDS = {
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
     "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
-    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: UV stays off for 24 h after"
-    " this is cleared",
+    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: UV stays off for 24 h"
+    " after this is cleared",
     FAULT_UNKNOWN: "the dose ledger was lost or cannot be read, and with it any fault that was latched: see"
     " that no lamp stays on",
 }
@@ -107,8 +107,8 @@ class FaultLatch:
             self._unwritten = False
 
     def clear(self, staff: str, only: str | None = None) -> None:
-        """Staff, by name, has seen to it, or to `only` that fault. Raises DoseRefused, and stays latched, when
-        that is not kept.
+        """Staff, by name, has seen to it, or to `only` that fault. Raises DoseRefused, and stays latched,
+        when that is not kept.
         """
         self.keep()
         self._ledger.clear(staff, self._moment(), only)

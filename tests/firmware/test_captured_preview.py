@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 
 import pytest
 
@@ -17,7 +16,7 @@ from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
 from hardware.simulated.pins import PinReader
 from models.networks.runtime import NetworkNotFinite, NetworkTooSlow
-from tests.support.kiosk_daemons import Daemon, consent, lit, small_board
+from tests.support.kiosk_daemons import Daemon, consent, lit, small_board, until
 from tests.support.own_log import own_log
 from tests.support.stand_in_face import find_stand_in, landmarks, portrait
 
@@ -94,17 +93,43 @@ def test_a_camera_that_is_slow_to_give_its_pictures_keeps_the_preview_in_one_lig
     assert leased == ["s1"]
 
 
-def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(previewing, monkeypatch):
-    client, leased = previewing(**{"lease_silence_s = 2.0": "lease_silence_s = 0.5"})
-    bright = client.preview("s1", consent()).picture.mean()
-    expose, late = SimulatedCamera.expose, [1.0]
+def test_a_camera_that_is_waited_for_keeps_its_light(previewing, monkeypatch):
+    client, leased = previewing()
+    client.preview("s1", consent())
+    beat, expose, beats = Lights.beat, SimulatedCamera.expose, []
 
-    def held_up(*setting):
-        if late:
-            time.sleep(late.pop())
+    def counted(lights):
+        beat(lights)
+        beats.append(None)
+
+    def slow(*setting):
+        before = len(beats)
+        until(lambda: len(beats) > before + 2)
         return expose(*setting)
 
-    monkeypatch.setattr(SimulatedCamera, "expose", held_up)
+    monkeypatch.setattr(Lights, "beat", counted)
+    monkeypatch.setattr(SimulatedCamera, "expose", slow)
+    assert client.preview("s1", consent()).guidance == "hold_still"
+    assert leased == ["s1"]
+
+
+def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(previewing, monkeypatch):
+    client, leased = previewing()
+    bright = client.preview("s1", consent()).picture.mean()
+    beat, expose, taken, lost = Lights.beat, SimulatedCamera.expose, [], []
+
+    def noting(*setting):
+        taken.append(None)
+        return expose(*setting)
+
+    def too_late(lights):
+        if taken and not lost:
+            lost.append(None)
+            lights.release()
+        beat(lights)
+
+    monkeypatch.setattr(SimulatedCamera, "expose", noting)
+    monkeypatch.setattr(Lights, "beat", too_late)
     seen = client.preview("s1", consent())
     assert seen.picture.mean() == pytest.approx(bright, rel=0.1)
     assert leased == ["s1", "s1"]
