@@ -50,11 +50,11 @@ class SequenceFailed(Fault):
 
 
 class _Unusable(PlainError):
-    """One frame that is not what it should be; `code` names why."""
+    """One frame that is not what it should be; `code` names why. `try_again` is whether that may help."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, try_again: bool = False) -> None:
         super().__init__(code)
-        self.code = code
+        self.code, self.try_again = code, try_again
 
 
 @dataclass
@@ -134,49 +134,57 @@ class Sequence:
 
         Each UV pulse has a look at the eyes of its own, and one that an interlock has cut is not fired again.
         """
-        exposing = self._exposing
-        for attempt in range(_TRIES):
+        tries = 1
+        while True:
             self.watch()
-            once_ready = self._see_closed_eyes() if self._is_uv(name) else lambda: None
             try:
-                (taken,) = exposing.expose(Setting.still(self.board, name), once_ready=once_ready)
-                disturbed = exposing.disturbed(taken)
-            except LightsFault as fault:
-                # The light daemon's no to UV is not a fault: the scan goes on without.
-                if not self._is_uv(name) or fault.code in ("unavailable", "fault"):
+                return self._take_once(name)
+            except _Unusable as unusable:
+                if not unusable.try_again or tries == _TRIES or self._second_tries == 0:
                     raise
-                raise _Unusable(fault.code) from fault
-            if disturbed is not None and self._is_uv(name):
-                raise _Unusable(disturbed)
-            exposure = taken.exposure
-            counts = exposing.counts(exposure)
-            pixels = reflectance(self.board, name, counts, exposure, calibration=self.calibration)
-            if taken.too_early:
-                fault_code: str | None = "too_early"
-            elif disturbed is not None:
-                fault_code = disturbed
-            elif name == DARK:
-                fault_code = self._checks.dark(counts, exposure, self.calibration)
-            else:
-                fault_code = self._checks.lit(name, pixels)
-            if fault_code is None:
-                return Frame(
-                    light=name,
-                    pixels=pixels,
-                    exposure_us=exposure.exposure_us,
-                    gain=exposure.gain,
-                    timestamp_ns=exposure.timestamp_ns,
-                )
-            if attempt + 1 == _TRIES or self._second_tries == 0:
-                raise _Unusable(fault_code)
+            tries += 1
             self._second_tries -= 1
-        raise AssertionError("unreachable")
+
+    def _take_once(self, name: str) -> Frame:
+        exposing = self._exposing
+        once_ready = self._see_closed_eyes() if self._is_uv(name) else lambda: None
+        try:
+            (taken,) = exposing.expose(Setting.still(self.board, name), once_ready=once_ready)
+            disturbed = exposing.disturbed(taken)
+        except LightsFault as fault:
+            # The light daemon's no to UV is not a fault: the scan goes on without.
+            if not self._is_uv(name) or fault.code in ("unavailable", "fault"):
+                raise
+            raise _Unusable(fault.code) from fault
+        if disturbed is not None and self._is_uv(name):
+            raise _Unusable(disturbed)
+        exposure = taken.exposure
+        counts = exposing.counts(exposure)
+        pixels = reflectance(self.board, name, counts, exposure, calibration=self.calibration)
+        if taken.too_early:
+            fault_code: str | None = "too_early"
+        elif disturbed is not None:
+            fault_code = disturbed
+        elif name == DARK:
+            fault_code = self._checks.dark(counts, exposure, self.calibration)
+        else:
+            fault_code = self._checks.lit(name, pixels)
+        if fault_code is not None:
+            raise _Unusable(fault_code, try_again=True)
+        return Frame(
+            light=name,
+            pixels=pixels,
+            exposure_us=exposure.exposure_us,
+            gain=exposure.gain,
+            timestamp_ns=exposure.timestamp_ns,
+        )
 
     def _see_closed_eyes(self) -> Callable[[], None]:
         """Look at the eyes in a little white light, right before UV. Raises _Unusable unless they are closed.
 
         The patient has said so before; this is the machine's own look, and no proof either. Where there is
-        nothing to look with, they were not seen. What is returned raises _Unusable once that is too long ago.
+        nothing to look with, they were not seen. What is returned raises _Unusable once that is too long ago,
+        as on a computer that is busy for a moment: one more look may be in time.
         """
         if self.board.eye_protection != "closed_eyes" or self.find_face is None:
             raise _Unusable("eyes_not_seen")
@@ -195,7 +203,7 @@ class Sequence:
 
         def refuse_if_old() -> None:
             if time.monotonic_ns() - taken.exposure.end_ns > _SEEN_CLOSED_S * 1e9:
-                raise _Unusable("eyes_not_seen")
+                raise _Unusable("look_too_old", try_again=True)
 
         return refuse_if_old
 

@@ -28,9 +28,11 @@ def patient(plain):
 
 
 @pytest.fixture
-def stage(plain, patient, tmp_path):
+def stage(plain, patient, tmp_path, monkeypatch):
     """`stage(…)`: a Sequence in front of the patient, on a board whose simulation is as given."""
     opened = []
+    # What becomes of UV is not to depend on how busy this computer is.
+    monkeypatch.setattr("firmware.capture.sequence._SEEN_CLOSED_S", 60.0)
 
     def build(find_face=find_stand_in, **simulation):
         patient.eyes_closed = False

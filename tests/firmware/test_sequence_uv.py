@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from firmware.cameras.camera import CameraFrozen
 from firmware.cameras.exposing import Taken
+from firmware.capture.sequence import _SEEN_CLOSED_S as REAL_SEEN_CLOSED_S
 from firmware.capture.sequence import SequenceFailed
 from hardware.simulated.senses import hold_shroud
 from hardware.simulation import Cue
@@ -73,21 +75,34 @@ def test_a_picture_from_before_its_light_is_no_look_at_the_eyes_and_no_frame(
     assert (uv_rises(tmp_path) == 0) == (mode == "preview")
 
 
-def test_eyes_that_were_seen_closed_too_long_ago_get_no_uv(stage, tmp_path, monkeypatch):
-    sequence = stage()
-    prepare, modes = sequence.camera.prepare, ["still"]
+@pytest.mark.parametrize(
+    ("later_ns", "missing", "looks", "pulses"),
+    [
+        ([1_500_000_000], {}, 1, 1),
+        ([1_500_000_001, 0], {}, 2, 1),
+        ([1_500_000_001] * 2, {"uv365": "look_too_old"}, 2, 0),
+    ],
+    ids=["just in time", "once too late", "twice too late"],
+)
+def test_a_pulse_that_comes_too_late_after_the_look_at_the_eyes_waits_for_another_look(
+    stage, tmp_path, monkeypatch, later_ns, missing, looks, pulses
+):
+    sequence, seen = stage(), []
+    expose = sequence.camera.expose
 
-    def slow_after_the_look(mode, *setting):
-        if (modes[-1], mode) == ("preview", "still"):
-            time.sleep(0.3)
-        modes.append(mode)
-        prepare(mode, *setting)
+    def noting(mode, *setting):
+        exposure = expose(mode, *setting)
+        if mode == "preview":
+            seen.append(exposure.end_ns)
+        return exposure
 
-    monkeypatch.setattr("firmware.capture.sequence._SEEN_CLOSED_S", 0.25)
-    monkeypatch.setattr(sequence.camera, "prepare", slow_after_the_look)
+    monkeypatch.setattr(sequence.camera, "expose", noting)
+    monkeypatch.setattr("firmware.capture.sequence._SEEN_CLOSED_S", REAL_SEEN_CLOSED_S)
+    clock = SimpleNamespace(monotonic_ns=lambda: seen[-1] + later_ns.pop(0))
+    monkeypatch.setattr("firmware.capture.sequence.time", clock)
     capture, _ = run(sequence)
-    assert capture.missing == {"uv365": "eyes_not_seen"}
-    assert uv_rises(tmp_path) == 0
+    assert capture.missing == missing
+    assert (len(seen), uv_rises(tmp_path)) == (looks, pulses)
 
 
 @pytest.mark.parametrize("protection", ["goggles", "none"])
