@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _DAMAGED = (
     IndexError,
     AttributeError,
     EOFError,
+    ArithmeticError,
     RecursionError,
     zipfile.BadZipFile,
     zlib.error,
@@ -213,13 +215,15 @@ class Calibrations:
     """The calibrations in `state` that are whole, and of `board`.
 
     They are read again when one has come or gone; which of them is good is asked at each use, because this
-    machine's clock may be set meanwhile. What is passed over is named in the log.
+    machine's clock may be set meanwhile. What is passed over is named in the log. Only the newest good one is
+    kept in memory: its maps are large.
     """
 
     def __init__(self, state: Path, board: Board) -> None:
         self._state, self._board = state, board
         self._names: tuple[str, ...] = ()
-        self._found: list[Calibration] = []
+        self._made_at: dict[str, datetime] = {}
+        self._kept: Calibration | None = None
         self._passed_over: dict[str, str] = {}
 
     def newest(self, now: datetime | None = None) -> Calibration | None:
@@ -228,16 +232,19 @@ class Calibrations:
         names = _calibrations_in(self._state)
         if names != self._names:
             self._passed_over = {}
-            self._found = [one for one in map(self._read, names) if one is not None]
+            self._made_at = {one.id: one.made_at for one in map(self._read, names) if one is not None}
             # Last, for others may ask meanwhile.
             self._names = names
-        newest: Calibration | None = None
-        for one in self._found:
-            if not timedelta(0) <= now - one.made_at <= VALID_FOR:
-                self._pass_over(one.id, "older than a year, or of a time to come")
-            elif newest is None or one.made_at > newest.made_at:
-                newest = one
-        return newest
+        kept = self._kept
+        for name, made_at in sorted(self._made_at.items(), key=itemgetter(1), reverse=True):
+            if not timedelta(0) <= now - made_at <= VALID_FOR:
+                self._pass_over(name, "older than a year, or of a time to come")
+                continue
+            if kept is None or kept.id != name:
+                kept = self._kept = self._read(name)
+            if kept is not None:
+                return kept
+        return None
 
     def _read(self, name: str) -> Calibration | None:
         try:

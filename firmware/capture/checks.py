@@ -109,20 +109,27 @@ def middle_level(pixels: Pixels) -> float:
 def dark_level(
     board: Board, counts: Pixels, exposure: Exposure, calibration: Calibration | None = None
 ) -> float:
-    """The same of `counts` taken in the dark, by the board's white light; below 0 where they are darker than
-    the calibration's dark, or the board's.
+    """The same of `counts` taken in the dark, by the board's white light, of the channel that is farthest
+    from 0: below 0 where it is darker than the calibration's dark, or the board's.
     """
-    white, size = board.lights["white"], counts.shape[1::-1]
+    white, middle = board.lights["white"], _middle(counts)
     exposed = (exposure.exposure_us / white.exposure_us) * (exposure.gain / white.gain)
-    black = board.camera.black_level if calibration is None else _middle(cv2.resize(calibration.black, size))
+    black = board.camera.black_level if calibration is None else _middle_of_map(calibration.black, middle)
     red, blue = white.colour_gains
-    above = (_middle(counts) - np.asarray(black, np.float64)) * np.array([red, 1.0, blue])
-    return float(np.median(above.max(axis=2))) / (white.white_counts * exposed)
+    above = np.median(middle - np.asarray(black, np.float64), axis=(0, 1)) * np.array([red, 1.0, blue])
+    return float(max(above, key=abs)) / (white.white_counts * exposed)
 
 
 def _middle(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
     height, width = picture.shape[:2]
     return picture[height // 4 : -height // 4 : 8, width // 4 : -width // 4 : 8]
+
+
+def _middle_of_map(black: npt.NDArray[np.float32], middle: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The part of a map of whole frames that belongs to the `middle` of one, at its size."""
+    height, width = middle.shape[:2]
+    top, left = height // 2, width // 2
+    return np.asarray(cv2.resize(black, (2 * width, 2 * height)))[top : top + height, left : left + width]
 
 
 def sharpness(pixels: Pixels, points: Points | None) -> float:

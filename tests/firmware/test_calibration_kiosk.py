@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+import weakref
 import uuid
 import zipfile
 from dataclasses import replace
@@ -334,6 +335,25 @@ def test_a_calibration_is_good_by_the_clock_of_each_moment(tmp_path):
     assert calibrations.newest(NOW + timedelta(days=30)).id == kept.name
 
 
+def test_of_many_calibrations_one_is_kept_in_memory(tmp_path, monkeypatch):
+    for days in range(1, 6):
+        write_calibration(tmp_path, made(made_at=NOW - timedelta(days=days)))
+    read = []
+
+    def noted(folder):
+        calibration = read_calibration(folder)
+        read.append(weakref.ref(calibration))
+        return calibration
+
+    monkeypatch.setattr("firmware.cameras.calibration.read_calibration", noted)
+    calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
+    kept = calibrations.newest(NOW)
+    assert [one() for one in read if one() is not None] == [kept]
+    times = len(read)
+    assert calibrations.newest(NOW) is kept
+    assert len(read) == times
+
+
 @pytest.mark.parametrize("header", ["null", "3", '"x"', "[]", "{}", "[" * 100_000, " " * 2**20 + "{}"])
 def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path, header):
     folder = write_calibration(tmp_path, made())
@@ -351,6 +371,8 @@ def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path, header):
         (None, {"made_at": "2026-06-01T00:00:00"}),
         (None, {"made_at": 3}),
         (None, {"schema": 1, "still": None}),
+        (None, {"still": [float("inf"), 3]}),
+        (None, {"matrix": [[10**400] * 3] * 3}),
     ],
 )
 def test_a_calibration_with_sums_that_fit_is_read_with_the_same_care(tmp_path, maps, changes):

@@ -179,7 +179,7 @@ def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage, tmp_path):
     assert lit_lamps(tmp_path) == set()
 
 
-@pytest.mark.parametrize(("then", "now"), [(0.0, 0.03), (0.05, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize(("then", "now"), [(0.0, 0.03), (0.05, 0.0), ((0.05, 0.02, 0.0), 0.0), (0.0, 0.0)])
 def test_stray_light_is_seen_in_the_dark_whether_it_falls_in_now_or_fell_into_the_calibration(
     stage, monkeypatch, then, now
 ):
@@ -189,7 +189,7 @@ def test_stray_light_is_seen_in_the_dark_whether_it_falls_in_now_or_fell_into_th
         board=sequence.board.name,
         made_at=datetime.now(timezone.utc),
         still=(camera.still.width, camera.still.height),
-        black=np.full((4, 3, 3), camera.black_level + then * white, np.float32),
+        black=np.full((4, 3, 3), camera.black_level + white * np.array(then), np.float32),
         gains={},
         matrix=np.eye(3),
     )
