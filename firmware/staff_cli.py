@@ -280,10 +280,10 @@ def clear(state: Path, staff: str) -> None:
     if why_not is not None:
         stay = "UV stays" if now in UV_ONLY else "the lights stay"
         raise CheckFailed(
-            f"The light check failed, so {stay} locked ({now}): {CHECK_WORDS.get(why_not, why_not)}. Then try"
-            " again."
+            f"The light check failed, so {stay} locked ({now}). {CHECK_WORDS.get(why_not, why_not)}."
         )
-    click.echo(f"The light check passed; the fault {fault} is cleared.")
+    more = "" if now is None else f" UV stays locked ({now}) until a UV pulse was seen: run this once more."
+    click.echo(f"The light check passed; the fault {fault} is cleared.{more}")
 
 
 @lights.command("new-lamp")
@@ -297,8 +297,13 @@ def new_lamp(state: Path, light: str, staff: str) -> None:
     A new UV lamp stays locked until its irradiance was measured.
     """
     with _talking_to(state) as daemon:
-        measure = daemon.new_lamp(light, staff)
-    if measure:
+        new = daemon.new_lamp(light, staff)
+    if not new.written:
+        raise NotWritten(
+            f"That {light} has a new lamp could not be written down, and a restart forgets it: see that the"
+            " disk is neither full nor broken, then run this again."
+        )
+    if new.measure:
         click.echo(
             f"{light} begins at 0 h, and UV is locked. Measure the new lamp's irradiance at the eye plane,"
             f" write it and today's date into lights.{light}.irradiance_w_m2 and calibrated_on of the board"
@@ -307,6 +312,10 @@ def new_lamp(state: Path, light: str, staff: str) -> None:
         )
     else:
         click.echo(f"{light} begins at 0 h. Run 'dermakiosk calibrate' now.")
+
+
+class NotWritten(PlainError):
+    """The light daemon knows something that it could not keep."""
 
 
 class CheckFailed(PlainError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from firmware.line.link import Link, LinkClosed, LinkError
 from firmware.line.stamps import ConsentStamp, UvAllowance
@@ -23,6 +23,15 @@ class LightsFault(Fault):
     def __init__(self, code: str, sentence: str, retry_s: float | None = None) -> None:
         super().__init__(code, sentence)
         self.retry_s = retry_s
+
+
+class NewLamp(NamedTuple):
+    """What became of a new lamp: whether it has to be measured before UV is lit again, and whether that its
+    hours begin at 0 was written down.
+    """
+
+    measure: bool
+    written: bool
 
 
 class Lights:
@@ -82,11 +91,10 @@ class Lights:
         why_not = status["check_why_not"]
         return None if why_not is None else str(why_not)
 
-    def new_lamp(self, light: str, staff: str) -> bool:
-        """`staff` put in a new lamp: its hours begin at 0. Returns whether UV is locked until its irradiance
-        was measured. Raises LightsFault.
-        """
-        return bool(self._ask(do="new_lamp", light=light, staff=staff)["measure"])
+    def new_lamp(self, light: str, staff: str) -> NewLamp:
+        """`staff` put in a new lamp: its hours begin at 0. Raises LightsFault."""
+        answer = self._ask(do="new_lamp", light=light, staff=staff)
+        return NewLamp(bool(answer["measure"]), bool(answer["written"]))
 
     def status(self) -> dict[str, Any]:
         """What is lit, whether leased, which fault, what the sensors read, how long each lamp was lit in its

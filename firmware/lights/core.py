@@ -164,7 +164,7 @@ class LightCore:
         if self._latched.fault == FAULT_UNKNOWN and self._uv_light is not None:
             check.only = FAULT_UNKNOWN
         if self._uv_light is None or check.only is not None:
-            check.seen = True
+            check.seen, self._cut_by = True, None
             self._check_dark_at = self._monotonic() + self._limits.light_after_off_s
         else:
             who = ("light check", f"light check {self._moment().wall}")
@@ -338,6 +338,7 @@ class LightCore:
     def _fire(self, light: str, seconds: float, charged: Dose) -> float:
         begun = self._last_rise = self._monotonic()
         irradiance = charged.j_m2 / (seconds + OVERRUN_S)
+        self._cut_by = None
         self._pulse = Pulse(light, begun, begun + seconds, irradiance, charged)
         self._raise_pin(light, 1.0)
         return begun
@@ -350,7 +351,7 @@ class LightCore:
             return "light_after_off"
         if None in seen:
             return "dark_unseen"
-        if check.seen is None:
+        if check.seen is None or self._cut_by is not None:
             return self._cut_by or "interrupted"
         return None if check.seen else "uv_unseen"
 

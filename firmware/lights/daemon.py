@@ -200,9 +200,10 @@ class LightDaemon:
             self._note("new_lamp", light=light, staff=staff, hours=self._hours.hours().get(light, 0.0))
             self._hours.renew(light)
             # Nothing is lit, so the loop may wait: a power cut after the answer does not forget the lamp.
-            if not self._hours.written(_WRITTEN_S):
+            written = self._hours.written(_WRITTEN_S)
+            if not written:
                 self._note("new_lamp_not_written", light=light)
-            return {"measure": measure}
+            return {"measure": measure, "written": written}
         elif what == "status":
             return {
                 **self._core.status(),

@@ -15,31 +15,33 @@ from firmware.lights.doses import (
     Moment,
 )
 
-_STUCK = "the lamp, its driver or a sensor is stuck, or daylight falls on the photodiode"
-# For staff: what each fault says. It is cleared by 'dermakiosk lights clear', once what it says is mended.
+_STUCK = "shade the photodiode from daylight, and look for a lamp, a driver or a sensor that is stuck"
+# For staff: what each fault says, and what to do. Then it is cleared by 'dermakiosk lights clear'.
 FAULT_WORDS = {
     "light_after_off": f"UV was seen 50 ms after it was put out: {_STUCK}",
     "light_unasked": f"UV was seen that nobody had asked for: {_STUCK}",
-    "uv_overran": "a UV pulse was longer than it may be: this computer was held up",
+    "uv_overran": "a UV pulse was longer than it may be, for this computer was held up: see what"
+    " else runs on it",
     "pin_failed": "a light pin could not be switched: look at the board and its GPIO driver",
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
     "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
-    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: UV stays off for 24 h"
-    " after this is cleared",
+    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: clear this, and UV comes"
+    " back 24 h later",
     FAULT_UNKNOWN: "the dose ledger was lost or cannot be read, and with it any fault that was latched: see"
     " that no lamp stays on",
 }
-# The same of a light check that failed: the fault that it found, or what ended it.
-CHECK_WORDS = {
+_OF_A_CHECK = {
     **{fault: FAULT_WORDS[fault] for fault in ("light_after_off", "pin_failed", "uv_unseen", "dark_unseen")},
-    "shroud_open": "the shroud was opened during it: close it",
-    "lamp_hot": "the UV lamp grew too hot during it: let it cool down",
+    "shroud_open": "the shroud was open: close it",
+    "lamp_hot": "the UV lamp grew too hot: let it cool down",
     "sense_failed": "the shroud's switches or the lamp's thermometer could not be read: look at their wires",
-    "interrupted": "it was interrupted before the lamp could be seen: this computer was too busy, or another"
-    " program put the lights out",
-    "ledger_failed": "it went well, but that could not be written down: look at the disk",
+    "interrupted": "another program put the lights out, or this computer was too busy to see the lamp: see"
+    " what else runs on it",
+    "ledger_failed": "what it found could not be written down: look at the disk",
 }
+# The same of a light check that failed, as sentences: the fault that it found, or what ended it.
+CHECK_WORDS = {why: f"{words[0].upper()}{words[1:]}, then try again" for why, words in _OF_A_CHECK.items()}
 
 
 class FaultLatch:

@@ -6,8 +6,8 @@ import hashlib
 import io
 import json
 import shutil
-import weakref
 import uuid
+import weakref
 import zipfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone

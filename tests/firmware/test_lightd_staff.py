@@ -169,6 +169,25 @@ def test_a_light_check_that_fails_says_why(trouble, why_not):
     assert why_not in CHECK_WORDS
 
 
+def test_a_light_check_that_an_interlock_has_cut_fails_although_the_lamp_was_seen():
+    world = latched()
+    world.set_uv_stuck(False)
+    world.core.clear(9, "nurse")
+    world.advance(0.08)
+    world.set_interlock((False, False), 35.0)
+    world.advance(0.4)
+    status = world.core.status()
+    assert (status["check"], status["check_why_not"]) == ("failed", "shroud_open")
+    world.set_interlock((True, True), 35.0)
+    world.clear_by_staff()
+    assert world.core.status()["check"] == "passed"
+
+
+def test_every_word_for_staff_ends_with_what_to_do():
+    assert [words for words in (*FAULT_WORDS.values(), *CHECK_WORDS.values()) if words.count(": ") != 1] == []
+    assert all(words[0].isupper() and words.endswith(", then try again") for words in CHECK_WORDS.values())
+
+
 def test_who_beats_hears_of_a_fault_that_put_the_light_out():
     world = World()
     world.lease(1, "s1", world.allowance())
@@ -523,7 +542,7 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         failed = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
         assert failed.returncode == 1
         assert "light check failed, so UV stays locked (uv_unseen)" in failed.stderr
-        assert "photodiode or current sense did not see a UV pulse" in failed.stderr
+        assert "(uv_unseen). Photodiode or current sense did not see a UV pulse: look at" in failed.stderr
         daemon.end()
         daemon = Daemon("lightd", small_board(tmp_path), state)
         said = lights_command(state, "status", "--json")
@@ -541,6 +560,37 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         with pytest.raises(LightsFault, match="no fault"):
             again.clear("nurse")
         again.close()
+    finally:
+        daemon.end()
+
+
+def test_staff_clears_a_lost_ledger_in_two_steps_by_command(tmp_path):
+    state = tmp_path / "k"
+    (state / "light").mkdir(parents=True)
+    (state / "light" / "doses.made").touch()
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    clear = ["clear", "--staff", "nurse", "--hood-is-empty"]
+    try:
+        first = lights_command(state, *clear)
+        assert first.returncode == 0, first.stderr
+        assert "fault_unknown is cleared. UV stays locked (uv_ledger_new)" in first.stdout
+        second = lights_command(state, *clear)
+        assert "uv_ledger_new is cleared." in second.stdout
+        assert "locked" not in second.stdout
+    finally:
+        daemon.end()
+
+
+def test_staff_are_told_where_a_new_lamp_was_not_written_down(tmp_path):
+    state = tmp_path / "k"
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    try:
+        (state / "light" / "hours.json").mkdir()
+        said = lights_command(state, "new-lamp", "--light", "white", "--staff", "nurse")
+        assert said.returncode == 1
+        assert "could not be written down" in said.stderr
+        (state / "light" / "hours.json").rmdir()
+        assert lights_command(state, "new-lamp", "--light", "white", "--staff", "nurse").returncode == 0
     finally:
         daemon.end()
 
