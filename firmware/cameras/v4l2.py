@@ -72,6 +72,8 @@ class UsbCamera:
             raise OSError(f"camera {profile.device} is not there or is in use")
         try:
             self._configure(profile)
+            self._pass_frames()
+            self._picture()
         except OSError:
             self._video.release()
             raise
@@ -123,13 +125,8 @@ class UsbCamera:
                     break
                 if time.monotonic() > deadline:
                     raise TimeoutError("the camera sent no frame that was begun late enough")
-            arrived, picture = self._video.retrieve()
-            if not arrived or picture is None:
-                raise OSError("the camera's picture could not be read")
-        if picture.ndim != 3 or picture.shape[2] != 3:
-            raise OSError("the camera's pictures have no colour")
+            picture = self._picture()
         profile = self._profile
-        refuse_smaller((picture.shape[1], picture.shape[0]), profile.rotate_deg, profile.still)
         return UsbExposure(
             exposure_us, gain, begin_ns, end_ns, size, profile.rotate_deg, profile.bits, picture
         )
@@ -155,13 +152,27 @@ class UsbCamera:
         if not self._video.set(cv2.CAP_PROP_EXPOSURE, steps) and self._has_lamps:
             raise OSError(f"the camera does not take an exposure time of {exposure_us / 1000:g} ms")
         self._video.set(cv2.CAP_PROP_GAIN, gain)
+        self._pass_frames()
+        self._controls = (exposure_us, gain)
+
+    def _pass_frames(self) -> None:
         for _ in range(_FRAMES_UNTIL_SET):
             self._grab()
-        self._controls = (exposure_us, gain)
 
     def _grab(self) -> None:
         if not self._video.grab():
             raise OSError("the camera sends no frames: it may have been unplugged")
+
+    def _picture(self) -> npt.NDArray[np.uint8]:
+        """The frame just grabbed, H×W×3 BGR. Raises OSError, also where it is none that the board can use."""
+        arrived, picture = self._video.retrieve()
+        if not arrived or picture is None:
+            raise OSError("the camera's picture could not be read")
+        if picture.ndim != 3 or picture.shape[2] != 3:
+            raise OSError("the camera's pictures have no colour")
+        size = (picture.shape[1], picture.shape[0])
+        refuse_smaller(size, self._profile.rotate_deg, self._profile.still)
+        return np.asarray(picture, np.uint8)
 
 
 def arrival_ns(video: Any) -> int:

@@ -374,7 +374,7 @@ class CaptureDaemon:
             self._preview_light.forget()
             self._lights.release()
             self._camera.froze(error, self._check_running)
-            raise _Refused("camera_frozen", f"The camera gave no picture. {error}") from error
+            raise _Refused("camera_frozen", _no_picture(error)) from error
         except Exception:
             self._preview_light.forget()
             self._lights.release()
@@ -399,6 +399,12 @@ class CaptureDaemon:
                 self._state = "preview" if self._preview_light.session else "idle"
             finally:
                 self._turn.release()
+
+
+def _no_picture(error: CameraFrozen | OSError) -> str:
+    """`error` as a sentence."""
+    why = getattr(error, "strerror", None) or str(error)
+    return f"No picture could be taken: {why[:1].lower()}{why[1:].removesuffix('.')}."
 
 
 def _place(error: BaseException) -> str:

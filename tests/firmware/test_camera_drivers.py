@@ -289,6 +289,15 @@ def test_a_usb_picture_becomes_linear_light(usb):
     assert counts[10, 10].tolist() == pytest.approx([1869, 771, 185], abs=3)
 
 
+@pytest.mark.parametrize("size", [(24, 32), (48, 63), (47, 64)])
+def test_a_usb_camera_that_is_too_small_is_refused_as_soon_as_it_is_opened(board, size):
+    capture = FakeCapture(0)
+    capture.size = size
+    with pytest.raises(OSError, match=rf"gives {size[0]} × {size[1]} pixels where camera\.still asks for"):
+        UsbCamera(board, lambda device: capture)
+    assert capture.released
+
+
 @pytest.mark.parametrize("mode", ["still", "preview"])
 @pytest.mark.parametrize("size", [(24, 32), (48, 63), (47, 64)])
 def test_a_usb_picture_that_is_smaller_than_asked_for_is_refused(usb, mode, size):
@@ -363,7 +372,9 @@ def test_a_usb_camera_that_cannot_be_locked_is_refused_where_there_are_lamps(boa
     with pytest.raises(OSError, match=f"keeps its {named} automatic"):
         UsbCamera(board, lambda device: capture)
     assert capture.released
-    UsbCamera(load_board(BOARDS / "laptop.toml"), lambda device: FakeCapture(0, refuses=[setting])).close()
+    webcam = FakeCapture(0, refuses=[setting])
+    webcam.size = (720, 1280)
+    UsbCamera(load_board(BOARDS / "laptop.toml"), lambda device: webcam).close()
 
 
 def test_a_usb_camera_that_does_not_take_an_exposure_time_is_an_error(usb):

@@ -296,6 +296,7 @@ def test_a_frozen_camera_leaves_darkness_and_is_opened_anew(tmp_path):
         with pytest.raises(CaptureFault) as caught:
             client.capture("s1", consent(), EVERY_LIGHT, None, None)
         assert caught.value.code == "camera_frozen"
+        assert str(caught.value).startswith("No picture could be taken: the camera did not answer for ")
         assert kiosk.lit() == set()
         assert client.preview("s1", consent()).guidance == "hold_still"
 
