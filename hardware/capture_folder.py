@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -77,6 +78,7 @@ def _is_text(said: object) -> object:
 
 
 _Light = Annotated[str, Field(min_length=1, max_length=MAX_LIGHT, pattern=_PRINTED)]
+_LIGHT = TypeAdapter(_Light)
 _Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_is_text), AfterValidator(in_utc)]
 
 
@@ -103,6 +105,16 @@ class _Entry(_Strict):
             raise ValueError("must be the plain name of a file in the folder")
         return name
 
+    @model_validator(mode="after")
+    def _names_a_light(self) -> _Entry:
+        try:
+            _LIGHT.validate_python(self.name)
+        except ValidationError:
+            raise ValueError(
+                f'has a file that cannot name a light: give it a "light" of at most {MAX_LIGHT} printed signs'
+            ) from None
+        return self
+
     @property
     def name(self) -> str:
         """The light's name."""
@@ -117,7 +129,7 @@ class _Index(_Strict):
     mm_per_px: Annotated[float, Field(ge=0.001, le=10, allow_inf_nan=False)] | None = None
     simulated: bool = False
     missing: Annotated[dict[_Light, str], Field(max_length=MAX_FRAMES)] = {}
-    spots: Annotated[dict[str, Spot], Field(max_length=MAX_FRAMES)] = {}
+    spots: Annotated[dict[_Light, Spot], Field(max_length=MAX_FRAMES)] = {}
     captured_at: _Moment | None = None
     frames: Annotated[list[_Entry], Field(max_length=MAX_FRAMES)]
 
@@ -132,7 +144,7 @@ class _Index(_Strict):
 
     @model_validator(mode="after")
     def _few_close_ups(self) -> _Index:
-        every = {*self.spots, *(frame.name for frame in self.frames)}
+        every = {*self.spots, *self.missing, *(frame.name for frame in self.frames)}
         names = {name for name in every if name.startswith(CLOSE_UP)}
         strange = next((name for name in sorted(names) if not re.fullmatch(CLOSE_UP_NAME, name)), None)
         if strange is not None:

@@ -223,6 +223,11 @@ def test_what_is_no_index_is_refused(visit: Path, text: str) -> None:
         ({"spots": {"closeup_left": {"not_taken": "declined"}}}, "it names a close-up 'closeup_left'"),
         ({"frames": [{"file": f"closeup{n}.png"} for n in range(17)]}, "it has 17 close-ups"),
         ({"frames": [{"file": "closeup_left.png"}]}, "it names a close-up 'closeup_left'"),
+        ({"missing": {"closeup_left": "lost"}}, "it names a close-up 'closeup_left'"),
+        ({"spots": {"s" * 56: {"not_taken": "declined"}}}, "spots.sss"),
+        ({"spots": {"closeup0\n": {"not_taken": "declined"}}}, "spots.closeup0"),
+        ({"frames": [{"file": "x" * 56 + ".png"}]}, "frames.0 has a file that cannot name a light"),
+        ({"frames": [{"file": "x\n.png"}]}, "frames.0 has a file that cannot name a light"),
         ({"frames": [{"file": "a.png", "light": "closeup100"}]}, "it names a close-up 'closeup100'"),
     ],
 )
