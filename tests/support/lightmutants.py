@@ -341,7 +341,7 @@ MUTANTS = [
         "# Never",
     ),
     _core(
-        "no UV for a day after a lost ledger",
+        "24 h after a lost ledger",
         "the day after a lost ledger",
         "            self._ledger.refuse_unknown_day(self._moment())\n",
         "            pass\n",
