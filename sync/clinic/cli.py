@@ -105,7 +105,9 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
 @state_option
 @db_option
 def retire_key(key: str, state: Path, db: str | None) -> None:
-    """Give up an opening KEY that 'status' calls missing: kiosks seal anew what they still have."""
+    """Give up an opening KEY that 'status' calls missing: kiosks seal anew what they still have, which is
+    whatever they have sent since the key was missing.
+    """
     from sync.clinic.receiving import opening_keys
 
     opening_keys.retire(ready(state, db), key.lower(), who())

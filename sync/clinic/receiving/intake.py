@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
-from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving import opening_keys, withdrawals
 from sync.clinic.receiving.poison import keep_poison
 from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import RESULT, key_finder
@@ -29,7 +29,7 @@ from sync.wire.receipt import ReceiptStatus
 
 Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
 
-# Sealed to a key that no opener has said it holds: kept until one does, and the kiosk keeps its copy too.
+# Sealed to a key that no opener has said it holds: kept until one does. The kiosk sets a copy aside.
 NO_KEY = "no_opening_key"
 
 log = structlog.get_logger()
@@ -86,7 +86,7 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
 
     An envelope of a kiosk or key that is not registered is held back: it is neither kept nor receipted, so
     the kiosk keeps it and sends it again, until somebody registers the kiosk. So is every envelope as long as
-    no opener has ever said which keys it holds.
+    no opener has ever said which keys it holds, and one that is sealed to a key that was held and is missing.
     """
     outcomes: list[Outcome] = []
     owed: list[Owed] = []
@@ -134,18 +134,23 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
         """What a withdrawal has named the opener erases unread, with the key or without."""
         return one.verified.header.type != Withdraw.KIND and one.key in named
 
-    retired = {
-        one.key for one in good if held.get(one.verified.header.recipient) is False and not unread(one)
-    }
+    sealed_to = {one.key: one.verified.header.recipient for one in good if not unread(one)}
+    missing = opening_keys.missing_among(session, set(sealed_to.values()) - held.keys())
+    retired = {key for key, recipient in sealed_to.items() if held.get(recipient) is False}
+    lost = {key for key, recipient in sealed_to.items() if recipient in missing}
     came_before = {
         key
-        for key, (_, state, reason) in _known(session, retired).items()
+        for key, (_, state, reason) in _known(session, retired | lost).items()
         if not _waits_for_key(state, reason)
     }
+    for name in sorted({sealed_to[key].hex() for key in lost - came_before}):
+        log.warning("held_back_for_missing_key", key=name)
     for one in good:
         key = held.get(one.verified.header.recipient)
         if one.key in retired - came_before:
             answer(one, "reseal")
+        elif one.key in lost - came_before:
+            outcomes.append("held_back")
         elif not held:
             log.warning("no_opener_yet", kiosk=str(one.kiosk))
             outcomes.append("held_back")
@@ -189,8 +194,8 @@ def _known(
 
 
 def _waits_for_key(state: str, reason: str | None) -> bool:
-    """Whether an envelope lies here unread, so that its kiosk had better seal the message again."""
-    return state == STORED or reason == NO_KEY
+    """Whether an envelope lies here unread, so that its kiosk had better keep it, or seal it again."""
+    return state == STORED or (state == QUARANTINED and reason == NO_KEY)
 
 
 def _row(one: _Good, useful: bool, moment: datetime) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
@@ -21,8 +21,8 @@ log = structlog.get_logger()
 def hold(session: Session, kids: Collection[bytes]) -> None:
     """Say that the opener holds these keys, and no other.
 
-    One that it held before is missing now: what is sealed to it waits, and the kiosk keeps its copy, as for a
-    key that nobody has ever held. It may have been lost by mistake, so nobody is asked to seal anew.
+    One that it held before is missing now: what is here and sealed to it waits, and what comes sealed to it
+    is held back, so that its kiosk keeps it. It may have been lost by mistake: nobody is asked to seal anew.
     """
     moment = now()
     for row in session.scalars(select(HeldKey)):
@@ -43,6 +43,21 @@ def missing(session: Session) -> list[str]:
     known = {kid.hex() for kid in session.scalars(select(HeldKey.kid))}
     noted = session.scalars(select(AuditEvent.subject).where(AuditEvent.event == MISSING).distinct())
     return sorted(name for name in noted if name is not None and name not in known)
+
+
+def missing_among(session: Session, kids: Collection[bytes]) -> set[bytes]:
+    """Those of these keys, neither held nor retired, that were held once."""
+    if not kids:
+        return set()
+    noted = select(AuditEvent.subject).where(
+        AuditEvent.event == MISSING, AuditEvent.subject.in_([kid.hex() for kid in kids])
+    )
+    return {bytes.fromhex(name) for name in session.scalars(noted.distinct()) if name is not None}
+
+
+def held_elsewhere(kids: Collection[bytes]) -> Select[bytes]:
+    """The keys that some opener holds, but for these."""
+    return select(HeldKey.kid).where(HeldKey.held, HeldKey.kid.not_in(kids))
 
 
 def retire(database: Database, name: str, actor: str) -> None:

@@ -35,8 +35,11 @@ _BECAME = {
     STORED: "It waits for 'clinic open', which does not run or has more to do: see 'clinic status'.",
 }
 _TAKEN = {
-    "held_back": "its kiosk or the kiosk's key is not registered, or no 'clinic open' has run yet",
-    "reseal": "it is sealed to a key that the opener no longer has, and the kiosk was asked to seal it again",
+    "held_back": (
+        "its kiosk or the kiosk's key is not registered, no 'clinic open' has run yet, or it is sealed to a "
+        "key that is missing: see 'dermakiosk clinic status'"
+    ),
+    "reseal": "it is sealed to a key that was given up, and its kiosk is asked to seal it again",
 }
 
 

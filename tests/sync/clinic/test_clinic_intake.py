@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import delete, func, select
 from structlog.testing import capture_logs
 
-from sync.clinic.receiving import poison
-from sync.clinic.receiving.intake import NO_KEY, take_envelope
+from sync.clinic.receiving import poison, quarantine
+from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.opening_keys import retire
 from sync.clinic.receiving.receipts import mark_sent, unsent
@@ -171,20 +171,68 @@ def test_a_key_that_is_missing_is_said_and_only_one_that_was_given_up_has_kiosks
         with capture_logs() as said:
             Opener(database, [newer]).begin()
         assert {"event": "opening_key_missing", "log_level": "error", "key": name} in said
-        assert take(database, kiosk.id, kiosk.seal()) == "quarantined"
+        assert take(database, kiosk.id, kiosk.seal()) == "held_back"
     with database.reading() as session:
-        reasons = session.scalars(select(Envelope.reason).where(Envelope.state == "quarantined"))
-        assert set(reasons) == {NO_KEY}
         assert f"OPENING KEY MISSING  {name}" in as_text(summary(session))
     with pytest.raises(ClinicUsageError, match="is missing: 'dermakiosk clinic status'"):
         retire(database, newer.kid.hex(), "command:ann")
     retire(database, name, "command:ann")
     assert take(database, kiosk.id, kiosk.seal()) == "reseal"
-    assert receipts(database) == ["quarantined", "quarantined", "reseal", "stored"]
+    assert receipts(database) == ["reseal", "stored"]
     with database.reading() as session:
         assert summary(session)["opening_keys_missing"] == []
     Opener(database, [kiosk.opening]).begin()
     assert take(database, kiosk.id, kiosk.seal()) == "stored"
+
+
+@pytest.mark.parametrize(("comes_back", "outcome"), [(False, "reseal"), (True, "stored")])
+def test_what_came_while_its_key_was_missing_stays_with_its_kiosk_until_the_key_is_back_or_given_up(
+    database: Database, kiosk: SealingKiosk, comes_back: bool, outcome: str
+) -> None:
+    lost, here, new = kiosk.opening, kiosk.seal(), kiosk.seal()
+    assert take(database, kiosk.id, here) == "stored"
+    opener = Opener(database, [generate_opening_key()])
+    opener.begin()
+    for unread in (False, True):
+        assert opener.open_next() is not unread
+        with capture_logs() as said:
+            assert [take(database, kiosk.id, data) for data in (new, here)] == ["held_back"] * 2
+        assert {entry["event"] for entry in said} == {"held_back_for_missing_key"}
+        assert (receipts(database), count(database, Envelope)) == (["stored"], 1)
+    if comes_back:
+        Opener(database, [lost]).begin()
+    else:
+        retire(database, lost.kid.hex(), "command:ann")
+    assert take(database, kiosk.id, new) == outcome
+    assert take(database, kiosk.id, here) == ("duplicate" if comes_back else "reseal")
+
+
+def test_what_was_opened_before_its_key_was_missing_is_a_duplicate(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    opened = kiosk.seal()
+    take(database, kiosk.id, opened)
+    opener = Opener(database, [kiosk.opening])
+    opener.begin()
+    assert opener.open_next()
+    Opener(database, [generate_opening_key()]).begin()
+    assert take(database, kiosk.id, opened) == "duplicate"
+
+
+def test_what_was_discarded_is_not_asked_for_again_though_its_key_is_given_up(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    data, lost = kiosk.seal(), kiosk.opening
+    take(database, kiosk.id, data)
+    opener = Opener(database, [generate_opening_key()])
+    opener.begin()
+    assert opener.open_next()
+    with database.reading() as session:
+        (one,) = quarantine.held(session)
+    quarantine.discard(database, one, "command:ann", "a test")
+    assert take(database, kiosk.id, data) == "quarantined"
+    retire(database, lost.kid.hex(), "command:ann")
+    assert take(database, kiosk.id, data) == "quarantined"
 
 
 def replace_key(database: Database, kiosk: SealingKiosk) -> OpeningKey:
