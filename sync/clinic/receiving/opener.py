@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys, withdrawals
 from sync.clinic.receiving.intake import NO_KEY
@@ -62,14 +63,18 @@ class Opener:
         """
         withdrawals.reapply(self._database, self._export)
         with self._database.writing() as session:
-            held = self._seals.kids
-            opening_keys.hold(session, held)
-            quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
-            has_key = (Envelope.reason == NO_KEY) & Envelope.recipient.in_(held)
-            session.execute(quarantined.where(has_key).values(state=STORED, reason=None))
+            opening_keys.hold(session, self._seals.kids)
+            self._take_back(session)
             withdrawals.catch_up(session)
             if again:
+                quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
                 session.execute(quarantined.values(state=STORED, reason=None))
+
+    def _take_back(self, session: Session) -> None:
+        """Look once more at what another opener has set apart for want of a key that this one has."""
+        has_key = (Envelope.reason == NO_KEY) & Envelope.recipient.in_(self._seals.kids)
+        apart = update(Envelope).where(Envelope.state == QUARANTINED, has_key)
+        session.execute(apart.values(state=STORED, reason=None))
 
     def run(self, stop: threading.Event) -> None:
         """Open envelopes as they come, until `stop` is set."""
@@ -102,7 +107,9 @@ class Opener:
         Whatever a message raises, its envelope is quarantined. What the database raises of itself comes out,
         and nothing has changed but for the envelopes that were opened before.
         """
-        which = waiting(most, self._set_aside(), tombstones_rest=self._alone.tombstones_rest())
+        which = waiting(
+            most, self._seals.kids, self._set_aside(), tombstones_rest=self._alone.tombstones_rest()
+        )
         taken = open_together(self._database, self._seals, self._export, which)
         for key in taken.left:
             self._open_alone(key)
@@ -127,15 +134,17 @@ class Opener:
 
     def scrub(self) -> None:
         """After an erasure: have what was erased gone from the files too, if nobody is in the way."""
-        if self._to_scrub or self._alone.has_erased:
-            self._alone.has_erased = False
+        self._to_scrub |= self._alone.has_erased
+        self._alone.has_erased = False
+        if self._to_scrub:
             self._to_scrub = not self._database.scrub()
             self._scrubbed = time.monotonic()
 
     def _look_again(self) -> None:
-        """Once in a while, see to withdrawals that could not be acted on, or not wholly, when they came."""
+        """Once in a while, see to what could not be opened or acted on, or not wholly, when it came."""
         if time.monotonic() - self._looked_again >= LOOK_AGAIN_SECONDS:
             with self._database.writing() as session:
+                self._take_back(session)
                 withdrawals.catch_up(session)
             self._looked_again = time.monotonic()
             # Also what a command had erased while somebody was in the way.

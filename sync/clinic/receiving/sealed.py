@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, select, tuple_
 from sqlalchemy.orm import Session
 
-from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving import opening_keys, withdrawals
 from sync.clinic.receiving.registry import RESULT, KioskKeys
 from sync.clinic.receiving.results import Key
 from sync.clinic.store.database import Database
@@ -83,12 +83,17 @@ def read_opening_keys(path: Path) -> tuple[OpeningKey, ...]:
         ) from error
 
 
-def waiting(most: int, but: Iterable[Key] = (), *, tombstones_rest: bool = False) -> Select[UUID, UUID]:
-    """The keys of the oldest envelopes that wait, but for some.
+def waiting(
+    most: int, kids: Collection[bytes], but: Iterable[Key] = (), *, tombstones_rest: bool = False
+) -> Select[UUID, UUID]:
+    """The keys of the oldest envelopes that wait for an opener with the keys `kids`, but for some.
 
+    What is sealed to a key that only another opener holds waits for that one.
     While `tombstones_rest`, none of the withdrawals that have been put off: of those the scan is known.
     """
-    found = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == STORED)
+    found = select(Envelope.kiosk, Envelope.message_id).where(
+        Envelope.state == STORED, Envelope.recipient.not_in(opening_keys.held_elsewhere(kids))
+    )
     if but := list(but):
         found = found.where(tuple_(Envelope.kiosk, Envelope.message_id).not_in(but))
     if tombstones_rest:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, update
 
+from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.intake import NO_KEY, take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.sealed import read_opening_keys
@@ -20,6 +21,7 @@ from sync.wire import topics
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
 from sync.wire.messages import Message, ReminderDue, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
+from tests.support.waiting import wait_until
 
 
 class Newer(Withdraw):
@@ -160,6 +162,59 @@ def test_an_envelope_waits_for_the_key_that_opens_it(database: Database, kiosk: 
     assert state(database, message_id) == ("quarantined", NO_KEY)
     open_all(database, kiosk.opening)
     assert state(database, message_id) == ("opened", None)
+
+
+def test_an_opener_leaves_alone_what_is_sealed_to_a_key_that_another_one_holds(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    other = generate_opening_key()
+    one, both = Opener(database, [other]), Opener(database, [other, kiosk.opening])
+    both.begin()
+    message_id = store(database, kiosk)
+    assert not one.open_next()
+    assert state(database, message_id) == ("stored", None)
+    assert both.open_next()
+    assert state(database, message_id) == ("opened", None)
+
+
+def test_an_opener_looks_once_more_at_what_another_one_had_no_key_for(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
+    first, message_id = Opener(database, [kiosk.opening]), store(database, kiosk)
+    open_all(database, generate_opening_key())
+    assert state(database, message_id) == ("quarantined", NO_KEY)
+    stop = threading.Event()
+    thread = threading.Thread(target=first.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: state(database, message_id) == ("opened", None))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_scrub_that_fails_is_not_forgotten(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener = Opener(database, [kiosk.opening])
+    opener.begin()
+    opener.scrub()
+    store(database, kiosk, withdraw(uuid4()))
+    scrubbed: list[bool] = []
+
+    def fail(*_: object) -> bool:
+        scrubbed.append(True)
+        if len(scrubbed) == 1:
+            raise ZeroDivisionError
+        return True
+
+    monkeypatch.setattr(Database, "scrub", fail)
+    assert opener.open_next()
+    with pytest.raises(ZeroDivisionError):
+        opener.scrub()
+    opener.scrub()
+    assert len(scrubbed) == 2
 
 
 def test_the_opener_believes_no_row_of_the_database(database: Database, kiosk: SealingKiosk) -> None:
