@@ -51,6 +51,9 @@ MOST_UNSEEN = 500
 # Those that are too many are lines of it too, since an old copy of the database would not know them; of a
 # kiosk that floods its clinic with them no more than so many.
 MOST_UNSEEN_LINES = 4 * MOST_UNSEEN
+# What so many withdrawals of one scan name is kept: whoever withdraws it again and again fills neither the
+# file nor the database. A kiosk seals one anew for each key that its clinic gives up.
+MOST_OF_ONE_SCAN = 16
 UNSEEN_WINDOW = timedelta(days=30)
 TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
 SCAN_OF_ANOTHER = "scan_of_another_kiosk"
@@ -174,7 +177,23 @@ class UnseenLines:
 
 
 def name_messages(session: Session, kiosk: UUID, scan: UUID, messages: Iterable[UUID]) -> None:
-    """Have what comes of these messages later be erased unread."""
+    """Have what comes of these messages later be erased unread, unless the scan was withdrawn too often."""
+    if _takes_names(session, kiosk, scan):
+        _name(session, kiosk, scan, messages)
+
+
+def _takes_names(session: Session, kiosk: UUID, scan: UUID) -> bool:
+    """Whether more messages of this scan may be named, of which a withdrawal has come once more."""
+    so_often = select(func.count()).where(
+        Envelope.kiosk == kiosk, Envelope.scan == scan, Envelope.type == WITHDRAW
+    )
+    if (session.scalar(so_often) or 0) <= MOST_OF_ONE_SCAN:
+        return True
+    log.warning("withdrawn_too_often", kiosk=str(kiosk), scan=str(scan))
+    return False
+
+
+def _name(session: Session, kiosk: UUID, scan: UUID, messages: Iterable[UUID]) -> None:
     for message in messages:
         insert_once(session, WithdrawnMessage(message_id=message, kiosk=kiosk, scan=scan))
 
@@ -232,10 +251,12 @@ def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list
     """Erase the scan of `tombstone`, which is on the disk before that; the messages that carried the scan.
 
     A withdrawal that overtakes its result waits for it under the scan's id; the same one again adds nothing
-    but the messages that the one before did not name.
+    but the messages that the one before did not name, up to a bound.
     """
     known = _is_withdrawn(session, tombstone.kiosk, tombstone.scan)
-    if not known or _names_more(session, tombstone):
+    if not known or (
+        _names_more(session, tombstone) and _takes_names(session, tombstone.kiosk, tombstone.scan)
+    ):
         database.tombstones.add(tombstone)
         _bury(session, tombstone)
     if not known:
@@ -279,8 +300,7 @@ def reapply(database: Database, export: Path | None = None) -> None:
     written = _by_scan(database.tombstones.read())
     with database.reading() as session:
         known = {(row.kiosk, row.scan): row for row in session.scalars(select(Withdrawal))}
-        names = select(WithdrawnMessage.kiosk, WithdrawnMessage.message_id)
-        named = {(kiosk, message) for kiosk, message in session.execute(names)}
+        named = _named_of(session, [message for stone in written.values() for message in stone.messages])
         left = [_tombstone(session, row) for row in session.scalars(_of_which_something_is_left())]
         unseen = [stone for key, stone in written.items() if stone.unseen and key not in known]
         waiting = _whose_withdrawal_is_there(session, unseen)
@@ -318,11 +338,22 @@ def _by_scan(stones: Iterable[Tombstone]) -> dict[tuple[UUID, UUID], Tombstone]:
     return found
 
 
+def _named_of(session: Session, messages: Sequence[UUID]) -> set[tuple[UUID, UUID]]:
+    """The same as `named_among`, of any number of messages."""
+    named = set[tuple[UUID, UUID]]()
+    for start in range(0, len(messages), IDS_AT_ONCE):
+        named |= named_among(session, messages[start : start + IDS_AT_ONCE])
+    return named
+
+
 def _whose_withdrawal_is_there(session: Session, stones: Sequence[Tombstone]) -> set[Tombstone]:
     there = set[tuple[UUID, UUID]]()
     for start in range(0, len(stones), IDS_AT_ONCE):
-        ids = [stone.message_id for stone in stones[start : start + IDS_AT_ONCE]]
-        found = select(Envelope.kiosk, Envelope.message_id).where(Envelope.message_id.in_(ids))
+        some = stones[start : start + IDS_AT_ONCE]
+        found = select(Envelope.kiosk, Envelope.message_id).where(
+            Envelope.kiosk.in_({stone.kiosk for stone in some}),
+            Envelope.message_id.in_([stone.message_id for stone in some]),
+        )
         there.update((kiosk, message) for kiosk, message in session.execute(found))
     return {stone for stone in stones if (stone.kiosk, stone.message_id) in there}
 
@@ -399,7 +430,7 @@ def _bury(session: Session, stone: Tombstone) -> None:
         scan=stone.scan, kiosk=stone.kiosk, message_id=stone.message_id, at=stone.at, reason=stone.reason
     )
     insert_once(session, row)
-    name_messages(session, stone.kiosk, stone.scan, stone.messages)
+    _name(session, stone.kiosk, stone.scan, stone.messages)
 
 
 def _tombstone(session: Session, row: Withdrawal) -> Tombstone:

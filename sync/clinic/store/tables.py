@@ -139,7 +139,7 @@ class KioskKey(Base):
 
 
 class HeldKey(Base):
-    """An opening key that the opener holds or, where not `held`, that staff gave up; one missing has no row."""
+    """An opening key that the opener holds or, if not `held`, that staff gave up; one missing has no row."""
 
     __tablename__ = "opening_keys"
 

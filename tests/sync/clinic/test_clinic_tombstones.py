@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
+from structlog.testing import capture_logs
 
 from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.intake import take_envelope
@@ -32,6 +33,7 @@ from sync.clinic.store.tables import (
 from sync.clinic.store.tombstones import Tombstone, Tombstones, TombstonesUnusable
 from sync.wire.keys import OpeningKey, dump_opening_keys
 from tests.support.clinic import MOMENT, SealingKiosk, of_an_earlier_version, registered
+from tests.support.effort import statements
 from tests.support.withdrawing import (
     OTHER,
     REFERENCE,
@@ -248,6 +250,46 @@ def test_a_second_withdrawal_of_a_scan_adds_the_messages_that_only_it_names_to_b
     late = arrive(database, kiosk, Newer.model_construct(**vars(a_result(kiosk, scan))), named[1])
     open_all(database, kiosk.opening)
     assert envelope(database, late).state == "erased"
+
+
+def test_a_scan_that_is_withdrawn_again_and_again_fills_neither_file_nor_database(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawals, "MOST_OF_ONE_SCAN", 3)
+    scan, named = uuid4(), [uuid4() for _ in range(5)]
+    for message in named:
+        arrive(database, kiosk, withdraw(scan, message))
+        last = arrive(database, kiosk, a_result(kiosk, scan), message)
+        with capture_logs() as said:
+            open_all(database, kiosk.opening)
+        assert envelope(database, last).state == "erased"
+    assert {"event": "withdrawn_too_often", "log_level": "warning"}.items() <= said[0].items()
+    assert [stone.messages for stone in database.tombstones.read()] == [(name,) for name in named[:3]]
+    with database.reading() as session:
+        assert set(session.scalars(select(WithdrawnMessage.message_id))) == set(named[:3])
+
+
+def test_a_start_looks_up_only_what_the_lines_of_the_file_name_and_by_index(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    for _ in range(5):
+        stone = a_stone().model_copy(update={"kiosk": kiosk.id, "unseen": True})
+        sqlite.tombstones.add(stone)
+    with statements(sqlite) as said:
+        withdrawals.reapply(sqlite)
+    with sqlite.reading() as session:
+        plans = [
+            step
+            for statement, values in said
+            if statement.startswith("SELECT") and "IN (" in statement
+            for (_, _, _, step) in session.connection().exec_driver_sql(
+                f"EXPLAIN QUERY PLAN {statement}", values
+            )
+        ]
+    of_lines = [step for step in plans if "message_id=?" in step]
+    assert any("envelopes" in step and "kiosk=?" in step for step in of_lines), plans
+    assert any("withdrawn_messages" in step for step in of_lines), plans
 
 
 def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
