@@ -30,7 +30,7 @@ from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.receiving.registry import RESULT, STATUS, KioskKeys
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
-from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.failure import failed_itself, why_away
 from sync.clinic.store.patience import Patience
 from sync.wire import topics
 from sync.wire.keys import KeyRefused, load_signing_key
@@ -44,6 +44,8 @@ BATCH = 100
 RECEIPT_WINDOW = 100
 # A receipt that the broker has not acknowledged for this long is published again.
 RECEIPT_PATIENCE_SECONDS = 30.0
+# Receipts that the broker took wait no longer until the database knows it, however much comes.
+NOTE_S = 2.0
 TICK_SECONDS = 0.5
 NO_SUBSCRIBER = 0x10
 FAILURE = 0x80
@@ -100,6 +102,7 @@ class IngestWorker:
         self._in_flight: dict[int, tuple[Owed, float]] = {}
         # Receipts that the broker took, until the database knows it.
         self._sent: list[Owed] = []
+        self._sent_since = 0.0
         self._refusals = Refusals()
         # When to look for receipts to send; sooner when there may be some.
         self._look_for_receipts = 0.0
@@ -130,6 +133,7 @@ class IngestWorker:
                 self._with_patience(stop, self._send_receipts)
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._look()
+            self._note_last()
         finally:
             self._client.disconnect()
             self._client.loop_stop()
@@ -287,7 +291,8 @@ class IngestWorker:
     def _note_sent(self, *, idle: bool) -> None:
         """Have the database know which receipts the broker took: many at once, and apart from what comes."""
         self._note_acknowledged()
-        if not self._sent or (len(self._sent) < RECEIPT_WINDOW and not idle):
+        many = len(self._sent) >= RECEIPT_WINDOW
+        if not self._sent or not (many or idle or time.monotonic() - self._sent_since >= NOTE_S):
             return
         try:
             with self._database.writing(gives_way=True) as session:
@@ -298,6 +303,16 @@ class IngestWorker:
             # They are sent again, which harms nobody.
             log.error("not_noted", worker=self.name, receipts=len(self._sent), exc_info=error)
         self._sent.clear()
+
+    def _note_last(self) -> None:
+        """The same once more before a stop, as far as the database answers."""
+        try:
+            self._note_sent(idle=True)
+        except Exception as error:
+            if not failed_itself(error):
+                raise
+            # They are sent again, which harms nobody.
+            log.warning("not_noted", worker=self.name, receipts=len(self._sent), kind=why_away(error))
 
     def _note_acknowledged(self) -> None:
         """Gather the receipts that the broker took.
@@ -321,6 +336,8 @@ class IngestWorker:
             self._refusals.over(owed.kiosk)
             if reason == NO_SUBSCRIBER:
                 log.info("receipt_unheard", worker=self.name, kiosk=str(owed.kiosk))
+            if not self._sent:
+                self._sent_since = time.monotonic()
             self._sent.append(owed)
         old = time.monotonic() - RECEIPT_PATIENCE_SECONDS
         self._in_flight = {mid: item for mid, item in self._in_flight.items() if item[1] > old}

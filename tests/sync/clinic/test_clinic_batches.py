@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +159,30 @@ def test_receipts_that_cannot_be_noted_as_sent_are_told_of_and_let_go(
         worker._note_sent(idle=True)
     assert [(line["event"], line["receipts"]) for line in told] == [("not_noted", 1)]
     assert worker._sent == []
+
+
+def test_receipts_are_noted_as_sent_soon_though_more_comes_all_the_time_and_at_a_stop(
+    kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[int] = []
+    monkeypatch.setattr(ingest, "mark_sent", lambda _session, sent, _now: noted.append(len(sent)))
+
+    def taken_by_the_broker() -> None:
+        worker._in_flight[1] = Owed(kiosk.id, uuid4(), b"x" * 32, "stored", MOMENT), time.monotonic()
+        worker._acknowledged.put((1, 0))
+
+    taken_by_the_broker()
+    worker._note_sent(idle=False)
+    assert noted == []
+    monkeypatch.setattr(ingest, "NOTE_S", 0.0)
+    worker._note_sent(idle=False)
+    assert noted == [1]
+    taken_by_the_broker()
+    stop = threading.Event()
+    stop.set()
+    monkeypatch.setattr(ingest, "connect", lambda *_, **__: None)
+    worker.run(stop)
+    assert noted == [1, 1]
 
 
 def test_a_kiosk_that_is_refused_waits_longer_each_time_until_the_broker_takes_one() -> None:
