@@ -27,6 +27,8 @@ DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL, REFUSE_FILL = 0.80, 0.95
 # Only the agent writes; `sync status` reads while none runs.
 LOCKED_SECONDS = 5.0
+# Shorter than whoever asks waits for its answer.
+CHECKPOINT_S = 1.0
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 
@@ -304,7 +306,11 @@ class Outbox:
             db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
         with self._reading() as db:
             # What was deleted would stay readable in the write-ahead log for a while.
-            ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            db.execute(f"PRAGMA busy_timeout = {int(1000 * CHECKPOINT_S)}")
+            try:
+                ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {int(1000 * LOCKED_SECONDS)}")
         if busy:
             raise OutboxError(
                 "storage",
