@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.failure import failed_itself, why_away
 from sync.clinic.store.patience import Patience
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import LEASE, Leased
@@ -86,11 +86,27 @@ class Worker:
         leased = jobs.lease(self._database, self._handlers, AT_ONCE, last=self._lease)
         for number, job in enumerate(leased):
             if (stop is not None and stop.is_set()) or time.monotonic() > half_over:
-                with self._database.writing(gives_way=True) as session:
-                    jobs.hand_back(session, leased[number:])
+                self._hand_back(leased[number:])
                 break
-            self.do(job)
+            try:
+                self.do(job)
+            except Exception:
+                self._hand_back_if_possible(leased[number + 1 :])
+                raise
         return bool(leased)
+
+    def _hand_back(self, unbegun: Sequence[Leased]) -> None:
+        with self._database.writing(gives_way=True) as session:
+            jobs.hand_back(session, unbegun)
+
+    def _hand_back_if_possible(self, unbegun: Sequence[Leased]) -> None:
+        """After a failure, perhaps of the database: otherwise they wait for their lease to end."""
+        try:
+            self._hand_back(unbegun)
+        except Exception as error:
+            if not failed_itself(error):
+                raise
+            log.warning("not_handed_back", jobs=len(unbegun), kind=why_away(error))
 
     def do(self, job: Leased) -> None:
         """Do one job, and say so in its row; what it raises becomes the reason why it is tried again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from sync.clinic.housekeeping import HANDLERS, SCHEDULES, keep_house
 from sync.clinic.people.throttle import REMEMBERED
@@ -183,6 +185,19 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(database: Dat
     done: list[str] = []
     assert Worker(database, {KIND: lambda _, job: done.append(job.key)}).do_some()
     assert len(done) == 5
+
+
+def test_a_worker_whose_database_failed_gives_back_what_it_has_not_begun(database: Database) -> None:
+    added(database, *(f"number {number}" for number in range(4)))
+
+    def fail(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("disk I/O error"))
+
+    with pytest.raises(OperationalError):
+        Worker(database, {KIND: fail}).do_some()
+    with database.reading() as session:
+        found = Counter(tuple(row) for row in session.execute(select(Job.state, Job.tries, Job.lease)))
+    assert found["waiting", 0, None] == 3
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=2), -timedelta(hours=2)])
