@@ -21,7 +21,8 @@ from sync.clinic.receiving.opening_together import open_together
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Seals, waiting
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.failure import why_away
+from sync.clinic.store.patience import Patience
 from sync.clinic.store.tables import QUARANTINED, STORED, Envelope, Poison
 from sync.wire.keys import OpeningKey
 
@@ -31,7 +32,6 @@ BATCH, POSTGRESQL_BATCH = 25, 100
 LOOK_AGAIN_SECONDS = 24 * 3600.0
 # No more often: on PostgreSQL it takes longer than opening an envelope.
 SCRUB_SECONDS = 10.0
-DATABASE_WAIT_SECONDS = (0.5, 30.0)
 # An envelope with which the database has failed so often in a row lets the others go first for a while: the
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
@@ -78,22 +78,17 @@ class Opener:
 
     def run(self, stop: threading.Event) -> None:
         """Open envelopes as they come, until `stop` is set."""
-        wait, longest = DATABASE_WAIT_SECONDS
+        patience = Patience()
         batch = POSTGRESQL_BATCH if self._database.engine.dialect.name == "postgresql" else BATCH
         while not stop.is_set():
             try:
                 if not self.open_next(batch):
                     self._look_again()
                     stop.wait(POLL_SECONDS)
-                wait = DATABASE_WAIT_SECONDS[0]
-                continue
-            except Exception as error:
-                if failed_itself(error):
-                    log.error("database_away", kind=why_away(error), wait_s=wait)
-                else:
-                    log.error("not_foreseen", wait_s=wait, exc_info=error)
-            stop.wait(wait)
-            wait = min(2 * wait, longest)
+                patience.over()
+            except Exception as error:  # noqa: BLE001  it is told below
+                patience.tell(error)
+                patience.wait(stop)
         try:
             self.scrub()
         except DBAPIError as error:

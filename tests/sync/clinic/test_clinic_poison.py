@@ -20,11 +20,11 @@ from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving import results
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import STRIKES, Opener
 from sync.clinic.scans.records import scan_record
+from sync.clinic.store import patience
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself
 from sync.clinic.store.tables import Envelope, Kiosk, Poison, Scan
@@ -339,8 +339,7 @@ def test_a_locked_database_is_waited_for_and_nothing_is_quarantined(
     blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     away, stop = threading.Event(), threading.Event()
-    monkeypatch.setattr(opener_module, "why_away", lambda error: away.set() or "locked")
-    monkeypatch.setattr(opener_module, "DATABASE_WAIT_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(patience, "why_away", lambda error: away.set() or "locked")
     thread = threading.Thread(target=Opener(impatient, [opening_key]).run, args=(stop,))
     thread.start()
     try:
