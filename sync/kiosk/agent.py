@@ -34,6 +34,7 @@ GOODBYE_SECONDS = 0.7
 TICK_SECONDS = 1.0
 # Failures of this machine's (its disk, its memory, too many files): no message is to blame for one.
 MACHINE = (OutboxError, OSError, MemoryError)
+KEY_GIVEN_UP = "the clinic gave up the key that this kiosk seals to: bring it a key set with another"
 # PUBACK reason codes: taken; taken, but nobody is there who would get it. From 0x80 on it is a refusal.
 SUCCESS = 0x00
 NO_SUBSCRIBER = 0x10
@@ -76,6 +77,8 @@ class Agent:
         self._in_flight: dict[int, UUID] = {}
         self._last_refusal: str | None = None
         self._problem: str | None = None
+        # The key that the clinic has given up, though this kiosk has no other.
+        self._given_up: bytes | None = None
         self._filling = False
         self._changed = True
 
@@ -112,8 +115,10 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """What `dermakiosk sync status` shows; counts only. From any thread."""
-        connection = Connection(self._online, self._last_refusal, self._problem)
-        return report(self._identity, self._keys.current, self._outbox.counts(), connection)
+        keys = self._keys.current
+        problem = KEY_GIVEN_UP if keys.seal_to.kid == self._given_up else self._problem
+        connection = Connection(self._online, self._last_refusal, problem)
+        return report(self._identity, keys, self._outbox.counts(), connection)
 
     def _tick(self, now: float) -> None:
         if self._link is None:
@@ -261,7 +266,9 @@ class Agent:
             return
         if outcome == "same_key":
             log.warning("no_other_key", message=str(receipt.message_id))
+            self._given_up = self._keys.current.seal_to.kid
             return
+        self._given_up = None
         self._schedule.done(receipt.message_id)
         log.info("receipt", message=str(receipt.message_id), status=receipt.status, outcome=outcome)
 

@@ -244,9 +244,11 @@ def test_what_is_sealed_to_the_newest_key_already_is_not_to_be_sealed_again(
         clinic.receipt(message, envelope, status="reseal")
         wait_until(lambda: "no_other_key" in [event["event"] for event in agent.events()])
         assert agent.client.state(message) == "sent"
+        assert "bring it a key set with another" in agent.status()["connection_problem"]
         assert clinic.take() == (message, envelope)
         clinic.receipt(message, envelope)
         wait_until(lambda: agent.client.state(message) == "stored")
+        assert agent.status()["connection_problem"] is None
 
 
 def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: Path, party: Party) -> None:
