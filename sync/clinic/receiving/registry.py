@@ -93,7 +93,7 @@ def _count_in(session: Session, entry: RegistryEntry) -> None:
 
 
 class KioskKeys:
-    """Which public key a kiosk signs with, looked up once in KEY_SECONDS and outside of any transaction.
+    """Which public key a kiosk signs with, looked up once in KEY_SECONDS, over a connection of its own.
 
     Keys are only ever added to the registry. One that somebody took out of the database by hand is believed
     for so long still; one that is not there is looked for each time.
