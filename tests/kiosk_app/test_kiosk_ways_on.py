@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -43,6 +45,17 @@ def test_only_the_newest_of_them_are_kept(visitor: Visitor, bench: Bench) -> Non
     with bench.kiosk.records.keyring.lock():
         addresses = [sent(visitor) for _ in range(MOST + 1)]
     assert [visitor.look(address).name for address in addresses] == ["consent"] + ["busy"] * MOST
+
+
+def test_a_page_that_is_kept_does_not_ask_for_itself_again(visitor: Visitor) -> None:
+    """Whoever is told that the kiosk is in use goes on as soon as it is not."""
+    assert visitor.client.application is not None
+    other = Visitor(visitor.client.application.test_client(), visitor.clock)
+    visitor.walk_to("consent")
+    address = sent(other)
+    page = other.look(address)
+    assert (page.name, address.partition("/answer/")[0]) == ("in_use", "")
+    assert re.findall(r'http-equiv="refresh" content="([^"]*)"', page.text) == ["2; url=/"]
 
 
 def test_an_address_that_is_none_leads_to_the_start(client: FlaskClient) -> None:
