@@ -81,6 +81,12 @@ CLINIC_KNOWS = {
     Delivery.TOLD_HELD: "The clinic has the word to erase it, but in quarantine: a person must see to it.",
 }
 
+_KEY_GONE = "Flash may keep old blocks for a while; without the destroyed key nobody can read them."
+_KEY_LEFT = (
+    "Its old key is not destroyed yet, for another process reads the records: 'dermakiosk serve' does that by"
+    " itself; where that does not run, end what reads them and run this again."
+)
+
 
 class PortTaken(PlainError):
     """Something else listens on the address."""
@@ -282,7 +288,7 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
     gone = destroy(scan, records, vault, tell, outbox, by="staff")
     click.echo(_what_is_gone(scan, gone))
     click.echo(CLINIC_KNOWS[gone.clinic])
-    click.echo("Flash may keep old blocks for a while; without the destroyed key nobody can read them.")
+    click.echo(_KEY_LEFT if gone.key_left else _KEY_GONE)
 
 
 def _what_is_gone(scan: UUID, gone: Shredded) -> str:
@@ -292,7 +298,8 @@ def _what_is_gone(scan: UUID, gone: Shredded) -> str:
             f"what was left of it here is gone now ({items})" if gone.items else "nothing of it was left here"
         )
         return f"Scan {scan} was destroyed before; {left}."
-    return f"Scan {scan}: its key is destroyed; gone with it are {items} and {gone.findings} findings."
+    done = "it is deleted" if gone.key_left else "its key is destroyed"
+    return f"Scan {scan}: {done}; gone with it are {items} and {gone.findings} findings."
 
 
 @click.group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from kiosk_app.kept import vault
 from kiosk_app.kept.keyring import KeyGone, Keyring
 from kiosk_app.kept.messages import Messages
-from kiosk_app.kept.records_file import RecordsError, RecordsFile, known_state, moment
+from kiosk_app.kept.records_file import RecordsError, RecordsFile, RecordsRead, known_state, moment
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 from sync.wire.findings import Findings
 
@@ -173,11 +174,13 @@ class Records:
         """Destroy a scan's key and everything encrypted under it; the survivors get a new key generation.
 
         The row stays as a tombstone: id, state, reason. A result that was sealed is marked for discarding.
+        Raises RecordsRead where that is done, and only the old generation could not be destroyed yet.
         """
         self._one(scan)
         gone = ",".join("?" * len(GONE))
         with self.keyring.lock():
-            self._finish_rewrap()  # else each try that fails would add a generation
+            with contextlib.suppress(RecordsRead):  # its old generations go with the one before this
+                self._finish_rewrap(at_once=True)  # else each try that fails would add a generation
             with self._file.transaction() as db:
                 self.keyring.begin_generation()
                 db.execute(
@@ -214,11 +217,11 @@ class Records:
         with self.keyring.lock():
             self._finish_rewrap()
 
-    def _finish_rewrap(self) -> None:
+    def _finish_rewrap(self, *, at_once: bool = False) -> None:
         if len(self.keyring.generations()) > 1:
             with self._file.transaction() as db:
                 self._rewrap(db)
-            self._file.checkpoint()
+            self._file.checkpoint(at_once=at_once)
             self.keyring.destroy_old()
 
     def _rewrap(self, db: sqlite3.Connection) -> None:

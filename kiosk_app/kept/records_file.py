@@ -76,6 +76,10 @@ class RecordsHeld(RecordsUnusable):
     """Another process held the file for longer than LOCKED_S: whatever comes next would wait for it anew."""
 
 
+class RecordsRead(RecordsHeld):
+    """Another process reads the file: changes are kept, only the write-ahead log stays as it is."""
+
+
 class RecordsFile:
     """The SQLite file `path`, made where it is missing. May be used from any thread."""
 
@@ -123,15 +127,17 @@ class RecordsFile:
         with self.connection() as db, sqlite.transaction(db):
             yield db
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, *, at_once: bool = False) -> None:
         """Empty the write-ahead log, which may hold old pages.
 
-        Raises RecordsHeld where another process reads: it would stay as it is.
+        Raises RecordsRead where another process reads for longer than LOCKED_S, or `at_once`.
         """
         with self.connection() as db:
+            if at_once:
+                db.execute("PRAGMA busy_timeout=0")
             kept_from_it, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if kept_from_it:
-            raise RecordsHeld(f"The kiosk's records {self.path} cannot be used: another process reads them.")
+            raise RecordsRead(f"The kiosk's records {self.path} cannot be used: another process reads them.")
 
 
 S = TypeVar("S", ScanState, MessageState)

@@ -14,7 +14,7 @@ from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.line.stamps import ConsentStamp
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError, waiting_at_most
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.records_file import RecordsError, RecordsHeld
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld, RecordsRead
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, UNFINISHED, ScanState
 from kiosk_app.kept.vault import Vault, VaultError
@@ -189,7 +189,10 @@ class ScanWork:
             self._look_at = time.monotonic() + FIRST_AGAIN_S
             if self._alone("remains_left", self._look_for_remains):
                 self._look_at = time.monotonic() + REMAINS_S
+        enough = time.monotonic() + ENOUGH_S
         for scan in self._left_behind.scans():
+            if time.monotonic() >= enough:
+                break
             if self._begin(scan) is None:
                 continue  # its own thread is not done with it
             try:
@@ -213,10 +216,10 @@ class ScanWork:
         """
         try:
             step(*scan)
-        except (KeyringBusy, RecordsHeld):
-            raise
-        except Exception as error:  # noqa: BLE001  it has its turn again
-            said = why(error)
+        except Exception as error:
+            if isinstance(error, (KeyringBusy, RecordsHeld)) and not isinstance(error, RecordsRead):
+                raise
+            said = why(error)  # it has its turn again
             if self._told.begins((event, *scan), str(said)):
                 about = {"scan": str(scan[0])} if scan else {}
                 log.error(event, why=said, **about)
@@ -227,7 +230,7 @@ class ScanWork:
     def go_on(self) -> int:
         """Try once more what is captured or analysed and nobody is working on; how many were finished.
 
-        First what is left behind is destroyed. After ENOUGH_S no other scan is begun: what else the
+        First what is left behind is destroyed. After ENOUGH_S of either no other scan is begun: what else the
         house-keeping does has its turn, and so has the watchdog. Where another process holds the keys or the
         records the round ends, and counts as no try: each other scan would wait for them anew.
         """

@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsRead
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
@@ -22,13 +23,15 @@ log = structlog.get_logger()
 class Shredded:
     """What this shredding destroyed; `before` says that the scan's key had been destroyed already.
 
-    `clinic` is what was known right after of what had been sent.
+    `clinic` is what was known right after of what had been sent. `key_left`: the scan is deleted, and its old
+    key is destroyed by the next one who finds that nobody reads the records.
     """
 
     items: list[str]
     findings: int
     clinic: Delivery
     before: bool
+    key_left: bool
 
 
 def shred(
@@ -45,20 +48,25 @@ def shred(
     May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
     row = records.scan(scan)
-    before = row.state in GONE
-    items = destroy(scan, ScanState.SHREDDED, by, records, vault)
+    before, key_left, items = row.state in GONE, False, vault.items(scan)
+    try:
+        items = destroy(scan, ScanState.SHREDDED, by, records, vault)
+    except RecordsRead as error:
+        key_left = True
+        log.warning("old_key_left", scan=str(scan), why=str(error))
     tell(scan)
     clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
     findings = 0 if before else int(row.figures.get("findings", 0))
-    return Shredded(items=items, findings=findings, clinic=clinic, before=before)
+    return Shredded(items=items, findings=findings, clinic=clinic, before=before, key_left=key_left)
 
 
 def destroy(scan: UUID, state: ScanState, reason: str, records: Records, vault: Vault) -> list[str]:
     """Destroy the key of a scan, then its pictures; which. A full disk has room in reserve for that.
 
     Where that was lent before, the pictures make room. `state` is one of GONE. Of a scan that is gone
-    already, what is left is destroyed. Raises DiskFull where there is no room even then.
+    already, what is left is destroyed. Raises DiskFull where there is no room even then; RecordsRead where
+    all is done but the end of the old key, since somebody reads the records.
     """
 
     def destroy_key() -> None:
@@ -73,6 +81,9 @@ def destroy(scan: UUID, state: ScanState, reason: str, records: Records, vault: 
     except DiskFull:
         items = vault.destroy(scan)
         destroy_key()
+    except RecordsRead:
+        vault.destroy(scan)
+        raise
     items += vault.destroy(scan)
     vault.reserve.fill()
     return items

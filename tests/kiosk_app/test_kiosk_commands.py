@@ -7,12 +7,13 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -20,10 +21,13 @@ from uuid import uuid4
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from hardware.board import BOARDS
 from hardware.capture import Capture, Frame
+from kiosk_app import serve_cli
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
+from kiosk_app.kept import records_file
 from kiosk_app.scanning import analyst
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
 from tests.support.kiosk_bench import Bench, Clinic, picture
@@ -185,6 +189,27 @@ def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> Non
     assert again.returncode == 0, again.stderr
     assert f"Scan {scan} was destroyed before; nothing of it was left here." in again.stdout
     assert again.stderr.count("event") == 0
+
+
+def test_a_deletion_by_command_while_somebody_reads_does_all_but_the_end_of_the_old_key_and_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
+    scan, records = consented(bench), bench.kiosk.records
+    do(bench, scan)
+    arguments = ["shred", str(scan), "--state", str(bench.state)]
+    with closing(sqlite3.connect(records.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT wrapped_dek FROM scans").fetchall()
+        done = CliRunner().invoke(serve_cli.shred, arguments[1:], obj={"debug": True})
+        assert done.exit_code == 0, done.output
+        assert f"Scan {scan}: it is deleted; gone with it are" in done.output
+        assert "Its old key is not destroyed yet" in done.output and "run this again" in done.output
+        assert "the clinic" in done.output
+        assert (records.scan(scan).state, bench.kiosk.vault.items(scan)) == ("shredded", [])
+    again = run(*arguments)
+    assert f"Scan {scan} was destroyed before" in again.stdout and "without the destroyed key" in again.stdout
+    assert len(records.keyring.generations()) == 1
 
 
 @pytest.mark.parametrize("unusable", ["clinic-keys.cose", "app/result.key"])

@@ -175,7 +175,7 @@ def test_where_a_picture_cannot_be_destroyed_its_key_is(
 def test_a_deletion_that_comes_to_nothing_adds_no_keys_however_often_it_is_tried(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    def unusable(*_args: object) -> None:
+    def unusable(*_args: object, **_at_once: bool) -> None:
         raise RecordsUnusable("The kiosk's records cannot be used: the disk reports an error.")
 
     scan = consented(bench)
@@ -358,7 +358,7 @@ def test_a_deletion_for_which_there_is_no_room_leaves_the_choice_and_says_so(
 def test_a_deletion_is_said_to_be_done_only_once_no_key_and_no_picture_is_left(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    def full() -> None:
+    def full(**_at_once: bool) -> None:
         raise RecordsFull("full")
 
     visitor.walk_to("result")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from firmware.capture.client import CaptureFault
+from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import ScanRow
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld
@@ -271,3 +274,24 @@ def test_a_round_that_ends_early_is_told_once(
         patch.setattr(bench.kiosk.records, "forget", busy)
         assert [bench.kiosk.work.go_on() for _ in range(4)] == [0] * 4
     assert "".join(capsys.readouterr()).count("round_ended") == 1
+
+
+def test_whoever_reads_the_records_for_long_keeps_no_scan_from_being_finished(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each scan that is left behind is destroyed but for the old key; that is the next round's again."""
+    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
+    bench.analyst.fail = AnalysisFailed("died")
+    unfinished = consented(bench)
+    do(bench, unfinished)
+    bench.analyst.fail = None
+    left = [consented(bench) for _ in range(2)]
+    for scan in left:
+        bench.kiosk.work.leave(scan)
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT wrapped_dek FROM scans").fetchall()
+        assert bench.kiosk.work.go_on() == 1
+        assert {state_of(bench, scan) for scan in left} == {ScanState.ABANDONED}
+    bench.kiosk.work.go_on()
+    assert [half_destroyed(bench, scan) for scan in left] == [([], [])] * 2

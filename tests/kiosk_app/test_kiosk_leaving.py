@@ -252,7 +252,7 @@ def destroyed(bench: Bench) -> bool:
 def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to_its_end(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    def fail(*_args: object) -> None:
+    def fail(*_args: object, **_at_once: bool) -> None:
         raise RecordsUnusable("The kiosk's records cannot be used: the disk reports an error.")
 
     visitor.walk_to("result")

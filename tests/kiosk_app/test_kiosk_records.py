@@ -13,7 +13,7 @@ import pytest
 from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringError
 from kiosk_app.kept.records import NoSuchScan, Records
-from kiosk_app.kept.records_file import RecordsError, RecordsHeld
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld, RecordsRead
 from kiosk_app.kept.states import MessageState, ScanState
 from tests.support.clinic import findings
 
@@ -167,6 +167,25 @@ def test_a_shredding_is_not_done_while_a_reader_keeps_old_pages(
     records.finish_rewrap()
     assert len(keyring.generations()) == 1
     assert wrapped not in everything_in(tmp_path)
+
+
+def test_whoever_reads_for_long_keeps_no_scan_from_being_destroyed(
+    records: Records, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
+    first, second, kept = (analysed(records) for _ in range(3))
+    with closing(sqlite3.connect(records.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT wrapped_dek FROM scans").fetchall()
+        for scan in (first, second):
+            with pytest.raises(RecordsRead):
+                records.forget(scan)
+            assert records.scan(scan).state == ScanState.SHREDDED
+            with pytest.raises(KeyGone):
+                records.dek(scan)
+    records.finish_rewrap()
+    assert len(keyring.generations()) == 1
+    assert records.findings(kept) == FINDINGS
 
 
 def test_another_process_may_shred_while_this_one_reads(records: Records, keyring: Keyring) -> None:
