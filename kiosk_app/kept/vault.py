@@ -156,8 +156,8 @@ class Vault:
         return sorted(path.stem for path in self._scan_folder(scan).glob("*.cob"))
 
     def size(self, scan: UUID) -> int:
-        """How many bytes the vault holds of a scan."""
-        return sum(path.stat().st_size for folder in self._folders(scan) for path in folder.glob("*"))
+        """How many bytes the vault holds of a scan; what is deleted meanwhile counts no more."""
+        return sum(_size(path) for folder in self._folders(scan) for path in folder.glob("*"))
 
     def destroy(self, scan: UUID) -> list[str]:
         """Delete every item of a scan and say which; their key is destroyed by Records.forget.
@@ -211,6 +211,13 @@ class Vault:
             raise VaultError(
                 "What the vault holds of this scan does not make a Capture; was it kept by another version?"
             ) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _items(capture: Capture) -> dict[str, bytes | memoryview]:

@@ -44,6 +44,13 @@ def test_a_capture_comes_back_as_it_went_in(vault: Vault) -> None:
         assert kept.header() == frame.header()
 
 
+def test_a_picture_that_is_deleted_while_sizes_are_asked_for_has_none(vault: Vault) -> None:
+    scan = uuid4()
+    size = vault.put_all(scan, vaults.new_key(), {"a": b"first"})
+    (vault.folder / str(scan) / "deleted.cob").symlink_to("nowhere")  # listed, and not there any more
+    assert vault.size(scan) == size
+
+
 def test_nothing_kept_can_be_found_in_the_clear(vault: Vault) -> None:
     scan, dek, capture = uuid4(), vaults.new_key(), small_capture()
     vault.put_capture(scan, dek, capture)
