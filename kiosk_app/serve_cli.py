@@ -187,12 +187,16 @@ def open_kiosk(
         analyst.close()
 
 
-def _open_storage(app: Path) -> tuple[Records, Vault]:
+def _open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
+    """What the application keeps in `app`; `as_it_is` for a command, which makes nothing of it."""
+    path = app / "records.sqlite"
+    if as_it_is and not path.exists():
+        raise StateRefused(f"{app} keeps no scan: there are no records in it. Check --state.")
     try:
         vault = Vault(app / "vault")
         keyring = Keyring(app / "vault.key")
         # Who wants to make room by deleting scans has to open the records first.
-        return vault.reserve.lend(lambda: Records(app / "records.sqlite", keyring)), vault
+        return vault.reserve.lend(lambda: Records(path, keyring, as_it_is=as_it_is)), vault
     except OSError as error:
         raise StateRefused(
             f"{app} cannot be used ({error.strerror}): make it a folder that this user can write."
@@ -276,7 +280,7 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
     if not context.obj["debug"]:
         # The sentences below say what an event would; only what they cannot say is still logged.
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    records, vault = _open_storage(state / "app")
+    records, vault = _open_storage(state / "app", as_it_is=True)
     outbox = OutboxClient(state / "run" / "outbox.sock")
 
     def tell(scan: UUID) -> None:
@@ -319,7 +323,7 @@ def scans() -> None:
 )
 def list_scans(state: Path, json_file: Any) -> None:
     """List what is kept, the newest last: id, time of the consent (UTC), bytes, state; nobody is named."""
-    records, vault = _open_storage(state / "app")
+    records, vault = _open_storage(state / "app", as_it_is=True)
     entries = [
         {
             "scan": str(row.id),

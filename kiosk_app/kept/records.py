@@ -54,8 +54,8 @@ class ScanRow:
 class Records:
     """The records in the SQLite file `path`, with the keys in `keyring`. May be used from any thread."""
 
-    def __init__(self, path: Path, keyring: Keyring) -> None:
-        self._file = RecordsFile(path)
+    def __init__(self, path: Path, keyring: Keyring, *, as_it_is: bool = False) -> None:
+        self._file = RecordsFile(path, as_it_is=as_it_is)
         self.messages = Messages(self._file)
         self.keyring = keyring
 

@@ -81,16 +81,24 @@ class RecordsRead(RecordsHeld):
 
 
 class RecordsFile:
-    """The SQLite file `path`, made where it is missing. May be used from any thread."""
+    """The SQLite file `path`, made and brought up to this software. May be used from any thread.
 
-    def __init__(self, path: Path) -> None:
+    With `as_it_is` it has to be there, and of this version: a command does neither for an application that
+    runs, or has yet to be started.
+    """
+
+    def __init__(self, path: Path, *, as_it_is: bool = False) -> None:
         self.path = path
-        make_folder(path.parent)
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        if not as_it_is:
+            make_folder(path.parent)
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         with self.connection() as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            sqlite.bring_up(db, _STEPS)
+            if as_it_is:
+                sqlite.require_version(db, _STEPS)
+            else:
+                db.execute("PRAGMA journal_mode=WAL")
+                sqlite.bring_up(db, _STEPS)
             self._keep_open()
 
     def _keep_open(self) -> None:

@@ -269,6 +269,33 @@ def test_shredding_what_is_not_there_is_the_callers_mistake(state: Path, scan: s
     assert len(done.stderr.splitlines()) == 1
 
 
+COMMANDS = pytest.mark.parametrize(
+    "command", [["scans", "list"], ["shred", str(uuid4())]], ids=["list", "shred"]
+)
+
+
+@COMMANDS
+def test_a_command_makes_nothing_for_a_kiosk_that_never_ran(state: Path, command: list[str]) -> None:
+    before = sorted(state.rglob("*"))
+    done = run(*command, "--state", state)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "keeps no scan" in done.stderr
+    assert sorted(state.rglob("*")) == before
+
+
+@COMMANDS
+def test_a_command_leaves_records_of_an_earlier_version_to_the_application(
+    bench: Bench, command: list[str]
+) -> None:
+    """An older application may be running over them."""
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as db:
+        db.execute("PRAGMA user_version = 1")
+        done = run(*command, "--state", bench.state)
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "its schema is 1" in done.stderr
+
+
 def a_capture(pixels: np.ndarray) -> Capture:
     frame = Frame("white", pixels.astype(np.uint16) * 257, 8000, 1.0, timestamp_ns=0)
     return Capture("test", (frame,), simulated=True)
