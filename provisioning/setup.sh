@@ -13,6 +13,9 @@ export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
 # Who runs a kiosk or a server is another user than who installs it.
 [[ $what = @(kiosk|clinic|machines) ]] && umask 022
 
+# A set-up that was cut between the two steps at the end of it.
+[ -e .venv ] || [ -L .venv ] || [ ! -e .venv.old ] || mv .venv.old .venv
+
 say() { printf '%s\n' "$*"; }
 fail() { printf 'Error: %s\n' "$*" >&2; exit 1; }
 
@@ -109,6 +112,7 @@ if ! is_there "$extra" && ! { [ "$extra" = demo ] && is_there test; }; then
   recipe_of "$extra" >"$made/recipe-$extra"
   if [ "$made" != .venv ]; then
     grep -rlF "/$made" "$made/bin" "$made/pyvenv.cfg" | xargs -d '\n' sed -i 's#/\.venv\.new\b#/.venv#g'
+    sync -f "$made"  # after a power cut there is a whole one
     rm -rf .venv.old
     [ ! -e .venv ] && [ ! -L .venv ] || mv .venv .venv.old
     mv "$made" .venv

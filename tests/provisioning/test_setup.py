@@ -147,6 +147,15 @@ def test_a_kiosk_or_server_that_cannot_be_updated_keeps_what_it_has(project: Pat
     assert not [path for path in (project / ".venv/bin").iterdir() if b".venv.new" in path.read_bytes()]
 
 
+def test_an_environment_that_a_cut_set_up_had_put_aside_is_there_again_though_the_next_one_fails(
+    project: Path,
+) -> None:
+    (project / ".venv.old").mkdir()
+    (project / ".venv.old" / "kept").touch()
+    assert set_up(project, first=programs(project / "first", getconf="32")).returncode == 1
+    assert (project / ".venv" / "kept").exists() and not (project / ".venv.old").exists()
+
+
 @pytest.mark.parametrize("what", ["kiosk", "clinic", "machines"])
 def test_whoever_runs_a_kiosk_or_server_can_read_what_another_user_installed(
     project: Path, what: str
