@@ -81,6 +81,8 @@ log_timestamp_format %Y-%m-%dT%H:%M:%S%z
 connection_messages true
 """
 
+_FILES = ("server.key", "server.crt", "ca.crt", "acl", "mosquitto.conf")
+
 
 class BrokerRefused(PlainError):
     """A broker that cannot be made for this account."""
@@ -115,6 +117,7 @@ def write_broker(
     given = account if account is not None and account.pw_uid != os.geteuid() else None
     if given:
         _check_giving(folder, given)
+    _check_ours(folder)
     folder = files.make_folder(folder).resolve()
     files.make_folder(folder / "data")
     files.write(folder / "server.key", key, files.PRIVATE)
@@ -164,6 +167,17 @@ def _check_giving(folder: Path, account: pwd.struct_passwd) -> None:
         )
 
 
+def _check_ours(folder: Path) -> None:
+    """One that was cut while it was made has no mosquitto.conf, which comes last, and nothing foreign."""
+    conf, begun = folder / "mosquitto.conf", tuple(f".{name}." for name in _FILES)
+    if conf.is_file() and conf.read_text(errors="replace").startswith(CONFIGURATION.partition("\n")[0]):
+        return
+    found = folder.iterdir() if folder.is_dir() else ()
+    if any(path.name not in (*_FILES[:-1], "data") and not path.name.startswith(begun) for path in found):
+        raise BrokerRefused(f"{folder} holds something else than a broker: choose another folder.")
+
+
 def _give(folder: Path, account: pwd.struct_passwd) -> None:
-    for path in (folder, *folder.rglob("*")):
+    data = folder / "data"
+    for path in (folder, *(folder / name for name in _FILES), data, *data.glob("*")):
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from provisioning import broker
 from provisioning.authority import Authority
 from provisioning.broker import BrokerRefused
 from provisioning.cli import provision
@@ -79,6 +80,27 @@ def test_a_broker_is_not_made_for_whom_it_could_not_start(
         with pytest.raises(BrokerRefused, match="'mosquitto' may not enter it"):
             authority.make_broker(out, port, user="mosquitto")
     assert not out.exists()
+
+
+def test_nothing_is_given_away_with_a_broker_that_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Path] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(broker, "_account", lambda _user: pwd.struct_passwd(("m", "x", 99, 99, "", "/", "")))
+    monkeypatch.setattr(broker, "_check_giving", lambda *_given: None)
+    monkeypatch.setattr(os, "chown", lambda path, *_ids, **_follow: given.append(path))
+    authority = Authority.create(tmp_path / "authority", "Clinic")
+    out = tmp_path / "broker"
+    authority.make_broker(out, free_port(), user="m")
+    (out / "foreign").touch()
+    given.clear()
+    authority.make_broker(out, free_port(), user="m")
+    assert {path.name for path in out.iterdir()} - {path.name for path in given} == {"foreign"}
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "foreign").touch()
+    with pytest.raises(BrokerRefused, match="holds something else than a broker"):
+        authority.make_broker(tmp_path / "home", free_port(), user="m")
 
 
 def test_a_broker_starts_for_a_user_without_an_account(tmp_path: Path) -> None:
