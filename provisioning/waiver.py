@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from provisioning import files
 from provisioning.authority import Authority, AuthorityRefused
 from sync.wire.statement import StatementError
-from sync.wire.waiver import FILE, ResearchWaiver
+from sync.wire.waiver import FILE, OTHERS, ResearchWaiver
 
 # Research has an end: whoever wants more signs again.
 LONGEST = timedelta(days=366)
@@ -25,7 +26,7 @@ def waive(
 ) -> Path:
     """Sign a waiver for the kiosk whose state is `kiosk`, and return the file written there.
 
-    The one before stays beside it if it is for other networks.
+    The one before stays beside it unless that is for the same networks, or for these and more.
     `networks` are the names of the networks that are for research, each with the SHA-256 of its file in hex.
     Raises AuthorityRefused.
     """
@@ -54,8 +55,7 @@ def waive(
     path, key = kiosk / FILE, authority.manifest_key
     _keep_beside(path, key.public_key(), waiver)
     files.write(path, waiver.sign(key), files.PUBLIC)
-    # One for the same networks that may end later must not count any more.
-    path.with_name(waiver.name_beside).unlink(missing_ok=True)
+    _drop_beside(path, key.public_key(), waiver)
     return path
 
 
@@ -66,8 +66,20 @@ def _keep_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None
         old = ResearchWaiver.verify(data, key)
     except (FileNotFoundError, StatementError):
         return
-    if old.networks != new.networks:
+    if not _takes_the_place_of(new, old):
         files.write(path.with_name(old.name_beside), data, files.PUBLIC)
+
+
+def _drop_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None:
+    """Those for the same networks and more may end later, and must not count any more."""
+    for beside in path.parent.glob(OTHERS):
+        with contextlib.suppress(StatementError):
+            if _takes_the_place_of(new, ResearchWaiver.verify(beside.read_bytes(), key)):
+                beside.unlink()
+
+
+def _takes_the_place_of(new: ResearchWaiver, old: ResearchWaiver) -> bool:
+    return old.kiosk == new.kiosk and new.networks.items() <= old.networks.items()
 
 
 def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:

@@ -41,37 +41,43 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
     except (KeyRefused, ValueError):
         return f"{key_file} holds no key, so no waiver can be verified. Copy AUTHORITY/manifest.pub there."
     today = (at or datetime.now(timezone.utc)).date()
-    reasons = []
+    reasons: dict[bool, str] = {}  # by whether the waiver is for these networks; of each the first one
     for path in (state / FILE, *sorted(state.glob(OTHERS))):
         if not os.path.lexists(path):
             continue
-        reason = _why_not(path, key, kiosk, research, today, way_on)
+        fits, reason = _why_not(path, key, kiosk, research, today, way_on)
         if reason is None:
             return None
-        reasons.append(reason)
+        reasons.setdefault(fits, reason)
     if reasons:
-        return reasons[0]
+        return reasons[max(reasons)]
     names = ", ".join(research)
     return f"These networks are for research only: {names}; the clinic has signed no waiver. {way_on}"
 
 
 def _why_not(
     path: Path, key: Ed25519PublicKey, kiosk: UUID, research: Mapping[str, str], today: date, way_on: str
-) -> str | None:
-    """Why the waiver in `path` does not hold today for these networks; None: it does."""
+) -> tuple[bool, str | None]:
+    """Whether the waiver in `path` is for these networks, and why it does not hold today; None: it does."""
     try:
         waiver = ResearchWaiver.verify(path.read_bytes(), key)
     except OSError as error:
-        return f"{path} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
+        return False, f"{path} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
     except StatementError:
-        return f"{path} is no waiver that this kiosk's clinic signed. {way_on}"
+        return False, f"{path} is no waiver that this kiosk's clinic signed. {way_on}"
     if waiver.kiosk != kiosk:
-        return f"{path} was signed for another kiosk. {way_on}"
+        return False, f"{path} was signed for another kiosk. {way_on}"
     others = [name for name, sha256 in research.items() if waiver.networks.get(name) != bytes.fromhex(sha256)]
     if others:
-        return f"{path} was signed for other files than the networks {', '.join(others)} have now. {way_on}"
+        return (
+            False,
+            f"{path} was signed for other files than the networks {', '.join(others)} have now. {way_on}",
+        )
     if today < waiver.at.date():
-        return f"{path} is from {waiver.at.date()}, and this computer's clock says {today}. Set the clock."
+        return (
+            True,
+            f"{path} is from {waiver.at.date()}, and this computer's clock says {today}. Set the clock.",
+        )
     if today > waiver.until:
-        return f"The waiver in {path} ended on {waiver.until}. {way_on}"
-    return None
+        return True, f"The waiver in {path} ended on {waiver.until}. {way_on}"
+    return True, None

@@ -121,6 +121,13 @@ def test_one_waiver_that_holds_is_enough_beside_others(signed: Signed) -> None:
     assert f"{signed.state / beside} was signed for other files" in str(signed.why_not())
 
 
+def test_staff_are_told_of_the_waiver_for_the_networks_that_are_here(signed: Signed) -> None:
+    signed.waive(file=OTHERS.replace("*", "0123456789ab"))
+    signed.networks["acne"] = "0" * 64  # the one of an update to come
+    signed.waive()
+    assert "ended on 2027-02-28" in str(signed.why_not(datetime(2027, 3, 1, tzinfo=timezone.utc)))
+
+
 @pytest.mark.parametrize(
     ("key", "said"),
     [(None, "cannot be read (No such file or directory)"), ("yes", "holds no key"), ("ab", "no key")],

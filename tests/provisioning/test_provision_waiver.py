@@ -93,6 +93,20 @@ def test_a_waiver_takes_the_place_of_the_one_for_the_same_networks_wherever_that
     assert f"ended on {today()}" in str(why_not_licensed(kiosk, the_id(authority), tomorrow))
 
 
+@pytest.mark.parametrize("between", [False, True])
+def test_a_waiver_ends_a_longer_one_for_the_same_networks_and_more(
+    authority: Authority, kiosk: Path, between: bool
+) -> None:
+    research, other = load_manifest().for_research, {"acne": "cd" * 32}
+    signed = [(research | {"more": "ef" * 32}, today() + LONGEST), (research, today())]
+    if between:
+        signed.insert(1, (other, today()))
+    for networks, until in signed:
+        waive(authority, kiosk, networks, by="A", reason="B", until=until)
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+    assert f"ended on {today()}" in str(why_not_licensed(kiosk, the_id(authority), tomorrow))
+
+
 def test_a_waiver_ends_within_a_year(authority: Authority, kiosk: Path) -> None:
     for until in (today() - timedelta(days=1), today() + LONGEST + timedelta(days=1)):
         with pytest.raises(AuthorityRefused, match="choose another day"):
