@@ -52,12 +52,18 @@ _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 @contextlib.contextmanager
 def waiting_at_most(seconds: float) -> Iterator[None]:
-    """What is done within this waits for the keys so long, and not LOCKED_S; threads begun in it do not."""
+    """What is done within this waits so long for keys or records, no longer; threads begun in it do not."""
     token = _patience.set(seconds)
     try:
         yield
     finally:
         _patience.reset(token)
+
+
+def patience(longest_s: float) -> float:
+    """How long to wait for what another process holds: `longest_s`, or what `waiting_at_most` says."""
+    chosen = _patience.get()
+    return longest_s if chosen is None else min(longest_s, chosen)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TypeVar
 from hardware.host import sqlite
 from hardware.host.durable import make_folder
 from hardware.host.errors import PlainError
+from kiosk_app.kept.keyring import patience
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import MessageState, ScanState
 
@@ -112,7 +113,8 @@ class RecordsFile:
     def connection(self) -> Iterator[sqlite3.Connection]:
         """A connection whose rows have names. Raises RecordsError; RecordsUnusable for the whole file."""
         try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_S, isolation_level=None)) as db:
+            wait_s = patience(LOCKED_S)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=wait_s, isolation_level=None)) as db:
                 db.row_factory = sqlite3.Row
                 db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA secure_delete=ON")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import kiosk_app
+import provisioning
 from firmware.capture.client import CLOSE_UP_S, QUICK_S
-from kiosk_app.kept.records_file import LOCKED_S
+from kiosk_app.kept.keyring import waiting_at_most
+from kiosk_app.kept.records_file import LOCKED_S, RecordsHeld
 from kiosk_app.patient.app import KEYS_S
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.scanning.analyst import CHECK_S, CHECK_TURN_S
@@ -108,10 +113,13 @@ def test_who_leaves_waits_for_no_keys(
 
 
 # What a page may wait for, one after another, where each but the last comes just in time.
-A_LATE_SESSION = QUICK_S + LOCKED_S
+RECORDS_S = min(LOCKED_S, KEYS_S)  # a page waits no longer for them than for the keys
+A_LATE_SESSION = QUICK_S + RECORDS_S
+# Two changes, since one that was cut is finished first, and the end of the write-ahead log.
+FORGETTING = KEYS_S + 3 * RECORDS_S
 WAITS = {
     "a close-up": CLOSE_UP_S + CHECK_TURN_S + CHECK_S,
-    "a deletion": KEYS_S + LOCKED_S + TURN_S + 3 * ANSWER_S,
+    "a deletion": FORGETTING + TURN_S + 3 * ANSWER_S,
 }
 
 
@@ -123,4 +131,15 @@ def test_the_watchdog_waits_for_longer_than_any_page_may_take(page: str) -> None
 def test_a_page_waits_for_what_it_sent_until_the_watchdog_has_ended_a_kiosk_that_hangs() -> None:
     script = (Path(kiosk_app.__file__).parent / "patient/static/reach.js").read_text()
     [sends_ms] = re.findall(r"SEND_MS = (\d+);", script)
-    assert int(sends_ms) / 1000 >= LONGEST_PAGE_S
+    unit = Path(provisioning.__file__).parent / "systemd/dermakiosk-app.service"
+    [watchdog_s] = re.findall(r"^WatchdogSec=(\d+)s$", unit.read_text(), re.MULTILINE)
+    assert int(sends_ms) / 1000 > LONGEST_PAGE_S + int(watchdog_s)
+
+
+def test_a_page_waits_for_records_no_longer_than_for_keys(bench: Bench) -> None:
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as holder, waiting_at_most(0.05):
+        holder.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(RecordsHeld):
+            bench.kiosk.records.create({}, None)
+    assert time.monotonic() - began < LOCKED_S / 2

@@ -2,7 +2,7 @@
 // be left before an error page of the browser, from which nothing leads on. The first way that is taken counts.
 // What is sent is sent from here for the same reason: the server may end while it is at work on it.
 const ASK_MS = 3000;
-const SEND_MS = 60000; // by then the watchdog has ended a server that hangs
+const SEND_MS = 95000; // by then the watchdog has ended a server that hangs
 const AGAIN_MS = 500;
 const PATIENCE_MS = 700; // after a tap to which nothing happens, a word
 let going = false;
