@@ -78,9 +78,24 @@ def beats(heard: socket.socket) -> int:
         return len(said)
 
 
+@pytest.fixture
+def five_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser is ended, and its watcher with it, once it was looked at so often."""
+    wait, looks = screen_cli._wait, iter(range(1, 6))
+
+    def ends_at_last(browser: subprocess.Popen[bytes]) -> None:
+        if next(looks) == 5:
+            browser.terminate()
+            browser.wait()
+        wait(browser)
+
+    monkeypatch.setattr(screen_cli, "_wait", ends_at_last)
+
+
+@pytest.mark.usefixtures("five_looks")
 def test_a_browser_that_shows_pages_is_alive(systemd: socket.socket) -> None:
     with application(0.0) as port:
-        assert shown(port, "/bin/sleep", "2").exit_code == 0
+        assert shown(port, "/bin/sleep", "1000").exit_code == 0
     assert beats(systemd) >= 5
 
 
@@ -90,8 +105,9 @@ def test_a_browser_that_shows_none_is_alive_no_more(systemd: socket.socket) -> N
     assert 1 <= beats(systemd) <= 3, "it has its time to begin, and no more"
 
 
+@pytest.mark.usefixtures("five_looks")
 def test_a_browser_is_not_blamed_for_an_application_that_does_not_answer(systemd: socket.socket) -> None:
-    assert shown(free_port(), "/bin/sleep", "2").exit_code == 0
+    assert shown(free_port(), "/bin/sleep", "1000").exit_code == 0
     assert beats(systemd) >= 5
 
 
