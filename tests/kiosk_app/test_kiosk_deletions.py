@@ -436,3 +436,16 @@ def test_a_deletion_that_could_not_be_begun_leaves_the_patient_the_choice(
     bench.kiosk.work.go_on()
     assert the_scan(bench).state == ScanState.HANDED_OVER
     assert bench.kiosk.vault.items(the_scan(bench).id)
+
+
+def test_a_result_to_be_sealed_again_of_a_scan_that_an_earlier_version_deleted_is_withdrawn(
+    bench: Bench,
+) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    with sqlite3.connect(bench.kiosk.records.path) as db:
+        db.execute("UPDATE scans SET state = 'shredded', wrapped_dek = NULL")
+        db.execute("UPDATE messages SET state = 'reseal'")
+    bench.again().work.recover()
+    [message] = bench.kiosk.records.messages.in_states()
+    assert (message.scan, message.state) == (scan, "discarding")
