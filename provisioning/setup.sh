@@ -39,7 +39,7 @@ pythons=(python3.11 python3 python3.13 python3.12 python3.10) site=()
 case $what in
   demo) packages=("$broker" "$rights" "${letters[@]}") ;;
   test | bench)
-    packages=("$broker" "$rights" "${letters[@]}" "$browser"
+    packages=("$broker" "$rights" "${letters[@]}" "$browser" "chromium-headless-shell /usr/bin/chromium-headless-shell"
       "chromium-driver /usr/bin/chromedriver" "postgresql /usr/bin/pg_createcluster" "systemd /usr/bin/systemd-analyze") ;;
   clinic | machines) packages=("$broker") ;;
   kiosk)
