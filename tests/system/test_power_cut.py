@@ -103,7 +103,7 @@ def test_what_is_promised_is_on_the_disk_and_not_in_the_systems_memory(tmp_path:
     with closing(DoseLedger(tmp_path / "doses.sqlite")._open()) as doses:
         assert doses.execute("PRAGMA synchronous").fetchone()[0] == EXTRA
     key = tmp_path / "vault.key"
-    with Records(tmp_path / "records.sqlite", Keyring(key))._connection() as records:
+    with Records(tmp_path / "records.sqlite", Keyring(key))._file.connection() as records:
         assert records.execute("PRAGMA synchronous").fetchone()[0] == FULL
 
 
