@@ -18,7 +18,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import MetaData, insert, select
 
 from sync.clinic.receiving.registry import register_kiosk
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Base, HeldKey
 from sync.wire import cose, envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
 from sync.clinic.people import throttle
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Account, WebSession
 from sync.wire.errors import PlainError
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import put
+from sync.clinic.store.rows import put
 from sync.clinic.store.tables import SignInTries
 
 # Of one account: a few tries are free, then each wrong one makes the next wait longer, up to a bound that a

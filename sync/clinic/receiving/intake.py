@@ -20,7 +20,8 @@ from sync.clinic.receiving import opening_keys, withdrawals
 from sync.clinic.receiving.poison import keep_poison
 from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import RESULT, key_finder
-from sync.clinic.store.database import insert_new, now
+from sync.clinic.store.database import now
+from sync.clinic.store.rows import insert_new
 from sync.clinic.store.tables import DISCARDED, QUARANTINED, STORED, Envelope, HeldKey
 from sync.wire import envelope, topics
 from sync.wire.envelope import Verified

@@ -9,8 +9,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import AuditEvent, HeldKey
 
 MISSING = "opening-key-missing"

@@ -16,7 +16,8 @@ from sync.clinic.receiving import exports, results, withdrawals
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, read
-from sync.clinic.store.database import Database, core, now
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.rows import core
 from sync.clinic.store.tables import OPENED, STORED, Envelope, UtcDateTime
 from sync.wire.messages import ReminderDue, Result, Withdraw, WithdrawMessages
 

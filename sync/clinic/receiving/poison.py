@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving.receipts import Owed, hashes_receipted, owe
-from sync.clinic.store.database import insert_once, now
+from sync.clinic.store.database import now
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Poison, WithdrawnMessage
 from sync.wire import cose, envelope, topics
 

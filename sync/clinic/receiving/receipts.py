@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import core, now, put_all
+from sync.clinic.store.database import now
+from sync.clinic.store.rows import core, put_all
 from sync.clinic.store.tables import OPENED, Envelope, ReceiptRow
 from sync.wire.receipt import ReceiptStatus
 

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Kiosk, KioskKey
 from sync.wire.bounds import Counter
 from sync.wire.keys import KeyRefused, load_public_key, signing_kid

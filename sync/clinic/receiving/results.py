@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import append, core, insert_new, now
+from sync.clinic.store.database import now
+from sync.clinic.store.rows import append, core, insert_new
 from sync.clinic.store.tables import FindingRow, ReminderRow, Scan
 from sync.wire.messages import ReminderDue, Result
 

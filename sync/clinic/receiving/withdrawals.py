@@ -27,7 +27,8 @@ from sync.clinic.audit.log import note
 from sync.clinic.receiving import exports
 from sync.clinic.receiving.poison import claimed_id
 from sync.clinic.receiving.results import Key
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import (
     ERASED,
     OPENED,

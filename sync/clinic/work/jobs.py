@@ -17,7 +17,8 @@ import structlog
 from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import Database, core, insert_new, moment_at
+from sync.clinic.store.database import Database, moment_at
+from sync.clinic.store.rows import core, insert_new
 from sync.clinic.store.tables import Job
 
 # Longer than anything that a job waits for: a job has deadlines of its own, and nobody renews a lease.

@@ -22,7 +22,8 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import Database, deadlines, moment_at
+from sync.clinic.store.database import Database, moment_at
+from sync.clinic.store.engine import deadlines
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
 from sync.clinic.store.tables import Job

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from cronsim import CronSim
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.database import insert_once
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import ScheduleRun
 from sync.clinic.work import jobs
 

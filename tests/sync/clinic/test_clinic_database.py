@@ -16,9 +16,10 @@ from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.registry import register_kiosk
-from sync.clinic.store.database import Database, append, insert_once, now
+from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.rows import append, insert_once
 from sync.clinic.store.tables import REVISION, Account, Base, FindingRow, KioskKey, Scan, WebSession
 from sync.wire.keys import OpeningKey, generate_signing_key
 from sync.wire.messages import ReminderDue

@@ -60,7 +60,7 @@ def test_no_byte_of_the_files_holds_the_reference_or_the_numbers_of_a_withdrawn_
 def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_waits_for_it(
     sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.clinic.store.database.BUSY_SECONDS", 1000)  # a wait for it would end the test
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 1000)  # a wait for it would end the test
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     scan = uuid4()
     arrive(sqlite, kiosk, a_result(kiosk, scan))

@@ -22,7 +22,7 @@ from sync.clinic.receiving.broker import Address
 from sync.clinic.receiving.ingest import Arrival, IngestWorker
 from sync.clinic.receiving.intake import Offered, Outcome, take_envelopes
 from sync.clinic.receiving.tap import Tap
-from sync.clinic.store import database as clinic_database
+from sync.clinic.store import engine as clinic_engine
 from sync.clinic.store import patience
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError
@@ -153,8 +153,8 @@ def test_nothing_is_acknowledged_while_the_database_is_locked(
 def create_impatient(path: Path) -> Engine:
     """An engine that gives up on a locked database after 100 ms instead of 15 s."""
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.1})
-    event.listen(engine, "connect", clinic_database._prepare_sqlite)
-    event.listen(engine, "begin", clinic_database._begin_sqlite)
+    event.listen(engine, "connect", clinic_engine._prepare_sqlite)
+    event.listen(engine, "begin", clinic_engine._begin_sqlite)
     return engine
 
 

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 
 from sync.clinic.server import STATEMENT_SECONDS, serve_pages
 from sync.clinic.store import database as database_module
-from sync.clinic.store.database import DEADLINES, LOSING, Database
+from sync.clinic.store.database import LOSING, Database
+from sync.clinic.store.engine import DEADLINES
 from sync.clinic.store.errors import ClinicError
 
 

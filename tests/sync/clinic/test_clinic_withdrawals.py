@@ -14,7 +14,8 @@ from sync.clinic.receiving import quarantine
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.scans.records import scan_page, scan_record, withdrawn
-from sync.clinic.store.database import Database, insert_once, now
+from sync.clinic.store.database import Database, now
+from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import (
     Envelope,
     FindingRow,
