@@ -9,7 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ARRAY, Select, Uuid, bindparam, column, func, select, update
+from sqlalchemy import Select, Uuid, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import exports, results, withdrawals
@@ -17,7 +17,7 @@ from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, read
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.rows import core
+from sync.clinic.store.rows import as_lists, core, listed
 from sync.clinic.store.tables import OPENED, STORED, Envelope, UtcDateTime
 from sync.wire.messages import ReminderDue, Result, Withdraw, WithdrawMessages
 
@@ -131,18 +131,12 @@ def _keep(session: Session, export: Path | None, plain: Sequence[Plain]) -> None
 
 
 def _note_opened(session: Session, plain: Sequence[Plain]) -> None:
-    connection = session.connection()
+    connection, moment = session.connection(), {"moment": now()}
+    rows = [dict(zip(_COLUMNS, (*row.key, message.scan), strict=True)) for row, message in plain]
     if connection.dialect.name == "postgresql":
-        columns = zip(*((*row.key, message.scan) for row, message in plain), strict=True)
-        values = dict(zip(_COLUMNS, (list(each) for each in columns), strict=True))
-        connection.execute(_OPENED_AT_ONCE, values | {"moment": now()})
-        return
-    moment = now()
-    each = [
-        dict(zip(_COLUMNS, (*row.key, message.scan), strict=True)) | {"moment": moment}
-        for row, message in plain
-    ]
-    connection.execute(_OPENED, each)
+        connection.execute(_OPENED_AT_ONCE, as_lists(rows) | moment)
+    else:
+        connection.execute(_OPENED, [row | moment for row in rows])
 
 
 _COLUMNS = ("of_kiosk", "of_message", "about")
@@ -156,11 +150,7 @@ _OPENED = (
     .where(Envelope.kiosk == bindparam("of_kiosk"), Envelope.message_id == bindparam("of_message"))
     .values(_BECOMES | {"scan": bindparam("about")})
 )
-_LISTED = (
-    func.unnest(*(bindparam(name, type_=ARRAY(Uuid())) for name in _COLUMNS))
-    .table_valued(*(column(name, Uuid()) for name in _COLUMNS), name="listed")
-    .render_derived()
-)
+_LISTED = listed(dict.fromkeys(_COLUMNS, Uuid()))
 _OPENED_AT_ONCE = (
     update(core(Envelope))
     .where(Envelope.kiosk == _LISTED.c.of_kiosk, Envelope.message_id == _LISTED.c.of_message)

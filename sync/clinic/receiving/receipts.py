@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.store.database import now
-from sync.clinic.store.rows import core, put_all
+from sync.clinic.store.rows import as_lists, core, listed, put_all
 from sync.clinic.store.tables import OPENED, Envelope, ReceiptRow
 from sync.wire.receipt import ReceiptStatus
 
@@ -86,21 +86,18 @@ def unsent(session: Session, worker: str, at: datetime, limit: int, but: Collect
 
 def mark_sent(session: Session, sent: Sequence[Owed], at: datetime) -> None:
     """The broker has taken these; a receipt that has come to be owed again since then stays owed."""
-    if sent:
-        rows = [
-            {f"of_{field}": getattr(one, field) for field in ("kiosk", "message_id", "sha256", "at")}
-            for one in sorted(sent, key=_in_one_order)
-        ]
-        session.connection().execute(_MARK_SENT, [row | {"sent": at} for row in rows])
+    if not sent:
+        return
+    rows = [{f"of_{name}": getattr(one, name) for name in _MARKED} for one in sorted(sent, key=_in_one_order)]
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(_MARK_SENT_AT_ONCE, as_lists(rows) | {"sent": at})
+    else:
+        connection.execute(_MARK_SENT, [row | {"sent": at} for row in rows])
 
 
-_MARK_SENT = (
-    update(core(ReceiptRow))
-    .where(
-        ReceiptRow.kiosk == bindparam("of_kiosk"),
-        ReceiptRow.message_id == bindparam("of_message_id"),
-        ReceiptRow.sha256 == bindparam("of_sha256"),
-        ReceiptRow.at == bindparam("of_at"),
-    )
-    .values(sent_at=bindparam("sent"))
-)
+_MARKED = {name: getattr(ReceiptRow, name) for name in ("kiosk", "message_id", "sha256", "at")}
+_LISTED = listed({f"of_{name}": each.type for name, each in _MARKED.items()})
+_MARK = update(core(ReceiptRow)).values(sent_at=bindparam("sent"))
+_MARK_SENT = _MARK.where(*(each == bindparam(f"of_{name}") for name, each in _MARKED.items()))
+_MARK_SENT_AT_ONCE = _MARK.where(*(each == _LISTED.c[f"of_{name}"] for name, each in _MARKED.items()))

@@ -75,6 +75,10 @@ def _connect_postgresql(dialect: Any, record: object, given: list[Any], options:
 
 
 def _prepare_postgresql(connection: Any, record: object) -> None:
+    from psycopg.types.array import ListBinaryDumper
+
+    # A column of envelopes as text would be several times its bytes, written and read letter by letter.
+    connection.adapters.register_dumper(list, ListBinaryDumper)
     settings = {
         # A lock is waited for as long as SQLite's is, not for ever.
         "lock_timeout": ("0", f"{BUSY_SECONDS}s"),

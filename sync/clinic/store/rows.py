@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, Float, Integer, String, Table, Uuid
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Connection,
+    Float,
+    Integer,
+    Result,
+    String,
+    Table,
+    Uuid,
+    bindparam,
+    column,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -17,7 +31,6 @@ from sync.clinic.store.tables import Base
 
 # What the columns that COPY takes are called there; the first that fits.
 _COPIED = {Uuid: "uuid", BigInteger: "int8", Integer: "int4", String: "varchar", Float: "float8"}
-_DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 # As SQLAlchemy writes them, for what goes to the driver as it is.
 sqlite3.register_adapter(UUID, lambda value: value.hex)
 
@@ -37,14 +50,18 @@ def insert_new(
     """
     if not rows:
         return set()
-    statement = _insert_new(table, session.get_bind().dialect.name)
-    return {tuple(key) for key in session.execute(statement, list(rows))}
+    return {tuple(key) for key in _execute(session, _insert_new, table, rows)}
 
 
 def put_all(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert `rows`, or give the row with its primary key these values; each row has every column."""
+    """Insert `rows`, or give the row with its primary key these values; each row has every column.
+
+    Of several with one key the last is what stays.
+    """
     if rows:
-        session.execute(_put(table, session.get_bind().dialect.name), list(rows))
+        keys = [key.name for key in _keys(table)]
+        last = {tuple(row[key] for key in keys): row for row in rows}
+        _execute(session, _put, table, list(last.values()))
 
 
 def append(session: Session, table: type[Base], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -63,6 +80,20 @@ def append(session: Session, table: type[Base], rows: Sequence[tuple[Any, ...]])
         _copy(connection, table, rows)
 
 
+def listed(types: Mapping[str, Any]) -> Any:
+    """On PostgreSQL: what `as_lists` makes of rows with these columns, as a table to join or insert from."""
+    return (
+        func.unnest(*(bindparam(name, type_=ARRAY(kind)) for name, kind in types.items()))
+        .table_valued(*(column(name, kind) for name, kind in types.items()), name="listed")
+        .render_derived()
+    )
+
+
+def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The columns of rows that all have the same ones, one list each."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
 def insert_once(session: Session, row: Base) -> bool:
     """The same for one new object; True if it went in."""
     return bool(insert_new(session, type(row), [_values(row)]))
@@ -78,9 +109,45 @@ def _values(row: Base) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names if name in row.__dict__}
 
 
+def _execute(
+    session: Session,
+    insert: Callable[[type[Base], str, tuple[str, ...]], Any],
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+) -> Result[Any]:
+    """One `insert` of all these rows, which have the same columns.
+
+    PostgreSQL takes a column as one list: the statement is the same however many rows there are, so that
+    nobody writes, reads and prepares a new one for each batch.
+    """
+    connection, names = session.connection(), tuple(rows[0])
+    statement = insert(table, connection.dialect.name, names)
+    if connection.dialect.name == "postgresql":
+        return connection.execute(statement, as_lists(rows))
+    return connection.execute(statement, list(rows))
+
+
 @cache
-def _insert_new(table: type[Base], dialect: str) -> Any:
-    return _DIALECTS[dialect].insert(core(table)).on_conflict_do_nothing().returning(*_keys(table))
+def _insert_new(table: type[Base], dialect: str, names: tuple[str, ...]) -> Any:
+    return _insert(table, dialect, names).on_conflict_do_nothing().returning(*_keys(table))
+
+
+@cache
+def _put(table: type[Base], dialect: str, names: tuple[str, ...]) -> Any:
+    statement = _insert(table, dialect, names)
+    keys = [key.name for key in _keys(table)]
+    values = {name: value for name, value in statement.excluded.items() if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=values)
+
+
+def _insert(table: type[Base], dialect: str, names: tuple[str, ...]) -> Any:
+    if dialect == "sqlite":
+        return sqlite.insert(core(table))
+    columns = [core(table).columns[name] for name in names]
+    # Without its bound a text that is too long is refused, as anywhere: a cast would cut it off.
+    types = {each.name: String() if isinstance(each.type, String) else each.type for each in columns}
+    given = listed(types)
+    return postgresql.insert(core(table)).from_select(names, select(*given.c))
 
 
 @cache
@@ -116,14 +183,6 @@ def _copy(connection: Connection, table: type[Base], rows: Sequence[tuple[Any, .
 
 def _copied(kind: Any) -> str:
     return next(name for of, name in _COPIED.items() if isinstance(kind, of))
-
-
-@cache
-def _put(table: type[Base], dialect: str) -> Any:
-    statement = _DIALECTS[dialect].insert(core(table))
-    keys = [key.name for key in _keys(table)]
-    values = {name: value for name, value in statement.excluded.items() if name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=values)
 
 
 def _keys(table: type[Base]) -> list[Any]:

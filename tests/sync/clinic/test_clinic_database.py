@@ -3,8 +3,9 @@ from __future__ import annotations
 import inspect
 import json
 import threading
+from datetime import datetime
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -19,11 +20,21 @@ from sync.clinic.receiving.registry import register_kiosk
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.failure import failed_itself
-from sync.clinic.store.rows import append, insert_once
-from sync.clinic.store.tables import REVISION, Account, Base, FindingRow, KioskKey, Scan, WebSession
+from sync.clinic.store.rows import append, insert_once, put_all
+from sync.clinic.store.tables import (
+    REVISION,
+    Account,
+    Base,
+    FindingRow,
+    KioskKey,
+    ReceiptRow,
+    Scan,
+    WebSession,
+)
 from sync.wire.keys import OpeningKey, generate_signing_key
 from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_version, registered
+from tests.support.effort import statements
 
 
 def test_the_migrations_make_exactly_the_schema_of_the_code(database: Database) -> None:
@@ -126,6 +137,31 @@ def test_of_many_inserts_of_the_same_row_one_goes_in(database: Database) -> None
     for thread in threads:
         thread.join(30)
     assert sorted(wins) == [False] * 7 + [True]
+
+
+def receipt(message: UUID, status: str, at: datetime) -> dict[str, object]:
+    key = {"kiosk": UUID(int=1), "message_id": message, "sha256": b"\0\xff" * 16}
+    return key | {"worker": "ingest-1", "status": status, "at": at, "sent_at": None}
+
+
+def test_many_rows_are_put_by_one_statement_and_of_several_with_one_key_the_last_stays(
+    database: Database,
+) -> None:
+    moment, ids = now(), [uuid4() for _ in range(150)]
+    rows = [receipt(each, "stored", moment) for each in ids]
+    with statements(database) as said, database.writing() as session:
+        put_all(session, ReceiptRow, rows)
+        put_all(session, ReceiptRow, [*rows[:2], receipt(ids[0], "duplicate", moment)])
+    assert len(said) == 2
+    assert len({statement for statement, _ in said}) == 1, "another statement for another number of rows"
+    with database.reading() as session:
+        kept = {row.message_id: row.status for row in session.scalars(select(ReceiptRow))}
+    assert kept == dict.fromkeys(ids, "stored") | {ids[0]: "duplicate"}
+
+
+def test_a_text_that_is_too_long_is_refused_and_not_cut(postgresql: Database) -> None:
+    with pytest.raises(DBAPIError, match="too long"), postgresql.writing() as session:
+        put_all(session, ReceiptRow, [receipt(uuid4(), "s" * 17, now())])
 
 
 def test_moments_come_back_as_they_went_in(database: Database) -> None:
