@@ -5,7 +5,7 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
-.PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test check pythons lint faults soak picamera bench score train locks wheel sbom audit clean
+.PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test every-test style check pythons lint faults soak picamera bench score train locks wheel sbom audit clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -30,8 +30,13 @@ demo: setup ## the whole system on simulated hardware, until Ctrl-C
 
 test: setup-test ## every test that CI runs
 	@mkdir -p build
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
+	@$(MAKE) --no-print-directory --jobs 2 style every-test
+
+every-test:
 	@.venv/bin/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+style:
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 
 check: lint ## what takes a minute: style, types, the import rule, and tests without system, browser, broker, database
 	@.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not long"
@@ -40,7 +45,7 @@ pythons: setup-test ## a part of the tests and a whole scan on each other Python
 	@.venv/bin/python -m tests.release.pythons
 
 lint: setup-test ## style, types and the import rule only
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
+	@$(MAKE) --no-print-directory style
 
 faults: setup-test ## N=… faults against the light rules
 	@.venv/bin/python -m tests.faults --count $(N)
