@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -52,14 +53,14 @@ class Mosquitto:
         return self._process.pid
 
     def start(self) -> None:
-        """Start mosquitto, and return when it accepts connections."""
+        """Start mosquitto, and return when it answers: before, a signal ends it as it ends any program."""
         assert self._process is None, "the broker is running already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["/usr/sbin/mosquitto", "-c", str(self.configuration)], stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._accepts():
+        while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"mosquitto did not start:\n{self.log.read_text()}")
@@ -83,9 +84,12 @@ class Mosquitto:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGUSR1)
 
-    def _accepts(self) -> bool:
+    def _answers(self) -> bool:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
-            socket.create_connection((self.host, self.port), timeout=1).close()
+            with socket.create_connection((self.host, self.port), timeout=1) as plain:
+                context.wrap_socket(plain).close()
         except OSError:
             return False
         return True
