@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from hardware.host.errors import PlainError
@@ -82,10 +83,12 @@ connection_messages true
 """
 
 _FILES = ("server.key", "server.crt", "ca.crt", "acl", "mosquitto.conf")
+# The file system's own, where the folder is a mount point.
+_NOT_FOREIGN = ("data", "lost+found")
 
 
 class BrokerRefused(PlainError):
-    """A broker that cannot be made for this account."""
+    """A broker that cannot be made in this folder, or not for this account."""
 
     exit_status = 2
 
@@ -110,7 +113,8 @@ def write_broker(
     """Write the broker's folder, and return its mosquitto.conf; what the broker has stored stays.
 
     The folder belongs to the account `user`, by default whoever calls this; mosquitto, started by root, runs
-    as that one. Raises BrokerRefused where only root could give it away.
+    as that one. Raises BrokerRefused where only root could give it away, where that account could put another
+    folder in its place, and where it holds anything but a broker.
     `root` is the clinic's root certificate, `certificate` the server's chain, leaf first; all PEM.
     """
     account = _account(user)
@@ -119,10 +123,13 @@ def write_broker(
         _check_giving(folder, given)
     _check_ours(folder)
     folder = files.make_folder(folder).resolve()
+    owner = (given.pw_uid, given.pw_gid) if given else None
+    if owner:
+        _check_data(folder / "data")
     files.make_folder(folder / "data")
-    files.write(folder / "server.key", key, files.PRIVATE)
-    files.write(folder / "server.crt", certificate, files.PUBLIC)
-    files.write(folder / "ca.crt", root, files.PUBLIC)
+    files.write(folder / "server.key", key, files.PRIVATE, owner)
+    files.write(folder / "server.crt", certificate, files.PUBLIC, owner)
+    files.write(folder / "ca.crt", root, files.PUBLIC, owner)
     configuration = CONFIGURATION.format(
         folder=folder,
         port=port,
@@ -132,10 +139,10 @@ def write_broker(
         connections=max_connections,
         packet=MAX_PACKET_BYTES,
     )
-    files.write(folder / "acl", access_list(), files.PRIVATE)
-    files.write(folder / "mosquitto.conf", configuration, files.PRIVATE)
-    if given:
-        _give(folder, given)
+    files.write(folder / "acl", access_list(), files.PRIVATE, owner)
+    files.write(folder / "mosquitto.conf", configuration, files.PRIVATE, owner)
+    if owner:
+        _give(folder, owner)
     return folder / "mosquitto.conf"
 
 
@@ -155,29 +162,70 @@ def _check_giving(folder: Path, account: pwd.struct_passwd) -> None:
     if os.geteuid() != 0:
         raise BrokerRefused(f"Only root can make a broker for '{account.pw_name}': run this command as root.")
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    for parent in folder.resolve().parents:
-        found = parent.stat() if parent.exists() else None
-        if found is not None:
-            shift = 6 if found.st_uid == account.pw_uid else 3 if found.st_gid in groups else 0
-            if found.st_mode >> shift & stat.S_IXOTH:
-                continue
-        raise BrokerRefused(
-            f"{parent} is not there, or '{account.pw_name}' may not enter it: choose a folder such as"
-            " /var/lib/dermakiosk-broker."
-        )
+    instead = "choose a folder such as /var/lib/dermakiosk-broker."
+    # As it was named too: a link on the way to it is as good as another folder.
+    for path in (folder.absolute(), folder.resolve()):
+        for child, parent in zip((path, *path.parents), path.parents, strict=False):
+            found = parent.stat() if parent.exists() else None
+            if found is None or not _may(found, account, groups) & stat.S_IXOTH:
+                raise BrokerRefused(
+                    f"{parent} is not there, or '{account.pw_name}' may not enter it: {instead}"
+                )
+            may_write = found.st_uid == account.pw_uid or _may(found, account, groups) & stat.S_IWOTH
+            if may_write and not (found.st_mode & stat.S_ISVTX and _is_anothers(child, account)):
+                raise BrokerRefused(
+                    f"'{account.pw_name}' may write to {parent}, and so put another folder in the place of"
+                    f" {child}: {instead}"
+                )
+
+
+def _may(found: os.stat_result, account: pwd.struct_passwd, groups: Collection[int]) -> int:
+    """What `account` may do: the three bits of others, whichever apply to it."""
+    shift = 6 if found.st_uid == account.pw_uid else 3 if found.st_gid in groups else 0
+    return found.st_mode >> shift & stat.S_IRWXO
+
+
+def _is_anothers(child: Path, account: pwd.struct_passwd) -> bool:
+    return os.path.lexists(child) and child.lstat().st_uid != account.pw_uid
 
 
 def _check_ours(folder: Path) -> None:
     """One that was cut while it was made has no mosquitto.conf, which comes last, and nothing foreign."""
-    conf, begun = folder / "mosquitto.conf", tuple(f".{name}." for name in _FILES)
-    if conf.is_file() and conf.read_text(errors="replace").startswith(CONFIGURATION.partition("\n")[0]):
+    ours = CONFIGURATION.partition("\n")[0].encode()
+    if files.read(folder / "mosquitto.conf", len(ours)) == ours:
         return
+    begun = tuple(f".{name}." for name in _FILES)
     found = folder.iterdir() if folder.is_dir() else ()
-    if any(path.name not in (*_FILES[:-1], "data") and not path.name.startswith(begun) for path in found):
-        raise BrokerRefused(f"{folder} holds something else than a broker: choose another folder.")
+    for path in found:
+        if path.name not in (*_FILES[:-1], *_NOT_FOREIGN) and not path.name.startswith(begun):
+            raise BrokerRefused(f"{folder} holds something else than a broker: choose another folder.")
 
 
-def _give(folder: Path, account: pwd.struct_passwd) -> None:
-    data = folder / "data"
-    for path in (folder, *(folder / name for name in _FILES), data, *data.glob("*")):
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+def _check_data(data: Path) -> None:
+    if os.path.lexists(data) and not stat.S_ISDIR(data.lstat().st_mode):
+        raise BrokerRefused(
+            f"{data} is a link or a file, and root gives away a folder only: put a folder there, with what"
+            " the broker has stored."
+        )
+
+
+def _give(folder: Path, owner: tuple[int, int]) -> None:
+    """Give `folder` and what the broker has stored to `owner`, who may have put anything there before."""
+    with files.opened(folder / "data", os.O_DIRECTORY) as data:
+        for name in os.listdir(data):
+            _give_stored(name, data, owner)
+        os.fchown(data, *owner)
+    with files.opened(folder, os.O_DIRECTORY) as handle:
+        os.fchown(handle, *owner)
+
+
+def _give_stored(name: str, data: int, owner: tuple[int, int]) -> None:
+    """A file that has another name elsewhere is not the broker's alone."""
+    try:
+        with files.opened(name, dir_fd=data) as handle:
+            found = os.fstat(handle)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                os.fchown(handle, *owner)
+    except OSError as error:
+        if error.errno not in files.NO_FILE:
+            raise

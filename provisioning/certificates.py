@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hardware.host.errors import PlainError
+from provisioning import files
 
 RootKey = ed25519.Ed25519PrivateKey
 # Issuing and TLS keys are P-256, which TPM 2.0 and secure elements can hold; they have no Ed25519.
@@ -26,6 +27,8 @@ ISSUING_LIFE = timedelta(days=731)
 LEAF_LIFE = timedelta(days=360)
 # A certificate is valid a little before it was made: a kiosk that just booted may be slow.
 CLOCK_SKEW = timedelta(minutes=10)
+# More than a chain of ours has.
+_CHAIN_BYTES = 2**16
 
 
 class CertificateRefused(PlainError):
@@ -59,7 +62,7 @@ def load_private(data: bytes) -> TlsKey:
 def holder(path: Path) -> str:
     """The common name in the first certificate of a PEM file."""
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificate = x509.load_pem_x509_certificate(files.read(path, _CHAIN_BYTES) or b"")
     except ValueError as error:
         raise CertificateRefused(f"{path} is no certificate: remove or restore it.") from error
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)

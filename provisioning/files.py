@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,22 @@ from hardware.host.durable import PRIVATE, make_folder
 from hardware.host.durable import write_whole as write
 from hardware.host.errors import PlainError
 
-__all__ = ["PRIVATE", "PUBLIC", "FolderBusy", "PathFailed", "locked", "make_folder", "write"]
+__all__ = [
+    "PRIVATE",
+    "PUBLIC",
+    "FolderBusy",
+    "PathFailed",
+    "locked",
+    "make_folder",
+    "opened",
+    "read",
+    "write",
+]
 
 PUBLIC = 0o644
+
+# What `opened` says of anything but a file or a folder by that very name.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 # The path is not one that can be used so; everything else is a failure of the machine.
 _WRONG_PATH = {
@@ -45,6 +59,31 @@ class PathFailed(PlainError):
 
 class FolderBusy(PlainError):
     """Another process is changing a folder."""
+
+
+@contextmanager
+def opened(path: Path | str, flags: int = 0, dir_fd: int | None = None) -> Iterator[int]:
+    """What is at `path` itself, open for reading: no link is followed, no pipe waited for. Raises OSError.
+
+    For root in the folder of an account that may have put anything there.
+    """
+    flags |= os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def read(path: Path, limit: int) -> bytes | None:
+    """The first `limit` bytes of the file at `path`, see `opened`; None where no file is. Raises OSError."""
+    try:
+        with opened(path) as handle:
+            return os.read(handle, limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return None
+        raise
 
 
 @contextmanager

@@ -25,16 +25,19 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, data: bytes | str, mode: int = PRIVATE) -> None:
+def write_whole(
+    path: Path, data: bytes | str, mode: int = PRIVATE, owner: tuple[int, int] | None = None
+) -> None:
     """Replace `path` by `data` in one step: after a power cut there is the old file or the new one, whole.
 
-    Raises OSError, which names `path`.
+    It belongs to `owner`, a user id and a group id, else to whoever calls this. Raises OSError, which names
+    `path`.
     """
     content = data.encode() if isinstance(data, str) else data
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            _fill(handle, content, mode)
+            _fill(handle, content, mode, owner)
             os.replace(name, path)
         except BaseException:
             os.unlink(name)
@@ -101,9 +104,12 @@ def _beside(path: Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
 
 
-def _fill(handle: int, content: bytes, mode: int) -> None:
+def _fill(handle: int, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
     with open(handle, "wb") as file:
         file.write(content)
         file.flush()
+        if owner is not None:
+            # By the open file: to whom the folder belongs may have put another one under its name.
+            os.fchown(file.fileno(), *owner)
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -20,6 +23,7 @@ from sync.wire import keys as wire_keys
 from sync.wire.clinic_keys import ClinicKeys
 from tests.support.mosquitto import BOARD
 
+COMMAND = Path(sys.executable).with_name("dermakiosk")
 PRIVATE = {"app/result.key", "app/opening.key", "sync/status.key", "sync/tls.key"}
 PUBLIC = {
     *("identity.json", "clinic-root.pub", "clinic-keys.cose", "clinic-manifest.pub"),
@@ -203,3 +207,14 @@ def test_a_board_that_is_none_is_refused_before_anything_is_made(
         enrol(authority, tmp_path / "kiosk", board=tmp_path / "absent.toml")
     assert not (tmp_path / "kiosk").exists()
     assert authority.kiosks() == []
+
+
+def test_an_enrolment_waits_for_no_pipe_that_lies_in_the_place_of_a_certificate(
+    authority: Authority, kiosk: Path
+) -> None:
+    (kiosk / "sync").mkdir(parents=True)
+    os.mkfifo(kiosk / "sync" / "tls.crt")
+    where = ["--state", authority.folder, "--kiosk", kiosk, "--board", BOARD]
+    done = subprocess.run([COMMAND, "provision", "enrol", *map(str, where)], timeout=60)
+    assert done.returncode == 0
+    assert modes(kiosk)["sync/tls.crt"] == 0o644
