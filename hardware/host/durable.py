@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -52,11 +54,15 @@ def write_whole(
 def replace_secret(path: Path, data: bytes) -> None:
     """`write_whole` (mode 0600), and the replaced file's own blocks are overwritten before this returns.
 
-    The file stays its owner's and its group's, whoever replaces it. Where that cannot be, nothing changes.
+    The file stays its owner's and its group's, whoever replaces it. Where that cannot be, nothing changes,
+    nor where what would be overwritten is a link: root does this in the folder of an account that may have
+    put one there.
     A process that dies in between leaves what `finish_wipe` completes. Flash storage may still keep older
     copies of a block; only a key store in hardware can promise more. Raises OSError.
     """
     finish_wipe(path)
+    if os.path.lexists(path):
+        os.close(_open_to_wipe(path))
     new, old = _beside(path)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     try:
@@ -76,14 +82,13 @@ def replace_secret(path: Path, data: bytes) -> None:
 
 def finish_wipe(path: Path) -> None:
     """Complete what a `replace_secret` of `path` that was ended half-way left undone. Raises OSError."""
-    new, old = _beside(path)
-    left = [rest for rest in (new, old) if rest.exists()]
+    left = [rest for rest in _beside(path) if os.path.lexists(rest)]
     if left:
         # Else a power cut could bring back the name of what is wiped below.
         sync_folder(path.parent)
     for rest in left:
         if not (path.exists() and rest.samefile(path)):  # else it was linked, and not yet replaced
-            with rest.open("r+b") as file:
+            with open(_open_to_wipe(rest), "r+b") as file:
                 file.write(bytes(os.fstat(file.fileno()).st_size))
                 file.flush()
                 os.fsync(file.fileno())
@@ -92,10 +97,25 @@ def finish_wipe(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def _open_to_wipe(path: Path) -> int:
+    """The regular file at `path`, open to be overwritten. Raises OSError, also where it is somebody else's.
+
+    That is one with another name besides, and another owner than the folder, who may have linked it there.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(handle)
+    linked = found.st_nlink > 1 and found.st_uid != path.parent.stat().st_uid
+    if linked or not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        number = errno.EMLINK if linked else errno.EINVAL
+        raise OSError(number, os.strerror(number), str(path))
+    return handle
+
+
 def _keep_owner(handle: int, path: Path) -> None:
     """Give the open file to the owner and the group of the one at `path`, if there is one."""
     if path.exists():
-        ours, before = os.fstat(handle), path.stat()
+        ours, before = os.fstat(handle), path.lstat()
         if (ours.st_uid, ours.st_gid) != (before.st_uid, before.st_gid):
             os.fchown(handle, before.st_uid, before.st_gid)
 

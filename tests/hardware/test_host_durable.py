@@ -138,3 +138,39 @@ def test_a_secret_that_would_change_its_owner_is_left_as_it_is(
         replace_secret(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["key", ".key.new", ".key.old"])
+@pytest.mark.parametrize("how", ["link", "another name", "pipe"])
+def test_a_wipe_overwrites_nothing_that_was_linked_into_the_place_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
+) -> None:
+    """The folder belongs to an account that may put there what it likes, and root replaces the secret."""
+    folder, theirs = tmp_path / "folder", tmp_path / "theirs"
+    folder.mkdir()
+    theirs.write_bytes(OLD)
+    (folder / "key").write_bytes(OLD)
+    (folder / name).unlink(missing_ok=True)
+    if how == "link":
+        (folder / name).symlink_to(theirs)
+    elif how == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).hardlink_to(theirs)
+        owned, anothers = Path.stat, os.stat_result((0o40700, 0, 0, 2, os.geteuid() + 1, 0, 0, 0, 0, 0))
+        monkeypatch.setattr(
+            Path, "stat", lambda path, **how: anothers if path == folder else owned(path, **how)
+        )
+    with pytest.raises(OSError, match="Too many|Invalid"):
+        replace_secret(folder / "key", NEW)
+    assert theirs.read_bytes() == OLD
+    assert (folder / "key").is_fifo() or (folder / "key").read_bytes() == OLD
+
+
+def test_a_secret_is_wiped_under_each_name_that_its_owner_gave_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(OLD)
+    (tmp_path / "copy").hardlink_to(path)
+    replace_secret(path, NEW)
+    assert path.read_bytes() == NEW
+    assert not any((tmp_path / "copy").read_bytes())
