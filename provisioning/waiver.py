@@ -26,7 +26,8 @@ def waive(
 ) -> Path:
     """Sign a waiver for the kiosk whose state is `kiosk`, and return the file written there.
 
-    The one before stays beside it unless that is for the same networks, or for these and more.
+    The one before stays beside it unless that is for the same networks; of those that fit a kiosk's networks
+    the newest decides.
     `networks` are the names of the networks that are for research, each with the SHA-256 of its file in hex.
     Raises AuthorityRefused.
     """
@@ -60,7 +61,9 @@ def waive(
 
 
 def _keep_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None:
-    """Keep a waiver for other networks: the kiosk has those until it is updated, or gets them back."""
+    """Keep a waiver for other networks, or for more: the kiosk has those until it is updated, or gets them
+    back.
+    """
     try:
         data = path.read_bytes()
         old = ResearchWaiver.verify(data, key)
@@ -71,7 +74,7 @@ def _keep_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None
 
 
 def _drop_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None:
-    """Those for the same networks and more may end later, and must not count any more."""
+    """Nobody needs what the new one has ended."""
     for beside in path.parent.glob(OTHERS):
         with contextlib.suppress(StatementError):
             if _takes_the_place_of(new, ResearchWaiver.verify(beside.read_bytes(), key)):
@@ -79,7 +82,7 @@ def _drop_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None
 
 
 def _takes_the_place_of(new: ResearchWaiver, old: ResearchWaiver) -> bool:
-    return old.kiosk == new.kiosk and new.networks.items() <= old.networks.items()
+    return old.kiosk == new.kiosk and new.networks == old.networks
 
 
 def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:

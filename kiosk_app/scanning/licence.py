@@ -21,7 +21,7 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
     """Why the kiosk in `state` may measure no patient at `at` (now), in a sentence for staff; None: it may.
 
     Networks for research need a waiver that the clinic's manifest key signed for this kiosk and these files.
-    There may be others beside it.
+    There may be others beside it; of several that fit the newest decides.
     """
     research = load_manifest().for_research
     if not research:
@@ -41,43 +41,44 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
     except (KeyRefused, ValueError):
         return f"{key_file} holds no key, so no waiver can be verified. Copy AUTHORITY/manifest.pub there."
     today = (at or datetime.now(timezone.utc)).date()
-    reasons: dict[bool, str] = {}  # by whether the waiver is for these networks; of each the first one
+    fitting: list[tuple[Path, ResearchWaiver]] = []
+    reasons: list[str] = []
     for path in (state / FILE, *sorted(state.glob(OTHERS))):
-        if not os.path.lexists(path):
-            continue
-        fits, reason = _why_not(path, key, kiosk, research, today, way_on)
-        if reason is None:
-            return None
-        reasons.setdefault(fits, reason)
+        if os.path.lexists(path):
+            found = _fitting(path, key, kiosk, research, way_on)
+            if isinstance(found, str):
+                reasons.append(found)
+            else:
+                fitting.append((path, found))
+    if fitting:
+        return _why_not_today(*max(fitting, key=lambda one: one[1].at), today, way_on)
     if reasons:
-        return reasons[max(reasons)]
+        return reasons[0]
     names = ", ".join(research)
     return f"These networks are for research only: {names}; the clinic has signed no waiver. {way_on}"
 
 
-def _why_not(
-    path: Path, key: Ed25519PublicKey, kiosk: UUID, research: Mapping[str, str], today: date, way_on: str
-) -> tuple[bool, str | None]:
-    """Whether the waiver in `path` is for these networks, and why it does not hold today; None: it does."""
+def _fitting(
+    path: Path, key: Ed25519PublicKey, kiosk: UUID, research: Mapping[str, str], way_on: str
+) -> ResearchWaiver | str:
+    """The waiver in `path` where it is for these networks of this kiosk; else why it is not."""
     try:
         waiver = ResearchWaiver.verify(path.read_bytes(), key)
     except OSError as error:
-        return False, f"{path} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
+        return f"{path} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
     except StatementError:
-        return False, f"{path} is no waiver that this kiosk's clinic signed. {way_on}"
+        return f"{path} is no waiver that this kiosk's clinic signed. {way_on}"
     if waiver.kiosk != kiosk:
-        return False, f"{path} was signed for another kiosk. {way_on}"
+        return f"{path} was signed for another kiosk. {way_on}"
     others = [name for name, sha256 in research.items() if waiver.networks.get(name) != bytes.fromhex(sha256)]
     if others:
-        return (
-            False,
-            f"{path} was signed for other files than the networks {', '.join(others)} have now. {way_on}",
-        )
+        return f"{path} was signed for other files than the networks {', '.join(others)} have now. {way_on}"
+    return waiver
+
+
+def _why_not_today(path: Path, waiver: ResearchWaiver, today: date, way_on: str) -> str | None:
     if today < waiver.at.date():
-        return (
-            True,
-            f"{path} is from {waiver.at.date()}, and this computer's clock says {today}. Set the clock.",
-        )
+        return f"{path} is from {waiver.at.date()}, and this computer's clock says {today}. Set the clock."
     if today > waiver.until:
-        return True, f"The waiver in {path} ended on {waiver.until}. {way_on}"
-    return True, None
+        return f"The waiver in {path} ended on {waiver.until}. {way_on}"
+    return None

@@ -14,7 +14,7 @@ from sync.wire.keys import signing_kid
 from sync.wire.statement import Statement, sign_statement, verify_statement
 
 TYPE = "dermakiosk-research-waiver"
-# In the kiosk's state; they cross no wire. The newest one, and beside it those for other networks.
+# In the kiosk's state; they cross no wire. The newest one, and beside it one for each other set of networks.
 FILE = "research-waiver.cose"
 OTHERS = "research-waiver-*.cose"
 
@@ -37,7 +37,7 @@ class ResearchWaiver(Statement):
     @property
     def name_beside(self) -> str:
         """Its name among OTHERS: one for each set of networks."""
-        networks = b"".join(sha256 for _, sha256 in sorted(self.networks.items()))
+        networks = b"".join(name.encode() + sha256 for name, sha256 in sorted(self.networks.items()))
         return OTHERS.replace("*", hashlib.sha256(networks).hexdigest()[:12])
 
     def sign(self, key: Ed25519PrivateKey) -> bytes:

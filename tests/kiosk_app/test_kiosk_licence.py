@@ -36,14 +36,20 @@ class Signed:
     networks: dict[str, str] = field(default_factory=lambda: dict(load_manifest().for_research))
 
     def waive(
-        self, *, kiosk: UUID | None = None, key: object = None, until: date = LAST_DAY, file: str = FILE
+        self,
+        *,
+        kiosk: UUID | None = None,
+        key: object = None,
+        at: datetime = SIGNED_AT,
+        until: date = LAST_DAY,
+        file: str = FILE,
     ) -> None:
         waiver = ResearchWaiver(
             kiosk=kiosk or self.clinic.kiosk,
             networks={name: bytes.fromhex(sha256) for name, sha256 in self.networks.items()},
             by="Dr. Example",
             reason="vote 7/2026",
-            at=SIGNED_AT,
+            at=at,
             until=until,
         )
         signer = self.clinic.manifest if key is None else key
@@ -119,6 +125,18 @@ def test_one_waiver_that_holds_is_enough_beside_others(signed: Signed) -> None:
     assert f"{signed.state / FILE} was signed for other files" in str(signed.why_not())
     (signed.state / FILE).unlink()
     assert f"{signed.state / beside} was signed for other files" in str(signed.why_not())
+
+
+@pytest.mark.parametrize("newest", [FILE, OTHERS.replace("*", "0123456789ab")])
+def test_the_newest_waiver_for_the_networks_that_are_here_decides(signed: Signed, newest: str) -> None:
+    """Also where an older one is for more: by it a clinic ends what it has let the kiosk do."""
+    [older] = {FILE, OTHERS.replace("*", "0123456789ab")} - {newest}
+    later = SIGNED_AT + timedelta(hours=1)
+    signed.waive(file=newest, at=later, until=SIGNED_AT.date())
+    signed.networks["more"] = "0" * 64
+    signed.waive(file=older)
+    assert signed.why_not(later) is None
+    assert f"{signed.state / newest} ended on 2026-11-29" in str(signed.why_not(later + timedelta(days=1)))
 
 
 def test_staff_are_told_of_the_waiver_for_the_networks_that_are_here(signed: Signed) -> None:

@@ -83,6 +83,26 @@ def test_a_waiver_for_the_networks_of_an_update_leaves_those_of_today_theirs(
     assert waiver.networks["acne"].hex() == update["acne"]
 
 
+def test_a_waiver_for_an_update_with_fewer_networks_for_research_leaves_the_kiosk_of_today_open(
+    authority: Authority, kiosk: Path
+) -> None:
+    research = load_manifest().for_research
+    fewer = dict(list(research.items())[1:])
+    for networks in (research, fewer):
+        waive(authority, kiosk, networks, by="A", reason="B", until=today())
+        assert why_not_licensed(kiosk, the_id(authority)) is None
+
+
+def test_waivers_for_the_same_files_under_other_names_are_kept_beside_each_other(
+    authority: Authority, kiosk: Path
+) -> None:
+    research = load_manifest().for_research
+    renamed = {f"{name}-2": sha256 for name, sha256 in research.items()}
+    for networks in (research, renamed, {"acne": "cd" * 32}):
+        waive(authority, kiosk, networks, by="A", reason="B", until=today())
+        assert why_not_licensed(kiosk, the_id(authority)) is None
+
+
 def test_a_waiver_takes_the_place_of_the_one_for_the_same_networks_wherever_that_is(
     authority: Authority, kiosk: Path
 ) -> None:
@@ -91,6 +111,8 @@ def test_a_waiver_takes_the_place_of_the_one_for_the_same_networks_wherever_that
         waive(authority, kiosk, networks, by="A", reason="B", until=until)
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
     assert f"ended on {today()}" in str(why_not_licensed(kiosk, the_id(authority), tomorrow))
+    kept = [path for path in kiosk.glob("research-waiver*") if path.name != FILE]
+    assert len(kept) == 1  # the one for the other networks
 
 
 @pytest.mark.parametrize("between", [False, True])
