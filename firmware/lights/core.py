@@ -409,6 +409,8 @@ class LightCore:
             self._check_dark_at = now + self._limits.light_after_off_s
             if self._check is not None:
                 self._check.seen = pulse.seen
+                if now < pulse.ends_at:
+                    self._cut_by = self._cut_by or "interrupted"
             if pulse.seen is False:
                 self._latch("uv_unseen")
             if now > pulse.ends_at + OVERRUN_S:

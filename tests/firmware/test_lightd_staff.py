@@ -169,16 +169,33 @@ def test_a_light_check_that_fails_says_why(trouble, why_not):
     assert why_not in CHECK_WORDS
 
 
-def test_a_light_check_that_an_interlock_has_cut_fails_although_the_lamp_was_seen():
-    world = latched()
-    world.set_uv_stuck(False)
+@pytest.mark.parametrize(
+    ("cut", "why_not"),
+    [
+        (lambda world: world.set_interlock((False, False), 35.0), "shroud_open"),
+        (lambda world: world.core.off(7), "interrupted"),
+        (lambda world: world.lease(7, "s2", None), "interrupted"),
+    ],
+)
+def test_a_light_check_that_was_cut_fails_although_the_lamp_was_seen(cut, why_not):
+    world = World()
+    world.set_blind(True)
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.advance(0.4, beat=1)
+    world.hang_up(1)
+    world.set_blind(False)
+    world.advance(0.4)
     world.core.clear(9, "nurse")
     world.advance(0.08)
-    world.set_interlock((False, False), 35.0)
+    cut(world)
     world.advance(0.4)
     status = world.core.status()
-    assert (status["check"], status["check_why_not"]) == ("failed", "shroud_open")
+    assert (status["check"], status["check_why_not"]) == ("failed", why_not)
+    assert status["fault"] == "uv_unseen"
+    world.hang_up(7)
     world.set_interlock((True, True), 35.0)
+    world.advance(0.4)
     world.clear_by_staff()
     assert world.core.status()["check"] == "passed"
 
