@@ -246,11 +246,17 @@ def status(state: Path, as_json: bool) -> None:
         locked = "UV is locked" if fault in UV_ONLY else "all lights are locked"
         words = f"{fault}, {locked}: {FAULT_WORDS.get(fault, 'unknown')}"
         rows["fault"] = "none" if fault is None else words
+        unread = said["ledger_unread"]
+        rows |= {} if unread is None else {"dose ledger": unread}
         rows |= _at_uv_lamp(said) if said["has_uv"] else {"UV lamp": "none on this board"}
         rows |= {f"hours of {name}": f"{hours:.2f}" for name, hours in said["lamp_hours"].items()}
         for name, words in rows.items():
             click.echo(f"{name:<20}{words}")
-        if fault is not None:
+        if unread is not None:
+            click.echo(
+                "Every 5 s the light daemon reads it again, and then knows which fault there is, if any."
+            )
+        elif fault is not None:
             click.echo(
                 "Once that is mended: dermakiosk lights clear --staff NAME, as the light daemon's user."
             )
@@ -299,9 +305,10 @@ def new_lamp(state: Path, light: str, staff: str) -> None:
     with _talking_to(state) as daemon:
         new = daemon.new_lamp(light, staff)
     if not new.written:
+        locked = " UV is locked all the same, until the new lamp was measured." if new.measure else ""
         raise NotWritten(
-            f"That {light} has a new lamp could not be written down, and a restart forgets it: see that the"
-            " disk is neither full nor broken, then run this again."
+            f"That the hours of {light} begin at 0 could not be written down, and a restart forgets it: see"
+            f" that the disk is neither full nor broken, then run this again.{locked}"
         )
     if new.measure:
         click.echo(

@@ -254,14 +254,15 @@ class LightCore:
         return 0.05 if self._lease is not None else _IDLE_WATCH_S
 
     def status(self) -> dict[str, Any]:
-        """What is lit, who leads, what is latched, when the last pulse ended (monotonic ns), and which
-        interlock cut it; no patient in it.
+        """What is lit, who leads, what is latched, why the ledger cannot say so, when the last pulse ended
+        (monotonic ns), and which interlock cut it; no patient in it.
         """
         return {
             "leased": self._lease is not None,
             "lit": dict([self._lit]) if self._lit else {},
             "pulse": self._pulse is not None,
             "fault": self._latched.fault,
+            "ledger_unread": self._latched.why_unknown,
             "check": self._check_state,
             "check_why_not": self._check_why_not,
             "pulse_over_ns": None if self._pulse_over_at is None else round(self._pulse_over_at * 1e9),

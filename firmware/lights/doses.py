@@ -265,7 +265,8 @@ class DoseLedger:
             self.close()
             raise DoseRefused(
                 "ledger_failed",
-                f"The dose ledger failed, so there is no UV: {sqlite.cause(error, Path(self._path))}.",
+                f"The dose ledger {self._path} failed, so no UV is given and no fault is cleared:"
+                f" {sqlite.cause(error, Path(self._path))}.",
             ) from error
 
     def _open(self) -> sqlite3.Connection:

@@ -28,8 +28,8 @@ FAULT_WORDS = {
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
     LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: clear this, and UV comes"
     " back 24 h later",
-    FAULT_UNKNOWN: "the dose ledger was lost or cannot be read, and with it any fault that was latched: see"
-    " that no lamp stays on",
+    FAULT_UNKNOWN: "the dose ledger (doses.sqlite) was lost or cannot be read, and with it any fault that was"
+    " latched: see to its disk, and that no lamp stays on",
 }
 _OF_A_CHECK = {
     **{fault: FAULT_WORDS[fault] for fault in ("light_after_off", "pin_failed", "uv_unseen", "dark_unseen")},
@@ -55,6 +55,7 @@ class FaultLatch:
         self._ledger, self._moment, self._on_fault = ledger, moment, on_fault
         self.fault: str | None = FAULT_UNKNOWN
         self._unwritten = False
+        self._unread: str | None = None
         try:
             self.read()
         except DoseRefused as refused:
@@ -65,12 +66,22 @@ class FaultLatch:
         """Whether every light is locked, not UV alone."""
         return self.fault is not None and self.fault not in UV_ONLY
 
+    @property
+    def why_unknown(self) -> str | None:
+        """Why the ledger cannot say which fault there is: until it can there is nothing to clear."""
+        return self._unread if self.fault == FAULT_UNKNOWN else None
+
     def read(self) -> None:
         """Take over what the ledger has latched: an earlier process did it, or the ledger is a new one.
 
         Raises DoseRefused. To go on after that is not safe: the next call may find a new ledger.
         """
-        kept = self._ledger.latched()
+        try:
+            kept = self._ledger.latched()
+        except DoseRefused as refused:
+            self._unread = str(refused)
+            raise
+        self._unread = None
         if self.fault == FAULT_UNKNOWN or (kept is not None and not self.locks_all):
             self.fault = kept
 

@@ -581,6 +581,26 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         daemon.end()
 
 
+def test_staff_are_told_which_file_cannot_be_read_and_that_there_is_nothing_to_clear_meanwhile(tmp_path):
+    state = tmp_path / "k"
+    ledger = state / "light" / "doses.sqlite"
+    ledger.mkdir(parents=True)
+    daemon = Daemon("lightd", small_board(tmp_path), state)
+    try:
+        said = lights_command(state, "status")
+        assert f"dose ledger         The dose ledger {ledger} failed" in said.stdout
+        assert "move it aside" in said.stdout
+        assert "lights clear" not in said.stdout
+        refused = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
+        assert refused.returncode == 1
+        assert str(ledger) in refused.stderr and "no fault is cleared" in refused.stderr
+        ledger.rmdir()
+        until(lambda: lights_command(state, "status").returncode == 0, 10)
+        assert "dose ledger" not in lights_command(state, "status").stdout
+    finally:
+        daemon.end()
+
+
 def test_staff_clears_a_lost_ledger_in_two_steps_by_command(tmp_path):
     state = tmp_path / "k"
     (state / "light").mkdir(parents=True)
@@ -605,7 +625,10 @@ def test_staff_are_told_where_a_new_lamp_was_not_written_down(tmp_path):
         (state / "light" / "hours.json").mkdir()
         said = lights_command(state, "new-lamp", "--light", "white", "--staff", "nurse")
         assert said.returncode == 1
-        assert "could not be written down" in said.stderr
+        assert "That the hours of white begin at 0 could not be written down" in said.stderr
+        assert "UV is locked" not in said.stderr
+        uv = lights_command(state, "new-lamp", "--light", "uv365", "--staff", "nurse")
+        assert "UV is locked all the same" in uv.stderr
         (state / "light" / "hours.json").rmdir()
         assert lights_command(state, "new-lamp", "--light", "white", "--staff", "nurse").returncode == 0
     finally:
