@@ -53,10 +53,10 @@ class FrameChecks:
 
         Darker than the calibration has the dark, it was made in stray light, which is taken off every frame.
         """
-        level = dark_level(self._board, counts, exposure, calibration)
-        if level > LAMP_IN_THE_DARK:
+        levels = dark_levels(self._board, counts, exposure, calibration)
+        if levels.max() > LAMP_IN_THE_DARK:
             return "lamp_stuck"
-        return "stray_light" if abs(level) > DARK_AT_MOST else None
+        return "stray_light" if np.abs(levels).max() > DARK_AT_MOST else None
 
     def lit(self, light: str, pixels: Pixels) -> str | None:
         """What is wrong with a frame under `light`: "too_dark", "too_bright", "moved", "blurred" or None."""
@@ -106,18 +106,18 @@ def middle_level(pixels: Pixels) -> float:
     return float(np.median(_middle(pixels).max(axis=2))) / 65_535
 
 
-def dark_level(
+def dark_levels(
     board: Board, counts: Pixels, exposure: Exposure, calibration: Calibration | None = None
-) -> float:
-    """The same of `counts` taken in the dark, by the board's white light, of the channel that is farthest
-    from 0: below 0 where it is darker than the calibration's dark, or the board's.
+) -> npt.NDArray[np.float64]:
+    """The same of `counts` taken in the dark, by the board's white light, of each of the 3 channels: below 0
+    where it is darker than the calibration's dark, or the board's.
     """
     white, middle = board.lights["white"], _middle(counts)
     exposed = (exposure.exposure_us / white.exposure_us) * (exposure.gain / white.gain)
     black = board.camera.black_level if calibration is None else _middle_of_map(calibration.black, middle)
     red, blue = white.colour_gains
     above = np.median(middle - np.asarray(black, np.float64), axis=(0, 1)) * np.array([red, 1.0, blue])
-    return float(max(above, key=abs)) / (white.white_counts * exposed)
+    return np.asarray(above / (white.white_counts * exposed), np.float64)
 
 
 def _middle(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:

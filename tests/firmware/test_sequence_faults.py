@@ -14,7 +14,7 @@ import pytest
 from firmware.cameras.calibration import Calibration
 from firmware.cameras.camera import CameraFrozen
 from firmware.cameras.kept_camera import CameraLost
-from firmware.capture.checks import sharpness
+from firmware.capture.checks import FrameChecks, sharpness
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
 from firmware.capture.sequence import ORDER, Sequence, SequenceFailed
@@ -179,24 +179,40 @@ def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage, tmp_path):
     assert lit_lamps(tmp_path) == set()
 
 
+def calibrated_in(stray, board):
+    """A calibration made in `stray` light, a reflectance of all channels or of each."""
+    camera, white = board.camera, board.lights["white"].white_counts
+    return Calibration(
+        board=board.name,
+        made_at=datetime.now(timezone.utc),
+        still=(camera.still.width, camera.still.height),
+        black=np.full((4, 3, 3), camera.black_level + white * np.array(stray), np.float32),
+        gains={},
+        matrix=np.eye(3),
+    )
+
+
 @pytest.mark.parametrize(("then", "now"), [(0.0, 0.03), (0.05, 0.0), ((0.05, 0.02, 0.0), 0.0), (0.0, 0.0)])
 def test_stray_light_is_seen_in_the_dark_whether_it_falls_in_now_or_fell_into_the_calibration(
     stage, monkeypatch, then, now
 ):
     sequence = stage()
-    camera, white = sequence.board.camera, sequence.board.lights["white"].white_counts
-    sequence.calibration = Calibration(
-        board=sequence.board.name,
-        made_at=datetime.now(timezone.utc),
-        still=(camera.still.width, camera.still.height),
-        black=np.full((4, 3, 3), camera.black_level + white * np.array(then), np.float32),
-        gains={},
-        matrix=np.eye(3),
-    )
+    sequence.calibration = calibrated_in(then, sequence.board)
     if now:
         monkeypatch.setattr("hardware.simulated.camera.AMBIENT", now)
     capture, _ = run(sequence, uv=False)
     assert capture.missing.get("dark") == (None if then == now else "stray_light")
+
+
+@pytest.mark.parametrize(
+    ("lamp", "found"), [(0.055, "lamp_stuck"), (0.04, "stray_light"), (0.0, "stray_light")]
+)
+def test_no_stray_light_of_a_calibration_hides_a_lamp_that_does_not_go_out(stage, lamp, found):
+    board = stage().board
+    white, stray = board.lights["white"], np.array([0.06, 0.0, 0.0]) / board.lights["white"].colour_gains[0]
+    seen = board.camera.black_level + white.white_counts * np.array([0.0, lamp, 0.0])
+    counts = np.broadcast_to(np.round(seen).astype(np.uint16), (64, 48, 3))
+    assert FrameChecks(board, None).dark(counts, white, calibrated_in(stray, board)) == found
 
 
 def test_a_dead_lamp_is_missing_and_uses_no_more_than_its_share_of_second_tries(stage):
