@@ -235,15 +235,17 @@ class Calibrations:
             self._made_at = {one.id: one.made_at for one in map(self._read, names) if one is not None}
             # Last, for others may ask meanwhile.
             self._names = names
-        kept = self._kept
         for name, made_at in sorted(self._made_at.items(), key=itemgetter(1), reverse=True):
             if not timedelta(0) <= now - made_at <= VALID_FOR:
                 self._pass_over(name, "older than a year, or of a time to come")
                 continue
-            if kept is None or kept.id != name:
-                kept = self._kept = self._read(name)
-            if kept is not None:
-                return kept
+            kept = self._kept
+            found = kept if kept is not None and kept.id == name else self._read(name)
+            if found is not None:
+                self._kept = found
+                return found
+            # It was damaged since: it would be read again at each use.
+            self._made_at = {other: at for other, at in self._made_at.items() if other != name}
         return None
 
     def _read(self, name: str) -> Calibration | None:

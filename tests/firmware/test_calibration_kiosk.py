@@ -354,6 +354,24 @@ def test_of_many_calibrations_one_is_kept_in_memory(tmp_path, monkeypatch):
     assert len(read) == times
 
 
+def test_a_calibration_that_is_damaged_while_the_kiosk_runs_is_read_once_and_so_is_the_next_one(
+    tmp_path, monkeypatch
+):
+    older = write_calibration(tmp_path, made(made_at=NOW - timedelta(days=2)))
+    newer = write_calibration(tmp_path, made(made_at=NOW))
+    calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
+    assert calibrations.newest(NOW - timedelta(days=1)).id == older.name
+    (newer / "maps.npz").write_bytes(b"torn")
+    read = []
+    monkeypatch.setattr(
+        "firmware.cameras.calibration.read_calibration",
+        lambda folder: read.append(folder.name) or read_calibration(folder),
+    )
+    for _ in range(3):
+        assert calibrations.newest(NOW).id == older.name
+    assert read == [newer.name]
+
+
 @pytest.mark.parametrize("header", ["null", "3", '"x"', "[]", "{}", "[" * 100_000, " " * 2**20 + "{}"])
 def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path, header):
     folder = write_calibration(tmp_path, made())
