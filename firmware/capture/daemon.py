@@ -403,8 +403,11 @@ class CaptureDaemon:
 
 def _no_picture(error: CameraFrozen | OSError) -> str:
     """`error` as a sentence."""
-    why = getattr(error, "strerror", None) or str(error)
-    return f"No picture could be taken: {why[:1].lower()}{why[1:].removesuffix('.')}."
+    why = (getattr(error, "strerror", None) or str(error)).removesuffix(".")
+    word = why.partition(" ")[0]
+    if word == word.capitalize():  # no name, such as USB or I/O
+        why = why[:1].lower() + why[1:]
+    return f"No picture could be taken: {why}."
 
 
 def _place(error: BaseException) -> str:

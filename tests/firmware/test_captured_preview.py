@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import threading
 
@@ -111,6 +112,27 @@ def test_a_camera_that_is_waited_for_keeps_its_light(previewing, monkeypatch):
     monkeypatch.setattr(SimulatedCamera, "expose", slow)
     assert client.preview("s1", consent()).guidance == "hold_still"
     assert leased == ["s1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("USB device 3 went away."), "USB device 3 went away."),
+        (OSError("I/O error"), "I/O error."),
+        (OSError(errno.EIO, "Input/output error"), "input/output error."),
+        (OSError("the camera sends no frames"), "the camera sends no frames."),
+    ],
+)
+def test_why_there_is_no_picture_is_said_in_the_words_of_the_camera(previewing, monkeypatch, error, said):
+    client, _ = previewing()
+
+    def fails(*_setting):
+        raise error
+
+    monkeypatch.setattr(SimulatedCamera, "expose", fails)
+    with pytest.raises(CaptureFault) as caught:
+        client.preview("s1", consent())
+    assert str(caught.value) == f"No picture could be taken: {said}"
 
 
 def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(previewing, monkeypatch):
