@@ -13,8 +13,10 @@ export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0
 # Who runs a kiosk or a server is another user than who installs it.
 [[ $what = @(kiosk|clinic|machines) ]] && umask 022
 
-# A set-up that was cut between the two steps at the end of it.
+# A set-up that was cut between the two steps at the end of it. What was cut while it was deleted has another name.
 [ -e .venv ] || [ -L .venv ] || [ ! -e .venv.old ] || mv .venv.old .venv
+rm -rf .venv.gone
+clear_away() { [ ! -e "$1" ] && [ ! -L "$1" ] || mv "$1" .venv.gone; rm -rf .venv.gone; }
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'Error: %s\n' "$*" >&2; exit 1; }
@@ -113,10 +115,10 @@ if ! is_there "$extra" && ! { [ "$extra" = demo ] && is_there test; }; then
   if [ "$made" != .venv ]; then
     grep -rlF "/$made" "$made/bin" "$made/pyvenv.cfg" | xargs -d '\n' sed -i 's#/\.venv\.new\b#/.venv#g'
     sync -f "$made"  # after a power cut there is a whole one
-    rm -rf .venv.old
+    clear_away .venv.old
     [ ! -e .venv ] && [ ! -L .venv ] || mv .venv .venv.old
     mv "$made" .venv
-    rm -rf .venv.old
+    clear_away .venv.old
   fi
 fi
 if [ "$what" != clinic ] && [ "$what" != machines ]; then

@@ -156,6 +156,27 @@ def test_an_environment_that_a_cut_set_up_had_put_aside_is_there_again_though_th
     assert (project / ".venv" / "kept").exists() and not (project / ".venv.old").exists()
 
 
+@pytest.mark.parametrize("left", [".venv", ".venv.old"])
+def test_an_environment_of_which_a_cut_set_up_had_deleted_the_half_is_never_put_back(
+    project: Path, left: str
+) -> None:
+    (project / ".venv").mkdir()
+    (project / left / "half").mkdir(parents=True)
+    first = project / "first"
+    first.mkdir()
+    (first / "rm").write_text(
+        "#!/bin/sh\n"
+        "for last; do :; done\n"
+        '[ -e "$last/half" ] || exec /bin/rm "$@"\n'
+        '/bin/rmdir "$last/half" && touch "$last/rest" && kill -9 $PPID\n'
+    )
+    (first / "rm").chmod(0o755)
+    assert set_up(project, first=first).returncode == -9
+    shutil.rmtree(project / ".venv")
+    assert set_up(project, first=programs(project / "other", getconf="32")).returncode == 1
+    assert list(project.glob(".venv*/rest")) == []
+
+
 @pytest.mark.parametrize("what", ["kiosk", "clinic", "machines"])
 def test_whoever_runs_a_kiosk_or_server_can_read_what_another_user_installed(
     project: Path, what: str
