@@ -42,7 +42,7 @@ case $what in
   demo) packages=("$broker" "$rights" "${letters[@]}") ;;
   test | bench)
     packages=("$broker" "$rights" "${letters[@]}" "$browser" "chromium-headless-shell /usr/bin/chromium-headless-shell"
-      "chromium-driver /usr/bin/chromedriver" "postgresql /usr/bin/pg_createcluster" "systemd /usr/bin/systemd-analyze") ;;
+      "postgresql /usr/bin/pg_createcluster" "systemd /usr/bin/systemd-analyze") ;;
   clinic | machines) packages=("$broker") ;;
   kiosk)
     packages=("$rights" "${letters[@]}" "$browser" "cage /usr/bin/cage" "seatd /usr/sbin/seatd")

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 from firmware.capture.client import CaptureFault
 from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
-from tests.support.browser import TALL, WIDE
+from tests.support.browser import TALL, WIDE, of_a_kiosk
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import on_screen
 from tests.support.waiting import wait_until
@@ -38,6 +38,15 @@ def test_every_page_of_the_way_fits_and_can_be_touched(
             elif step != "done":
                 screen.tap()
         assert screen.page.evaluate("document.documentElement.dir") == ("rtl" if language == "ar" else "ltr")
+        assert screen.complaints == []
+
+
+def test_the_browser_that_a_kiosk_ships_with_draws_the_first_page(browser: Browser, address: str) -> None:
+    with of_a_kiosk(browser) as shipped, on_screen(shipped, address, TALL) as screen:
+        screen.arrives_at("language")
+        assert screen.keep("shipped-language") == {"wider": 0, "taller": 0, "small": []}
+        screen.tap("button[value=de]")
+        screen.arrives_at("about")
         assert screen.complaints == []
 
 

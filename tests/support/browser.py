@@ -8,6 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+import provisioning
+
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 TALL, WIDE = (1080, 1920), (1280, 800)
 # For long walks: the longest words in the narrow shape, the mirrored page in the low one.
@@ -25,6 +27,9 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 
+_UNIT = Path(provisioning.__file__).parent / "systemd" / "dermakiosk-browser.service"
+_OF_ITS_SCREEN = ("--ozone-platform", "--user-data-dir")
+
 DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
@@ -37,6 +42,19 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def of_a_kiosk(browser: Browser) -> Iterator[Browser]:
+    """The browser that a kiosk's service starts, by its own words, on no screen; beside `browser`."""
+    [command] = [line for line in _UNIT.read_text().splitlines() if line.startswith("ExecStart=")]
+    program, *words = command.rpartition(" -- ")[2].split()
+    flags = [word for word in words if word.startswith("--") and not word.startswith(_OF_ITS_SCREEN)]
+    started = browser.browser_type.launch(executable_path=program, args=[*_FLAGS, *flags])
+    try:
+        yield started
+    finally:
+        started.close()
 
 
 @contextmanager
