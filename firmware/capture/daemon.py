@@ -24,13 +24,13 @@ from firmware.capture.checks import Points
 from firmware.capture.eyes import eyes_closed
 from firmware.capture.guidance import CannotLook, FaceFinder, face_box, guide, look_for_face
 from firmware.capture.preview_light import PreviewLight
+from firmware.capture.refusals import Abandoned, Refused, by_the_camera, by_the_lights, place
 from firmware.capture.sequence import PHASES, Sequence, SequenceFailed
 from firmware.lights.client import Lights, LightsFault
 from firmware.line.link import Link, LinkError, Listener, close_all
 from firmware.line.memory import publish
 from firmware.line.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
-from hardware.host.errors import Fault, PlainError
 from hardware.host.notify import Notifier
 from hardware.host.stop import on_stop
 from hardware.host.unasked import Unasked
@@ -49,22 +49,7 @@ _CAPTURE_BUDGET_S = 25.0
 # Everything that has a turn has deadlines of its own; one that is longer hangs beyond them.
 _LONGEST_TURN_S = 60.0
 
-# What the client is told by the light daemon's code. "light_lost": nobody knows what is lit.
-_LIGHT_CODES = {"busy": "busy", "no_lease": "busy", "unavailable": "light_lost"}
-# And by which sentence, where the light daemon's own is not for somebody who looks at a page.
-_LIGHT_SENTENCES = {
-    "no_lease": "This computer was too busy: the light went out before the picture was taken. Try again."
-}
-
 log = structlog.get_logger()
-
-
-class _Refused(Fault):
-    """What is said to the client: a code of the capture client's, and a sentence."""
-
-
-class _Abandoned(PlainError):
-    """The client hung up, or the daemon is stopping: nobody waits for these pictures."""
 
 
 class CaptureDaemon:
@@ -159,10 +144,10 @@ class CaptureDaemon:
             close_all(fds)
             try:
                 answer, memory = self._answer(link, request)
-            except _Abandoned:
+            except Abandoned:
                 log.info("abandoned", request=str(request.get("do")))
                 return
-            except _Refused as refused:
+            except Refused as refused:
                 self._last_fault = refused.code
                 log.warning("refused", request=str(request.get("do")), code=refused.code)
                 answer, memory = {"ok": False, "code": refused.code, "sentence": str(refused)}, None
@@ -173,7 +158,7 @@ class CaptureDaemon:
             except Exception as error:  # noqa: BLE001 - else this reads as a daemon that hung up
                 # Its words may quote what was seen or measured; its kind and place do not.
                 self._last_fault = "unavailable"
-                kind, at = type(error).__name__, _place(error)
+                kind, at = type(error).__name__, place(error)
                 log.error("request_failed", request=str(request.get("do")), kind=kind, at=at)
                 sentence = f"The capture daemon failed ({kind} at {at}): its log has the same. Try again."
                 answer, memory = {"ok": False, "code": "unavailable", "sentence": sentence}, None
@@ -187,7 +172,7 @@ class CaptureDaemon:
 
     def _answer(self, link: Link, request: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
         if request.get("v") != PROTOCOL:
-            raise _Refused("unavailable", f"The capture daemon speaks version {PROTOCOL} of its protocol.")
+            raise Refused("unavailable", f"The capture daemon speaks version {PROTOCOL} of its protocol.")
         what, session = request.get("do"), str(request.get("session") or "")
         phase = str(request.get("phase", "all"))
         if what == "status":
@@ -196,13 +181,13 @@ class CaptureDaemon:
             self._end(session)
             return {"ok": True}, None
         if what not in ("preview", "capture", "close_up_preview", "close_up"):
-            raise _Refused("unavailable", f"{what!r} is not something the capture daemon does.")
+            raise Refused("unavailable", f"{what!r} is not something the capture daemon does.")
         try:
             consent = ConsentStamp.from_dict(request.get("consent"))
         except StampError as error:
-            raise _Refused("no_consent", str(error)) from error
+            raise Refused("no_consent", str(error)) from error
         if not session:
-            raise _Refused("no_consent", "There is no session to consent to.")
+            raise Refused("no_consent", "There is no session to consent to.")
         if what == "preview":
             return self._preview(session, consent)
         if what != "capture":
@@ -210,9 +195,9 @@ class CaptureDaemon:
         try:
             uv = None if request.get("uv") is None else UvAllowance.from_dict(request["uv"])
         except StampError as error:
-            raise _Refused("light_fault", str(error)) from error
+            raise Refused("light_fault", str(error)) from error
         if phase not in PHASES:
-            raise _Refused("unavailable", f"A capture has no phase {phase!r}.")
+            raise Refused("unavailable", f"A capture has no phase {phase!r}.")
         return self._capture(link, session, consent, _lights(request), uv, phase)
 
     def _status(self) -> dict[str, Any]:
@@ -278,7 +263,7 @@ class CaptureDaemon:
                     return {"ok": True}, publish("close_up", self._close_ups.take().blocks())
                 picture, wrong = self._close_ups.preview()
             except CloseUpFault as fault:
-                raise _Refused(fault.code, str(fault)) from fault
+                raise Refused(fault.code, str(fault)) from fault
         answer = {"ok": True, "shape": picture.shape, "guidance": wrong or "hold_still", "face_box": None}
         return answer, publish("preview", [np.ascontiguousarray(picture).data])
 
@@ -298,15 +283,15 @@ class CaptureDaemon:
         def watch() -> None:
             self._check_running()
             if link.peer_gone():
-                raise _Abandoned
+                raise Abandoned
             if time.monotonic() > deadline:
-                raise _Refused("deadline", "The pictures took too long; they were given up.")
+                raise Refused("deadline", "The pictures took too long; they were given up.")
 
         def on_progress(light: str, done: int, of: int) -> None:
             try:
                 link.send({"v": PROTOCOL, "progress": [light, done, of]}, timeout=_PROGRESS_S)
             except LinkError as error:
-                raise _Abandoned from error
+                raise Abandoned from error
 
         started = time.monotonic()
         with self._my_turn("capturing"):
@@ -314,7 +299,7 @@ class CaptureDaemon:
             calibration = self._calibration_now()
             why_not = why_not_to_scan(self._state_folder, self._board, calibration)
             if why_not is not None:
-                raise _Refused("not_calibrated", why_not)
+                raise Refused("not_calibrated", why_not)
             camera = self._camera.opened(self._check_running)
             self._lease(session, consent, uv)
             try:
@@ -329,7 +314,7 @@ class CaptureDaemon:
                     self._lit_phase = (session, sequence.landmarks)
                 self._camera.has_worked()
             except SequenceFailed as failed:
-                raise _Refused(failed.code, str(failed)) from failed
+                raise Refused(failed.code, str(failed)) from failed
             finally:
                 self._lights.release()
                 camera.tell("open_eyes")
@@ -361,20 +346,19 @@ class CaptureDaemon:
     def _my_turn(self, state: str) -> Iterator[None]:
         """Camera and lights for this thread; their faults come out as what the client is told."""
         if not self._turn.acquire(timeout=_TURN_S):
-            raise _Refused("busy", "The camera is in use just now.")
+            raise Refused("busy", "The camera is in use just now.")
         self._state, self._turn_since = state, time.monotonic()
         try:
             yield
         except LightsFault as fault:
             self._preview_light.forget()
-            sentence = _LIGHT_SENTENCES.get(fault.code, str(fault))
-            raise _Refused(_LIGHT_CODES.get(fault.code, "light_fault"), sentence) from fault
+            raise by_the_lights(fault) from fault
         except (CameraFrozen, OSError) as error:
             # No light stays on without a camera, which the next request opens anew.
             self._preview_light.forget()
             self._lights.release()
             self._camera.froze(error, self._check_running)
-            raise _Refused("camera_frozen", _no_picture(error)) from error
+            raise by_the_camera(error) from error
         except Exception:
             self._preview_light.forget()
             self._lights.release()
@@ -386,7 +370,7 @@ class CaptureDaemon:
 
     def _check_running(self) -> None:
         if self._stopping.is_set():
-            raise _Abandoned
+            raise Abandoned
 
     def _keep_preview(self) -> None:
         """Keep the preview's light while somebody looks at it; put it out when nobody does."""
@@ -401,26 +385,9 @@ class CaptureDaemon:
                 self._turn.release()
 
 
-def _no_picture(error: CameraFrozen | OSError) -> str:
-    """`error` as a sentence."""
-    why = (getattr(error, "strerror", None) or str(error)).removesuffix(".")
-    word = why.partition(" ")[0]
-    if word == word.capitalize():  # no name, such as USB or I/O
-        why = why[:1].lower() + why[1:]
-    return f"No picture could be taken: {why}."
-
-
-def _place(error: BaseException) -> str:
-    """Where in the source `error` was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "nowhere" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-
-
 def _lights(request: dict[str, Any]) -> frozenset[str]:
     """The lights that a capture is asked for. There is no default: nothing is lit because nobody said."""
     named = request.get("lights")
     if not isinstance(named, list) or not all(isinstance(light, str) for light in named):
-        raise _Refused("unavailable", "A capture names the lights that it needs.")
+        raise Refused("unavailable", "A capture names the lights that it needs.")
     return frozenset(named)
