@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import ssl
-import ssl
 import subprocess
 import time
 from collections.abc import Iterator
