@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.place import FORMS, ODD_OPTION
+from sync.clinic.store.rows import Column
 
 BUSY_SECONDS = 15
 # Of a PostgreSQL that is gone without a word, as when its machine loses power, TCP itself tells after a
@@ -77,8 +78,7 @@ def _connect_postgresql(dialect: Any, record: object, given: list[Any], options:
 def _prepare_postgresql(connection: Any, record: object) -> None:
     from psycopg.types.array import ListBinaryDumper
 
-    # A column of envelopes as text would be several times its bytes, written and read letter by letter.
-    connection.adapters.register_dumper(list, ListBinaryDumper)
+    connection.adapters.register_dumper(Column, ListBinaryDumper)
     settings = {
         # A lock is waited for as long as SQLite's is, not for ever.
         "lock_timeout": ("0", f"{BUSY_SECONDS}s"),
