@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sync.clinic.people import accounts, throttle
 from sync.clinic.receiving import withdrawals
-from sync.clinic.store.database import Database, now
+from sync.clinic.store.database import Database, moment_at
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import Leased
 from sync.clinic.work.schedules import Schedule
@@ -19,8 +19,8 @@ def keep_house(database: Database, _: Leased) -> None:
     with database.writing(gives_way=True) as session:
         withdrawals.catch_up(session)
         accounts.forget_ended(session)
-        throttle.forget_old(session, now())
         jobs.forget_old(session)
+        throttle.forget_old(session, moment_at(session))
     database.scrub()
 
 

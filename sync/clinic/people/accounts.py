@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import secrets
 import threading
+import time
 from datetime import timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerificationError
-from sqlalchemy import ColumnElement, delete, or_
+from sqlalchemy import ColumnElement, delete, or_, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
 from sync.clinic.people import throttle
-from sync.clinic.store.database import Database, now
+from sync.clinic.store.database import Database, moment_at, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Account, WebSession
@@ -24,11 +26,17 @@ from sync.wire.errors import PlainError
 NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 # Without letters that are easily taken for another: 20 of these 31 are 99 bits.
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+# Nobody hits so many bytes by guessing; and since each password is made here, of 99 random bits, nobody who
+# reads them finds one by trying, however fast.
+MARK_BYTES = 8
 
 IDLE_LIMIT = timedelta(minutes=30)
 SESSION_LIMIT = timedelta(hours=12)
 
 TURN_SECONDS = 5.0
+# Even a try that is turned away has its turn for so long: a process looks at no more than 8.64 million
+# passwords a day, whoever asks from wherever, which is a chance of 1 in 7 × 10²² to see one of 99 bits.
+REFUSAL_SECONDS = 0.01
 
 _hasher = PasswordHasher()
 
@@ -57,32 +65,40 @@ class Accounts:
     def sign_in(self, name: str, password: str, address: str, browser: str | None = None) -> str:
         """The token of a new session. Raises SignInRefused or SignInBusy.
 
-        `browser` is the id of a browser that this account has signed in from before.
+        `browser` is the id of a browser that this account has signed in from before. The right password is
+        known by its mark, and is not kept waiting by whoever guesses.
         """
-        keys = throttle.keys_of(name, address, browser)
+        mark = _mark(name, password)
         if not self._turn.acquire(timeout=TURN_SECONDS):
             raise SignInBusy("Others are signing in: try again in a few seconds.")
         try:
             with self._database.reading() as session:
-                wait = throttle.wait(session, keys, now())
                 account = session.get(Account, name)
-            if wait > timedelta():
+                known = account.mark if account else None
+                marked = known is not None and hmac.compare_digest(known, mark)
+                keys = throttle.keys_of(name, address, browser, marked=marked)
+                wait = throttle.wait(session, keys, moment_at(session))
+            if not wait:
+                with self._database.writing() as session:
+                    wait = throttle.take(session, keys, moment_at(session))
+            if wait:
+                time.sleep(REFUSAL_SECONDS)
                 raise SignInRefused(wait.total_seconds())
             stored = account.password_hash if account else self._nobody
             right = _matches(stored, password) and account is not None
-            with self._database.writing() as session:
-                if right:
-                    throttle.succeeded(session, keys)
-                else:
-                    throttle.failed(session, keys, now())
-                    note(session, "web", "sign-in-failed", name[:64] if account else None)
         finally:
             self._turn.release()
         if not right:
+            with self._database.writing() as session:
+                note(session, "web", "sign-in-failed", name[:64] if account else None)
+                throttle.forget_old(session, moment_at(session))
             raise SignInRefused
         token = secrets.token_urlsafe(32)
         moment = now()
         with self._database.writing() as session:
+            throttle.succeeded(session, keys)
+            if not marked:
+                session.execute(update(Account).where(Account.name == name).values(mark=mark))
             forget_ended(session)
             session.add(WebSession(token_hash=_hash(token), account=name, started_at=moment, seen_at=moment))
             note(session, name, "signed-in")
@@ -130,7 +146,9 @@ def add_account(database: Database, name: str) -> str:
         )
     letters = "".join(secrets.choice(ALPHABET) for _ in range(20))
     password = "-".join(letters[start : start + 5] for start in range(0, 20, 5))
-    account = Account(name=name, password_hash=_hasher.hash(password), created_at=now())
+    account = Account(
+        name=name, password_hash=_hasher.hash(password), mark=_mark(name, password), created_at=now()
+    )
     with database.writing() as session:
         if not insert_once(session, account):
             raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
@@ -153,6 +171,10 @@ def _matches(stored: str, password: str) -> bool:
         return _hasher.verify(stored, password)
     except VerificationError:
         return False
+
+
+def _mark(name: str, password: str) -> bytes:
+    return hashlib.sha256(f"{name} {password}".encode()).digest()[:MARK_BYTES]
 
 
 def _hash(token: str) -> bytes:

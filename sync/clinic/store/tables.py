@@ -31,7 +31,7 @@ from sync.wire.findings import Geometry, MarkedSpot
 from sync.wire.messages import Consent
 
 # The newest step in migrations/versions.
-REVISION = "0007"
+REVISION = "0008"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
 # one, whose scan was withdrawn, and of a discarded one only the ids and the SHA-256 are left.
@@ -333,6 +333,9 @@ class Account(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     password_hash: Mapped[str] = mapped_column(String(200))
+    # By it the right password is told from a guess before it is checked. Empty where an earlier version made
+    # the account, until that signs in.
+    mark: Mapped[bytes | None] = mapped_column(LargeBinary(8))
     created_at: Mapped[datetime]
 
 
@@ -351,6 +354,7 @@ class SignInTries(Base):
     """Wrong passwords of late, by the hash of what they count under."""
 
     __tablename__ = "sign_in_tries"
+    __table_args__ = (Index(None, "at"),)
 
     key_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     tries: Mapped[int] = mapped_column(Integer())

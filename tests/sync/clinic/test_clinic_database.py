@@ -74,6 +74,7 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
         ("0004", {"epoch": None, "heartbeat_epoch": 0, "heartbeat_counter": 0}),
         ("0005", {"epoch": None}),
         ("0006", {}),
+        ("0007", {}),
     ],
 )
 def test_every_row_of_a_version_before_stays(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from waitress.proxy_headers import proxy_headers_middleware
 
 from sync.clinic.app import make_app
 from sync.clinic.people import accounts, throttle
-from sync.clinic.people.accounts import add_account
-from sync.clinic.store.database import Database
-from sync.clinic.store.tables import SignInTries
+from sync.clinic.people.accounts import Accounts, SignInRefused, add_account
+from sync.clinic.store.database import Database, moment_at
+from sync.clinic.store.tables import Account, SignInTries
 from tests.sync.clinic.test_clinic_pages import sign_in
 
 
@@ -40,6 +46,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(accounts, "_hasher", cheap)
     made = Clock()
     monkeypatch.setattr(accounts, "now", made)
+    monkeypatch.setattr(accounts, "moment_at", lambda _: made())
+    monkeypatch.setattr(accounts, "REFUSAL_SECONDS", 0)
     return made
 
 
@@ -60,32 +68,211 @@ def browser(database: Database, address: str = "10.0.0.1") -> FlaskClient:
     return client
 
 
-def test_waits_grow_for_the_account_and_the_right_password_waits_half_a_minute_at_most(
+class Guesser:
+    """Tries wrong passwords of one account from many addresses, each as soon as it may, and never twice."""
+
+    def __init__(self, database: Database, clock: Clock, addresses: Sequence[str], name: str = "ann") -> None:
+        self.checked = 0
+        self._staff, self._clock, self._name = Accounts(database), clock, name
+        self._may_ask = dict.fromkeys(addresses, clock())
+        self._said = 0
+
+    def guess_for(self, time: timedelta) -> None:
+        """Go on until the clock is so much further."""
+        end = self._clock() + time
+        while (moment := min(self._may_ask.values())) < end:
+            self._clock.pass_by(moment - self._clock())
+            for address in [each for each, at in self._may_ask.items() if at <= moment]:
+                self._may_ask[address] = moment + timedelta(seconds=self._wait_after_one(address))
+        self._clock.pass_by(end - self._clock())
+
+    def _wait_after_one(self, address: str) -> float:
+        self._said += 1
+        with pytest.raises(SignInRefused) as refused:
+            self._staff.sign_in(self._name, f"guess-{self._said}", address)
+        self.checked += not refused.value.wait_seconds
+        return refused.value.wait_seconds or 0.01
+
+
+FEW = [f"10.9.0.{number}" for number in range(1, 6)]
+MANY = [f"2001:db8:0:{number:x}::1" for number in range(60)]
+
+
+@pytest.mark.parametrize("addresses", [FEW[:1], FEW, MANY], ids=len)
+def test_whoever_guesses_keeps_no_new_browser_out_that_has_the_right_password(
+    sqlite: Database, password: str, clock: Clock, addresses: list[str]
+) -> None:
+    guesser = Guesser(sqlite, clock, addresses)
+    for seconds in (0.5, 1, 29, 30, 47.2, 300):
+        guesser.guess_for(timedelta(seconds=seconds))
+        assert sign_in(browser(sqlite, "192.0.2.9"), "ann", "mistyped").status_code == 429
+        assert sign_in(browser(sqlite, "192.0.2.9"), "ann", password).status_code == 302
+        assert sign_in(browser(sqlite, addresses[0]), "ann", password).status_code == 302
+
+
+def test_whoever_tries_many_names_keeps_nobody_out_behind_the_same_address(
+    sqlite: Database, password: str
+) -> None:
+    site = browser(sqlite)
+    for number in range(throttle.FREE_TRIES_OF_ADDRESS + 1):
+        sign_in(site, f"name{number}", "wrong")
+    assert sign_in(site, "ann", "mistyped").status_code == 429
+    assert sign_in(browser(sqlite), "ann", password).status_code == 302
+
+
+@pytest.mark.parametrize(("addresses", "hours"), [(FEW[:1], 1.0), (MANY, 0.25)], ids=["one", "many"])
+def test_of_one_account_fewer_than_3000_guesses_a_day_are_checked(
+    sqlite: Database, password: str, clock: Clock, addresses: list[str], hours: float
+) -> None:
+    guesser = Guesser(sqlite, clock, addresses)
+    guesser.guess_for(timedelta(hours=hours))
+    # The first ones come quicker, once.
+    assert 100 * hours < guesser.checked - 10 < 3000 * hours / 24
+
+
+def test_guesses_that_come_at_once_are_checked_no_faster(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_account(database, "ann")
+    processes = [Accounts(database) for _ in range(4)]
+    checked, together = [], threading.Barrier(len(processes), timeout=20)
+
+    def check(stored: str, password: str) -> bool:
+        checked.append(password)
+        return False
+
+    def guess(process: Accounts) -> None:
+        together.wait()
+        with pytest.raises(SignInRefused):
+            process.sign_in("ann", "wrong", "10.0.0.1")
+
+    monkeypatch.setattr(accounts, "_matches", check)
+    with ThreadPoolExecutor(len(processes)) as pool:
+        for _ in range(4):
+            list(pool.map(guess, processes))
+    assert len(checked) == throttle.FREE_TRIES
+
+
+def test_tries_of_many_names_and_addresses_at_once_get_in_each_others_way_in_no_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "moment_at", moment_at)
+    monkeypatch.setattr(throttle, "REMEMBERED", timedelta(milliseconds=20))
+    password = add_account(database, "ann")
+
+    def try_all(seed: int) -> None:
+        staff, choice = Accounts(database), random.Random(seed)
+        for _ in range(60):
+            right, address = choice.random() < 0.3, f"10.0.0.{choice.randrange(4)}"
+            name = "ann" if right else choice.choice(["ann", "bob", "cyd"])
+            with contextlib.suppress(SignInRefused):
+                staff.sign_in(name, password if right else "wrong", address)
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(try_all, range(5)))
+
+
+def test_a_try_that_is_turned_away_has_its_turn_too(
+    sqlite: Database, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "REFUSAL_SECONDS", 0.05)
+    staff = Accounts(sqlite)
+    waits = []
+
+    def guess(_: int) -> None:
+        with pytest.raises(SignInRefused) as refused:
+            staff.sign_in("ann", "wrong", "10.0.0.1")
+        waits.append(refused.value.wait_seconds)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(guess, range(throttle.FREE_TRIES)))
+        began = time.monotonic()
+        list(pool.map(guess, range(8)))
+    assert len([wait for wait in waits if wait]) == 8
+    assert time.monotonic() - began >= 8 * 0.05
+
+
+def test_a_right_password_is_let_in_past_those_that_ask_all_the_time(sqlite: Database, password: str) -> None:
+    staff, over = Accounts(sqlite), threading.Event()
+
+    def ask_all_the_time() -> None:
+        while not over.is_set():
+            with pytest.raises((SignInRefused, accounts.SignInBusy)):
+                staff.sign_in("ann", "wrong", "10.0.0.1")
+
+    crowd = [threading.Thread(target=ask_all_the_time) for _ in range(3)]
+    for each in crowd:
+        each.start()
+    try:
+        assert all(staff.sign_in("ann", password, "10.0.0.1") for _ in range(10))
+    finally:
+        over.set()
+        for each in crowd:
+            each.join(20)
+
+
+def test_a_browser_that_asks_too_early_is_told_how_long_and_the_waits_grow_to_half_a_minute(
     site: FlaskClient, password: str, clock: Clock
 ) -> None:
     waits = []
     for _ in range(30):
         while (answer := sign_in(site, "ann", "wrong")).status_code == 429:
-            found = re.search(r"Please wait (\d+) seconds", answer.text)
+            found = re.search(r"Please wait (\d+) second", answer.text)
             assert found is not None
             waits.append(int(found[1]))
             clock.pass_by(timedelta(seconds=int(found[1])))
     assert waits[:6] == [1, 2, 4, 8, 16, 30]
     assert max(waits) == 30
-    assert sign_in(site, "ann", password).status_code == 429
+
+
+def test_an_account_of_an_earlier_version_is_let_in_like_any_other_once_it_has_signed_in(
+    sqlite: Database, password: str, clock: Clock
+) -> None:
+    with sqlite.writing() as session:
+        session.execute(update(Account).values(mark=None))
+    Guesser(sqlite, clock, FEW).guess_for(timedelta(minutes=1))
     clock.pass_by(throttle.LONGEST_WAIT)
-    assert sign_in(site, "ann", password).status_code == 302
+    assert sign_in(browser(sqlite), "ann", password).status_code == 302
+    Guesser(sqlite, clock, FEW).guess_for(timedelta(minutes=1))
+    assert sign_in(browser(sqlite), "ann", password).status_code == 302
 
 
-def test_a_clock_that_ran_ahead_and_was_set_right_keeps_nobody_out(
+def test_a_mark_is_of_one_account_and_opens_nothing(sqlite: Database, password: str) -> None:
+    add_account(sqlite, "bob")
+    with sqlite.writing() as session:
+        session.execute(update(Account).values(mark=accounts._mark("bob", "guess")))
+    assert accounts._mark("ann", "guess") != accounts._mark("bob", "guess")
+    answers = [sign_in(browser(sqlite), "bob", "guess").status_code for _ in range(7)]
+    assert answers == [403] * 5 + [429] * 2
+
+
+def test_a_clock_that_ran_ahead_and_was_set_right_keeps_nobody_waiting(
     site: FlaskClient, password: str, clock: Clock
 ) -> None:
     clock.pass_by(timedelta(days=5000))
     for _ in range(throttle.FREE_TRIES):
         sign_in(site, "ann", "wrong")
-    assert sign_in(site, "ann", password).status_code == 429
+    assert sign_in(site, "ann", "wrong").status_code == 429
     clock.pass_by(timedelta(days=-5000))
-    assert sign_in(site, "ann", password).status_code == 302
+    assert sign_in(site, "ann", "wrong").status_code == 403
+
+
+def test_tries_are_forgotten_after_an_hour_also_those_of_a_clock_that_ran_ahead(
+    sqlite: Database, password: str, clock: Clock
+) -> None:
+    def kept() -> int:
+        with sqlite.reading() as session:
+            return session.scalar(select(func.count()).select_from(SignInTries)) or 0
+
+    for ahead in (timedelta(), timedelta(days=5000)):
+        clock.pass_by(ahead)
+        for number in range(20):
+            sign_in(browser(sqlite, f"2001:db8:0:{number:x}::1"), f"name{number}", "wrong")
+        assert kept() == 40
+        clock.pass_by(throttle.REMEMBERED + timedelta(seconds=1) - ahead)
+        sign_in(browser(sqlite), "another", "wrong")
+        assert kept() == 2
+        clock.pass_by(throttle.REMEMBERED + timedelta(seconds=1))
 
 
 def test_a_session_begun_by_a_clock_that_ran_ahead_ends_once_it_is_set_right(
@@ -112,7 +299,8 @@ def test_five_wrong_passwords_lock_nobody_else_out_behind_the_same_address(
     other = add_account(sqlite, "bob")
     for _ in range(6):
         sign_in(site, "ann", "wrong")
-    assert sign_in(site, "ann", password).status_code == 429
+    assert sign_in(site, "ann", "wrong").status_code == 429
+    assert sign_in(site, "bob", "mistyped").status_code == 403
     assert sign_in(browser(sqlite), "bob", other).status_code == 302
 
 
@@ -124,8 +312,8 @@ def test_an_attack_on_an_account_does_not_touch_the_browser_that_its_owner_uses(
     owner.delete_cookie("clinic")
     for number in range(40):
         sign_in(browser(sqlite, f"10.1.0.{number}"), "ann", "wrong")
-    assert sign_in(browser(sqlite, "10.2.0.1"), "ann", password).status_code == 429
-    assert sign_in(owner, "ann", password).status_code == 302
+    assert sign_in(browser(sqlite, "10.2.0.1"), "ann", "mistyped").status_code == 429
+    assert sign_in(owner, "ann", "mistyped").status_code == 403
 
 
 def test_a_known_browser_guesses_no_faster(sqlite: Database, password: str) -> None:
@@ -141,7 +329,7 @@ def test_a_browsers_cookie_cannot_be_made_up(sqlite: Database, password: str) ->
         sign_in(browser(sqlite), "ann", "wrong")
     forger = browser(sqlite)
     forger.set_cookie("clinic-browser", "WyJ4IixbImFubiJdXQ.c2lnbmVk")
-    assert sign_in(forger, "ann", password).status_code == 429
+    assert sign_in(forger, "ann", "wrong").status_code == 429
 
 
 def test_one_address_that_tries_many_names_is_slowed_down(sqlite: Database, clock: Clock) -> None:
@@ -166,7 +354,7 @@ def test_waits_outlive_a_restart_and_hold_for_every_worker_but_not_for_ever(
 ) -> None:
     for _ in range(6):
         sign_in(browser(sqlite), "ann", "wrong")
-    assert sign_in(browser(sqlite), "ann", password).status_code == 429
+    assert sign_in(browser(sqlite), "ann", "wrong").status_code == 429
     clock.pass_by(throttle.REMEMBERED + timedelta(seconds=1))
     for _ in range(5):
         assert sign_in(browser(sqlite), "ann", "wrong").status_code == 403
