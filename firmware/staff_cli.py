@@ -12,6 +12,7 @@ import click
 
 from firmware.cli_options import board_option, state_option
 from hardware.board import Board, load_board
+from hardware.counts import counted
 from hardware.host.errors import PlainError
 
 if TYPE_CHECKING:
@@ -193,7 +194,8 @@ def selftest(context: click.Context, board: Path, state: Path, hood_empty: bool,
         well = sum(result.ok is True for result in results)
         untested = sum(result.ok is None for result in results)
         which = f" ({', '.join(failed)})" if failed else ""
-        click.echo(f"\n{len(results)} checks: {well} ok, {len(failed)} failed{which}, {untested} not tested.")
+        checks = counted(len(results), "check")
+        click.echo(f"\n{checks}: {well} ok, {len(failed)} failed{which}, {untested} not tested.")
     if failed:
         raise click.exceptions.Exit(1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hardware.board import Board, BoardError, load_board
+from hardware.counts import counted
 from hardware.profile import Light, Limits
 
 # Staff are told of a lamp that has to be measured so many days before it locks.
@@ -82,14 +83,15 @@ def _why_locked(light: Light, limits: Limits, today: date) -> str | None:
         return ".calibrated_on is missing: this lamp stays locked until it is measured."
     if isinstance(measured, date):
         age = (today - measured).days
-        left = limits.uv_calibration_days + 1 - age
+        ago, left = f"{counted(age, 'day')} ago", limits.uv_calibration_days + 1 - age
         if age < 0:
             return f".calibrated_on lies in the future: this lamp stays locked until {measured} (UTC)."
         if left <= 0:
             since = today + timedelta(days=left)
-            return f".calibrated_on is {age} days ago: this lamp is locked since {since}. Measure it again."
+            return f".calibrated_on is {ago}: this lamp is locked since {since}. Measure it again."
         if left <= _SOON_DAYS:
-            return f".calibrated_on is {age} days ago: this lamp is locked in {left} days. Measure it again."
+            days = counted(left, "day")
+            return f".calibrated_on is {ago}: this lamp is locked in {days}. Measure it again."
     if irradiance > design:
         return f" is brighter than the design value of {design:g} W/m²."
     return None

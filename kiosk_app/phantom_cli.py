@@ -14,6 +14,7 @@ import numpy as np
 from hardware.board import BOARDS, Board, load_board
 from hardware.capture import Capture, Frame
 from hardware.capture_folder import write_capture_folder
+from hardware.counts import counted
 from hardware.host.errors import PlainError
 from hardware.simulated.patient_options import SEED, TONE
 from kiosk_app.demo.progress_line import show_progress
@@ -87,10 +88,9 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
     except OSError as error:
         reason = error.strerror or error
         raise OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.") from error
-    planted = ", ".join(f"{len(found)} {name}" for name, found in face.marks.items())
-    click.echo(
-        f"{out}: SIMULATED, {len(capture.frames)} frames of a face at ITA {face.tone:.1f}°; {planted}."
-    )
+    planted = ", ".join(counted(len(found), name.removesuffix("s")) for name, found in face.marks.items())
+    frames = counted(len(capture.frames), "frame")
+    click.echo(f"{out}: SIMULATED, {frames} of a face at ITA {face.tone:.1f}°; {planted}.")
 
 
 def take(

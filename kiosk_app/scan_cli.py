@@ -23,6 +23,7 @@ from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
 from hardware.capture import Capture, Frame, Spot
 from hardware.capture_folder import write_capture_folder
+from hardware.counts import counted
 from hardware.host.errors import PlainError
 from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
@@ -103,7 +104,8 @@ def scan(
         click.echo(f"There is no {light} frame: {reason}", err=True)
     if profile.room_lit:
         click.echo("There are no lamps: white-light measures only, in the light of the room.", err=True)
-    click.echo(f"{out}: {len(capture.frames)} frames, {findings} findings, {len(outcome.overlays)} overlays.")
+    made = {"frame": len(capture.frames), "finding": findings, "overlay": len(outcome.overlays)}
+    click.echo(f"{out}: {', '.join(counted(count, thing) for thing, count in made.items())}.")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import structlog
 from firmware.capture.client import CaptureClient
 from hardware.board import Board, DriverMissing, load_board
 from hardware.capture import MAX_SPOTS
+from hardware.counts import counted
 from hardware.host.clock import vouched_by
 from hardware.host.errors import PlainError
 from hardware.host.notify import Notifier
@@ -296,14 +297,14 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
 
 
 def _what_is_gone(scan: UUID, gone: Shredded) -> str:
-    items = f"{len(gone.items)} encrypted items"
+    items = counted(len(gone.items), "encrypted item")
     if gone.before:
         left = (
             f"what was left of it here is gone now ({items})" if gone.items else "nothing of it was left here"
         )
         return f"Scan {scan} was destroyed before; {left}."
     done = "it is deleted" if gone.key_left else "its key is destroyed"
-    return f"Scan {scan}: {done}; gone with it are {items} and {gone.findings} findings."
+    return f"Scan {scan}: {done}; gone with it: {items} and {counted(gone.findings, 'finding')}."
 
 
 @click.group()

@@ -22,6 +22,7 @@ from firmware.cameras.reflectance import reflectance
 from firmware.lights.client import Lights, LightsFault
 from firmware.lights.latch import FAULT_WORDS
 from hardware.board import Board, DriverMissing
+from hardware.counts import counted
 from hardware.host.clock import vouched_by
 from hardware.profile import Light
 from hardware.targets import GREY_REFLECTANCE
@@ -200,7 +201,7 @@ def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> Result
     if aged is not None:
         return Result("calibration", False, aged)
     days = (datetime.now(timezone.utc) - calibration.made_at).days
-    return Result("calibration", True, f"{calibration.id}, {days} days old")
+    return Result("calibration", True, f"{calibration.id}, {counted(days, 'day')} old")
 
 
 def _storage(state: Path) -> Result:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hardware.counts import counted
 from hardware.host import sqlite
 from hardware.host.durable import sync_folder
 from hardware.host.errors import Fault
@@ -162,7 +163,7 @@ class DoseLedger:
                 (self._hmac(b"reference", dose.reference), *_day_before(at)),
             ).fetchone()[0]
             if pulses >= limits.uv_pulses_per_scan:
-                raise DoseRefused("pulse_limit", f"This scan has had its {pulses} UV pulses.")
+                raise DoseRefused("pulse_limit", f"This scan has had its {counted(pulses, 'UV pulse')}.")
             if not in_scan + dose.j_m2 <= limits.uv_dose_per_scan_j_m2:
                 raise DoseRefused("dose_limit", "This scan has had all the UV that one scan may have.")
             if not in_day + elsewhere_j_m2 + dose.j_m2 <= limits.uv_dose_per_day_j_m2:

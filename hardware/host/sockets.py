@@ -19,8 +19,9 @@ class PathTooLong(PlainError):
 
 def check_folder(run: Path, option: str) -> None:
     """Raises PathTooLong, naming the command's `option`, where not every socket in `run` could be bound."""
-    excess = len(os.fsencode(run)) + 1 + LONGEST_NAME - MOST_BYTES
-    if excess > 0:
+    length, most = len(os.fsencode(run)), MOST_BYTES - 1 - LONGEST_NAME
+    if length > most:
         raise PathTooLong(
-            f"The path of {option} is {excess} bytes too long for the sockets in it: name a shorter one."
+            f"The path of {option} has {length} bytes, and with more than {most} it is too long for the "
+            "sockets in it: name a shorter one."
         )

@@ -25,6 +25,7 @@ from sync.clinic.store.tables import (
     Scan,
     Withdrawal,
 )
+from sync.clinic.web.words import counted
 
 # A kiosk's outbox, full of the smallest envelopes, holds fewer.
 LARGEST_GAP = 20_000
@@ -103,16 +104,17 @@ def as_text(counts: dict[str, Any]) -> str:
     lines = [
         f"scans             {counts['scans']}, and {counts['withdrawn']} withdrawn",
         f"envelopes         {states[OPENED]} opened, {states[STORED]} waiting{oldest}",
-        f"erased            {states[ERASED]} envelopes, and {states.get(DISCARDED, 0)} discarded",
-        f"quarantined       {states[QUARANTINED]} envelopes, {counts['poison']} other payloads",
+        f"erased            {counted(states[ERASED], 'envelope')}, and {states.get(DISCARDED, 0)} discarded",
+        f"quarantined       {counted(states[QUARANTINED], 'envelope')}, "
+        f"{counted(counts['poison'], 'other payload')}",
         f"receipts unsent   {counts['receipts_unsent']}",
         f"jobs              {counts['jobs']['waiting']} waiting, {counts['jobs']['failed']} given up",
         *(f"OPENING KEY MISSING  {key}: {_KEY_MISSING}" for key in counts["opening_keys_missing"]),
         f"kiosks            {len(counts['kiosks'])}",
     ]
     for kiosk in counts["kiosks"]:
-        seen = _seen(kiosk["last_seen"])
-        lines.append(f"  {kiosk['kiosk']}  {kiosk['name']}: {seen}, {kiosk['missing']} messages missing")
+        seen, missing = _seen(kiosk["last_seen"]), counted(kiosk["missing"], "message")
+        lines.append(f"  {kiosk['kiosk']}  {kiosk['name']}: {seen}, {missing} missing")
     return "\n".join(lines)
 
 

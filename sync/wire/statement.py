@@ -62,6 +62,4 @@ def verify_statement(
     except cose.CoseError as error:
         raise StatementError(f"The {typ} is refused: {error}") from error
     except ValidationError as error:
-        raise StatementError(
-            f"The {typ} does not say what it must ({error.error_count()} errors)."
-        ) from error
+        raise StatementError(f"The {typ} does not say what it must.") from error

@@ -219,6 +219,7 @@ def test_a_file_without_end_is_not_read_to_its_end():
         (lambda today: today - timedelta(days=366), 8.0, "366 days ago: this lamp is locked since {today}"),
         (lambda today: today, 33.5, "above the lock-out of 33 W/m²: this lamp stays locked"),
         (lambda today: today - timedelta(days=340), 8.0, "this lamp is locked in 26 days"),
+        (lambda today: today - timedelta(days=365), 8.0, "this lamp is locked in 1 day."),
     ],
 )
 def test_board_check_says_why_a_uv_lamp_is_locked(tmp_path, measured, irradiance, said):

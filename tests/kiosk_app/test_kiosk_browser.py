@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -10,7 +12,7 @@ from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
 from tests.support.browser import TALL, WIDE, of_a_kiosk
 from tests.support.kiosk_bench import Bench
-from tests.support.kiosk_screen import on_screen
+from tests.support.kiosk_screen import Screen, on_screen
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
 
@@ -197,6 +199,31 @@ def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_s
         screen.page.wait_for_url("**/result")
 
 
+def seconds_said(screen: Screen) -> int:
+    """What the warning says, of how many seconds."""
+    return int(re.sub(r"\D", "", screen.page.inner_text("[data-seconds]")))
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "five"),
+    [("en", "1 second", "5 seconds"), ("de", "1 Sekunde", "5 Sekunden"), ("es", "1 segundo", "5 segundos")],
+)
+def test_the_warning_counts_as_the_language_does(
+    browser: Browser, address: str, bench: Bench, language: str, one: str, five: str
+) -> None:
+    with on_screen(browser, address, TALL) as screen:
+        screen.tap(f"button[value={language}]")
+        (session,) = bench.kiosk.sessions._sessions.values()
+        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S
+        screen.page.clock.install()
+        screen.page.goto(address)
+        said = set()
+        while one not in said and len(said) < WARNING_S:
+            screen.page.clock.run_for(1000)
+            said.add(screen.page.inner_text("[data-seconds]"))
+        assert {one, five} <= said
+
+
 def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address: str, bench: Bench) -> None:
     with on_screen(browser, address, TALL) as screen:
         screen.tap("button[value=en]")
@@ -204,7 +231,7 @@ def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address:
         session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
         screen.page.goto(address)
         screen.page.wait_for_selector("dialog[open]")
-        assert 20 <= int(screen.page.inner_text("[data-seconds]")) <= WARNING_S
+        assert 20 <= seconds_said(screen) <= WARNING_S
         assert screen.keep("en-warning")["small"] == []
         screen.page.click("[data-still-here]")
         screen.page.wait_for_selector("dialog:not([open])", state="attached")

@@ -45,6 +45,12 @@ setInterval(() => fetch("/here", { signal: AbortSignal.timeout(5000) }).catch(()
 function watch(seconds, warning) {
   const dialog = document.getElementById("still-here");
   const shown = dialog?.querySelector("[data-seconds]");
+  // The browser knows the plurals of each language.
+  const secondsOf = new Intl.NumberFormat(`${document.documentElement.lang}-u-nu-latn`, {
+    style: "unit",
+    unit: "second",
+    unitDisplay: "long",
+  });
   let end = performance.now() + seconds * 1000;
   let touched = 0;
   let asking = 0; // touches that the kiosk has not answered yet
@@ -86,7 +92,7 @@ function watch(seconds, warning) {
     const left = Math.ceil((end - performance.now()) / 1000);
     if (left <= 0) go("/");
     else if (dialog && left <= warning) {
-      shown.textContent = left;
+      shown.textContent = secondsOf.format(left);
       if (!dialog.open) {
         dialog.showModal();
         chime("call");

@@ -80,7 +80,7 @@ def _figure(rows: Sequence[FindingRow], selected: bool) -> Figure:
     else:
         ends = [words.number(name, pick(row.value for row in rows)) for pick in (min, max)]
         value = ends[0] if ends[0] == ends[1] else "\N{EN DASH}".join(ends)
-        interval = f"over {len(rows)} zones"
+        interval = f"over {words.counted(len(rows), 'zone')}"
     title, unit = words.measure(name).name, words.unit(code)
     heading = f"{title}, {unit}" if unit else title
     if unit == "°":

@@ -30,6 +30,7 @@ from sync.clinic.scans.records import Place, scan_page, scan_record, withdrawn
 from sync.clinic.scans.scan_view import ScanView
 from sync.clinic.store.database import Database
 from sync.clinic.web.known_browser import KnownBrowser
+from sync.clinic.web.words import counted
 
 pages = Blueprint("pages", __name__)
 Arguments = ParamSpec("Arguments")
@@ -132,9 +133,7 @@ def healthz() -> Page:
 def _wrong(wait: int) -> str:
     if not wait:
         return "That name and password don't go together. Please try again."
-    minutes = math.ceil(wait / 60)
-    time = f"{wait} seconds" if wait < 60 else "1 minute" if minutes == 1 else f"{minutes} minutes"
-    return f"That was tried too often. Please wait {time}, then try again."
+    return f"That was tried too often. Please wait {counted(wait, 'second')}, then try again."
 
 
 def _scan_address(path: str) -> str | None:

@@ -206,6 +206,11 @@ def full_time(moment: datetime) -> str:
     return f"{_local(moment):%Y-%m-%d %H:%M:%S UTC%z}"
 
 
+def counted(count: int, thing: str) -> str:
+    """The number and the noun, in the plural unless there is one: "1 zone", "3 zones"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def _local(moment: datetime) -> datetime:
     """The moment in the clinic's time zone; at the ends of the calendar, which no zone reaches, as it is."""
     try:

@@ -1,0 +1,69 @@
+"""Counts: where a sentence says how many there are, its noun is right for one of them too."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hardware.counts import counted
+from sync.clinic.web import words
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
+# Of a time, and of whatever is counted anywhere.
+TIMES = {"second", "minute", "hour", "day", "week", "month", "year"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in (path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))):
+        if "training" not in path.parts:
+            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def templates() -> dict[str, str]:
+    paths = (path for room in ROOMS for path in sorted((ROOT / room).rglob("templates/*")))
+    return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
+
+
+def nouns() -> str:
+    """What is counted somewhere, by the last words of what `counted` is given: a part of a pattern."""
+    calls = [node for _, tree in modules() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    given = [each.args[1] for each in calls if ast.unparse(each.func).endswith("counted")]
+    things = {str(thing.value) for thing in given if isinstance(thing, ast.Constant)}
+    for page in templates().values():
+        things |= set(re.findall(r'counted\([^"]*, "([^"]+)"\)', page))
+    return "|".join(sorted(TIMES | {thing.split()[-1] for thing in things}))
+
+
+def plurals_by_hand(tree: ast.AST, plural: re.Pattern[str]) -> Iterator[str]:
+    """The sentences in which a number that may be one stands before a plural. A constant never changes."""
+    for sentence in ast.walk(tree):
+        if isinstance(sentence, ast.JoinedStr):
+            for value, then in zip(sentence.values, sentence.values[1:], strict=False):
+                if isinstance(value, ast.FormattedValue) and isinstance(then, ast.Constant):
+                    constant = ast.unparse(value.value).rpartition(".")[2].isupper()
+                    if not constant and plural.match(str(then.value)):
+                        yield ast.unparse(sentence)
+
+
+@pytest.mark.parametrize("say", [counted, words.counted])
+def test_one_is_no_plural(say) -> None:
+    assert [say(count, "finding") for count in (0, 1, 2)] == ["0 findings", "1 finding", "2 findings"]
+
+
+def test_no_sentence_writes_a_plural_behind_a_number_that_may_be_one() -> None:
+    plural = re.compile(rf"\s(?:[a-z]+ )?(?:{nouns()})s\b(?!/)")
+    found = [(path, text) for path, tree in modules() for text in plurals_by_hand(tree, plural)]
+    assert found == []
+    assert list(plurals_by_hand(ast.parse("f'{wait} seconds'"), plural))
+    assert list(plurals_by_hand(ast.parse("f'{len(gone)} encrypted items'"), plural))
+
+
+def test_no_page_writes_a_plural_behind_a_number_that_may_be_one() -> None:
+    plural = re.compile(rf"\}}\}}(?:</\w+>)?\s*(?:[a-z]+ )?(?:{nouns()})s\b")
+    assert [name for name, text in templates().items() if plural.search(text)] == []
+    assert plural.search("{{ marks|length }} marked places")
