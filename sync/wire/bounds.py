@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Hashable
 from datetime import date, datetime, timezone
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 # A kiosk without a clock says 1970, and the clocks of boards end in 2199: such a moment is wrong, and is
 # taken. What lies beyond is no clock's, and what follows (zones, databases, pages) cannot reckon with it.
@@ -16,8 +18,55 @@ MAX_PACKET_BYTES = 256 * 1024
 MAX_FINDINGS = 1024
 MAX_MARKS = 4096
 
-Moment = Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, lt=END_OF_MOMENTS)]
-Day = Annotated[date, Field(ge=FIRST_MOMENT.date(), lt=END_OF_MOMENTS.date())]
+Many = TypeVar("Many", bound=tuple[Any, ...])
+
+
+def _text_of(kind: type[date], form: str) -> BeforeValidator:
+    """Of what is no `kind` yet, only text of this `form` is read: no number, and nothing that is like it."""
+    whole = re.compile(form, re.ASCII)
+    reader = TypeAdapter(kind, config=ConfigDict(hide_input_in_errors=True))
+
+    def read(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, str) or not whole.fullmatch(value):
+            raise ValueError("this is not written as RFC 3339 says")
+        return reader.validate_python(value)
+
+    return BeforeValidator(read)
+
+
+def unique(key: Callable[[Any], Hashable] = lambda item: item) -> AfterValidator:
+    """No two items of the tuple have the same `key`: whoever reads only one of them would not read all."""
+
+    def check(items: Many) -> Many:
+        if len({key(item) for item in items}) < len(items):
+            raise ValueError("something stands here twice")
+        return items
+
+    return AfterValidator(check)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool | float):
+        raise ValueError("this is not written as a whole number")
+    return value
+
+
+# A Literal of numbers would take true and 1.0 for 1.
+WHOLE = BeforeValidator(_whole)
+_DAY, _TIME = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{1,6})?"
+# As RFC 3339 writes them: each reads a number, or a time without a zone, in a way of its own.
+Moment = Annotated[
+    AwareDatetime,
+    _text_of(datetime, rf"{_DAY}T{_TIME}(Z|[+-]\d\d:\d\d)"),
+    Field(ge=FIRST_MOMENT, lt=END_OF_MOMENTS),
+]
+Day = Annotated[
+    date,
+    _text_of(date, _DAY),
+    Field(ge=FIRST_MOMENT.date(), lt=END_OF_MOMENTS.date()),
+]
 # No measurement comes near it, in any unit.
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]

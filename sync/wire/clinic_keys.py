@@ -7,7 +7,7 @@ from typing import Annotated
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from sync.wire.bounds import Counter, Moment
+from sync.wire.bounds import Counter, Moment, unique
 from sync.wire.keys import KeyRefused, OpeningPublicKey, SuiteName, load_public_key, signing_kid
 from sync.wire.statement import Statement, StatementError, sign_statement, verify_statement
 
@@ -26,8 +26,8 @@ class _ListedKey(BaseModel):
 class _KeySet(Statement):
     version: Annotated[Counter, Field(ge=1)]
     issued_at: Moment
-    opening: Annotated[tuple[_ListedKey, ...], Field(min_length=1, max_length=16)]
-    receipt: Annotated[tuple[RawKey, ...], Field(min_length=1, max_length=16)]
+    opening: Annotated[tuple[_ListedKey, ...], Field(min_length=1, max_length=16), unique()]
+    receipt: Annotated[tuple[RawKey, ...], Field(min_length=1, max_length=16), unique()]
 
 
 class ClinicKeys:

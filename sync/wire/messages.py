@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sync.wire.bounds import Day, Moment, ShortLine
+from sync.wire.bounds import WHOLE, Day, Moment, ShortLine, unique
+from sync.wire.document import FieldTwice, read_document
 from sync.wire.errors import PlainError
 from sync.wire.findings import Findings, SchemaVersion
 
@@ -87,7 +88,7 @@ class ResultWithSpots(Result):
 
     VERSION: ClassVar[int] = 2
 
-    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
+    schema_version: Annotated[Literal[2], WHOLE, Field(alias="schema")] = 2
 
 
 class ResultWithFlags(Result):
@@ -95,7 +96,7 @@ class ResultWithFlags(Result):
 
     VERSION: ClassVar[int] = 3
 
-    schema_version: Annotated[Literal[3], Field(alias="schema")] = 3
+    schema_version: Annotated[Literal[3], WHOLE, Field(alias="schema")] = 3
 
 
 _RESULTS: dict[int, type[Result]] = {
@@ -115,7 +116,7 @@ class Withdraw(_Message):
     VERSION: ClassVar[int] = 1
 
     kind: Literal["withdraw"] = "withdraw"
-    schema_version: Annotated[Literal[1, 2], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[1, 2], WHOLE, Field(alias="schema")] = 1
     scan: UUID
     at: Moment
     reason: Literal["patient", "staff"]
@@ -126,8 +127,8 @@ class WithdrawMessages(Withdraw):
 
     VERSION: ClassVar[int] = 2
 
-    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
-    messages: Annotated[tuple[UUID, ...], Field(max_length=MOST_NAMED)]
+    schema_version: Annotated[Literal[2], WHOLE, Field(alias="schema")] = 2
+    messages: Annotated[tuple[UUID, ...], Field(max_length=MOST_NAMED), unique()]
 
 
 class ReminderDue(_Message):
@@ -137,7 +138,7 @@ class ReminderDue(_Message):
     VERSION: ClassVar[int] = 1
 
     kind: Literal["reminder"] = "reminder"
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[1], WHOLE, Field(alias="schema")] = 1
     reminder: UUID
     patient_reference: Reference
     rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
@@ -167,13 +168,15 @@ def parse_message(kind: str, schema_version: int, data: bytes) -> Message:
     if model is None:
         raise UnknownSchema(f"A message '{kind}' of schema {schema_version} is not known to this software.")
     try:
-        message: Message = model.model_validate_json(data)
+        message: Message = read_document(model, data)
     except ValidationError as error:
         # Pydantic's own error quotes values, and it must not end in a log: only where, never what.
         places = ", ".join(wrong_places(error)[:8])
         raise InvalidMessage(
             f"A message '{kind}' does not follow its schema, at: {places or 'all of it'}."
         ) from None
+    except FieldTwice:
+        raise InvalidMessage(f"A message '{kind}' has a field twice.") from None
     return message
 
 

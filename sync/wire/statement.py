@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sync.wire import cose
+from sync.wire.document import FieldTwice, read_document
 from sync.wire.errors import PlainError
 from sync.wire.keys import signing_kid
 
@@ -58,8 +59,8 @@ def verify_statement(
         if key is None:
             raise StatementError(f"The {typ} is signed with a key that is not known here.")
         cose.check_signature(parsed, key)
-        return model.model_validate_json(parsed.payload)
+        return read_document(model, parsed.payload)
     except cose.CoseError as error:
         raise StatementError(f"The {typ} is refused: {error}") from error
-    except ValidationError as error:
+    except (FieldTwice, ValidationError) as error:
         raise StatementError(f"The {typ} does not say what it must.") from error

@@ -10,7 +10,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, model_validator
 
-from sync.wire.bounds import FIRST_MOMENT, Count, Counter, Moment, ShortLine
+from sync.wire.bounds import FIRST_MOMENT, WHOLE, Count, Counter, Moment, ShortLine
 from sync.wire.statement import Statement, sign_statement, verify_statement
 
 TYPE = "dermakiosk-status"
@@ -28,7 +28,7 @@ class Status(Statement):
     """
 
     kind: Literal["status"] = "status"
-    schema_version: Literal[1, 2] = 2
+    schema_version: Annotated[Literal[1, 2], WHOLE] = 2
     kiosk: UUID
     epoch: Counter = 0
     counter: Annotated[Counter, Field(ge=1)] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Kiosk, KioskKey
-from sync.wire.bounds import Counter
+from sync.wire.bounds import Counter, unique
+from sync.wire.document import read_document
 from sync.wire.keys import KeyRefused, load_public_key, signing_kid
 
 RESULT, STATUS = "result", "status"
@@ -41,7 +41,7 @@ class RegistryEntry(BaseModel):
     kiosk: UUID
     name: Annotated[str, Field(min_length=1, max_length=120)] = "Kiosk"
     epoch: Counter | None = None
-    keys: tuple[_PublicKey, ...]
+    keys: Annotated[tuple[_PublicKey, ...], unique(lambda key: key.public)]
 
 
 def register_kiosk(database: Database, path: Path) -> UUID:
@@ -50,7 +50,7 @@ def register_kiosk(database: Database, path: Path) -> UUID:
     Keys that it had stay: envelopes signed with them may still be on their way.
     """
     try:
-        entry = RegistryEntry.model_validate(json.loads(path.read_bytes()))
+        entry = read_document(RegistryEntry, path.read_bytes())
         keys = [
             (key.purpose, load_public_key(bytes.fromhex(key.public)))
             for key in entry.keys

@@ -8,14 +8,25 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sync.wire.bounds import MAX_FINDINGS, MAX_MARKS, Amount, Line, Moment, Number, ShortLine, Word
+from sync.wire.bounds import (
+    MAX_FINDINGS,
+    MAX_MARKS,
+    WHOLE,
+    Amount,
+    Line,
+    Moment,
+    Number,
+    ShortLine,
+    Word,
+    unique,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 # Since marked spots; Findings without any are still written as version 1, which every clinic reads.
 SCHEMA_WITH_SPOTS: Literal[2] = 2
 # Since a lesion's flags; spots without any are still written as version 2.
 SCHEMA_WITH_FLAGS: Literal[3] = 3
-SchemaVersion = Literal[1, 2, 3]
+SchemaVersion = Annotated[Literal[1, 2, 3], WHOLE]
 
 Zone = Literal[
     "face",
@@ -87,7 +98,9 @@ class Abcd(_Strict):
     asymmetry: Chance | None
     border: Chance | None
     colour_spread: Amount | None
-    colours: Annotated[tuple[Annotated[ShortLine, Field(max_length=32)], ...], Field(max_length=8)] = ()
+    colours: Annotated[
+        tuple[Annotated[ShortLine, Field(max_length=32)], ...], Field(max_length=8), unique()
+    ] = ()
     diameter_mm: Amount | None = None
 
 
@@ -105,7 +118,9 @@ class Lesion(_Strict):
     area_mm2: Amount | None = None
     model: Line
     outline_model: Line
-    flags: Annotated[tuple[LesionFlag, ...], Field(max_length=16, exclude_if=lambda flags: not flags)] = ()
+    flags: Annotated[
+        tuple[LesionFlag, ...], Field(max_length=16, exclude_if=lambda flags: not flags), unique()
+    ] = ()
 
     @model_validator(mode="after")
     def _has_every_class(self) -> Lesion:
@@ -145,10 +160,16 @@ class Findings(_Strict):
     models: Annotated[dict[ShortLine, Line], Field(max_length=64)]
     calibration: Line | None
     software: Line
-    quality: Annotated[tuple[ShortLine, ...], Field(max_length=64)] = ()
-    findings: Annotated[tuple[Finding, ...], Field(max_length=MAX_FINDINGS)]
+    quality: Annotated[tuple[ShortLine, ...], Field(max_length=64), unique()] = ()
+    findings: Annotated[
+        tuple[Finding, ...], Field(max_length=MAX_FINDINGS), unique(lambda each: (each.measure, each.zone))
+    ]
     geometry: Geometry = Geometry()
-    spots: Annotated[tuple[MarkedSpot, ...], Field(max_length=16, exclude_if=lambda spots: not spots)] = ()
+    spots: Annotated[
+        tuple[MarkedSpot, ...],
+        Field(max_length=16, exclude_if=lambda spots: not spots),
+        unique(lambda spot: spot.frame),
+    ] = ()
 
     model_config = ConfigDict(
         extra="forbid",

@@ -219,6 +219,16 @@ def test_a_kiosk_registered_again_keeps_its_old_keys(
     assert sorted(purposes) == ["result", "result", "status"]
 
 
+def test_a_kiosk_that_signs_everything_with_one_key_is_refused(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    kiosk, path = SealingKiosk(opening_key), tmp_path / "kiosk.json"
+    kiosk.status = kiosk.signing
+    path.write_text(json.dumps(kiosk.registry_entry()))
+    with pytest.raises(ClinicUsageError, match="no file of an enrolled kiosk"):
+        register_kiosk(sqlite, path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"kiosk": "x"}', '{"kiosk": 1, "keys": []}'])
 def test_a_file_that_is_no_kiosk_is_refused(sqlite: Database, tmp_path: Path, content: str) -> None:
     path = tmp_path / "kiosk.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -81,14 +82,14 @@ lesions = st.fixed_dictionaries(
                 "asymmetry": st.none() | chances,
                 "border": st.none() | chances,
                 "colour_spread": amounts,
-                "colours": st.lists(lines(32), max_size=8),
+                "colours": st.lists(lines(32), max_size=8, unique=True),
                 "diameter_mm": amounts,
             }
         ),
         "area_mm2": amounts,
         "model": lines(128),
         "outline_model": lines(128),
-        "flags": st.lists(st.sampled_from(["unusual", "artefact:hair", "f" * 64]), max_size=16),
+        "flags": st.lists(st.sampled_from(["unusual", "artefact:hair", "f" * 64]), unique=True),
     }
 )
 
@@ -96,7 +97,12 @@ lesions = st.fixed_dictionaries(
 @st.composite
 def spot(draw: st.DrawFn) -> dict[str, Any]:
     lesion = draw(st.none() | lesions)
-    made = {"frame": "closeup99", "zone": draw(zones), "x": draw(st.none() | fractions), "lesion": lesion}
+    made = {
+        "frame": draw(st.sampled_from(["closeup", "closeup0", "closeup99"])),
+        "zone": draw(zones),
+        "x": draw(st.none() | fractions),
+        "lesion": lesion,
+    }
     return made | {"y": draw(st.none() | fractions), "refused": None if lesion else draw(words)}
 
 
@@ -110,10 +116,10 @@ def result(draw: st.DrawFn) -> dict[str, Any]:
         "models": draw(st.dictionaries(lines(64), lines(128), max_size=4)),
         "calibration": draw(st.none() | lines(128)),
         "software": draw(lines(128)),
-        "quality": draw(st.lists(lines(64), max_size=4)),
-        "findings": draw(st.lists(finding(), max_size=6)),
+        "quality": draw(st.lists(lines(64), max_size=4, unique=True)),
+        "findings": draw(st.lists(finding(), max_size=6, unique_by=itemgetter("measure", "zone"))),
         "geometry": {"marks": draw(st.lists(marks, max_size=4))},
-        "spots": draw(st.lists(spot(), max_size=3)),
+        "spots": draw(st.lists(spot(), max_size=3, unique_by=itemgetter("frame"))),
     }
     found = Findings.model_validate(fields | {"schema": 3})
     found = Findings.model_validate(fields | {"schema": schema_of(found.spots)})

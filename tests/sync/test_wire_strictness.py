@@ -1,0 +1,220 @@
+"""Strictness: what stands in a document of the wire has one form, and two readers read it alike."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from hardware.capture import Spot
+from sync.wire import cose
+from sync.wire.clinic_keys import TYPE as KEY_SET
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.envelope import EnvelopeError, open_envelope, seal, verify
+from sync.wire.findings import Findings, Geometry, Mark
+from sync.wire.keys import generate_opening_key, generate_signing_key, public_bytes, signing_kid
+from sync.wire.messages import (
+    InvalidMessage,
+    Message,
+    ReminderDue,
+    ResultWithFlags,
+    Withdraw,
+    WithdrawMessages,
+    dump_message,
+    parse_message,
+)
+from sync.wire.receipt import TYPE as RECEIPT
+from sync.wire.receipt import Receipt
+from sync.wire.statement import StatementError
+from sync.wire.status import TYPE as STATUS
+from sync.wire.status import Status
+from sync.wire.waiver import TYPE as WAIVER
+from sync.wire.waiver import ResearchWaiver
+from tests.support.kiosk_bench import marked
+from tests.support.wire import NOON, Party, a_result
+
+PARTY, KEY = Party(), generate_signing_key()
+Place = tuple[str | int, ...]
+
+
+class Document(NamedTuple):
+    """One document as plain data, and the type that its statement or its message has."""
+
+    type: str
+    data: dict[str, Any]
+
+    def is_read(self, data: dict[str, Any] | str | None = None) -> bool:
+        """Whether it is believed, well signed, with this (or this text) instead of its own data."""
+        text = (data if isinstance(data, str) else json.dumps(data or self.data)).encode()
+        signed = cose.sign(cose.encode_header(self.type, signing_kid(KEY)), text, KEY)
+        try:
+            if self.type == KEY_SET:
+                ClinicKeys.verify(signed, KEY.public_key())
+            elif self.type == WAIVER:
+                ResearchWaiver.verify(signed, KEY.public_key())
+            elif self.type in (RECEIPT, STATUS):
+                {RECEIPT: Receipt, STATUS: Status}[self.type].verify(signed, lambda _: KEY.public_key())
+            else:
+                parse_message(self.type, self.data["schema"], text)
+        except (InvalidMessage, StatementError):
+            return False
+        return True
+
+
+def full_result() -> Message:
+    """A result that has everything which one can have."""
+    scan, plain = uuid4(), a_result()
+    spots = [marked(name, Spot(zone="nose", x=0.1, y=0.2)) for name in ("closeup0", "closeup1")]
+    for spot in spots:
+        spot["lesion"]["flags"] = ["unusual", "artefact:hair"]
+    facts = plain.findings.model_dump() | {
+        "scan": scan,
+        "schema": 3,
+        "models": {"face": "0" * 64},
+        "calibration": "nominal",
+        "quality": ["soft_focus", "overexposed"],
+        "geometry": Geometry(
+            marks=(Mark(kind="spot", zone="nose", x=0.5, y=0.25, radius=0.1, area_mm2=1.5),)
+        ),
+        "spots": spots,
+    }
+    changes = {"scan": scan, "findings": Findings(**facts), "supersedes": uuid4()}
+    return ResultWithFlags(**{**dict(plain), "schema_version": 3, **changes})
+
+
+def documents() -> Iterator[Document]:
+    """One of each kind that the wire has."""
+    messages: list[Message] = [
+        a_result(),
+        full_result(),
+        Withdraw(scan=uuid4(), at=NOON, reason="staff"),
+        WithdrawMessages(scan=uuid4(), at=NOON, reason="patient", messages=(uuid4(), uuid4())),
+        ReminderDue(reminder=uuid4(), patient_reference="p", rule="yearly", due_on=NOON.date(), scan=uuid4()),
+    ]
+    for message in messages:
+        yield Document(message.KIND, json.loads(dump_message(message)))
+    opening = tuple(generate_opening_key(suite).public for suite in ("X-Wing", "X25519"))
+    receipt = tuple(public_bytes(generate_signing_key()) for _ in range(2))
+    status = Status(
+        kiosk=uuid4(), epoch=1, counter=9, at=NOON, started_at=NOON, online=True, software="0.1.0",
+        clinic_keys=3, waiting=2, sent=1, quarantined=4, reseal=5, fill=0.25,
+    )  # fmt: skip
+    waiver = ResearchWaiver(
+        kiosk=uuid4(), networks={"face": bytes(32)}, by="staff", reason="study", at=NOON, until=NOON.date()
+    )
+    signed = {
+        RECEIPT: PARTY.receipt(uuid4(), b"").sign(KEY),
+        STATUS: status.sign(KEY),
+        KEY_SET: ClinicKeys(3, NOON, opening, receipt).sign(KEY),
+        WAIVER: waiver.sign(KEY),
+    }
+    for kind, data in signed.items():
+        yield Document(kind, json.loads(cose.parse(data, kind).payload))
+
+
+DOCUMENTS = list(documents())
+by_kind = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.type)
+
+
+def values_of(data: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Everything that stands in `data`, each with its place."""
+    yield place, data
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for name, value in inner:
+        yield from values_of(value, (*place, name))
+
+
+def with_other(data: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(data)
+    part: Any = changed
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    return changed
+
+
+def forms_of(value: Any) -> Iterator[Any]:
+    """What means the same as `value` to a reader who is not strict, in another form."""
+    if isinstance(value, bool):
+        yield from (int(value), str(value).lower(), "yes" if value else "no")
+    elif isinstance(value, int | float):
+        yield from (str(value), bool(value))
+        if isinstance(value, int):
+            yield float(value)
+    elif value == "2026-03-04T12:00:00Z":
+        seconds = int(NOON.timestamp())
+        yield from (seconds, float(seconds), 1000 * seconds, str(seconds), f"{seconds}.0", "2026-03-04")
+        yield from ("2026-03-04T12:00:00", "2026-03-04 12:00:00Z", "2026-03-04T12:00Z", "20260304T120000Z")
+        yield from ("2026-03-04T12:00:00+0000", "2026-03-04T12:00:00z", " 2026-03-04T12:00:00Z")
+        yield from ("2026-03-04T12:00:00.0000001Z", "2026-03-04T12:00:00Z\n", "\u0662026-03-04T12:00:00Z")
+    elif value == "2026-03-04":
+        yield from (20516, 1772582400, "1772582400", "2026-03-04T00:00:00Z", "2026-3-4", "20260304")
+
+
+@by_kind
+def test_a_moment_a_number_and_a_truth_have_one_form(document: Document) -> None:
+    # A number that may have a fraction has none where it is a whole one.
+    fractions = ("value", "low", "high", "x", "y", "radius", "area_mm2", "fill", "diameter_mm")
+    assert document.is_read()
+    taken = [
+        (place, other)
+        for place, value in values_of(document.data)
+        for other in forms_of(value)
+        if not (isinstance(other, float) and place[-1] in fractions)
+        if document.is_read(with_other(document.data, place, other))
+    ]
+    assert taken == []
+
+
+@pytest.mark.parametrize("text", ["2026-03-04T12:00:00.5Z", "2026-03-04T13:00:00.000000+01:00"])
+def test_a_moment_may_have_a_fraction_and_a_zone_of_its_own(text: str) -> None:
+    document = DOCUMENTS[0]
+    assert document.is_read(with_other(document.data, ("captured_at",), text))
+
+
+@by_kind
+def test_nothing_that_is_listed_stands_there_twice(document: Document) -> None:
+    lists = [(place, value) for place, value in values_of(document.data) if isinstance(value, list) and value]
+    # Two spots of the face can look alike.
+    doubled = {place: [*value, value[-1]] for place, value in lists if place[-1] != "marks"}
+    assert [
+        place for place, value in doubled.items() if document.is_read(with_other(document.data, place, value))
+    ] == []
+
+
+@by_kind
+def test_no_field_of_an_object_stands_there_twice(document: Document) -> None:
+    text = json.dumps(document.data)
+    objects = [value for _, value in values_of(document.data) if isinstance(value, dict) and value]
+    for each in map(json.dumps, objects):
+        name, _, _ = each.partition(":")
+        assert text.count(each) >= 1
+        assert not document.is_read(text.replace(each, f"{name}: 0, {each[1:]}", 1)), name
+
+
+def test_a_measure_has_one_value_in_a_zone() -> None:
+    document = DOCUMENTS[0]
+    findings = document.data["findings"]["findings"]
+    again = findings[0] | {"value": 0.5, "low": 0.0, "high": 1.0}
+    place = ("findings", "findings")
+    assert not document.is_read(with_other(document.data, place, [*findings, again]))
+    assert document.is_read(with_other(document.data, place, [*findings, again | {"zone": "chin"}]))
+
+
+def test_what_is_refused_is_an_invalid_message_that_says_where_and_not_what() -> None:
+    message = a_result()
+    twice = message.model_copy(
+        update={
+            "findings": message.findings.model_copy(update={"findings": message.findings.findings[:1] * 2})
+        }
+    )
+    header = PARTY.header(message)
+    verified = verify(seal(twice, header, PARTY.signing, PARTY.opening.public), PARTY.find_key)
+    with pytest.raises(EnvelopeError) as refused:
+        open_envelope(verified, [PARTY.opening])
+    assert refused.value.reason == "invalid_message"
+    assert str(refused.value) == "A message 'result' does not follow its schema, at: findings.findings."
