@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from pydantic import BaseModel
 
 from provisioning.broker import ACCESS_LIST
 from sync.clinic import receiving
+from sync.clinic.receiving.intake import Offered
+from sync.clinic.receiving.opening_alone import Refused
+from sync.clinic.receiving.poison import keep_poison, take_poison
+from sync.clinic.receiving.reasons import Fault, Reason, SetAside
 from sync.clinic.receiving.registry import RegistryEntry
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import _KeySet
-from sync.wire.envelope import Header, Reason
+from sync.wire.envelope import Header
+from sync.wire.envelope import Reason as EnvelopeReason
 from sync.wire.findings import Abcd, Finding, Findings, Geometry, Lesion, Mark, MarkedSpot
 from sync.wire.messages import _KINDS, Consent, ReminderDue, ResultWithFlags, WithdrawMessages
 from sync.wire.receipt import Receipt, ReceiptStatus
@@ -99,55 +101,60 @@ def test_the_header_is_the_one_that_is_signed() -> None:
 
 @pytest.mark.parametrize(
     ("head", "words"),
-    [("receipt's status", get_args(ReceiptStatus)), ("why an envelope is refused", get_args(Reason))],
+    [("receipt's status", get_args(ReceiptStatus)), ("why an envelope is refused", get_args(EnvelopeReason))],
 )
 def test_every_word_is_explained_once(head: str, words: tuple[str, ...]) -> None:
     assert [row[head].strip("`") for row in WIRE.table(head)] == list(words)
 
 
-# Whatever hands one of these a word sets a message aside for that reason.
-SETS_ASIDE = {
-    "Offered",
-    "Refused",
-    "_quarantine",
-    "_refuse_heartbeat",
-    "_set_apart",
-    "keep_poison",
-    "take_poison",
-}
-A_REASON = re.compile(r"[a-z]+(?:_[a-z]+)+:?")
+def test_every_reason_for_which_the_clinic_sets_a_message_aside_is_explained_once() -> None:
+    rows = WIRE.table("why a message is set aside")
+    told = [row["why a message is set aside"].strip("`") for row in rows]
+    assert told == [*get_args(SetAside), *get_args(Fault)]
 
 
-def reasons_in(source: str, module: ModuleType) -> set[str]:
-    """The words for which this code sets messages aside: literals, and constants of the module."""
-    given = list[ast.AST]()
+def reasons_on_the_spot(source: str) -> list[str]:
+    """Where a row's `reason` is a text that is written on the spot, which no types hold to the words."""
+    found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SETS_ASIDE:
-            given += node.args
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
-            given.append(node.value)
-        elif isinstance(node, ast.JoinedStr) and ast.unparse(node).endswith("(error).__name__}'"):
-            given.append(node)
-    found = set[str]()
-    for leaf in (leaf for each in given for leaf in ast.walk(each)):
-        name = ast.unparse(leaf) if isinstance(leaf, ast.Name | ast.Attribute) else ""
-        value: object = getattr(leaf, "value", None)
-        if name.rpartition(".")[2].isupper():
-            value = functools.reduce(getattr, name.split("."), module)
-        if isinstance(value, str) and A_REASON.fullmatch(value):
-            found.add(value)
+        given: list[ast.expr] = []
+        if isinstance(node, ast.Call) and not ast.unparse(node.func).startswith("log."):
+            given = [each.value for each in node.keywords if each.arg == "reason"]
+        elif isinstance(node, ast.Dict):
+            named = [key for key in node.keys if isinstance(key, ast.Constant) and key.value == "reason"]
+            given = [node.values[node.keys.index(key)] for key in named]
+        elif isinstance(node, ast.Assign) and re.search(r"\breason\b", ast.unparse(node.targets[0])):
+            given = [node.value]
+        # What a function gives has its type.
+        texts = [leaf for each in given if not isinstance(each, ast.Call) for leaf in ast.walk(each)]
+        found += [ast.unparse(node) for text in texts if isinstance(getattr(text, "value", None), str)]
     return found
 
 
-def test_every_reason_for_which_the_clinic_sets_a_message_aside_is_explained() -> None:
-    found = set[str]()
-    for path in sorted(Path(receiving.__path__[0]).glob("*.py")):
-        module = import_module(f"{receiving.__name__}.{path.stem}")
-        found |= reasons_in(path.read_text(), module)
-    rows = WIRE.table("why a message is set aside")
-    told = [row["why a message is set aside"].strip("`") for row in rows]
-    assert len(told) == len(set(told))
-    assert found - set(get_args(Reason)) == set(told)
+@pytest.mark.parametrize(
+    "source",
+    [
+        "rows.values(state=QUARANTINED, reason='new_word')",
+        "Poison(kiosk=kiosk, reason=f'new_word:{error}')",
+        "row.state, row.reason = QUARANTINED, 'new_word'",
+        "reason = 'new_word' if odd else NO_KEY",
+        "{'state': QUARANTINED, 'reason': 'new_word'}",
+    ],
+)
+def test_a_reason_that_is_written_on_the_spot_is_found(source: str) -> None:
+    assert reasons_on_the_spot(source)
+
+
+def test_the_clinic_sets_messages_aside_for_these_reasons_and_no_other() -> None:
+    paths = sorted(Path(receiving.__path__[0]).glob("*.py"))
+    sources = {path.stem: path.read_text() for path in paths if path.stem != "reasons"}
+    assert [name for name, source in sources.items() if reasons_on_the_spot(source)] == []
+    for word in (*get_args(SetAside), *get_args(Fault)):
+        assert any(f'"{word}"' in source for source in sources.values()), word
+    for take in (keep_poison, take_poison):
+        assert get_type_hints(take)["reason"] == Reason
+    assert get_type_hints(Refused.__init__)["reason"] == SetAside
+    assert get_type_hints(Offered)["refused"] == Reason | None
 
 
 def test_the_topics_are_those_that_are_parsed() -> None:

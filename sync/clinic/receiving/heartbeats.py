@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -13,14 +13,15 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving.poison import take_poison
+from sync.clinic.receiving.reasons import SetAside
 from sync.clinic.receiving.registry import STATUS, key_finder
 from sync.clinic.store.database import now
 from sync.clinic.store.tables import Kiosk, Poison
 from sync.wire.statement import StatementError
 from sync.wire.status import CLOCK_AHEAD, Status
 
-FROM_THE_FUTURE = "heartbeat_from_the_future"
-OF_ANOTHER_EPOCH = "heartbeat_of_another_epoch"
+FROM_THE_FUTURE: Final = "heartbeat_from_the_future"
+OF_ANOTHER_EPOCH: Final = "heartbeat_of_another_epoch"
 OUT_OF_ORDER = "heartbeat_out_of_order"
 # A kiosk says one a minute. What waited with a worker that was away is older than that when it is noted, or
 # comes when newer ones have just been. Of a kiosk whose clock is further off nobody can tell.
@@ -111,7 +112,7 @@ def _of_the_future(order: tuple[int, int], moment: datetime) -> bool:
     return epoch > end or counter > end * 1000
 
 
-def _refuse_heartbeat(session: Session, kiosk: UUID, data: bytes, reason: str, worker: str) -> Outcome:
+def _refuse_heartbeat(session: Session, kiosk: UUID, data: bytes, reason: SetAside, worker: str) -> Outcome:
     """Tell of a heartbeat that cannot be its kiosk's; one of each kind is kept for a person to look at."""
     alarm(session, worker, kiosk, reason)
     of_kind = select(Poison.id).where(Poison.kiosk == kiosk, Poison.reason == reason)

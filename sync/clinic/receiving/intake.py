@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import opening_keys, withdrawals
 from sync.clinic.receiving.poison import keep_poison
+from sync.clinic.receiving.reasons import Reason, SetAside
 from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import RESULT, key_finder
 from sync.clinic.store.database import now
@@ -31,19 +32,19 @@ from sync.wire.receipt import ReceiptStatus
 Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
 
 # Sealed to a key that no opener has said it holds: kept until one does. The kiosk sets a copy aside.
-NO_KEY = "no_opening_key"
+NO_KEY: Final = "no_opening_key"
 
 log = structlog.get_logger()
 
 
 class Offered(NamedTuple):
-    """One payload that came on a topic of a kiosk; `verified` is None where it was refused, and why."""
+    """One payload that came on a topic of a kiosk: it is `verified`, or it was `refused`, and why."""
 
     kiosk: UUID
     topic: str
     data: bytes
     verified: Verified | None
-    refused: str = ""
+    refused: Reason | None = None
 
 
 class _Good(NamedTuple):
@@ -92,14 +93,14 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
     outcomes: list[Outcome] = []
     owed: list[Owed] = []
     good = [_Good(one.kiosk, one.verified, one.data) for one in offered if one.verified is not None]
-    refused = [one for one in offered if one.verified is None]
+    refused = [(one, one.refused) for one in offered if one.refused is not None]
     # In one order for all workers, so that two of them do not wait for each other in a ring.
-    for one in sorted(refused, key=lambda each: (each.kiosk, each.data)):
-        if one.refused == "unknown_signer":
+    for one, why in sorted(refused, key=lambda each: (each[0].kiosk, each[0].data)):
+        if why == "unknown_signer":
             log.warning("unknown_signer", kiosk=str(one.kiosk))
             outcomes.append("held_back")
         else:
-            kept = keep_poison(session, one.kiosk, one.topic, one.data, one.refused, worker, owed)
+            kept = keep_poison(session, one.kiosk, one.topic, one.data, why, worker, owed)
             outcomes.append(kept)
     while good:
         good, later = _apart(good)
@@ -173,7 +174,7 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
             # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
             answer(one, "quarantined" if state in (QUARANTINED, DISCARDED) else "duplicate")
             continue
-        reason = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
+        reason: SetAside = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
         alarm(session, worker, one.kiosk, reason, message=str(one.verified.header.message_id))
         topic = topics.up_kind(one.verified.header.type)
         outcomes.append(keep_poison(session, one.kiosk, topic, one.data, reason, worker, owed))

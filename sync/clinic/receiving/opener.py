@@ -158,7 +158,7 @@ class Opener:
 
     def _takes_writing(self, key: Key) -> bool:
         """Whether the database takes more than any message needs, of which nothing is left."""
-        probe = Poison(kiosk=key[0], sha256=b"", data=bytes(PROBE_BYTES), reason="probe", received_at=now())
+        probe = Poison(kiosk=key[0], sha256=b"", data=bytes(PROBE_BYTES), reason=NO_KEY, received_at=now())
         try:
             with self._database.writing() as session:
                 session.add(probe)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, load_only
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import exports, results, withdrawals
 from sync.clinic.receiving.intake import NO_KEY
+from sync.clinic.receiving.reasons import Reason, SetAside, named
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Content, Seals, among, has_key, read
@@ -36,7 +37,7 @@ log = structlog.get_logger()
 class Refused(Exception):
     """An opened message that the records cannot take; `reason` is one word for the envelope's row."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: SetAside) -> None:
         super().__init__(reason)
         self.reason = reason
 
@@ -169,7 +170,7 @@ class Alone:
     def _quarantine(self, key: Key, content: Content, error: Exception) -> None:
         """Set an envelope apart by its key, for its row may be what cannot be read."""
         log.error("quarantined", message=str(key[1]), reason="not_foreseen", exc_info=error)
-        reason = f"not_foreseen:{type(error).__name__}"[:64]
+        reason = named("not_foreseen:", error)
         with self._database.writing() as session:
             waiting = update(Envelope).where(has_key(key), Envelope.state == STORED)
             session.execute(waiting.values(state=QUARANTINED, reason=reason))
@@ -190,7 +191,7 @@ def _named_by(message: Withdraw) -> Sequence[UUID]:
     return message.messages if isinstance(message, WithdrawMessages) else ()
 
 
-def _set_apart(row: Envelope, reason: str) -> None:
+def _set_apart(row: Envelope, reason: Reason) -> None:
     row.state, row.reason = QUARANTINED, reason
     log.warning("quarantined", message=str(row.message_id), reason=reason)
 

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
+from sync.clinic.receiving.reasons import Reason
 from sync.clinic.receiving.receipts import Owed, hashes_receipted, owe
 from sync.clinic.store.database import now
 from sync.clinic.store.rows import insert_once
@@ -30,7 +31,9 @@ log = structlog.get_logger()
 Outcome = Literal["quarantined", "withdrawn", "dropped"]
 
 
-def take_poison(session: Session, kiosk: UUID, topic: str, data: bytes, reason: str, worker: str) -> Outcome:
+def take_poison(
+    session: Session, kiosk: UUID, topic: str, data: bytes, reason: Reason, worker: str
+) -> Outcome:
     """Keep a payload that is no good envelope, and owe a receipt for it if it says which message it is.
 
     Nothing is kept of one that says it is a message which its kiosk has withdrawn.
@@ -42,7 +45,7 @@ def take_poison(session: Session, kiosk: UUID, topic: str, data: bytes, reason: 
 
 
 def keep_poison(
-    session: Session, kiosk: UUID, topic: str, data: bytes, reason: str, worker: str, owed: list[Owed]
+    session: Session, kiosk: UUID, topic: str, data: bytes, reason: Reason, worker: str, owed: list[Owed]
 ) -> Outcome:
     """The same, but its receipt is added to `owed`, which whoever calls owes together."""
     sha256, moment = hashlib.sha256(data).digest(), now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -56,8 +57,8 @@ MOST_UNSEEN_LINES = 4 * MOST_UNSEEN
 # file nor the database. A kiosk seals one anew for each key that its clinic gives up.
 MOST_OF_ONE_SCAN = 16
 UNSEEN_WINDOW = timedelta(days=30)
-TOO_MANY_UNSEEN = "too_many_unseen_withdrawals"
-SCAN_OF_ANOTHER = "scan_of_another_kiosk"
+TOO_MANY_UNSEEN: Final = "too_many_unseen_withdrawals"
+SCAN_OF_ANOTHER: Final = "scan_of_another_kiosk"
 # No database takes any number of them in one statement.
 IDS_AT_ONCE = 500
 # Envelopes that hold something of a scan; a withdrawal names it, and stays.
