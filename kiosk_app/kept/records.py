@@ -212,12 +212,6 @@ class Records:
             self._file.checkpoint()
             self.keyring.destroy_old()
 
-    def discard_resealed(self) -> None:
-        """Mark for discarding what an earlier version left to be sealed again of scans that are gone."""
-        gone = self.scans(*GONE)
-        with self._file.transaction() as db:
-            db.executemany(_DISCARD_RESEALED, [{"scan": str(row.id)} for row in gone])
-
     def finish_rewrap(self) -> None:
         """Complete a shredding that a crash interrupted: one generation, and every key wrapped under it."""
         with self.keyring.lock():

@@ -53,7 +53,22 @@ _NO_REFERENCES = """
 DROP INDEX scans_by_reference;
 ALTER TABLE scans DROP COLUMN reference_hmac
 """
-_STEPS = (_SCHEMA, _NO_REFERENCES)
+# The index spares whoever looks for the messages of one scan all the others. A result that was to be sealed
+# again has left this kiosk; of a scan that was deleted then it was never withdrawn.
+_BY_SCAN = """
+CREATE INDEX messages_by_scan ON messages (scan, kind, epoch, sequence);
+UPDATE messages SET state = 'discarding' WHERE id IN (
+    SELECT id FROM (
+        SELECT m.id, row_number() OVER (PARTITION BY m.scan ORDER BY m.epoch DESC, m.sequence DESC) AS place
+        FROM messages AS m JOIN scans AS s ON s.id = m.scan
+        WHERE m.kind = 'result' AND m.state = 'reseal' AND s.state IN ('refused', 'abandoned', 'shredded')
+    ) WHERE place = 1
+) AND NOT EXISTS (
+    SELECT 1 FROM messages AS other
+    WHERE other.scan = messages.scan AND other.kind = 'result' AND other.state != 'reseal'
+)
+"""
+_STEPS = (_SCHEMA, _NO_REFERENCES, _BY_SCAN)
 # Another process, a command of staff, holds the file for one change at a time. The longest is a shredding's,
 # which wraps the key of every kept scan anew: see keyring.LOCKED_S.
 LOCKED_S = 10.0

@@ -205,7 +205,6 @@ class ScanWork:
         for row in self._records.scans(*GONE):
             if self._vault.holds(row.id):
                 self._left_behind.note(row.id)
-        self._records.discard_resealed()
         self._records.finish_rewrap()
         self._vault.reserve.fill()
 

@@ -45,11 +45,8 @@ def ledger(path: Path) -> None:
 STORES: dict[Callable[[Path], None], tuple[int, tuple[str, ...], type[Exception]]] = {
     outbox: (3, ("DROP INDEX envelopes_by_state",), OutboxError),
     records: (
-        1,
-        (
-            "ALTER TABLE scans ADD COLUMN reference_hmac BLOB",
-            "CREATE INDEX scans_by_reference ON scans (reference_hmac)",
-        ),
+        2,
+        ("DROP INDEX messages_by_scan",),
         RecordsUnusable,
     ),
     ledger: (1, ("DROP TABLE losses",), DoseRefused),

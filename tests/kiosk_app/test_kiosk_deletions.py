@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from hardware.host import sqlite
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringFull
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
@@ -446,6 +448,24 @@ def test_a_result_to_be_sealed_again_of_a_scan_that_an_earlier_version_deleted_i
     with sqlite3.connect(bench.kiosk.records.path) as db:
         db.execute("UPDATE scans SET state = 'shredded', wrapped_dek = NULL")
         db.execute("UPDATE messages SET state = 'reseal'")
-    bench.again().work.recover()
-    [message] = bench.kiosk.records.messages.in_states()
+        db.execute("DROP INDEX messages_by_scan")
+        db.execute("PRAGMA user_version = 2")
+    [message] = bench.again().records.messages.in_states()
     assert (message.scan, message.state) == (scan, "discarding")
+
+
+def test_looking_for_what_is_left_of_deleted_scans_holds_up_nobody_who_writes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of most there is nothing, and their rows stay for ever."""
+    monkeypatch.setattr(scan_work, "REMAINS_S", 0.0)
+    shred_it(bench, consented(bench))
+    begin, begun = sqlite.transaction, list[str]()
+
+    def noted(db: sqlite3.Connection) -> AbstractContextManager[sqlite3.Connection]:
+        begun.append("a transaction")
+        return begin(db)
+
+    monkeypatch.setattr(sqlite, "transaction", noted)
+    bench.kiosk.work.go_on()
+    assert begun == []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from traceback import format_exception
 from uuid import UUID, uuid4
 
 import pytest
 
+from hardware.host import sqlite
 from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringError
 from kiosk_app.kept.records import NoSuchScan, Records
@@ -215,6 +217,82 @@ def test_findings_of_another_version_are_said_to_be_so_and_quoted_nowhere(
     with pytest.raises(RecordsError, match="another version's") as refused:
         records.findings(scan)
     assert "41.25" not in "".join(format_exception(refused.value))
+
+
+@contextmanager
+def steps_of(db: sqlite3.Connection) -> Iterator[list[int]]:
+    """In hundreds, how many steps SQLite takes meanwhile."""
+    steps = [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    db.set_progress_handler(step, 100)
+    try:
+        yield steps
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def effort_of_a_deletion(records: Records, others: int) -> int:
+    """The same of a deletion among so many scans that are gone, whose results were to be sealed again."""
+    with closing(sqlite3.connect(records.path)) as db, db:
+        ids = [str(uuid4()) for _ in range(others)]
+        db.executemany(
+            "INSERT INTO scans (id, state, created) VALUES (?, 'shredded', '')", [(scan,) for scan in ids]
+        )
+        (last,) = db.execute("SELECT coalesce(max(sequence), 0) FROM messages").fetchone()
+        db.executemany(
+            "INSERT INTO messages VALUES (?, ?, 'result', 1, ?, 'reseal', '', 0, NULL)",
+            [(scan, scan, number) for number, scan in enumerate(ids, last + 1)],
+        )
+    scan, connection, counted = analysed(records), records._file.connection, 0
+
+    @contextmanager
+    def counting() -> Iterator[sqlite3.Connection]:
+        nonlocal counted
+        with connection() as db, steps_of(db) as steps:
+            yield db
+        counted += steps[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records._file, "connection", counting)
+        records.forget(scan)
+        assert records.messages.superseded(scan) is None and records.messages.carriers(scan) == []
+    return counted
+
+
+def test_a_deletion_takes_no_longer_for_the_messages_of_scans_that_are_gone(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_rewrap", lambda _db: None)  # it reads of each scan whether it has a key
+    few, many = (effort_of_a_deletion(records, number) for number in (10, 3000))
+    assert many <= few + 2
+
+
+def effort_of_the_newest_step(path: Path, scans: int) -> int:
+    """The same of bringing up records with so many scans that an earlier version deleted."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        sqlite.bring_up(db, records_file._STEPS[:2])
+        ids = [str(uuid4()) for _ in range(scans)]
+        db.execute("BEGIN")
+        for number, scan in enumerate(ids):
+            db.execute("INSERT INTO scans (id, state, created) VALUES (?, 'shredded', '')", (scan,))
+            for part, state in enumerate(("reseal", "reseal", "withdrawn") if number % 2 else ("reseal",)):
+                row = (str(uuid4()), scan, 3 * number + part, state)
+                db.execute("INSERT INTO messages VALUES (?, ?, 'result', 1, ?, ?, '', 0, NULL)", row)
+        db.execute("COMMIT")
+        with steps_of(db) as steps:
+            sqlite.bring_up(db, records_file._STEPS)
+        states = db.execute("SELECT state, count(*) FROM messages GROUP BY state ORDER BY state").fetchall()
+    assert states == [("discarding", scans // 2), ("reseal", scans), ("withdrawn", scans // 2)]
+    return steps[0]
+
+
+def test_records_of_an_earlier_version_are_brought_up_in_time_that_grows_as_they_do(tmp_path: Path) -> None:
+    few, many = (effort_of_the_newest_step(tmp_path / f"{number}.sqlite", number) for number in (500, 2000))
+    assert 0 < few < many < 6 * few
 
 
 def test_a_missing_or_damaged_key_file_is_said_plainly(records: Records, keyring: Keyring) -> None:
