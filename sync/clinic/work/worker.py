@@ -96,6 +96,8 @@ class Worker:
         return bool(leased)
 
     def _hand_back(self, unbegun: Sequence[Leased]) -> None:
+        if not unbegun:
+            return
         with self._database.writing(gives_way=True) as session:
             jobs.hand_back(session, unbegun)
 

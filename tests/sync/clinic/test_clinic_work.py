@@ -14,7 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from sync.clinic.housekeeping import HANDLERS, SCHEDULES, keep_house
@@ -198,6 +198,22 @@ def test_a_worker_whose_database_failed_gives_back_what_it_has_not_begun(databas
     with database.reading() as session:
         found = Counter(tuple(row) for row in session.execute(select(Job.state, Job.tries, Job.lease)))
     assert found["waiting", 0, None] == 3
+
+
+def test_a_worker_that_has_nothing_to_give_back_asks_a_database_that_failed_for_nothing(
+    database: Database,
+) -> None:
+    added(database, "alone")
+    error = OperationalError("SELECT 1", {}, sqlite3.OperationalError("disk I/O error"))
+    asked: list[str] = []
+
+    def fail(*_: object) -> None:
+        event.listen(database.engine, "begin", lambda _: asked.append("a transaction"))
+        raise error
+
+    with pytest.raises(OperationalError):
+        Worker(database, {KIND: fail}).do_some()
+    assert asked == []
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=2), -timedelta(hours=2)])
