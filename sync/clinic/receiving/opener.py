@@ -21,7 +21,6 @@ from sync.clinic.receiving.opening_together import open_together
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Seals, waiting
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.failure import why_away
 from sync.clinic.store.patience import Patience
 from sync.clinic.store.tables import QUARANTINED, STORED, Envelope, Poison
 from sync.wire.keys import OpeningKey
@@ -30,8 +29,9 @@ POLL_SECONDS = 0.25
 # One commit for so many envelopes at most. On SQLite whoever else writes waits for it.
 BATCH, POSTGRESQL_BATCH = 25, 100
 LOOK_AGAIN_SECONDS = 24 * 3600.0
-# No more often: on PostgreSQL it takes longer than opening an envelope.
-SCRUB_SECONDS = 10.0
+# No more often, and no more than one of so many parts of the time: on PostgreSQL it takes longer than opening
+# an envelope, and where it fails for taking too long, it does so each time.
+SCRUB_SECONDS, SCRUB_PART = 10.0, 10
 # An envelope with which the database has failed so often in a row lets the others go first for a while: the
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
@@ -54,7 +54,7 @@ class Opener:
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
         self._took_nothing = False
-        self._looked_again, self._scrubbed = time.monotonic(), -math.inf
+        self._looked_again, self._scrub_from = time.monotonic(), -math.inf
 
     def begin(self, *, again: bool = False) -> None:
         """Say which keys are held, and look once more at what waited for one.
@@ -89,11 +89,7 @@ class Opener:
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error)
                 patience.wait(stop)
-        try:
-            self.scrub()
-        except DBAPIError as error:
-            # The next start does it.
-            log.error("not_scrubbed", kind=why_away(error))
+        self.scrub()
         log.info("stopped")
 
     def open_next(self, most: int = 1) -> bool:
@@ -124,7 +120,7 @@ class Opener:
         self._strikes.pop(key, None)
 
     def _scrub_in_time(self) -> None:
-        if time.monotonic() - self._scrubbed >= SCRUB_SECONDS:
+        if time.monotonic() >= self._scrub_from:
             self.scrub()
 
     def scrub(self) -> None:
@@ -132,8 +128,10 @@ class Opener:
         self._to_scrub |= self._alone.has_erased
         self._alone.has_erased = False
         if self._to_scrub:
+            began = time.monotonic()
             self._to_scrub = not self._database.scrub()
-            self._scrubbed = time.monotonic()
+            took = time.monotonic() - began
+            self._scrub_from = time.monotonic() + max(SCRUB_SECONDS, SCRUB_PART * took)
 
     def _look_again(self) -> None:
         """Once in a while, see to what could not be opened or acted on, or not wholly, when it came."""

@@ -153,7 +153,9 @@ class Database:
             self.engine.dispose()
 
     def scrub(self) -> bool:
-        """After an erasure: have what was erased gone from the files too; False if others are in the way now.
+        """After an erasure: have what was erased gone from the files too; False where it could not be done.
+
+        Others may be in the way, for instance. What is erased stays so, and whoever scrubs does it again.
 
         SQLite overwrites what is deleted, but its write-ahead log holds the old pages until it is emptied.
         PostgreSQL keeps dead rows until a vacuum, and may leave their bytes in free space and in its
@@ -164,14 +166,13 @@ class Database:
                 with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                     connection.exec_driver_sql(f"VACUUM {', '.join(_ERASED_FROM)}")
             except DBAPIError as error:
-                if lock_not_had(error):
-                    return False
-                raise
+                if not lock_not_had(error):
+                    log.warning("not_scrubbed", kind=why_away(error))
+                return False
             return True
         try:
             return self._empty_log()
         except sqlite3.Error as error:
-            # Such as a disk without room: what is erased stays so, and whoever scrubs does it again.
             log.warning("not_scrubbed", kind=why_away(error))
             return False
 

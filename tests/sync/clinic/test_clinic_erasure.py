@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, text
+from structlog.testing import capture_logs
 
 from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, SCRUB_SECONDS, Opener
 from sync.clinic.store.database import Database
@@ -15,6 +16,7 @@ from sync.clinic.store.tables import (
 )
 from sync.wire.keys import OpeningKey
 from tests.support.clinic import SealingKiosk, findings, registered
+from tests.support.effort import statements
 from tests.support.full_disk import on_a_small_disk
 from tests.support.withdrawing import (
     OTHER,
@@ -134,6 +136,48 @@ def test_postgresql_keeps_no_dead_row_of_a_withdrawn_scan(
             dead = session.scalar(text("SELECT dead_tuple_count FROM pgstattuple(:table)"), {"table": table})
             assert dead == 0, table
     database.close()
+
+
+def test_a_vacuum_that_postgresql_gives_up_holds_up_nothing_that_waits_to_be_opened(
+    postgresql_url: str, opening_key: OpeningKey, tmp_path: Path
+) -> None:
+    database = Database.at(tmp_path / "clinic", f"{postgresql_url}&options=-cstatement_timeout%3D500")
+    database.migrate()
+    kiosk = registered(database, SealingKiosk(opening_key), tmp_path)
+    opener = Opener(database, [opening_key])
+    opener.begin()
+    with database.engine.connect() as other, statements(database) as said, capture_logs() as logged:
+        other.execute(text("LOCK TABLE findings IN SHARE UPDATE EXCLUSIVE MODE"))  # as a vacuum holds it
+        for _ in range(3):
+            arrive(database, kiosk, withdraw(uuid4()))
+            assert opener.open_next()
+    assert [statement.split()[0] for statement, _ in said].count("VACUUM") == 1
+    assert [entry["kind"] for entry in logged if entry["event"] == "not_scrubbed"] == ["QueryCanceled"]
+    opener.scrub()
+    assert not opener._to_scrub
+    database.close()
+
+
+def test_however_long_a_scrub_takes_it_has_but_a_part_of_the_time(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, scrubs = [1000.0], list[float]()
+
+    def fail_late() -> bool:
+        scrubs.append(clock[0])
+        clock[0] += 30.0
+        return False
+
+    monkeypatch.setattr("sync.clinic.receiving.opener.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(sqlite, "scrub", fail_late)
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    opener = Opener(sqlite, [opening_key])
+    opener.begin()
+    for _ in range(40):
+        clock[0] += 20.0
+        arrive(sqlite, kiosk, withdraw(uuid4()))
+        assert opener.open_next()
+    assert len(scrubs) == 3
 
 
 def test_what_was_exported_of_a_withdrawn_scan_is_deleted(
