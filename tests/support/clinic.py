@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import MetaData, insert, select
+from sqlalchemy import Column, MetaData, Table, insert, select
 
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.opening_keys import UNHEARD
 from sync.clinic.receiving.registry import register_kiosk
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.rows import insert_once
-from sync.clinic.store.tables import Base, HeldKey
+from sync.clinic.store.rows import put
+from sync.clinic.store.tables import HELD, Base, HeldKey
 from sync.wire import cose, envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone
 from sync.wire.messages import Consent, Message, Result, result_kind
@@ -174,8 +176,22 @@ def registered(database: Database, kiosk: SealingKiosk, folder: Path) -> Sealing
 
 def hold(database: Database, key: keys.OpeningKey) -> None:
     """Let an opener have said that it holds `key`."""
+    moment = now()
     with database.writing() as session:
-        insert_once(session, HeldKey(kid=key.kid, held=True, since=now()))
+        put(session, HeldKey(kid=key.kid, state=HELD, since=moment, seen=moment))
+
+
+def miss(database: Database, *held: keys.OpeningKey) -> Opener:
+    """Let only an opener with these keys run for so long that all others are missing; that opener."""
+    opener = Opener(database, held)
+    opener.begin()
+    for _ in range(UNHEARD):
+        opener.say_keys()
+    return opener
+
+
+# What a column said that there is no more, by the row as it is.
+_SAID_THEN = {("opening_keys", "held"): lambda row: row["state"] == HELD}
 
 
 def of_an_earlier_version(newer: Database, older: Database, revision: str) -> None:
@@ -188,14 +204,22 @@ def of_an_earlier_version(newer: Database, older: Database, revision: str) -> No
             table = Base.metadata.tables.get(known.name)
             if table is None:
                 continue
-            columns = [
+            kept = [
                 column
                 for column in table.columns
                 if column.name in known.columns and column is not table.autoincrement_column
             ]
-            rows = [dict(row) for row in session.execute(select(*columns)).mappings()]
+            gone = {name: said for (of, name), said in _SAID_THEN.items() if of == known.name}
+            gone = {name: said for name, said in gone.items() if name in known.columns}
+            rows = [
+                {column.name: row[column.name] for column in kept}
+                | {name: said(row) for name, said in gone.items()}
+                for row in session.execute(select(table)).mappings()
+            ]
+            columns = [Column(column.name, column.type) for column in kept]
+            columns += [Column(name, known.columns[name].type) for name in gone]
             if rows:
-                old.execute(insert(table), rows)
+                old.execute(insert(Table(known.name, MetaData(), *columns)), rows)
 
 
 def heartbeat(kiosk: SealingKiosk, **changes: object) -> Status:

@@ -16,14 +16,23 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
-from sync.clinic.receiving import opening_keys, withdrawals
+from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.poison import keep_poison
 from sync.clinic.receiving.reasons import Reason, SetAside
 from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import RESULT, key_finder
 from sync.clinic.store.database import now
 from sync.clinic.store.rows import insert_new
-from sync.clinic.store.tables import DISCARDED, QUARANTINED, STORED, Envelope, HeldKey
+from sync.clinic.store.tables import (
+    DISCARDED,
+    HELD,
+    MISSING,
+    QUARANTINED,
+    RETIRED,
+    STORED,
+    Envelope,
+    HeldKey,
+)
 from sync.wire import envelope, topics
 from sync.wire.envelope import Verified
 from sync.wire.messages import Withdraw
@@ -31,7 +40,7 @@ from sync.wire.receipt import ReceiptStatus
 
 Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
 
-# Sealed to a key that no opener has said it holds: kept until one does. The kiosk sets a copy aside.
+# Sealed to a key that no opener says it holds: kept until one does. The kiosk keeps a copy.
 NO_KEY: Final = "no_opening_key"
 
 log = structlog.get_logger()
@@ -88,7 +97,8 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
 
     An envelope of a kiosk or key that is not registered is held back: it is neither kept nor receipted, so
     the kiosk keeps it and sends it again, until somebody registers the kiosk. So is every envelope as long as
-    no opener has ever said which keys it holds, and one that is sealed to a key that was held and is missing.
+    no opener has ever said which keys it holds. One that is sealed to a key that is missing is kept, for its
+    kiosk may not last; it is not receipted either, so the kiosk can be asked to seal it again.
     """
     outcomes: list[Outcome] = []
     owed: list[Owed] = []
@@ -123,41 +133,35 @@ def _apart(good: Sequence[_Good]) -> tuple[list[_Good], list[_Good]]:
 
 def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[Owed]) -> list[Outcome]:
     moment = now()
-    held = {kid: is_held for kid, is_held in session.execute(select(HeldKey.kid, HeldKey.held))}
+    keys: dict[bytes, str] = {
+        kid: state for kid, state in session.execute(select(HeldKey.kid, HeldKey.state))
+    }
     named = withdrawals.named_among(session, [one.verified.header.message_id for one in good])
     outcomes: list[Outcome] = []
     new: dict[tuple[UUID, UUID], tuple[_Good, bool]] = {}
 
-    def answer(one: _Good, status: ReceiptStatus) -> None:
+    def answer(one: _Good, status: ReceiptStatus | Literal["held_back"]) -> None:
         outcomes.append(status)
-        owed.append(Owed(one.kiosk, one.verified.header.message_id, one.verified.sha256, status, moment))
+        if status != "held_back":
+            owed.append(Owed(one.kiosk, one.verified.header.message_id, one.verified.sha256, status, moment))
 
     def unread(one: _Good) -> bool:
         """What a withdrawal has named the opener erases unread, with the key or without."""
         return one.verified.header.type != Withdraw.KIND and one.key in named
 
-    sealed_to = {one.key: one.verified.header.recipient for one in good if not unread(one)}
-    missing = opening_keys.missing_among(session, set(sealed_to.values()) - held.keys())
-    retired = {key for key, recipient in sealed_to.items() if held.get(recipient) is False}
-    lost = {key for key, recipient in sealed_to.items() if recipient in missing}
-    came_before = {
-        key
-        for key, (_, state, reason) in _known(session, retired | lost).items()
-        if not _waits_for_key(state, reason)
-    }
-    for name in sorted({sealed_to[key].hex() for key in lost - came_before}):
-        log.warning("held_back_for_missing_key", key=name)
+    sealed = [one for one in good if not unread(one)]
+    given_up, missing = (
+        _waiting_for(session, [one for one in sealed if keys.get(one.verified.header.recipient) == state])
+        for state in (RETIRED, MISSING)
+    )
     for one in good:
-        key = held.get(one.verified.header.recipient)
-        if one.key in retired - came_before:
+        if one.key in given_up:
             answer(one, "reseal")
-        elif one.key in lost - came_before:
-            outcomes.append("held_back")
-        elif not held:
+        elif not keys:
             log.warning("no_opener_yet", kiosk=str(one.kiosk))
-            outcomes.append("held_back")
+            answer(one, "held_back")
         else:
-            new[one.key] = one, key is not None or unread(one)
+            new[one.key] = one, keys.get(one.verified.header.recipient) == HELD or unread(one)
     # In one order here too.
     new = {key: new[key] for key in sorted(new, key=lambda key: (key[0].int, key[1].int))}
     rows = [_row(one, useful, moment) for one, useful in new.values()]
@@ -166,10 +170,13 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
         if not useful:
             recipient = one.verified.header.recipient.hex()
             log.warning("no_opening_key", kiosk=str(one.kiosk), key=recipient)
-        answer(one, "stored" if useful else "quarantined")
+        answer(one, "stored" if useful else "held_back" if one.key in missing else "quarantined")
     known = _known(session, new)
     for one, _ in new.values():
         sha256, state, _ = known.get(one.key, (None, "", None))
+        if sha256 == one.verified.sha256 and one.key in missing:
+            answer(one, "held_back")
+            continue
         if sha256 == one.verified.sha256:
             # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
             answer(one, "quarantined" if state in (QUARANTINED, DISCARDED) else "duplicate")
@@ -195,9 +202,17 @@ def _known(
     return {(kiosk, message_id): (sha256, state, why) for kiosk, message_id, sha256, state, why in rows}
 
 
-def _waits_for_key(state: str, reason: str | None) -> bool:
-    """Whether an envelope lies here unread, so that its kiosk had better keep it, or seal it again."""
-    return state == STORED or (state == QUARANTINED and reason == NO_KEY)
+def _waiting_for(session: Session, sealed: Sequence[_Good]) -> set[tuple[UUID, UUID]]:
+    """Those of `sealed` but for what was here before and is not waiting for its key.
+
+    Their kiosk had better keep them, or seal them again.
+    """
+    keys = {one.key for one in sealed}
+    return keys - {
+        key
+        for key, (_, state, reason) in _known(session, keys).items()
+        if state != STORED and not (state == QUARANTINED and reason == NO_KEY)
+    }
 
 
 def _row(one: _Good, useful: bool, moment: datetime) -> dict[str, object]:

@@ -47,6 +47,7 @@ class Opener:
     def __init__(self, database: Database, keys: Sequence[OpeningKey], export: Path | None = None) -> None:
         self._database = database
         self._seals = Seals(database, keys)
+        self._heard = opening_keys.Heard({}, back=False)
         self._export = export
         self._alone = Alone(database, self._seals, export)
         # A process may have ended between an erasure and this: nobody remembers it.
@@ -55,6 +56,7 @@ class Opener:
         self._aside: dict[Key, float] = {}
         self._took_nothing = False
         self._looked_again, self._scrub_from = time.monotonic(), -math.inf
+        self._say_from = -math.inf
 
     def begin(self, *, again: bool = False) -> None:
         """Say which keys are held, and look once more at what waited for one.
@@ -63,12 +65,23 @@ class Opener:
         """
         withdrawals.reapply(self._database, self._export)
         with self._database.writing() as session:
-            opening_keys.hold(session, self._seals.kids)
+            self._heard = opening_keys.hold(session, self._seals.kids)
             self._take_back(session)
             withdrawals.catch_up(session)
             if again:
                 quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
                 session.execute(quarantined.values(state=STORED, reason=None))
+        self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
+
+    def say_keys(self) -> None:
+        """Say once more which keys are held."""
+        with self._database.writing(gives_way=True) as session:
+            heard = opening_keys.say(session, self._seals.kids, self._heard)
+            # Once more a while later: somebody may have been about to set apart what was sealed to it.
+            if heard.back or self._heard.back:
+                self._take_back(session)
+        self._heard = heard
+        self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
 
     def _take_back(self, session: Session) -> None:
         """Look once more at what another opener has set apart for want of a key that this one has."""
@@ -82,6 +95,8 @@ class Opener:
         batch = POSTGRESQL_BATCH if self._database.engine.dialect.name == "postgresql" else BATCH
         while not stop.is_set():
             try:
+                if time.monotonic() >= self._say_from:
+                    self.say_keys()
                 if not self.open_next(batch):
                     self._look_again()
                     stop.wait(POLL_SECONDS)

@@ -1,73 +1,114 @@
-"""The opening keys that the clinic has had: which of them the opener holds, misses, or has given up."""
+"""The opening keys that the clinic has had: which of them openers hold, nobody holds, or staff gave up."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
-from sync.clinic.store.tables import AuditEvent, HeldKey
+from sync.clinic.store.tables import HELD, MISSING, RETIRED, HeldKey
 
-MISSING = "opening-key-missing"
+# An opener says so often which keys it holds, for as long as it can write.
+SAY_SECONDS = 60.0
+# After so many words of its own without one about another's key it calls that one missing. In five minutes an
+# opener that was started anew is back, and one that waits for the same database has tried again many times;
+# what kiosks send meanwhile is taken in, which they no longer keep.
+UNHEARD = 5
 
 log = structlog.get_logger()
 
 
-def hold(session: Session, kids: Collection[bytes]) -> None:
-    """Say that the opener holds these keys, and no other.
+class Heard(NamedTuple):
+    """What one opener knows, after a word of its own, of the words of others."""
 
-    One that it held before is missing now: what is here and sealed to it waits, and what comes sealed to it
-    is held back, so that its kiosk keeps it. It may have been lost by mistake: nobody is asked to seal anew.
-    """
+    # Of each key that only others hold: when it was last said to be held, and how many of our own words ago.
+    of_others: Mapping[bytes, tuple[datetime, int]]
+    # One of our own was missing, or given up, until now.
+    back: bool
+
+
+def hold(session: Session, kids: Collection[bytes]) -> Heard:
+    """An opener begins, and says that it holds these keys, also those that were missing or given up."""
     moment = now()
-    for row in session.scalars(select(HeldKey)):
-        if row.kid in kids:
-            row.held, row.since = True, row.since if row.held else moment
-        elif row.held:
-            session.delete(row)
-            note(session, "opener", MISSING, row.kid.hex())
-    session.flush()
-    for kid in kids:
-        insert_once(session, HeldKey(kid=kid, held=True, since=moment))
+    for kid in sorted(kids):
+        insert_once(session, HeldKey(kid=kid, state=HELD, since=moment, seen=moment))
+    heard = _say(session, kids, (HELD, MISSING, RETIRED), {})
     for name in missing(session):
         log.error("opening_key_missing", key=name)
+    return heard._replace(back=True)
+
+
+def say(session: Session, kids: Collection[bytes], before: Heard) -> Heard:
+    """An opener says once more that it holds these keys, and calls missing what nobody says anything of.
+
+    Such a key may have been lost by mistake: what is here and sealed to it waits, and nobody is asked to seal
+    anew. No clock is compared with another's, and while the database is away nobody hears anything, nor
+    misses it.
+    """
+    return _say(session, kids, (HELD, MISSING), before.of_others)
+
+
+def _say(
+    session: Session,
+    kids: Collection[bytes],
+    states: Collection[str],
+    before: Mapping[bytes, tuple[datetime, int]],
+) -> Heard:
+    """Say that those of these keys that are in one of these states are held."""
+    moment, back, of_others = now(), False, dict[bytes, tuple[datetime, int]]()
+    # In one order for all openers, so that two of them do not wait for each other in a ring.
+    for row in session.scalars(select(HeldKey).order_by(HeldKey.kid).with_for_update()).all():
+        if row.kid in kids:
+            if row.state in states:
+                back |= row.state != HELD
+                row.since = row.since if row.state == HELD else moment
+                row.state, row.seen = HELD, moment
+        elif row.state == HELD:
+            seen, words = before.get(row.kid, (None, 0))
+            of_others[row.kid] = row.seen, words + 1 if row.seen == seen else 0
+            if of_others[row.kid][1] >= UNHEARD:
+                row.state, row.since = MISSING, moment
+                note(session, "opener", "opening-key-missing", row.kid.hex())
+                log.error("opening_key_missing", key=row.kid.hex())
+    session.flush()
+    return Heard(of_others, back)
 
 
 def missing(session: Session) -> list[str]:
-    """The keys that were held once, and are neither held nor retired now."""
-    known = {kid.hex() for kid in session.scalars(select(HeldKey.kid))}
-    noted = session.scalars(select(AuditEvent.subject).where(AuditEvent.event == MISSING).distinct())
-    return sorted(name for name in noted if name is not None and name not in known)
-
-
-def missing_among(session: Session, kids: Collection[bytes]) -> set[bytes]:
-    """Those of these keys, neither held nor retired, that were held once."""
-    if not kids:
-        return set()
-    noted = select(AuditEvent.subject).where(
-        AuditEvent.event == MISSING, AuditEvent.subject.in_([kid.hex() for kid in kids])
-    )
-    return {bytes.fromhex(name) for name in session.scalars(noted.distinct()) if name is not None}
+    """The keys that some opener held once, and none does now, though staff have not given them up."""
+    found = session.scalars(select(HeldKey.kid).where(HeldKey.state == MISSING))
+    return sorted(kid.hex() for kid in found)
 
 
 def held_elsewhere(kids: Collection[bytes]) -> Select[bytes]:
     """The keys that some opener holds, but for these."""
-    return select(HeldKey.kid).where(HeldKey.held, HeldKey.kid.not_in(kids))
+    return select(HeldKey.kid).where(HeldKey.state == HELD, HeldKey.kid.not_in(kids))
 
 
 def retire(database: Database, name: str, actor: str) -> None:
     """Give up a missing key: kiosks seal again what they still have sealed to it. Raises ClinicUsageError."""
     with database.writing() as session:
-        if name not in missing(session):
+        given_up = update(HeldKey).where(HeldKey.kid == _kid(name), HeldKey.state == MISSING)
+        retired = given_up.values(state=RETIRED, since=now()).returning(HeldKey.kid)
+        if session.execute(retired).first() is None:
             raise ClinicUsageError(
                 f"No opening key {name!r:.80} is missing: 'dermakiosk clinic status' names those that are. "
-                "One that is held is missing once 'clinic open' was started without it in opener/opening.key."
+                "One that is held is missing once 'clinic open' has run without it in opener/opening.key for "
+                f"{SAY_SECONDS * UNHEARD / 60:g} minutes, and no other 'clinic open' with it."
             )
-        session.add(HeldKey(kid=bytes.fromhex(name), held=False, since=now()))
         note(session, actor, "opening-key-retired", name)
+
+
+def _kid(name: str) -> bytes:
+    try:
+        return bytes.fromhex(name)
+    except ValueError:
+        return b""

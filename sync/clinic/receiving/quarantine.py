@@ -32,12 +32,14 @@ _BECAME = {
     OPENED: "It was opened.",
     ERASED: "Its scan was withdrawn, so it was erased.",
     DISCARDED: "It was discarded meanwhile.",
-    STORED: "It waits for 'clinic open', which does not run or has more to do: see 'clinic status'.",
+    STORED: (
+        "It waits for a 'clinic open' that has its key: none runs, or it has more to do; see 'clinic status'."
+    ),
 }
 _TAKEN = {
     "held_back": (
-        "its kiosk or the kiosk's key is not registered, no 'clinic open' has run yet, or it is sealed to a "
-        "key that is missing: see 'dermakiosk clinic status'"
+        "its kiosk or the kiosk's key is not registered, or no 'clinic open' has run yet: see 'dermakiosk "
+        "clinic status'"
     ),
     "reseal": "it is sealed to a key that was given up, and its kiosk is asked to seal it again",
 }

@@ -31,12 +31,16 @@ from sync.wire.findings import Geometry, MarkedSpot
 from sync.wire.messages import Consent
 
 # The newest step in migrations/versions.
-REVISION = "0008"
+REVISION = "0009"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
 # one, whose scan was withdrawn, and of a discarded one only the ids and the SHA-256 are left.
 STORED, OPENED, QUARANTINED, ERASED = "stored", "opened", "quarantined", "erased"
 DISCARDED = "discarded"
+
+# What is known of an opening key. A missing one was held, and no opener that runs holds it now; a retired one
+# staff gave up.
+HELD, MISSING, RETIRED = "held", "missing", "retired"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -139,13 +143,16 @@ class KioskKey(Base):
 
 
 class HeldKey(Base):
-    """An opening key that the opener holds or, if not `held`, that staff gave up; one missing has no row."""
+    """An opening key that an opener holds, or has held once."""
 
     __tablename__ = "opening_keys"
 
     kid: Mapped[bytes] = mapped_column(LargeBinary(64), primary_key=True)
-    held: Mapped[bool]
+    state: Mapped[str] = mapped_column(String(16))
+    # It has been in this state since then.
     since: Mapped[datetime]
+    # When an opener last said that it holds it.
+    seen: Mapped[datetime]
 
 
 class Envelope(Base):

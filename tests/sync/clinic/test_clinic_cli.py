@@ -23,7 +23,7 @@ from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.work.worker import Worker
 from sync.wire.keys import dump_opening_keys, generate_opening_key
-from tests.support.clinic import SealingKiosk, hold
+from tests.support.clinic import SealingKiosk, hold, miss
 
 WAIT_SECONDS = 30.0
 
@@ -62,8 +62,8 @@ def test_a_missing_key_is_in_the_status_until_it_is_retired(tmp_path: Path) -> N
     run("migrate", *state)
     database = Database.existing(tmp_path)
     lost = generate_opening_key()
-    for key in (lost, generate_opening_key()):
-        Opener(database, [key]).begin()
+    hold(database, lost)
+    miss(database, generate_opening_key())
     database.close()
     name = lost.kid.hex()
     assert json.loads(run("status", "--json", "-", *state).output)["opening_keys_missing"] == [name]

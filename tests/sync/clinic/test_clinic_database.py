@@ -26,11 +26,13 @@ from sync.clinic.store.tables import (
     Account,
     Base,
     FindingRow,
+    HeldKey,
     KioskKey,
     ReceiptRow,
     Scan,
     WebSession,
 )
+from sync.clinic.summary import summary
 from sync.wire.keys import OpeningKey, generate_signing_key
 from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_version, registered
@@ -75,6 +77,7 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
         ("0005", {"epoch": None}),
         ("0006", {}),
         ("0007", {}),
+        ("0008", {}),
     ],
 )
 def test_every_row_of_a_version_before_stays(
@@ -108,6 +111,24 @@ def test_every_row_of_a_version_before_stays(
     # Both databases would have taken rows away with the tables that they refer to; and the keys hold again.
     with pytest.raises(IntegrityError), older.writing() as session:
         session.execute(update(Scan).values(message_id=uuid4()))
+
+
+def test_what_an_earlier_version_knew_of_opening_keys_stays_so(empty_database: Database) -> None:
+    """A missing one it knew by its audit log only, and one that was back from both."""
+    empty_database.migrate("0008")
+    missed = "INSERT INTO audit (at, actor, event, subject, detail) VALUES (:at, '', :event, :key, '{}')"
+    with empty_database.writing() as session:
+        for kid, held in ((b"held", True), (b"back", True), (b"retired", False)):
+            row = {"kid": kid, "held": held, "since": MOMENT.replace(tzinfo=None)}
+            session.execute(text("INSERT INTO opening_keys VALUES (:kid, :held, :since)"), row)
+        for kid in (b"lost", b"lost", b"back", b"retired"):
+            about = {"at": MOMENT.replace(tzinfo=None), "event": "opening-key-missing", "key": kid.hex()}
+            session.execute(text(missed), about)
+    empty_database.migrate()
+    with empty_database.reading() as session:
+        found = dict(session.execute(select(HeldKey.kid, HeldKey.state)).all())
+        assert summary(session)["opening_keys_missing"] == [b"lost".hex()]
+    assert found == {b"held": "held", b"back": "held", b"retired": "retired", b"lost": "missing"}
 
 
 def test_an_empty_database_is_refused_with_the_command_that_mends_it(empty_database: Database) -> None:

@@ -20,7 +20,7 @@ from sync.clinic.store.tables import Envelope, FindingRow, ReminderRow, Scan
 from sync.wire import topics
 from sync.wire.keys import OpeningKey, dump_opening_keys, generate_opening_key
 from sync.wire.messages import Message, ReminderDue, Withdraw
-from tests.support.clinic import MOMENT, SealingKiosk, findings, registered
+from tests.support.clinic import MOMENT, SealingKiosk, findings, miss, registered
 from tests.support.waiting import wait_until
 
 
@@ -157,8 +157,10 @@ def test_a_message_of_an_unknown_version_is_quarantined_and_tried_again_on_reque
 
 
 def test_an_envelope_waits_for_the_key_that_opens_it(database: Database, kiosk: SealingKiosk) -> None:
-    message_id = store(database, kiosk)
-    open_all(database, generate_opening_key())
+    message_id, other = store(database, kiosk), generate_opening_key()
+    open_all(database, other)
+    assert state(database, message_id) == ("stored", None)
+    assert miss(database, other).open_next()
     assert state(database, message_id) == ("quarantined", NO_KEY)
     open_all(database, kiosk.opening)
     assert state(database, message_id) == ("opened", None)
@@ -182,8 +184,8 @@ def test_an_opener_looks_once_more_at_what_another_one_had_no_key_for(
 ) -> None:
     monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
     first, message_id = Opener(database, [kiosk.opening]), store(database, kiosk)
-    open_all(database, generate_opening_key())
-    assert state(database, message_id) == ("quarantined", NO_KEY)
+    with database.writing() as session:
+        session.execute(update(Envelope).values(state="quarantined", reason=NO_KEY))
     stop = threading.Event()
     thread = threading.Thread(target=first.run, args=(stop,))
     thread.start()

@@ -192,7 +192,7 @@ def test_an_envelope_whose_cause_is_not_mended_is_in_quarantine_again_and_that_i
 def test_without_an_opener_a_retried_envelope_waits_for_one(database: Database, kiosk: SealingKiosk) -> None:
     message, _ = a_second_result(database, kiosk)
     answer = run("retry", message, "--wait", 0, "--json")
-    assert "waits for 'clinic open'" in json.loads(said(answer))["became"]
+    assert "waits for a 'clinic open' that has its key: none runs" in json.loads(said(answer))["became"]
     assert (row(database, message).state, listed()) == ("stored", [])
 
 

@@ -28,7 +28,7 @@ from sync.clinic.store.tables import (
 )
 from sync.clinic.store.tombstones import Tombstones, TombstonesUnusable
 from sync.wire.keys import OpeningKey, generate_opening_key
-from tests.support.clinic import SealingKiosk, hold, registered
+from tests.support.clinic import SealingKiosk, hold, miss, registered
 from tests.support.waiting import wait_until
 from tests.support.withdrawing import (
     REFERENCE,
@@ -108,7 +108,9 @@ def waits_for_the_file(database: Database, kiosk: SealingKiosk, patch: pytest.Mo
 
 
 def waits_for_its_key(database: Database, kiosk: SealingKiosk, patch: pytest.MonkeyPatch) -> None:
-    open_all(database, generate_opening_key(), again=True)
+    other = generate_opening_key()
+    miss(database, other)
+    open_all(database, other, again=True)
 
 
 def fails_in_a_way_that_nobody_has_foreseen(

@@ -15,8 +15,8 @@ from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.scans.records import scan_page, scan_record, withdrawn
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import (
+    RETIRED,
     Envelope,
     FindingRow,
     HeldKey,
@@ -28,7 +28,7 @@ from sync.clinic.store.tables import (
 )
 from sync.wire.keys import generate_opening_key
 from sync.wire.messages import Withdraw
-from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.clinic import MOMENT, SealingKiosk, hold, registered
 from tests.support.withdrawing import (
     OTHER,
     REFERENCE,
@@ -248,8 +248,9 @@ def test_nothing_is_kept_of_a_message_that_was_withdrawn_before_it_came_however_
 ) -> None:
     """Spoilt, on another topic, sealed to a key that nobody holds, or holds any more."""
     retired = generate_opening_key()
+    hold(database, retired)
     with database.writing() as session:
-        insert_once(session, HeldKey(kid=retired.kid, held=False, since=now()))
+        session.get_one(HeldKey, retired.kid).state = RETIRED
     ids = [uuid4() for _ in range(4)]
     scan = uuid4()
     arrive(database, kiosk, withdraw(scan, *ids))
