@@ -18,7 +18,7 @@ from sync.clinic.receiving.intake import NO_KEY
 from sync.clinic.receiving.reasons import Reason, SetAside, named
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
-from sync.clinic.receiving.sealed import Content, Seals, among, has_key, read
+from sync.clinic.receiving.sealed import Content, Seals, among, forget_replaced, has_key, read
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself
 from sync.clinic.store.tables import OPENED, QUARANTINED, STORED, Envelope, Scan
@@ -210,4 +210,6 @@ def _keep_result(session: Session, row: Envelope, result: Result) -> None:
             raise Refused("second_result")
         session.delete(known)
         session.flush()
-    results.keep_results(session, [((row.kiosk, row.message_id), result)])
+    replacing = [((row.kiosk, row.message_id), result)]
+    results.keep_results(session, replacing)
+    forget_replaced(session, replacing)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sync.clinic.receiving import exports, results, withdrawals
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
-from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, read
+from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, forget_replaced, read
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.rows import as_lists, core, listed
 from sync.clinic.store.tables import OPENED, STORED, Envelope, UtcDateTime
@@ -122,7 +122,9 @@ def _unheard_of(session: Session, plain: Sequence[Plain]) -> list[Plain]:
 def _keep(session: Session, export: Path | None, plain: Sequence[Plain]) -> None:
     if not plain:
         return
-    results.keep_results(session, [(row.key, it) for row, it in plain if isinstance(it, Result)])
+    of_scans = [(row.key, it) for row, it in plain if isinstance(it, Result)]
+    results.keep_results(session, of_scans)
+    forget_replaced(session, of_scans)
     results.keep_reminders(session, [(row.key, it) for row, it in plain if isinstance(it, ReminderDue)])
     _note_opened(session, plain)
     owe_late(session, {row.kiosk for row, _ in plain}, {row.message_id for row, _ in plain})

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select, tuple_
+from sqlalchemy import ColumnElement, Select, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys, withdrawals
+from sync.clinic.receiving.intake import NO_KEY
 from sync.clinic.receiving.registry import RESULT, KioskKeys
 from sync.clinic.receiving.results import Key
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError
-from sync.clinic.store.tables import STORED, Envelope
+from sync.clinic.store.tables import DISCARDED, QUARANTINED, STORED, Envelope
 from sync.wire import envelope
 from sync.wire.keys import KeyRefused, OpeningKey, load_opening_keys
-from sync.wire.messages import Message, Withdraw
+from sync.wire.messages import Message, Result, Withdraw
 
 # What an envelope holds, or why it is not known; None where a withdrawal says that nobody shall look.
 Content = Message | envelope.EnvelopeError | None
@@ -106,6 +107,17 @@ def read(session: Session, which: Select[UUID, UUID]) -> tuple[list[Sealed], set
     """These envelopes as they lie there, and those of them that withdrawals have named."""
     rows = [Sealed(*found) for found in session.execute(which.add_columns(Envelope.type, Envelope.data))]
     return rows, withdrawals.named_among(session, [row.message_id for row in rows])
+
+
+def forget_replaced(session: Session, results: Sequence[tuple[Key, Result]]) -> None:
+    """Discard what nobody could read here and was sealed again as these: nobody has to see to it now."""
+    replaced = [(kiosk, result.supersedes) for (kiosk, _), result in results if result.supersedes is not None]
+    unread = (Envelope.state == QUARANTINED) & (Envelope.reason == NO_KEY)
+    if replaced:
+        session.execute(
+            update(Envelope).where(among(replaced), unread).values(data=b"", state=DISCARDED),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def among(keys: Sequence[Key]) -> ColumnElement[bool]:

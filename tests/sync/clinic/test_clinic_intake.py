@@ -232,6 +232,32 @@ def test_what_came_while_its_key_was_missing_is_opened_with_the_key_though_its_k
         assert session.scalars(select(Scan)).all() == []
 
 
+@pytest.mark.parametrize("with_others", [True, False])
+def test_what_was_kept_unread_is_discarded_once_it_has_come_sealed_again(
+    database: Database, kiosk: SealingKiosk, with_others: bool
+) -> None:
+    """Nobody has to see to it, and if its key is found it is no second result."""
+    lost, scan, first = kiosk.opening, uuid4(), uuid4()
+    kiosk.opening = generate_opening_key()
+    opener = miss(database, kiosk.opening)
+    kept, kiosk.opening = kiosk.opening, lost
+    assert take(database, kiosk.id, kiosk.seal(kiosk.result(scan), message_id=first)) == "held_back"
+    retire(database, lost.kid.hex(), "command:ann")
+    kiosk.opening = kept
+    again = uuid4()
+    anew = kiosk.seal(kiosk.result(scan, supersedes=first), message_id=again)
+    assert take(database, kiosk.id, anew) == "stored"
+    if with_others:
+        assert opener.open_next()
+    else:
+        opener._open_alone((kiosk.id, again))
+    Opener(database, [lost, kept]).begin()
+    with database.reading() as session:
+        rows = {row.message_id: (row.state, bool(row.data)) for row in session.scalars(select(Envelope))}
+        assert quarantine.held(session) == []
+    assert rows == {first: ("discarded", False), again: ("opened", True)}
+
+
 def test_openers_with_different_keys_miss_none_that_another_one_says_it_holds(
     database: Database, kiosk: SealingKiosk
 ) -> None:
