@@ -54,7 +54,8 @@ MOST_UNSEEN = 500
 # kiosk that floods its clinic with them no more than so many.
 MOST_UNSEEN_LINES = 4 * MOST_UNSEEN
 # What so many withdrawals of one scan name is kept: whoever withdraws it again and again fills neither the
-# file nor the database. A kiosk seals one anew for each key that its clinic gives up.
+# file nor the database with names; of each that repeats another there stays a row without its ciphertext. A
+# kiosk seals one anew for each key that its clinic gives up.
 MOST_OF_ONE_SCAN = 16
 UNSEEN_WINDOW = timedelta(days=30)
 TOO_MANY_UNSEEN: Final = "too_many_unseen_withdrawals"
@@ -253,7 +254,7 @@ def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list
     """Erase the scan of `tombstone`, which is on the disk before that; the messages that carried the scan.
 
     A withdrawal that overtakes its result waits for it under the scan's id; the same one again adds nothing
-    but the messages that the one before did not name, up to a bound.
+    but the messages that the one before did not name, up to a bound, and is not kept itself.
     """
     known = _is_withdrawn(session, tombstone.kiosk, tombstone.scan)
     if not known or (
@@ -261,7 +262,10 @@ def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list
     ):
         database.tombstones.add(tombstone)
         _bury(session, tombstone)
-    if not known:
+    if known:
+        its_own = (Envelope.kiosk == tombstone.kiosk) & (Envelope.message_id == tombstone.message_id)
+        session.execute(update(Envelope).where(its_own).values(data=b""))
+    else:
         note(session, "opener", "scan-withdrawn", tombstone.scan, by=tombstone.reason)
     return erase(session, tombstone.kiosk, tombstone.scan, tombstone.messages)
 

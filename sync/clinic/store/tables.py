@@ -34,7 +34,8 @@ from sync.wire.messages import Consent
 REVISION = "0009"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
-# one, whose scan was withdrawn, and of a discarded one only the ids and the SHA-256 are left.
+# one, whose scan was withdrawn, of a discarded one, and of an opened withdrawal that repeats another only the
+# ids and the SHA-256 are left.
 STORED, OPENED, QUARANTINED, ERASED = "stored", "opened", "quarantined", "erased"
 DISCARDED = "discarded"
 

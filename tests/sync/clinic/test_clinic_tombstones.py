@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
@@ -257,8 +257,9 @@ def test_a_scan_that_is_withdrawn_again_and_again_fills_neither_file_nor_databas
 ) -> None:
     monkeypatch.setattr(withdrawals, "MOST_OF_ONE_SCAN", 3)
     scan, named = uuid4(), [uuid4() for _ in range(5)]
+    words = list[UUID]()
     for message in named:
-        arrive(database, kiosk, withdraw(scan, message))
+        words.append(arrive(database, kiosk, withdraw(scan, message)))
         last = arrive(database, kiosk, a_result(kiosk, scan), message)
         with capture_logs() as said:
             open_all(database, kiosk.opening)
@@ -267,6 +268,8 @@ def test_a_scan_that_is_withdrawn_again_and_again_fills_neither_file_nor_databas
     assert [stone.messages for stone in database.tombstones.read()] == [(name,) for name in named[:3]]
     with database.reading() as session:
         assert set(session.scalars(select(WithdrawnMessage.message_id))) == set(named[:3])
+    kept = [envelope(database, word) for word in words]
+    assert [(row.state, bool(row.data)) for row in kept] == [("opened", row is kept[0]) for row in kept]
 
 
 def test_a_start_looks_up_only_what_the_lines_of_the_file_name_and_by_index(
@@ -289,7 +292,8 @@ def test_a_start_looks_up_only_what_the_lines_of_the_file_name_and_by_index(
         ]
     of_lines = [step for step in plans if "message_id=?" in step]
     assert any("envelopes" in step and "kiosk=?" in step for step in of_lines), plans
-    assert any("withdrawn_messages" in step for step in of_lines), plans
+    of_names = [statement for statement, _ in said if "FROM withdrawn_messages" in statement]
+    assert of_names and all("WHERE" in statement for statement in of_names), of_names
 
 
 def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
