@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -48,6 +49,8 @@ from tests.support.withdrawing import (
     open_all,
     withdraw,
 )
+
+CHECKOUT = Path(__file__).parents[3]
 
 
 def copy_of(folder: Path, out: Path) -> Path:
@@ -393,6 +396,30 @@ def test_a_file_that_somebody_holds_is_waited_for_and_not_for_ever(
             file.add(stones[1])
     file.add(stones[1])
     assert file.read() == stones
+
+
+def test_the_lines_that_older_software_does_not_know_are_taken_out_and_put_back_as_the_release_notes_say(
+    tmp_path: Path,
+) -> None:
+    """The file stays its owner's alone, who else could not read it then."""
+    said = (CHECKOUT / "provisioning" / "docs" / "release.md").read_text()
+    copy, take_out, put_back = re.findall(r"`([^`]* ?withdrawn\.lines[^`]*)`", said)[1:]
+    path, stones = tmp_path / "withdrawn.lines", [a_stone() for _ in range(4)]
+    for number, stone in enumerate(stones):
+        Tombstones(path).add(stone.model_copy(update={"unseen": number % 2 == 1}))
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    before = path.stat()
+    for command in (copy, take_out):
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert [stone.scan for stone in Tombstones(path).read()] == [stones[0].scan, stones[2].scan]
+    later = a_stone()
+    Tombstones(path).add(later)
+    subprocess.run(put_back, shell=True, check=True, cwd=tmp_path)
+    assert {stone.scan for stone in Tombstones(path).read()} == {stone.scan for stone in (*stones, later)}
+    for name in ("withdrawn.lines", "withdrawn.lines.newer"):
+        after = (tmp_path / name).stat()
+        assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
 
 
 def damaged(lines: bytes) -> Iterable[bytes]:
