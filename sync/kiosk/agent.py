@@ -80,6 +80,7 @@ class Agent:
         # The key that the clinic has given up, though this kiosk has no other.
         self._given_up: bytes | None = None
         self._filling = False
+        self._log_emptied = True
         self._changed = True
 
     @property
@@ -121,6 +122,7 @@ class Agent:
         return report(self._identity, keys, self._outbox.counts(), connection)
 
     def _tick(self, now: float) -> None:
+        self._empty_log()
         if self._link is None:
             if now >= self._dial_at:
                 self._dial(now)
@@ -139,6 +141,13 @@ class Agent:
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + self._pace.heartbeat
             self._beat(online=True)
+
+    def _empty_log(self) -> None:
+        """Whoever reads the outbox keeps what was discarded in its files, and holds up nothing else."""
+        emptied = self._outbox.empty_log()
+        if emptied != self._log_emptied:
+            self._log_emptied = emptied
+            log.info("discarded_gone") if emptied else log.warning("discarded_left_in_files")
 
     def _wait(self) -> None:
         """Wait for an event, or for the next thing to do, and handle all events that are there."""

@@ -27,8 +27,6 @@ DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL, REFUSE_FILL = 0.80, 0.95
 # Only the agent writes; `sync status` reads while none runs.
 LOCKED_SECONDS = 5.0
-# Shorter than whoever asks waits for its answer.
-CHECKPOINT_S = 1.0
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 
@@ -129,6 +127,8 @@ class Outbox:
         self._now = now
         self._lock = threading.Lock()
         self._heartbeats = range(0)
+        # A process may have ended between a discarding and this: nobody remembers it.
+        self._to_empty = True
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
@@ -293,7 +293,7 @@ class Outbox:
 
         Only after `waiting` and `unknown` is it certain that the clinic never sees it; what was finished
         very long ago is unknown too. A second time the answer is the same where nothing had ever left.
-        Raises OutboxError, too, where a reader keeps its bytes in the files: it is to be discarded again.
+        Where somebody reads the files its bytes stay in them for as long: see `empty_log`.
         """
         key = message_id.bytes
         with self._transaction() as db:
@@ -304,19 +304,20 @@ class Outbox:
                 _let_go(db, key)
                 self._remember(db, message_id, _MARKS.get(before, digest), "discarded")
             db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
-        with self._reading() as db:
-            # What was deleted would stay readable in the write-ahead log for a while.
-            db.execute(f"PRAGMA busy_timeout = {int(1000 * CHECKPOINT_S)}")
-            try:
-                ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                db.execute(f"PRAGMA busy_timeout = {int(1000 * LOCKED_SECONDS)}")
-        if busy:
-            raise OutboxError(
-                "storage",
-                "Another process reads the outbox, and keeps what was deleted: try again in a moment.",
-            )
+            self._to_empty = True
+        self.empty_log()
         return before
+
+    def empty_log(self) -> bool:
+        """Have what was discarded gone from the write-ahead log too, without waiting for anybody.
+
+        False where that could not be, since another process reads the files, say: it is to be done again.
+        """
+        with self._lock:
+            if self._to_empty:
+                with contextlib.suppress(sqlite3.Error):  # such as a disk without room
+                    self._to_empty = not _emptied(self._db)
+            return not self._to_empty
 
     def state(self, message_id: UUID) -> State:
         """What is known of a message; `unknown` too for what was finished very long ago."""
@@ -392,6 +393,16 @@ def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
         capacity=capacity,
         last_receipt_at=datetime.fromisoformat(last) if last else None,
     )
+
+
+def _emptied(db: sqlite3.Connection) -> bool:
+    """Whether the write-ahead log is empty now."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {int(1000 * LOCKED_SECONDS)}")
+    return not busy
 
 
 def _let_go(db: sqlite3.Connection, key: bytes) -> None:

@@ -6,8 +6,9 @@ import base64
 import re
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -232,6 +233,20 @@ def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Pa
         assert agent.client.discard(retired[0]) == "reseal"
         assert agent.client.discard(good[0]) == agent.client.discard(later[0]) == "sent"
         assert agent.status()["bytes"] == 0
+
+
+def test_what_is_discarded_while_somebody_reads_the_outbox_is_gone_from_its_files_soon_after(
+    state: Path, party: Party
+) -> None:
+    with running_agent(state) as agent:
+        message, envelope = submit(agent, party)
+        with closing(sqlite3.connect(state / "sync" / "outbox.sqlite", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM envelopes").fetchone()
+            assert agent.client.discard(message) in ("waiting", "sent")
+            wait_until(lambda: "discarded_left_in_files" in [event["event"] for event in agent.events()])
+        files = list((state / "sync").glob("outbox.sqlite*"))
+        wait_until(lambda: not any(envelope in file.read_bytes() for file in files))
 
 
 def test_what_is_sealed_to_the_newest_key_already_is_not_to_be_sealed_again(
