@@ -79,6 +79,7 @@ class Agent:
         self._problem: str | None = None
         # The key that the clinic has given up, though this kiosk has no other.
         self._given_up: bytes | None = None
+        self._keys_refused: str | None = None
         self._filling = False
         self._log_emptied = True
         self._changed = True
@@ -117,12 +118,13 @@ class Agent:
     def status(self) -> dict[str, Any]:
         """What `dermakiosk sync status` shows; counts only. From any thread."""
         keys = self._keys.current
-        problem = KEY_GIVEN_UP if keys.seal_to.kid == self._given_up else self._problem
-        connection = Connection(self._online, self._last_refusal, problem)
+        key_problem = KEY_GIVEN_UP if keys.seal_to.kid == self._given_up else None
+        connection = Connection(self._online, self._last_refusal, self._problem, key_problem)
         return report(self._identity, keys, self._outbox.counts(), connection)
 
     def _tick(self, now: float) -> None:
         self._empty_log()
+        self._reload_keys()
         if self._link is None:
             if now >= self._dial_at:
                 self._dial(now)
@@ -257,10 +259,7 @@ class Agent:
             log.info("not_for_the_agent", kind=kind)
 
     def _take_receipt(self, payload: bytes) -> None:
-        try:
-            self._keys.reload()
-        except StatementError as error:
-            log.error("clinic_keys", problem=str(error))
+        self._reload_keys()
         try:
             receipt = Receipt.verify(payload, self._keys.receipt_key)
         except ReceiptError as error:
@@ -277,9 +276,21 @@ class Agent:
             log.warning("no_other_key", message=str(receipt.message_id))
             self._given_up = self._keys.current.seal_to.kid
             return
-        self._given_up = None
+        if outcome == "key_held":
+            self._given_up = None
         self._schedule.done(receipt.message_id)
         log.info("receipt", message=str(receipt.message_id), status=receipt.status, outcome=outcome)
+
+    def _reload_keys(self) -> None:
+        """Take up a key set that somebody has brought."""
+        refused = None
+        try:
+            self._keys.reload()
+        except StatementError as error:
+            refused = str(error)
+            if refused != self._keys_refused:
+                log.error("clinic_keys", problem=refused)
+        self._keys_refused = refused
 
     def _note_change(self) -> None:
         self._changed = True

@@ -21,7 +21,7 @@ from sync.wire.status import CLOCK_AHEAD
 
 # waiting: has never left. sent: may have left. The rest is what the clinic said, or that it was discarded.
 State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
-Outcome = Literal["accepted", "unknown", "mismatch", "same_key"]
+Outcome = Literal["accepted", "unknown", "mismatch", "same_key", "key_held"]
 
 DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL, REFUSE_FILL = 0.80, 0.95
@@ -246,6 +246,7 @@ class Outbox:
 
         `same_key`: it asks to seal again what is sealed to `newest_key` already, the id of the one that would
         be sealed to. Nothing changes: it is sent again in its time, and sealed again once there is another.
+        `key_held`: it is accepted, and says that what is sealed to that key is stored now.
         """
         key = receipt.message_id.bytes
         with self._transaction() as db:
@@ -257,9 +258,10 @@ class Outbox:
             digest, kind, envelope = row
             if digest != receipt.sha256:
                 return "mismatch"
+            # Its header names the key as it is.
+            to_newest = newest_key is not None and newest_key in envelope
             if receipt.status == "reseal":
-                # Its header names the key as it is.
-                if newest_key is not None and newest_key in envelope:
+                if to_newest:
                     return "same_key"
                 db.execute("UPDATE envelopes SET state = 'reseal' WHERE message_id = ?", (key,))
                 return "accepted"
@@ -273,7 +275,7 @@ class Outbox:
             self._count_anew(db, receipt.at)
             _let_go(db, key)
             self._remember(db, receipt.message_id, digest, state)
-        return "accepted"
+        return "key_held" if receipt.status == "stored" and to_newest else "accepted"
 
     def _accept_late(self, db: sqlite3.Connection, receipt: Receipt) -> Outcome:
         """A receipt for what has left already: only a quarantined message can still become stored."""

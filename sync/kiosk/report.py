@@ -9,19 +9,30 @@ from sync.kiosk.identity import Identity
 from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL, Counts
 from sync.wire.clinic_keys import ClinicKeys
 
-# Null while no agent runs: these are the connection's, or follow from the capacity the agent was given.
+# Null while no agent runs: these are the connection's, came by it, or follow from the capacity the agent was
+# given.
 AGENT_ONLY = frozenset(
-    {"connected", "last_refusal", "connection_problem", "capacity", "fill", "warn", "accepting"}
+    {
+        "connected",
+        "last_refusal",
+        "connection_problem",
+        "key_problem",
+        "capacity",
+        "fill",
+        "warn",
+        "accepting",
+    }
 )
 
 
 @dataclass(frozen=True)
 class Connection:
-    """The agent's way to the broker at one moment."""
+    """The agent's way to the broker at one moment, and what it has heard by it of the clinic's keys."""
 
     connected: bool
     last_refusal: str | None
     problem: str | None
+    key_problem: str | None
 
 
 def report(
@@ -45,6 +56,7 @@ def report(
         "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
         "last_refusal": connection and connection.last_refusal,
         "connection_problem": connection and connection.problem,
+        "key_problem": connection and connection.key_problem,
         "clinic_keys": keys.version,
         "opening_keys": [key.kid.hex() for key in keys.opening],
         "receipt_keys": [kid.hex() for kid in keys.receipt_kids],

@@ -20,7 +20,14 @@ from sync.kiosk.outbox import Outbox
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import MAX_ENVELOPE
-from sync.wire.keys import generate_opening_key, generate_signing_key, load_signing_key, public_bytes
+from sync.wire.keys import (
+    OpeningKey,
+    generate_opening_key,
+    generate_signing_key,
+    load_signing_key,
+    public_bytes,
+)
+from sync.wire.receipt import ReceiptStatus
 from sync.wire.status import CLOCK_AHEAD, Status
 from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, running_agent
 from tests.support.mosquitto import Broker, running_broker
@@ -48,7 +55,7 @@ MAY_BE_TOLD = {
     "broker": r"[a-z0-9.]+:\d+",
     "message": UUID_TEXT,
     "status": "stored",
-    "outcome": "accepted",
+    "outcome": "accepted|key_held",
     "reason": "[A-Za-z ]{1,40}",
 }
 
@@ -259,11 +266,32 @@ def test_what_is_sealed_to_the_newest_key_already_is_not_to_be_sealed_again(
         clinic.receipt(message, envelope, status="reseal")
         wait_until(lambda: "no_other_key" in [event["event"] for event in agent.events()])
         assert agent.client.state(message) == "sent"
-        assert "bring it a key set with another" in agent.status()["connection_problem"]
+        assert "bring it a key set with another" in agent.status()["key_problem"]
         assert clinic.take() == (message, envelope)
         clinic.receipt(message, envelope)
         wait_until(lambda: agent.client.state(message) == "stored")
-        assert agent.status()["connection_problem"] is None
+        assert agent.status()["key_problem"] is None
+
+
+@pytest.mark.parametrize("status", ["stored", "duplicate", "quarantined"])
+def test_a_key_that_the_clinic_gave_up_is_said_until_another_is_brought_whatever_else_is_the_matter(
+    broker: Broker, clinic: Clinic, state: Path, party: Party, status: ReceiptStatus
+) -> None:
+    with running_agent(state, *RESEND) as agent:
+        of_older_key = replace(party, opening=generate_opening_key()) if status == "stored" else party
+        given_up, other = submit(agent, party), submit(agent, of_older_key)
+        clinic.take_until({given_up[0], other[0]})
+        clinic.receipt(*given_up, status="reseal")
+        wait_until(lambda: agent.status()["key_problem"] is not None)
+        clinic.receipt(*other, status=status)
+        wait_until(lambda: agent.client.state(other[0]) not in ("waiting", "sent"))
+        assert "bring it a key set with another" in agent.status()["key_problem"]
+        broker.stop()
+        wait_until(lambda: agent.status()["connection_problem"] is not None)
+        assert "bring it a key set with another" in agent.status()["key_problem"]
+        bring_keys(broker, state, generate_opening_key())
+        wait_until(lambda: agent.status()["key_problem"] is None)
+        assert agent.status()["connection_problem"] is not None
 
 
 def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: Path, party: Party) -> None:
@@ -315,27 +343,34 @@ def test_a_kiosk_that_was_set_up_while_its_clock_was_ahead_is_heard_again_after_
     assert not of_the_future()
 
 
+def put_keys(state: Path, content: bytes) -> None:
+    (state / "new").write_bytes(content)
+    (state / "new").rename(state / "clinic-keys.cose")
+
+
+def bring_keys(broker: Broker, state: Path, opening: OpeningKey) -> None:
+    """Have the kiosk seal to another key from now on."""
+    root = load_signing_key((broker.authority.folder / "root.key").read_bytes())
+    old = ClinicKeys.verify((state / "clinic-keys.cose").read_bytes(), root.public_key())
+    put_keys(state, ClinicKeys(old.version + 1, NOON, (opening.public,), old.receipt).sign(root))
+
+
 def test_a_new_key_set_is_taken_up_and_an_old_one_is_not(
     broker: Broker, clinic: Clinic, state: Path, party: Party
 ) -> None:
     root = load_signing_key((broker.authority.folder / "root.key").read_bytes())
     new_receipts = generate_signing_key()
-    key_file = state / "clinic-keys.cose"
-    old_file = key_file.read_bytes()
+    old_file = (state / "clinic-keys.cose").read_bytes()
     old = ClinicKeys.verify(old_file, root.public_key())
     new = ClinicKeys(old.version + 1, NOON, old.opening, (public_bytes(new_receipts),))
-
-    def replace(content: bytes) -> None:
-        (state / "new").write_bytes(content)
-        (state / "new").rename(key_file)
 
     with running_agent(state) as agent:
         messages = [submit(agent, party) for _ in range(3)]
         clinic.take_until({message for message, _ in messages})
-        replace(new.sign(root))
+        put_keys(state, new.sign(root))
         clinic.answer(party.receipt(*messages[0]).sign(new_receipts))
         wait_until(lambda: agent.client.state(messages[0][0]) == "stored")
-        replace(old_file)
+        put_keys(state, old_file)
         clinic.receipt(*messages[1])
         clinic.answer(party.receipt(*messages[2]).sign(new_receipts))
         wait_until(lambda: agent.client.state(messages[2][0]) == "stored")
