@@ -75,13 +75,14 @@ class Opener:
 
     def say_keys(self) -> None:
         """Say once more which keys are held."""
+        # Also where it fails: between two tries the others have their turn.
+        self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
         with self._database.writing(gives_way=True) as session:
             heard = opening_keys.say(session, self._seals.kids, self._heard)
             # Once more a while later: somebody may have been about to set apart what was sealed to it.
             if heard.back or self._heard.back:
                 self._take_back(session)
         self._heard = heard
-        self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
 
     def _take_back(self, session: Session) -> None:
         """Look once more at what another opener has set apart for want of a key that this one has."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
 
 from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.intake import NO_KEY, take_envelope
@@ -188,6 +190,23 @@ def test_an_opener_looks_once_more_at_what_another_one_had_no_key_for(
         session.execute(update(Envelope).values(state="quarantined", reason=NO_KEY))
     stop = threading.Event()
     thread = threading.Thread(target=first.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: state(database, message_id) == ("opened", None))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_an_opener_that_cannot_say_which_keys_it_holds_opens_what_waits_all_the_same(
+    database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database table is locked"))
+
+    monkeypatch.setattr("sync.clinic.receiving.opening_keys.say", locked)
+    opener, message_id, stop = Opener(database, [kiosk.opening]), store(database, kiosk), threading.Event()
+    thread = threading.Thread(target=opener.run, args=(stop,))
     thread.start()
     try:
         wait_until(lambda: state(database, message_id) == ("opened", None))
