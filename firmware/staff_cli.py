@@ -101,7 +101,7 @@ def _read_chart_file(path: Path) -> Any:
     from hardware.targets import Chart
 
     try:
-        values = np.array(json.loads(path.read_text()), np.float64)
+        values = np.array(json.loads(path.read_text(encoding="utf-8")), np.float64)
     except OSError as error:
         raise CalibrationError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError) as error:

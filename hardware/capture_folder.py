@@ -50,7 +50,7 @@ def write_capture_folder(capture: Capture, folder: Path) -> None:
         (folder / name).write_bytes(_png(frame))
         entries.append(frame.header() | {"file": name})
     text = json.dumps(capture.header() | {"frames": entries}, indent=2)
-    (folder / "capture.json").write_text(text + "\n")
+    (folder / "capture.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _png(frame: Frame) -> bytes:

@@ -197,7 +197,9 @@ def _write(
     overlays.mkdir()
     for name, picture in pictures.items():
         (overlays / f"{name}.png").write_bytes(picture)
-    (folder / "findings.json").write_text(json.dumps(findings.model_dump(mode="json"), indent=2) + "\n")
+    (folder / "findings.json").write_text(
+        json.dumps(findings.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
+    )
     try:
         for name in RESULTS:
             os.rename(folder / name, out / name)

@@ -74,7 +74,7 @@ class Authority:
                 f"{folder} holds no clinic authority: make one with "
                 f"'dermakiosk provision authority --state {folder}'."
             )
-        clinic = json.loads((folder / "clinic.json").read_text())["clinic"]
+        clinic = json.loads((folder / "clinic.json").read_text(encoding="utf-8"))["clinic"]
         root, issuing = (
             x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes())
             for name in ("root", "issuing")
@@ -103,7 +103,7 @@ class Authority:
             raise AuthorityRefused(
                 "The clinic has no broker yet: make one with 'dermakiosk provision broker' first."
             )
-        address: dict[str, Any] = json.loads(path.read_text())
+        address: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return address
 
     def make_broker(
@@ -201,7 +201,7 @@ class Authority:
         path = self.folder / "manifest.pub"
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: restore it from a copy of the authority's folder.")
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
 
     @property
     def manifest_key(self) -> Ed25519PrivateKey:
@@ -220,7 +220,9 @@ class Authority:
 
     def kiosks(self) -> list[dict[str, Any]]:
         """The entries of the enrolled kiosks, in the order of their enrolment."""
-        entries = [json.loads(path.read_text()) for path in (self.folder / "kiosks").glob("*.json")]
+        entries = [
+            json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "kiosks").glob("*.json")
+        ]
         return sorted(entries, key=lambda entry: (entry["enrolled_at"], entry["kiosk"]))
 
     def _list_receipt_key(self, path: Path) -> None:
@@ -236,7 +238,7 @@ class Authority:
         with files.locked(self.folder):
             listed: dict[str, Any] = {"version": 0, "opening": [], "receipt": []}
             if state.exists():
-                listed = json.loads(state.read_text())
+                listed = json.loads(state.read_text(encoding="utf-8"))
             new = key not in listed[purpose]
             if new:
                 self._private("root")

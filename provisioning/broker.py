@@ -131,7 +131,7 @@ def write_broker(
     files.write(folder / "server.crt", certificate, files.PUBLIC, owner)
     files.write(folder / "ca.crt", root, files.PUBLIC, owner)
     configuration = CONFIGURATION.format(
-        folder=folder,
+        folder=os.fsencode(folder).decode(errors="surrogateescape"),
         port=port,
         address=address,
         # No line for a user id without an account: mosquitto asks for a name only where root starts it.

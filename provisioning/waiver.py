@@ -87,8 +87,8 @@ def _takes_the_place_of(new: ResearchWaiver, old: ResearchWaiver) -> bool:
 
 def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:
     try:
-        identity = UUID(json.loads((kiosk / "identity.json").read_text())["kiosk"])
-        belongs_to = (kiosk / "clinic-manifest.pub").read_text().strip()
+        identity = UUID(json.loads((kiosk / "identity.json").read_text(encoding="utf-8"))["kiosk"])
+        belongs_to = (kiosk / "clinic-manifest.pub").read_text(encoding="utf-8").strip()
     except FileNotFoundError as error:
         raise AuthorityRefused(
             f"{kiosk} is not an enrolled kiosk's: run 'dermakiosk provision enrol' first."

@@ -235,7 +235,7 @@ def _clock(board: Board) -> Result:
 
 def _temperature() -> Result:
     with contextlib.suppress(OSError, ValueError):
-        celsius = int(_CPU_TEMPERATURE.read_text()) / 1000
+        celsius = int(_CPU_TEMPERATURE.read_text(encoding="utf-8")) / 1000
         return Result("processor temperature", celsius < _CPU_HOT_C, f"{celsius:.0f} °C")
     return Result("processor temperature", None, "this machine has no such sensor")
 
@@ -243,7 +243,7 @@ def _temperature() -> Result:
 def _power(system: Path = Path("/sys")) -> Result:
     """The Raspberry Pi's flags: bit 0 under-voltage now, bit 16 since start."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        flags = int(next(system.glob(_THROTTLED)).read_text(), 16)
+        flags = int(next(system.glob(_THROTTLED)).read_text(encoding="utf-8"), 16)
         if flags & 1:
             return Result("power", False, "under-voltage now: use the supply from the bill of materials")
         if flags & 1 << 16:

@@ -53,7 +53,7 @@ def why_not_to_scan(
             return None
         return "This kiosk was never calibrated, or too long ago: staff run 'dermakiosk calibrate'."
     try:
-        data = json.loads((state / "calibration" / "grey-card.json").read_text())
+        data = json.loads((state / "calibration" / "grey-card.json").read_text(encoding="utf-8"))
         check = GreyCardCheck(
             str(data["calibration"]),
             datetime.fromisoformat(data["at"]),

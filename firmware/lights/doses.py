@@ -49,7 +49,7 @@ class Moment:
 
     @classmethod
     def now(cls) -> Moment:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return cls(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot)
 
 

@@ -140,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, int]]:
     try:
         kept = {
             str(light): one if isinstance(one, dict) else {"seconds": one, "renewals": 0}
-            for light, one in json.loads(path.read_text()).items()
+            for light, one in json.loads(path.read_text(encoding="utf-8")).items()
         }
         seconds = {light: float(one["seconds"]) for light, one in kept.items()}
         renewals = {light: int(one["renewals"]) for light, one in kept.items() if one["renewals"]}

@@ -21,7 +21,7 @@ def vouched_by(wall: float, root: Path = Path("/")) -> str | None:
         return "a time server"
     for clock in root.glob(_BATTERY_CLOCKS):
         try:
-            if abs(int(clock.read_text()) - wall) <= _AGREE_S:
+            if abs(int(clock.read_text(encoding="utf-8")) - wall) <= _AGREE_S:
                 return "the battery clock"
         except (OSError, ValueError):
             continue

@@ -32,10 +32,10 @@ def write_whole(
 ) -> None:
     """Replace `path` by `data` in one step: after a power cut there is the old file or the new one, whole.
 
-    It belongs to `owner`, a user id and a group id, else to whoever calls this. Raises OSError, which names
-    `path`.
+    It belongs to `owner`, a user id and a group id, else to whoever calls this. Text is UTF-8, but for what a
+    path in it has of other bytes. Raises OSError, which names `path`.
     """
-    content = data.encode() if isinstance(data, str) else data
+    content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -252,7 +252,7 @@ class Supervisor:
         for name, process in self._running.items():
             if process.poll() is not None:
                 continue
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
             kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
             peaks[name] = round(kib / 1024, 1)
         return peaks
@@ -312,7 +312,8 @@ def run_steps(*steps: Sequence[object]) -> list[str]:
             [sys.executable, "-m", "kiosk_app.demo.steps"],
             input=json.dumps(asked),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
             timeout=STEP_SECONDS * len(asked),
             check=False,
             start_new_session=True,

@@ -122,7 +122,7 @@ def open_system(
         raise FolderRefused(f"Another demo runs in {root}: stop it, or name another folder.") from error
     try:
         marker = root / "system.json"
-        known = json.loads(marker.read_text()) if marker.exists() else {}
+        known = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
         broker_port = known.get("broker_port") or free_port()
         kiosk_port = kiosk_port or free_port(known.get("kiosk_port"), {broker_port, clinic_port})
         clinic_port = clinic_port or free_port(known.get("clinic_port"), {broker_port, kiosk_port})

@@ -15,6 +15,7 @@ from uuid import UUID
 from hardware.capture import Capture
 from hardware.host.errors import PlainError
 from hardware.host.memory import in_memory
+from models.analysis.request import Request
 from models.analysis.result import Result, ResultError, read_result
 from models.analysis.words import ENGLISH, Words
 from sync.wire.findings import Findings
@@ -123,22 +124,24 @@ class Analyst:
 
     def _ask(self, capture: Capture, scan: UUID, words: Words, deadline_s: float, *more: str) -> bytes:
         """What the child wrote into the memory that is for its answer."""
-        with _memory("capture", capture.blocks()) as pictures, _memory("result") as answer:
-            self._run(pictures, answer, scan, words, deadline_s, *more)
+        asked = Request(scan=scan, words=words).model_dump_json().encode()
+        with (
+            _memory("request", [asked]) as request,
+            _memory("capture", capture.blocks()) as pictures,
+            _memory("result") as answer,
+        ):
+            self._run(request, pictures, answer, deadline_s, *more)
             return _read_all(answer)
 
-    def _run(
-        self, pictures: int, answer: int, scan: UUID, words: Words, deadline_s: float, *more: str
-    ) -> None:
-        command = [sys.executable, "-m", "models.analysis.child", "--scan", str(scan)]
-        command += ["--engine", self._engine, "--words", words.model_dump_json()]
-        command += ["--capture-fd", str(pictures), "--result-fd", str(answer)]
+    def _run(self, request: int, pictures: int, answer: int, deadline_s: float, *more: str) -> None:
+        command = [sys.executable, "-m", "models.analysis.child", "--engine", self._engine]
+        command += ["--request-fd", str(request), "--capture-fd", str(pictures), "--result-fd", str(answer)]
         command += ["--state", str(self._state.resolve())] if self._state else []
         command += more
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with subprocess.Popen(
             command,
-            pass_fds=(pictures, answer),
+            pass_fds=(request, pictures, answer),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -23,14 +23,20 @@ def require_right_engine(engine: str, state: Path) -> None:
     note = state / CHECKED
     known = f"{engine_here(engine)}, known answers {load_manifest().known_answers.sha256}\n"
     try:
-        if note.read_text() == known:
+        if note.read_text(encoding="utf-8") == known:
             return
     except (OSError, UnicodeDecodeError):
         pass  # never noted, or not readably: asked again
     command = [sys.executable, "-m", "models.networks.known_answers", engine]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False, env={}
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=DEADLINE_SECONDS,
+            check=False,
+            env={},
         )
     except subprocess.TimeoutExpired as error:
         raise ModelsError(

@@ -29,7 +29,7 @@ class Identity:
         """The identity in `state`/identity.json. Raises NotEnrolled."""
         path = state / "identity.json"
         try:
-            facts = json.loads(path.read_text())
+            facts = json.loads(path.read_text(encoding="utf-8"))
             return cls(kiosk=UUID(facts["kiosk"]), clinic=str(facts["clinic"]), epoch=int(facts["epoch"]))
         except FileNotFoundError as error:
             raise NotEnrolled(

@@ -32,7 +32,7 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
     )
     key_file = state / PUBLIC_KEY
     try:
-        key = load_public_key(bytes.fromhex(key_file.read_text()))
+        key = load_public_key(bytes.fromhex(key_file.read_text(encoding="utf-8")))
     except OSError as error:
         return (
             f"{key_file} cannot be read ({error.strerror}), so no waiver can be verified."

@@ -40,7 +40,9 @@ class Sealer:
         self._version = 0
         try:
             self._signing_key = load_signing_key((state / "app" / "result.key").read_bytes())
-            self._root = load_public_key(bytes.fromhex((state / "clinic-root.pub").read_text().strip()))
+            self._root = load_public_key(
+                bytes.fromhex((state / "clinic-root.pub").read_text(encoding="utf-8").strip())
+            )
         except OSError as error:
             raise NotEnrolled(
                 f"This kiosk's key {error.filename} cannot be read ({error.strerror}). Enrol the kiosk again."

@@ -40,7 +40,7 @@ class Door:
         # On an installed kiosk the folder gives its files to the group that the browser's user is in.
         self._mode = 0o640 if folder.stat().st_mode & stat.S_ISGID else PRIVATE
         key = folder / "key"
-        known = key.read_text().strip() if key.exists() else ""
+        known = key.read_text(encoding="utf-8").strip() if key.exists() else ""
         if len(known) < 32:
             known = secrets.token_urlsafe(32)
             write_whole(key, known + "\n", self._mode)

@@ -67,7 +67,7 @@ def _output(json_path: str) -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        file = Path(json_path).open("w")  # noqa: SIM115
+        file = Path(json_path).open("w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise BatchError(_unwritable(json_path, error)) from error
     try:

@@ -1,12 +1,12 @@
 """The analysis as a process of its own, without keys: a Capture comes in as memory, a Result goes out.
 
-    python -m models.analysis.child --capture-fd N --result-fd M --scan UUID --engine E --words JSON
+    python -m models.analysis.child --request-fd R --capture-fd N --result-fd M --engine E
         [--state DIR] [--close-up]
 
-Both numbers are inherited file descriptors: N a memfd with Capture.to_bytes, M a memfd or a pipe for the
-Result. JSON is the Words of the overlays; nothing about the patient is in it. DIR is the kiosk's state, of
-which only the clinic's signature of the networks is read. With --close-up the Capture is one close-up, and
-the Result only says whether it is refused.
+The numbers are inherited file descriptors: R a memfd with a Request as JSON, N one with Capture.to_bytes, M a
+memfd or a pipe for the Result. A command line is for everybody to read, so nothing of the scan is in it. DIR
+is the kiosk's state, of which only the clinic's signature of the networks is read. With --close-up the
+Capture is one close-up, and the Result only says whether it is refused.
 Exit status 0 means that a whole Result was written, a refusal included; 1 that the process itself failed.
 """
 
@@ -28,8 +28,9 @@ from hardware.capture import Capture, CaptureError
 from models.analysis.capture import analyse_capture
 from models.analysis.marked_spots import require_lesion
 from models.analysis.refusal import Refused
+from models.analysis.request import Request
 from models.analysis.result import Result, png, write_result
-from models.analysis.words import ENGLISH, Words
+from models.analysis.words import Words
 from models.networks.manifest import ModelsError
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 from models.networks.signature import check_signature
@@ -93,7 +94,7 @@ def peak_rss_mb() -> float:
 
     From the kernel's VmHWM: ru_maxrss would begin with what the parent process held.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) * 1024 / 1e6, 1)
     return 0.0
@@ -101,18 +102,19 @@ def peak_rss_mb() -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--request-fd", type=int, required=True)
     parser.add_argument("--capture-fd", type=int, required=True)
     parser.add_argument("--result-fd", type=int, required=True)
-    parser.add_argument("--scan", type=UUID, required=True)
     parser.add_argument("--engine", choices=list(ENGINES), default=DEFAULT_ENGINE)
-    parser.add_argument("--words", type=Words.model_validate_json, default=ENGLISH)
     parser.add_argument("--state", type=Path)
     parser.add_argument("--close-up", action="store_true")
     given = parser.parse_args()
+    with os.fdopen(given.request_fd, "rb") as asked:
+        request = Request.model_validate_json(asked.read())
     if given.close_up:
         result = check_close_up(given.capture_fd, given.engine, given.state)
     else:
-        result = run(given.capture_fd, given.scan, given.engine, given.words, given.state)
+        result = run(given.capture_fd, request.scan, given.engine, request.words, given.state)
     with os.fdopen(given.result_fd, "wb") as out:
         out.write(write_result(replace(result, peak_rss_mb=peak_rss_mb())))
     return 0

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict
 class Words(BaseModel):
     """Every text that an overlay can hold. %(names)s are filled in by the drawing.
 
-    `model_dump_json` and `model_validate_json` carry it into another process. `lights` is by the light that
-    shows the face, then by that and the light that is measured.
+    `lights` is by the light that shows the face, then by that and the light that is measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

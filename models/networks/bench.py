@@ -53,7 +53,14 @@ def _apart(name: str, engine: str, threads: int, runs: int, onnx: Path | None) -
     command = [sys.executable, "-m", "models.networks.bench", name, engine, str(threads), str(runs)]
     command += [str(onnx)] if onnx else []
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise ModelsError(
             f"'{name}' in {engine} was not done within {DEADLINE_SECONDS:g} s. Ask for fewer --runs."
@@ -101,7 +108,7 @@ def _milliseconds(run: Run, batch: Float32Array) -> float:
 
 def _resident() -> int:
     """Bytes of this process in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

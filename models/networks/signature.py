@@ -69,7 +69,7 @@ def check_signature(state: Path | None) -> str:
     public = Ed25519PublicKey.from_public_bytes(_public_key(state))
     path = state / SIGNATURE
     try:
-        signature = bytes.fromhex(path.read_text())
+        signature = bytes.fromhex(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelsError(f"The clinic has not signed the manifest for this kiosk. {_sign(state)}") from error
     except (OSError, ValueError) as error:
@@ -87,7 +87,7 @@ def check_signature(state: Path | None) -> str:
 def _public_key(state: Path) -> bytes:
     path = state / PUBLIC_KEY
     try:
-        data = bytes.fromhex(path.read_text())
+        data = bytes.fromhex(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelsError(
             f"{path}, the clinic's key for manifests, is absent or damaged. Enrol the kiosk again."

@@ -15,7 +15,7 @@ import torch
 from models.training.loop import fit
 from models.training.schedule import schedule
 
-SETTINGS = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text())
+SETTINGS = tomllib.loads((Path(__file__).parent / "tasks.toml").read_text(encoding="utf-8"))
 
 
 def _value(text: str) -> object:
@@ -53,12 +53,12 @@ def main(task: str, data: Path, out: Path, changes: tuple[str, ...], device: str
     """Train TASK's network on the pictures in DATA; weights, curve and settings go to OUT."""
     settings = changed(SETTINGS[task], changes)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "settings.json").write_text(json.dumps(settings, indent=1))
+    (out / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     torch.manual_seed(settings["seed"])
     module = importlib.import_module(f"models.training.{settings['module']}")
     where = torch.device(device)
     figures = fit(module.Task(data, settings, where), schedule(settings), out, where, resume=resume)
-    (out / "figures.json").write_text(json.dumps(figures, indent=1))
+    (out / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     print(json.dumps(figures))
 
 

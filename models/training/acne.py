@@ -76,7 +76,7 @@ class Task:
     def __init__(self, data: Path, settings: dict[str, Any], device: torch.device) -> None:
         self.settings, self.device = settings, device
         root = data / "acne04"
-        twins = set(TWINS.read_text().split())
+        twins = set(TWINS.read_text(encoding="utf-8").split())
         names, boxes = [], []
         for split in ("train", "valid"):
             rows = read_boxes(root / split / "boxes.csv")

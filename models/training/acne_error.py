@@ -144,7 +144,7 @@ def _masks(picture: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:
 def main(data: Path) -> None:
     """Measure the errors of the shipped network with the unpacked archives in DATA, and ship them."""
     folder = data / "acne04" / "valid"
-    truths, twins = read_boxes(folder / "boxes.csv"), set(TWINS.read_text().split())
+    truths, twins = read_boxes(folder / "boxes.csv"), set(TWINS.read_text(encoding="utf-8").split())
     files = [file for file in sorted((folder / "images").iterdir()) if file.name not in twins]
     face: Pairs = []
     zone: Pairs = []

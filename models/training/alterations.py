@@ -99,11 +99,11 @@ def altered_copy(data: Path, tasks: Sequence[str], name: str, out: Path) -> None
 def _lesions(data: Path, name: str, out: Path) -> None:
     source, folder = data / "ham10000", out / "ham10000"
     (folder / "images").mkdir(parents=True), (folder / "masks").mkdir()
-    with (source / "metadata.csv").open(newline="") as file:
+    with (source / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     some = [row for row in rows if held_out(row["lesion_id"])]
     some = [row for row in some if held_out(row["lesion_id"], LESION_SHARE, "robustness")]
-    with (folder / "metadata.csv").open("w", newline="") as sink:
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as sink:
         writer = csv.DictWriter(sink, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(some)
@@ -115,13 +115,16 @@ def _lesions(data: Path, name: str, out: Path) -> None:
 def _acne(data: Path, name: str, out: Path) -> None:
     source, folder = data / "acne04" / "valid", out / "acne04" / "valid"
     (folder / "images").mkdir(parents=True)
-    twins = set(TWINS.read_text().split())
+    twins = set(TWINS.read_text(encoding="utf-8").split())
     shapes = {}
     for file in sorted((source / "images").iterdir()):
         if file.name not in twins and held_out(file.name, FACE_SHARE, "robustness"):
             shapes[file.name] = _write(file, name, folder / "images", cv2.BORDER_CONSTANT)
     corners = ("xmin", "ymin", "xmax", "ymax")
-    with (source / "boxes.csv").open(newline="") as file, (folder / "boxes.csv").open("w") as sink:
+    with (
+        (source / "boxes.csv").open(newline="", encoding="utf-8") as file,
+        (folder / "boxes.csv").open("w", encoding="utf-8") as sink,
+    ):
         rows = csv.DictReader(file)
         writer = csv.DictWriter(sink, fieldnames=["image", *corners, "class"])
         writer.writeheader()

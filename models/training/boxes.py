@@ -16,7 +16,7 @@ TWINS = Path(__file__).with_name("acne_twins.txt")
 def read_boxes(file: Path) -> dict[str, list[list[float]]]:
     """Boxes by picture: x0, y0, x1, y1, class. Those without an area are left out."""
     boxes: dict[str, list[list[float]]] = {}
-    with file.open(newline="") as source:
+    with file.open(newline="", encoding="utf-8") as source:
         for row in csv.DictReader(source):
             box = [float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax")]
             if box[2] - box[0] > 1 and box[3] - box[1] > 1:

@@ -180,7 +180,7 @@ def _strangers(data: Path) -> Pictures:
 def main(data: Path) -> None:
     """Choose the constants with the shipped networks and the unpacked archives in DATA."""
     folder = data / "ham10000"
-    with (folder / "metadata.csv").open(newline="") as source:
+    with (folder / "metadata.csv").open(newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
     learnt = [row for row in rows if not held_out(row["lesion_id"])]
     half = [row for row in rows if held_out(row["lesion_id"]) and first_half(row["lesion_id"])]

@@ -235,14 +235,14 @@ def main(
     settings = dict(SETTINGS[task])
     run = weights.with_name("settings.json")
     if run.exists():
-        settings |= json.loads(run.read_text())
+        settings |= json.loads(run.read_text(encoding="utf-8"))
     settings = changed(settings, changes)
     out.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(f"models.training.{settings['module']}")
     made = module.Task(data, settings, torch.device("cpu"))
     network = load(made.network.cpu(), weights)
     report = convert(made, network, out, name or task, evaluate=evaluate, adapt=adapt, rate=rate)
-    (out / f"{name or task}.json").write_text(json.dumps(report, indent=1))
+    (out / f"{name or task}.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     print(json.dumps(report, indent=1))
 
 

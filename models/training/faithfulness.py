@@ -119,7 +119,7 @@ def main(data: Path, pictures: int, skip: int, out: Path) -> None:
             break
     rows = _rows({name: np.array(pairs) for name, pairs in figures.items()})
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(rows, indent=1) + "\n")
+    out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print("| by | chance, deleted | saliency − this | chance, kept alone | saliency − this |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:

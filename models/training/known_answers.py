@@ -42,10 +42,13 @@ def main() -> None:
         made[name] = {"sha256": entry.sha256, "outputs": reference_answers(name)}
         print(f"{name}: {sum(map(len, made[name]['outputs']))} numbers", flush=True)
     data = json.dumps(made, separators=(",", ":")).replace("}},", "}},\n") + "\n"
-    known.known_answers.path.write_text(data)
+    known.known_answers.path.write_text(data, encoding="utf-8")
     sha256 = hashlib.sha256(data.encode()).hexdigest()
     line = f'known_answers = {{ file = "{known.known_answers.file}", sha256 = "{sha256}" }}'
-    MANIFEST.write_text(re.sub(r"(?m)^known_answers = .*$", line, MANIFEST.read_text(), count=1))
+    MANIFEST.write_text(
+        re.sub(r"(?m)^known_answers = .*$", line, MANIFEST.read_text(encoding="utf-8"), count=1),
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

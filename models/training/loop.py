@@ -159,7 +159,7 @@ def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
 
 def _write_row(file: Path, row: dict[str, float]) -> None:
     fresh = not file.exists()
-    with file.open("a", newline="") as sink:
+    with file.open("a", newline="", encoding="utf-8") as sink:
         writer = csv.DictWriter(sink, fieldnames=list(row))
         if fresh:
             writer.writeheader()

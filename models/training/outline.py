@@ -23,7 +23,7 @@ WIDTHS = {32: 128, 16: 96, 8: 64, 4: 48, 2: 24}
 
 def records(data: Path) -> list[dict[str, str]]:
     """The rows of HAM10000's metadata, in the file's order."""
-    with (data / "ham10000" / "metadata.csv").open(newline="") as source:
+    with (data / "ham10000" / "metadata.csv").open(newline="", encoding="utf-8") as source:
         return list(csv.DictReader(source))
 
 

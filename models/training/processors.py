@@ -65,14 +65,14 @@ def main(under: tuple[str, ...], engines: tuple[str, ...], onnx: Path | None, on
     emulated = [text.partition("=") for text in under]
     places = [(instruction_set(), [sys.executable])]
     places += [(name, shlex.split(command)) for name, _, command in emulated]
-    before = PAGE.read_text() if PAGE.exists() else ""
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     rows, after = known_rows(before), before.rpartition("|\n")[2]
     for place, command in places:
         for engine in engines:
             rows[place, engine] = _cells(command, engine, onnx, len(names))
             print(_line(place, engine, *rows[place, engine]), flush=True)
             PAGE.parent.mkdir(exist_ok=True)
-            PAGE.write_text(page(names, rows) + after)
+            PAGE.write_text(page(names, rows) + after, encoding="utf-8")
 
 
 def known_rows(text: str) -> dict[tuple[str, str], list[str]]:
@@ -110,7 +110,14 @@ def _cells(command: list[str], engine: str, onnx: Path | None, count: int) -> li
     call = [*command, "-m", "models.training.processors", "--one", "--engine", engine]
     call += ["--onnx", str(onnx)] if onnx else []
     try:
-        done = subprocess.run(call, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False)
+        done = subprocess.run(
+            call,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return ["not done in time"] * count
     if done.returncode != 0:

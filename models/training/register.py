@@ -61,9 +61,11 @@ def ship_constants(network: str, text: str) -> None:
     if constants is None:
         raise ModelsError(f"The manifest names no constants of '{network}'. Write their line first.")
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    constants.path.write_text(text)
+    constants.path.write_text(text, encoding="utf-8")
     line = f'{{ file = "{constants.file}", sha256 = "{sha256}" }}'
-    MANIFEST.write_text(rewritten(MANIFEST.read_text(), network, {"constants": line}))
+    MANIFEST.write_text(
+        rewritten(MANIFEST.read_text(encoding="utf-8"), network, {"constants": line}), encoding="utf-8"
+    )
 
 
 @click.command()
@@ -80,12 +82,12 @@ def ship_constants(network: str, text: str) -> None:
 def main(network: str, source: Path, use: str) -> None:
     """Ship SOURCE.tflite, which convert made beside SOURCE.json, as NETWORK."""
     content = source.with_name(f"{source.name}.tflite").read_bytes()
-    report = json.loads(source.with_name(f"{source.name}.json").read_text())
+    report = json.loads(source.with_name(f"{source.name}.json").read_text(encoding="utf-8"))
     known = {"use": f'"{use}"'} | facts(content, report)
-    text = rewritten(MANIFEST.read_text(), network, known)
+    text = rewritten(MANIFEST.read_text(encoding="utf-8"), network, known)
     WEIGHTS.mkdir(exist_ok=True)
     (WEIGHTS / f"{network}.tflite").write_bytes(content)
-    MANIFEST.write_text(text)
+    MANIFEST.write_text(text, encoding="utf-8")
     print(f"{network} is now {load_manifest().entry(network).reference}.")
 
 

@@ -135,8 +135,8 @@ def main(task: str, name: str | None, data: Path, out: Path, changes: tuple[str,
     torch.manual_seed(0)
     network = restore(made.network, verified_bytes(name or task), made.calibration().float())
     save(network, out)
-    out.with_suffix(".json").write_text(json.dumps(made.evaluate(network), indent=1))
-    print(out.with_suffix(".json").read_text())
+    out.with_suffix(".json").write_text(json.dumps(made.evaluate(network), indent=1), encoding="utf-8")
+    print(out.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -125,9 +125,13 @@ def main(network: str) -> None:
     made = rewired(content)
     report: dict[str, object] = {"parameters": entry.parameters, "multiply_adds": entry.multiply_adds}
     known = facts(made, report)
-    beside = entry.constants.path.read_text() if verified_constants(network) and entry.constants else ""
+    beside = (
+        entry.constants.path.read_text(encoding="utf-8")
+        if verified_constants(network) and entry.constants
+        else ""
+    )
     entry.path.write_bytes(made)
-    MANIFEST.write_text(rewritten(MANIFEST.read_text(), network, known))
+    MANIFEST.write_text(rewritten(MANIFEST.read_text(encoding="utf-8"), network, known), encoding="utf-8")
     if beside:
         ship_constants(network, beside.replace(entry.sha256, known["sha256"].strip('"')))
     print(f"{network}: {len(content)} bytes before, {len(made)} now, {known['sha256']}.")

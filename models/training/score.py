@@ -100,12 +100,12 @@ def command(task: str, files: Sequence[Path], *options: str) -> list[Row]:
         # Status 2 says that every picture was refused, which is an answer too.
         if done.returncode not in (0, 2):
             done.check_returncode()
-        return [json.loads(text) for text in out.read_text().splitlines()]
+        return [json.loads(text) for text in out.read_text(encoding="utf-8").splitlines()]
 
 
 def lesion_rows(folder: Path) -> list[Row]:
     """HAM10000's validation rows."""
-    with (folder / "metadata.csv").open(newline="") as source:
+    with (folder / "metadata.csv").open(newline="", encoding="utf-8") as source:
         return [row for row in csv.DictReader(source) if held_out(row["lesion_id"])]
 
 
@@ -283,7 +283,7 @@ def acne_scores(data: Path) -> list[Row]:
 def acne_answers(data: Path) -> list[Row]:
     """ACNE04's validation pictures without those whose twin was trained on; a refused one counts as empty."""
     folder = data / "acne04" / "valid"
-    truths, twins = read_boxes(folder / "boxes.csv"), set(TWINS.read_text().split())
+    truths, twins = read_boxes(folder / "boxes.csv"), set(TWINS.read_text(encoding="utf-8").split())
     files = [file for file in sorted((folder / "images").iterdir()) if file.name not in twins]
     names, said = [file.name for file in files], command("acne", files)
     refused = np.array(["refused" in row for row in said])
@@ -371,7 +371,7 @@ def robustness(data: Path, tasks: Sequence[str]) -> Iterator[Row]:
 def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
     """Score the TASKS, or all, on the validation pictures in DATA; their other rows in OUT stay."""
     names = tasks or tuple(TASKS)
-    before = json.loads(out.read_text()) if out.exists() else []
+    before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
     scores = [row for row in before if row["task"] not in names or ("altered" in row) != altered]
     plain = ({"task": task, **row} for task in names for row in TASKS[task](data))
     here = engine_here(DEFAULT_ENGINE)
@@ -380,7 +380,7 @@ def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
     for row in robustness(data, names) if altered else plain:
         # Hours may lie between two rows: each is kept as it comes.
         scores.append(row | {"measured_on": here})
-        out.write_text(json.dumps(scores, indent=1) + "\n")
+        out.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         span = f"{row['low']:.3f}–{row['high']:.3f}"
         measure = ", ".join(filter(None, (row["measure"], row.get("altered"))))
         print(

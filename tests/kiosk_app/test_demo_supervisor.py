@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from hardware.board import BOARDS
 from kiosk_app.demo import supervisor as module
-from kiosk_app.demo.supervisor import Part, PartFailed, Stopped, Supervisor, logged_ready
+from kiosk_app.demo.supervisor import Part, PartFailed, Stopped, Supervisor, logged_ready, run_step
 from tests.support.waiting import wait_until
 
 READY = 'print(\'{"event": "ready"}\', flush=True)\n'
@@ -219,3 +220,13 @@ def test_a_stop_that_is_asked_for_while_the_parts_end_leaves_none_and_hides_no_r
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_what_a_step_says_is_read_whatever_the_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    board = BOARDS / "simulated.toml"
+    with pytest.raises(PartFailed, match="has no light grün"):
+        run_step("scan", "--board", board, "--out", tmp_path, "--lights", "grün")

@@ -21,6 +21,7 @@ from uuid import uuid4
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 from click.testing import CliRunner
 
 from hardware.board import BOARDS
@@ -30,6 +31,7 @@ from kiosk_app.demo.supervisor import Stopped, dermakiosk
 from kiosk_app.kept import records_file
 from kiosk_app.scanning import analyst
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
+from models.analysis.words import Words
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
 from tests.support.scanning import consented, do
@@ -316,7 +318,27 @@ def test_the_child_that_measures_is_given_no_secret(tmp_path: Path, monkeypatch:
         Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
     assert "secret" not in (tmp_path / "seen").read_text()
     assert "vault.key" not in (tmp_path / "files").read_text()
-    assert (tmp_path / "files").read_text().count("memfd:") == 2
+    assert (tmp_path / "files").read_text().count("memfd:") == 3
+
+
+def test_nothing_of_a_scan_can_be_read_of_the_child_in_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line and an environment are for every user of the computer to read."""
+    shown = "/proc/self/cmdline /proc/self/environ"
+    stand_in(
+        tmp_path / "child",
+        f"cat {shown} > {tmp_path}/seen; ls -l /proc/self/fd >> {tmp_path}/seen",
+        monkeypatch,
+    )
+    scan, words = uuid4(), Words(areas_title="Wo wir gemessen haben")
+    with pytest.raises(AnalysisFailed):
+        Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), scan, words)
+    with pytest.raises(AnalysisFailed):
+        Analyst("ai-edge-litert").refuses(a_capture(picture(64, 48)), scan)
+    seen = (tmp_path / "seen").read_bytes()
+    assert b"memfd:request" in seen
+    assert str(scan).encode() not in seen and b"gemessen" not in seen
 
 
 def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,6 +431,19 @@ def test_scan_writes_pictures_findings_and_overlays(tmp_path: Path) -> None:
     assert again.returncode == 2
     assert "holds a scan already" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_scan_asks_no_locale_how_text_is_written(tmp_path: Path) -> None:
+    portrait = tmp_path / "Gesicht ü.png"
+    cv2.imencode(".png", cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR))[1].tofile(portrait)
+    command = dermakiosk(
+        "scan", "--board", small_board(tmp_path), "--out", tmp_path / "out", "--portrait", portrait
+    )
+    told = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=told, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "findings.json").read_text(encoding="utf-8"))
+    assert {finding["unit"] for finding in found["findings"]} >= {"deg", "%"}
 
 
 def test_scan_takes_the_lights_that_it_is_told_to(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from hardware.capture import Capture, Frame
 from hardware.capture_folder import write_capture_folder
+from hardware.host.memory import in_memory
 from models.analysis.batch import BatchError
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
@@ -26,8 +27,9 @@ from models.analysis.describe import measure_folder
 from models.analysis.face import find_face
 from models.analysis.findings import shows_redness
 from models.analysis.refusal import Refused
+from models.analysis.request import Request
 from models.analysis.result import Result, ResultError, read_result, write_result
-from models.analysis.words import Words
+from models.analysis.words import ENGLISH, Words
 from models.cli import analyse
 from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings.canonical_face import VERTICES
@@ -182,20 +184,18 @@ def test_a_capture_without_a_picture_is_refused(large_portrait: np.ndarray) -> N
     assert refused.value.reason == "not_a_picture"
 
 
-def _run_child(data: bytes, *more: str) -> tuple[int, bytes]:
-    given, made = os.memfd_create("capture"), os.memfd_create("result")
+def _run_child(data: bytes, words: Words = ENGLISH) -> tuple[int, bytes]:
+    asked = Request(scan=SCAN, words=words).model_dump_json().encode()
+    handles = [in_memory("request", [asked]), in_memory("capture", [data]), in_memory("result")]
     try:
-        with os.fdopen(os.dup(given), "wb") as file:
-            file.write(data)
-        command = [sys.executable, "-m", "models.analysis.child", "--scan", str(SCAN), *more]
-        command += ["--capture-fd", str(given), "--result-fd", str(made)]
-        done = subprocess.run(command, pass_fds=(given, made), env={"LC_ALL": "C"}, timeout=120, check=False)
-        os.lseek(made, 0, os.SEEK_SET)
-        with os.fdopen(os.dup(made), "rb") as file:
-            return done.returncode, file.read()
+        command = [sys.executable, "-m", "models.analysis.child"]
+        for option, handle in zip(("--request-fd", "--capture-fd", "--result-fd"), handles, strict=True):
+            command += [option, str(handle)]
+        done = subprocess.run(command, pass_fds=handles, env={"LC_ALL": "C"}, timeout=120, check=False)
+        return done.returncode, os.pread(handles[2], os.fstat(handles[2]).st_size, 0)
     finally:
-        os.close(given)
-        os.close(made)
+        for handle in handles:
+            os.close(handle)
 
 
 def test_the_child_process_gives_the_same_findings(large_portrait: np.ndarray, analysis: Analysis) -> None:
@@ -211,8 +211,8 @@ def test_the_child_process_gives_the_same_findings(large_portrait: np.ndarray, a
 def test_the_child_process_writes_with_the_words_that_it_is_given(
     large_portrait: np.ndarray, analysis: Analysis
 ) -> None:
-    words = Words(areas_title="Here", months=("M",) * 12).model_dump_json()
-    result = read_result(_run_child(_capture(large_portrait).to_bytes(), "--words", words)[1])
+    words = Words(areas_title="Übersicht — наверху", months=("M",) * 12)
+    result = read_result(_run_child(_capture(large_portrait).to_bytes(), words)[1])
     with Image.open(io.BytesIO(result.overlays["zones"])) as picture:
         title = np.asarray(picture)[20:84]
     assert title.shape == analysis.overlays["zones"][20:84].shape

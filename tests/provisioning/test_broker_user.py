@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from kiosk_app.demo.supervisor import dermakiosk
 from provisioning import broker
 from provisioning.authority import Authority
 from provisioning.broker import BrokerRefused
@@ -46,9 +47,13 @@ def test_root_makes_no_broker_without_saying_whose_it_is(
     assert not (tmp_path / "broker").exists()
 
 
-def test_a_broker_runs_as_the_account_that_it_was_made_for() -> None:
+@pytest.fixture
+def account() -> pwd.struct_passwd:
     """Anybody's own; where root runs the tests, Debian's account for mosquitto."""
-    account = pwd.getpwnam("mosquitto") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    return pwd.getpwnam("mosquitto") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+
+
+def test_a_broker_runs_as_the_account_that_it_was_made_for(account: pwd.struct_passwd) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         folder.chmod(0o755)
@@ -61,6 +66,24 @@ def test_a_broker_runs_as_the_account_that_it_was_made_for() -> None:
             made = set((folder / "broker").rglob("*")) - {broker.log}
             assert folder / "broker" / "data" / "mosquitto.db" in made
             assert {path.stat().st_uid for path in made} == {account.pw_uid}
+
+
+def test_a_broker_starts_in_a_folder_whose_name_the_locale_cannot_write(account: pwd.struct_passwd) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        folder.chmod(0o755)
+        Authority.create(folder / "authority", "Clinic")
+        out, command = folder / "Praxis Müller", ("provision", "broker", "--state", folder / "authority")
+        made = subprocess.run(
+            dermakiosk(*command, "--out", out, "--port", port, "--user", account.pw_name),
+            env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert made.returncode == 0, made.stderr
+        with Mosquitto(out / "mosquitto.conf", port):
+            assert f"cafile {out}/ca.crt".encode() in (out / "mosquitto.conf").read_bytes()
 
 
 def test_a_broker_is_not_made_for_whom_it_could_not_start(

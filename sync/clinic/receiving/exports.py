@@ -27,7 +27,7 @@ def write(export: Path | None, key: Key, message: Message) -> None:
     # By a name that the next try, or a withdrawal, finds again.
     temporary = path.with_suffix(_HALF_WRITTEN)
     descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(message.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-_DOCUMENT = json.loads(Path(__file__).with_suffix(".json").read_text())
+_DOCUMENT = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 Point = tuple[float, float]
 
