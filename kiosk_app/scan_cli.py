@@ -18,32 +18,30 @@ from uuid import uuid4
 
 import click
 
-from firmware.capture.client import CaptureClient
+from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board, load_board
 from hardware.capture import Capture, Frame, Spot
 from hardware.capture_folder import write_capture_folder
 from hardware.counts import counted
+from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
 from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
-from kiosk_app.demo.portrait_check import check_portrait
+from kiosk_app.demo.given_pictures import PictureRefused, check_close_up, check_portrait
 from kiosk_app.demo.progress_line import show_progress
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
 from kiosk_app.scanning.analyst import Analyst
+from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE
 from kiosk_app.scanning.phases import take_pictures
 from models.analysis.lights import lights_read
+from models.analysis.refusal import SENTENCES
 from sync.wire.findings import Findings
 
 ANSWER_S = 60.0  # of the daemons, which share this computer with the analysis
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
+ABOUT_THE_PATIENT = frozenset(("moved", "shroud_open"))
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
-
-
-class ScanRefused(PlainError):
-    """The pictures were taken but cannot be measured; str() says why and what to do."""
-
-    exit_status = 2
 
 
 class OutRefused(PlainError):
@@ -82,7 +80,8 @@ def scan(
     lights = _lights(profile, named)
     patient.check(profile)
     check_spots(profile, spots)
-    check_portrait(patient, profile.engine)
+    check_portrait(patient, profile)
+    check_close_up(patient, profile.engine)
     check_folder(out / RUN / "run", "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face
@@ -91,7 +90,7 @@ def scan(
             capture = _capture(profile, board, lights, run, patient, spots)
             outcome = Analyst(profile.engine).measure(capture, uuid4())
             if outcome.findings is None:
-                raise ScanRefused(outcome.sentence or "These pictures cannot be measured.")
+                raise _refused(patient.portrait, outcome.sentence or "These pictures cannot be measured.")
             findings = len(outcome.findings.findings)
             try:
                 _write(capture, outcome.findings, outcome.overlays, run / "results", out)
@@ -100,6 +99,9 @@ def scan(
     except Stopped as stopped:
         click.echo("Stopped; nothing of this scan was kept.", err=True)
         sys.exit(stopped.exit_status)
+    for spot in outcome.findings.spots:
+        if spot.refused is not None:
+            click.echo(f"Close-up ({spot.zone}): {SENTENCES[spot.refused]}", err=True)
     for light, reason in capture.missing.items():
         click.echo(f"There is no {light} frame: {reason}", err=True)
     if profile.room_lit:
@@ -114,7 +116,7 @@ def _claimed(out: Path) -> Iterator[Path]:
     run = out / RUN
     with contextlib.ExitStack() as tidy:
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            tidy.enter_context(folder_if_used(out))
             handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             tidy.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,18 +176,35 @@ def _capture(
         # The daemons' memory is mapped, so the pictures outlive them.
         camera = CaptureClient(run / "run" / "capture.sock", timeout=ANSWER_S)
         asks = ask if profile.simulated and profile.uv_among(lights) else None
-        taken = take_pictures(camera, session, consent, lights, asks, show_progress)
+        try:
+            taken = take_pictures(camera, session, consent, lights, asks, show_progress)
+        except CaptureFault as fault:
+            if fault.code in ABOUT_THE_PATIENT:
+                raise PictureRefused(str(fault)) from fault
+            raise
         capture = replace(taken, captured_at=datetime.now(timezone.utc))
-        return capture.with_close_ups([_spot(camera, session, consent, zone) for zone in spots])
+        close_ups = [_spot(camera, session, consent, zone, patient.close_up) for zone in spots]
+        return capture.with_close_ups(close_ups)
     finally:
         supervisor.stop()
 
 
-def _spot(camera: CaptureClient, session: str, consent: ConsentStamp, zone: str) -> tuple[Spot, Frame]:
-    """One close-up of a spot in `zone`."""
-    taken = camera.close_up(session, consent)
+def _spot(
+    camera: CaptureClient, session: str, consent: ConsentStamp, zone: str, file: Path | None
+) -> tuple[Spot, Frame]:
+    """One close-up of a spot in `zone`, which a simulated camera has of `file`."""
+    try:
+        taken = camera.close_up(session, consent)
+    except CaptureFault as fault:
+        if fault.code in ABOUT_THE_PICTURE:
+            raise _refused(file or f"Close-up ({zone})", SENTENCES[fault.code]) from fault
+        raise
     [frame] = taken.close_ups
     return Spot(zone=zone, mm_per_px=taken.spots[frame.light].mm_per_px), frame
+
+
+def _refused(what: Path | str | None, sentence: str) -> PictureRefused:
+    return PictureRefused(sentence if what is None else f"{what}: {sentence}")
 
 
 def _write(

@@ -72,14 +72,13 @@ def _answer(
     json_path: str,
     *folders: Path | None,
 ) -> None:
-    from models.analysis.batch import BatchError, make_folder, run_batch
+    from models.analysis.batch import BatchError, output_folders, run_batch
 
     used = [path for path in folders if path]
-    for path in used:
-        make_folder(path)
     if len({path.resolve() for path in used}) < len(used):
         raise BatchError(f"Two kinds of pictures would have the same names in {used[0]}. Name two folders.")
-    run_batch(files, describe, json_path, names_outputs=bool(used))
+    with output_folders(used):
+        run_batch(files, describe, json_path, names_outputs=bool(used))
 
 
 @_pictures_command("face")

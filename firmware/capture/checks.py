@@ -13,6 +13,7 @@ from firmware.cameras.camera import Exposure
 from firmware.cameras.reflectance import to_srgb
 from firmware.capture.guidance import FaceFinder, look_for_face
 from hardware.board import Board
+from hardware.middle import middle, middle_level
 
 # Breadth of a face between its ears (landmarks 234 and 454): the only scale before calibration.
 FACE_WIDTH_MM = 140.0
@@ -61,7 +62,7 @@ class FrameChecks:
     def lit(self, light: str, pixels: Pixels) -> str | None:
         """What is wrong with a frame under `light`: "too_dark", "too_bright", "moved", "blurred" or None."""
         low, high = self._board.lights[light].expect
-        level = middle_level(pixels)
+        level = middle_level(pixels) / 65_535
         if level < low:
             return "too_dark"
         if level > high:
@@ -101,33 +102,23 @@ class FrameChecks:
         return "blurred" if found < _BLURRED * self._sharpness else None
 
 
-def middle_level(pixels: Pixels) -> float:
-    """Median reflectance (0…1, brightest channel) in the middle of a frame, where the face is."""
-    return float(np.median(_middle(pixels).max(axis=2))) / 65_535
-
-
 def dark_levels(
     board: Board, counts: Pixels, exposure: Exposure, calibration: Calibration | None = None
 ) -> npt.NDArray[np.float64]:
-    """The same of `counts` taken in the dark, by the board's white light, of each of the 3 channels: below 0
-    where it is darker than the calibration's dark, or the board's.
+    """Median reflectance (0…1) by the board's white light in the middle of `counts` taken in the dark, of
+    each of the 3 channels: below 0 where it is darker than the calibration's dark, or the board's.
     """
-    white, middle = board.lights["white"], _middle(counts)
+    white, seen = board.lights["white"], middle(counts)
     exposed = (exposure.exposure_us / white.exposure_us) * (exposure.gain / white.gain)
-    black = board.camera.black_level if calibration is None else _middle_of_map(calibration.black, middle)
+    black = board.camera.black_level if calibration is None else _middle_of_map(calibration.black, seen)
     red, blue = white.colour_gains
-    above = np.median(middle - np.asarray(black, np.float64), axis=(0, 1)) * np.array([red, 1.0, blue])
+    above = np.median(seen - np.asarray(black, np.float64), axis=(0, 1)) * np.array([red, 1.0, blue])
     return np.asarray(above / (white.white_counts * exposed), np.float64)
 
 
-def _middle(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    height, width = picture.shape[:2]
-    return picture[height // 4 : -height // 4 : 8, width // 4 : -width // 4 : 8]
-
-
-def _middle_of_map(black: npt.NDArray[np.float32], middle: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The part of a map of whole frames that belongs to the `middle` of one, at its size."""
-    height, width = middle.shape[:2]
+def _middle_of_map(black: npt.NDArray[np.float32], seen: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The part of a map of whole frames that belongs to the middle of one, `seen`, at its size."""
+    height, width = seen.shape[:2]
     top, left = height // 2, width // 2
     return np.asarray(cv2.resize(black, (2 * width, 2 * height)))[top : top + height, left : left + width]
 

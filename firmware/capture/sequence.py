@@ -212,7 +212,7 @@ class Sequence:
         code = missing[name]
         beside = sum(light not in ALWAYS and not self._is_uv(light) for light in names)
         if name == REQUIRED:
-            raise _required(code)
+            raise _required(code, self.board.room_lit)
         if code == "lamp_stuck":
             raise SequenceFailed(
                 "light_fault",
@@ -232,11 +232,13 @@ class Sequence:
         self.lights.beat()
 
 
-def _required(code: str) -> SequenceFailed:
+def _required(code: str, room_lit: bool) -> SequenceFailed:
     if code == "too_dark":
         return SequenceFailed(
             "too_dark",
-            "The picture under the white light is dark: the lamp or the camera needs a look by staff.",
+            "The picture is dark: light the face, see that nothing covers the camera, and try again."
+            if room_lit
+            else "The picture under the white light is dark: the lamp or the camera needs a look by staff.",
         )
     if code == "shroud_open":
         return SequenceFailed(code, "The shroud was open: please close it and try again.")
@@ -245,7 +247,9 @@ def _required(code: str) -> SequenceFailed:
     if code == "too_bright":
         return SequenceFailed(
             "light_fault",
-            "The picture under the white light is far too bright: the camera or the lamp needs a look by"
+            "The picture is far too bright: dim the light in the room, and try again."
+            if room_lit
+            else "The picture under the white light is far too bright: the camera or the lamp needs a look by"
             " staff.",
         )
     return SequenceFailed(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -16,6 +18,22 @@ def make_folder(folder: Path) -> Path:
     for each in (*reversed(folder.parents), folder):
         each.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def folder_if_used(folder: Path) -> Iterator[None]:
+    """Have `folder`, with its parents, for this block; those made for it that are empty then are gone again.
+
+    Raises OSError.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # something is in it
+            for each in made:
+                each.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

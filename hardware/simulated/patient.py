@@ -48,6 +48,13 @@ def read_portrait(path: Path, colour: Colour = "auto") -> UInt8Array:
     return picture
 
 
+def in_white_light(board: Board, portrait: UInt8Array, landmarks: Float64Array | None) -> Float32Array:
+    """H×W×3 reflectance: what the preview of `board` shows of the portrait under its white light."""
+    preview = board.camera.preview
+    scene = _scene(portrait, landmarks, preview.width, preview.height, np.random.default_rng(0))
+    return np.concatenate([parts["white"] for _, parts in scene.strips({"white": 1.0}, {})])
+
+
 def default_portrait() -> UInt8Array:
     """scikit-image's public-domain portrait of an astronaut, H×W×3 RGB uint8. Raises PortraitError."""
     try:

@@ -14,8 +14,8 @@ import click
 
 from hardware.board import load_board
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
+from kiosk_app.demo.given_pictures import check_close_up, check_portrait
 from kiosk_app.demo.patient import JourneyBroken, Patient
-from kiosk_app.demo.portrait_check import check_portrait
 from kiosk_app.demo.scan_record import wait_for_record
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, stop_on_signals
 from kiosk_app.demo.system import (
@@ -97,7 +97,9 @@ def demo(
     if not profile.simulated:
         raise click.UsageError(f"{board} is not a simulated board: a demo has no real hardware.")
     check_spots(profile, spots)
-    check_portrait(patient, profile.engine)
+    check_portrait(patient, profile)
+    if once:
+        check_close_up(patient, profile.engine)
     if spots and not once:
         raise click.UsageError("--spot is for --once: at the kiosk's pages the patient marks spots.")
     stop_on_signals()

@@ -11,6 +11,7 @@ from typing import IO
 
 import click
 
+from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
 
 # What is said of one input, as JSON.
@@ -31,9 +32,9 @@ def run_batch(
 ) -> None:
     """Write `work(path)` for each path as one JSON line to `json_path` ("-" is standard output).
 
-    A row with "error" or "refused" counts as failed. Raises BatchError when every path failed (with one path,
-    with that path's own sentence), or when `names_outputs`, since each path's stem names a file that `work`
-    writes, and two paths share one.
+    A row with "error" or "refused" counts as failed; its sentence goes to standard error. Raises BatchError
+    when every path failed (with one path, with that path's own sentence), or when `names_outputs`, since each
+    path's stem names a file that `work` writes, and two paths share one.
     """
     if names_outputs:
         _require_different_stems(paths)
@@ -44,10 +45,12 @@ def run_batch(
             _write_row(out, row, json_path)
             if "error" in row or "refused" in row:
                 sentences.append(f"{path}: {row.get('sentence') or row.get('error')}")
-    if len(sentences) == len(paths):
-        raise BatchError(sentences[0] if len(paths) == 1 else f"None of {len(paths)} inputs could be used.")
+    if len(paths) == 1 and sentences:
+        raise BatchError(sentences[0])
     for sentence in sentences:
         click.echo(sentence, err=True)
+    if len(sentences) == len(paths):
+        raise BatchError(f"None of {len(paths)} inputs could be used.")
 
 
 def _require_different_stems(paths: Sequence[Path]) -> None:
@@ -92,12 +95,19 @@ def _unwritable(where: object, error: OSError) -> str:
     return f"{where} cannot be written: {reason}. Name a place that you can write to."
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` if it is missing. Raises BatchError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BatchError(_unwritable(folder, error)) from error
+@contextlib.contextmanager
+def output_folders(folders: Sequence[Path]) -> Iterator[None]:
+    """Have `folders` for this block; one that was missing and stays empty is gone after it.
+
+    Raises BatchError.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            try:
+                stack.enter_context(folder_if_used(folder))
+            except OSError as error:
+                raise BatchError(_unwritable(folder, error)) from error
+        yield
 
 
 def write_output(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import cv2
 import numpy as np
 
+from hardware.arrays import UInt8Array
 from hardware.capture import CaptureError
 from hardware.capture_folder import read_capture_folder
 from hardware.picture_colours import Colour
@@ -15,11 +16,13 @@ from hardware.picture_file import Picture
 from models.analysis.answer import answer, not_measured
 from models.analysis.batch import BatchError, Row, write_output
 from models.analysis.capture import analyse_capture
+from models.analysis.colour import linear
 from models.analysis.face import Face, find_faces
 from models.analysis.opaque import opaque
 from models.analysis.parsing import parse
 from models.analysis.picture import MIN_PIXELS_A_SIDE
-from models.analysis.refusal import NO_ROOM_FOR_A_FACE, SENTENCES, Refused
+from models.analysis.quality import require_light
+from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.result import png
 from models.analysis.skin import skin_mask
 from models.analysis.upright import require_upright
@@ -51,12 +54,21 @@ def _described(read: Picture, stem: str, masks: Path | None, parsing: Path | Non
         return row | {"refused": refused.reason, "sentence": refused.sentence}
     row["faces"] = [_describe_face(face) for face in faces]
     if not faces:
-        row |= {"refused": "no_face", "sentence": SENTENCES["no_face"]}
+        why = _why_no_face(picture)
+        row |= {"refused": why.reason, "sentence": why.sentence}
     try:
         _write_maps(stem, read, faces, masks, parsing, engine)
     except BatchError as error:
         return row | {"error": "mask_not_written", "sentence": str(error)}
     return row
+
+
+def _why_no_face(picture: UInt8Array) -> Refused:
+    try:
+        require_light(linear(picture[::4, ::4], "srgb"))
+    except Refused as too_dark:
+        return too_dark
+    return Refused("no_face")
 
 
 def _write_maps(

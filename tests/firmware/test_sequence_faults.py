@@ -241,6 +241,18 @@ def test_in_a_lit_room_no_dark_frame_is_taken_and_the_capture_says_why(stage):
     assert capture.missing == {"dark": "room_lit"}
 
 
+@pytest.mark.parametrize(("expected", "said"), [((0.96, 0.97), "is dark"), ((0.001, 0.002), "too bright")])
+def test_no_lamp_is_blamed_where_there_is_none(stage, expected, said):
+    sequence = stage()
+    white = sequence.board.lights["white"].model_copy(update={"expect": expected})
+    room = {"pin_factory": "none", "lights": {"white": white}, "interlocks": None}
+    sequence.board = sequence.board.model_copy(update=room)
+    sequence.__post_init__()
+    with pytest.raises(SequenceFailed, match=said) as failed:
+        run(sequence, uv=False)
+    assert "lamp" not in str(failed.value) and "try again" in str(failed.value)
+
+
 def test_every_light_of_the_order_is_known_to_boards():
     assert ORDER[0] == "dark"
     assert ORDER[-1] == "uv365"

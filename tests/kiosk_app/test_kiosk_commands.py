@@ -26,6 +26,7 @@ from click.testing import CliRunner
 
 from hardware.board import BOARDS
 from hardware.capture import Capture, Frame
+from hardware.simulated.close_up import draw_skin
 from kiosk_app import serve_cli
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
 from kiosk_app.kept import records_file
@@ -464,10 +465,62 @@ def test_scan_says_which_lights_a_board_has(tmp_path: Path) -> None:
 def test_scan_of_a_landscape_says_why_and_exits_2(tmp_path: Path) -> None:
     sky = np.tile(np.linspace(80, 220, 400, dtype=np.uint8)[:, None, None], (1, 600, 3))
     cv2.imwrite(str(tmp_path / "landscape.png"), sky)
-    done = run("scan", "--board", BOARD, "--out", tmp_path / "out", "--portrait", tmp_path / "landscape.png")
+    (tmp_path / "mine").mkdir()
+    out = tmp_path / "mine" / "scans" / "1"
+    done = run("scan", "--board", BOARD, "--out", out, "--portrait", tmp_path / "landscape.png")
     assert done.returncode == 2
-    assert "face" in done.stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert f"Error: {tmp_path}/landscape.png: No face" in done.stderr
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [("scan", "--board", BOARD), ("demo", "--once")], ids=lambda each: each[0]
+)
+def test_a_picture_that_cannot_be_measured_is_refused_before_anything_is_made(
+    tmp_path: Path, command: tuple[object, ...]
+) -> None:
+    black = tmp_path / "black.png"
+    cv2.imwrite(str(black), np.zeros((3000, 3000, 3), np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    for option in ("--portrait", "--close-up"):
+        done = run(*command, "--out", tmp_path / "out", option, black)
+        assert done.returncode == 2
+        assert str(black) in done.stderr and "too dark" in done.stderr and "lamp" not in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_close_up_that_is_out_of_focus_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
+    sharp = draw_skin(600, 450, 3).picture
+    file = tmp_path / "mole.png"
+    cv2.imwrite(str(file), cv2.GaussianBlur(sharp, (0, 0), 12)[..., ::-1])
+    board = small_board(tmp_path)
+    done = run("scan", "--board", board, "--out", tmp_path / "out", "--spot", "nose", "--close-up", file)
+    assert done.returncode == 2
+    assert f"Error: {file}: " in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_camera_whose_close_up_is_dark_is_named_by_the_spot(tmp_path: Path) -> None:
+    board = small_board(tmp_path, '[simulation]\nclose_up_fault = "dark"\n')
+    done = run("scan", "--board", board, "--out", tmp_path / "out", "--spot", "left_cheek")
+    assert done.returncode == 2
+    assert "Error: Close-up (left_cheek): The picture is too dark" in done.stderr
+
+
+def test_pictures_that_the_patient_spoilt_are_refused(tmp_path: Path) -> None:
+    board = small_board(tmp_path, '[simulation]\npatient_opens_shroud_at = { light = "cross" }\n')
+    done = run("scan", "--board", board, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "The shroud was open in several pictures: please close it and try again." in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lamp_that_is_dead_is_still_to_blame(tmp_path: Path) -> None:
+    board = small_board(tmp_path, '[simulation]\ndead_lamps = ["white"]\n')
+    done = run("scan", "--board", board, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "the lamp or the camera needs a look by staff" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"my face\n", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"])

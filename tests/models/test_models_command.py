@@ -53,6 +53,20 @@ def test_when_none_succeeds_the_exit_status_is_2(folder: Path) -> None:
     assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
 
 
+def test_when_none_of_several_succeeds_each_is_named_with_its_reason(folder: Path) -> None:
+    cv2.imwrite(str(folder / "black.png"), np.zeros((300, 200, 3), np.uint8))
+    done = _run(folder / "coffee.png", folder / "black.png", folder / "notes.txt")
+    assert done.returncode == 2
+    assert [json.loads(line).get("refused") for line in done.stdout.splitlines()] == [
+        "no_face", "too_dark", None,
+    ]  # fmt: skip
+    coffee, black, notes, all_of_them = done.stderr.splitlines()
+    assert coffee.startswith(f"{folder / 'coffee.png'}: No face")
+    assert black.startswith(f"{folder / 'black.png'}: The picture is too dark")
+    assert notes.startswith(f"{folder / 'notes.txt'}: This is not a picture")
+    assert all_of_them == "Error: None of 3 inputs could be used."
+
+
 @pytest.mark.parametrize("option", ["--masks", "--parsing"])
 def test_two_inputs_with_one_stem_are_refused_where_one_map_would_overwrite_the_other(
     folder: Path, option: str

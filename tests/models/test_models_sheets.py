@@ -181,7 +181,7 @@ def _run(
     to = ["--json", str(folder / "rows"), "--overlays", str(folder / "drawn")]
     CliRunner().invoke(analyse, [task, *files, *to])
     rows = [json.loads(line) for line in (folder / "rows").read_text().splitlines()]
-    return rows, {path.name for path in (folder / "drawn").iterdir()}
+    return rows, {path.name for path in (folder / "drawn").glob("*")}
 
 
 def test_analyse_acne_draws_what_it_answers_and_nothing_of_what_it_refuses(
@@ -197,6 +197,7 @@ def test_analyse_acne_draws_what_it_answers_and_nothing_of_what_it_refuses(
 def test_analyse_lesion_draws_nothing_of_what_it_refuses(tmp_path: Path, portrait: np.ndarray) -> None:
     rows, drawn = _run("lesion", tmp_path, {"face.png": portrait, "moon.png": cv2.merge([data.moon()] * 3)})
     assert all("refused" in row for row in rows) and drawn == set()
+    assert not (tmp_path / "drawn").exists(), "the folder was made for pictures that there are none of"
 
 
 def test_analyse_lesion_draws_a_close_up_and_answers_as_without(
