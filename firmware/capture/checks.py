@@ -13,10 +13,9 @@ from firmware.cameras.camera import Exposure
 from firmware.cameras.reflectance import to_srgb
 from firmware.capture.guidance import FaceFinder, look_for_face
 from hardware.board import Board
+from hardware.face_mesh import FACE_WIDTH_MM, face_width
 from hardware.middle import middle, middle_level
 
-# Breadth of a face between its ears (landmarks 234 and 454): the only scale before calibration.
-FACE_WIDTH_MM = 140.0
 # Farther than this from where the first frame saw them, the landmarks' median has moved. The landmark network
 # itself puts them up to 2 mm elsewhere when the light comes from another side.
 MOVED_MM = 5.0
@@ -30,7 +29,6 @@ _BLURRED = 0.7
 _ALIKE = ("white", "parallel", "cross")
 _LOOK_WIDTH = 480
 _FACE_PX = 200
-_RIGHT_EAR, _LEFT_EAR = 234, 454
 
 Points = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint16]
@@ -87,8 +85,8 @@ class FrameChecks:
         if self.first is None:
             self.first = points
             return None
-        width = float(np.linalg.norm(self.first[_LEFT_EAR] - self.first[_RIGHT_EAR]))
-        shift = np.median(np.linalg.norm(points - self.first, axis=1)) / max(width, 1.0) * FACE_WIDTH_MM
+        width = max(face_width(self.first), 1.0)
+        shift = np.median(np.linalg.norm(points - self.first, axis=1)) / width * FACE_WIDTH_MM
         return "moved" if shift > MOVED_MM else None
 
     def _blurred(self, light: str, pixels: Pixels, points: Points | None) -> str | None:

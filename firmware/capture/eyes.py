@@ -7,12 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware.capture.guidance import Face
+from hardware.face_mesh import EYES
 
-# Outline of each eye in the 468-point mesh.
-_RINGS = (
-    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
-)
 # A third of an open eye is iris, far darker in the red than skin of any colour; of a closed one the lashes'
 # shadow is a tenth. Seen on simulated patients: open 0.05…0.18, closed 0.43…0.86.
 _DARK_SHARE = 25
@@ -26,7 +22,7 @@ def lid_brightness(picture: npt.NDArray[np.uint16], face: Face) -> float:
     is 0: not seen closed.
     """
     points = np.asarray(face.landmarks)[:, :2]
-    return min(_one_eye(picture[:, :, 0], points[list(ring)]) for ring in _RINGS)
+    return min(_one_eye(picture[:, :, 0], points[list(ring)]) for ring in EYES)
 
 
 def eyes_closed(picture: npt.NDArray[np.uint16], face: Face) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hardware.face_mesh import LEFT_EAR, NOSE_TIP, RIGHT_EAR, face_width
 from hardware.host.errors import PlainError
 
 # Mean of a preview picture (sRGB, 0…255) below which nothing can be judged.
@@ -20,7 +21,6 @@ _CENTRE = (0.50, 0.47)
 _OFF_CENTRE = 0.10
 # How far the nose tip may be off the middle of the face, as a share of its width.
 _TURNED = 0.12
-_NOSE_TIP, _RIGHT_EAR, _LEFT_EAR = 1, 234, 454
 
 
 class Face(Protocol):
@@ -73,7 +73,7 @@ def guide(
     height, width = picture.shape[:2]
     points = face.landmarks[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
-    breadth = float(np.linalg.norm(points[_LEFT_EAR] - points[_RIGHT_EAR]))
+    breadth = face_width(points)
     share = breadth / min(width, _PORTRAIT * height)
     if share < _WIDTH[0]:
         return "too_far"
@@ -84,8 +84,8 @@ def guide(
         return "move_left" if x < _CENTRE[0] else "move_right"
     if abs(y - _CENTRE[1]) > _OFF_CENTRE:
         return "move_down" if y < _CENTRE[1] else "move_up"
-    between_ears = (points[_RIGHT_EAR] + points[_LEFT_EAR]) / 2
-    if abs(points[_NOSE_TIP, 0] - between_ears[0]) > _TURNED * breadth:
+    between_ears = (points[RIGHT_EAR] + points[LEFT_EAR]) / 2
+    if abs(points[NOSE_TIP, 0] - between_ears[0]) > _TURNED * breadth:
         return "turn_to_front"
     return "open_eyes" if eyes_closed else "hold_still"
 

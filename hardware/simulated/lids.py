@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from hardware.arrays import Float16Array, Float32Array, Float64Array
-from hardware.simulated.shape import EYES
+from hardware.face_mesh import EYES
 
 # How far the patch of a lid reaches beyond the eye, as a share of the eye's breadth.
 _REACH = 0.45

@@ -12,13 +12,14 @@ import numpy as np
 
 from hardware.arrays import Float16Array, Float32Array, Float64Array, UInt8Array
 from hardware.board import Board
+from hardware.face_mesh import FACE_WIDTH_MM, face_width
 from hardware.host.errors import PlainError
 from hardware.picture_colours import Colour
 from hardware.picture_file import PictureError, read_picture_file
 from hardware.simulated.lids import closed_lids
 from hardware.simulated.pose import View
 from hardware.simulated.scene import Scene
-from hardware.simulated.shape import FACE_WIDTH_MM, Shape, shape_from_landmarks
+from hardware.simulated.shape import Shape, shape_from_landmarks
 from hardware.simulated.skin import fluorescence, melanin_map, porphyrin_spots, split_shine
 from hardware.simulation import Simulation
 from hardware.srgb import srgb_linear
@@ -118,7 +119,7 @@ def _scene(
         uv = (0.2 * picture.mean(axis=2, keepdims=True) * np.array([0.3, 0.6, 1.0])).astype(np.float16)
         return Scene(picture.astype(np.float16), flat, flat, uv, _flat_shape(width, height))
     shape = shape_from_landmarks(placed, width, height)
-    face_px = float(np.linalg.norm(placed[454, :2] - placed[234, :2]))
+    face_px = face_width(placed)
     skin = np.asarray(cv2.resize(shape.skin, (width, height)), np.float32)
     diffuse, shine = split_shine(picture, skin, face_px)
     del picture
@@ -169,7 +170,7 @@ def _place(
         shift = np.array([(width - scale * columns) / 2, (height - scale * rows) / 2])
     else:
         points = np.asarray(landmarks, np.float64)
-        scale = _FACE_SHARE * width / float(np.linalg.norm(points[454, :2] - points[234, :2]))
+        scale = _FACE_SHARE * width / face_width(points)
         middle = (points[:, :2].min(axis=0) + points[:, :2].max(axis=0)) / 2
         shift = np.array([width / 2, _FACE_MIDDLE * height]) - scale * middle
     if scale < 0.5:

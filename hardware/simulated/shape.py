@@ -8,19 +8,7 @@ import cv2
 import numpy as np
 
 from hardware.arrays import Float32Array, Float64Array
-
-# Breadth of a face between landmarks 234 and 454, in mm: the only scale that a portrait has.
-FACE_WIDTH_MM = 140.0
-# Face outline of the 468-point mesh.
-OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
-EYES = (
-    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
-)
-_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+from hardware.face_mesh import EYES, FACE_WIDTH_MM, LIPS, OVAL, face_width
 
 
 @dataclass(frozen=True)
@@ -42,7 +30,7 @@ def shape_from_landmarks(landmarks: Float64Array, width: int, height: int, step:
     the face it bends away to flat, for a portrait says nothing of what is there.
     """
     points = np.asarray(landmarks, np.float64)
-    scale = float(np.linalg.norm(points[454, :2] - points[234, :2]))
+    scale = face_width(points)
     mm_per_px = FACE_WIDTH_MM / scale
     origin = points[list(OVAL)].mean(axis=0)
     xs, ys = np.meshgrid((np.arange(width // step) + 0.5) * step, (np.arange(height // step) + 0.5) * step)
@@ -98,7 +86,7 @@ def _fill(polygon: Float64Array, size: tuple[int, ...], step: int) -> Float32Arr
 
 def _soft_mask(points: Float64Array, size: tuple[int, ...], step: int, scale: float) -> Float32Array:
     mask = _fill(points[list(OVAL), :2], size, step)
-    for hole in (*EYES, _LIPS):
+    for hole in (*EYES, LIPS):
         mask -= _fill(points[list(hole), :2], size, step)
     soft = cv2.GaussianBlur(np.clip(mask, 0, 1), (0, 0), max(0.8, 0.012 * scale / step))
     return np.asarray(soft, np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hardware.arrays import Float32Array, Float64Array, UInt8Array
 from hardware.board import Board
-from hardware.simulated.shape import FACE_WIDTH_MM
+from hardware.face_mesh import FACE_WIDTH_MM
 from hardware.spectra import camera_rgb, linear_srgb
 from hardware.targets import (
     GREY_REFLECTANCE,

@@ -19,6 +19,8 @@ from models.networks.runtime import DEFAULT_ENGINE, network
 LANDMARKS = 468
 # Outer corners of the patient's right eye, then of the left.
 EYE_CORNERS = (33, 263)
+# Where the face is broadest, at its right ear and at its left.
+SIDES = (234, 454)
 MIN_PRESENCE = 0.5
 MIN_SIDE_PX = 16
 # A second face counts once its width is this share of the largest one's: a poster far behind does not.
@@ -47,7 +49,8 @@ class Face:
     @property
     def width(self) -> float:
         """Distance in pixels between the two sides of the face at the height of the ears."""
-        return float(np.linalg.norm(self.points[454] - self.points[234]))
+        right, left = self.points[list(SIDES)]
+        return float(np.linalg.norm(left - right))
 
     @property
     def roll_degrees(self) -> float:

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from models.analysis.face import EYE_CORNERS, find_face
+from models.analysis.face import EYE_CORNERS, SIDES, find_face
 from models.analysis.picture import read_picture
 
-SIDES = (234, 454)
 ROUNDS = 10
 
 

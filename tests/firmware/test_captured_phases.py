@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
-from firmware.capture.checks import FACE_WIDTH_MM, MOVED_MM
+from firmware.capture.checks import MOVED_MM
 from firmware.capture.client import CaptureClient
 from firmware.capture.daemon import CaptureDaemon
 from hardware.board import load_board
+from hardware.face_mesh import FACE_WIDTH_MM
 from hardware.simulated.patient import Patient
 from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, small_board, uv_allowance
 from tests.support.stand_in_face import find_stand_in, landmarks, portrait

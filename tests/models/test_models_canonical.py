@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hardware import face_mesh
+from models.analysis import face
 from models.analysis.canonical import to_canonical
 from models.analysis.face import find_face
 from sync.wire.findings.canonical_face import LINES, MIRROR, OUTLINES, TRIANGLES, VERTICES, ZONES, points
@@ -18,6 +20,15 @@ def test_its_frame_is_the_one_that_it_says() -> None:
     assert V[454, 0] - V[234, 0] == pytest.approx(2, abs=1e-3)
     assert V[152, 1] > 1 and V[10, 1] < -0.5
     assert np.abs(V).max() < 2
+
+
+def test_its_numbers_are_those_that_the_cameras_and_the_networks_know() -> None:
+    """Each of the three has them for itself: none of them may import another."""
+    eyes = (OUTLINES["right_eye"], OUTLINES["left_eye"])
+    assert [set(ring) for ring in eyes] == [set(ring) for ring in face_mesh.EYES]
+    assert set(OUTLINES["face_oval"]) == set(face_mesh.OVAL)
+    assert face.SIDES == (face_mesh.RIGHT_EAR, face_mesh.LEFT_EAR)
+    assert tuple(ring[0] for ring in face_mesh.EYES) == face.EYE_CORNERS
 
 
 def test_it_is_symmetric() -> None:

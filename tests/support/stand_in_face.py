@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hardware.simulated.shape import EYES, OVAL
+from hardware.face_mesh import EYES, LEFT_EAR, OVAL, RIGHT_EAR
 
 
 class NoFace(Exception):
@@ -30,7 +30,7 @@ def landmarks(centre: tuple[float, float], width: float) -> np.ndarray:
     for place, index in enumerate(OVAL):
         turn = 2 * np.pi * place / len(OVAL) - np.pi / 2
         unit[index] = np.cos(turn), np.sin(turn)
-    unit[234], unit[454] = (-1, 0), (1, 0)
+    unit[RIGHT_EAR], unit[LEFT_EAR] = (-1, 0), (1, 0)
     unit[1] = unit[4] = (0, 0.1)
     # Both rings begin at the outer corner and go along the lower lid first.
     for side, eye in zip((-1, 1), EYES, strict=True):

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from hardware.arrays import Float32Array, Float64Array
+from hardware.face_mesh import EYES
 from hardware.simulated.phantom.plan import Plan, rounded
-from hardware.simulated.shape import EYES
 
 # Breadth of what is seen of the iris: 11.7 mm (Rüfer et al. 2005), of a pupil in bright light.
 _IRIS_MM, _PUPIL_MM = 11.7, 3.4

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
-from hardware.simulated.shape import FACE_WIDTH_MM
+from hardware.face_mesh import FACE_WIDTH_MM
 from hardware.simulated.targets import mm_per_px
 
 FACE_MIDDLE = 0.47
