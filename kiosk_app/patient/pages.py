@@ -113,7 +113,7 @@ def _scan_facts(session: Session) -> dict[str, Any]:
     return {
         "progress": progress,
         "trouble": sentences.trouble(progress.reason) if failed else None,
-        "stages": sentences.STAGES,
+        "doing": sentences.stage(progress),
         "say": None if failed else speech.said_at(progress),
         "during": speech.DURING_UV,
         "after": speech.AFTER_UV,

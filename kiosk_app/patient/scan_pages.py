@@ -39,8 +39,7 @@ def progress() -> Response:
         over = {"stage": "over", "done": 0, "of": 0, "state": Step.READY, "reason": None, "sentence": ""}
         return jsonify(**over, say=None, next=_page(session.state))
     now = session.progress
-    stage = sentences.STAGES[now.stage]
-    sentence, address, state = str(stage), None, now.state
+    sentence, address, state = str(sentences.stage(now)), None, now.state
     if state is Step.FAILED:
         sentence, address = str(sentences.trouble(now.reason).happened), _page(State.SCAN)
     elif state in LEADS:

@@ -9,7 +9,7 @@ from flask_babel import LazyString
 from flask_babel import lazy_gettext as _
 
 from kiosk_app.scanning.delivery import Delivery
-from kiosk_app.scanning.progress import Stage
+from kiosk_app.scanning.progress import Progress, Stage
 
 # By the guidance codes of the preview. Left and right are the patient's own.
 GUIDANCE: dict[str, LazyString] = {
@@ -35,6 +35,14 @@ STAGES: dict[Stage, LazyString] = {
     Stage.MEASURING: _("Measuring"),
     Stage.SEALING: _("Sealing your result"),
 }
+
+STILL_MEASURING = _("This takes longer than usual. Your scan is kept.")
+
+
+def stage(progress: Progress) -> LazyString:
+    """What is being done, for the patient who waits for it."""
+    return STILL_MEASURING if progress.takes_long else STAGES[progress.stage]
+
 
 # Why a patient is asked once more to close the eyes, by the codes of `phases.ASK_AGAIN`.
 EYES_AGAIN: dict[str, LazyString] = {

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ from models.analysis.result import Result, ResultError, read_result
 from models.analysis.words import ENGLISH, Words
 from sync.wire.findings import Findings
 
+# What a Raspberry Pi 4 may need, throttled and with three close-ups. A child that uses no processor for
+# STILL_S hangs, and is ended long before.
 DEADLINE_S = 90.0
+STILL_S, LOOK_S = 20.0, 0.25
 # For its turn: two others may be measured first, a patient's and one of before.
 TURN_S = 2 * DEADLINE_S
 # Of a close-up, whose patient waits: its turn, and its check.
@@ -65,6 +69,31 @@ def _read_all(handle: int) -> bytes:
         pieces.append(piece)
         offset += len(piece)
     return b"".join(pieces)
+
+
+def _status(child: subprocess.Popen[bytes], deadline_s: float) -> int:
+    """The exit status of `child`. Raises AnalysisFailed where it is late, or hangs."""
+    began = moved = time.monotonic()
+    used = ""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(min(LOOK_S, deadline_s))
+        now, before = time.monotonic(), used
+        used = _processor_time(child.pid)
+        if used != before:
+            moved = now
+        if now - began > deadline_s:
+            raise AnalysisFailed(f"The analysis was not done within {deadline_s:g} s; it was stopped.")
+        if now - moved > STILL_S:
+            raise AnalysisFailed(f"The analysis did nothing for {STILL_S:g} s; it was stopped.")
+
+
+def _processor_time(pid: int) -> str:
+    """What a process has used so far, as /proc has it: in user and in system mode."""
+    _, _, after_the_name = (
+        Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")
+    )
+    return " ".join(after_the_name.split()[11:13])
 
 
 class Analyst:
@@ -148,12 +177,7 @@ class Analyst:
         ) as child:
             self._child = child
             try:
-                status = child.wait(deadline_s)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                raise AnalysisFailed(
-                    f"The analysis was not done within {deadline_s:g} s; it was stopped."
-                ) from None
+                status = _status(child, deadline_s)
             except BaseException:
                 child.kill()  # told to stop: leaving the block would wait for the child's own end
                 raise

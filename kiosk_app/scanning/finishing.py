@@ -57,7 +57,7 @@ class Finishing:
         if row.state in GONE:
             raise ScanGone
         if row.state == ScanState.CAPTURED:
-            progress.stage = Stage.MEASURING
+            progress.measure()
             self._analyse(scan, words)
         progress.stage = Stage.SEALING
         if self._records.scan(scan).state == ScanState.ANALYSED:

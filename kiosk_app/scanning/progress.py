@@ -11,6 +11,8 @@ from firmware.line.stamps import UvAllowance
 from kiosk_app.kept.states import StateName
 from kiosk_app.scanning.close_ups import Marking
 
+LONG_S = 15.0  # a measurement takes a few seconds
+
 
 class Step(StateName):
     """What the work on a scan does, or waits for."""
@@ -46,11 +48,22 @@ class Progress:
     done: int = 0
     of: int = 0
     state: Step = Step.WORKING
+    measured_since: float | None = None
     reason: str | None = None
     eyes_protected: bool = False
     answers: queue.SimpleQueue[UvAllowance | None] = field(default_factory=queue.SimpleQueue, repr=False)
     marking: Marking = field(default_factory=Marking)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def measure(self) -> None:
+        """The measurement begins."""
+        self.measured_since, self.stage = time.monotonic(), Stage.MEASURING
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether the measurement has gone on for longer than a patient expects."""
+        began = self.measured_since
+        return self.stage is Stage.MEASURING and began is not None and since(began) > LONG_S
 
     def ask(self, why: str | None) -> None:
         """Ask for the patient's word; `why` it is asked once more, None at first."""

@@ -352,6 +352,20 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_a_child_that_does_nothing_is_ended_long_before_one_that_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyst, "STILL_S", 0.5)
+    stand_in(tmp_path / "child", f"echo $$ > {tmp_path}/pid; kill -STOP $$", monkeypatch)
+    with pytest.raises(AnalysisFailed, match="did nothing for 0.5 s"):
+        Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    stand_in(tmp_path / "child", "while :; do :; done", monkeypatch)
+    with pytest.raises(AnalysisFailed, match="not done within 2 s"):
+        Analyst("ai-edge-litert", deadline_s=2.0).measure(a_capture(picture(64, 48)), uuid4())
+
+
 def test_a_patient_does_not_wait_for_pictures_of_others_until_a_close_up_is_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

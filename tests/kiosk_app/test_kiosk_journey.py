@@ -14,7 +14,7 @@ from kiosk_app.kept.states import ScanState
 from kiosk_app.patient import app, speech
 from kiosk_app.patient.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
 from kiosk_app.patient.sessions import LOST_S
-from kiosk_app.scanning.progress import Progress
+from kiosk_app.scanning.progress import LONG_S, Progress
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Page, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
@@ -275,6 +275,23 @@ def test_a_scan_page_drawn_while_the_scan_fails_still_asks_how_far_it_is(
     page = visitor.look(visitor.progress()["next"])
     assert (page.body["data-state"], page.body["data-reason"]) == ("failed", "moved")
     bench.camera.hold.set()
+
+
+def test_a_patient_is_told_when_the_measuring_takes_long_and_may_go_and_keep_the_scan(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("eyes")
+    bench.analyst.go.clear()
+    visitor.tap()
+    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    assert visitor.progress()["sentence"] == "Measuring"
+    the_session(bench).progress.measured_since -= LONG_S
+    told = visitor.progress()
+    assert told["sentence"].startswith("This takes longer than usual.")
+    assert "This takes longer than usual." in visitor.look("/scan").text
+    assert visitor.tap("/start-over").name == "leave"
+    assert visitor.tap("/start-over", scan="keep").name == "done"
+    bench.analyst.go.set()
 
 
 def test_a_camera_that_fails_is_a_page_with_a_way_on(visitor: Visitor, bench: Bench) -> None:
