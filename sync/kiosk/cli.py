@@ -32,6 +32,15 @@ log = structlog.get_logger()
 
 MEGABYTE = 1024 * 1024
 
+# What the table says of a number that could be taken for another.
+MEANINGS = {
+    "waiting": "not sent yet",
+    "sent": "still without the clinic's receipt; those with one have left this outbox",
+    "reseal": "to be sealed anew, for another key of the clinic",
+    "quarantined": "set aside by the clinic, with a copy here",
+    "bytes": "of all that has no receipt yet",
+}
+
 state_option = click.option(
     "--state",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -108,9 +117,11 @@ def run(state: Path, app_user: int | None, resend_first: float, capacity_mb: int
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def status(state: Path, as_json: bool) -> None:
-    """What the outbox holds, the last receipt, the connection, the clinic's keys.
+    """What is still held here, the last receipt, the connection, the keys.
 
-    What only a running agent knows, such as the connection, is null in the JSON while none runs.
+    A message is held until the clinic's signed receipt for it has come: once all of them have one, 'waiting'
+    and 'sent' are 0. What only a running agent knows, such as the connection, is null in the JSON while none
+    runs.
     """
     try:
         facts = OutboxClient(state / "run" / "outbox.sock").status()
@@ -123,7 +134,8 @@ def status(state: Path, as_json: bool) -> None:
     for name, value in facts.items():
         unknown = name in AGENT_ONLY and not facts["running"]
         words = "unknown, no agent runs" if unknown else _in_words(value)
-        click.echo(f"{name.replace('_', ' '):<{width}}  {words}")
+        meaning = f"  ({MEANINGS[name]})" if name in MEANINGS else ""
+        click.echo(f"{name.replace('_', ' '):<{width}}  {words}{meaning}")
 
 
 def _facts_from_disk(state: Path) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def test_status_counts_with_an_agent_and_without(system: tuple[Broker, Path]) ->
     table = sync("status", "--state", str(state)).stdout
     for expected in ("last receipt at", "accepting", "no agent runs", party.opening.kid.hex(), str(kiosk)):
         assert expected in table
+    assert "waiting             1  (not sent yet)\n" in table
+    assert "sent                0  (still without the clinic's receipt; " in table
 
 
 def test_the_status_of_no_kiosk_is_refused_in_a_sentence(tmp_path: Path) -> None:
