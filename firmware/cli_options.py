@@ -10,7 +10,7 @@ board_option = click.option(
     "--board",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Board profile (TOML).",
+    help="Board profile (TOML), as those in hardware/boards.",
 )
 state_option = click.option(
     "--state",

@@ -233,7 +233,10 @@ def lights() -> None:
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
 def status(state: Path, as_json: bool) -> None:
-    """Say what is lit, sensed and latched, and the lamps' hours; exit 1 when a fault is latched."""
+    """Say what is lit, sensed and latched, and the lamps' hours.
+
+    Exit status 1 when a fault is latched.
+    """
     from firmware.lights.doses import UV_ONLY
     from firmware.lights.latch import FAULT_WORDS
 
@@ -270,7 +273,9 @@ def status(state: Path, as_json: bool) -> None:
 @state_option
 @click.option("--staff", required=True, metavar="NAME", help="Who looked at the lamp; it is kept.")
 @click.confirmation_option(
-    "--hood-is-empty", prompt="UV will shine for a tenth of a second. Is nobody in the hood?"
+    "--hood-is-empty",
+    prompt="UV will shine for a tenth of a second. Is nobody in the hood?",
+    help="Nobody is in the hood: do not ask.",
 )
 def clear(state: Path, staff: str) -> None:
     """Clear the latched fault, if the light check passes.

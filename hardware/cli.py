@@ -24,7 +24,10 @@ def board() -> None:
 @board.command()
 @click.argument("files", metavar="FILE...", type=_PROFILE, nargs=-1, required=True)
 def check(files: tuple[Path, ...]) -> None:
-    """Read each board profile FILE: list its lights, or name each wrong key with the reason."""
+    """Say of each board profile FILE its lights, or what is wrong.
+
+    Each wrong key is named with the reason and what to write.
+    """
     wrong = 0
     for n, file in enumerate(files):
         try:

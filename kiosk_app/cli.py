@@ -23,18 +23,22 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "shred": ("kiosk_app.serve_cli", "shred", "Destroy everything kept of one scan."),
     "scans": ("kiosk_app.serve_cli", "scans", "List the scans that this kiosk keeps."),
     "phantom": ("kiosk_app.phantom_cli", "phantom", "A simulated face capture with known truth."),
-    "analyse": ("models.cli", "analyse", "Measure pictures: faces, captures."),
-    "models": ("models.cli", "models", "List, verify, fetch, sign the networks."),
-    "board": ("hardware.cli", "board", "Check a board profile."),
+    "analyse": ("models.cli", "analyse", "Measure pictures of faces and of lesions, and captures."),
+    "models": ("models.cli", "models", "List, verify, fetch, sign and time the networks."),
+    "board": ("hardware.cli", "board", "Check a board profile, draw its wiring."),
     "lightd": ("firmware.cli", "lightd", "The light daemon."),
-    "lights": ("firmware.staff_cli", "lights", "State of the lights; clear a fault."),
+    "lights": ("firmware.staff_cli", "lights", "State of the lights; clear a fault, name a lamp as new."),
     "captured": ("firmware.cli", "captured", "The capture daemon."),
     "calibrate": ("firmware.staff_cli", "calibrate", "Measure this kiosk's camera and lamps."),
     "greycard": ("firmware.staff_cli", "greycard", "The daily check that the calibration is still true."),
     "selftest": ("firmware.staff_cli", "selftest", "Every light, interlock and store, checked."),
-    "sync": ("sync.kiosk.cli", "sync", "The kiosk's outbox and its agent."),
+    "sync": ("sync.kiosk.cli", "sync", "What is to go to the clinic, and the agent that sends it."),
     "clinic": ("sync.clinic.cli", "clinic", "The clinic's ingest, opener and pages."),
-    "provision": ("provisioning.cli", "provision", "Authority, enrolment, broker."),
+    "provision": (
+        "provisioning.cli",
+        "provision",
+        "The clinic's authority, the enrolment of kiosks, a broker.",
+    ),
 }
 
 

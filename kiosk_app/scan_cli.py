@@ -52,7 +52,10 @@ class OutRefused(PlainError):
 
 @click.command()
 @click.option(
-    "--board", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Board profile."
+    "--board",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Board profile (TOML), as those in hardware/boards.",
 )
 @click.option(
     "--out",
@@ -63,7 +66,9 @@ class OutRefused(PlainError):
 @click.option(
     "--lights",
     "named",
-    help="Comma-separated; white is always among them (default: those that the measures read).",
+    metavar="NAME,…",
+    help="Lights to take a picture under, as the board names them; white always is one of them"
+    " (default: those that the measures read).",
 )
 @patient_options
 @spot_options

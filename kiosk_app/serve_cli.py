@@ -61,13 +61,13 @@ STATE = click.option(
     envvar="DERMAKIOSK_STATE",
     required=True,
     type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="The kiosk's state folder.",
+    help="The kiosk's state folder (or DERMAKIOSK_STATE).",
 )
 BOARD = click.option(
     "--board",
     required=True,
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="Board profile.",
+    help="Board profile (TOML), as those in hardware/boards.",
 )
 _SERVER = "User (name or id) whose process may be the"
 _ELSE = "(default: our own, or who owns its state)."
@@ -323,7 +323,10 @@ def scans() -> None:
     help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
 )
 def list_scans(state: Path, json_file: Any) -> None:
-    """List what is kept, the newest last: id, time of the consent (UTC), bytes, state; nobody is named."""
+    """List the scans that are kept, the newest last.
+
+    Of each its id, the time of the consent (UTC), its bytes and its state; nobody is named.
+    """
     records, vault = _open_storage(state / "app", as_it_is=True)
     entries = [
         {

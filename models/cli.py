@@ -48,7 +48,10 @@ signed_option = click.option("--state", **_STATE, expose_value=False, callback=_
 
 @click.group()
 def analyse() -> None:
-    """Measure pictures: faces, captures. Decision support, never a diagnosis."""
+    """Measure pictures of faces and of lesions, and captures.
+
+    Decision support, never a diagnosis.
+    """
 
 
 files_argument = click.argument(
@@ -96,7 +99,7 @@ def face_command(
     engine: str,
     colour: Colour,
 ) -> None:
-    """Find the faces in pictures, with landmarks, zones, skin and parsing.
+    """Find the faces in pictures: landmarks, zones, skin, parsing.
 
     Writes one JSON line a picture, in the order given. Coordinates are pixels of the upright picture; left
     and right are the patient's own.
@@ -156,7 +159,7 @@ def acne_command(
 def capture_command(
     capture: Path, json_path: str, overlays: Path | None, engine: str, colour: Colour
 ) -> None:
-    """Measure a stored capture folder: capture.json with one picture a light.
+    """Measure a folder with capture.json and one picture a light.
 
     With --colour auto capture.json says which frames are linear light; the others say it themselves.
     """
@@ -221,11 +224,12 @@ def list_command(as_json: bool) -> None:
 )
 @as_json_option
 def verify_command(state: Path | None, engines: tuple[str, ...], as_json: bool) -> None:
-    """Compare the files with the manifest, and the manifest with the clinic's signature.
+    """Compare the networks' files with their signed manifest.
 
-    The signature is that of the kiosk in --state; without one, the manifest is said to be unsigned. With
-    --engine, a row more for each network says what computed its answers here. Exit status 1 if a file is
-    absent or altered, the signature is missing or wrong, or an answer is not the reference kernels'.
+    Every file with the manifest, and the manifest with the clinic's signature, which is that of the kiosk in
+    --state; without one, the manifest is said to be unsigned. With --engine, a row more for each network says
+    what computed its answers here. Exit status 1 if a file is absent or altered, the signature is missing or
+    wrong, or an answer is not the reference kernels'.
     """
     from models.networks.known_answers import require_known_answers
     from models.networks.manifest import ModelsError, load_manifest, verified_bytes, verified_constants
@@ -261,7 +265,10 @@ def verify_command(state: Path | None, engines: tuple[str, ...], as_json: bool) 
 
 @models.command("fetch")
 def fetch_command() -> None:
-    """Fetch the third-party networks that are absent, and check each by hash."""
+    """Fetch the third-party networks that are not here yet.
+
+    Each is checked by its hash.
+    """
     from models.networks.fetch import fetch_networks
 
     fetched = fetch_networks()
@@ -279,7 +286,10 @@ def fetch_command() -> None:
     "--state", required=True, type=folder, envvar="DERMAKIOSK_STATE", help="The enrolled kiosk's state."
 )
 def sign_command(key: Path, state: Path) -> None:
-    """Let the clinic's manifest key sign the manifest for one kiosk; after every update of the networks."""
+    """Sign the manifest of the networks for one kiosk.
+
+    With the clinic's manifest key, after every update of the networks: the kiosk runs no other.
+    """
     from models.networks.manifest import load_manifest
     from models.networks.signature import sign_manifest
 
@@ -297,8 +307,9 @@ def sign_command(key: Path, state: Path) -> None:
 @click.option("--network", "names", multiple=True, help="Only this one; may be given several times.")
 @as_json_option
 def bench_command(runs: int, onnx: Path | None, names: tuple[str, ...], as_json: bool) -> None:
-    """Time every network in every engine that is installed here, on one and on two threads.
+    """Time every network in every engine that is installed here.
 
+    On one thread and on two.
     `make bench` writes the files for --onnx; they are not shipped.
     """
     from models.networks.bench import time_networks

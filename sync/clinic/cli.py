@@ -48,7 +48,10 @@ def migrate(state: Path, db: str | None) -> None:
 @state_option
 @db_option
 def register_kiosk(file: Path, state: Path, db: str | None) -> None:
-    """Let a kiosk in: FILE is what the authority wrote when it enrolled it."""
+    """Let a kiosk in.
+
+    FILE is what the authority wrote when it enrolled it.
+    """
     from sync.clinic.receiving import registry
 
     kiosk = registry.register_kiosk(ready(state, db), file)
@@ -60,7 +63,10 @@ def register_kiosk(file: Path, state: Path, db: str | None) -> None:
 @state_option
 @db_option
 def add_account(name: str, state: Path, db: str | None) -> None:
-    """Make an account for a member of staff; its password is shown this once and kept nowhere."""
+    """Make an account for a member of staff.
+
+    Its password is shown this once, and kept nowhere.
+    """
     from sync.clinic.people import accounts
 
     password = accounts.add_account(ready(state, db), name)
@@ -72,7 +78,10 @@ def add_account(name: str, state: Path, db: str | None) -> None:
 @state_option
 @db_option
 def ingest(state: Path, db: str | None) -> None:
-    """Take in what kiosks send, store it sealed, and send receipts. Any number of workers may run."""
+    """Take in what kiosks send, still sealed, and send receipts.
+
+    Any number of workers may run.
+    """
     from sync.clinic.receiving.broker import Address
     from sync.clinic.receiving.ingest import IngestWorker
 
@@ -105,8 +114,9 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
 @state_option
 @db_option
 def retire_key(key: str, state: Path, db: str | None) -> None:
-    """Give up an opening KEY that 'status' calls missing: kiosks seal anew what they still have, which is
-    whatever they have sent since the key was missing.
+    """Give up an opening KEY that 'status' calls missing.
+
+    Kiosks seal anew what they still have, which is whatever they have sent since the key was missing.
     """
     from sync.clinic.receiving import opening_keys
 
@@ -119,7 +129,11 @@ def retire_key(key: str, state: Path, db: str | None) -> None:
 @db_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8090,
+    show_default=True,
+    help="Port to listen on; 0 takes any that is free.",
 )
 @click.option("--behind-tls", is_flag=True, help="People come through a TLS proxy on this machine.")
 @click.option(
@@ -161,7 +175,10 @@ def serve(
     "--many-machines", is_flag=True, help="Share the work with other machines, through PostgreSQL's messages."
 )
 def work(state: Path, db: str | None, zone: str, many_machines: bool) -> None:
-    """Do what has to be done by itself, such as the nightly house-keeping. Any number of workers may run."""
+    """Do what is due by itself, such as house-keeping at night.
+
+    Any number of workers may run.
+    """
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     from sync.clinic.housekeeping import HANDLERS, SCHEDULES
@@ -201,7 +218,7 @@ def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
 @state_option
 @click.option("--out", type=FOLDER, required=True, help="Where each payload becomes a file.")
 def tap(state: Path, out: Path) -> None:
-    """Write down everything that crosses the broker, as an auditor sees it."""
+    """Write down what crosses the broker, as an auditor sees it."""
     from sync.clinic.receiving.broker import Address
     from sync.clinic.receiving.tap import Tap
 

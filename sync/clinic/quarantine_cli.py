@@ -12,12 +12,17 @@ from sync.clinic.cli_options import db_option, ready, state_option, who
 from sync.clinic.store.errors import ClinicUsageError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-kiosk_option = click.option("--kiosk", type=click.UUID, help="Where several kiosks have one of this id.")
+kiosk_option = click.option(
+    "--kiosk", type=click.UUID, help="The kiosk that sent it, where several sent a message of this id."
+)
 
 
 @click.group()
 def quarantine() -> None:
-    """Messages that need a person: what could not be stored or opened, and why."""
+    """Messages that could not be stored or opened, for a person.
+
+    Each with its reason: to be looked at, taken in again or given up.
+    """
 
 
 @quarantine.command("list")
@@ -43,7 +48,10 @@ def list_(state: Path, db: str | None, as_json: bool) -> None:
 @db_option
 @json_option
 def show(message: str, kiosk: UUID | None, state: Path, db: str | None, as_json: bool) -> None:
-    """What is known of one MESSAGE, by its id in the list; never what is in it."""
+    """What is known of one MESSAGE, but never what is in it.
+
+    MESSAGE is its id in the list.
+    """
     from sync.clinic.receiving import quarantine as messages
 
     with ready(state, db).reading() as session:
@@ -65,7 +73,10 @@ def show(message: str, kiosk: UUID | None, state: Path, db: str | None, as_json:
 @db_option
 @json_option
 def retry(message: str, kiosk: UUID | None, wait: float, state: Path, db: str | None, as_json: bool) -> None:
-    """Take in and open one MESSAGE again, once the cause is mended; says what becomes of it."""
+    """Take in and open one MESSAGE again, once the cause is mended.
+
+    Says what becomes of it.
+    """
     from sync.clinic.receiving import quarantine as messages
 
     database = ready(state, db)
@@ -88,7 +99,10 @@ def retry(message: str, kiosk: UUID | None, wait: float, state: Path, db: str | 
 def discard(
     message: str, kiosk: UUID | None, reason: str, yes: bool, state: Path, db: str | None, as_json: bool
 ) -> None:
-    """Give up one MESSAGE: its ciphertext is erased, its ids and hash stay. The kiosk keeps its own copy."""
+    """Give up one MESSAGE, whose ciphertext is then erased.
+
+    Its ids and hash stay. The kiosk keeps its own copy.
+    """
     from sync.clinic.receiving import quarantine as messages
 
     if not 0 < len(reason.strip()) <= 200:

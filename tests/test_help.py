@@ -1,0 +1,43 @@
+"""--help: on a terminal of 80 columns every command and option says what it is for, and no line is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from kiosk_app.cli import cli
+
+
+def commands(command: click.Command, parent: click.Context | None, name: str) -> Iterator[click.Context]:
+    settings = command.context_settings | {"terminal_width": 80}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield context
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from commands(found, context, each)
+
+
+CONTEXTS = {context.command_path: context for context in commands(cli, None, "dermakiosk")}
+every_command = pytest.mark.parametrize("path", CONTEXTS)
+
+
+@every_command
+def test_no_line_is_cut(path: str) -> None:
+    usage, *lines = CONTEXTS[path].get_help().splitlines()
+    assert [line for line in lines if line.endswith("...") or len(line) > 80] == []
+
+
+@every_command
+def test_every_option_says_what_it_is_for(path: str) -> None:
+    options = [each for each in CONTEXTS[path].command.params if isinstance(each, click.Option)]
+    assert [each.name for each in options if not each.help or "without prompting" in each.help] == []
+    assert CONTEXTS[path].command.help
+
+
+def test_every_command_of_the_table_is_described_in_one_line() -> None:
+    rows = CONTEXTS["dermakiosk"].get_help().partition("Commands:")[2].splitlines()[1:]
+    assert [row.split()[0] for row in rows] == cli.list_commands(CONTEXTS["dermakiosk"])  # type: ignore[attr-defined]
