@@ -12,13 +12,16 @@ import structlog
 from sync.clinic.app import make_app, secret_key
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.notify import Notifier
 from sync.clinic.web.hosts import host_name
-from sync.web.server import make_web_server
+from sync.web.server import WebServer, make_web_server
 
 THREADS = 4
 STOP_SECONDS = 1.5
 # Longer than a lock is waited for: whoever waits for a page is told then that the database is away.
 STATEMENT_SECONDS = 30
+# Longer than a page waits for anything: a PostgreSQL that is gone without a word, a lock, a statement.
+LONGEST_PAGE_SECONDS = 150.0
 
 log = structlog.get_logger()
 
@@ -65,13 +68,24 @@ def serve_pages(
         server = make_web_server(app, host, port, THREADS, **behind)
     except OSError as error:
         raise ClinicUsageError(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
+    notifier = Notifier()
+    notifier.ready()
+    server.on_turn = lambda: _say_alive(notifier, server)
     thread = threading.Thread(target=server.run, name="pages", daemon=True)
     thread.start()
     log.info("ready", host=host, port=int(server.effective_port))
     stop.wait()
+    notifier.stopping()
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
     server.close()
+    notifier.close()
     log.info("stopped")
+
+
+def _say_alive(notifier: Notifier, server: WebServer) -> None:
+    """Tell the watchdog that the pages are served, unless one of them hangs."""
+    if server.longest_service() < LONGEST_PAGE_SECONDS:
+        notifier.alive()
 
 
 def _is_address(text: str) -> bool:

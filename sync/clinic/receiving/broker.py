@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import paho.mqtt.client as mqtt
 import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,8 @@ from sync.wire.tls import client_context
 
 KEEPALIVE_SECONDS = 30
 RECONNECT_SECONDS = (1, 30)
+# The client's own thread turns once a second while it is connected.
+TURN_SECONDS = 30.0
 
 log = structlog.get_logger()
 
@@ -52,6 +55,20 @@ class Address(BaseModel):
             ) from error
 
 
+class Client(mqtt.Client):
+    """An MQTT client that knows when its own thread has last turned."""
+
+    _turned_at = 0.0
+
+    def loop_misc(self) -> MQTTErrorCode:
+        self._turned_at = time.monotonic()
+        return super().loop_misc()
+
+    def carries(self) -> bool:
+        """False once the thread has died of what a callback raised, or hangs; one that dials carries."""
+        return not self.is_connected() or time.monotonic() - self._turned_at < TURN_SECONDS
+
+
 @dataclass(frozen=True)
 class Role:
     """A folder with tls.key, tls.crt and ca.crt; the certificate's name is the client's id."""
@@ -78,11 +95,9 @@ class Role:
         except OSError as error:
             raise ClinicUsageError(f"The TLS files in {self.folder} cannot be used: {error}.") from error
 
-    def client(self, *, manual_ack: bool = False) -> mqtt.Client:
+    def client(self, *, manual_ack: bool = False) -> Client:
         """An MQTT 5 client of this role that reconnects by itself; not connected yet."""
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, self.name, protocol=mqtt.MQTTv5, manual_ack=manual_ack
-        )
+        client = Client(CallbackAPIVersion.VERSION2, self.name, protocol=mqtt.MQTTv5, manual_ack=manual_ack)
         client.tls_set_context(self.tls())
         client.reconnect_delay_set(*RECONNECT_SECONDS)
         client.on_connect_fail = lambda *_: log.warning("broker_unreachable")

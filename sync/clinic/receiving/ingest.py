@@ -32,6 +32,7 @@ from sync.clinic.receiving.registry import RESULT, STATUS, KioskKeys
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.notify import Notifier
 from sync.clinic.store.patience import Patience
 from sync.wire import topics
 from sync.wire.keys import KeyRefused, load_signing_key
@@ -110,6 +111,7 @@ class IngestWorker:
         self._connection = 0
         self._clearing: set[int] = set()
         self._looked = time.monotonic()
+        self._notifier = Notifier()
         self._client = role.client(manual_ack=True)
         self._client.max_inflight_messages_set(RECEIPT_WINDOW)
         self._client.on_connect = self._on_connect
@@ -126,6 +128,7 @@ class IngestWorker:
             receive_maximum=RECEIVE_MAXIMUM,
             session_expiry_seconds=SESSION_EXPIRY_SECONDS,
         )
+        self._notifier.ready()
         try:
             while not stop.is_set():
                 batch = self._next_batch()
@@ -134,11 +137,18 @@ class IngestWorker:
                 self._with_patience(stop, self._send_receipts)
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._look()
+            self._notifier.stopping()
             self._note_last()
         finally:
             self._client.disconnect()
             self._client.loop_stop()
+            self._notifier.close()
             log.info("stopped", worker=self.name)
+
+    def _alive(self) -> None:
+        """Tell the watchdog that payloads are carried and worked on."""
+        if self._client.carries():
+            self._notifier.alive()
 
     def _on_connect(self, client: mqtt.Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
         if reason.is_failure:
@@ -212,6 +222,7 @@ class IngestWorker:
             # One of them cannot be stored, whatever is done: the others must not wait for it.
             outcomes = [outcome for arrival in batch for outcome in self._store_alone(arrival)]
         self._look_for_receipts = 0.0
+        self._alive()
         self._clear({arrival.topic for arrival in batch if arrival.topic is not None and arrival.to_clear})
         for arrival in batch:
             if arrival.connection == self._connection:
@@ -249,6 +260,7 @@ class IngestWorker:
             self._clearing.add(cleared.mid)
 
     def _store_alone(self, arrival: Arrival) -> list[str]:
+        self._alive()
         try:
             checked = self._check(arrival)
             with self._database.writing() as session:
@@ -357,12 +369,13 @@ class IngestWorker:
         """Do `work`, again and again while the database is away: nothing is acknowledged meanwhile."""
         patience = Patience()
         while not stop.is_set():
+            self._alive()
             try:
                 work()
                 return
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error, worker=self.name)
-                patience.wait(stop)
+                patience.wait(stop, self._alive)
                 if not failed_itself(error):
                     # What was not acknowledged comes again with the next connection.
                     return

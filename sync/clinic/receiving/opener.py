@@ -21,6 +21,7 @@ from sync.clinic.receiving.opening_together import open_together
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Seals, waiting
 from sync.clinic.store.database import Database, now
+from sync.clinic.store.notify import Notifier
 from sync.clinic.store.patience import Patience
 from sync.clinic.store.tables import QUARANTINED, STORED, Envelope, Poison
 from sync.wire.keys import OpeningKey
@@ -32,6 +33,8 @@ LOOK_AGAIN_SECONDS = 24 * 3600.0
 # No more often, and no more than one of so many parts of the time: on PostgreSQL it takes longer than opening
 # an envelope, and where it fails for taking too long, it does so each time.
 SCRUB_SECONDS, SCRUB_PART = 10.0, 10
+# A large PostgreSQL has much to look through.
+LONGEST_SCRUB_SECONDS = 3600.0
 # An envelope with which the database has failed so often in a row lets the others go first for a while: the
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
@@ -50,6 +53,7 @@ class Opener:
         self._heard = opening_keys.Heard({}, back=False)
         self._export = export
         self._alone = Alone(database, self._seals, export)
+        self._notifier = Notifier()
         # A process may have ended between an erasure and this: nobody remembers it.
         self._to_scrub = True
         self._strikes: Counter[Key] = Counter()
@@ -94,18 +98,23 @@ class Opener:
         """Open envelopes as they come, until `stop` is set."""
         patience = Patience()
         batch = POSTGRESQL_BATCH if self._database.engine.dialect.name == "postgresql" else BATCH
+        self._notifier.ready()
         while not stop.is_set():
+            self._notifier.alive()
             try:
                 if time.monotonic() >= self._say_from:
                     self.say_keys()
+                    self._notifier.alive()
                 if not self.open_next(batch):
                     self._look_again()
                     stop.wait(POLL_SECONDS)
                 patience.over()
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error)
-                patience.wait(stop)
+                patience.wait(stop, self._notifier.alive)
+        self._notifier.stopping()
         self.scrub()
+        self._notifier.close()
         log.info("stopped")
 
     def open_next(self, most: int = 1) -> bool:
@@ -119,7 +128,9 @@ class Opener:
         )
         taken = open_together(self._database, self._seals, self._export, which)
         for key in taken.left:
+            self._notifier.alive()
             self._open_alone(key)
+        self._notifier.alive()
         if self._took_nothing:
             # While it was away each message was as good as the next.
             self._took_nothing = False
@@ -131,6 +142,7 @@ class Opener:
         try:
             self._alone.open(key)
         except Exception:
+            self._notifier.alive()
             self._strike(key)
             raise
         self._strikes.pop(key, None)
@@ -145,7 +157,8 @@ class Opener:
         self._alone.has_erased = False
         if self._to_scrub:
             began = time.monotonic()
-            self._to_scrub = not self._database.scrub()
+            with self._notifier.long_step(LONGEST_SCRUB_SECONDS):
+                self._to_scrub = not self._database.scrub()
             took = time.monotonic() - began
             self._scrub_from = time.monotonic() + max(SCRUB_SECONDS, SCRUB_PART * took)
 

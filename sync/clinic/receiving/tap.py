@@ -11,6 +11,7 @@ import paho.mqtt.client as mqtt
 import structlog
 
 from sync.clinic.receiving.broker import Address, Role, connect
+from sync.clinic.store.notify import Notifier
 
 EVERYTHING = "clinic/#"
 TICK_SECONDS = 0.25
@@ -36,8 +37,12 @@ class Tap:
         numbers = (path.name.split("-")[0] for path in self._out.glob("*.cose"))
         number = max((int(text) for text in numbers if text.isdigit()), default=0)
         connect(self._client, self._address, receive_maximum=100, session_expiry_seconds=0)
+        notifier = Notifier()
+        notifier.ready()
         try:
             while not stop.is_set():
+                if self._client.carries():
+                    notifier.alive()
                 try:
                     message = self._arrivals.get(timeout=TICK_SECONDS)
                 except queue.Empty:
@@ -45,9 +50,11 @@ class Tap:
                 number += 1
                 name = f"{number:04d}-{message.topic.replace('/', '.')}.cose"
                 (self._out / name).write_bytes(message.payload)
+            notifier.stopping()
         finally:
             self._client.disconnect()
             self._client.loop_stop()
+            notifier.close()
             log.info("stopped", payloads=number)
 
     def _on_connect(self, client: mqtt.Client, _: Any, __: Any, reason: Any, ___: Any) -> None:

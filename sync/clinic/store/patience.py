@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -10,6 +12,8 @@ import structlog
 from sync.clinic.store.failure import failed_itself, why_away
 
 FIRST_S, LONGEST_S = 0.5, 30.0
+# A wait is in steps of this length, so that whoever waits can say that it lives.
+STEP_S = 1.0
 
 log = structlog.get_logger()
 
@@ -28,9 +32,11 @@ class Patience:
         else:
             log.error("not_foreseen", wait_s=self.wait_s, exc_info=error, **facts)
 
-    def wait(self, stop: threading.Event) -> None:
-        """Wait, unless `stop` is set, and longer the next time."""
-        stop.wait(self.wait_s)
+    def wait(self, stop: threading.Event, alive: Callable[[], None]) -> None:
+        """Wait, unless `stop` is set, and longer the next time; `alive` is called meanwhile."""
+        until = time.monotonic() + self.wait_s
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, STEP_S)):
+            alive()
         self.wait_s = min(2 * self.wait_s, self._longest)
 
     def over(self) -> None:

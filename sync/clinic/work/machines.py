@@ -26,6 +26,7 @@ from sync.clinic.store.database import Database, moment_at
 from sync.clinic.store.engine import deadlines
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.notify import Notifier
 from sync.clinic.store.tables import Job
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import LEASE
@@ -37,6 +38,8 @@ SWEEP_SECONDS = 10.0
 STOP_POLL_SECONDS = 0.2
 # What a connection that broke waits before it is made anew.
 AWAY_SECONDS = 5.0
+# Longer than a PostgreSQL that is gone without a word is waited for, twice.
+LONGEST_SWEEP_SECONDS = 180.0
 MOST_SWEPT = 1000
 _MAKING = 0x636C696E  # whoever makes procrastinate's tables holds this lock of PostgreSQL's
 
@@ -66,6 +69,10 @@ class MachinesWorker:
         self._lease = lease
         self._sweep_seconds = sweep_seconds
         self._worker = Worker(database, handlers, schedules, zone)
+        self._notifier = Notifier()
+        # Since when the job at hand is done, and the rows are swept; None between two.
+        self._doing_since: float | None = None
+        self._sweeping_since: float | None = None
         url = database.engine.url
         _, arguments = database.engine.dialect.create_connect_args(url)
         arguments = {**arguments, **deadlines(url)}
@@ -115,13 +122,17 @@ class MachinesWorker:
         self.make()
         sweeping = threading.Thread(target=self._keep_sweeping, args=(stop,), name="sweep", daemon=True)
         sweeping.start()
+        self._notifier.ready()
         while not stop.is_set():
             try:
                 asyncio.run(self._work(stop))
             except ConnectorException as error:
                 log.error("database_away", kind=type(error.__cause__ or error).__name__, wait_s=AWAY_SECONDS)
+                self._say_alive()
                 stop.wait(AWAY_SECONDS)
+        self._notifier.stopping()
         sweeping.join(self._sweep_seconds)
+        self._notifier.close()
         log.info("stopped")
 
     async def _work(self, stop: threading.Event) -> None:
@@ -133,6 +144,7 @@ class MachinesWorker:
             )
             rescued = 0.0
             while not stop.is_set() and not working.done():
+                self._say_alive()
                 await asyncio.sleep(STOP_POLL_SECONDS)
                 if time.monotonic() - rescued >= self._sweep_seconds:
                     await self._rescue()
@@ -142,6 +154,12 @@ class MachinesWorker:
             if not working.cancelled() and (error := working.exception()) is not None:
                 raise error
 
+    def _say_alive(self) -> None:
+        """Tell the watchdog that work is done here, unless a job or the sweeping hangs in its thread."""
+        lease_s = self._lease.total_seconds()
+        if _age(self._doing_since) < lease_s and _age(self._sweeping_since) < LONGEST_SWEEP_SECONDS:
+            self._notifier.alive()
+
     async def _rescue(self) -> None:
         """Take away what killed workers had been told of: procrastinate leaves it as being done for ever."""
         for stalled in await self._app.job_manager.get_stalled_jobs(queue=QUEUE):
@@ -149,6 +167,7 @@ class MachinesWorker:
 
     def _keep_sweeping(self, stop: threading.Event) -> None:
         while not stop.is_set():
+            self._sweeping_since = time.monotonic()
             try:
                 self._worker.look_at_the_clock()
                 self.sweep()
@@ -157,6 +176,7 @@ class MachinesWorker:
                     log.error("database_away", kind=why_away(error), wait_s=self._sweep_seconds)
                 else:
                     log.error("not_foreseen", wait_s=self._sweep_seconds, exc_info=error)
+            self._sweeping_since = None
             stop.wait(self._sweep_seconds)
 
     def _tell(self, session: Session, row: int) -> None:
@@ -170,5 +190,13 @@ class MachinesWorker:
             log.debug("told_already", job=row)  # another one sweeps at this moment
 
     def _do(self, row: int) -> None:
-        for job in jobs.lease(self._database, self._handlers, last=self._lease, only=row):
-            self._worker.do(job)
+        self._doing_since = time.monotonic()
+        try:
+            for job in jobs.lease(self._database, self._handlers, last=self._lease, only=row):
+                self._worker.do(job)
+        finally:
+            self._doing_since = None
+
+
+def _age(since: float | None) -> float:
+    return 0.0 if since is None else time.monotonic() - since

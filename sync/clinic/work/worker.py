@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.notify import Notifier
 from sync.clinic.store.patience import Patience
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import LEASE, Leased
@@ -48,21 +49,27 @@ class Worker:
         self._zone = zone or ZoneInfo("UTC")
         self._lease = lease
         self._poll_seconds = poll_seconds
+        self._notifier = Notifier()
         # The day on which each is known to have fired, here or elsewhere.
         self._fired: dict[str, date] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the job at hand is finished before."""
         patience = Patience()
+        self._notifier.ready()
         while not stop.is_set():
+            self._notifier.alive()
             try:
                 self.look_at_the_clock()
+                self._notifier.alive()
                 if not self.do_some(stop):
                     stop.wait(self._poll_seconds)
                 patience.over()
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error)
-                patience.wait(stop)
+                patience.wait(stop, self._notifier.alive)
+        self._notifier.stopping()
+        self._notifier.close()
         log.info("stopped")
 
     def look_at_the_clock(self) -> None:
@@ -88,8 +95,11 @@ class Worker:
             if (stop is not None and stop.is_set()) or time.monotonic() > half_over:
                 self._hand_back(leased[number:])
                 break
+            self._notifier.alive()
             try:
-                self.do(job)
+                # When its lease is over another worker takes it for gone anyway.
+                with self._notifier.long_step(self._lease.total_seconds()):
+                    self.do(job)
             except Exception:
                 self._hand_back_if_possible(leased[number + 1 :])
                 raise
