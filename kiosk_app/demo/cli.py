@@ -86,8 +86,8 @@ def demo(
 ) -> None:
     """The whole system on simulated hardware: kiosk, broker and clinic, each part its own process.
 
-    Without --once, a part that ends is started again, and SIGUSR1 is a power cut: every part ends at once,
-    then all of them start anew.
+    Without --once, a part that ends or hangs is started again, and SIGUSR1 is a power cut: every part ends
+    at once, then all of them start anew.
     """
     folder = out if once else state
     if folder is None:

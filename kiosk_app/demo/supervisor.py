@@ -1,4 +1,4 @@
-"""A supervisor that starts parts as separate processes, watches them, and starts again what ended."""
+"""A supervisor that starts parts as processes, watches them, and starts again what ended or hangs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
 ACCEPT_SECONDS = 1.0
+# A part that cannot say that it lives is asked so often, and has so long to begin to answer.
+ASK_SECONDS, ANSWER_SECONDS = 10.0, 2.0
 LOOK_SECONDS = 0.05
 STEP_SECONDS = 120.0
 # As the units' RestartSec; a part that ends more often than that is not mended by another start.
@@ -40,12 +43,17 @@ class PartFailed(PlainError):
 
 @dataclass(frozen=True)
 class Part:
-    """One process: its name, its command line, and the question whether what it logged says ready."""
+    """One process: its name, its command line, and the question whether what it logged says ready.
+
+    It says again and again that it lives, as to systemd, and is killed when it falls silent for `watchdog_s`.
+    What is not ours says nothing: then `answers` is how it is asked.
+    """
 
     name: str
     argv: Sequence[str]
     ready: Callable[[bytes], bool]
-    watchdog_s: float = 20.0  # one that has said that it lives is killed when it falls silent for so long
+    watchdog_s: float = 20.0
+    answers: Callable[[], bool] | None = None
 
 
 def logged_ready(log_text: bytes) -> bool:
@@ -64,6 +72,27 @@ def accepts(port: int) -> Callable[[bytes], bool]:
         return True
 
     return ready
+
+
+def greets(port: int, authority: Path) -> Callable[[], bool]:
+    """A question whether it lives: does what listens on this loopback port with TLS say its part of it?
+
+    The kernel accepts a connection for a process that hangs. What `authority`, a file of certificates, does
+    not vouch for has answered all the same: another start mends no certificate.
+    """
+
+    def answers() -> bool:
+        try:
+            context = ssl.create_default_context(cafile=str(authority))
+            with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as raw:
+                context.wrap_socket(raw, server_hostname="127.0.0.1").close()
+        except ssl.SSLError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    return answers
 
 
 def free_port(rather: int | None = None, but: Collection[int] = ()) -> int:
@@ -146,6 +175,7 @@ class Supervisor:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._parts: dict[str, Part] = {}
         self._due: dict[str, float] = {}
+        self._ask_at: dict[str, float] = {}
         self._restarts: dict[str, list[float]] = {}
 
     def start(self, *parts: Part) -> None:
@@ -175,6 +205,8 @@ class Supervisor:
                 env=os.environ | self._watchdog.environment(part.name, part.watchdog_s),
             )
             self._running[part.name], self._parts[part.name] = process, part
+            if part.answers is None:
+                self._watchdog.await_word(part.name, more_seconds=START_SECONDS)
         log.debug("launched", part=part.name, pid=process.pid)
 
     def _log_file(self, name: str) -> Path:
@@ -215,6 +247,7 @@ class Supervisor:
         self._look(lambda status: True)
 
     def _look(self, starts_again: Callable[[int], bool]) -> None:
+        self._ask()
         for name in self._watchdog.silent():
             if name in self._running:
                 log.warning("killed_since_silent", part=name)
@@ -233,6 +266,18 @@ class Supervisor:
             elif now >= self._due[name]:
                 del self._due[name]
                 self._launch(self._parts[name])
+
+    def _ask(self) -> None:
+        """Ask those that cannot say that they live: the first question without an answer begins a silence."""
+        for name in self._running:
+            answers = self._parts[name].answers
+            if answers is None or time.monotonic() < self._ask_at.get(name, 0.0):
+                continue
+            if answers():
+                self._watchdog.answered(name)
+            else:
+                self._watchdog.await_word(name)
+            self._ask_at[name] = time.monotonic() + ASK_SECONDS
 
     def _count_restart(self, name: str, status: int, now: float) -> None:
         """Raises PartFailed when this is one too many."""

@@ -25,6 +25,7 @@ from kiosk_app.demo.supervisor import (
     accepts,
     dermakiosk,
     free_port,
+    greets,
     logged_ready,
     run_step,
     run_steps,
@@ -43,6 +44,8 @@ ACCOUNT = "demo"
 OURS = ("authority", "broker", "clinic", "kiosk")
 # So many of the newest stay from one start to the next: a demo that is taken up again fills no disk.
 KEPT_SCANS, KEPT_FILES = 20, 1000
+# Twice as long as a process of the clinic waits for another that writes to the same SQLite.
+CLINIC_WATCHDOG_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -203,22 +206,28 @@ def parts(system: System, simulated: SimulatedPatient, *, lasting: bool = False)
     board = ("--board", system.board)
     mosquitto = ["/usr/sbin/mosquitto", "-c", str(system.broker / "mosquitto.conf")]
     port = ("--port", system.kiosk_port)
-    worker = Part("worker", dermakiosk("clinic", "work", *clinic), logged_ready)
+
+    def of_clinic(name: str, command: str, *options: object) -> Part:
+        argv = dermakiosk("clinic", command, *clinic, *options)
+        return Part(name, argv, logged_ready, CLINIC_WATCHDOG_S)
+
     return [
-        Part("broker", mosquitto, accepts(system.broker_port)),
-        Part("tap", dermakiosk("clinic", "tap", *clinic, "--out", system.root / "wire"), logged_ready),
-        Part("ingest", dermakiosk("clinic", "ingest", *clinic), logged_ready),
         Part(
-            "opener",
-            dermakiosk("clinic", "open", *clinic, "--export", system.root / "opened"),
-            logged_ready,
+            "broker",
+            mosquitto,
+            accepts(system.broker_port),
+            CLINIC_WATCHDOG_S,
+            greets(system.broker_port, system.broker / "ca.crt"),
         ),
-        Part("clinic", dermakiosk("clinic", "serve", *clinic, "--port", system.clinic_port), logged_ready),
+        of_clinic("tap", "tap", "--out", system.root / "wire"),
+        of_clinic("ingest", "ingest"),
+        of_clinic("opener", "open", "--export", system.root / "opened"),
+        of_clinic("clinic", "serve", "--port", system.clinic_port),
         Part("lightd", dermakiosk("lightd", *board, *kiosk), logged_ready, watchdog_s=10.0),
         Part("captured", dermakiosk("captured", *board, *kiosk, *simulated.arguments), logged_ready),
         Part("sync", dermakiosk("sync", "run", *kiosk), logged_ready),
         Part("app", dermakiosk("serve", *board, *kiosk, *port), logged_ready),
-        *([worker] if lasting else []),
+        *([of_clinic("worker", "work")] if lasting else []),
     ]
 
 

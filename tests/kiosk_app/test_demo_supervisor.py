@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from hardware.board import BOARDS
 from kiosk_app.demo import supervisor as module
 from kiosk_app.demo.supervisor import Part, PartFailed, Stopped, Supervisor, logged_ready, run_step
+from provisioning.authority import Authority
+from tests.support.mosquitto import running_broker
 from tests.support.waiting import wait_until
 
 READY = 'print(\'{"event": "ready"}\', flush=True)\n'
@@ -66,8 +69,8 @@ def test_a_part_that_hangs_is_killed_and_started_again(supervisor: Supervisor) -
     speaks = Part("part", [sys.executable, "-c", READY + SPEAKS.format(alive="True")], logged_ready, 1.0)
     supervisor.start(speaks, part(STAY, "other"))
     first, other = supervisor.pid("part"), supervisor.pid("other")
-    # It has been heard once it can fall silent: only then it is stopped.
-    until(supervisor.mend, lambda: "part" in supervisor._watchdog._heard)
+    # It has been heard once it may be silent for no longer: only then it is stopped.
+    until(supervisor.mend, lambda: supervisor._watchdog._until["part"] < time.monotonic() + 1.0)
     os.kill(first, signal.SIGSTOP)
     until(supervisor.mend, lambda: supervisor.pid("part") != first)
     assert not psutil.pid_exists(first)
@@ -98,19 +101,108 @@ def test_a_stop_that_comes_while_a_part_is_launched_leaves_none_behind(
     assert launched[0].poll() is not None
 
 
-def test_a_part_that_only_says_that_it_is_ready_may_be_silent_for_ever(supervisor: Supervisor) -> None:
-    quiet = Part("part", [sys.executable, "-c", READY + SPEAKS.format(alive="False")], logged_ready, 0.0)
-    supervisor.start(quiet)
+@pytest.mark.parametrize("speaks", [STAY, READY + SPEAKS.format(alive="False")])
+def test_a_part_that_hangs_before_its_first_word_is_started_again(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, speaks: str
+) -> None:
+    supervisor.start(Part("part", [sys.executable, "-c", speaks], logged_ready, 0.1))
     first = supervisor.pid("part")
-    for _ in range(20):
+    supervisor.mend()
+    assert not ended(first), "a start takes longer than a turn of a loop"
+    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    supervisor.kill("part")
+    supervisor.start(Part("part", [sys.executable, "-c", speaks], lambda _: True, 0.1))
+    second = supervisor.pid("part")
+    until(supervisor.mend, lambda: supervisor.pid("part") != second)
+
+
+def test_a_part_that_announces_a_long_step_is_given_its_time_and_no_more(supervisor: Supervisor) -> None:
+    steps = """
+import time
+from sync.clinic.store.notify import Notifier
+notifier = Notifier()
+notifier.alive()
+with notifier.long_step(1.5):
+    time.sleep({takes})
+print('{{"event": "done"}}', flush=True)
+while True:
+    notifier.alive()
+    time.sleep(0.01)
+"""
+    for takes, restarts in ((1.0, False), (60.0, True)):
+        argv = [sys.executable, "-c", READY + steps.format(takes=takes)]
+        supervisor.start(Part("part", argv, logged_ready, 0.5))
+        first = supervisor.pid("part")
+
+        def is_over(first: int = first) -> bool:
+            return supervisor.pid("part") != first or b"done" in supervisor._log_text("part")
+
+        until(supervisor.mend, is_over)
+        assert (supervisor.pid("part") != first) == restarts
+        supervisor.kill("part")
+
+
+def test_a_part_that_says_nothing_of_itself_is_asked_and_started_again_when_it_answers_no_more(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    asked: list[bool] = []
+    silent = {"one": False, "other": False}
+
+    def question(name: str) -> Callable[[], bool]:
+        def answers() -> bool:
+            asked.append(silent[name])
+            return not silent[name]
+
+        return answers
+
+    program = [sys.executable, "-c", STAY]
+    supervisor.start(*(Part(name, program, lambda _: True, 0.3, question(name)) for name in silent))
+    first = {name: supervisor.pid(name) for name in silent}
+    until(supervisor.mend, lambda: len(asked) > 100)
+    assert {name: supervisor.pid(name) for name in silent} == first, "both may be silent for ever"
+    silent["one"] = True
+    until(supervisor.mend, lambda: supervisor.pid("one") != first["one"])
+    assert supervisor.pid("other") == first["other"]
+
+
+def test_one_question_without_an_answer_does_not_end_a_part(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_SECONDS", 0.0)
+    answers = iter([True, False, *[True] * 1000])
+    busy = Part("part", [sys.executable, "-c", STAY], logged_ready, 0.1, lambda: next(answers))
+    supervisor.start(busy)
+    first = supervisor.pid("part")
+    for _ in range(30):
         supervisor.mend()
+        time.sleep(0.01)
     assert supervisor.pid("part") == first
+
+
+def test_a_broker_that_hangs_greets_nobody_though_its_port_accepts(tmp_path: Path) -> None:
+    with running_broker(tmp_path) as broker:
+        question = module.greets(broker.port, broker.configuration.with_name("ca.crt"))
+        assert question()
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            assert module.accepts(broker.port)(b"")
+            assert not question()
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        assert question()
+        Authority.create(tmp_path / "other", "Another clinic")
+        stranger = module.greets(broker.port, tmp_path / "other" / "root.crt")
+        assert stranger(), "another start mends no certificate"
+    assert not question()
 
 
 @pytest.mark.parametrize("look", ["check", "mend"])
 def test_a_part_that_asks_for_it_is_started_again(supervisor: Supervisor, tmp_path: Path, look: str) -> None:
     program = ends_once(tmp_path, "sys.exit(os.EX_TEMPFAIL)")
-    supervisor.start(part(program), part(STAY, "other"))
+    supervisor.start(part(STAY, "other"))
+    supervisor.start(part(program))  # alone: it may have ended, and begun again, while another is waited for
     first, other = supervisor.pid("part"), supervisor.pid("other")
     until(getattr(supervisor, look), lambda: supervisor.pid("part") != first)
     assert supervisor.pid("other") == other

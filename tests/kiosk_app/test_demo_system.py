@@ -11,6 +11,7 @@ from kiosk_app.demo import system as module
 from kiosk_app.demo.supervisor import free_port
 from kiosk_app.demo.system import SimulatedPatient, System
 from kiosk_app.kept.states import ScanState
+from sync.clinic.store.engine import BUSY_SECONDS
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
 
@@ -42,6 +43,10 @@ def test_a_demo_that_lasts_has_the_clinics_worker_too(tmp_path: Path) -> None:
     once, lasting = (module.parts(system, nobody, lasting=lasting) for lasting in (False, True))
     assert [part.name for part in lasting] == [*(part.name for part in once), "worker"]
     assert "work" in lasting[-1].argv and "--state" in lasting[-1].argv
+
+
+def test_a_process_of_the_clinic_may_be_silent_for_longer_than_it_waits_for_another_that_writes() -> None:
+    assert module.CLINIC_WATCHDOG_S >= 2 * BUSY_SECONDS
 
 
 def test_the_port_of_the_start_before_is_taken_again_unless_somebody_listens_there() -> None:

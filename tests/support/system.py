@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -75,29 +75,27 @@ def running_system(
     without: Sequence[str] = (),
     extra: dict[str, Sequence[str]] | None = None,
     replace: dict[str, Sequence[str]] | None = None,
+    watchdog_s: Mapping[str, float] | None = None,
+    lasting: bool = False,
 ) -> Iterator[RunningSystem]:
     """Provision and start a system under `root`, with smaller pictures unless a `board` is named; stop it.
 
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
-    `replace` takes another command in the place of `dermakiosk` itself.
+    `replace` takes another command in the place of `dermakiosk` itself, `watchdog_s` is for how long a part
+    may be silent. A `lasting` one has the parts of a demo that goes on.
     """
     with open_system(root, board=board or small_system_board(root)) as (system, _):
-        yield from _run(system, portrait, without, extra or {}, replace or {})
+        table = {}
+        for part in parts(system, SimulatedPatient(portrait), lasting=lasting):
+            argv = list(part.argv) + list((extra or {}).get(part.name, ()))
+            if part.name in (replace or {}):
+                argv = [*(replace or {})[part.name], *argv[1:]]
+            silent_s = (watchdog_s or {}).get(part.name, part.watchdog_s)
+            table[part.name] = dataclasses.replace(part, argv=argv, watchdog_s=silent_s)
+        yield from _run(system, table, without)
 
 
-def _run(
-    system: System,
-    portrait: Path | None,
-    without: Sequence[str],
-    extra: dict[str, Sequence[str]],
-    replace: dict[str, Sequence[str]],
-) -> Iterator[RunningSystem]:
-    table = {}
-    for part in parts(system, SimulatedPatient(portrait)):
-        argv = list(part.argv) + list(extra.get(part.name, ()))
-        if part.name in replace:
-            argv = [*replace[part.name], *argv[1:]]
-        table[part.name] = dataclasses.replace(part, argv=argv)
+def _run(system: System, table: dict[str, Part], without: Sequence[str]) -> Iterator[RunningSystem]:
     supervisor = Supervisor(system.root / "logs")
     running = RunningSystem(system, supervisor, table)
     try:
