@@ -10,6 +10,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys
+from sync.clinic.receiving.silence import silence
 from sync.clinic.store.database import now
 from sync.clinic.store.tables import (
     DISCARDED,
@@ -43,6 +44,7 @@ def summary(session: Session) -> dict[str, Any]:
     oldest = session.scalar(select(func.min(Envelope.received_at)).where(Envelope.state == STORED))
     missing = missing_sequences(session)
     return {
+        "silence": silence(session),
         "envelopes": states,
         "oldest_unopened": _text(oldest),
         "opening_keys_missing": opening_keys.missing(session),
@@ -102,6 +104,7 @@ def as_text(counts: dict[str, Any]) -> str:
     states = counts["envelopes"]
     oldest = f", the oldest since {counts['oldest_unopened']}" if counts["oldest_unopened"] else ""
     lines = [
+        *(f"SILENCE           {sentence}" for sentence in counts["silence"]),
         f"scans             {counts['scans']}, and {counts['withdrawn']} withdrawn",
         f"envelopes         {states[OPENED]} opened, {states[STORED]} waiting{oldest}",
         f"erased            {counted(states[ERASED], 'envelope')}, and {states.get(DISCARDED, 0)} discarded",

@@ -26,6 +26,7 @@ from werkzeug.wrappers import Response
 
 from sync.clinic.audit.log import note
 from sync.clinic.people.accounts import Accounts, SignInBusy, SignInRefused
+from sync.clinic.receiving.silence import silence
 from sync.clinic.scans.records import Place, scan_page, scan_record, withdrawn
 from sync.clinic.scans.scan_view import ScanView
 from sync.clinic.store.database import Database
@@ -104,7 +105,8 @@ def scans() -> Page:
     reference = request.args.get("reference", "").strip()[:128]
     with _database().reading() as records:
         page = scan_page(records, reference or None, _place())
-    return render_template("scans.html", page=page, reference=reference)
+        silent = silence(records)
+    return render_template("scans.html", page=page, reference=reference, silence=silent)
 
 
 @pages.get("/scans/<uuid:scan>")
