@@ -84,8 +84,8 @@ CLINIC_KNOWS = {
 
 _KEY_GONE = "Flash may keep old blocks for a while; without the destroyed key nobody can read them."
 _KEY_LEFT = (
-    "Its old key is not destroyed yet, for another process reads the records: 'dermakiosk serve' does that by"
-    " itself; where that does not run, end what reads them and run this again."
+    "Its old key is not destroyed yet, for another process uses the records: 'dermakiosk serve' does that by"
+    " itself; where that does not run, end what uses them and run this again."
 )
 
 
@@ -300,9 +300,9 @@ def _what_is_gone(scan: UUID, gone: Shredded) -> str:
     items = counted(len(gone.items), "encrypted item")
     if gone.before:
         left = (
-            f"what was left of it here is gone now ({items})" if gone.items else "nothing of it was left here"
+            f"what was left of it here is gone now ({items})" if gone.items else "no item of it was left here"
         )
-        return f"Scan {scan} was destroyed before; {left}."
+        return f"Scan {scan} was deleted before; {left}."
     done = "it is deleted" if gone.key_left else "its key is destroyed"
     return f"Scan {scan}: {done}; gone with it: {items} and {counted(gone.findings, 'finding')}."
 

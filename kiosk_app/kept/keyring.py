@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +16,16 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from hardware.host import sqlite
 from hardware.host.durable import finish_wipe, make_folder, replace_secret
 from hardware.host.errors import PlainError
+from hardware.host.patience import patience
 from kiosk_app.kept.reserve import DiskFull
 
 FORMAT = 2
 _READS = (1, FORMAT)  # the first one holds a key for patient references besides, which none needs
 KEY_BYTES = 32
-# Longer than an honest holder needs. A shredding waits for the records' file up to twice, each time at most
-# their own deadline of 10 s; it wraps the key of every kept scan anew (100,000 of them in about 4 s on a
-# Raspberry Pi) and syncs a dozen small writes to a card. A process that was stopped holds it for ever.
+# Longer than an honest holder needs. A shredding waits a moment for the records' file (records.ALONE_S), then
+# wraps the key of every kept scan anew (100,000 of them in about 4 s on a Raspberry Pi) and syncs a dozen
+# small writes to a card. Whoever makes a scan waits for that file up to its own deadline. A process that was
+# stopped holds the keys for ever.
 LOCKED_S, _LOOK_S = 60.0, 0.02
 _SO_LONG = "See which 'dermakiosk' commands run, and end the one that hangs."
 _NOT_YET = "Try again in a moment."
@@ -47,25 +48,6 @@ class KeyGone(KeyringError):
     """A data key was wrapped under a generation that has been destroyed."""
 
 
-_patience: ContextVar[float | None] = ContextVar("patience", default=None)
-
-
-@contextlib.contextmanager
-def waiting_at_most(seconds: float) -> Iterator[None]:
-    """What is done within this waits so long for keys or records, no longer; threads begun in it do not."""
-    token = _patience.set(seconds)
-    try:
-        yield
-    finally:
-        _patience.reset(token)
-
-
-def patience(longest_s: float) -> float:
-    """How long to wait for what another process holds: `longest_s`, or what `waiting_at_most` says."""
-    chosen = _patience.get()
-    return longest_s if chosen is None else min(longest_s, chosen)
-
-
 @dataclass(frozen=True)
 class _Contents:
     generations: dict[int, bytes]
@@ -74,8 +56,12 @@ class _Contents:
     def newest(self) -> int:
         return max(self.generations)
 
+    @property
+    def mark(self) -> bytes:
+        return self.newest.to_bytes(4, "big")
+
     def wrap(self, dek: bytes) -> bytes:
-        return self.newest.to_bytes(4, "big") + aes_key_wrap(self.generations[self.newest], dek)
+        return self.mark + aes_key_wrap(self.generations[self.newest], dek)
 
     def unwrap(self, wrapped: bytes) -> bytes:
         kek = self.generations.get(int.from_bytes(wrapped[:4], "big"))
@@ -123,8 +109,8 @@ class Keyring:
     def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Hold this around anything that pairs the key file with rows wrapped under it.
 
-        The daemon and a command then never change the same keys. Raises KeyringBusy after LOCKED_S, or what
-        `waiting_at_most` says.
+        The daemon and a command then never change the same keys. Raises KeyringBusy after LOCKED_S, or the
+        caller's own patience.
         """
         handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -134,8 +120,7 @@ class Keyring:
             os.close(handle)
 
     def _take(self, handle: int, lock: int) -> None:
-        patience = _patience.get()
-        wait_s = LOCKED_S if patience is None else patience
+        wait_s = patience(LOCKED_S)
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -187,8 +172,12 @@ class Keyring:
             ) from error
 
     def generations(self) -> list[int]:
-        """The numbers of the generations that exist, oldest first; more than one only during a shred."""
+        """The numbers of the generations that exist, oldest first; more than one until a shred is over."""
         return sorted(self._read().generations)
+
+    def mark(self) -> bytes:
+        """What each data key begins with that is wrapped under the newest generation: four bytes."""
+        return self._read().mark
 
     def wrap(self, dek: bytes) -> bytes:
         """`dek` wrapped under the newest generation."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,14 +14,20 @@ from uuid import UUID, uuid4
 import structlog
 from pydantic import ValidationError
 
+from hardware.host.patience import waiting_at_most
 from kiosk_app.kept import vault
-from kiosk_app.kept.keyring import KeyGone, Keyring
+from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringBusy
 from kiosk_app.kept.messages import Messages
-from kiosk_app.kept.records_file import RecordsError, RecordsFile, RecordsRead, known_state, moment
+from kiosk_app.kept.records_file import RecordsError, RecordsFile, RecordsHeld, known_state, moment
 from kiosk_app.kept.states import GONE, MessageState, ScanState
+from kiosk_app.log import Told
 from sync.wire.findings import Findings
 
 log = structlog.get_logger()
+
+# Whoever holds the keys alone waits no longer for the file: patients wait for the keys meanwhile.
+ALONE_S = 2.0
+LOOK_S = 0.05  # between two looks whether whoever reads or writes is done
 # A result that was to be sealed again has left this kiosk. Where no other took its place, it is withdrawn.
 _DISCARD_RESEALED = f"""
 UPDATE messages SET state = '{MessageState.DISCARDING}' WHERE id = (
@@ -58,6 +64,7 @@ class Records:
         self._file = RecordsFile(path, as_it_is=as_it_is)
         self.messages = Messages(self._file)
         self.keyring = keyring
+        self._told = Told()
 
     @property
     def path(self) -> Path:
@@ -170,19 +177,21 @@ class Records:
                 "The Findings of this scan are another version's: install the one that kept them."
             ) from None
 
-    def forget(self, scan: UUID, state: ScanState = ScanState.SHREDDED, reason: str | None = None) -> None:
+    def forget(self, scan: UUID, state: ScanState = ScanState.SHREDDED, reason: str | None = None) -> bool:
         """Destroy a scan's key and everything encrypted under it; the survivors get a new key generation.
 
         The row stays as a tombstone: id, state, reason. A result that was sealed is marked for discarding.
-        Raises RecordsRead where that is done, and only the old generation could not be destroyed yet.
+        False where all that is done but the end of the old generation, since another one uses the file at
+        this moment: that is left to `finish_rewrap`.
         """
         self._one(scan)
         gone = ",".join("?" * len(GONE))
         with self.keyring.lock():
-            with contextlib.suppress(RecordsRead):  # its old generations go with the one before this
-                self._finish_rewrap(at_once=True)  # else each try that fails would add a generation
-            with self._file.transaction() as db:
-                self.keyring.begin_generation()
+            with waiting_at_most(ALONE_S), self._file.transaction() as db:
+                is_under_newest = "SELECT id FROM scans WHERE id = ? AND substr(wrapped_dek, 1, 4) = ?"
+                # Else the newest one is of a try that failed, and was never this scan's.
+                if db.execute(is_under_newest, (str(scan), self.keyring.mark())).fetchone():
+                    self.keyring.begin_generation()
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
                     " facts = NULL, findings = NULL"
@@ -209,31 +218,53 @@ class Records:
                 )
                 db.execute(_DISCARD_RESEALED, {"scan": str(scan)})
                 self._rewrap(db)
-            self._file.checkpoint()
-            self.keyring.destroy_old()
+            return self._end_old_generations()
 
-    def finish_rewrap(self) -> None:
-        """Complete a shredding that a crash interrupted: one generation, and every key wrapped under it."""
-        with self.keyring.lock():
-            self._finish_rewrap()
+    def finish_rewrap(self, wait_s: float = 0.0) -> bool:
+        """Complete what a shredding left: one generation, and every key wrapped under it.
 
-    def _finish_rewrap(self, *, at_once: bool = False) -> None:
-        if len(self.keyring.generations()) > 1:
-            with self._file.transaction() as db:
-                self._rewrap(db)
-            self._file.checkpoint(at_once=at_once)
+        False where others use the keys or the file for `wait_s`. They are not kept from either meanwhile.
+        """
+        deadline = time.monotonic() + wait_s
+        while not self._finish_at_once():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK_S)
+        return True
+
+    def _finish_at_once(self) -> bool:
+        if len(self.keyring.generations()) == 1:
+            return True
+        try:
+            with waiting_at_most(0.0), self.keyring.lock():
+                with self._file.transaction() as db:
+                    self._rewrap(db)
+                return self._end_old_generations()
+        except (KeyringBusy, RecordsHeld):
+            return False
+
+    def _end_old_generations(self) -> bool:
+        emptied = self._file.checkpoint()
+        if emptied:
             self.keyring.destroy_old()
+        return emptied
 
     def _rewrap(self, db: sqlite3.Connection) -> None:
-        """A damaged key stays as it is: the right key file, put back, still opens it."""
-        rows = db.execute("SELECT id, wrapped_dek FROM scans WHERE wrapped_dek IS NOT NULL").fetchall()
+        """Wrap anew what is under an older generation.
+
+        A damaged key stays as it is: the right key file, put back, still opens it.
+        """
+        rows = db.execute(
+            "SELECT id, wrapped_dek FROM scans WHERE substr(wrapped_dek, 1, 4) != ?", (self.keyring.mark(),)
+        ).fetchall()
         rewrapped = self.keyring.rewrap(row["wrapped_dek"] for row in rows)
         db.executemany(
             "UPDATE scans SET wrapped_dek = ? WHERE id = ?",
             [(wrapped, row["id"]) for row, wrapped in zip(rows, rewrapped, strict=True) if wrapped],
         )
-        if not all(rewrapped):
-            log.error("keys_damaged", scans=rewrapped.count(None))
+        damaged = rewrapped.count(None)
+        if damaged and self._told.begins("keys_damaged", str(damaged)):
+            log.error("keys_damaged", scans=damaged)
 
     def summary(self, scan: UUID) -> dict[str, Any]:
         """Figures of one scan for a status or a demonstration; nothing in it describes the patient."""

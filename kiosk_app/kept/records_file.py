@@ -14,7 +14,7 @@ from typing import TypeVar
 from hardware.host import sqlite
 from hardware.host.durable import make_folder
 from hardware.host.errors import PlainError
-from kiosk_app.kept.keyring import patience
+from hardware.host.patience import patience
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import MessageState, ScanState
 
@@ -89,11 +89,7 @@ class RecordsFull(RecordsUnusable, DiskFull):
 
 
 class RecordsHeld(RecordsUnusable):
-    """Another process held the file for longer than LOCKED_S: whatever comes next would wait for it anew."""
-
-
-class RecordsRead(RecordsHeld):
-    """Another process reads the file: changes are kept, only the write-ahead log stays as it is."""
+    """Another one held the file for longer than we wait: whatever comes next would wait for it anew."""
 
 
 class RecordsFile:
@@ -152,17 +148,15 @@ class RecordsFile:
         with self.connection() as db, sqlite.transaction(db):
             yield db
 
-    def checkpoint(self, *, at_once: bool = False) -> None:
-        """Empty the write-ahead log, which may hold old pages.
+    def checkpoint(self) -> bool:
+        """Empty the write-ahead log, which may hold old pages; False where another one reads or writes now.
 
-        Raises RecordsRead where another process reads for longer than LOCKED_S, or `at_once`.
+        That is not waited for: nobody could write meanwhile.
         """
         with self.connection() as db:
-            if at_once:
-                db.execute("PRAGMA busy_timeout=0")
+            db.execute("PRAGMA busy_timeout=0")
             kept_from_it, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if kept_from_it:
-            raise RecordsRead(f"The kiosk's records {self.path} cannot be used: another process reads them.")
+        return not kept_from_it
 
 
 S = TypeVar("S", ScanState, MessageState)

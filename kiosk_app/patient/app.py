@@ -12,7 +12,7 @@ from flask import Flask, Response, request
 from flask_babel import Babel
 from flask_wtf.csrf import CSRFProtect
 
-from kiosk_app.kept.keyring import waiting_at_most
+from hardware.host.patience import waiting_at_most
 from kiosk_app.patient.kiosk import Kiosk
 from kiosk_app.patient.page import text_size
 from kiosk_app.web import showings, ways_on

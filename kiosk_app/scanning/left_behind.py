@@ -33,7 +33,8 @@ class LeftBehind:
     def destroy(self, scan: UUID) -> None:
         """Destroy what there is of a scan without kept pictures, or of one that is gone already.
 
-        A scan of which pictures are kept is left as it is. What raises stays left behind.
+        A scan of which pictures are kept is left as it is. What raises stays left behind. An old key that is
+        in use is ended by `Records.finish_rewrap`.
         """
         reason = self._reasons.pop(scan, None)
         try:
@@ -51,5 +52,3 @@ class LeftBehind:
         finally:  # and the keys no pictures: where the ones cannot be destroyed, the others are
             if state == ScanState.CONSENTED:
                 self._records.forget(scan, ScanState.ABANDONED, reason)
-            else:
-                self._records.finish_rewrap()

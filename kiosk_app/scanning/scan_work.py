@@ -12,9 +12,10 @@ import structlog
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.line.stamps import ConsentStamp
-from kiosk_app.kept.keyring import KeyringBusy, KeyringError, waiting_at_most
+from hardware.host.patience import waiting_at_most
+from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.records_file import RecordsError, RecordsHeld, RecordsRead
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, UNFINISHED, ScanState
 from kiosk_app.kept.vault import Vault, VaultError
@@ -191,21 +192,28 @@ class ScanWork:
                 self._look_at = time.monotonic() + REMAINS_S
         enough = time.monotonic() + ENOUGH_S
         for scan in self._left_behind.scans():
-            if time.monotonic() >= enough:
-                break
             if self._begin(scan) is None:
                 continue  # its own thread is not done with it
             try:
                 self._alone("abandon_failed", self._left_behind.destroy, scan)
             finally:
                 self._end(scan)
+            if time.monotonic() >= enough:
+                break
+        self._alone("old_key_left", self._end_old_key)
+
+    def _end_old_key(self) -> None:
+        """Whoever uses the records while a scan is deleted leaves its old key, as a crash does."""
+        if self._records.finish_rewrap():
+            self._told.over("old_key_left")
+        elif self._told.begins("old_key_left"):
+            log.warning("old_key_left")
 
     def _look_for_remains(self) -> None:
-        """Of scans that are gone: a failed deletion, or a command that was ended, leaves pictures or keys."""
+        """Of scans that are gone: a failed deletion, or a command that was ended, leaves pictures."""
         for row in self._records.scans(*GONE):
             if self._vault.holds(row.id):
                 self._left_behind.note(row.id)
-        self._records.finish_rewrap()
         self._vault.reserve.fill()
 
     def _alone(self, event: str, step: Callable[..., object], *scan: UUID) -> bool:
@@ -217,7 +225,7 @@ class ScanWork:
         try:
             step(*scan)
         except Exception as error:
-            if isinstance(error, (KeyringBusy, RecordsHeld)) and not isinstance(error, RecordsRead):
+            if isinstance(error, (KeyringBusy, RecordsHeld)):
                 raise
             said = why(error)  # it has its turn again
             if self._told.begins((event, *scan), str(said)):
@@ -302,22 +310,25 @@ class ScanWork:
     def _fail(self, scan: UUID, progress: Progress, reason: str, said: str | list[str]) -> None:
         """Without kept pictures the scan is abandoned with the reason, and its key is destroyed.
 
-        With them it stays as it is: what is missing to its result is done again later. Where the records do
-        not say which it is, the patient is told neither.
+        With them it stays as it is: what is missing to its result is done again later. One that was refused
+        is said to be that, whatever failed after it. Where the records do not say which it is, the patient is
+        told neither.
         """
         log.error("scan_failed", scan=str(scan), reason=reason, why=said)
         self._give_up(scan, reason)
         try:
-            state = self._records.scan(scan).state
+            row = self._records.scan(scan)
         except Exception as error:  # noqa: BLE001  a patient is never left waiting
             log.error("state_unknown", scan=str(scan), why=why(error))
             progress.fail("state_unknown")
             return
-        if state == ScanState.SHREDDED:
+        if row.state == ScanState.SHREDDED:
             progress.fail(DELETED)
-        elif state in (ScanState.CONSENTED, *GONE):
+        elif row.state == ScanState.REFUSED:
+            progress.fail(row.reason or reason)
+        elif row.state in (ScanState.CONSENTED, *GONE):
             progress.fail(reason)
-        elif state in (ScanState.CAPTURED, ScanState.ANALYSED):
+        elif row.state in (ScanState.CAPTURED, ScanState.ANALYSED):
             progress.fail("analysis_failed")
         else:
             progress.state = Step.READY

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import structlog
 
+from hardware.host.patience import patience
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.records_file import RecordsRead
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
@@ -18,13 +18,15 @@ from sync.kiosk.client import OutboxClient
 
 log = structlog.get_logger()
 
+USED_S = 1.0  # so long whoever deletes a scan waits for others to be done with the records
+
 
 @dataclass(frozen=True)
 class Shredded:
-    """What this shredding destroyed; `before` says that the scan's key had been destroyed already.
+    """What this shredding destroyed; `before` says that the scan had been deleted already.
 
     `clinic` is what was known right after of what had been sent. `key_left`: the scan is deleted, and its old
-    key is destroyed by the next one who finds that nobody reads the records.
+    key is destroyed by the next one who finds that nobody uses the records.
     """
 
     items: list[str]
@@ -48,12 +50,10 @@ def shred(
     May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
     row = records.scan(scan)
-    before, key_left, items = row.state in GONE, False, vault.items(scan)
-    try:
-        items = destroy(scan, ScanState.SHREDDED, by, records, vault)
-    except RecordsRead as error:
-        key_left = True
-        log.warning("old_key_left", scan=str(scan), why=str(error))
+    before = row.state in GONE
+    items, key_left = destroy(scan, ScanState.SHREDDED, by, records, vault)
+    if key_left:
+        log.warning("old_key_left", scan=str(scan))
     tell(scan)
     clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
@@ -61,29 +61,29 @@ def shred(
     return Shredded(items=items, findings=findings, clinic=clinic, before=before, key_left=key_left)
 
 
-def destroy(scan: UUID, state: ScanState, reason: str, records: Records, vault: Vault) -> list[str]:
-    """Destroy the key of a scan, then its pictures; which. A full disk has room in reserve for that.
+def destroy(
+    scan: UUID, state: ScanState, reason: str, records: Records, vault: Vault
+) -> tuple[list[str], bool]:
+    """Destroy the key of a scan, then its pictures; which, and whether the old key is left.
 
-    Where that was lent before, the pictures make room. `state` is one of GONE. Of a scan that is gone
-    already, what is left is destroyed. Raises DiskFull where there is no room even then; RecordsRead where
-    all is done but the end of the old key, since somebody reads the records.
+    It is where somebody uses the records for longer than USED_S; the scan is gone all the same. A full disk
+    has room in reserve for that. Where that was lent before, the pictures make room. `state` is one of GONE.
+    Of a scan that is gone already, what is left is destroyed. Raises DiskFull where there is no room even
+    then.
     """
 
-    def destroy_key() -> None:
+    def destroy_key() -> bool:
         if records.scan(scan).state in GONE:
-            records.finish_rewrap()  # of one that ended half-way the key may still be there
-        else:
-            records.forget(scan, state, reason)
+            return records.finish_rewrap()  # of one that ended half-way the key may still be there
+        return records.forget(scan, state, reason)
 
     items = []
     try:
-        vault.reserve.lend(destroy_key)
+        ended = vault.reserve.lend(destroy_key)
     except DiskFull:
         items = vault.destroy(scan)
-        destroy_key()
-    except RecordsRead:
-        vault.destroy(scan)
-        raise
+        ended = destroy_key()
     items += vault.destroy(scan)
+    ended = ended or records.finish_rewrap(patience(USED_S))
     vault.reserve.fill()
-    return items
+    return items, not ended

@@ -29,13 +29,12 @@ from hardware.capture import Capture, Frame
 from hardware.simulated.close_up import draw_skin
 from kiosk_app import serve_cli
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
-from kiosk_app.kept import records_file
 from kiosk_app.scanning import analyst
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
 from models.analysis.words import Words
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
-from tests.support.scanning import consented, do
+from tests.support.scanning import consented, do, reading
 from tests.support.waiting import wait_until
 
 BOARD = BOARDS / "simulated.toml"
@@ -190,28 +189,30 @@ def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> Non
     assert records.keyring.generations() == [2]
     again = run("shred", scan, "--state", bench.state)
     assert again.returncode == 0, again.stderr
-    assert f"Scan {scan} was destroyed before; nothing of it was left here." in again.stdout
+    assert f"Scan {scan} was deleted before; no item of it was left here." in again.stdout
     assert again.stderr.count("event") == 0
 
 
 def test_a_deletion_by_command_while_somebody_reads_does_all_but_the_end_of_the_old_key_and_says_so(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
+    monkeypatch.setattr("kiosk_app.scanning.shred.USED_S", 0.1)
     scan, records = consented(bench), bench.kiosk.records
     do(bench, scan)
     arguments = ["shred", str(scan), "--state", str(bench.state)]
-    with closing(sqlite3.connect(records.path)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT wrapped_dek FROM scans").fetchall()
+    items = len(bench.kiosk.vault.items(scan))
+    with reading(bench):
         done = CliRunner().invoke(serve_cli.shred, arguments[1:], obj={"debug": True})
         assert done.exit_code == 0, done.output
-        assert f"Scan {scan}: it is deleted; gone with it: " in done.output
+        assert f"Scan {scan}: it is deleted; gone with it: {items} encrypted items" in done.output
         assert "Its old key is not destroyed yet" in done.output and "run this again" in done.output
         assert "the clinic" in done.output
         assert (records.scan(scan).state, bench.kiosk.vault.items(scan)) == ("shredded", [])
-    again = run(*arguments)
-    assert f"Scan {scan} was destroyed before" in again.stdout and "without the destroyed key" in again.stdout
+        again = CliRunner().invoke(serve_cli.shred, arguments[1:], obj={"debug": True}).output
+        assert f"Scan {scan} was deleted before" in again and "Its old key is not destroyed yet" in again
+        assert "destroyed before" not in again and "nothing of it" not in again
+    again = run(*arguments).stdout
+    assert f"Scan {scan} was deleted before" in again and "without the destroyed key" in again
     assert len(records.keyring.generations()) == 1
 
 

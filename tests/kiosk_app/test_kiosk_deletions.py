@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,15 @@ from kiosk_app.scanning.shred import shred
 from sync.wire.messages import WithdrawMessages
 from tests.support.full_disk import on_a_small_disk
 from tests.support.kiosk_bench import Bench
-from tests.support.scanning import consented, do, half_destroyed, held, nothing_is_kept, state_of
+from tests.support.scanning import (
+    consented,
+    do,
+    half_destroyed,
+    held,
+    nothing_is_kept,
+    reading,
+    state_of,
+)
 from tests.support.visitor import Visitor, the_scan
 from tests.support.waiting import wait_until
 
@@ -40,6 +48,47 @@ def test_shredding_an_unsent_scan_takes_it_out_of_the_outbox(bench: Bench) -> No
     assert state_of(bench, scan) == ScanState.SHREDDED
     assert nothing_is_kept(bench, scan)
     assert shred_it(bench, scan) is Delivery.NOTHING_SENT  # again changes nothing
+
+
+def test_a_deletion_while_somebody_reads_says_what_it_destroyed_and_takes_its_room_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk = bench.kiosk
+    scan, late = consented(bench), consented(bench)
+    for each in (scan, late):
+        do(bench, each)
+    items, put = kiosk.vault.items(scan), kiosk.records.forget
+    (bench.state / "app" / "reserve").unlink(missing_ok=True)
+    monkeypatch.setattr("kiosk_app.scanning.shred.USED_S", 0.1)
+
+    def written_meanwhile(*given: Any) -> bool:
+        kiosk.vault.add(late, new_key(), "overlay.late", b"a picture")
+        return put(*given)
+
+    monkeypatch.setattr(kiosk.records, "forget", written_meanwhile)
+    with reading(bench):
+        gone = shred(late, kiosk.records, kiosk.vault, kiosk.courier.run_once, bench.outbox, by="staff")  # type: ignore[arg-type]
+        assert sorted(gone.items) == sorted([*items, "overlay.late"])
+        assert (gone.before, gone.key_left) == (False, True)
+        assert (bench.state / "app" / "reserve").exists()
+        again = shred(late, kiosk.records, kiosk.vault, kiosk.courier.run_once, bench.outbox, by="staff")  # type: ignore[arg-type]
+        assert (again.items, again.before, again.key_left) == ([], True, True)
+
+
+def test_a_deletion_waits_for_whoever_reads_for_a_moment(bench: Bench) -> None:
+    scan = consented(bench)
+    with ExitStack() as stack:
+        stack.enter_context(reading(bench))
+        finish = bench.kiosk.records._finish_at_once
+
+        def looked() -> bool:
+            done = finish()
+            stack.close()
+            return done
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench.kiosk.records, "_finish_at_once", looked)
+            assert not bench.kiosk.shred(scan).key_left
 
 
 @pytest.mark.parametrize("said", ["sent", "stored", "unknown"])
@@ -256,7 +305,7 @@ for scan in scans:
 records._file.checkpoint()
 assert vault.reserve.fill() and vault.reserve.fill()
 fill()
-assert destroy(scans[0], "shredded", "patient", records, vault) == ["a"]
+assert destroy(scans[0], "shredded", "patient", records, vault) == (["a"], False)
 assert not vault.holds(scans[0]) and len(records.keyring.generations()) == 1
 assert all(records.findings(scan) for scan in scans[1:])
 (disk / "reserve").unlink(missing_ok=True)
@@ -274,7 +323,7 @@ large = records.create({}, None)
 vault.put_all(large, records.dek(large), {"large": bytes(1_500_000)})
 (disk / "reserve").unlink()
 fill()
-assert destroy(large, "shredded", "patient", records, vault) == ["large"], "its pictures make room"
+assert destroy(large, "shredded", "patient", records, vault) == (["large"], False), "its pictures make room"
 assert not vault.holds(large) and len(records.keyring.generations()) == 1
 (disk / "filler").unlink()
 assert vault.reserve.fill()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from firmware.capture.client import CaptureFault
-from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import ScanRow
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld
 from kiosk_app.kept.states import ScanState
-from kiosk_app.kept.vault import VaultFull, new_key
+from kiosk_app.kept.vault import VaultError, VaultFull, new_key
 from kiosk_app.scanning import scan_work
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.progress import Progress
 from kiosk_app.scanning.sealer import SealerError
 from models.analysis.words import ENGLISH
 from tests.support.kiosk_bench import Bench
-from tests.support.scanning import consented, do, half_destroyed, held, nothing_is_kept, state_of
+from tests.support.scanning import (
+    consented,
+    do,
+    half_destroyed,
+    held,
+    nothing_is_kept,
+    reading,
+    state_of,
+)
 from tests.support.waiting import wait_until
 
 
@@ -277,10 +283,9 @@ def test_a_round_that_ends_early_is_told_once(
 
 
 def test_whoever_reads_the_records_for_long_keeps_no_scan_from_being_finished(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each scan that is left behind is destroyed but for the old key; that is the next round's again."""
-    monkeypatch.setattr(records_file, "LOCKED_S", 0.05)
     bench.analyst.fail = AnalysisFailed("died")
     unfinished = consented(bench)
     do(bench, unfinished)
@@ -288,10 +293,58 @@ def test_whoever_reads_the_records_for_long_keeps_no_scan_from_being_finished(
     left = [consented(bench) for _ in range(2)]
     for scan in left:
         bench.kiosk.work.leave(scan)
-    with closing(sqlite3.connect(bench.kiosk.records.path)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT wrapped_dek FROM scans").fetchall()
-        assert bench.kiosk.work.go_on() == 1
+    capsys.readouterr()
+    with reading(bench):
+        assert [bench.kiosk.work.go_on() for _ in range(3)] == [1, 0, 0]
         assert {state_of(bench, scan) for scan in left} == {ScanState.ABANDONED}
+        assert (bench.state / "app" / "reserve").exists()
+    assert "".join(capsys.readouterr()).count("old_key_left") == 1, "it is told once"
     bench.kiosk.work.go_on()
     assert [half_destroyed(bench, scan) for scan in left] == [([], [])] * 2
+
+
+@contextmanager
+def cannot_destroy_the_old_key(bench: Bench) -> Iterator[None]:
+    def fails() -> None:
+        raise KeyringError("The vault's key file cannot be written: the disk reports an error.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.kiosk.records.keyring, "destroy_old", fails)
+        yield
+
+
+@contextmanager
+def cannot_delete_the_pictures(bench: Bench) -> Iterator[None]:
+    def fails(_scan: UUID) -> None:
+        raise VaultError("Not every picture of a scan could be deleted. Check the kiosk's storage.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.kiosk.vault, "destroy", fails)
+        yield
+
+
+@pytest.mark.parametrize("befalls", [reading, cannot_destroy_the_old_key, cannot_delete_the_pictures])
+def test_a_patient_whose_pictures_were_refused_is_told_that_whatever_is_left_of_them(
+    bench: Bench, befalls: Callable[[Bench], AbstractContextManager[None]]
+) -> None:
+    scan, bench.analyst.refuse = consented(bench), "no_face"
+    with befalls(bench):
+        progress = do(bench, scan)
+    assert (progress.state, progress.reason) == ("failed", "no_face")
+    bench.kiosk.work.go_on()
+    assert half_destroyed(bench, scan) == ([], [])
+
+
+def test_a_round_that_has_been_long_destroys_nothing_more_of_what_is_left_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many that a crash left, the watchdog would think that it hangs."""
+    monkeypatch.setattr(scan_work, "ENOUGH_S", 0.0)
+    for _ in range(3):
+        bench.kiosk.work.leave(consented(bench))
+
+    def left() -> int:
+        bench.kiosk.work.go_on()
+        return len(bench.kiosk.records.scans(ScanState.CONSENTED))
+
+    assert [left() for _ in range(4)] == [2, 1, 0, 0]

@@ -15,7 +15,7 @@ import pytest
 import kiosk_app
 import provisioning
 from firmware.capture.client import CLOSE_UP_S, QUICK_S
-from kiosk_app.kept.keyring import waiting_at_most
+from hardware.host.patience import waiting_at_most
 from kiosk_app.kept.records_file import LOCKED_S, RecordsHeld
 from kiosk_app.patient.app import KEYS_S
 from kiosk_app.patient.journey import PATIENCE_S, State
@@ -115,8 +115,8 @@ def test_who_leaves_waits_for_no_keys(
 # What a page may wait for, one after another, where each but the last comes just in time.
 RECORDS_S = min(LOCKED_S, KEYS_S)  # a page waits no longer for them than for the keys
 A_LATE_SESSION = QUICK_S + RECORDS_S
-# Two changes, since one that was cut is finished first, and the end of the write-ahead log.
-FORGETTING = KEYS_S + 3 * RECORDS_S
+# One change, and the end of the old key, which waits for nobody.
+FORGETTING = KEYS_S + RECORDS_S
 WAITS = {
     "a close-up": CLOSE_UP_S + CHECK_TURN_S + CHECK_S,
     "a deletion": FORGETTING + TURN_S + 3 * ANSWER_S,

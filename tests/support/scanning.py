@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from uuid import UUID
 
@@ -38,6 +41,15 @@ def nothing_is_kept(bench: Bench, scan: UUID) -> bool:
 
 def held(*_args: object, **_kwargs: object) -> None:
     raise RecordsHeld("The kiosk's records cannot be used: another process holds it.")
+
+
+@contextmanager
+def reading(bench: Bench) -> Iterator[None]:
+    """Meanwhile somebody reads the records, as a backup does."""
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT wrapped_dek FROM scans").fetchall()
+        yield
 
 
 def half_destroyed(bench: Bench, scan: UUID) -> tuple[list[int], list[str]]:
