@@ -16,6 +16,7 @@ from firmware.line.memory import adopt
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.capture import Capture, CaptureError
 from hardware.host.errors import Fault
+from hardware.host.patience import time_left
 from hardware.host.peers import servers_of
 
 __all__ = ["CaptureClient", "CaptureFault", "ConsentStamp", "Preview", "UvAllowance", "GUIDANCE"]
@@ -164,7 +165,7 @@ class CaptureClient:
         on_progress: Callable[[str, int, int], None] | None = None,
         timeout: float = QUICK_S,
     ) -> tuple[dict[str, Any], memoryview]:
-        timeout = min(timeout, self._timeout)
+        timeout = time_left(min(timeout, self._timeout))
         deadline = time.monotonic() + timeout
         try:
             servers = servers_of(self._path, "calibration", self._server)

@@ -37,8 +37,9 @@ POLICY = "; ".join(
         "base-uri 'none'",
     )
 )
-# Then a page says that the kiosk is busy; what works behind the pages waits for longer.
-KEYS_S = 5.0
+# For keys or records that another one holds: then a page says that the kiosk is busy. For all that a page
+# waits for, the outbox and the camera as well. What works behind the pages waits for longer.
+KEYS_S, PAGE_S = 5.0, 25.0
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -99,10 +100,10 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
 
 
 def _not_for_long(pages: WSGIApplication) -> WSGIApplication:
-    """`pages`, none of which keeps its patient waiting for the keys for longer than KEYS_S."""
+    """`pages`, none of which keeps its patient waiting for longer than KEYS_S and PAGE_S."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        with waiting_at_most(KEYS_S):
+        with waiting_at_most(KEYS_S, PAGE_S):
             return pages(environ, start_response)
 
     return answer

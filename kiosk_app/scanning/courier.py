@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from hardware.host.patience import patience
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsHeld, RecordsUnusable
@@ -37,7 +38,7 @@ class Courier:
 
         For one `scan` alone, where somebody waits for it: the others have their turn in the next round.
         """
-        if not self._turn.acquire(timeout=TURN_S):
+        if not self._turn.acquire(timeout=patience(TURN_S)):
             return False
         try:
             return self._round(scan)

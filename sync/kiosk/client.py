@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from hardware.host.errors import Fault, PlainError
+from hardware.host.patience import time_left
 from hardware.host.peers import refuse_strangers, servers_of
 from sync.kiosk.socket_frames import receive_frame, send_frame
 
@@ -65,10 +66,11 @@ class OutboxClient:
         return status
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        deadline = time.monotonic() + self._timeout
+        timeout = time_left(self._timeout)
+        deadline = time.monotonic() + timeout
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(self._timeout)
+                connection.settimeout(timeout)
                 connection.connect(str(self._path))
                 refuse_strangers(connection, servers_of(self._path, "sync", self._server), self._path)
                 send_frame(connection, question, deadline)

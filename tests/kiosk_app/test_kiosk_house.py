@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
+import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import kiosk_app
 import provisioning
-from firmware.capture.client import CLOSE_UP_S, QUICK_S
+from firmware.capture.client import CLOSE_UP_S, CaptureClient
 from hardware.host.patience import waiting_at_most
 from kiosk_app.kept.records_file import LOCKED_S, RecordsHeld
-from kiosk_app.patient.app import KEYS_S
+from kiosk_app.patient import app
+from kiosk_app.patient.app import PAGE_S
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.scanning.analyst import CHECK_S, CHECK_TURN_S
-from kiosk_app.scanning.courier import TURN_S
 from kiosk_app.serve_cli import LONGEST_PAGE_S
-from sync.kiosk.client import ANSWER_S
+from sync.kiosk.client import ANSWER_S, OutboxClient
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Visitor, the_session
 from tests.support.waiting import wait_until
@@ -112,20 +113,73 @@ def test_who_leaves_waits_for_no_keys(
     assert bench.kiosk.records.scans()[0].state == "abandoned"
 
 
-# What a page may wait for, one after another, where each but the last comes just in time.
-RECORDS_S = min(LOCKED_S, KEYS_S)  # a page waits no longer for them than for the keys
-A_LATE_SESSION = QUICK_S + RECORDS_S
-# One change, and the end of the old key, which waits for nobody.
-FORGETTING = KEYS_S + RECORDS_S
-WAITS = {
-    "a close-up": CLOSE_UP_S + CHECK_TURN_S + CHECK_S,
-    "a deletion": FORGETTING + TURN_S + 3 * ANSWER_S,
-}
+def test_the_watchdog_waits_for_longer_than_any_page_may_take() -> None:
+    # Beyond its own deadline a page waits for a scan whose pictures are being noted as kept, and for the
+    # check of a close-up.
+    assert PAGE_S + LOCKED_S + CHECK_TURN_S + CHECK_S < LONGEST_PAGE_S
+    assert CLOSE_UP_S < PAGE_S
 
 
-@pytest.mark.parametrize("page", WAITS)
-def test_the_watchdog_waits_for_longer_than_any_page_may_take(page: str) -> None:
-    assert A_LATE_SESSION + WAITS[page] < LONGEST_PAGE_S
+@contextmanager
+def silent(path: Path, kind: socket.SocketKind) -> Iterator[None]:
+    """A daemon at `path` that takes every question and answers none."""
+    path.parent.mkdir(exist_ok=True)
+    with closing(socket.socket(socket.AF_UNIX, kind)) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield
+
+
+@contextmanager
+def a_silent_outbox(bench: Bench) -> Iterator[None]:
+    path = bench.state / "run" / "outbox.sock"
+    bench.kiosk.outbox = bench.kiosk.courier._outbox = OutboxClient(path)
+    with silent(path, socket.SOCK_STREAM):
+        yield
+
+
+@contextmanager
+def a_silent_camera(bench: Bench) -> Iterator[None]:
+    path = bench.state / "run" / "capture.sock"
+    bench.kiosk.camera = CaptureClient(path)
+    with silent(path, socket.SOCK_SEQPACKET):
+        yield
+
+
+@contextmanager
+def records_that_are_written(bench: Bench) -> Iterator[None]:
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize(
+    ("place", "held_up", "asks"),
+    [
+        ("result", lambda bench: bench.kiosk.records.keyring.lock(), "/delete"),
+        ("result", records_that_are_written, "/delete"),
+        ("result", lambda bench: bench.kiosk.courier._turn, "/delete"),
+        ("result", a_silent_outbox, "/delete"),
+        ("position", a_silent_camera, "/preview"),
+    ],
+    ids=["keys", "records", "turn", "outbox", "camera"],
+)
+def test_whatever_a_page_waits_for_ends_with_the_time_of_the_page(
+    visitor: Visitor,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    held_up: Callable[[Bench], AbstractContextManager[object]],
+    asks: str,
+) -> None:
+    visitor.walk_to(place)
+    if asks == "/delete":
+        visitor.look(asks)
+    monkeypatch.setattr(app, "PAGE_S", 0.3)
+    with held_up(bench):
+        began = time.monotonic()
+        visitor.client.get(asks) if place == "position" else visitor.tap(asks)
+        assert time.monotonic() - began < ANSWER_S / 2
 
 
 def test_a_page_waits_for_what_it_sent_until_the_watchdog_has_ended_a_kiosk_that_hangs() -> None:
