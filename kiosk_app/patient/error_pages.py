@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, SecurityErro
 from werkzeug.wrappers import Response
 
 from kiosk_app.kept.keyring import KeyringBusy
+from kiosk_app.kept.records_file import RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.log import own_words, why
 from kiosk_app.patient import sentences
@@ -65,7 +66,7 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
         return without_a_session(page) if shown else page
 
     def waits(asked: bool) -> tuple[str, int]:
-        trouble = sentences.trouble("page_waits" if asked else "keys_busy")
+        trouble = sentences.trouble("page_waits" if asked else "answer_waits")
         return render("busy", 503, trouble=trouble, asked=asked, address=asked_from())
 
     @app.errorhandler(DiskFull)
@@ -81,9 +82,10 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
         return render("busy", 503, trouble=trouble, asked=False, address=asked_from())
 
     @app.errorhandler(KeyringBusy)
-    def busy(error: KeyringBusy) -> tuple[str, int]:
+    @app.errorhandler(RecordsHeld)
+    def busy(error: KeyringBusy | RecordsHeld) -> tuple[str, int]:
         """What was chosen is not done, and the way on leads to where it was; a page is asked for anew."""
-        log.warning("keys_busy", page=request.endpoint, why=str(error))
+        log.warning("busy", page=request.endpoint, why=str(error))
         return waits(asked=request.method in SAFE_METHODS)
 
     @app.errorhandler(Stranger)

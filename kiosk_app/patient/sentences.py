@@ -260,7 +260,7 @@ TROUBLES: dict[str, Trouble] = {
         _("It is finishing something else. Nothing of this try was kept."),
         _("Please wait a few seconds, then try again."),
     ),
-    "keys_busy": Trouble(
+    "answer_waits": Trouble(
         _("One moment, please"),
         _("This kiosk is still finishing something else, so what you chose has not been done yet."),
         _("Please wait a few seconds, then try again."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from tests.hardware.test_host_durable import killed_before_step
 from tests.kiosk_app.test_kiosk_records import analysed
 from tests.support.full_disk import on_a_small_disk
 from tests.support.kiosk_bench import Bench
+from tests.support.scanning import held
 from tests.support.visitor import Visitor
 
 
@@ -216,6 +219,33 @@ def test_a_patient_whose_answer_has_to_wait_for_the_keys_is_told_that_nothing_wa
     visitor.tap(action, consent="agree")
     after = bench.kiosk.records.scans()[-1].state
     assert after == ("shredded" if page == "delete" else "consented")
+
+
+def test_a_patient_whose_answer_has_to_wait_for_the_records_is_told_that_nothing_was_done(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "KEYS_S", 0.05)
+    visitor.walk_to("consent")
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        said = visitor.tap("/consent", consent="agree")
+    assert (said.status, said.name, bench.kiosk.records.scans()) == (503, "busy", [])
+    assert "what you chose has not been done yet" in said.words
+    visitor.look(said.way_on)
+    visitor.tap("/consent", consent="agree")
+    assert [row.state for row in bench.kiosk.records.scans()] == ["consented"]
+
+
+@pytest.mark.parametrize("address", ["/result", "/result/zones.png", "/delivery"])
+def test_a_page_that_has_to_wait_for_the_records_is_no_fault_of_ours(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    visitor.walk_to("result")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records, "_one", held)
+        said = visitor.look(address)
+    assert (said.status, said.name) == (503, "busy")
+    assert "this page cannot be shown yet" in said.words and said.way_on == address
 
 
 @pytest.mark.parametrize("address", ["/result", "/result?picture=zones"])
