@@ -29,7 +29,7 @@ from hardware.host.notify import Notifier
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
-from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.keyring import RECORDS, Keyring
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import GONE
 from kiosk_app.kept.vault import Vault
@@ -190,8 +190,8 @@ def open_kiosk(
 
 def _open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
     """What the application keeps in `app`; `as_it_is` for a command, which makes nothing of it."""
-    path = app / "records.sqlite"
-    if as_it_is and not path.exists():
+    path = app / RECORDS
+    if as_it_is and not _has_records(app):
         raise StateRefused(f"{app} keeps no scan: there are no records in it. Check --state.")
     try:
         vault = Vault(app / "vault")
@@ -199,9 +199,23 @@ def _open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]
         # Who wants to make room by deleting scans has to open the records first.
         return vault.reserve.lend(lambda: Records(path, keyring, as_it_is=as_it_is)), vault
     except OSError as error:
-        raise StateRefused(
-            f"{app} cannot be used ({error.strerror}): make it a folder that this user can write."
-        ) from error
+        raise _unusable(app, error) from error
+
+
+def _has_records(app: Path) -> bool:
+    try:
+        (app / RECORDS).stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unusable(app, error) from error
+    return True
+
+
+def _unusable(app: Path, error: OSError) -> StateRefused:
+    return StateRefused(
+        f"{app} cannot be used ({error.strerror}): make it a folder that this user can write."
+    )
 
 
 @click.command()
@@ -231,6 +245,8 @@ def serve(
 ) -> None:
     """Serve the patient's pages on loopback, until SIGTERM."""
     keep_memory_to_ourselves()
+    if _has_records(state / "app"):
+        _open_storage(state / "app")  # brought up whatever is refused below: staff may have to delete a scan
     profile = load_board(board)
     refuse_missing_key_store(profile)
     with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:

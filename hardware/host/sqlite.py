@@ -29,6 +29,10 @@ class LaterVersion(sqlite3.DatabaseError):
     """A store is of a version that this software does not know; what to do stands in the words."""
 
 
+class EarlierVersion(sqlite3.DatabaseError):
+    """A store is of a version that this software would bring up, and it is only to be read."""
+
+
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """One durable change, or none; `db` has isolation_level None. What is raised is the first cause."""
@@ -59,13 +63,13 @@ def bring_up(db: sqlite3.Connection, steps: Sequence[str]) -> None:
 
 
 def require_version(db: sqlite3.Connection, steps: Sequence[str]) -> None:
-    """Raises sqlite3.DatabaseError where a store that is only read is not of this software's version.
+    """Raises EarlierVersion, LaterVersion where a store that is only read is not of this software's version.
 
     One of an earlier version is brought up by what writes to it, with `bring_up`.
     """
     found = _version(db, steps)
     if found < len(steps):
-        raise sqlite3.DatabaseError(f"its schema is {found}, this software brings it up to {len(steps)}")
+        raise EarlierVersion(f"its schema is {found}, this software brings it up to {len(steps)}")
 
 
 def _version(db: sqlite3.Connection, steps: Sequence[str]) -> int:

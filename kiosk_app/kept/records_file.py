@@ -107,11 +107,20 @@ class RecordsFile:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         with self.connection() as db:
             if as_it_is:
-                sqlite.require_version(db, _STEPS)
+                self._require_version(db)
             else:
                 db.execute("PRAGMA journal_mode=WAL")
                 sqlite.bring_up(db, _STEPS)
             self._keep_open()
+
+    def _require_version(self, db: sqlite3.Connection) -> None:
+        try:
+            sqlite.require_version(db, _STEPS)
+        except sqlite.EarlierVersion as error:
+            raise RecordsUnusable(
+                f"The kiosk's records {self.path} cannot be used yet: {error}. Start 'dermakiosk serve' of"
+                " this version: it does that also where it then refuses to serve."
+            ) from error
 
     def _keep_open(self) -> None:
         """Hold one connection more: with the last one go the files beside the records, and to make them anew,

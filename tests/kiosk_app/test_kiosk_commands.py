@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import cv2
 import numpy as np
@@ -26,11 +26,16 @@ from click.testing import CliRunner
 
 from hardware.board import BOARDS
 from hardware.capture import Capture, Frame
+from hardware.host import sqlite
 from hardware.simulated.close_up import draw_skin
 from kiosk_app import serve_cli
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
+from kiosk_app.kept import records_file
+from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.vault import new_key
 from kiosk_app.scanning import analyst
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
+from kiosk_app.serve_cli import StateRefused
 from models.analysis.words import Words
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
@@ -297,7 +302,53 @@ def test_a_command_leaves_records_of_an_earlier_version_to_the_application(
         done = run(*command, "--state", bench.state)
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "its schema is 1" in done.stderr
+    assert "its schema is 1" in done.stderr and "Start 'dermakiosk serve' of this version" in done.stderr
+
+
+def kept_by_an_earlier_version(state: Path) -> UUID:
+    """A scan in records of the version before this one."""
+    scan, app = uuid4(), state / "app"
+    wrapped = Keyring(app / "vault.key").wrap(new_key())
+    with closing(sqlite3.connect(app / "records.sqlite", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        sqlite.bring_up(db, records_file._STEPS[:-1])
+        row = (str(scan), "2026-01-01T00:00:00.000+00:00", wrapped)
+        db.execute("INSERT INTO scans (id, state, created, wrapped_dek) VALUES (?, 'captured', ?, ?)", row)
+    return scan
+
+
+@pytest.mark.parametrize("lacks", ["the clinic's signature", "an enrolment", "a driver", "a board"])
+def test_after_an_update_staff_delete_scans_also_where_the_kiosk_may_not_serve(
+    state: Path, tmp_path: Path, lacks: str
+) -> None:
+    scan, board = kept_by_an_earlier_version(state), BOARD
+    if lacks == "a board":
+        board = tmp_path / "board.toml"
+        board.write_text("of an earlier version")
+    elif lacks == "a driver":
+        board = BOARDS / "raspberrypi5.toml"
+    else:
+        (state / ("models.sig" if lacks == "the clinic's signature" else "identity.json")).unlink()
+    assert run("serve", "--board", board, "--state", state, "--port", 0).returncode in (1, 2)
+    done = run("shred", scan, "--state", state)
+    assert f"Scan {scan}: its key is destroyed" in done.stdout, done.stderr
+
+
+@COMMANDS
+def test_a_command_says_which_folder_its_user_may_not_enter(
+    state: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, stat = state / "app", Path.stat
+
+    def denied(path: Path, **how: bool) -> os.stat_result:
+        if path.is_relative_to(app):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    entry = {"scans": serve_cli.scans, "shred": serve_cli.shred}[command[0]]
+    with pytest.raises(StateRefused, match=f"{app} cannot be used .*: make it a folder"):
+        entry.main([*command[1:], "--state", str(state)], obj={"debug": True}, standalone_mode=False)
 
 
 def a_capture(pixels: np.ndarray) -> Capture:
