@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, State
-from kiosk_app.patient.pages import TEXT_SIZES
+from kiosk_app.patient.pages import COOKIE, TEXT_SIZES
 from sync.wire.findings.canonical_face import inside
 from tests.support.browser import DRAWN, TALL, WIDE, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
@@ -155,6 +155,41 @@ def test_a_kiosk_that_ends_while_it_is_at_work_on_a_tap_shows_a_page_of_its_own_
         expect(page.locator("#one-moment h2")).to_be_visible()
         with running_server(create_app(bench.again()), port=port):
             expect(page.locator("body")).to_have_attribute("data-page", "restarted")
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "leads_to"),
+    [("consent", "Ask at the desk", "light_questions"), ("close_up", "Hold it still", "spots")],
+)
+def test_a_tap_that_the_kiosk_is_at_work_on_for_long_is_answered_by_a_word_until_it_leads_on(
+    browser: Browser, bench: Bench, place: str, said: str, leads_to: str
+) -> None:
+    at_work, over = threading.Event(), threading.Event()
+    app = create_app(bench.with_close_up().kiosk)
+    pages = app.wsgi_app
+
+    def slowly(environ: dict[str, Any], start_response: Any) -> Any:
+        if (environ["REQUEST_METHOD"], environ["PATH_INFO"]) == ("POST", f"/{place}"):
+            at_work.set()
+            over.wait(30)
+        return pages(environ, start_response)
+
+    app.wsgi_app = slowly  # type: ignore[assignment]
+    token, session = bench.kiosk.sessions.begin()
+    with running_server(app) as server, closing(browser.new_context()) as context:
+        address = f"http://127.0.0.1:{server.effective_port}"
+        context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
+        page = context.new_page()
+        page.goto(address + stand(bench, session, place))
+        wait_for_answers(page)
+        page.click(PRIMARY)
+        wait_until(lambda: bool(page.evaluate("1")) and at_work.is_set(), "the tap to be sent")
+        expect(page.locator("#one-moment h2")).to_be_visible()
+        expect(page.locator("#one-moment")).to_contain_text(said)
+        assert page.url == f"{address}/{place}"
+        over.set()
+        expect(page.locator("body")).to_have_attribute("data-page", leads_to)
+        expect(page.locator("#one-moment h2")).to_be_hidden()
 
 
 def test_only_the_first_way_that_is_taken_counts_while_the_kiosk_is_asked(

@@ -4,7 +4,7 @@
 const ASK_MS = 3000;
 const SEND_MS = 95000; // by then the watchdog has ended a server that hangs
 const AGAIN_MS = 500;
-const PATIENCE_MS = 700; // after a tap to which nothing happens, a word
+const PATIENCE_MS = 700; // after a tap a word, until the page is there that it leads to
 let going = false;
 
 export const isGoing = () => going;
@@ -29,12 +29,11 @@ function sayOneMoment() {
 // Whether it answered when it was first asked: what was chosen before a longer wait may be of long ago.
 async function reached() {
   going = true;
-  const late = setTimeout(sayOneMoment, PATIENCE_MS);
+  setTimeout(sayOneMoment, PATIENCE_MS);
   const atOnce = await answers();
   for (let there = atOnce; !there; there = await answers()) {
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
-  clearTimeout(late);
   return atOnce;
 }
 
