@@ -185,16 +185,17 @@ class Vault:
         """Keep a Capture: one stream for each frame, one for what describes them; the size on disk."""
         return self.put_all(scan, dek, _items(capture))
 
-    def add_close_ups(self, scan: UUID, dek: bytes, taken: Sequence[tuple[Spot, Frame | None]]) -> int:
-        """Add marked spots to the kept Capture: their frames first, then what describes them; the added size.
+    def add_close_up(self, scan: UUID, dek: bytes, number: int, frame: Frame) -> int:
+        """Add the frame of a marked spot, by its number among them; the added size.
 
-        Whatever ends it half-way, the Capture is whole, without them.
+        It is of the Capture once `add_spots` has described it. Whatever ends it before that, the Capture is
+        whole, without it.
         """
-        items = _items(self.get_capture(scan, dek).with_close_ups(taken))
-        added = {name: data for name, data in items.items() if name.startswith(f"frame.{CLOSE_UP}")}
-        return sum(
-            self.add(scan, dek, name, data) for name, data in [*added.items(), ("capture", items["capture"])]
-        )
+        return self.add(scan, dek, f"frame.{CLOSE_UP}{number}", _pixels(frame))
+
+    def add_spots(self, scan: UUID, dek: bytes, taken: Sequence[tuple[Spot, Frame | None]]) -> int:
+        """Add marked spots to the kept Capture, whose frames are added already; the added size."""
+        return self.add(scan, dek, "capture", _description(self.get_capture(scan, dek).with_close_ups(taken)))
 
     def get_capture(self, scan: UUID, dek: bytes) -> Capture:
         """The Capture of a scan, in memory. Raises VaultError."""
@@ -222,16 +223,20 @@ def _size(path: Path) -> int:
 
 def _items(capture: Capture) -> dict[str, bytes | memoryview]:
     """What is kept of a Capture, by item."""
+    frames = {f"frame.{frame.light}": _pixels(frame) for frame in capture.frames}
+    return {"capture": _description(capture), **frames}
+
+
+def _description(capture: Capture) -> bytes:
     frames = [
         frame.header() | {"shape": list(frame.pixels.shape), "dtype": frame.pixels.dtype.name}
         for frame in capture.frames
     ]
-    items: dict[str, bytes | memoryview] = {
-        "capture": json.dumps(capture.header() | {"frames": frames}).encode()
-    }
-    for frame in capture.frames:
-        items[f"frame.{frame.light}"] = np.ascontiguousarray(frame.pixels).data.cast("B")
-    return items
+    return json.dumps(capture.header() | {"frames": frames}).encode()
+
+
+def _pixels(frame: Frame) -> memoryview:
+    return np.ascontiguousarray(frame.pixels).data.cast("B")
 
 
 def _explain(error: OSError) -> VaultError:

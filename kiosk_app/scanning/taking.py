@@ -14,6 +14,7 @@ import structlog
 
 from firmware.capture.client import CaptureClient
 from firmware.line.stamps import ConsentStamp, UvAllowance
+from hardware.capture import Frame, Spot
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import Vault, VaultError
@@ -142,10 +143,14 @@ class Taking:
         log.info("scan", scan=str(scan), state="close_ups_kept", close_ups=pictures, marked=len(kept))
 
     def _keep_spots(self, scan: UUID, dek: bytes, marked: Marked) -> tuple[Marked, int]:
-        """What could be kept of the spots, and its size: without their pictures there is little to keep."""
-        try:
-            return marked, self._vault.add_close_ups(scan, dek, marked)
-        except VaultError as error:
-            log.error("close_ups_not_kept", scan=str(scan), why=str(error))
-            bare = tuple(without_picture(spot, NOT_KEPT) for spot, _ in marked)
-            return bare, self._vault.add_close_ups(scan, dek, bare)
+        """What could be kept of the spots, and its size: a picture that cannot be kept costs no other."""
+        kept: list[tuple[Spot, Frame | None]] = []
+        size = 0
+        for number, (spot, frame) in enumerate(marked):
+            try:
+                size += 0 if frame is None else self._vault.add_close_up(scan, dek, number, frame)
+                kept.append((spot, frame))
+            except VaultError as error:
+                log.error("close_up_not_kept", scan=str(scan), number=number, why=str(error))
+                kept.append(without_picture(spot, NOT_KEPT))
+        return tuple(kept), size + self._vault.add_spots(scan, dek, kept)

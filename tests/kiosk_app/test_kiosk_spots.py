@@ -282,6 +282,22 @@ def test_a_full_disk_costs_the_close_ups_and_the_clinician_looks_at_the_spots_as
     assert (spot.zone, spot.lesion, spot.refused) == ("nose", None, NOT_KEPT)
 
 
+@pytest.mark.parametrize("misfit", range(3))
+def test_a_close_up_that_cannot_be_kept_costs_no_other(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, misfit: int
+) -> None:
+    zones = ("nose", "chin", "forehead")
+    no_room_for(bench, monkeypatch, f"frame.closeup{misfit}")
+    for zone in zones:
+        _mark(visitor, zone=zone)
+        visitor.tap()
+    visitor.tap()
+    assert "You marked 3 spots." in visitor.walk_to("result").words
+    assert _vaulted(bench) == [f"frame.closeup{n}" for n in range(3) if n != misfit]
+    found = [(spot.zone, spot.refused) for spot in _sent(bench).findings.spots]
+    assert found == [(zone, NOT_KEPT if n == misfit else None) for n, zone in enumerate(zones)]
+
+
 def test_a_patient_whose_spots_could_not_be_kept_at_all_reads_that_nobody_knows_of_them(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
