@@ -30,6 +30,11 @@ UNFINISHED = (ScanState.CONSENTED, ScanState.CAPTURED, ScanState.ANALYSED)
 GONE = (ScanState.REFUSED, ScanState.ABANDONED, ScanState.SHREDDED)
 
 
+def is_kept(state: ScanState) -> bool:
+    """Whether pictures of a scan in this state are kept, so that leaving does not undo it."""
+    return state not in (ScanState.CONSENTED, *GONE)
+
+
 class MessageState(StateName):
     """A message, which is a result or the withdrawal of one."""
 

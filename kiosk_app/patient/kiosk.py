@@ -17,7 +17,7 @@ from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.reserve import DiskFull
-from kiosk_app.kept.states import GONE, ScanState
+from kiosk_app.kept.states import GONE, is_kept
 from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.patient.journey import Session, State
@@ -149,18 +149,15 @@ class Kiosk:
         scan = session.scan
         if scan is None:
             return False
-        return self.records.scan(scan).state not in (ScanState.CONSENTED, *GONE)
+        return is_kept(self.records.scan(scan).state)
 
     def lets_go(self, session: Session) -> bool:
-        """Whether the patient can go and nothing of the scan stays; from now on no pictures of it are kept.
+        """Whether the patient can go and nothing of the scan stays; from then on no pictures of it are kept.
 
-        Those that are being noted as kept at this moment are waited for.
+        Those that are being noted as kept at this moment are waited for. Where pictures are kept nothing is
+        changed: the patient may come back.
         """
-        if self.keeps(session):
-            return False
-        if session.scan is not None:
-            self.work.leave(session.scan)
-        return not self.keeps(session)
+        return session.scan is None or self.work.leave_unless_kept(session.scan)
 
     def is_gone(self, session: Session) -> bool:
         """Whether the session's scan is one of which nothing may stay: who has the right may delete it."""

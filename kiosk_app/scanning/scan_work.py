@@ -17,7 +17,7 @@ from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
-from kiosk_app.kept.states import GONE, UNFINISHED, ScanState
+from kiosk_app.kept.states import GONE, UNFINISHED, ScanState, is_kept
 from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
@@ -154,11 +154,22 @@ class ScanWork:
         noted as kept this waits until they are: see `Taking.take`.
         """
         with self._lock:
-            left = self._at_work.get(scan)
-            if left is not None:
-                left.set()
-            else:
-                self._left_behind.note(scan)
+            self._leave(scan)
+
+    def leave_unless_kept(self, scan: UUID) -> bool:
+        """`leave`, where no pictures of the scan are kept; whether it is so. Where they are, all goes on."""
+        with self._lock:
+            if is_kept(self._records.scan(scan).state):
+                return False
+            self._leave(scan)
+            return True
+
+    def _leave(self, scan: UUID) -> None:
+        left = self._at_work.get(scan)
+        if left is not None:
+            left.set()
+        else:
+            self._left_behind.note(scan)
 
     def see_to(self, scan: UUID) -> None:
         """Let `go_on` destroy what is left of a scan that is gone by then, or is being written still."""

@@ -13,6 +13,7 @@ from kiosk_app.kept.keyring import KeyringError
 from kiosk_app.kept.records_file import RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultError
+from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.delivery import Delivery
@@ -147,23 +148,23 @@ def test_start_over_on_the_result_asks_what_becomes_of_the_scan_and_does_nothing
     assert visitor.look("/result").name == "result"
 
 
-def test_start_over_while_the_pictures_are_being_noted_as_kept_asks_too(
+def start_over_while_pictures_are_noted_as_kept(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes, leaves, go = threading.Event(), threading.Event(), threading.Event()
-    note, leave = bench.kiosk.records.advance, bench.kiosk.work.leave
+    note, leave = bench.kiosk.records.advance, bench.kiosk.work.leave_unless_kept
 
     def slowly(*args: Any, **figures: Any) -> None:
         notes.set()
         go.wait(30)
         note(*args, **figures)
 
-    def asked(scan: UUID) -> None:
+    def asked(scan: UUID) -> bool:
         leaves.set()
-        leave(scan)
+        return leave(scan)
 
     monkeypatch.setattr(bench.kiosk.records, "advance", slowly)
-    monkeypatch.setattr(bench.kiosk.work, "leave", asked)
+    monkeypatch.setattr(bench.kiosk.work, "leave_unless_kept", asked)
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
     wait_until(notes.is_set)
@@ -173,6 +174,21 @@ def test_start_over_while_the_pictures_are_being_noted_as_kept_asks_too(
     go.set()
     starting_over.join(30)
     assert visitor.page.name == "leave"
+
+
+def test_who_starts_over_while_the_pictures_are_being_noted_as_kept_may_come_back_and_mark_spots(
+    bench: Bench, clock: PatientClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = Visitor(create_app(bench.with_close_up().kiosk, clock).test_client(), clock)
+    start_over_while_pictures_are_noted_as_kept(visitor, bench, monkeypatch)
+    visitor.tap("/help")
+    assert visitor.wait().name == "spots"
+
+
+def test_start_over_while_the_pictures_are_being_noted_as_kept_asks_too(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_over_while_pictures_are_noted_as_kept(visitor, bench, monkeypatch)
     assert visitor.tap("/delete").name == "deleted"
 
     def is_brought_to_its_end() -> bool:
@@ -238,8 +254,6 @@ def test_who_walked_away_and_comes_back_reads_what_became_of_a_kept_scan(
 
 @pytest.fixture
 def at_the_spots(bench: Bench, clock: PatientClock) -> Visitor:
-    from kiosk_app.patient.app import create_app
-
     visitor = Visitor(create_app(bench.with_close_up().kiosk, clock).test_client(), clock)
     visitor.walk_to("spots")
     return visitor
