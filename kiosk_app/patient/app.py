@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -70,6 +71,7 @@ def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Fla
         BABEL_DEFAULT_LOCALE="en",
     )
     app.extensions["kiosk"] = kiosk
+    app.extensions["start"] = secrets.token_urlsafe(6)  # another one after each start
     app.extensions["showings"] = Showings(app.config["SECRET_KEY"], clock)
     app.extensions["ways_on"] = WaysOn()
     app.wsgi_app = _not_for_long(app.wsgi_app)  # type: ignore[method-assign, assignment]

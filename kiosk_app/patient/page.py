@@ -77,8 +77,13 @@ def text_size() -> int:
     return chosen
 
 
-def render(name: str, status: int = 200, stays_s: float | None = None, **facts: Any) -> tuple[str, int]:
-    """The template of a page, with what every page needs; without a session it stays for `stays_s`."""
+def render(
+    name: str, status: int = 200, stays_s: float | None = None, first: str = "", **facts: Any
+) -> tuple[str, int]:
+    """The template of a page, with what every page needs; without a session it stays for `stays_s`.
+
+    One that nobody touches leads to the first page, if that is not what `first` says.
+    """
     session: Session | None = g.get("session")
     left = session.left() if session is not None else stays_s
     shown = session.state if session is not None and session.state.value == name else State.LANGUAGE
@@ -90,6 +95,7 @@ def render(name: str, status: int = 200, stays_s: float | None = None, **facts: 
         session=session,
         left=None if left is None else max(0, round(left)),
         warning=0 if session is None or session.is_calm else round(WARNING_S),
+        first=first if session is None and name != "stranger" else None,
         step=step,
         steps=steps,
         **facts,

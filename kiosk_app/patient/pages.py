@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from flask import Blueprint, g, jsonify, redirect, request, url_for
+from flask import Blueprint, current_app, g, jsonify, redirect, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
@@ -57,8 +57,23 @@ def start() -> Response | tuple[str, int]:
 def language_page() -> tuple[str, int]:
     reason = the_kiosk().closed_because()
     if reason is not None:
-        return render("closed", trouble=sentences.trouble(reason), reason=reason)
-    return render("language")
+        return render("closed", first=_first(reason), trouble=sentences.trouble(reason), reason=reason)
+    return render("language", first=_first(None))
+
+
+@blueprint.get("/first")
+def first() -> Response:
+    """Which page the first one is now."""
+    kiosk = the_kiosk()
+    return jsonify(first=_first("in_use" if kiosk.sessions.taken() else kiosk.closed_because()))
+
+
+def _first(reason: str | None) -> str:
+    """What the first page says as long as it stays the same; by `reason` no scan is taken.
+
+    After a restart it is another: what is sent from one of before is not taken.
+    """
+    return f"{current_app.extensions['start']} {reason or 'open'}"
 
 
 @blueprint.post("/language")

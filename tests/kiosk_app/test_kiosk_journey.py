@@ -12,11 +12,12 @@ from firmware.capture.client import CaptureFault
 from firmware.line.stamps import ConsentStamp
 from kiosk_app.kept.states import ScanState
 from kiosk_app.patient import app, speech
+from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
 from kiosk_app.patient.sessions import LOST_S
 from kiosk_app.scanning.progress import LONG_S, Progress
 from tests.support.kiosk_bench import Bench
-from tests.support.visitor import Page, Visitor, the_scan, the_session
+from tests.support.visitor import Page, PatientClock, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
 
@@ -394,6 +395,33 @@ def test_a_full_outbox_closes_the_kiosk_and_says_so(visitor: Visitor, bench: Ben
     assert (page.name, page.body["data-reason"]) == ("closed", "outbox_full")
     bench.outbox.there = False  # unknown is not full
     assert visitor.look("/").name == "language"
+
+
+def test_the_first_page_knows_whether_it_would_be_another_now(
+    visitor: Visitor, bench: Bench, clock: PatientClock
+) -> None:
+    def would_be() -> str:
+        said: str = visitor.client.get("/first").get_json()["first"]
+        return said
+
+    of_open = visitor.look("/").body["data-first"]
+    assert would_be() == of_open
+    bench.outbox.fill = 0.96
+    of_closed = visitor.look("/").body["data-first"]
+    assert would_be() == of_closed != of_open
+    bench.outbox.fill = 0.0
+    other = Visitor(visitor.client.application.test_client(), clock)
+    other.walk_to("about")
+    assert would_be() not in (of_open, of_closed)
+    other.tap("/start-over")
+    assert would_be() == of_open
+    assert create_app(bench.kiosk).test_client().get("/first").get_json()["first"] != of_open  # a new start
+
+
+def test_a_page_of_a_patient_does_not_lead_to_the_first_one_by_itself(visitor: Visitor) -> None:
+    visitor.walk_to("about")
+    assert "data-first" not in visitor.page.body
+    assert "data-first" not in visitor.look("/help").body
 
 
 def test_a_kiosk_without_room_closes_before_anyone_sits_down(visitor: Visitor, bench: Bench) -> None:

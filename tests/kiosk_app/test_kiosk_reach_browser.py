@@ -265,6 +265,48 @@ def test_a_first_page_that_nobody_touches_looks_again_whether_scans_are_taken(
             expect(page.locator("body")).to_have_attribute("data-page", name)
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_first_page_that_would_be_the_same_is_left_to_who_reads_it(
+    browser: Browser, address: str, bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    def bug() -> None:
+        raise RuntimeError("bug")
+
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.clock.install()
+        page.goto(address)
+        if broken:  # a page of a fault would lead nowhere by itself
+            monkeypatch.setattr(bench.kiosk, "closed_because", bug)
+
+        def is_asked_again() -> bool:
+            page.clock.run_for(5000)
+            return asked.count(f"{address}/first") > 2
+
+        wait_until(is_asked_again, "the kiosk to be asked more than once")
+        assert page.evaluate("document.body.dataset.page") == "language"
+        assert asked.count(f"{address}/") == 1
+
+
+@pytest.mark.parametrize("parked", ["/nowhere", "/help", "/trouble"])
+def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one(
+    browser: Browser, address: str, parked: str
+) -> None:
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.clock.install()
+        page.goto(address + parked)
+        assert page.evaluate("document.body.dataset.page") != "language"
+        page.clock.run_for(50_000)
+        page.keyboard.press("Shift")
+        page.clock.run_for(50_000)
+        assert page.evaluate("document.body.dataset.page") != "language"
+        page.clock.run_for(15_000)
+        expect(page.locator("body")).to_have_attribute("data-page", "language")
+
+
 def test_a_kiosk_that_does_not_hear_of_a_touch_takes_the_next_tap(
     patient_at: PatientAt, address: str, bench: Bench
 ) -> None:

@@ -23,13 +23,27 @@ if (more) {
   more.addEventListener("click", () => text.scrollBy({ top: text.clientHeight * 0.7 }));
 }
 
-// Whether new scans are taken changes while nobody is there: a first page that nobody touches looks again.
+// Without a patient, what nobody touches leads to the first page; that one looks whether it would be another now, since
+// whether new scans are taken changes meanwhile.
 const LOOK_AGAIN_MS = 60000;
-if ("looksAgain" in body.dataset) {
+const FIRST_MS = 10000;
+if ("first" in body.dataset) {
   let next;
   const wait = () => {
     clearTimeout(next);
-    next = setTimeout(() => go("/"), LOOK_AGAIN_MS);
+    next = setTimeout(look, LOOK_AGAIN_MS);
+  };
+  const look = async () => {
+    try {
+      const answer = await fetch("/first", { cache: "no-store", signal: AbortSignal.timeout(FIRST_MS) });
+      if (answer.ok && (await answer.json()).first !== body.dataset.first) {
+        go("/");
+        return;
+      }
+    } catch {
+      // The kiosk is starting again: it is asked once more.
+    }
+    wait();
   };
   for (const sign of ["pointerdown", "keydown"]) document.addEventListener(sign, wait);
   wait();
