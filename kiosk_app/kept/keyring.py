@@ -179,6 +179,10 @@ class Keyring:
         """What each data key begins with that is wrapped under the newest generation: four bytes."""
         return self._read().mark
 
+    def is_under_older(self, wrapped: bytes) -> bool:
+        """Whether `wrapped` is of a generation that exists beside a newer one."""
+        return int.from_bytes(wrapped[:4], "big") in self.generations()[:-1]
+
     def wrap(self, dek: bytes) -> bytes:
         """`dek` wrapped under the newest generation."""
         return self._read().wrap(dek)

@@ -188,9 +188,9 @@ class Records:
         gone = ",".join("?" * len(GONE))
         with self.keyring.lock():
             with waiting_at_most(ALONE_S), self._file.transaction() as db:
-                is_under_newest = "SELECT id FROM scans WHERE id = ? AND substr(wrapped_dek, 1, 4) = ?"
-                # Else the newest one is of a try that failed, and was never this scan's.
-                if db.execute(is_under_newest, (str(scan), self.keyring.mark())).fetchone():
+                wrapped = db.execute("SELECT wrapped_dek FROM scans WHERE id = ?", (str(scan),)).fetchone()[0]
+                # Under an older one, it was never under the newest, which is of a try that failed.
+                if wrapped is not None and not self.keyring.is_under_older(wrapped):
                     self.keyring.begin_generation()
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
