@@ -17,6 +17,7 @@ from kiosk_app.patient.journey import Session
 from kiosk_app.patient.pages import COOKIE
 from kiosk_app.scanning import scan_work
 from kiosk_app.web import showings
+from tests.support.browser import still
 from tests.support.kiosk_bench import Bench, Clinic
 from tests.support.kiosk_screen import PatientAt
 from tests.support.serving import served
@@ -83,7 +84,7 @@ def patient_at(browser: Browser, address: str, bench: Bench) -> Iterator[Patient
         def begin(size: tuple[int, int], scripts: bool = False) -> tuple[Page, Session]:
             token, session = bench.kiosk.sessions.begin()
             viewport: ViewportSize = {"width": size[0], "height": size[1]}
-            context = browser.new_context(viewport=viewport, java_script_enabled=scripts)
+            context = still(browser, viewport=viewport, java_script_enabled=scripts)
             screens.callback(context.close)
             context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
             return context.new_page(), session

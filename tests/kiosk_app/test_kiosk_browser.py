@@ -12,7 +12,7 @@ from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
 from tests.support.browser import TALL, WIDE, of_a_kiosk
 from tests.support.kiosk_bench import Bench
-from tests.support.kiosk_screen import Screen, on_screen
+from tests.support.kiosk_screen import OUT_OF_SIGHT, Screen, on_screen
 from tests.support.waiting import wait_until
 from tests.support.way import WAY
 
@@ -71,11 +71,6 @@ def test_the_words_in_a_picture_are_large_enough_to_read(
         assert screen.complaints == []
 
 
-# What can be done and does not lie wholly on the screen, as it is.
-OUT_OF_SIGHT = """() => [...document.querySelectorAll(".act button, .act a, footer button, footer a")]
-  .map(e => [e.textContent.trim(), e.getBoundingClientRect()])
-  .filter(([, r]) => r.height && (r.top < 0 || r.bottom > innerHeight || r.left < 0 || r.right > innerWidth))
-  .map(([text, r]) => `${text} ${r.top}..${r.bottom}`)"""
 # Of the scan, where nobody can scroll with the head in the hood: heading and sentence below the edge.
 UNREADABLE = """() => {
   const edge = document.querySelector("main").getBoundingClientRect().bottom;

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from kiosk_app.patient import sentences
-from tests.support.browser import EACH_LANGUAGE_AND_SIZE, take_picture, wait_for_answers
+from tests.support.browser import EACH_LANGUAGE_AND_SIZE, still, take_picture, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import LOOK
 
@@ -16,7 +16,7 @@ def test_the_closed_page_fits_and_has_one_way_on(
     browser: Browser, address: str, bench: Bench, language: str, size: tuple[int, int]
 ) -> None:
     bench.unlicensed = "No waiver is known."
-    with browser.new_context(locale=language, viewport={"width": size[0], "height": size[1]}) as context:
+    with still(browser, locale=language, viewport={"width": size[0], "height": size[1]}) as context:
         page = context.new_page()
         page.goto(address)
         wait_for_answers(page)

@@ -9,7 +9,8 @@ from kiosk_app.patient import app
 from kiosk_app.patient.pages import TEXT_SIZES
 from tests.support.browser import TALL, WIDE
 from tests.support.kiosk_bench import Bench
-from tests.support.kiosk_screen import LOOK, PatientAt
+from tests.support.kiosk_screen import LOOK, OUT_OF_SIGHT, PatientAt
+from tests.support.standing import PLACES as STANDS
 from tests.support.standing import stand, with_a_kept_scan
 
 # A page whose answers decide -> the pages whose buttons lead to it.
@@ -69,6 +70,18 @@ def test_an_answer_that_decides_is_not_where_the_button_was_that_led_to_it(
                 for last in touched_last[before] + seen_first[before]:
                     for answer in seen_first[place]:
                         assert not overlap(last, answer), (text_size, before, place, last, answer)
+
+
+@pytest.mark.parametrize("language", ["de", "es", "ar"])
+@pytest.mark.parametrize("size", [TALL, WIDE], ids=["tall", "wide"])
+def test_whatever_page_it_is_what_can_be_done_stays_on_the_screen_at_twice_the_text(
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int], language: str
+) -> None:
+    page, session = patient_at(size)
+    for place in STANDS:
+        page.goto(address + stand(bench, session, place, language, 200))
+        look = page.evaluate(LOOK)
+        assert (look["wider"], look["small"], page.evaluate(OUT_OF_SIGHT)) == (0, [], []), place
 
 
 @pytest.mark.parametrize(("language", "size"), [("de", TALL), ("ar", WIDE)], ids=["de-tall", "ar-wide"])

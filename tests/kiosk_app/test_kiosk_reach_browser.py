@@ -14,7 +14,7 @@ from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.patient.pages import COOKIE, TEXT_SIZES
 from sync.wire.findings.canonical_face import inside
-from tests.support.browser import DRAWN, TALL, WIDE, visit, wait_for_answers
+from tests.support.browser import DRAWN, TALL, WIDE, still, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import PLACE, PatientAt
 from tests.support.serving import running_server
@@ -176,7 +176,7 @@ def test_a_tap_that_the_kiosk_is_at_work_on_for_long_is_answered_by_a_word_until
 
     app.wsgi_app = slowly  # type: ignore[assignment]
     token, session = bench.kiosk.sessions.begin()
-    with running_server(app) as server, closing(browser.new_context()) as context:
+    with running_server(app) as server, closing(still(browser)) as context:
         address = f"http://127.0.0.1:{server.effective_port}"
         context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
         page = context.new_page()
@@ -251,7 +251,7 @@ def test_a_late_answer_about_a_kept_scan_is_asked_anew_where_it_was_asked(
 def test_a_first_page_that_nobody_touches_looks_again_whether_scans_are_taken(
     browser: Browser, address: str, bench: Bench
 ) -> None:
-    with closing(browser.new_context()) as context:
+    with closing(still(browser)) as context:
         page = context.new_page()
         page.clock.install()
         page.goto(address)
@@ -272,7 +272,7 @@ def test_a_first_page_that_would_be_the_same_is_left_to_who_reads_it(
     def bug() -> None:
         raise RuntimeError("bug")
 
-    with closing(browser.new_context()) as context:
+    with closing(still(browser)) as context:
         page = context.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -294,7 +294,7 @@ def test_a_first_page_that_would_be_the_same_is_left_to_who_reads_it(
 def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one(
     browser: Browser, address: str, parked: str
 ) -> None:
-    with closing(browser.new_context()) as context:
+    with closing(still(browser)) as context:
         page = context.new_page()
         page.clock.install()
         page.goto(address + parked)

@@ -6,13 +6,14 @@ import time
 
 from playwright.sync_api import Browser
 
+from tests.support.browser import still
 from tests.support.kiosk_bench import Bench
 
 
 def test_every_page_says_that_it_is_shown_with_a_session_or_without(
     browser: Browser, address: str, bench: Bench
 ) -> None:
-    with browser.new_context() as context:
+    with still(browser) as context:
         page = context.new_page()
         for place in ("/", "/help", "/nowhere"):
             bench.kiosk.shown_at -= 1000

@@ -32,6 +32,11 @@ LOOK = """() => ({
     .map(([text, r]) => `${text} ${r.width}x${r.height}`),
 })"""
 
+# What can be done and does not lie wholly on the screen, as it is.
+OUT_OF_SIGHT = """() => [...document.querySelectorAll(".act button, .act a, footer button, footer a")]
+  .map(e => [e.textContent.trim(), e.getBoundingClientRect()])
+  .filter(([, r]) => r.height && (r.top < 0 || r.bottom > innerHeight || r.left < 0 || r.right > innerWidth))
+  .map(([text, r]) => `${text} ${r.top}..${r.bottom}`)"""
 
 # Puts a new patient before a screen of this size, without scripts unless they are asked for.
 PatientAt = Callable[..., tuple[Page, Session]]
