@@ -140,7 +140,7 @@ def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path):
 
 
 def test_a_path_too_long_for_a_socket_is_named(tmp_path):
-    with pytest.raises(PathTooLong, match="of --state is .* name a shorter one") as refused:
+    with pytest.raises(PathTooLong, match="of --state has .* name a shorter one") as refused:
         Listener(tmp_path / ("x" * 110) / "light.sock")
     assert refused.value.exit_status == 2
 

@@ -52,7 +52,8 @@ def _of_the_opener(session: Session, moment: datetime) -> list[str]:
 
 def _as_people_say(time: timedelta) -> str:
     """Some minutes or more: "12 minutes", "3 hours", "2 days"."""
-    minutes = int(time.total_seconds() // 60)
-    if minutes < 120:
-        return f"{minutes} minutes"
-    return f"{minutes // 60} hours" if minutes < 48 * 60 else f"{minutes // (24 * 60)} days"
+    one, name = next((one, name) for one, name in _UNITS if time >= 2 * one or name == "minutes")
+    return f"{time // one} {name}"
+
+
+_UNITS = ((timedelta(days=1), "days"), (timedelta(hours=1), "hours"), (timedelta(minutes=1), "minutes"))
