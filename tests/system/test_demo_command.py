@@ -177,7 +177,7 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
 
 def headless(out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [DERMAKIOSK, "demo", "--once", "--out", str(out)],
+        [DERMAKIOSK, "demo", "--once", "--out", str(out), "--board", str(small_system_board(out.parent))],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

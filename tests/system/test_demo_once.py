@@ -14,6 +14,7 @@ import skimage.data
 from hardware.simulated.pins import PinReader
 from models.analysis.lights import lights_read
 from models.networks.signature import check_signature
+from tests.support.system import small_system_board
 from tests.system.conftest import FinishedScan, dermakiosk
 
 
@@ -88,15 +89,16 @@ def _photograph(path: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("name", ["mirrored", "close and dark"])
 def test_another_face_is_scanned_too(name: str, tmp_path: Path) -> None:
-    done = dermakiosk("demo", "--once", "--out", tmp_path / "out", "--portrait", _photograph(tmp_path, name))
+    board, portrait = small_system_board(tmp_path), _photograph(tmp_path, name)
+    done = dermakiosk("demo", "--once", "--out", tmp_path / "out", "--board", board, "--portrait", portrait)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["receipt"] == "stored"
 
 
 @pytest.mark.parametrize(("name", "said"), [("landscape", "no face"), ("two people", "one person at a time")])
 def test_a_picture_without_one_face_exits_2_with_a_sentence(name: str, said: str, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = dermakiosk("demo", "--once", "--out", out, "--portrait", _photograph(tmp_path, name))
+    out, board, portrait = tmp_path / "out", small_system_board(tmp_path), _photograph(tmp_path, name)
+    done = dermakiosk("demo", "--once", "--out", out, "--board", board, "--portrait", portrait)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
     assert done.stdout == ""
