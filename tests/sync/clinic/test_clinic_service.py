@@ -1,4 +1,4 @@
-"""The service of the clinic's server that the document shows."""
+"""The services of the clinic's server that the document shows."""
 
 from __future__ import annotations
 
@@ -6,23 +6,67 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from sync.clinic.store.engine import DEADLINES
 from tests.support.documents import document
 
 UNIT = re.compile(r"^```ini\n(.*?)^```", re.M | re.S)
+ROW = re.compile(r"^\| `clinic (\w+)` \| ((?:`[\w.]+` ?)+)\|$", re.M)
 OURS = "/opt/dermakiosk/.venv/bin/dermakiosk"
+STATE = "/var/lib/dermakiosk-clinic"
+# Whose each secret in the state folder is.
+SECRETS = {"opener": "open", "ingest": "ingest", "web": "serve", "auditor": "tap", "broker.json": "ingest"}
 
 
-def test_the_unit_that_is_shown_is_one_of_systemds_and_waits_longer_than_any_step(tmp_path: Path) -> None:
-    (text,) = UNIT.findall(document("sync/docs/running-a-clinic.md").text)
-    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.M))
+def units() -> dict[str, str]:
+    """The unit of each command, put together as the document says."""
+    text = document("sync/docs/running-a-clinic.md").text
+    (unit,) = UNIT.findall(text)
+    rows = {command: re.findall(r"`([\w.]+)`", names) for command, names in ROW.findall(text)}
+    (shown,) = re.findall("clinic (ingest) --state", unit)
+    assert re.findall(r"^InaccessiblePaths=(.*)$", unit, re.M) == [hidden(rows[shown])]
+    return {
+        command: unit.replace(f"clinic {shown} ", f"clinic {command} ").replace(
+            hidden(rows[shown]), hidden(names)
+        )
+        for command, names in rows.items()
+    }
+
+
+def hidden(names: list[str]) -> str:
+    return " ".join(f"-{STATE}/{name}" for name in names)
+
+
+def settings_of(unit: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+)=(.*)$", unit, re.M))
+
+
+def test_each_of_the_four_has_a_unit() -> None:
+    assert sorted(units()) == ["ingest", "open", "serve", "work"]
+
+
+@pytest.mark.parametrize("command", ["ingest", "open", "serve", "work"])
+def test_a_unit_is_one_of_systemds_and_waits_longer_than_any_step(tmp_path: Path, command: str) -> None:
+    text = units()[command]
+    settings = settings_of(text)
     assert settings["Type"] == "notify" and settings["NotifyAccess"] == "main"
     assert settings["Restart"] == "always" and settings["LimitCORE"] == "0"
     gone_s = DEADLINES["connect_timeout"] + DEADLINES["tcp_user_timeout"] / 1000
     minutes = int(settings["WatchdogSec"].removesuffix("min"))
     assert minutes * 60 > gone_s * 1.25
-    unit = tmp_path / "dermakiosk-clinic-ingest.service"
+    unit = tmp_path / f"dermakiosk-clinic-{command}.service"
     unit.write_text(text.replace(OURS, "/bin/true"))
     verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("command", ["ingest", "open", "serve", "work"])
+def test_no_service_reaches_the_keys_of_another(command: str) -> None:
+    settings = settings_of(units()[command])
+    assert f" clinic {command} --state {STATE}" in settings["ExecStart"]
+    others = {f"-{STATE}/{name}" for name, owner in SECRETS.items() if owner != command}
+    assert set(settings["InaccessiblePaths"].split()) == others
+    # Else processes of one user look into each other by /proc, where nothing is hidden.
+    assert settings["PrivateUsers"] == "yes"
