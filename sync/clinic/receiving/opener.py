@@ -19,6 +19,7 @@ from sync.clinic.receiving.intake import NO_KEY
 from sync.clinic.receiving.opening_alone import Alone
 from sync.clinic.receiving.opening_together import open_together
 from sync.clinic.receiving.results import Key
+from sync.clinic.receiving.scrubbing import Scrubber
 from sync.clinic.receiving.sealed import Seals, waiting
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.notify import Notifier
@@ -30,11 +31,8 @@ POLL_SECONDS = 0.25
 # One commit for so many envelopes at most. On SQLite whoever else writes waits for it.
 BATCH, POSTGRESQL_BATCH = 25, 100
 LOOK_AGAIN_SECONDS = 24 * 3600.0
-# No more often, and no more than one of so many parts of the time: on PostgreSQL it takes longer than opening
-# an envelope, and where it fails for taking too long, it does so each time.
-SCRUB_SECONDS, SCRUB_PART = 10.0, 10
-# A large PostgreSQL has much to look through.
-LONGEST_SCRUB_SECONDS = 3600.0
+# Shorter than systemd waits for a service that it stops.
+LAST_SCRUB_SECONDS = 5.0
 # An envelope with which the database has failed so often in a row lets the others go first for a while: the
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
@@ -54,12 +52,11 @@ class Opener:
         self._export = export
         self._alone = Alone(database, self._seals, export)
         self._notifier = Notifier()
-        # A process may have ended between an erasure and this: nobody remembers it.
-        self._to_scrub = True
+        self._scrubber = Scrubber(database)
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
         self._took_nothing = False
-        self._looked_again, self._scrub_from = time.monotonic(), -math.inf
+        self._looked_again = time.monotonic()
         self._say_from = -math.inf
 
     def begin(self, *, again: bool = False) -> None:
@@ -113,7 +110,8 @@ class Opener:
                 patience.tell(error)
                 patience.wait(stop, self._notifier.alive)
         self._notifier.stopping()
-        self.scrub()
+        self._note_erased()
+        self._scrubber.finish(LAST_SCRUB_SECONDS)
         self._notifier.close()
         log.info("stopped")
 
@@ -135,7 +133,8 @@ class Opener:
             # While it was away each message was as good as the next.
             self._took_nothing = False
             self._aside.clear()
-        self._scrub_in_time()
+        self._note_erased()
+        self._scrubber.scrub_in_time()
         return taken.found > 0
 
     def _open_alone(self, key: Key) -> None:
@@ -147,20 +146,15 @@ class Opener:
             raise
         self._strikes.pop(key, None)
 
-    def _scrub_in_time(self) -> None:
-        if time.monotonic() >= self._scrub_from:
-            self.scrub()
-
     def scrub(self) -> None:
         """After an erasure: have what was erased gone from the files too, if nobody is in the way."""
-        self._to_scrub |= self._alone.has_erased
-        self._alone.has_erased = False
-        if self._to_scrub:
-            began = time.monotonic()
-            with self._notifier.long_step(LONGEST_SCRUB_SECONDS):
-                self._to_scrub = not self._database.scrub()
-            took = time.monotonic() - began
-            self._scrub_from = time.monotonic() + max(SCRUB_SECONDS, SCRUB_PART * took)
+        self._note_erased()
+        self._scrubber.scrub()
+
+    def _note_erased(self) -> None:
+        if self._alone.has_erased:
+            self._alone.has_erased = False
+            self._scrubber.note_erased()
 
     def _look_again(self) -> None:
         """Once in a while, see to what could not be opened or acted on, or not wholly, when it came."""
@@ -170,7 +164,7 @@ class Opener:
                 withdrawals.catch_up(session)
             self._looked_again = time.monotonic()
             # Also what a command had erased while somebody was in the way.
-            self._to_scrub = True
+            self._scrubber.note_erased()
 
     def _strike(self, key: Key) -> None:
         """Count a failure of the database against a message, unless it takes no other one either."""

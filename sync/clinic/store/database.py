@@ -35,6 +35,8 @@ from sync.clinic.store.tombstones import Tombstones
 LOSING = {"fsync": "off"}
 # Where a withdrawn scan leaves dead rows.
 _ERASED_FROM = ("scans", "findings", "envelopes", "reminders", "quarantine")
+# A large PostgreSQL has much to look through.
+LONGEST_SCRUB_SECONDS = 3600
 
 log = structlog.get_logger()
 
@@ -164,6 +166,12 @@ class Database:
         if self.engine.dialect.name == "postgresql":
             try:
                 with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    # Nobody else gets this connection, nor its deadline, afterwards.
+                    connection.detach()
+                    connection.exec_driver_sql(
+                        f"SELECT set_config('statement_timeout', '{LONGEST_SCRUB_SECONDS}s', false)"
+                        " WHERE current_setting('statement_timeout') = '0'"
+                    )
                     connection.exec_driver_sql(f"VACUUM {', '.join(_ERASED_FROM)}")
             except DBAPIError as error:
                 if not lock_not_had(error):

@@ -21,7 +21,8 @@ from sync.clinic.store.database import Database, moment_at
 from sync.clinic.store.rows import core, insert_new
 from sync.clinic.store.tables import Job
 
-# Longer than anything that a job waits for: a job has deadlines of its own, and nobody renews a lease.
+# Longer than anything that a job does: it has deadlines of its own, and none vacuums a large database. Nobody
+# renews a lease.
 LEASE = timedelta(minutes=5)
 MOST_TRIES = 8
 FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=30), timedelta(hours=1)

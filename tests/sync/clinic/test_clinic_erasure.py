@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -9,15 +12,17 @@ import pytest
 from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
-from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, SCRUB_SECONDS, Opener
+from sync.clinic.receiving import opening_keys
+from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, Opener
+from sync.clinic.receiving.scrubbing import SCRUB_SECONDS
 from sync.clinic.store.database import Database
-from sync.clinic.store.tables import (
-    Scan,
-)
+from sync.clinic.store.notify import Notifier
+from sync.clinic.store.tables import HeldKey, Scan
 from sync.wire.keys import OpeningKey
 from tests.support.clinic import SealingKiosk, findings, registered
 from tests.support.effort import statements
 from tests.support.full_disk import on_a_small_disk
+from tests.support.waiting import wait_until
 from tests.support.withdrawing import (
     OTHER,
     REFERENCE,
@@ -151,11 +156,56 @@ def test_a_vacuum_that_postgresql_gives_up_holds_up_nothing_that_waits_to_be_ope
         for _ in range(3):
             arrive(database, kiosk, withdraw(uuid4()))
             assert opener.open_next()
+        wait_until(lambda: any(entry["event"] == "not_scrubbed" for entry in logged))
     assert [statement.split()[0] for statement, _ in said].count("VACUUM") == 1
     assert [entry["kind"] for entry in logged if entry["event"] == "not_scrubbed"] == ["QueryCanceled"]
     opener.scrub()
-    assert not opener._to_scrub
+    assert not opener._scrubber._due.is_set()
     database.close()
+
+
+def test_while_a_large_postgresql_is_vacuumed_the_opener_opens_says_its_keys_and_lives_and_it_can_be_stopped(
+    postgresql: Database,
+    opening_key: OpeningKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(opening_keys, "SAY_SECONDS", 0.2)
+    monkeypatch.setattr("sync.clinic.receiving.opener.LAST_SCRUB_SECONDS", 0.2)
+    lived: list[float] = []
+    monkeypatch.setattr(Notifier, "alive", lambda _: lived.append(time.monotonic()))
+    kiosk = registered(postgresql, SealingKiosk(opening_key), tmp_path)
+    opener, stop = Opener(postgresql, [opening_key]), threading.Event()
+    opener.begin()
+
+    def vacuuming() -> bool:
+        waiting = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'VACUUM%' AND state = 'active'"
+        )
+        with postgresql.reading() as session:
+            return session.scalar(waiting) == 1
+
+    def said_at() -> datetime:
+        with postgresql.reading() as session:
+            return session.scalars(select(HeldKey.seen)).one()
+
+    thread = threading.Thread(target=opener.run, args=(stop,))
+    with postgresql.engine.connect() as other:
+        # As long as this lasts a vacuum waits, as one does that has much to look through.
+        other.execute(text("LOCK TABLE findings IN SHARE UPDATE EXCLUSIVE MODE"))
+        thread.start()
+        try:
+            wait_until(vacuuming)
+            before, message = said_at(), arrive(postgresql, kiosk, a_result(kiosk, uuid4()))
+            wait_until(lambda: envelope(postgresql, message).state == "opened")
+            wait_until(lambda: said_at() > before)
+            turns = len(lived)
+            wait_until(lambda: len(lived) > turns + 2)
+        finally:
+            stop.set()
+            thread.join(10)
+        assert not thread.is_alive()
+        assert vacuuming()
 
 
 def test_however_long_a_scrub_takes_it_has_but_a_part_of_the_time(

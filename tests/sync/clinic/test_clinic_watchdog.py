@@ -304,17 +304,6 @@ def given(systemd: Systemd) -> float:
     return int(said[-1]) / 1e6 if said else WATCHDOG_S
 
 
-def test_a_scrub_is_given_an_hour_and_then_the_watchdog_waits_as_before(
-    clinic: Clinic, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    allowed: list[float] = []
-    monkeypatch.setattr(Database, "scrub", lambda _: bool(allowed.append(given(systemd))) or True)
-    with running(an_opener(clinic).run):
-        wait_until(lambda: allowed)
-        systemd.await_words()
-        assert (allowed, given(systemd)) == ([3600.0], WATCHDOG_S)
-
-
 def test_a_job_is_given_its_lease_and_then_the_watchdog_waits_as_before(
     sqlite: Database, systemd: Systemd
 ) -> None:
