@@ -27,8 +27,9 @@ def _of_the_kiosks(session: Session, moment: datetime) -> list[str]:
     heard = func.coalesce(Kiosk.last_seen_at, Kiosk.registered_at)
     if session.scalar(select(Kiosk.id).limit(1)) is None:
         return []
-    # What was heard while this computer's clock was ahead says nothing of since when nobody is.
-    last = session.scalar(select(func.max(heard)).where(heard <= moment))
+    # What was heard while this computer's clock was ahead says nothing of since when nobody is. That of the
+    # computer that hears may be a little ahead of this one's.
+    last = session.scalar(select(func.max(heard)).where(heard <= moment + LONGEST))
     if last is not None and moment - last <= LONGEST:
         return []
     since = (

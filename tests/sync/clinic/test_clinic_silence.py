@@ -74,6 +74,13 @@ def test_a_kiosk_that_was_never_heard_counts_from_when_it_was_let_in(
     assert "for 30 minutes" in sentence
 
 
+def test_a_kiosk_that_a_computer_hears_whose_clock_is_a_little_ahead_is_heard(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    heard(database, kiosk, timedelta(seconds=-2))
+    assert said(database) == []
+
+
 def test_a_clinic_without_a_kiosk_waits_for_nothing(database: Database) -> None:
     assert said(database) == []
 
