@@ -46,6 +46,18 @@ class Events(Protocol):
     def received(self, link: Link, message: Received) -> None: ...
 
 
+class _Client(mqtt.Client):
+    """An MQTT client that tells when its own thread has ended, of whatever."""
+
+    on_thread_end: Callable[[], None]
+
+    def _thread_main(self) -> None:
+        try:
+            super()._thread_main()
+        finally:
+            self.on_thread_end()
+
+
 class Link:
     """A connection that is made once, never again: after `lost` it is of no more use.
 
@@ -68,7 +80,7 @@ class Link:
         self._over = threading.Event()
         self._ended = threading.Event()
         self._last: Any = None
-        client: Any = mqtt.Client(
+        client: Any = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=str(kiosk),
             protocol=mqtt.MQTTv5,
@@ -88,6 +100,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
+        client.on_thread_end = self._on_thread_end
         threading.Thread(target=self._dial, name="mqtt-dial", daemon=True).start()
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> int | None:
@@ -116,6 +129,7 @@ class Link:
         # The client and this object hold each other by these; its sockets close when nothing holds it.
         for callback in ("on_connect", "on_disconnect", "on_subscribe", "on_publish", "on_message"):
             setattr(self._client, callback, None)
+        self._client.on_thread_end = _nothing
         sock = self._client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -157,6 +171,11 @@ class Link:
         self._ended.set()
         self._tell(partial(self._events.lost, self, str(code)))
 
+    def _on_thread_end(self) -> None:
+        # Of a connection that was lost or ended it has been said before.
+        self._ended.set()
+        self._tell(partial(self._events.lost, self, "the connection's own thread has ended"))
+
     def _on_publish(self, client: Any, data: Any, number: int, code: Any, properties: Any) -> None:
         self._tell(partial(self._events.published, self, number, int(code.value)))
 
@@ -168,6 +187,10 @@ class Link:
     def _tell(self, event: Callable[[], None]) -> None:
         if not self._over.is_set():
             self._post(event)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _properties(packet: int, **values: object) -> Properties:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import MQTTErrorCode
 
 from sync.kiosk import agent as agent_module
+from sync.kiosk import link as link_module
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.outbox import Outbox
 from sync.wire.receipt import Receipt
@@ -201,3 +204,26 @@ def test_a_failure_of_the_machine_is_held_against_no_message(
     ended = [line for line in lines if '"thread_ended"' in line]
     assert all("MemoryError at" in line for line in ended)
     assert len(ended) == (failure is MemoryError)
+
+
+def test_a_connection_whose_own_thread_dies_is_made_anew(
+    clinic: Clinic, state: Path, party: Party, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying, turn = threading.Event(), mqtt.Client.loop_misc
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def die(client: mqtt.Client) -> MQTTErrorCode:
+        if dying.is_set():
+            dying.clear()
+            raise MemoryError
+        return turn(client)
+
+    monkeypatch.setattr(link_module._Client, "loop_misc", die)
+    with carrying(state, outbox):
+        for _ in range(2):
+            message, envelope = put(outbox, party)
+            clinic.take_until({message})
+            clinic.receipt(message, envelope)
+            wait_until(lambda sent=message: outbox.state(sent) == "stored")  # type: ignore[misc]
+            dying.set()
+            wait_until(lambda: not dying.is_set())

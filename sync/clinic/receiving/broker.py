@@ -56,16 +56,25 @@ class Address(BaseModel):
 
 
 class Client(mqtt.Client):
-    """An MQTT client that knows when its own thread has last turned."""
+    """An MQTT client that knows whether its own thread is there, and when that has last turned."""
 
     _turned_at = 0.0
+    _thread_died = False
+
+    def _thread_main(self) -> None:
+        try:
+            super()._thread_main()
+        finally:
+            self._thread_died = True
 
     def loop_misc(self) -> MQTTErrorCode:
         self._turned_at = time.monotonic()
         return super().loop_misc()
 
     def carries(self) -> bool:
-        """False once the thread has died of what a callback raised, or hangs; one that dials carries."""
+        """False once the thread has died of anything, or hangs; one that dials carries."""
+        if self._thread_died:
+            return False
         return not self.is_connected() or time.monotonic() - self._turned_at < TURN_SECONDS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -211,6 +212,27 @@ def test_whoever_cannot_hear_the_broker_any_more_falls_silent(
         client.subscribe("clinic/v1/nothing")
         wait_until(lambda: not client.carries(), "a thread that turns no more")
         assert client.is_connected(), "nobody else has noticed"
+        falls_silent(systemd)
+
+
+@pytest.mark.parametrize("make", [an_ingest_worker, a_tap])
+def test_whoever_cannot_dial_the_broker_any_more_falls_silent(
+    clinic: Clinic, systemd: Systemd, monkeypatch: pytest.MonkeyPatch, make: Callable[[Clinic], Any]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    daemon = make(clinic)
+    client = daemon._client
+    with running(daemon.run):
+        wait_until(client.is_connected)
+        systemd.await_words()
+
+        def die() -> None:
+            raise MemoryError
+
+        client.reconnect = die
+        client.socket().shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: not client.is_connected())
+        wait_until(lambda: not client.carries(), "a thread that is gone", 20)
         falls_silent(systemd)
 
 
