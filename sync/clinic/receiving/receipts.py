@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, exists, or_, select, update
+from sqlalchemy import CTE, ColumnElement, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.store.database import now
@@ -37,6 +37,17 @@ def _in_one_order(one: Owed) -> tuple[int, int, bytes]:
     return one.kiosk.int, one.message_id.int, one.sha256
 
 
+_KEY = (ReceiptRow.kiosk, ReceiptRow.message_id, ReceiptRow.sha256)
+
+
+def _locked(*which: ColumnElement[bool]) -> CTE:
+    """The keys of these receipts, which nobody else changes from then on, locked in the same order.
+
+    An update by itself locks rows as they come.
+    """
+    return select(*_KEY).where(*which).order_by(*_KEY).with_for_update(of=ReceiptRow).cte("locked")
+
+
 def owe(session: Session, owed: Sequence[Owed], worker: str) -> None:
     """Owe these receipts, in the transaction that makes them true; one owed before is owed again."""
     rows = [one._asdict() | {"worker": worker, "sent_at": None} for one in sorted(owed, key=_in_one_order)]
@@ -59,16 +70,16 @@ def owe_late(session: Session, kiosks: Collection[UUID], messages: Collection[UU
         & (Envelope.message_id == ReceiptRow.message_id)
         & (Envelope.sha256 == ReceiptRow.sha256)
     )
+    late = _locked(
+        ReceiptRow.kiosk.in_(kiosks),
+        ReceiptRow.message_id.in_(messages),
+        ReceiptRow.status == "quarantined",
+        exists().where(held, Envelope.state == OPENED),
+    )
     session.execute(
-        update(ReceiptRow)
-        .where(
-            ReceiptRow.kiosk.in_(kiosks),
-            ReceiptRow.message_id.in_(messages),
-            ReceiptRow.status == "quarantined",
-            exists().where(held, Envelope.state == OPENED),
-        )
-        .values(status="stored", at=now(), sent_at=None),
-        execution_options={"synchronize_session": False},
+        update(core(ReceiptRow))
+        .where(*(each == late.c[each.key] for each in _KEY))
+        .values(status="stored", at=now(), sent_at=None)
     )
 
 
@@ -100,4 +111,5 @@ _MARKED = {name: getattr(ReceiptRow, name) for name in ("kiosk", "message_id", "
 _LISTED = listed({f"of_{name}": each.type for name, each in _MARKED.items()})
 _MARK = update(core(ReceiptRow)).values(sent_at=bindparam("sent"))
 _MARK_SENT = _MARK.where(*(each == bindparam(f"of_{name}") for name, each in _MARKED.items()))
-_MARK_SENT_AT_ONCE = _MARK.where(*(each == _LISTED.c[f"of_{name}"] for name, each in _MARKED.items()))
+_AT_ONCE = _locked(*(each == _LISTED.c[f"of_{name}"] for name, each in _MARKED.items()))
+_MARK_SENT_AT_ONCE = _MARK.where(*(each == _AT_ONCE.c[each.key] for each in _KEY))

@@ -86,8 +86,8 @@ def listed(types: Mapping[str, Any]) -> Any:
     """On PostgreSQL: what `as_lists` makes of rows with these columns, as a table to join or insert from."""
     return (
         func.unnest(*(bindparam(name, type_=_AsColumn(kind)) for name, kind in types.items()))
-        .table_valued(*(column(name, kind) for name, kind in types.items()), name="listed")
-        .render_derived()
+        .table_valued(*(column(name, kind) for name, kind in types.items()))
+        .render_derived("listed")
     )
 
 

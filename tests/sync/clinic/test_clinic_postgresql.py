@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.receipts import Owed, mark_sent, owe, owe_late, unsent
 from sync.clinic.server import STATEMENT_SECONDS, serve_pages
 from sync.clinic.store import database as database_module
-from sync.clinic.store.database import LOSING, Database
+from sync.clinic.store.database import LOSING, Database, now
 from sync.clinic.store.engine import DEADLINES
 from sync.clinic.store.errors import ClinicError
+from sync.clinic.store.tables import Envelope
+from sync.wire.keys import OpeningKey
+from tests.support.clinic import SealingKiosk, registered
+from tests.support.waiting import wait_until
+from tests.support.withdrawing import a_result, arrive
 
 
 @pytest.fixture
@@ -70,6 +80,60 @@ def test_a_postgresql_that_is_gone_without_a_word_is_not_waited_for_for_ever(
         "keepalives_idle": "7",
         "connect_timeout": "3",
     }
+
+
+def note_sent(session: Session, kiosk: SealingKiosk, messages: Sequence[UUID]) -> None:
+    mark_sent(session, unsent(session, "ingest-1", now(), len(messages)), now())
+
+
+def note_opened(session: Session, kiosk: SealingKiosk, messages: Sequence[UUID]) -> None:
+    owe_late(session, [kiosk.id], messages)
+
+
+@pytest.mark.parametrize("change", [note_sent, note_opened])
+def test_whoever_changes_receipts_has_them_in_the_order_in_which_they_are_owed(
+    postgresql: Database,
+    opening_key: OpeningKey,
+    tmp_path: Path,
+    change: Callable[[Session, SealingKiosk, Sequence[UUID]], None],
+) -> None:
+    """Or two who change the same ones wait for each other in a ring."""
+    kiosk = registered(postgresql, SealingKiosk(opening_key), tmp_path)
+    first, *others, last = sorted(uuid4() for _ in range(5))
+    opener = Opener(postgresql, [opening_key])
+
+    def owed(message: UUID) -> Owed:
+        with postgresql.reading() as session:
+            (sha256,) = session.scalars(select(Envelope.sha256).where(Envelope.message_id == message))
+        return Owed(kiosk.id, message, sha256, "quarantined", now())
+
+    # On the disk the last one comes first.
+    for message in (last, *others, first):
+        arrive(postgresql, kiosk, a_result(kiosk, uuid4()), message)
+    while opener.open_next():
+        pass
+    with postgresql.writing() as session:
+        session.execute(text("DELETE FROM receipts"))
+    for message in (last, *others, first):
+        with postgresql.writing() as session:
+            owe(session, [owed(message)], "ingest-1")
+
+    def work() -> None:
+        with postgresql.writing() as session:
+            change(session, kiosk, [first, *others, last])
+
+    def waits() -> bool:
+        with postgresql.reading() as session:
+            return session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) == 1
+
+    with ThreadPoolExecutor() as workers:
+        again = [owed(first)], [owed(last)]
+        with postgresql.writing() as session:
+            owe(session, again[0], "ingest-1")
+            working = workers.submit(work)
+            wait_until(waits)
+            owe(session, again[1], "ingest-1")
+        working.result(30)
 
 
 def test_a_page_waits_for_no_statement_for_ever(own: Callable[[str], Database]) -> None:
