@@ -79,6 +79,8 @@ class Agent:
         self._problem: str | None = None
         # The key that the clinic has given up, though this kiosk has no other.
         self._given_up: bytes | None = None
+        # The messages that are sealed to that one, as far as the clinic has said so.
+        self._unread: set[UUID] = set()
         self._keys_refused: str | None = None
         self._filling = False
         self._log_emptied = True
@@ -274,12 +276,21 @@ class Agent:
             return
         if outcome == "same_key":
             log.warning("no_other_key", message=str(receipt.message_id))
-            self._given_up = self._keys.current.seal_to.kid
+            self._give_up_key(self._keys.current.seal_to.kid, receipt.message_id)
             return
-        if outcome == "key_held":
+        # Of one that came before, "duplicate" says of the key what "stored" says of one that is new.
+        if outcome == "key_held" or (receipt.status == "duplicate" and receipt.message_id in self._unread):
             self._given_up = None
+            self._unread.clear()
         self._schedule.done(receipt.message_id)
         log.info("receipt", message=str(receipt.message_id), status=receipt.status, outcome=outcome)
+
+    def _give_up_key(self, key: bytes, unread: UUID) -> None:
+        """The clinic has given up `key`, and cannot read this message, which is sealed to it."""
+        if key != self._given_up:
+            self._unread.clear()
+        self._given_up = key
+        self._unread.add(unread)
 
     def _reload_keys(self) -> None:
         """Take up a key set that somebody has brought."""
