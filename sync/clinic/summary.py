@@ -34,6 +34,10 @@ _KEY_MISSING = (
     "nobody can read what is sealed to it; bring it back into opener/opening.key, or give it up with "
     "'dermakiosk clinic retire-key'"
 )
+_OF_A_RETIRED_KEY = (
+    "sealed to a key that was given up: what its kiosk sealed again came once more by itself; give up these "
+    "with 'dermakiosk clinic quarantine discard'"
+)
 
 
 def summary(session: Session) -> dict[str, Any]:
@@ -48,6 +52,7 @@ def summary(session: Session) -> dict[str, Any]:
         "envelopes": states,
         "oldest_unopened": _text(oldest),
         "opening_keys_missing": opening_keys.missing(session),
+        "quarantined_to_retired_keys": opening_keys.sealed_to_retired(session),
         "poison": _count(session, Poison),
         "receipts_unsent": session.scalar(
             select(func.count()).select_from(ReceiptRow).where(ReceiptRow.sent_at.is_(None))
@@ -101,7 +106,7 @@ def missing_sequences(session: Session) -> dict[UUID, int]:
 
 def as_text(counts: dict[str, Any]) -> str:
     """The summary as a person reads it."""
-    states = counts["envelopes"]
+    states, unread = counts["envelopes"], counts["quarantined_to_retired_keys"]
     oldest = f", the oldest since {counts['oldest_unopened']}" if counts["oldest_unopened"] else ""
     lines = [
         *(f"SILENCE           {sentence}" for sentence in counts["silence"]),
@@ -110,6 +115,7 @@ def as_text(counts: dict[str, Any]) -> str:
         f"erased            {counted(states[ERASED], 'envelope')}, and {states.get(DISCARDED, 0)} discarded",
         f"quarantined       {counted(states[QUARANTINED], 'envelope')}, "
         f"{counted(counts['poison'], 'other payload')}",
+        *([f"GIVEN UP          {counted(unread, 'envelope')} {_OF_A_RETIRED_KEY}"] if unread else []),
         f"receipts unsent   {counts['receipts_unsent']}",
         f"jobs              {counts['jobs']['waiting']} waiting, {counts['jobs']['failed']} given up",
         *(f"OPENING KEY MISSING  {key}: {_KEY_MISSING}" for key in counts["opening_keys_missing"]),

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
-from sync.clinic.store.tables import HELD, MISSING, RETIRED, HeldKey
+from sync.clinic.store.tables import HELD, MISSING, QUARANTINED, RETIRED, Envelope, HeldKey
 
 # An opener says so often which keys it holds, for as long as it can write.
 SAY_SECONDS = 60.0
@@ -86,6 +86,16 @@ def missing(session: Session) -> list[str]:
     """The keys that some opener held once, and none does now, though staff have not given them up."""
     found = session.scalars(select(HeldKey.kid).where(HeldKey.state == MISSING))
     return sorted(kid.hex() for kid in found)
+
+
+def sealed_to_retired(session: Session) -> int:
+    """How many envelopes in quarantine are sealed to a key that staff gave up.
+
+    Nobody here knows which of them were sealed again: that is told inside, of one result at most.
+    """
+    retired = select(HeldKey.kid).where(HeldKey.state == RETIRED)
+    unread = select(func.count()).where(Envelope.state == QUARANTINED, Envelope.recipient.in_(retired))
+    return session.scalar(unread) or 0
 
 
 def held_elsewhere(kids: Collection[bytes]) -> Select[bytes]:

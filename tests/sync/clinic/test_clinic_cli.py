@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,7 +24,8 @@ from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.work.worker import Worker
 from sync.wire.keys import dump_opening_keys, generate_opening_key
-from tests.support.clinic import SealingKiosk, hold, miss
+from tests.support.clinic import SealingKiosk, hold, miss, registered
+from tests.support.withdrawing import arrive, withdraw
 
 WAIT_SECONDS = 30.0
 
@@ -78,6 +80,26 @@ def test_a_missing_key_is_in_the_status_until_it_is_retired(tmp_path: Path) -> N
 def test_before_the_migration_every_command_names_it(tmp_path: Path, command: tuple[str, ...]) -> None:
     with pytest.raises(ClinicError, match="clinic migrate"):
         run(*command, "--state", tmp_path)
+
+
+def test_what_nobody_will_ever_read_is_in_the_status_with_what_to_do_until_it_is_discarded(
+    tmp_path: Path,
+) -> None:
+    state = ("--state", tmp_path / "clinic")
+    run("migrate", *state)
+    database = Database.existing(tmp_path / "clinic")
+    lost, found = generate_opening_key(), generate_opening_key()
+    kiosk = registered(database, SealingKiosk(lost), tmp_path)
+    hold(database, lost)
+    miss(database, found)
+    message = arrive(database, kiosk, withdraw(uuid4()))
+    assert "GIVEN UP" not in run("status", *state).output
+    run("retire-key", lost.kid.hex(), *state)
+    assert "GIVEN UP          1 envelope sealed to a key" in run("status", *state).output
+    assert "clinic quarantine discard" in run("status", *state).output
+    run("quarantine", "discard", message, "--reason", "sealed again", "--yes", *state)
+    assert "GIVEN UP" not in run("status", *state).output
+    database.close()
 
 
 def test_missing_sequence_numbers_are_counted_in_each_epoch(tmp_path: Path) -> None:
