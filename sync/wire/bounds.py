@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Hashable
 from datetime import date, datetime, timezone
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, ConfigDict, Field, TypeAdapter
 
@@ -21,16 +22,16 @@ MAX_MARKS = 4096
 Many = TypeVar("Many", bound=tuple[Any, ...])
 
 
-def _text_of(kind: type[date], form: str) -> BeforeValidator:
+def _text_of(kind: type[date] | type[UUID], form: str, as_: str = "RFC 3339 says") -> BeforeValidator:
     """Of what is no `kind` yet, only text of this `form` is read: no number, and nothing that is like it."""
     whole = re.compile(form, re.ASCII)
-    reader = TypeAdapter(kind, config=ConfigDict(hide_input_in_errors=True))
+    reader: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(hide_input_in_errors=True))
 
     def read(value: Any) -> Any:
         if isinstance(value, kind):
             return value
         if not isinstance(value, str) or not whole.fullmatch(value):
-            raise ValueError("this is not written as RFC 3339 says")
+            raise ValueError(f"this is not written as {as_}")
         return reader.validate_python(value)
 
     return BeforeValidator(read)
@@ -66,6 +67,12 @@ Day = Annotated[
     date,
     _text_of(date, _DAY),
     Field(ge=FIRST_MOMENT.date(), lt=END_OF_MOMENTS.date()),
+]
+# As RFC 9562 writes them: without hyphens, in capitals, in braces or as a URN it would be another text.
+_HEX = "[0-9a-f]"
+Id = Annotated[
+    UUID,
+    _text_of(UUID, rf"{_HEX}{{8}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}", "lower-case hexadecimal with hyphens"),
 ]
 # No measurement comes near it, in any unit.
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]

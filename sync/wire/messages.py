@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sync.wire.bounds import WHOLE, Day, Moment, ShortLine, unique
+from sync.wire.bounds import WHOLE, Day, Id, Moment, ShortLine, unique
 from sync.wire.document import FieldTwice, read_document
 from sync.wire.errors import PlainError
 from sync.wire.findings import Findings, SchemaVersion
@@ -65,14 +64,14 @@ class Result(_Message):
     kind: Literal["result"] = "result"
     # pydantic reserves the plain name; on the wire the key is "schema".
     schema_version: Annotated[SchemaVersion, Field(alias="schema")] = 1
-    scan: UUID
+    scan: Id
     patient_reference: Reference | None
     captured_at: Moment
     board: Annotated[ShortLine, Field(min_length=1)]
     simulated: bool
     consent: Consent
     findings: Findings
-    supersedes: UUID | None = None
+    supersedes: Id | None = None
 
     @model_validator(mode="after")
     def _findings_are_of_this_scan(self) -> Result:
@@ -117,7 +116,7 @@ class Withdraw(_Message):
 
     kind: Literal["withdraw"] = "withdraw"
     schema_version: Annotated[Literal[1, 2], WHOLE, Field(alias="schema")] = 1
-    scan: UUID
+    scan: Id
     at: Moment
     reason: Literal["patient", "staff"]
 
@@ -128,7 +127,7 @@ class WithdrawMessages(Withdraw):
     VERSION: ClassVar[int] = 2
 
     schema_version: Annotated[Literal[2], WHOLE, Field(alias="schema")] = 2
-    messages: Annotated[tuple[UUID, ...], Field(max_length=MOST_NAMED), unique()]
+    messages: Annotated[tuple[Id, ...], Field(max_length=MOST_NAMED), unique()]
 
 
 class ReminderDue(_Message):
@@ -139,11 +138,11 @@ class ReminderDue(_Message):
 
     kind: Literal["reminder"] = "reminder"
     schema_version: Annotated[Literal[1], WHOLE, Field(alias="schema")] = 1
-    reminder: UUID
+    reminder: Id
     patient_reference: Reference
     rule: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
     due_on: Day
-    scan: UUID | None = None
+    scan: Id | None = None
 
 
 Message = Result | Withdraw | ReminderDue

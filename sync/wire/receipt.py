@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Annotated, Literal
-from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
 
-from sync.wire.bounds import Moment
+from sync.wire.bounds import Id, Moment
 from sync.wire.statement import Statement, StatementError, sign_statement, verify_statement
 
 TYPE = "dermakiosk-receipt"
@@ -22,8 +21,8 @@ ReceiptStatus = Literal["stored", "duplicate", "quarantined", "reseal"]
 class Receipt(Statement):
     """What the clinic did with the envelope `message_id` of `kiosk` whose SHA-256 is `sha256`."""
 
-    kiosk: UUID
-    message_id: UUID
+    kiosk: Id
+    message_id: Id
     sha256: Annotated[bytes, Field(min_length=32, max_length=32)]
     status: ReceiptStatus
     at: Moment

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Literal
-from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, model_validator
 
-from sync.wire.bounds import FIRST_MOMENT, WHOLE, Count, Counter, Moment, ShortLine
+from sync.wire.bounds import FIRST_MOMENT, WHOLE, Count, Counter, Id, Moment, ShortLine
 from sync.wire.statement import Statement, sign_statement, verify_statement
 
 TYPE = "dermakiosk-status"
@@ -29,7 +28,7 @@ class Status(Statement):
 
     kind: Literal["status"] = "status"
     schema_version: Annotated[Literal[1, 2], WHOLE] = 2
-    kiosk: UUID
+    kiosk: Id
     epoch: Counter = 0
     counter: Annotated[Counter, Field(ge=1)] | None = None
     at: Moment

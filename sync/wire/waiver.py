@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from typing import Annotated
-from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field
 
-from sync.wire.bounds import Day, Line, Moment, ShortLine
+from sync.wire.bounds import Day, Id, Line, Moment, ShortLine
 from sync.wire.keys import signing_kid
 from sync.wire.statement import Statement, sign_statement, verify_statement
 
@@ -27,7 +26,7 @@ class ResearchWaiver(Statement):
     `networks` has the SHA-256 of each network that it is about: another file needs another waiver.
     """
 
-    kiosk: UUID
+    kiosk: Id
     networks: Annotated[dict[ShortLine, Sha256], Field(min_length=1, max_length=64)]
     by: Annotated[Line, Field(min_length=1)]
     reason: Annotated[Line, Field(min_length=1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -116,6 +117,8 @@ def documents() -> Iterator[Document]:
         yield Document(kind, json.loads(cose.parse(data, kind).payload))
 
 
+UUID_FORM = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ARABIC = {ord(str(digit)): chr(0x660 + digit) for digit in range(10)}
 DOCUMENTS = list(documents())
 by_kind = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.type)
 
@@ -153,10 +156,14 @@ def forms_of(value: Any) -> Iterator[Any]:
         yield from ("2026-03-04T12:00:00.0000001Z", "2026-03-04T12:00:00Z\n", "\u0662026-03-04T12:00:00Z")
     elif value == "2026-03-04":
         yield from (20516, 1772582400, "1772582400", "2026-03-04T00:00:00Z", "2026-3-4", "20260304")
+    elif isinstance(value, str) and UUID_FORM.fullmatch(value):
+        plain = value.replace("-", "")
+        yield from (plain, value.upper(), f"{{{value}}}", f"urn:uuid:{value}", f"{value}\n", f" {value}")
+        yield from (f"{plain[:16]}-{plain[16:]}", value.translate(ARABIC))
 
 
 @by_kind
-def test_a_moment_a_number_and_a_truth_have_one_form(document: Document) -> None:
+def test_a_moment_a_number_a_truth_and_a_uuid_have_one_form(document: Document) -> None:
     # A number that may have a fraction has none where it is a whole one.
     fractions = ("value", "low", "high", "x", "y", "radius", "area_mm2", "fill", "diameter_mm")
     assert document.is_read()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +12,7 @@ from sync.wire.bounds import (
     MAX_MARKS,
     WHOLE,
     Amount,
+    Id,
     Line,
     Moment,
     Number,
@@ -155,7 +155,7 @@ class Findings(_Strict):
 
     # pydantic reserves the plain name; on the wire and in findings.json the key is "schema".
     schema_version: Annotated[SchemaVersion, Field(alias="schema")] = SCHEMA_VERSION
-    scan: UUID
+    scan: Id
     measured_at: Moment
     models: Annotated[dict[ShortLine, Line], Field(max_length=64)]
     calibration: Line | None
