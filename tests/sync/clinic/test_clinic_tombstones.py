@@ -295,8 +295,9 @@ def test_a_start_looks_up_only_what_the_lines_of_the_file_name_and_by_index(
         ]
     of_lines = [step for step in plans if "message_id=?" in step]
     assert any("envelopes" in step and "kiosk=?" in step for step in of_lines), plans
-    of_names = [statement for statement, _ in said if "FROM withdrawn_messages" in statement]
-    assert of_names and all("WHERE" in statement for statement in of_names), of_names
+    # By itself SQLite scans a table, or an index of it, from one end to the other.
+    of_names = [step for step in plans if "withdrawn_messages" in step]
+    assert of_names and all(step.startswith("SEARCH") for step in of_names), plans
 
 
 def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
