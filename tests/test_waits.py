@@ -73,7 +73,6 @@ ALLOWED = [
         "a new file, which nobody else knows",
     ),
     ("kiosk_app/demo/watchdog.py", "self._sockets[name].recv(4096)", "made without blocking"),
-    ("sync/clinic/server.py", "stop.wait()", "serves until it is told to stop"),
     ("sync/clinic/work/machines.py", "working.exception()", "of a task that has ended"),
 ]
 

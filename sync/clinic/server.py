@@ -17,7 +17,7 @@ from sync.clinic.web.hosts import host_name
 from sync.web.server import WebServer, make_web_server
 
 THREADS = 4
-STOP_SECONDS = 1.5
+STOP_SECONDS, STOP_LOOK_SECONDS = 1.5, 0.5
 # Longer than a lock is waited for: whoever waits for a page is told then that the database is away.
 STATEMENT_SECONDS = 30
 # Longer than a page waits for anything: a PostgreSQL that is gone without a word, a lock, a statement.
@@ -74,7 +74,9 @@ def serve_pages(
     thread = threading.Thread(target=server.run, name="pages", daemon=True)
     thread.start()
     log.info("ready", host=host, port=int(server.effective_port))
-    stop.wait()
+    # The signal may come to another thread: only where this one turns is it acted upon.
+    while not stop.wait(STOP_LOOK_SECONDS):
+        pass
     notifier.stopping()
     server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
     server.close()

@@ -101,6 +101,35 @@ def test_a_daemon_says_that_it_works_that_it_lives_and_that_it_stops(
             process.wait()
 
 
+# As after a SIGCONT, when whichever thread is first takes what has been sent meanwhile.
+BY_ANOTHER_THREAD = """
+import signal, sys, threading, time
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+from kiosk_app.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", DAEMONS)
+def test_a_daemon_stops_whichever_of_its_threads_the_signal_comes_to(
+    clinic: Clinic, tmp_path: Path, command: str
+) -> None:
+    options = [word.replace("OUT", str(tmp_path / "out")) for word in DAEMONS[command]]
+    argv = [sys.executable, "-c", BY_ANOTHER_THREAD, "clinic", command, *options]
+    with listening_systemd(WATCHDOG_S) as systemd:
+        process = subprocess.Popen(
+            [*argv, "--state", str(clinic.state)], env=heard_by(systemd), stderr=subprocess.DEVNULL
+        )
+        try:
+            systemd.await_words()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
 class Hanging:
     """A step of a loop that can be made to hang, as one that waits for what never comes."""
 
