@@ -25,7 +25,7 @@ from sync.clinic.receiving.broker import Address, Role, connect
 from sync.clinic.receiving.heartbeats import check_heartbeat, lock_kiosks, note_heartbeat
 from sync.clinic.receiving.intake import Offered, check, take_envelopes
 from sync.clinic.receiving.poison import take_poison
-from sync.clinic.receiving.reasons import Reason, named
+from sync.clinic.receiving.reasons import Reason, reason_with
 from sync.clinic.receiving.receipts import Owed, mark_sent, unsent
 from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.receiving.registry import RESULT, STATUS, KioskKeys
@@ -271,7 +271,7 @@ class IngestWorker:
             log.error("not_storable", worker=self.name, exc_info=error)
             if arrival.topic is None or arrival.topic.kind == "status":
                 return ["dropped"]
-            return [self._store_poison(arrival, arrival.topic, named("not_storable:", error))]
+            return [self._store_poison(arrival, arrival.topic, reason_with("not_storable:", error))]
 
     def _store_poison(self, arrival: Arrival, topic: topics.Topic, reason: Reason) -> str:
         try:

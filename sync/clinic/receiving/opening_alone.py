@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, load_only
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import exports, results, withdrawals
 from sync.clinic.receiving.intake import NO_KEY
-from sync.clinic.receiving.reasons import Reason, SetAside, named
+from sync.clinic.receiving.reasons import Reason, SetAside, reason_with
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Content, Seals, among, forget_replaced, has_key, read
@@ -170,7 +170,7 @@ class Alone:
     def _quarantine(self, key: Key, content: Content, error: Exception) -> None:
         """Set an envelope apart by its key, for its row may be what cannot be read."""
         log.error("quarantined", message=str(key[1]), reason="not_foreseen", exc_info=error)
-        reason = named("not_foreseen:", error)
+        reason = reason_with("not_foreseen:", error)
         with self._database.writing() as session:
             waiting = update(Envelope).where(has_key(key), Envelope.state == STORED)
             session.execute(waiting.values(state=QUARANTINED, reason=reason))

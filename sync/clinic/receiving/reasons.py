@@ -25,6 +25,6 @@ Reason = envelope.Reason | SetAside | FaultNamed
 MOST_LETTERS = 64
 
 
-def named(fault: Fault, error: Exception) -> FaultNamed:
+def reason_with(fault: Fault, error: Exception) -> FaultNamed:
     """The reason that names the fault, as far as a row has room for it."""
     return FaultNamed(f"{fault}{type(error).__name__}"[:MOST_LETTERS])

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 
+# Its twin is `hardware.host.notify`: neither of the two rooms may import the other, so a mend is one of both.
 # How often it is said within the watchdog's time: between two words there is most of it for one honest step.
 TIMES = 10
 

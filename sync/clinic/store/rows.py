@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from sync.clinic.store.tables import Base
 
@@ -55,6 +56,11 @@ def insert_new(
     return {tuple(key) for key in _execute(session, _insert_new, table, rows)}
 
 
+def insert_once(session: Session, row: Base) -> bool:
+    """The same for one new object; True if it went in."""
+    return bool(insert_new(session, type(row), [_values(row)]))
+
+
 def put_all(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert `rows`, or give the row with its primary key these values; each row has every column.
 
@@ -64,6 +70,11 @@ def put_all(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any
         keys = [key.name for key in _keys(table)]
         last = {tuple(row[key] for key in keys): row for row in rows}
         _execute(session, _put, table, list(last.values()))
+
+
+def put(session: Session, row: Base) -> None:
+    """The same for one new object."""
+    put_all(session, type(row), [_values(row)])
 
 
 def append(session: Session, table: type[Base], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -99,6 +110,11 @@ class _AsColumn(TypeDecorator[Any]):
     impl = ARRAY
     cache_ok = True
 
+    def __init__(self, kind: TypeEngine[Any]) -> None:
+        super().__init__(kind)
+        # By its name statements are kept: two kinds are two statements.
+        self.kind = kind
+
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Column]:
         of_items = super().bind_processor(dialect)
         return lambda items: Column(of_items(items) if of_items else items)
@@ -107,16 +123,6 @@ class _AsColumn(TypeDecorator[Any]):
 def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The columns of rows that all have the same ones, one list each."""
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def insert_once(session: Session, row: Base) -> bool:
-    """The same for one new object; True if it went in."""
-    return bool(insert_new(session, type(row), [_values(row)]))
-
-
-def put(session: Session, row: Base) -> None:
-    """The same for one new object."""
-    put_all(session, type(row), [_values(row)])
 
 
 def _values(row: Base) -> dict[str, Any]:

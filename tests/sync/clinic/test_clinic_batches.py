@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import LargeBinary, Uuid, func, select, text, update
+from sqlalchemy.dialects import postgresql as postgresql_dialect
 from structlog.testing import capture_logs
 
 from sync.clinic.receiving import ingest, withdrawals
@@ -21,7 +22,17 @@ from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.receipts import Owed, mark_sent, owe, unsent
 from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Poison, ReceiptRow, ReminderRow, Scan
+from sync.clinic.store.rows import _AsColumn, listed
+from sync.clinic.store.tables import (
+    Envelope,
+    FindingRow,
+    Kiosk,
+    Poison,
+    ReceiptRow,
+    ReminderRow,
+    Scan,
+    UtcDateTime,
+)
 from sync.wire import envelope, topics
 from sync.wire.messages import ReminderDue
 from tests.support.clinic import MOMENT, SealingKiosk, heartbeat
@@ -71,6 +82,14 @@ def test_a_hundred_receipts_are_noted_as_sent_by_one_statement(
     assert len(said) == 2
     with database.reading() as session:
         assert unsent(session, worker.name, now(), 100) == []
+
+
+def test_a_list_of_one_kind_and_a_list_of_another_are_two_parameters_to_what_keeps_statements() -> None:
+    kinds = (Uuid(), LargeBinary(), UtcDateTime())
+    kept = [_AsColumn(kind)._static_cache_key for kind in kinds]
+    assert len(set(kept)) == len(kinds)
+    assert _AsColumn(Uuid())._static_cache_key == kept[0]
+    assert "AS listed(" in str(select(listed({"name": Uuid()})).compile(dialect=postgresql_dialect.dialect()))
 
 
 def test_all_receipts_of_a_batch_are_owed_by_one_statement_in_one_order(
@@ -205,6 +224,7 @@ def test_twenty_results_are_opened_by_as_many_statements_as_five(
     database: Database, kiosk: SealingKiosk, worker: IngestWorker
 ) -> None:
     opener = Opener(database, [kiosk.opening])
+    opener.scrub()
     needed = []
     for size in (1, 5, 20):
         worker._store([arrived(kiosk, kiosk.seal()) for _ in range(size)])
