@@ -179,10 +179,6 @@ class Keyring:
         """What each data key begins with that is wrapped under the newest generation: four bytes."""
         return self._read().mark
 
-    def is_under_older(self, wrapped: bytes) -> bool:
-        """Whether `wrapped` is of a generation that exists beside a newer one."""
-        return int.from_bytes(wrapped[:4], "big") in self.generations()[:-1]
-
     def wrap(self, dek: bytes) -> bytes:
         """`dek` wrapped under the newest generation."""
         return self._read().wrap(dek)
@@ -199,11 +195,16 @@ class Keyring:
         contents = self._read()
         return [contents.rewrap(each) for each in wrapped]
 
-    def begin_generation(self) -> None:
-        """Add a new generation beside the old ones; wrap() uses it from now on."""
+    def begin_generation(self, *, instead_of_newest: bool = False) -> None:
+        """Add a new generation beside the old ones; wrap() uses it from now on.
+
+        `instead_of_newest`: the newest of them, under which nothing is, is destroyed.
+        """
         contents = self._read()
-        added = {contents.newest + 1: os.urandom(KEY_BYTES)}
-        self._write(_Contents(contents.generations | added))
+        kept = dict(contents.generations)
+        if instead_of_newest:
+            del kept[contents.newest]
+        self._write(_Contents(kept | {contents.newest + 1: os.urandom(KEY_BYTES)}))
 
     def destroy_old(self) -> None:
         """Destroy every generation but the newest: what is wrapped under them is gone for good."""

@@ -187,11 +187,12 @@ class Records:
         self._one(scan)
         gone = ",".join("?" * len(GONE))
         with self.keyring.lock():
+            unused = self._newest_is_unused()
             with waiting_at_most(ALONE_S), self._file.transaction() as db:
                 wrapped = db.execute("SELECT wrapped_dek FROM scans WHERE id = ?", (str(scan),)).fetchone()[0]
-                # Under an older one, it was never under the newest, which is of a try that failed.
-                if wrapped is not None and not self.keyring.is_under_older(wrapped):
-                    self.keyring.begin_generation()
+                # Each one anew: a try that failed may have left this key in the log, under its own.
+                if wrapped is not None:
+                    self.keyring.begin_generation(instead_of_newest=unused)
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
                     " facts = NULL, findings = NULL"
@@ -242,6 +243,22 @@ class Records:
                 return self._end_old_generations()
         except (KeyringBusy, RecordsHeld):
             return False
+
+    def _newest_is_unused(self) -> bool:
+        """Whether a deletion that failed left its generation, and nothing is under it.
+
+        Nor will be: a change that could not be ended may be found in the log after a power cut, as one that
+        was. Another one, which says nothing new, is written over it.
+        """
+        if len(self.keyring.generations()) == 1:
+            return False
+        with waiting_at_most(ALONE_S), self._file.transaction() as db:
+            used = db.execute(
+                "SELECT 1 FROM scans WHERE substr(wrapped_dek, 1, 4) = ? LIMIT 1", (self.keyring.mark(),)
+            ).fetchone()
+            if used is None:
+                db.execute("PRAGMA application_id = 0")  # a row that stays as it is would not be written
+        return used is None
 
     def _end_old_generations(self) -> bool:
         emptied = self._file.checkpoint()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import resource
+import shutil
 import sqlite3
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +17,7 @@ import pytest
 from hardware.host import sqlite
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringFull
 from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultError, new_key
@@ -239,6 +243,73 @@ def test_a_deletion_that_comes_to_nothing_adds_no_keys_however_often_it_is_tried
         assert len(bench.kiosk.records.keyring.generations()) == (1 if broken == "transaction" else 2)
     bench.kiosk.records.forget(scan)
     assert len(bench.kiosk.records.keyring.generations()) == 1
+
+
+@contextmanager
+def full_disk(largest_bytes: int) -> Iterator[None]:
+    """No file grows beyond that meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_a_deletion_left_in_the_log_for_which_there_was_no_room_opens_no_scan_deleted_after_it(
+    tmp_path: Path,
+) -> None:
+    keyring = Keyring(tmp_path / "vault.key")
+    records = Records(tmp_path / "records.sqlite", keyring)
+    first, *others = (records.create({}, None) for _ in range(40))
+    with sqlite3.connect(records.path) as db:
+        db.execute("UPDATE scans SET findings = zeroblob(2500)")
+    deks = {scan: records.dek(scan) for scan in others}
+    records._file.checkpoint()
+    left = dict[UUID, bytes]()
+    with full_disk(100 * 1024):
+        for _ in range(5):
+            with pytest.raises(RecordsUnusable):
+                records.forget(first)
+            assert len(keyring.generations()) == 2
+            wrapped = {scan: keyring.wrap(dek) for scan, dek in deks.items()}
+            log = Path(f"{records.path}-wal").read_bytes()
+            left = {scan: key for scan, key in wrapped.items() if key in log}
+    scan, key = next(iter(left.items()))
+    assert keyring.unwrap(key) == deks[scan]
+    assert records.forget(scan)
+    with pytest.raises(KeyGone):
+        keyring.unwrap(key)
+    assert all(records.dek(other) == deks[other] for other in others if other != scan)
+    assert len(keyring.generations()) == 1
+
+
+def test_after_a_power_cut_a_deletion_that_was_said_to_have_failed_is_not_found_as_one_that_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may report an error once all of a change is in the log; its keys are under what goes next."""
+    keyring = Keyring(tmp_path / "app" / "vault.key")
+    records = Records(tmp_path / "app" / "records.sqlite", keyring)
+    gone, kept = records.create({}, None), records.create({}, None)
+    dek, index = records.dek(kept), Path(f"{records.path}-shm")
+    before = index.read_bytes()
+
+    def power_cut(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records._file, "checkpoint", power_cut)
+        records.forget(gone)
+    with index.open("r+b") as known:  # of what was written nothing counts
+        known.write(before)
+    assert (records.scan(gone).state, len(keyring.generations())) == (ScanState.CONSENTED, 2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records, "_rewrap", power_cut)
+        records.forget(gone)
+    shutil.copytree(tmp_path / "app", tmp_path / "again", ignore=shutil.ignore_patterns("*-shm"))
+    again = Records(tmp_path / "again" / "records.sqlite", Keyring(tmp_path / "again" / "vault.key"))
+    assert again.scan(gone).state == ScanState.CONSENTED
+    assert again.dek(kept) == dek
 
 
 def damage(bench: Bench, scan: UUID) -> None:

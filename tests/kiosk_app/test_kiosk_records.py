@@ -151,7 +151,7 @@ def test_a_shredding_cut_short_anywhere_can_be_finished(
 ) -> None:
     gone, kept = analysed(records), analysed(records)
 
-    def power_loss(*_args: object) -> None:
+    def power_loss(*_args: object, **_how: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
