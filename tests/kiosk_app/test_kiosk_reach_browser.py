@@ -185,11 +185,34 @@ def test_a_tap_that_the_kiosk_is_at_work_on_for_long_is_answered_by_a_word_until
         page.click(PRIMARY)
         wait_until(lambda: bool(page.evaluate("1")) and at_work.is_set(), "the tap to be sent")
         expect(page.locator("#one-moment h2")).to_be_visible()
-        expect(page.locator("#one-moment")).to_contain_text(said)
+        expect(page.locator("#one-moment").get_by_text(said)).to_be_visible()
+        expect(page.locator("#one-moment").get_by_text("Ask at the desk")).to_be_visible()
         assert page.url == f"{address}/{place}"
         over.set()
         expect(page.locator("body")).to_have_attribute("data-page", leads_to)
         expect(page.locator("#one-moment h2")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    "tapped", [PRIMARY, ".act form:not([data-primary]) button", "footer button", "footer a"]
+)
+def test_a_camera_is_to_be_held_still_only_while_the_kiosk_takes_the_picture(
+    browser: Browser, bench: Bench, tapped: str
+) -> None:
+    app = create_app(bench.with_close_up().kiosk)
+    token, session = bench.kiosk.sessions.begin()
+    with running_server(app) as server, closing(browser.new_context()) as context:
+        address = f"http://127.0.0.1:{server.effective_port}"
+        context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
+        page = context.new_page()
+        page.goto(address + stand(bench, session, "close_up"))
+        wait_for_answers(page)
+        page.route("**/healthz", lambda route: route.abort())
+        page.click(tapped)
+        expect(page.locator("#one-moment h2")).to_be_visible()
+        expect(page.locator("#one-moment").get_by_text("Ask at the desk")).to_be_visible()
+        expect(page.locator("#one-moment").get_by_text("Hold it still")).to_be_hidden()
+        expect(page.locator("body")).to_have_attribute("data-page", "close_up")
 
 
 def test_only_the_first_way_that_is_taken_counts_while_the_kiosk_is_asked(
@@ -291,7 +314,7 @@ def test_a_first_page_that_would_be_the_same_is_left_to_who_reads_it(
 
 
 @pytest.mark.parametrize("parked", ["/nowhere", "/help", "/trouble"])
-def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one(
+def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one_but_not_who_reads_it(
     browser: Browser, address: str, parked: str
 ) -> None:
     with closing(still(browser)) as context:
@@ -299,11 +322,11 @@ def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one(
         page.clock.install()
         page.goto(address + parked)
         assert page.evaluate("document.body.dataset.page") != "language"
-        page.clock.run_for(50_000)
+        page.clock.run_for(280_000)
         page.keyboard.press("Shift")
-        page.clock.run_for(50_000)
+        page.clock.run_for(280_000)
         assert page.evaluate("document.body.dataset.page") != "language"
-        page.clock.run_for(15_000)
+        page.clock.run_for(25_000)
         expect(page.locator("body")).to_have_attribute("data-page", "language")
 
 

@@ -6,6 +6,7 @@ const SEND_MS = 95000; // by then the watchdog has ended a server that hangs
 const AGAIN_MS = 500;
 const PATIENCE_MS = 700; // after a tap a word, until the page is there that it leads to
 let going = false;
+let sent = null; // the answer that the kiosk is at work on
 
 export const isGoing = () => going;
 
@@ -24,6 +25,12 @@ function sayOneMoment() {
   for (const other of document.body.children) other.inert = other !== word;
   word.append(word.querySelector("template").content.cloneNode(true));
   word.dataset.said = "yes";
+  sayMeanwhile();
+}
+
+// What to do as long as the kiosk is at work on one answer is said as long as it is that.
+function sayMeanwhile() {
+  for (const said of document.querySelectorAll("#one-moment [data-while]")) said.hidden = said.dataset.while !== sent;
 }
 
 // Whether it answered when it was first asked: what was chosen before a longer wait may be of long ago.
@@ -57,6 +64,8 @@ addEventListener("submit", async (event) => {
 
 // Where the answer leads; null where none came.
 async function send(form, submitter) {
+  sent = form.elements.answer?.value;
+  sayMeanwhile();
   try {
     const answer = await fetch(form.action, {
       method: "POST",
@@ -66,6 +75,8 @@ async function send(form, submitter) {
     });
     return (await answer.json()).next;
   } catch {
+    sent = null;
+    sayMeanwhile();
     await reached();
     return null;
   }
