@@ -36,7 +36,7 @@ STAGES: dict[Stage, LazyString] = {
     Stage.SEALING: _("Sealing your result"),
 }
 
-STILL_MEASURING = _("This takes longer than usual. Your scan is kept.")
+STILL_MEASURING = _("This takes longer than usual. You need not do anything.")
 
 
 def stage(progress: Progress) -> LazyString:
