@@ -15,7 +15,7 @@ from firmware.line.stamps import ConsentStamp
 from hardware.host.errors import PlainError
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.records_file import RecordsError
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, is_kept
 from kiosk_app.kept.vault import Vault, VaultError
@@ -124,7 +124,7 @@ class Kiosk:
     def delete(self, session: Session) -> None:
         """`shred` the session's scan, if it has one. What stumbles over a scan that is gone goes on later.
 
-        Raises NotDeleted, KeyringBusy: the scan is as it was.
+        Raises NotDeleted, KeyringBusy, RecordsHeld: the scan is as it was.
         """
         if session.scan is None:
             return
@@ -133,7 +133,7 @@ class Kiosk:
         except (DiskFull, VaultError, RecordsError, KeyringError) as error:
             if self._is_known_to_be_gone(session):
                 log.warning("not_deleted_at_once", scan=str(session.scan), why=str(error))
-            elif isinstance(error, KeyringBusy):
+            elif isinstance(error, (KeyringBusy, RecordsHeld)):
                 raise
             else:
                 raise NotDeleted from error

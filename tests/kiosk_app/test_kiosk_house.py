@@ -17,6 +17,7 @@ import kiosk_app
 import provisioning
 from firmware.capture.client import CLOSE_UP_S, CaptureClient
 from hardware.host.patience import waiting_at_most
+from kiosk_app.kept import records
 from kiosk_app.kept.records_file import LOCKED_S, RecordsHeld
 from kiosk_app.patient import app
 from kiosk_app.patient.app import PAGE_S
@@ -25,6 +26,7 @@ from kiosk_app.scanning.analyst import CHECK_S, CHECK_TURN_S
 from kiosk_app.serve_cli import LONGEST_PAGE_S
 from sync.kiosk.client import ANSWER_S, OutboxClient
 from tests.support.kiosk_bench import Bench
+from tests.support.scanning import writing
 from tests.support.visitor import Visitor, the_session
 from tests.support.waiting import wait_until
 
@@ -146,18 +148,11 @@ def a_silent_camera(bench: Bench) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def records_that_are_written(bench: Bench) -> Iterator[None]:
-    with closing(sqlite3.connect(bench.kiosk.records.path)) as writer:
-        writer.execute("BEGIN IMMEDIATE")
-        yield
-
-
 @pytest.mark.parametrize(
     ("place", "held_up", "asks"),
     [
         ("result", lambda bench: bench.kiosk.records.keyring.lock(), "/delete"),
-        ("result", records_that_are_written, "/delete"),
+        ("result", writing, "/delete"),
         ("result", lambda bench: bench.kiosk.courier._turn, "/delete"),
         ("result", a_silent_outbox, "/delete"),
         ("position", a_silent_camera, "/preview"),
@@ -176,6 +171,9 @@ def test_whatever_a_page_waits_for_ends_with_the_time_of_the_page(
     if asks == "/delete":
         visitor.look(asks)
     monkeypatch.setattr(app, "PAGE_S", 0.3)
+    monkeypatch.setattr(
+        records, "ALONE_S", ANSWER_S
+    )  # none of the waits ends before the page's time by itself
     with held_up(bench):
         began = time.monotonic()
         visitor.client.get(asks) if place == "position" else visitor.tap(asks)

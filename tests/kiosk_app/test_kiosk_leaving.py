@@ -10,7 +10,7 @@ import pytest
 
 from firmware.capture.client import CaptureFault
 from kiosk_app.kept.keyring import KeyringError
-from kiosk_app.kept.records_file import RecordsHeld, RecordsUnusable
+from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultError
 from kiosk_app.patient.app import create_app
@@ -288,7 +288,9 @@ def test_a_deletion_that_ended_half_way_is_not_said_to_be_done_and_is_brought_to
     assert "Your scan is deleted from this kiosk" in visitor.look("/deleted").words
 
 
-@pytest.mark.parametrize("why", [RecordsHeld("held"), KeyringError("missing"), VaultError("unreadable")])
+@pytest.mark.parametrize(
+    "why", [RecordsUnusable("damaged"), KeyringError("missing"), VaultError("unreadable")]
+)
 def test_a_deletion_that_did_not_begin_leaves_the_patient_the_choice_whatever_kept_it(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, why: Exception
 ) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import threading
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from tests.hardware.test_host_durable import killed_before_step
 from tests.kiosk_app.test_kiosk_records import analysed
 from tests.support.full_disk import on_a_small_disk
 from tests.support.kiosk_bench import Bench
-from tests.support.scanning import held
+from tests.support.scanning import held, writing
 from tests.support.visitor import Visitor
 
 
@@ -201,16 +201,26 @@ def test_who_waits_with_a_patient_gives_up_early_and_what_works_behind_the_pages
     thread.join(20)
 
 
+@pytest.mark.parametrize(
+    "held_up",
+    [lambda bench: bench.kiosk.records.keyring.lock(), writing],
+    ids=["keys", "records"],
+)
 @pytest.mark.parametrize(("page", "action"), [("consent", "/consent"), ("delete", "/delete")])
-def test_a_patient_whose_answer_has_to_wait_for_the_keys_is_told_that_nothing_was_done(
-    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, page: str, action: str
+def test_a_patient_whose_answer_has_to_wait_is_told_that_nothing_was_done(
+    bench: Bench,
+    visitor: Visitor,
+    monkeypatch: pytest.MonkeyPatch,
+    page: str,
+    action: str,
+    held_up: Callable[[Bench], AbstractContextManager[object]],
 ) -> None:
     monkeypatch.setattr(app, "KEYS_S", 0.05)
     visitor.walk_to("result" if page == "delete" else page)
     if page == "delete":
         visitor.look("/delete")
     before = [scan.state for scan in bench.kiosk.records.scans()]
-    with bench.kiosk.records.keyring.lock():
+    with held_up(bench):
         said = visitor.tap(action, consent="agree")
     assert (said.status, said.name) == (503, "busy")
     assert "what you chose has not been done yet" in said.words
@@ -219,21 +229,6 @@ def test_a_patient_whose_answer_has_to_wait_for_the_keys_is_told_that_nothing_wa
     visitor.tap(action, consent="agree")
     after = bench.kiosk.records.scans()[-1].state
     assert after == ("shredded" if page == "delete" else "consented")
-
-
-def test_a_patient_whose_answer_has_to_wait_for_the_records_is_told_that_nothing_was_done(
-    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app, "KEYS_S", 0.05)
-    visitor.walk_to("consent")
-    with closing(sqlite3.connect(bench.kiosk.records.path)) as writer:
-        writer.execute("BEGIN IMMEDIATE")
-        said = visitor.tap("/consent", consent="agree")
-    assert (said.status, said.name, bench.kiosk.records.scans()) == (503, "busy", [])
-    assert "what you chose has not been done yet" in said.words
-    visitor.look(said.way_on)
-    visitor.tap("/consent", consent="agree")
-    assert [row.state for row in bench.kiosk.records.scans()] == ["consented"]
 
 
 @pytest.mark.parametrize("address", ["/result", "/result/zones.png", "/delivery"])

@@ -52,6 +52,14 @@ def reading(bench: Bench) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writing(bench: Bench) -> Iterator[None]:
+    """Meanwhile another process changes the records."""
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield
+
+
 def half_destroyed(bench: Bench, scan: UUID) -> tuple[list[int], list[str]]:
     """What could still open a scan that is gone: key generations beside the newest, items in the vault."""
     return bench.kiosk.records.keyring.generations()[:-1], bench.kiosk.vault.items(scan)
