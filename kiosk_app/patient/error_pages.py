@@ -31,7 +31,6 @@ from kiosk_app.web.door import Stranger
 from kiosk_app.web.showings import SAFE_METHODS, asked_from
 
 log = structlog.get_logger()
-RESTARTED_S = 60  # so long the page about a restart stays when nobody touches it
 # What pages fetch: the answer to these is never a page.
 FETCHED = ("/preview", "/close_up/preview", "/scan/progress", "/delivery", "/touch")
 
@@ -61,7 +60,7 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
             return current_app.make_response(in_use(InUse()))
         if request.method != "GET" or UNDER_WAY not in request.cookies:
             return redirect(url_for("pages.start"), 303)
-        page = current_app.make_response(render("restarted", 410, RESTARTED_S))
+        page = current_app.make_response(render("restarted", 410))
         shown = request.headers.get("Sec-Fetch-Dest", "document") == "document"
         return without_a_session(page) if shown else page
 

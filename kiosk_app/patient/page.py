@@ -77,15 +77,12 @@ def text_size() -> int:
     return chosen
 
 
-def render(
-    name: str, status: int = 200, stays_s: float | None = None, first: str = "", **facts: Any
-) -> tuple[str, int]:
-    """The template of a page, with what every page needs; without a session it stays for `stays_s`.
+def render(name: str, status: int = 200, first: str = "", **facts: Any) -> tuple[str, int]:
+    """The template of a page, with what every page needs.
 
-    One that nobody touches leads to the first page, if that is not what `first` says.
+    Without a session one that nobody touches leads to the first page, if that is not what `first` says.
     """
     session: Session | None = g.get("session")
-    left = session.left() if session is not None else stays_s
     shown = session.state if session is not None and session.state.value == name else State.LANGUAGE
     step, steps = step_of(shown, the_kiosk().has_uv)
     page = render_template(
@@ -93,7 +90,7 @@ def render(
         page=name,
         answers_one=request.method not in SAFE_METHODS,
         session=session,
-        left=None if left is None else max(0, round(left)),
+        left=None if session is None else max(0, round(session.left())),
         warning=0 if session is None or session.is_calm else round(WARNING_S),
         first=first if session is None and name != "stranger" else None,
         step=step,

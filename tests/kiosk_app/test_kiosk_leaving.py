@@ -106,7 +106,7 @@ def test_a_patient_in_the_middle_of_it_is_told_of_a_restart_once(
     assert picture.status_code == 410
     page = visitor.tap()  # whatever they do next
     assert (page.status, page.name) == (410, "restarted")
-    assert page.body["data-left"] == "60"  # it does not wait for the next patient
+    assert page.body["data-first"] == ""  # it does not wait for the next patient
     assert visitor.look("/").name == "language"
 
 

@@ -26,12 +26,13 @@ if (more) {
 // Without a patient, what nobody touches leads to the first page; that one looks whether it would be another now, since
 // whether new scans are taken changes meanwhile.
 const LOOK_AGAIN_MS = 60000;
+const READ_MS = 300000; // any other is read, and what it says may be asked for
 const FIRST_MS = 10000;
 if ("first" in body.dataset) {
   let next;
   const wait = () => {
     clearTimeout(next);
-    next = setTimeout(look, LOOK_AGAIN_MS);
+    next = setTimeout(look, body.dataset.first ? LOOK_AGAIN_MS : READ_MS);
   };
   const look = async () => {
     try {
