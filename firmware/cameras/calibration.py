@@ -58,6 +58,10 @@ class CalibrationError(PlainError, ValueError):
     exit_status = 2
 
 
+class CalibrationUnread(CalibrationError):
+    """One that could not be read at this moment, and may be whole."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """One calibration of one board.
@@ -175,7 +179,7 @@ def write_calibration(state: Path, calibration: Calibration) -> Path:
 
 
 def read_calibration(folder: Path) -> Calibration:
-    """The calibration in `folder`. Raises CalibrationError."""
+    """The calibration in `folder`. Raises CalibrationError; CalibrationUnread where it may be whole."""
     try:
         header = json.loads(_read_within(folder / "calibration.json", _HEADER_BYTES))
         maps = _read_within(folder / "maps.npz", _MAPS_BYTES)
@@ -214,15 +218,15 @@ def read_calibration(folder: Path) -> Calibration:
 class Calibrations:
     """The calibrations in `state` that are whole, and of `board`.
 
-    They are read again when one has come or gone; which of them is good is asked at each use, because this
-    machine's clock may be set meanwhile. What is passed over is named in the log. Only the newest good one is
-    kept in memory: its maps are large.
+    They are read again when one has come or gone, and those that could not be read at the next use; which of
+    them is good is asked at each use, because this machine's clock may be set meanwhile. What is passed over
+    is named in the log. Only the newest good one is kept in memory: its maps are large.
     """
 
     def __init__(self, state: Path, board: Board) -> None:
         self._state, self._board = state, board
         self._names: tuple[str, ...] = ()
-        self._made_at: dict[str, datetime] = {}
+        self._made_at: dict[str, datetime | None] = {}  # of those that were read; None for what is no good
         self._kept: Calibration | None = None
         self._passed_over: dict[str, str] = {}
 
@@ -231,11 +235,12 @@ class Calibrations:
         now = now or datetime.now(timezone.utc)
         names = _calibrations_in(self._state)
         if names != self._names:
-            self._passed_over = {}
-            self._made_at = {one.id: one.made_at for one in map(self._read, names) if one is not None}
-            # Last, for others may ask meanwhile.
-            self._names = names
-        for name, made_at in sorted(self._made_at.items(), key=itemgetter(1), reverse=True):
+            self._passed_over, self._made_at, self._names = {}, {}, names
+        for name in names:
+            if name not in self._made_at:
+                self._read(name)
+        known = [(name, made_at) for name in names if (made_at := self._made_at.get(name)) is not None]
+        for name, made_at in sorted(known, key=itemgetter(1), reverse=True):
             if not timedelta(0) <= now - made_at <= VALID_FOR:
                 self._pass_over(name, "older than a year, or of a time to come")
                 continue
@@ -244,20 +249,24 @@ class Calibrations:
             if found is not None:
                 self._kept = found
                 return found
-            # It was damaged since: it would be read again at each use.
-            self._made_at = {other: at for other, at in self._made_at.items() if other != name}
         return None
 
     def _read(self, name: str) -> Calibration | None:
+        """The calibration `name`, and note what it is; one that is no good is not read again."""
         try:
             calibration = read_calibration(self._state / _FOLDER / name)
-        except CalibrationError as error:
+            reason = _foreign(calibration, self._board)
+        except CalibrationUnread as error:
             self._pass_over(name, str(error))
             return None
-        reason = _foreign(calibration, self._board)
+        except CalibrationError as error:
+            reason = str(error)
         if reason is not None:
+            self._made_at[name] = None
             self._pass_over(name, reason)
             return None
+        self._made_at[name] = calibration.made_at
+        self._passed_over.pop(name, None)
         return calibration
 
     def _pass_over(self, name: str, reason: str) -> None:
@@ -309,9 +318,19 @@ def _foreign(calibration: Calibration, board: Board) -> str | None:
 
 
 def _read_within(path: Path, limit: int) -> bytes:
-    """What is in `path`, of at most `limit` bytes. Raises OSError, and ValueError where there are more."""
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
+    """What is in `path`, of at most `limit` bytes.
+
+    Raises ValueError where there are more, OSError where there is no such file, else CalibrationUnread.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise CalibrationUnread(
+            f"{path} cannot be read ({error.strerror}): make it readable, or calibrate anew."
+        ) from error
     if len(data) > limit:
         raise ValueError(f"{path.name} has more than {limit} bytes")
     return data

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import uuid
 import weakref
 import zipfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -370,6 +373,31 @@ def test_a_calibration_that_is_damaged_while_the_kiosk_runs_is_read_once_and_so_
     for _ in range(3):
         assert calibrations.newest(NOW).id == older.name
     assert read == [newer.name]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
+    tmp_path, monkeypatch, capsys, number, known
+):
+    older = write_calibration(tmp_path, made(made_at=NOW - timedelta(days=2)))
+    newer = write_calibration(tmp_path, made(made_at=NOW))
+    calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
+    if known:
+        assert calibrations.newest(NOW - timedelta(days=1)).id == older.name
+    opened = Path.open
+
+    def fails(path, *how):
+        if newer in path.parents:
+            raise OSError(number, os.strerror(number))
+        return opened(path, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fails)
+        for _ in range(3):
+            assert calibrations.newest(NOW).id == older.name
+    assert capsys.readouterr().out.count("cannot be read") == 1
+    assert calibrations.newest(NOW).id == newer.name
 
 
 @pytest.mark.parametrize("header", ["null", "3", '"x"', "[]", "{}", "[" * 100_000, " " * 2**20 + "{}"])
