@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -24,16 +25,31 @@ def make_folder(folder: Path) -> Path:
 def folder_if_used(folder: Path) -> Iterator[None]:
     """Have `folder`, with its parents, for this block; those made for it that are empty then are gone again.
 
-    Raises OSError.
+    But for one that another process has locked (flock). Raises OSError.
     """
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    made: list[Path] = []
     try:
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):  # another process made it at this moment
+                each.mkdir()
+                made.append(each)
+        folder.mkdir(exist_ok=True)
         yield
     finally:
-        with contextlib.suppress(OSError):  # something is in it
-            for each in made:
-                each.rmdir()
+        with contextlib.suppress(OSError):  # something is in it, or it is another one's
+            for each in reversed(made):
+                _remove_unlocked(each)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Remove an empty folder. Raises OSError, also where another process has locked it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.rmdir()
+    finally:
+        os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pathlib
 import signal
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from hardware.host import durable
-from hardware.host.durable import finish_wipe, replace_secret, write_whole
+from hardware.host.durable import finish_wipe, folder_if_used, replace_secret, write_whole
 
 OLD, NEW = b"old secret " * 40, b"new secret " * 30
 
@@ -174,3 +176,51 @@ def test_a_secret_is_wiped_under_each_name_that_its_owner_gave_it(tmp_path: Path
     replace_secret(path, NEW)
     assert path.read_bytes() == NEW
     assert not any((tmp_path / "copy").read_bytes())
+
+
+def test_a_folder_that_cannot_be_made_leaves_none_of_its_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mkdir = tmp_path / "a" / "b", os.mkdir
+
+    def full(path: Path, *how: int) -> None:
+        if path == folder and folder.parent.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", full)
+        with pytest.raises(OSError, match="No space left"), folder_if_used(folder):
+            raise AssertionError("there is no such folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_an_empty_folder_is_gone_after_its_use_unless_another_one_has_locked_it(
+    tmp_path: Path, locked: bool
+) -> None:
+    folder = tmp_path / "a" / "b"
+    with ExitStack() as other:
+        with folder_if_used(folder):
+            if locked:
+                handle = os.open(folder, os.O_RDONLY)
+                other.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        assert folder.exists() == locked
+    assert any(tmp_path.iterdir()) == locked
+
+
+def test_a_folder_that_another_one_makes_at_the_same_moment_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mkdir = tmp_path / "a", Path.mkdir
+
+    def made_meanwhile(path: Path, *how: int, **more: bool) -> None:
+        os.makedirs(folder, exist_ok=True)
+        mkdir(path, *how, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", made_meanwhile)
+        with folder_if_used(folder):
+            pass
+    assert folder.exists()
