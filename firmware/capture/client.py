@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from firmware.line.link import Link, LinkError, LinkTimeout, close_all
+from firmware.line.link import SEND_S, Link, LinkError, LinkTimeout, close_all
 from firmware.line.memory import adopt
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.capture import Capture, CaptureError
@@ -169,8 +169,8 @@ class CaptureClient:
         deadline = time.monotonic() + timeout
         try:
             servers = servers_of(self._path, "calibration", self._server)
-            with Link.connect(self._path, min(timeout, CONNECT_S), servers) as link:
-                link.send({"v": PROTOCOL, **request})
+            with Link.connect(self._path, min(_left(deadline), CONNECT_S), servers) as link:
+                link.send({"v": PROTOCOL, **request}, timeout=min(_left(deadline), SEND_S))
                 while True:
                     answer, fds = link.receive(deadline - time.monotonic())
                     if "progress" not in answer:
@@ -192,3 +192,11 @@ class CaptureClient:
             ) from error
         except LinkError as error:
             raise CaptureFault("unavailable", f"The camera cannot be reached. {error}") from error
+
+
+def _left(deadline: float) -> float:
+    """The seconds until `deadline`. Raises LinkTimeout where there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise LinkTimeout("The deadline has passed.")
+    return left

@@ -69,6 +69,8 @@ class OutboxClient:
         timeout = time_left(self._timeout)
         deadline = time.monotonic() + timeout
         try:
+            if not timeout:  # which to a socket would mean another kind of waiting
+                raise TimeoutError("no time is left to ask it")
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(timeout)
                 connection.connect(str(self._path))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import socket
 import threading
+from contextlib import closing
 
 import pytest
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
 from firmware.lights.client import Lights, LightsFault
+from firmware.line.link import SEND_S, Link
 from hardware.board import load_board
+from hardware.host.patience import waiting_at_most
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
 from hardware.simulated.pins import PinReader
@@ -233,3 +237,31 @@ def test_a_network_that_says_nothing_usable_is_told_of_with_its_own_sentence(tmp
             lightd.end()
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
     assert [event["why"] for event in events if event["level"] == "error"] == [sentence]
+
+
+def test_the_camera_is_not_asked_where_no_time_is_left_for_its_answer(tmp_path):
+    """It is no fault of the camera's, not even where others are before us."""
+    kind = socket.AF_UNIX, socket.SOCK_SEQPACKET
+    with closing(socket.socket(*kind)) as daemon, closing(socket.socket(*kind)) as other:
+        daemon.bind(str(tmp_path / "capture.sock"))
+        daemon.listen(0)
+        other.connect(str(tmp_path / "capture.sock"))
+        with waiting_at_most(1.0, 0.0), pytest.raises(CaptureFault) as fault:
+            CaptureClient(tmp_path / "capture.sock").status()
+        assert fault.value.code == "deadline"
+
+
+def test_a_question_is_sent_in_the_time_that_is_left_for_its_answer(tmp_path, monkeypatch):
+    sent, send = [], Link.send
+
+    def noted(link, message, fds=(), timeout=SEND_S):
+        sent.append(timeout)
+        send(link, message, fds, timeout)
+
+    monkeypatch.setattr(Link, "send", noted)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as daemon:
+        daemon.bind(str(tmp_path / "capture.sock"))
+        daemon.listen()
+        with waiting_at_most(1.0, 0.2), pytest.raises(CaptureFault, match="no answer"):
+            CaptureClient(tmp_path / "capture.sock").status()
+    assert [timeout <= 0.2 for timeout in sent] == [True]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hardware.host.patience import waiting_at_most
 from hardware.host.sockets import PathTooLong
 from sync.kiosk.agent import Agent
 from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
@@ -156,6 +157,12 @@ def test_an_agent_that_hangs_does_not_hang_the_application(tmp_path: Path) -> No
         silent.listen()
         with pytest.raises(OutboxUnavailable, match=r"deadline|timed out"):
             OutboxClient(tmp_path / "s", timeout=0.2).state(uuid4())
+
+
+def test_an_agent_is_not_asked_where_no_time_is_left_for_its_answer(side: Side) -> None:
+    refused = pytest.raises(OutboxUnavailable, match="no time is left")
+    with side.serving() as client, waiting_at_most(1.0, 0.0), refused:
+        client.status()
 
 
 FRAMES = st.one_of(
