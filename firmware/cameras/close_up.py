@@ -16,6 +16,7 @@ from firmware.cameras.v4l2 import arrival_ns
 from hardware.board import Board
 from hardware.capture import CLOSE_UP, Capture, Frame, Spot
 from hardware.host.errors import Fault
+from hardware.middle import middle
 from hardware.profile import CloseUpProfile
 
 Picture = npt.NDArray[np.uint8]
@@ -171,15 +172,9 @@ class CloseUps:
 
 def judge(picture: Picture, profile: CloseUpProfile) -> str | None:
     """What is wrong with a close-up: "too_dark", "too_blurred" or None."""
-    if middle_level(picture) < _DARK:
+    if float(middle(picture).mean()) < _DARK:
         return "too_dark"
     return "too_blurred" if sharpness(picture) < profile.sharpness_at_least else None
-
-
-def middle_level(picture: Picture) -> float:
-    """Mean sRGB value of the middle of the picture, 0…255."""
-    height, width = picture.shape[:2]
-    return float(picture[height // 4 : -height // 4 : 4, width // 4 : -width // 4 : 4].mean())
 
 
 def sharpness(picture: Picture) -> float:
