@@ -64,6 +64,7 @@ class ScanWork:
         self._failed: dict[UUID, tuple[int, float]] = {}  # how often, and when it is tried again
         self._left_behind = LeftBehind(records, vault)
         self._look_at = 0.0  # when to look for remains
+        self._old_key_left = False  # by the round before
         self._told = Told()
         self._lock = threading.Lock()
         self._taking = Taking(records, vault, camera, lights, self._lock, knows_the_time)
@@ -214,10 +215,14 @@ class ScanWork:
         self._alone("old_key_left", self._end_old_key)
 
     def _end_old_key(self) -> None:
-        """Whoever uses the records while a scan is deleted leaves its old key, as a crash does."""
-        if self._records.finish_rewrap():
+        """Whoever uses the records while a scan is deleted leaves its old key, as a crash does.
+
+        Told where two rounds in a row cannot end it: one may have met whoever uses them for a moment.
+        """
+        left_before, self._old_key_left = self._old_key_left, not self._records.finish_rewrap()
+        if not self._old_key_left:
             self._told.over("old_key_left")
-        elif self._told.begins("old_key_left"):
+        elif left_before and self._told.begins("old_key_left"):
             log.warning("old_key_left")
 
     def _look_for_remains(self) -> None:
