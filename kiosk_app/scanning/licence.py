@@ -21,7 +21,7 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
     """Why the kiosk in `state` may measure no patient at `at` (now), in a sentence for staff; None: it may.
 
     Networks for research need a waiver that the clinic's manifest key signed for this kiosk and these files.
-    There may be others beside it; of several that fit and have begun the newest decides.
+    There may be others beside it; of several that fit the newest decides.
     """
     research = load_manifest().for_research
     if not research:
@@ -51,8 +51,7 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
             else:
                 fitting.append((path, found))
     if fitting:
-        begun = [one for one in fitting if one[1].at.date() <= today]
-        return _why_not_today(*max(begun or fitting, key=lambda one: one[1].at), today, way_on)
+        return _why_not_today(*max(fitting, key=lambda one: one[1].at), today, way_on)
     if reasons:
         return reasons[0]
     names = ", ".join(research)

@@ -127,15 +127,6 @@ def test_one_waiver_that_holds_is_enough_beside_others(signed: Signed) -> None:
     assert f"{signed.state / beside} was signed for other files" in str(signed.why_not())
 
 
-def test_a_waiver_that_has_yet_to_begin_takes_nothing_from_one_that_holds(signed: Signed) -> None:
-    beside = OTHERS.replace("*", "0123456789ab")
-    signed.waive()
-    signed.waive(file=beside, at=SIGNED_AT + timedelta(days=200), until=date(2027, 12, 31))
-    assert signed.why_not() is None
-    assert "ended on 2027-02-28" in str(signed.why_not(SIGNED_AT + timedelta(days=150)))
-    assert signed.why_not(SIGNED_AT + timedelta(days=200)) is None
-
-
 @pytest.mark.parametrize("newest", [FILE, OTHERS.replace("*", "0123456789ab")])
 def test_the_newest_waiver_for_the_networks_that_are_here_decides(signed: Signed, newest: str) -> None:
     """Also where an older one is for more: by it a clinic ends what it has let the kiosk do."""
