@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -31,6 +33,8 @@ VALID_FOR = timedelta(days=365)
 # A map has one cell for each square of this many pixels: lens and lamps change slowly over a picture.
 CELL_PX = 8
 _FOLDER = "calibration"
+# One that could not be read is tried again after so long.
+UNREAD_S = 30.0
 # A camera of 64 million pixels has maps of 12 MB a light.
 _HEADER_BYTES, _MAPS_BYTES = 2**20, 2**28
 # What comes of files that are not what they should be.
@@ -218,24 +222,30 @@ def read_calibration(folder: Path) -> Calibration:
 class Calibrations:
     """The calibrations in `state` that are whole, and of `board`.
 
-    They are read again when one has come or gone, and those that could not be read at the next use; which of
+    They are read again when one has come or gone, and those that could not be read a while later; which of
     them is good is asked at each use, because this machine's clock may be set meanwhile. What is passed over
-    is named in the log. Only the newest good one is kept in memory: its maps are large.
+    is named in the log. Only the newest good one is kept in memory: its maps are large. Several threads may
+    ask at once.
     """
 
     def __init__(self, state: Path, board: Board) -> None:
         self._state, self._board = state, board
         self._names: tuple[str, ...] = ()
         self._made_at: dict[str, datetime | None] = {}  # of those that were read; None for what is no good
+        self._unread: dict[str, float] = {}  # until when not to try again, on the monotonic clock
         self._kept: Calibration | None = None
         self._passed_over: dict[str, str] = {}
+        self._turn = threading.Lock()
 
     def newest(self, now: datetime | None = None) -> Calibration | None:
         """The newest one that is not older than a year, nor of a time to come; or None."""
-        now = now or datetime.now(timezone.utc)
+        with self._turn:
+            return self._newest(now or datetime.now(timezone.utc))
+
+    def _newest(self, now: datetime) -> Calibration | None:
         names = _calibrations_in(self._state)
         if names != self._names:
-            self._passed_over, self._made_at, self._names = {}, {}, names
+            self._passed_over, self._made_at, self._unread, self._names = {}, {}, {}, names
         for name in names:
             if name not in self._made_at:
                 self._read(name)
@@ -252,11 +262,17 @@ class Calibrations:
         return None
 
     def _read(self, name: str) -> Calibration | None:
-        """The calibration `name`, and note what it is; one that is no good is not read again."""
+        """The calibration `name`, and note what it is; one that is no good is not read again.
+
+        A disk may take seconds for what it cannot read, and the preview asks for each of its pictures.
+        """
+        if time.monotonic() < self._unread.get(name, 0.0):
+            return None
         try:
             calibration = read_calibration(self._state / _FOLDER / name)
             reason = _foreign(calibration, self._board)
         except CalibrationUnread as error:
+            self._unread[name] = time.monotonic() + UNREAD_S
             self._pass_over(name, str(error))
             return None
         except CalibrationError as error:

@@ -51,7 +51,7 @@ class Link:
     def connect(cls, path: Path, timeout: float, servers: Collection[int] | None = None) -> Link:
         """A Link to the daemon that listens at `path`, a process of `servers` (own user or root).
 
-        Raises LinkError.
+        Raises LinkTimeout or LinkError.
         """
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connected.settimeout(timeout)
@@ -61,6 +61,9 @@ class Link:
         except host.StrangeServer as error:
             connected.close()
             raise LinkError(f"It is not our daemon: {error}.") from error
+        except TimeoutError as error:
+            connected.close()
+            raise LinkTimeout(f"Nothing answers at {path} for {timeout:.1f} s.") from error
         except OSError as error:
             connected.close()
             raise LinkError(f"Nothing answers at {path}: {error.strerror or error}.") from error

@@ -186,9 +186,9 @@ class Records:
         """
         self._one(scan)
         gone = ",".join("?" * len(GONE))
-        with self.keyring.lock():
+        with self.keyring.lock(), waiting_at_most(ALONE_S, ALONE_S):
             unused = self._newest_is_unused()
-            with waiting_at_most(ALONE_S), self._file.transaction() as db:
+            with self._file.transaction() as db:
                 wrapped = db.execute("SELECT wrapped_dek FROM scans WHERE id = ?", (str(scan),)).fetchone()[0]
                 # Each one anew: a try that failed may have left this key in the log, under its own.
                 if wrapped is not None:
@@ -252,7 +252,7 @@ class Records:
         """
         if len(self.keyring.generations()) == 1:
             return False
-        with waiting_at_most(ALONE_S), self._file.transaction() as db:
+        with self._file.transaction() as db:
             used = db.execute(
                 "SELECT 1 FROM scans WHERE substr(wrapped_dek, 1, 4) = ? LIMIT 1", (self.keyring.mark(),)
             ).fetchone()

@@ -15,12 +15,13 @@ SCHEDULES = (Schedule("housekeeping", "30 3 * * *", KIND),)
 
 
 def keep_house(database: Database, _: Leased) -> None:
-    """Twice is as good as once. A scrub is the opener's: it may take longer than any lease."""
+    """Twice is as good as once. A vacuum is the opener's: it may take longer than any lease."""
     with database.writing(gives_way=True) as session:
         withdrawals.catch_up(session)
         accounts.forget_ended(session)
         jobs.forget_old(session)
         throttle.forget_old(session, moment_at(session))
+    database.scrub_at_once()
 
 
 HANDLERS: dict[str, Handler] = {KIND: keep_house}

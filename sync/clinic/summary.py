@@ -34,9 +34,13 @@ _KEY_MISSING = (
     "nobody can read what is sealed to it; bring it back into opener/opening.key, or give it up with "
     "'dermakiosk clinic retire-key'"
 )
-_OF_A_RETIRED_KEY = (
+_ASKED_AGAIN = (
     "sealed to a key that was given up: what its kiosk sealed again came once more by itself; give up these "
     "with 'dermakiosk clinic quarantine discard'"
+)
+_ONLY_HERE = (
+    "sealed to a key that was given up, of which no kiosk has a copy any more: to read what is in them, "
+    "bring the key back into opener/opening.key, and start 'clinic open' anew"
 )
 
 
@@ -47,12 +51,13 @@ def summary(session: Session) -> dict[str, Any]:
     states.update({state: count for state, count in rows})
     oldest = session.scalar(select(func.min(Envelope.received_at)).where(Envelope.state == STORED))
     missing = missing_sequences(session)
+    unread = opening_keys.sealed_to_retired(session)
     return {
         "silence": silence(session),
         "envelopes": states,
         "oldest_unopened": _text(oldest),
         "opening_keys_missing": opening_keys.missing(session),
-        "quarantined_to_retired_keys": opening_keys.sealed_to_retired(session),
+        "quarantined_to_retired_keys": unread._asdict(),
         "poison": _count(session, Poison),
         "receipts_unsent": session.scalar(
             select(func.count()).select_from(ReceiptRow).where(ReceiptRow.sent_at.is_(None))
@@ -106,7 +111,8 @@ def missing_sequences(session: Session) -> dict[UUID, int]:
 
 def as_text(counts: dict[str, Any]) -> str:
     """The summary as a person reads it."""
-    states, unread = counts["envelopes"], counts["quarantined_to_retired_keys"]
+    states = counts["envelopes"]
+    again, only_here = counts["quarantined_to_retired_keys"].values()
     oldest = f", the oldest since {counts['oldest_unopened']}" if counts["oldest_unopened"] else ""
     lines = [
         *(f"SILENCE           {sentence}" for sentence in counts["silence"]),
@@ -115,7 +121,8 @@ def as_text(counts: dict[str, Any]) -> str:
         f"erased            {counted(states[ERASED], 'envelope')}, and {states.get(DISCARDED, 0)} discarded",
         f"quarantined       {counted(states[QUARANTINED], 'envelope')}, "
         f"{counted(counts['poison'], 'other payload')}",
-        *([f"GIVEN UP          {counted(unread, 'envelope')} {_OF_A_RETIRED_KEY}"] if unread else []),
+        *([f"GIVEN UP          {counted(again, 'envelope')} {_ASKED_AGAIN}"] if again else []),
+        *([f"ONLY COPY         {counted(only_here, 'envelope')} {_ONLY_HERE}"] if only_here else []),
         f"receipts unsent   {counts['receipts_unsent']}",
         f"jobs              {counts['jobs']['waiting']} waiting, {counts['jobs']['failed']} given up",
         *(f"OPENING KEY MISSING  {key}: {_KEY_MISSING}" for key in counts["opening_keys_missing"]),

@@ -24,6 +24,7 @@ from firmware.bench.calibrate import led_and_sensor
 from firmware.bench.chart import read_chart
 from firmware.bench.colour import delta_e00
 from firmware.bench.lamp_position import find_ball, locate_lamp
+from firmware.cameras import calibration as calibrations_module
 from firmware.cameras.calibration import (
     Calibration,
     CalibrationError,
@@ -385,10 +386,12 @@ def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
     calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
     if known:
         assert calibrations.newest(NOW - timedelta(days=1)).id == older.name
-    opened = Path.open
+    opened, tried, clock = Path.open, [], [1000.0]
+    monkeypatch.setattr(calibrations_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def fails(path, *how):
         if newer in path.parents:
+            tried.append(path)
             raise OSError(number, os.strerror(number))
         return opened(path, *how)
 
@@ -396,7 +399,9 @@ def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
         patch.setattr(Path, "open", fails)
         for _ in range(3):
             assert calibrations.newest(NOW).id == older.name
+    assert len(tried) == 1, "a disk takes seconds for what it cannot read"
     assert capsys.readouterr().out.count("cannot be read") == 1
+    clock[0] += calibrations_module.UNREAD_S
     assert calibrations.newest(NOW).id == newer.name
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.poison import keep_poison
 from sync.clinic.receiving.reasons import Reason, SetAside
 from sync.clinic.receiving.receipts import Owed, owe
@@ -39,9 +40,6 @@ from sync.wire.messages import Withdraw
 from sync.wire.receipt import ReceiptStatus
 
 Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
-
-# Sealed to a key that no opener says it holds: kept until one does. The kiosk keeps a copy.
-NO_KEY: Final = "no_opening_key"
 
 log = structlog.get_logger()
 

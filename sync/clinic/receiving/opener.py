@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys, withdrawals
-from sync.clinic.receiving.intake import NO_KEY
 from sync.clinic.receiving.opening_alone import Alone
+from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.opening_together import open_together
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.scrubbing import Scrubber

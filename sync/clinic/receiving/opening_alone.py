@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, load_only
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import exports, results, withdrawals
-from sync.clinic.receiving.intake import NO_KEY
+from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.reasons import Reason, SetAside, reason_with
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
-from sync.clinic.store.tables import HELD, MISSING, QUARANTINED, RETIRED, Envelope, HeldKey
+from sync.clinic.store.tables import HELD, MISSING, QUARANTINED, RETIRED, Envelope, HeldKey, ReceiptRow
 
 # An opener says so often which keys it holds, for as long as it can write.
 SAY_SECONDS = 60.0
@@ -22,6 +22,9 @@ SAY_SECONDS = 60.0
 # opener that was started anew is back, and one that waits for the same database has tried again many times;
 # what kiosks send meanwhile is taken in, which they no longer keep.
 UNHEARD = 5
+
+# Sealed to a key that no opener says it holds: kept until one does. The kiosk keeps a copy.
+NO_KEY: Final = "no_opening_key"
 
 log = structlog.get_logger()
 
@@ -88,14 +91,32 @@ def missing(session: Session) -> list[str]:
     return sorted(kid.hex() for kid in found)
 
 
-def sealed_to_retired(session: Session) -> int:
-    """How many envelopes in quarantine are sealed to a key that staff gave up.
+class Unread(NamedTuple):
+    """How many envelopes wait for a key that staff gave up: that a kiosk was asked for again, and the others.
 
-    Nobody here knows which of them were sealed again: that is told inside, of one result at most.
+    Those others were "stored" before the key was lost, so their kiosks let go of them: here is the only copy.
+    """
+
+    asked_again: int
+    only_here: int
+
+
+def sealed_to_retired(session: Session) -> Unread:
+    """What waits for a key that staff gave up.
+
+    Nobody here knows which of what was asked for came again: that is told inside, of one result at most.
     """
     retired = select(HeldKey.kid).where(HeldKey.state == RETIRED)
-    unread = select(func.count()).where(Envelope.state == QUARANTINED, Envelope.recipient.in_(retired))
-    return session.scalar(unread) or 0
+    let_go = exists().where(
+        ReceiptRow.kiosk == Envelope.kiosk,
+        ReceiptRow.message_id == Envelope.message_id,
+        ReceiptRow.sha256 == Envelope.sha256,
+        ReceiptRow.status.in_(("stored", "duplicate")),
+    )
+    waits = (Envelope.state == QUARANTINED) & (Envelope.reason == NO_KEY)
+    counts = select(func.count(), func.count().filter(let_go)).where(waits, Envelope.recipient.in_(retired))
+    total, only_here = session.execute(counts).one()
+    return Unread(total - only_here, only_here)
 
 
 def held_elsewhere(kids: Collection[bytes]) -> Select[bytes]:

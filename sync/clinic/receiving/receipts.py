@@ -99,7 +99,7 @@ def mark_sent(session: Session, sent: Sequence[Owed], at: datetime) -> None:
     """The broker has taken these; a receipt that has come to be owed again since then stays owed."""
     if not sent:
         return
-    rows = [{f"of_{name}": getattr(one, name) for name in _MARKED} for one in sorted(sent, key=_in_one_order)]
+    rows = [{f"of_{name}": getattr(one, name) for name in _MARKED} for one in sent]
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         connection.execute(_MARK_SENT_AT_ONCE, as_lists(rows) | {"sent": at})

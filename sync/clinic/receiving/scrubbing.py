@@ -66,8 +66,9 @@ class Scrubber:
         if not self._aside:
             self._scrub()
             return
-        self._working = threading.Thread(target=self._scrub_aside, name="scrub", daemon=True)
-        self._working.start()
+        working = threading.Thread(target=self._scrub_aside, name="scrub", daemon=True)
+        working.start()
+        self._working = working
 
     def _scrub_aside(self) -> None:
         try:

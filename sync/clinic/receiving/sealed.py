@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys, withdrawals
-from sync.clinic.receiving.intake import NO_KEY
+from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.registry import RESULT, KioskKeys
 from sync.clinic.receiving.results import Key
 from sync.clinic.store.database import Database

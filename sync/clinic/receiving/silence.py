@@ -13,6 +13,8 @@ from sync.clinic.store.tables import STORED, Envelope, Kiosk
 # A kiosk says once a minute that it is there, and dials again within one; the opener looks at once, and what
 # hangs is started again sooner.
 LONGEST = timedelta(minutes=5)
+# So much may the clock of the computer that hears a kiosk be ahead of this one's.
+AHEAD = timedelta(minutes=1)
 
 _ASK = "ask whoever looks after the clinic's computers to look at"
 
@@ -29,7 +31,7 @@ def _of_the_kiosks(session: Session, moment: datetime) -> list[str]:
         return []
     # What was heard while this computer's clock was ahead says nothing of since when nobody is. That of the
     # computer that hears may be a little ahead of this one's.
-    last = session.scalar(select(func.max(heard)).where(heard <= moment + LONGEST))
+    last = session.scalar(select(func.max(heard)).where(heard <= moment + AHEAD))
     if last is not None and moment - last <= LONGEST:
         return []
     since = (

@@ -325,7 +325,7 @@ def reapply(database: Database, export: Path | None = None) -> None:
                 _bury(session, stone)
                 erase(session, stone.kiosk, stone.scan, stone.messages)
                 note(session, "command", "withdrawal-applied-again", stone.scan, by=stone.reason)
-        database.scrub()
+        database.scrub_at_once()
         log.warning("withdrawals_applied_again", count=len(due))
     if export is not None:
         with database.reading() as session:

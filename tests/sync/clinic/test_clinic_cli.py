@@ -102,6 +102,26 @@ def test_what_nobody_will_ever_read_is_in_the_status_with_what_to_do_until_it_is
     database.close()
 
 
+def test_nobody_is_told_to_discard_what_a_kiosk_let_go_of_before_its_key_was_lost(tmp_path: Path) -> None:
+    state = ("--state", tmp_path / "clinic")
+    run("migrate", *state)
+    database = Database.existing(tmp_path / "clinic")
+    lost, found = generate_opening_key(), generate_opening_key()
+    kiosk = registered(database, SealingKiosk(lost), tmp_path)
+    hold(database, lost)
+    arrive(database, kiosk, withdraw(uuid4()))  # its receipt says that it is stored
+    miss(database, found)
+    run("retire-key", lost.kid.hex(), *state)
+    Opener(database, [found]).begin()
+    while Opener(database, [found]).open_next():
+        pass
+    said = run("status", *state).output
+    assert "GIVEN UP" not in said
+    assert "ONLY COPY         1 envelope sealed to a key" in said
+    assert "opener/opening.key" in said
+    database.close()
+
+
 def test_missing_sequence_numbers_are_counted_in_each_epoch(tmp_path: Path) -> None:
     state = tmp_path / "clinic"
     database = Database.at(state)

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sync.clinic.app import make_app
 from sync.clinic.audit.log import note
 from sync.clinic.people.accounts import add_account
-from sync.clinic.receiving.intake import NO_KEY
 from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.scans.records import PAGE_SIZE, scan_page
 from sync.clinic.store import engine as engine_module
 from sync.clinic.store.database import Database

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
 from sync.clinic.receiving import opening_keys, poison, quarantine
-from sync.clinic.receiving.intake import NO_KEY, take_envelope
+from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
-from sync.clinic.receiving.opening_keys import UNHEARD, retire
+from sync.clinic.receiving.opening_keys import NO_KEY, UNHEARD, retire
 from sync.clinic.receiving.receipts import mark_sent, unsent
 from sync.clinic.scans.records import scan_record
 from sync.clinic.store.database import Database, now

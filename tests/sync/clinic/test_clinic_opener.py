@@ -12,8 +12,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError
 
 from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.intake import NO_KEY, take_envelope
+from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.sealed import read_opening_keys
 from sync.clinic.scans.records import scan_record, withdrawn
 from sync.clinic.store.database import Database
