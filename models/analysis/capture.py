@@ -18,9 +18,9 @@ from hardware.capture import Capture, Frame
 from hardware.picture_file import MAX_PIXELS
 from models.analysis.acne import acne_of_face
 from models.analysis.acne_count import Lesion, acne_findings, lesions_on, require_size
-from models.analysis.closeup import CloseUp, close_up
 from models.analysis.colour import reflected, to_srgb8
 from models.analysis.face import Face
+from models.analysis.face_window import FaceWindow, face_window
 from models.analysis.findings import Field, marks, measure, red_places, shows_redness, spot_marks
 from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
 from models.analysis.marked_spots import marked_spots
@@ -86,7 +86,7 @@ class _Work:
     flags: list[str]
     face: Face = field(init=False)
     scale: Scale = field(init=False)
-    view: CloseUp = field(init=False)
+    view: FaceWindow = field(init=False)
     mm_per_px: float = field(init=False)
     visible: Float32Array = field(init=False)
     picture: UInt8Array = field(init=False)
@@ -133,7 +133,7 @@ def _see(work: _Work) -> None:
     work.face = _enlarged(found, factor, work.shown.pixels.shape)
     if work.face.width < MIN_FACE_PX:
         raise Refused("too_small")
-    work.view = close_up(work.face, (work.shown.pixels.shape[0], work.shown.pixels.shape[1]))
+    work.view = face_window(work.face, (work.shown.pixels.shape[0], work.shown.pixels.shape[1]))
     work.mm_per_px = work.scale.mm_per_px * factor * work.view.step
 
 
@@ -286,7 +286,7 @@ def _search_picture(frame: Frame) -> tuple[UInt8Array, float]:
     return to_srgb8(light), factor
 
 
-def _opaque(skin: UInt8Array, view: CloseUp, *frames: Frame) -> UInt8Array:
+def _opaque(skin: UInt8Array, view: FaceWindow, *frames: Frame) -> UInt8Array:
     """The mask without what a file of one of the `frames` has as transparent: white is all there is."""
     for frame in frames:
         if frame.shown is not None:

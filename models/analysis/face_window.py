@@ -1,4 +1,4 @@
-"""The close-up: the part of a picture around one face, at the scale at which it is measured."""
+"""The window: the part of a picture around one face, at the scale at which it is measured."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MARGINS = (0.22, 0.38, 0.22, 0.16)
 
 
 @dataclass(frozen=True)
-class CloseUp:
+class FaceWindow:
     """A window `x0, y0, x1, y1` (whole pixels of the picture), shrunk by `step` ≥ 1, with the face in it.
 
-    `face` has the close-up's coordinates.
+    `face` has the window's coordinates.
     """
 
     window: tuple[int, int, int, int]
@@ -37,7 +37,7 @@ class CloseUp:
         return self.size[1], self.size[0]
 
     def cut(self, pixels: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """The close-up of `pixels`, a picture of the size that it was made for; the dtype stays."""
+        """The window of `pixels`, a picture of the size that it was made for; the dtype stays."""
         x0, y0, x1, y1 = self.window
         part = pixels[y0:y1, x0:x1]
         if part.shape[:2] == self.shape:
@@ -45,12 +45,12 @@ class CloseUp:
         return np.asarray(cv2.resize(part, self.size, interpolation=cv2.INTER_AREA))
 
     def placed(self, points: Float64Array) -> Float64Array:
-        """Points (n, 2) of the picture in the close-up's coordinates."""
+        """Points (n, 2) of the picture in the window's coordinates."""
         return np.asarray((points - np.array(self.window[:2])) / self.step)
 
 
-def close_up(face: Face, shape: tuple[int, int]) -> CloseUp:
-    """The close-up of `face` in a picture of `shape` (height, width); never enlarges."""
+def face_window(face: Face, shape: tuple[int, int]) -> FaceWindow:
+    """The window of `face` in a picture of `shape` (height, width); never enlarges."""
     low, high = face.points.min(0), face.points.max(0)
     extent = high - low
     left, above, right, below = _MARGINS
@@ -64,4 +64,4 @@ def close_up(face: Face, shape: tuple[int, int]) -> CloseUp:
     landmarks[:, :2] -= [x0, y0]
     landmarks /= step
     box = tuple((np.array(face.box) - [x0, y0, x0, y0]) / step)
-    return CloseUp((x0, y0, x1, y1), step, size, replace(face, box=box, landmarks=landmarks))
+    return FaceWindow((x0, y0, x1, y1), step, size, replace(face, box=box, landmarks=landmarks))
