@@ -55,7 +55,6 @@ EYES_AGAIN: dict[str, LazyString] = {
 # The overlay pictures of a result, by the names that the analysis gives them.
 OVERLAYS: dict[str, LazyString] = {
     "zones": _("Areas"),
-    "pigment": _("Pigment"),
     "redness": _("Redness"),
     "spots": _("Darker spots"),
     # Of a patient's words none names a disease.
