@@ -9,6 +9,7 @@ import click
 
 from hardware.board import Board, BoardError, load_board
 from hardware.counts import counted
+from hardware.host.one_line import one_line
 from hardware.profile import Light, Limits
 
 # Staff are told of a lamp that has to be measured so many days before it locks.
@@ -35,13 +36,13 @@ def check(files: tuple[Path, ...]) -> None:
         except BoardError as error:
             wrong += 1
             for problem in error.problems:
-                click.echo(f"{file}: {problem}", err=True)
+                click.echo(one_line(f"{file}: {problem}"), err=True)
             continue
         if n:
             click.echo()
         _describe(profile)
         for warning in warnings(profile):
-            click.echo(f"{file}: {warning}", err=True)
+            click.echo(one_line(f"{file}: {warning}"), err=True)
     if wrong:
         raise click.exceptions.Exit(1)
 
@@ -60,7 +61,7 @@ def wiring(file: Path, out: Path) -> None:
         raise click.BadParameter(
             f"{out} cannot be written ({error.strerror}).", param_hint="--out"
         ) from error
-    click.echo(f"{out}: the wiring of {file}.")
+    click.echo(one_line(f"{out}: the wiring of {file}."))
 
 
 def warnings(profile: Board) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 
+from hardware.host.one_line import one_line
 from kiosk_app import log
 
 # command -> (module, attribute, one line for --help); nothing is imported before it is needed.
@@ -58,6 +60,10 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+# What a shell makes of a variable that is not set: an empty argument, or an option with nothing behind its =.
+_EMPTY = re.compile(r"(?:(--[\w-]+)=)?")
 
 
 def _face_finder(state: Path) -> Callable[..., Any]:
@@ -121,22 +127,37 @@ def main() -> None:
                 errors="backslashreplace"
             )  # a terminal without our letters is no reason to fail
     try:
+        _require_full_arguments(sys.argv[1:])
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.UsageError as error:
         where = f" ('{error.ctx.command_path} --help' explains.)" if error.ctx else ""
-        click.echo(f"Error: {error.format_message()}{where}", err=True)
+        _say(f"{error.format_message()}{where}")
         sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
+        _say(error.format_message())
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001  the outermost boundary
         # Whatever was not foreseen ends here, in one line.
         if debug:
             click.echo(log.traceback(error), err=True)
-        click.echo(f"Error: {_sentence(error)}", err=True)
+        _say(_sentence(error))
         sys.exit(error.exit_status if isinstance(error, log.OURS) else 1)
+
+
+def _require_full_arguments(arguments: list[str]) -> None:
+    """An empty folder would be the one that the command runs in. Raises click.UsageError."""
+    for argument in arguments:
+        if option := _EMPTY.fullmatch(argument):
+            what = (
+                f"'{option[1]}' has an empty value" if option[1] else "An argument of this command is empty"
+            )
+            raise click.UsageError(f"{what}: is a variable not set? Write the value out, or leave it away.")
+
+
+def _say(sentence: str) -> None:
+    click.echo(one_line(f"Error: {sentence}"), err=True)
 
 
 def _sentence(error: Exception) -> str:

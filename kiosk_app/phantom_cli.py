@@ -16,6 +16,7 @@ from hardware.capture import Capture, Frame
 from hardware.capture_folder import write_capture_folder
 from hardware.counts import counted
 from hardware.host.errors import PlainError
+from hardware.host.one_line import one_line
 from hardware.simulated.patient_options import SEED, TONE
 from kiosk_app.demo.progress_line import show_progress
 
@@ -90,7 +91,7 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
         raise OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.") from error
     planted = ", ".join(counted(len(found), name.removesuffix("s")) for name, found in face.marks.items())
     frames = counted(len(capture.frames), "frame")
-    click.echo(f"{out}: SIMULATED, {frames} of a face at ITA {face.tone:.1f}°; {planted}.")
+    click.echo(one_line(f"{out}: SIMULATED, {frames} of a face at ITA {face.tone:.1f}°; {planted}."))
 
 
 def take(

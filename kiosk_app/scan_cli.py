@@ -26,6 +26,7 @@ from hardware.capture_folder import write_capture_folder
 from hardware.counts import counted
 from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
+from hardware.host.one_line import one_line
 from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
 from kiosk_app.demo.given_pictures import PictureRefused, check_close_up, check_portrait
@@ -112,7 +113,7 @@ def scan(
     if profile.room_lit:
         click.echo("There are no lamps: white-light measures only, in the light of the room.", err=True)
     made = {"frame": len(capture.frames), "finding": findings, "overlay": len(outcome.overlays)}
-    click.echo(f"{out}: {', '.join(counted(count, thing) for thing, count in made.items())}.")
+    click.echo(one_line(f"{out}: {', '.join(counted(count, thing) for thing, count in made.items())}."))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hardware.host.one_line import one_line
 from hardware.picture_colours import Colour, colour_option
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 
@@ -294,7 +295,7 @@ def sign_command(key: Path, state: Path) -> None:
     from models.networks.signature import sign_manifest
 
     path = sign_manifest(key, state)
-    click.echo(f"Signed the manifest of {len(load_manifest().networks)} networks: {path}.")
+    click.echo(one_line(f"Signed the manifest of {len(load_manifest().networks)} networks: {path}."))
 
 
 @models.command("bench")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 
+from hardware.host.one_line import one_line
 from provisioning.authority import LOOPBACK, Authority
 from provisioning.broker import BrokerRefused
 from provisioning.enrol import enrol as enrol_kiosk
@@ -77,9 +79,8 @@ def provision() -> None:
 def authority(state: Path, clinic: str) -> None:
     """Make a new clinic authority: its root, issuing and manifest keys."""
     made = Authority.create(state, clinic)
-    click.echo(
-        f"Made the authority of {made.clinic} in {state}. Keep {state / 'root.key'} on another medium."
-    )
+    kept = state / "root.key"
+    click.echo(one_line(f"Made the authority of {made.clinic} in {state}. Keep {kept} on another medium."))
 
 
 @provision.command("renew-issuer", short_help="Renew the authority's issuing certificate.")
@@ -119,7 +120,7 @@ def broker(state: Path, out: Path, port: int, listen: str, hosts: Sequence[str],
             "A broker that root makes would run as root: add --user mosquitto, Debian's account for it."
         )
     configuration = known.make_broker(out, port, hosts or LOOPBACK, listen, user)
-    click.echo(f"The broker starts with: mosquitto -c {configuration}")
+    click.echo(one_line(f"The broker starts with: mosquitto -c {shlex.quote(str(configuration))}"))
 
 
 @provision.command(short_help="Give one of the clinic's clients its keys.")
@@ -132,7 +133,7 @@ def role(name: str, state: Path, out: Path) -> None:
     An ingest worker also gets the key that signs its receipts. broker.json goes beside OUT.
     """
     Authority.load(state).make_role(name, out)
-    click.echo(f"{out} is now the folder of {name}.")
+    click.echo(one_line(f"{out} is now the folder of {name}."))
 
 
 @provision.command(short_help="Make the key that opens results.")
@@ -141,7 +142,8 @@ def role(name: str, state: Path, out: Path) -> None:
 def opener(state: Path, out: Path) -> None:
     """Make the key that opens results; only its public half goes to the kiosks."""
     path = Authority.load(state).make_opener(out)
-    click.echo(f"Made {path}: whoever has it can read results, and without it nobody can. Keep a copy safe.")
+    kept = "whoever has it can read results, and without it nobody can. Keep a copy safe."
+    click.echo(one_line(f"Made {path}: {kept}"))
 
 
 @provision.command(short_help="Make a kiosk's keys and certify them.")
@@ -194,7 +196,8 @@ def waive(context: click.Context, state: Path, kiosk: Path, by: str, reason: str
     """
     networks: dict[str, str] = context.obj["networks_for_research"]()
     path = sign_waiver(Authority.load(state), kiosk, networks, by=by, reason=reason, until=until.date())
-    click.echo(f"Signed {path} for {', '.join(networks)}, until {until.date()}: tell the patients so.")
+    shown = ", ".join(networks)
+    click.echo(one_line(f"Signed {path} for {shown}, until {until.date()}: tell the patients so."))
 
 
 @provision.command(name="list")

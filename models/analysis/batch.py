@@ -13,6 +13,7 @@ import click
 
 from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
+from hardware.host.one_line import one_line
 
 # What is said of one input, as JSON.
 Row = dict[str, object]
@@ -48,7 +49,7 @@ def run_batch(
     if len(paths) == 1 and sentences:
         raise BatchError(sentences[0])
     for sentence in sentences:
-        click.echo(sentence, err=True)
+        click.echo(one_line(sentence), err=True)
     if len(sentences) == len(paths):
         raise BatchError(f"None of {len(paths)} inputs could be used.")
 

@@ -1,0 +1,89 @@
+"""Names that no one foresaw, in every command: each refusal is one line that steers no terminal."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import pytest
+
+from hardware.board import BOARDS
+from kiosk_app.cli import COMMANDS, main
+
+BOARD = str(BOARDS / "simulated.toml")
+ODD = "bad\nline\x1b[2J\u202e.png"
+
+
+def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command ends with."""
+    monkeypatch.setattr(sys, "argv", ["dermakiosk", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, line = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert line.endswith("\n")
+    assert line[:-1].isprintable(), f"steers a terminal: {line!r}"
+    return line
+
+
+def leaves(name: str, command: click.Command) -> list[list[str]]:
+    if isinstance(command, click.Group):
+        return [[name, *rest] for sub in command.commands for rest in leaves(sub, command.commands[sub])]
+    return [[name]]
+
+
+def every_command() -> list[list[str]]:
+    found = [
+        leaves(name, getattr(importlib.import_module(at), what)) for name, (at, what, _) in COMMANDS.items()
+    ]
+    return [command for of_one in found for command in of_one]
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_an_odd_argument_is_refused_in_one_line(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused([*command, f"--{ODD}"], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("empty", ["", "--state="])
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_a_variable_that_is_not_set_is_no_folder(
+    command: list[str], empty: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is a variable not set?" in refused([*command, empty], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["scan", "--board", BOARD, "--out", "OUT", "--portrait", "ODD"],
+        ["scan", "--board", "ODD", "--out", "OUT"],
+        ["analyse", "face", "ODD", "--json", "OUT"],
+        ["analyse", "lesion", "ODD", "--json", "OUT"],
+        ["phantom", "--out", "ODD"],
+        ["lights", "status", "--state", "ODD"],
+        ["sync", "status", "--state", "ODD"],
+        ["scans", "list", "--state", "ODD"],
+        ["clinic", "status", "--state", "ODD"],
+        ["provision", "list", "--state", "ODD"],
+        ["models", "sign", "--key", "ODD", "--state", "OUT"],
+    ],
+    ids=lambda command: " ".join(command),
+)
+def test_a_file_with_an_odd_name_is_refused_in_one_line(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = tmp_path / ODD
+    odd.write_bytes(cv2.imencode(".png", np.zeros((600, 400, 3), np.uint8))[1].tobytes())
+    named = {"ODD": str(odd), "OUT": str(tmp_path / "out")}
+    line = refused([named.get(word, word) for word in command], monkeypatch, capsys)
+    assert r"bad\nline\x1b[2J\u202e.png" in line
