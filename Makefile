@@ -5,7 +5,7 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
-.PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test every-test style check pythons lint faults soak picamera bench score train locks wheel sbom audit clean
+.PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test every-test style check short-tests pythons lint faults soak picamera bench score train locks wheel sbom audit clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -38,7 +38,10 @@ every-test:
 style:
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 
-check: lint ## what takes a minute: style, types, the import rule, and tests without system, browser, broker, database
+check: setup-test ## what takes a minute: style, types, the import rule, and tests without system, browser, broker, database
+	@$(MAKE) --no-print-directory --jobs 2 style short-tests
+
+short-tests:
 	@.venv/bin/pytest --numprocesses 2 --dist loadfile -m "not long"
 
 pythons: setup-test ## a part of the tests and a whole scan on each other Python that is here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import gc
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -20,6 +21,9 @@ from sync.clinic.store.errors import ClinicError, ClinicUsageError
 
 if TYPE_CHECKING:
     from sync.clinic.work.machines import MachinesWorker
+
+# A backlog can wait for a processor, and whoever has asked for a page should not: a third of its share.
+BEHIND_PAGES = 5
 
 
 @click.group(cls=ClinicGroup)
@@ -88,6 +92,7 @@ def ingest(state: Path, db: str | None) -> None:
     folder = state / "ingest"
     worker = IngestWorker(ready(state, db), folder, Address.read(folder))
     _settle()
+    os.nice(BEHIND_PAGES)
     worker.run(_stop_on_signal())
 
 
@@ -105,6 +110,7 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
     stop = _stop_on_signal()
     opener.begin(again=again)
     _settle()
+    os.nice(BEHIND_PAGES)
     structlog.get_logger().info("ready")
     opener.run(stop)
 
