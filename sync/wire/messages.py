@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -148,12 +149,6 @@ class ReminderDue(_Message):
 Message = Result | Withdraw | ReminderDue
 _KINDS: tuple[type[_Message], ...] = (*_RESULTS.values(), Withdraw, WithdrawMessages, ReminderDue)
 _SCHEMAS = {(model.KIND, model.VERSION): model for model in _KINDS}
-_NAMES = frozenset(
-    name
-    for model in _SCHEMAS.values()
-    for schema in (model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values())
-    for name in schema.get("properties", ())
-)
 
 
 def dump_message(message: Message) -> bytes:
@@ -186,4 +181,12 @@ def wrong_places(error: ValidationError) -> Sequence[str]:
 
 
 def _is_ours(part: int | str) -> bool:
-    return isinstance(part, int) or part in _NAMES
+    return isinstance(part, int) or part in _names()
+
+
+@cache
+def _names() -> frozenset[str]:
+    """The names of all fields; it takes longer to find them than to open a message, and most never ask."""
+    schemas = [model.model_json_schema() for model in _KINDS]
+    parts = [part for schema in schemas for part in (schema, *schema.get("$defs", {}).values())]
+    return frozenset(name for part in parts for name in part.get("properties", ()))
