@@ -5,6 +5,9 @@ dk := .venv/bin/dermakiosk
 
 N ?= 10000
 
+# Else each of the thousands of processes that tests start would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup setup-kiosk setup-clinic setup-machines setup-test demo test every-test style check short-tests pythons lint faults soak picamera bench score train locks wheel sbom audit clean
 
 help: ## what can be made
