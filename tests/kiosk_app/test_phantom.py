@@ -27,6 +27,7 @@ from models.analysis.lights import lights_read
 from models.analysis.pigment import optical_density
 from models.analysis.zones import zone_masks
 from sync.wire.findings import canonical_face
+from tests.support.system import small_system_board
 
 SEED, TONE = 5, 38.0
 _CHEEKS = ("left_cheek", "right_cheek")
@@ -198,7 +199,8 @@ def test_the_eyes_close_when_asked(board: Board, face: Phantom, capture: Capture
 
 
 @pytest.mark.parametrize(("seed", "tone"), [(1, 60.0), (2, 35.0), (3, 0.0), (4, -40.0)])
-def test_the_cheeks_have_the_tone_asked_for(board: Board, seed: int, tone: float) -> None:
+def test_the_cheeks_have_the_tone_asked_for(tmp_path: Path, seed: int, tone: float) -> None:
+    board = load_board(small_system_board(tmp_path))
     face = Phantom(board, canonical_face, seed, tone)
     capture = take(board, face, ("white", "cross"), lambda *_: None)
     cheeks = in_zones(face, *_CHEEKS)
@@ -295,7 +297,8 @@ def test_a_scan_wants_one_patient(tmp_path: Path, arguments: tuple[str, ...]) ->
 
 def test_a_scan_of_a_phantom_has_every_frame_that_is_read_and_finds_its_tone(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    made = run("scan", "--board", BOARDS / "simulated.toml", "--out", out, "--phantom", 9, "--tone", -20)
+    board = small_system_board(tmp_path)
+    made = run("scan", "--board", board, "--out", out, "--phantom", 9, "--tone", -20)
     assert made.returncode == 0, made.stderr
     capture = read_capture_folder(out / "capture")
     assert {frame.light for frame in capture.frames} == {"dark", *lights_read()}

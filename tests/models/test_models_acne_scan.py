@@ -18,6 +18,7 @@ from models.analysis.acne_count import Lesion, acne_findings, constants, interva
 from models.analysis.capture import NETWORKS, Analysis, analyse_capture
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
+from models.analysis.lights import lights_read
 from models.analysis.parsing import parse
 from models.analysis.pen import Pen
 from models.analysis.skin import facial_skin
@@ -34,7 +35,16 @@ SCAN = UUID("11111111-2222-4333-8444-555555555555")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom's capture folder, with six papules among forty spots."""
     folder = tmp_path_factory.mktemp("phantom") / "4"
-    command = [DERMAKIOSK, "phantom", "--seed", "4", "--out", folder]
+    command = [
+        DERMAKIOSK,
+        "phantom",
+        "--seed",
+        "4",
+        "--lights",
+        ",".join(sorted(lights_read())),
+        "--out",
+        folder,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return folder

@@ -14,7 +14,7 @@ from sync.wire.findings import Findings
 from sync.wire.findings.canonical_face import inside
 from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
 from tests.support.kiosk_screen import PLACE
-from tests.support.system import RunningSystem
+from tests.support.system import RunningSystem, small_system_board
 from tests.support.waiting import wait_until
 from tests.support.way import WAY_WITHOUT_UV
 from tests.system.conftest import dermakiosk
@@ -75,8 +75,8 @@ def test_a_spot_is_touched_at_the_kiosk_and_read_at_the_clinic(
 
 
 def test_a_headless_scan_with_close_ups_is_sealed_and_shredded_with_them(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = dermakiosk("demo", "--once", "--out", out, "--spot", "nose", "--spot", "chin")
+    out, board = tmp_path / "out", small_system_board(tmp_path)
+    done = dermakiosk("demo", "--once", "--out", out, "--board", board, "--spot", "nose", "--spot", "chin")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["close_ups"], summary["frames"], summary["receipt"]) == (2, 3, "stored")
