@@ -77,16 +77,20 @@ def running_system(
     replace: dict[str, Sequence[str]] | None = None,
     watchdog_s: Mapping[str, float] | None = None,
     lasting: bool = False,
+    tapped: bool = False,
 ) -> Iterator[RunningSystem]:
     """Provision and start a system under `root`, with smaller pictures unless a `board` is named; stop it.
 
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
     `replace` takes another command in the place of `dermakiosk` itself, `watchdog_s` is for how long a part
-    may be silent. A `lasting` one has the parts of a demo that goes on.
+    may be silent. A `lasting` one has the parts of a demo that goes on, a `tapped` one the auditor's copy of
+    what crosses the broker.
     """
     with open_system(root, board=board or small_system_board(root)) as (system, _):
         table = {}
         for part in parts(system, SimulatedPatient(portrait), lasting=lasting):
+            if part.name == "tap" and not tapped:
+                continue
             argv = list(part.argv) + list((extra or {}).get(part.name, ()))
             if part.name in (replace or {}):
                 argv = [*(replace or {})[part.name], *argv[1:]]

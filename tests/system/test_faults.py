@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 from tests.system.conftest import DERMAKIOSK
 
 DISK_MB = 400
-CLINIC_PARTS = ("tap", "ingest", "opener", "clinic")
+CLINIC_PARTS = ("ingest", "opener", "clinic")
 
 
 @pytest.fixture(scope="module")

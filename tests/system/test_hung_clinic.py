@@ -29,7 +29,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
     root, silent_s = tmp_path_factory.mktemp("system"), dict.fromkeys(CLINIC, SILENT_S)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "ASK_SECONDS", ASKED_S)
-        with running_system(root, extra=OPTIONS, watchdog_s=silent_s, lasting=True) as system:
+        with running_system(root, extra=OPTIONS, watchdog_s=silent_s, lasting=True, tapped=True) as system:
             yield system
 
 

@@ -50,7 +50,7 @@ def test_a_patient_sees_the_scan_at_work_for_as_long_as_a_slow_camera_holds_it_u
     """Every picture takes a second to be read: only the page tells the patient that it goes on."""
     board = small_system_board(tmp_path, "camera_readout_ms = 1000")
     with (
-        running_system(tmp_path / "s", board=board, without=("tap", "ingest", "opener", "clinic")) as running,
+        running_system(tmp_path / "s", board=board, without=("ingest", "opener", "clinic")) as running,
         visit(browser, running.system.kiosk_url, TALL) as (page, complaints),
     ):
         working = capturing(running)

@@ -64,7 +64,7 @@ def unsealed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same scan with encryption turned off in the kiosk application."""
     root = tmp_path_factory.mktemp("unsealed")
     without_encryption = [sys.executable, "-m", "tests.support.unsealed"]
-    with running_system(root, replace={"app": without_encryption}) as running:
+    with running_system(root, replace={"app": without_encryption}, tapped=True) as running:
         Patient(running.system.kiosk_url).walk()
         wait_until(lambda: bool(list((root / "wire").glob("*receipt*"))), "the receipt on the wire")
     return root
