@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
+from structlog.processors import add_log_level
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -38,6 +40,9 @@ def pytest_configure() -> None:
     """Everything here talks to this computer only, so no proxy of the environment may come between."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
+    # What nobody has configured draws each fault with all that its functions hold: a second of work.
+    drawn = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, add_log_level, drawn])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -641,7 +641,7 @@ def test_staff_renews_the_uv_lamp_by_command(tmp_path):
     new_lamp = ["new-lamp", "--light", "uv365", "--staff"]
     clear = ["clear", "--staff", "nurse", "--hood-is-empty"]
     try:
-        assert lights_command(state, *new_lamp, "").returncode == 1
+        assert lights_command(state, *new_lamp, " ").returncode == 1
         said = lights_command(state, *new_lamp, "nurse")
         assert said.returncode == 0, said.stderr
         assert "lights.uv365.irradiance_w_m2 and calibrated_on" in said.stdout

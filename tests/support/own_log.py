@@ -20,6 +20,7 @@ HOOKS = ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwar
 def own_log() -> Iterator[None]:
     """Events are JSON lines on stderr; what configuring hooks into is the tests' own again afterwards."""
     before = [getattr(module, hook) for module, hook in HOOKS]
+    configuration = structlog.get_config()
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     root.handlers = []  # configuring would close them
@@ -27,7 +28,7 @@ def own_log() -> Iterator[None]:
     try:
         yield
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**configuration)
         root.handlers = handlers
         root.setLevel(level)
         for (module, hook), kept in zip(HOOKS, before, strict=True):
