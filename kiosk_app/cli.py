@@ -148,11 +148,10 @@ def main() -> None:
 
 def _require_full_arguments(arguments: list[str]) -> None:
     """An empty folder would be the one that the command runs in. Raises click.UsageError."""
-    for argument in arguments:
-        if option := _EMPTY.fullmatch(argument):
-            what = (
-                f"'{option[1]}' has an empty value" if option[1] else "An argument of this command is empty"
-            )
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if empty := _EMPTY.fullmatch(argument):
+            option = empty[1] or (before if before.startswith("-") else None)
+            what = f"'{option}' has an empty value" if option else "An argument of this command is empty"
             raise click.UsageError(f"{what}: is a variable not set? Write the value out, or leave it away.")
 
 
