@@ -17,7 +17,7 @@ from hardware.host.errors import PlainError
 
 WALK_SECONDS = 180.0
 PAGE_SECONDS = 30.0
-IN_USE_SECONDS, LOOK_SECONDS = 0.5, 0.2
+ANOTHER_PATIENT_SECONDS, LOOK_SECONDS = 0.5, 0.2
 # Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
 KIOSK_FAULTS = frozenset(
     ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "light_lost", "busy")
@@ -106,7 +106,7 @@ class Patient:
             raise JourneyBroken(f"The kiosk does not answer on {path}: {error}.") from error
         except http.client.HTTPException as error:
             raise JourneyBroken(f"The kiosk does not answer on {path}: it ended in the middle.") from error
-        if status >= 400 and Page(html).name != "in_use":
+        if status >= 400 and Page(html).name != "another_patient":
             raise JourneyBroken(f"The kiosk answered {status} to {path}: {Page(html).sentence}")
         return html
 
@@ -132,9 +132,9 @@ class Patient:
                 raise JourneyBroken(page.sentence)
             if time.monotonic() > deadline:
                 raise JourneyBroken(f"The journey did not end within {WALK_SECONDS:.0f} s: {names}.")
-            if page.name == "in_use":
+            if page.name == "another_patient":
                 self._watch()
-                time.sleep(IN_USE_SECONDS)
+                time.sleep(ANOTHER_PATIENT_SECONDS)
                 names.pop()
                 page = Page(self._open("/"))
             elif page.name == "scan":

@@ -1,4 +1,4 @@
-"""A supervisor that starts parts as processes, watches them, and starts again what ended or hangs."""
+"""Supervisor: starts parts as processes, watches them, and starts again what ended or hangs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from hardware.host.errors import PlainError
-from kiosk_app.demo.watchdog import Watchdog
+from kiosk_app.demo.heartbeats import Heartbeats
 
 log = structlog.get_logger()
 
@@ -170,7 +170,7 @@ class Supervisor:
         for old in log_folder.glob("*.log"):
             old.unlink()
         self._log_folder = log_folder
-        self._watchdog = Watchdog()
+        self._heartbeats = Heartbeats()
         self._seen: dict[str, int] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._parts: dict[str, Part] = {}
@@ -202,11 +202,11 @@ class Supervisor:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | self._watchdog.environment(part.name, part.watchdog_s),
+                env=os.environ | self._heartbeats.environment(part.name, part.watchdog_s),
             )
             self._running[part.name], self._parts[part.name] = process, part
             if part.answers is None:
-                self._watchdog.await_word(part.name, more_seconds=START_SECONDS)
+                self._heartbeats.await_word(part.name, more_seconds=START_SECONDS)
         log.debug("launched", part=part.name, pid=process.pid)
 
     def _log_file(self, name: str) -> Path:
@@ -248,7 +248,7 @@ class Supervisor:
 
     def _look(self, starts_again: Callable[[int], bool]) -> None:
         self._ask()
-        for name in self._watchdog.silent():
+        for name in self._heartbeats.silent():
             if name in self._running:
                 log.warning("killed_since_silent", part=name)
                 _kill_group(self._running[name])
@@ -274,9 +274,9 @@ class Supervisor:
             if answers is None or time.monotonic() < self._ask_at.get(name, 0.0):
                 continue
             if answers():
-                self._watchdog.answered(name)
+                self._heartbeats.answered(name)
             else:
-                self._watchdog.await_word(name)
+                self._heartbeats.await_word(name)
             self._ask_at[name] = time.monotonic() + ASK_SECONDS
 
     def _count_restart(self, name: str, status: int, now: float) -> None:
@@ -319,7 +319,7 @@ class Supervisor:
             process.wait(STOP_SECONDS)
         self._running.clear()
         self._due.clear()
-        self._watchdog.close()
+        self._heartbeats.close()
 
     def _epitaph(self, name: str, status: int) -> str:
         lines = self._log_text(name).decode(errors="replace").strip().splitlines()

@@ -26,7 +26,7 @@ from kiosk_app.patient.page import (
     the_session,
     without_a_session,
 )
-from kiosk_app.patient.sessions import InUse
+from kiosk_app.patient.sessions import AnotherPatient
 from kiosk_app.web.door import Stranger
 from kiosk_app.web.showings import SAFE_METHODS, asked_from
 
@@ -42,10 +42,10 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
     def not_now(_error: NotNow) -> Response:
         return page_of(the_session())
 
-    @app.errorhandler(InUse)
-    def in_use(_error: InUse) -> tuple[str, int]:
+    @app.errorhandler(AnotherPatient)
+    def another_patient(_error: AnotherPatient) -> tuple[str, int]:
         # Whoever looks is told; only whoever wants to begin is refused.
-        return render("in_use", 200 if request.method == "GET" else 409)
+        return render("another_patient", 200 if request.method == "GET" else 409)
 
     @app.errorhandler(NoSession)
     @app.errorhandler(CSRFError)
@@ -57,7 +57,7 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
         if session is not None:
             return page_of(session)
         if request.method == "GET" and the_kiosk().sessions.taken():
-            return current_app.make_response(in_use(InUse()))
+            return current_app.make_response(another_patient(AnotherPatient()))
         if request.method != "GET" or UNDER_WAY not in request.cookies:
             return redirect(url_for("pages.start"), 303)
         page = current_app.make_response(render("restarted", 410))
@@ -66,7 +66,7 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
 
     def waits(asked: bool) -> tuple[str, int]:
         trouble = sentences.trouble("page_waits" if asked else "answer_waits")
-        return render("busy", 503, trouble=trouble, asked=asked, address=asked_from())
+        return render("kiosk_busy", 503, trouble=trouble, asked=asked, address=asked_from())
 
     @app.errorhandler(DiskFull)
     def no_room(error: DiskFull) -> tuple[str, int]:
@@ -78,13 +78,13 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
         cause = error.__cause__ or error
         log.error("not_deleted", why=why(cause))
         trouble = sentences.trouble("no_room_to_delete" if isinstance(cause, DiskFull) else "not_deleted")
-        return render("busy", 503, trouble=trouble, asked=False, address=asked_from())
+        return render("not_deleted", 503, trouble=trouble, address=asked_from())
 
     @app.errorhandler(KeyringBusy)
     @app.errorhandler(RecordsHeld)
-    def busy(error: KeyringBusy | RecordsHeld) -> tuple[str, int]:
+    def kiosk_busy(error: KeyringBusy | RecordsHeld) -> tuple[str, int]:
         """What was chosen is not done, and the way on leads to where it was; a page is asked for anew."""
-        log.warning("busy", page=request.endpoint, why=str(error))
+        log.warning("kiosk_busy", page=request.endpoint, why=str(error))
         return waits(asked=request.method in SAFE_METHODS)
 
     @app.errorhandler(Stranger)

@@ -29,7 +29,7 @@ from kiosk_app.patient.page import (
     without_a_session,
 )
 from kiosk_app.patient.scan_pages import result_facts
-from kiosk_app.patient.sessions import InUse
+from kiosk_app.patient.sessions import AnotherPatient
 from kiosk_app.patient.spot_pages import facts as spot_facts
 from kiosk_app.scanning.progress import Step
 from kiosk_app.scanning.scan_work import DELETED
@@ -48,7 +48,7 @@ def start() -> Response | tuple[str, int]:
     if session is not None and session.state is not State.LANGUAGE:
         return page_of(session)
     if session is None and the_kiosk().sessions.taken():
-        raise InUse
+        raise AnotherPatient
     if session is None and UNDER_WAY in request.cookies:
         raise NoSession
     return language_page()
@@ -65,7 +65,7 @@ def language_page() -> tuple[str, int]:
 def first() -> Response:
     """Which page the first one is now."""
     kiosk = the_kiosk()
-    return jsonify(first=_first("in_use" if kiosk.sessions.taken() else kiosk.closed_because()))
+    return jsonify(first=_first("another_patient" if kiosk.sessions.taken() else kiosk.closed_because()))
 
 
 def _first(reason: str | None) -> str:

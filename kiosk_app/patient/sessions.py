@@ -14,7 +14,7 @@ from kiosk_app.patient.journey import Session, State
 LOST_S = 4.5
 
 
-class InUse(PlainError):
+class AnotherPatient(PlainError):
     """A patient is in front of another browser of this kiosk."""
 
 
@@ -33,10 +33,10 @@ class Sessions:
         self._lock = threading.Lock()
 
     def begin(self) -> tuple[str, Session]:
-        """A new session and its token. Raises InUse: nobody is ever thrown out by another who begins."""
+        """A new session and its token. Raises AnotherPatient: nobody is ever thrown out by another who begins."""
         with self._lock:
             if self._taken():
-                raise InUse
+                raise AnotherPatient
             old, self._sessions = list(self._sessions.values()), {}
             token, session = secrets.token_urlsafe(32), Session(clock=self._clock)
             self._sessions[token] = session

@@ -70,7 +70,7 @@ def test_a_part_that_hangs_is_killed_and_started_again(supervisor: Supervisor) -
     supervisor.start(speaks, part(STAY, "other"))
     first, other = supervisor.pid("part"), supervisor.pid("other")
     # It has been heard once it may be silent for no longer: only then it is stopped.
-    until(supervisor.mend, lambda: supervisor._watchdog._until["part"] < time.monotonic() + 1.0)
+    until(supervisor.mend, lambda: supervisor._heartbeats._until["part"] < time.monotonic() + 1.0)
     os.kill(first, signal.SIGSTOP)
     until(supervisor.mend, lambda: supervisor.pid("part") != first)
     assert not psutil.pid_exists(first)

@@ -466,7 +466,7 @@ def test_a_deletion_for_which_there_is_no_room_leaves_the_choice_and_says_so(
     with monkeypatch.context() as patch:
         patch.setattr(bench.kiosk.records, "forget", stays_full)
         page = visitor.tap("/delete")
-        assert (page.status, page.name) == (503, "busy")
+        assert (page.status, page.name) == (503, "not_deleted")
         assert "Your scan is not deleted yet" in page.words and "tell someone at the desk" in page.words
         bench.kiosk.work.go_on()
     assert the_scan(bench).state == ScanState.HANDED_OVER
@@ -554,7 +554,7 @@ def test_a_deletion_that_could_not_be_begun_leaves_the_patient_the_choice(
     visitor.look("/delete")
     with bench.kiosk.records.keyring.lock():
         page = visitor.tap("/delete")
-    assert (page.status, page.name) == (503, "busy")
+    assert (page.status, page.name) == (503, "kiosk_busy")
     bench.kiosk.work.go_on()
     assert the_scan(bench).state == ScanState.HANDED_OVER
     assert bench.kiosk.vault.items(the_scan(bench).id)

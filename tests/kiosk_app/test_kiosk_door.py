@@ -119,7 +119,7 @@ def test_the_kiosks_browser_gets_in_by_its_start_page_and_another_waits_its_turn
             page.click("form[data-primary] button")
             page.wait_for_selector("body[data-page=about]")
             with visit(browser, door.address(port), (1080, 1920)) as (other, _):
-                other.wait_for_selector("body[data-page=in_use]")
+                other.wait_for_selector("body[data-page=another_patient]")
                 page.reload()
                 page.wait_for_selector("body[data-page=about]")
                 page.context.close()

@@ -459,7 +459,7 @@ def test_nobody_who_begins_throws_a_patient_out(visitor: Visitor, bench: Bench, 
     assert visitor.client.application is not None
     for _ in range(5):
         other = visitor.client.application.test_client()
-        assert Page(other.get("/")).name == "in_use"
+        assert Page(other.get("/")).name == "another_patient"
         assert other.post("/language", data={"language": "en"}).status_code in (303, 409)
     assert visitor.look("/").name == where
 

@@ -302,7 +302,7 @@ def test_a_deletion_that_did_not_begin_leaves_the_patient_the_choice_whatever_ke
     with monkeypatch.context() as patch:
         patch.setattr(bench.kiosk.records, "forget", fails)
         page = visitor.tap("/delete")
-        assert (page.status, page.name) == (503, "busy")
+        assert (page.status, page.name) == (503, "not_deleted")
         assert "Your scan is not deleted yet" in page.words and "no room" not in page.words
     assert visitor.look("/delete").name == "delete"
     assert "Your scan is deleted from this kiosk" in visitor.tap("/delete").words

@@ -116,7 +116,7 @@ def test_the_way_on_from_a_wait_for_the_keys_lies_where_no_button_was_or_will_be
                         page.click("form[action='/delete'] button")
                 else:
                     page.goto(address + address_of_it)
-            assert page.locator("body[data-page=busy]").count() == 1
+            assert page.locator("body[data-page=kiosk_busy]").count() == 1
             look, [way_on] = page.evaluate(LOOK), boxes(page)
             assert look["wider"] <= 0 and look["small"] == []
             assert way_on[3] <= size[1] and (text_size != TEXT_SIZES[0] or look["taller"] <= 0)

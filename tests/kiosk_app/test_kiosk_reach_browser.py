@@ -245,7 +245,7 @@ def test_a_late_answer_to_a_page_that_came_of_another_answer_sends_neither(
     wait_for_answers(page)
     with bench.kiosk.records.keyring.lock():
         page.click(PRIMARY)
-        expect(page.locator("body")).to_have_attribute("data-page", "busy")
+        expect(page.locator("body")).to_have_attribute("data-page", "kiosk_busy")
     wait_for_answers(page)
     page.route("**/healthz", lambda route: route.abort(), times=1)
     page.click("footer button")

@@ -222,7 +222,7 @@ def test_a_patient_whose_answer_has_to_wait_is_told_that_nothing_was_done(
     before = [scan.state for scan in bench.kiosk.records.scans()]
     with held_up(bench):
         said = visitor.tap(action, consent="agree")
-    assert (said.status, said.name) == (503, "busy")
+    assert (said.status, said.name) == (503, "kiosk_busy")
     assert "what you chose has not been done yet" in said.words
     assert [scan.state for scan in bench.kiosk.records.scans()] == before
     assert visitor.look(said.way_on).name == page
@@ -239,7 +239,7 @@ def test_a_page_that_has_to_wait_for_the_records_is_no_fault_of_ours(
     with monkeypatch.context() as patch:
         patch.setattr(bench.kiosk.records, "_one", held)
         said = visitor.look(address)
-    assert (said.status, said.name) == (503, "busy")
+    assert (said.status, said.name) == (503, "kiosk_busy")
     assert "this page cannot be shown yet" in said.words and said.way_on == address
 
 
@@ -252,7 +252,7 @@ def test_a_page_that_has_to_wait_for_the_keys_does_not_speak_of_a_choice(
     with bench.kiosk.records.keyring.lock():
         said = visitor.look(address)
         picture = visitor.client.get("/result/zones.png")
-    assert (said.status, said.name, picture.status_code) == (503, "busy", 503)
+    assert (said.status, said.name, picture.status_code) == (503, "kiosk_busy", 503)
     assert "this page cannot be shown yet" in said.words and "chose" not in said.words
     assert said.way_on == address
     assert visitor.look(said.way_on).name == "result"

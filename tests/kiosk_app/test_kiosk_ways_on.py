@@ -35,7 +35,7 @@ def test_a_page_that_an_answer_comes_to_has_an_address_of_its_own(visitor: Visit
         address = sent(visitor)
     for _ in range(2):
         page = visitor.look(address)
-        assert (page.status, page.name, "data-answers-one" in page.body) == (503, "busy", True)
+        assert (page.status, page.name, "data-answers-one" in page.body) == (503, "kiosk_busy", True)
     assert visitor.look(page.way_on).name == "consent"
 
 
@@ -44,7 +44,7 @@ def test_only_the_newest_of_them_are_kept(visitor: Visitor, bench: Bench) -> Non
     visitor.walk_to("consent")
     with bench.kiosk.records.keyring.lock():
         addresses = [sent(visitor) for _ in range(MOST + 1)]
-    assert [visitor.look(address).name for address in addresses] == ["consent"] + ["busy"] * MOST
+    assert [visitor.look(address).name for address in addresses] == ["consent"] + ["kiosk_busy"] * MOST
 
 
 def test_a_page_that_is_kept_does_not_ask_for_itself_again(visitor: Visitor) -> None:
@@ -54,7 +54,7 @@ def test_a_page_that_is_kept_does_not_ask_for_itself_again(visitor: Visitor) -> 
     visitor.walk_to("consent")
     address = sent(other)
     page = other.look(address)
-    assert (page.name, address.partition("/answer/")[0]) == ("in_use", "")
+    assert (page.name, address.partition("/answer/")[0]) == ("another_patient", "")
     assert re.findall(r'http-equiv="refresh" content="([^"]*)"', page.text) == ["2; url=/"]
 
 

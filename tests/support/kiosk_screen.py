@@ -79,7 +79,7 @@ class Screen:
 def on_screen(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[Screen]:
     with visit(browser, address, size) as (page, complaints):
         # The one before has been closed, which the kiosk notices within seconds.
-        expect(page.locator("body")).not_to_have_attribute("data-page", "in_use", timeout=30_000)
+        expect(page.locator("body")).not_to_have_attribute("data-page", "another_patient", timeout=30_000)
         yield Screen(page, size, complaints)
 
 

@@ -1,4 +1,7 @@
-"""Watchdog: hears which parts are alive, as systemd does (sd_notify(3)), and names those that fell silent."""
+"""Heartbeats: hears what the parts say of themselves (sd_notify(3)), and names those that fell silent.
+
+What is done about one is the supervisor's: it starts a part again that ended or hangs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import time
 from pathlib import Path
 
 
-class Watchdog:
+class Heartbeats:
     """One socket for each part, in a folder that only this user can reach."""
 
     def __init__(self) -> None:
