@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+# Its twin is `sync.clinic.store.notify`: the clinic may not import this room, so a mend is one of both.
+
 
 class Notifier:
     """Speaks to the socket that systemd names in `environment`; where there is none, it is silent.
@@ -41,14 +43,15 @@ class Notifier:
         self._say("STOPPING=1")
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        closing, self._socket = self._socket, None
+        if closing is not None:
+            closing.close()
 
     def _say(self, state: str) -> None:
-        if self._socket is not None:
+        speaking = self._socket  # another thread may close it
+        if speaking is not None:
             with contextlib.suppress(OSError):
-                self._socket.sendto(state.encode(), self._address)
+                speaking.sendto(state.encode(), self._address)
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float:

@@ -188,5 +188,6 @@ class Analyst:
 
     def close(self) -> None:
         """End a child that is still at work; what it measured is measured again after the next start."""
-        if self._child is not None:
-            self._child.kill()
+        child = self._child  # the thread that waits for it may see its end meanwhile
+        if child is not None:
+            child.kill()

@@ -58,9 +58,9 @@ class Notifier:
         self._say("STOPPING=1")
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        closing, self._socket = self._socket, None
+        if closing is not None:
+            closing.close()
 
     def _say(self, state: str) -> None:
         speaking = self._socket  # another thread may close it
