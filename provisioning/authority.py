@@ -21,6 +21,7 @@ from provisioning.broker import AUDITOR, INGEST_WORKERS, write_broker
 from sync.wire import keys as wire_keys
 from sync.wire.clinic_keys import ClinicKeys
 
+_KEY_FILE_BYTES = 1 << 20  # more than any; it may be a file that another account put there
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -149,15 +150,15 @@ class Authority:
         if (out / "tls.crt").exists() and (holder := certificates.holder(out / "tls.crt")) != name:
             raise AuthorityRefused(f"{out} belongs to {holder}: choose another folder for {name}.")
         address = self.broker
-        files.make_folder(out)
+        folder = files.real_path(files.make_folder(out))
         if name in INGEST_WORKERS:
-            self._list_receipt_key(out / "receipt.key")
+            self._list_receipt_key(folder / "receipt.key")
         key = certificates.generate_tls_key()
         certificate = certificates.make_client(key.public_key(), name, self._issuing_key(), self.issuing)
-        files.write(out.resolve().parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
-        files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC)
-        files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE)
-        files.write(out / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
+        files.write(folder.parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
+        files.write(folder / "ca.crt", certificates.pem(self.root), files.PUBLIC)
+        files.write(folder / "tls.key", certificates.private_pem(key), files.PRIVATE)
+        files.write(folder / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
 
     def make_opener(self, out: Path) -> Path:
         """Write a new opening key into `out`, list its public half, and return the file.
@@ -165,11 +166,12 @@ class Authority:
         A key that is there and not listed yet is listed; a listed one is never replaced.
         """
         path = files.make_folder(out) / "opening.key"
-        if not path.exists():
+        key_file = files.read_own(path, _KEY_FILE_BYTES)
+        if key_file is None:
             self._private("root")
             key_file = wire_keys.dump_opening_keys([wire_keys.generate_opening_key()])
             files.write(path, key_file, files.PRIVATE)
-        public = wire_keys.load_opening_keys(path.read_bytes())[-1].public
+        public = wire_keys.load_opening_keys(key_file)[-1].public
         listed = {"suite": public.suite, "public": public.public.hex()}
         if not self._list_key("opening", listed):
             raise AuthorityRefused(f"{path} is the clinic's opening key already: keep it.")
@@ -226,11 +228,12 @@ class Authority:
         return sorted(entries, key=lambda entry: (entry["enrolled_at"], entry["kiosk"]))
 
     def _list_receipt_key(self, path: Path) -> None:
-        if not path.exists():
+        key_file = files.read_own(path, _KEY_FILE_BYTES)
+        if key_file is None:
             self._private("root")
             key_file = wire_keys.dump_signing_key(wire_keys.generate_signing_key())
             files.write(path, key_file, files.PRIVATE)
-        self._list_key("receipt", wire_keys.public_bytes(wire_keys.load_signing_key(path.read_bytes())).hex())
+        self._list_key("receipt", wire_keys.public_bytes(wire_keys.load_signing_key(key_file)).hex())
 
     def _list_key(self, purpose: str, key: Any) -> bool:
         """List a public key as the newest of its purpose, in a new version of the set; False if it was."""

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hardware.host.durable import PRIVATE, make_folder
 from hardware.host.durable import write_whole as write
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder, real_path
+from hardware.host.own_file import PRIVATE, open_own
 
 __all__ = [
     "PRIVATE",
@@ -23,6 +24,8 @@ __all__ = [
     "make_folder",
     "opened",
     "read",
+    "read_own",
+    "real_path",
     "write",
 ]
 
@@ -41,7 +44,9 @@ _WRONG_PATH = {
     errno.ENOTDIR: "choose a path on which every part above the last is a folder",
     errno.EISDIR: "choose a path where no folder is",
     errno.EEXIST: "choose a path where no file is",
-    errno.ELOOP: "choose a path without links that lead in a circle",
+    errno.ELOOP: "choose a path without such links",
+    errno.EINVAL: "choose another path",
+    errno.EMLINK: "move it aside",
 }
 
 
@@ -84,6 +89,15 @@ def read(path: Path, limit: int) -> bytes | None:
         if error.errno in NO_FILE:
             return None
         raise
+
+
+def read_own(path: Path, limit: int) -> bytes | None:
+    """The first `limit` bytes of the file at `path`, see `open_own`; None where none is. Raises OSError."""
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            return file.read(limit)
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager

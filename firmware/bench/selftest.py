@@ -24,6 +24,7 @@ from firmware.lights.latch import FAULT_WORDS
 from hardware.board import Board, DriverMissing
 from hardware.counts import counted
 from hardware.host.clock import vouched_by
+from hardware.host.folders import make_folder
 from hardware.profile import Light
 from hardware.targets import GREY_REFLECTANCE
 
@@ -208,7 +209,7 @@ def _storage(state: Path) -> Result:
     """The disk, in the one folder that whoever runs this may write on an installed kiosk."""
     folder = state / "calibration"
     try:
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_folder(folder)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".selftest") as file:
             written = os.urandom(4096)
             file.write(written)

@@ -27,6 +27,7 @@ from firmware.cameras.camera import Exposure
 from hardware.board import Board
 from hardware.host.durable import sync_folder, write_whole
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
 
 SCHEMA = 1
 VALID_FOR = timedelta(days=365)
@@ -170,7 +171,7 @@ def cells(picture: npt.NDArray[Any]) -> Floats:
 def write_calibration(state: Path, calibration: Calibration) -> Path:
     """Keep `calibration` in `state`; it is there whole or not at all. Returns its folder."""
     folder = state / _FOLDER
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    make_folder(folder)
     there = folder / calibration.id
     fresh = folder / f".{calibration.id}"
     shutil.rmtree(fresh, ignore_errors=True)

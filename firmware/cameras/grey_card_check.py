@@ -11,6 +11,7 @@ from pathlib import Path
 from firmware.cameras.calibration import Calibration
 from hardware.board import Board
 from hardware.host.durable import write_whole
+from hardware.host.folders import make_folder
 
 # Lamps that differ by this much move ITA° by half a degree.
 LEVEL_LIMIT, UNEVEN_LIMIT = 0.03, 0.03
@@ -38,7 +39,7 @@ class GreyCardCheck:
 def write_check(state: Path, check: GreyCardCheck) -> None:
     """Keep `check` as the latest one, in one step."""
     folder = state / "calibration"
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    make_folder(folder)
     told = json.dumps(asdict(check) | {"at": check.at.isoformat()}, indent=2)
     write_whole(folder / "grey-card.json", told)
 

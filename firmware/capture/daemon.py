@@ -31,6 +31,7 @@ from firmware.line.link import Link, LinkError, Listener, close_all
 from firmware.line.memory import publish
 from firmware.line.stamps import ConsentStamp, StampError, UvAllowance
 from hardware.board import Board
+from hardware.host.folders import make_folder
 from hardware.host.notify import Notifier
 from hardware.host.stop import on_stop
 from hardware.host.unasked import Unasked
@@ -73,7 +74,7 @@ class CaptureDaemon:
         self._board, self._find_face, self._patient = board, find_face, patient
         self._close_ups = CloseUps(board, self._check_running, close_up)
         self._state_folder, self._run = state, state / "run"
-        self._run.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_folder(self._run)
         self._camera = KeptCamera(lambda: open_camera(board, self._run, patient), board.camera.deadline_s)
         self._lights = Lights(self._run / "light.sock", server=light_user)
         self._listener = Listener(self._run / "capture.sock", peers)

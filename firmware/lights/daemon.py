@@ -26,7 +26,9 @@ from firmware.pins.protocols import readings
 from firmware.pins.sampler import go_first
 from hardware.board import Board
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
 from hardware.host.notify import Notifier
+from hardware.host.own_file import open_own
 
 PROTOCOL = 1
 _MAX_CLIENTS = 8
@@ -52,7 +54,7 @@ class LightDaemon:
     def __init__(self, board: Board, state: Path, peers: Collection[int] = ()) -> None:
         light, run = state / "light", state / "run"
         for folder in (light, run):
-            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            make_folder(folder)
         self._simulated, self._has_uv = board.simulated, board.has_uv
         self._owner = _own(light / "owner.lock")
         self._hardware = open_light_hardware(board, run)
@@ -235,7 +237,7 @@ class LightDaemon:
 
 def _own(path: Path) -> int:
     """A lock that makes this process the pins' only owner, for as long as it lives."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -18,6 +18,7 @@ from hardware.counts import counted
 from hardware.host import sqlite
 from hardware.host.durable import sync_folder
 from hardware.host.errors import Fault
+from hardware.host.own_file import open_own
 from hardware.profile import Limits
 
 DAY_S = 86_400.0
@@ -271,9 +272,10 @@ class DoseLedger:
             ) from error
 
     def _open(self) -> sqlite3.Connection:
-        if self._path != ":memory:":
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        database = sqlite3.connect(self._path, timeout=_LOCKED_S, isolation_level=None)
+        if self._path == ":memory:":
+            database = sqlite3.connect(self._path, isolation_level=None)
+        else:
+            database = sqlite.connect(Path(self._path), _LOCKED_S, make=True)
         try:
             # EXTRA also syncs the folder when the journal goes, so a commit outlives a power cut.
             database.execute("PRAGMA synchronous = EXTRA")
@@ -315,6 +317,6 @@ def _made_before(ledger: Path) -> bool:
     mark = ledger.with_suffix(".made")
     if mark.exists():
         return True
-    mark.touch(mode=0o600)
+    os.close(open_own(mark, os.O_WRONLY | os.O_CREAT))
     sync_folder(mark.parent)
     return False

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
-import stat
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-PRIVATE = 0o600
+from hardware.host.folders import opened_folder, real_path
+from hardware.host.own_file import PRIVATE, open_own
 
-
-def make_folder(folder: Path) -> Path:
-    """Make `folder` (mode 0700) with its parents, and return it."""
-    for each in (*reversed(folder.parents), folder):
-        each.mkdir(mode=0o700, exist_ok=True)
-    return folder
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
@@ -52,9 +46,9 @@ def _remove_unlocked(folder: Path) -> None:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path, dir_fd: int | None = None) -> None:
     """Make the names in `folder` durable: a rename is not on disk before its folder is."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         os.fsync(handle)
     finally:
@@ -70,15 +64,17 @@ def write_whole(
     path in it has of other bytes. Raises OSError, which names `path`.
     """
     content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
+    name = f".{path.name}.{secrets.token_hex(4)}"
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            _fill(handle, content, mode, owner)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-        sync_folder(path.parent)
+        with opened_folder(path.parent) as (folder, _):
+            handle = os.open(name, _NEW, PRIVATE, dir_fd=folder)
+            try:
+                _fill(handle, content, mode, owner)
+                os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(name, dir_fd=folder)
+                raise
+            sync_folder(Path("."), dir_fd=folder)
     except OSError as error:
         # Not the name of the temporary file, which nobody asked for.
         error.filename = str(path)
@@ -94,11 +90,12 @@ def replace_secret(path: Path, data: bytes) -> None:
     A process that dies in between leaves what `finish_wipe` completes. Flash storage may still keep older
     copies of a block; only a key store in hardware can promise more. Raises OSError.
     """
+    path = real_path(path.parent) / path.name
     finish_wipe(path)
     if os.path.lexists(path):
-        os.close(_open_to_wipe(path))
+        os.close(open_own(path, os.O_RDWR))
     new, old = _beside(path)
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    handle = os.open(new, _NEW, PRIVATE)
     try:
         _keep_owner(handle, path)
     except BaseException:
@@ -116,34 +113,20 @@ def replace_secret(path: Path, data: bytes) -> None:
 
 def finish_wipe(path: Path) -> None:
     """Complete what a `replace_secret` of `path` that was ended half-way left undone. Raises OSError."""
+    path = real_path(path.parent) / path.name
     left = [rest for rest in _beside(path) if os.path.lexists(rest)]
     if left:
         # Else a power cut could bring back the name of what is wiped below.
         sync_folder(path.parent)
     for rest in left:
         if not (path.exists() and rest.samefile(path)):  # else it was linked, and not yet replaced
-            with open(_open_to_wipe(rest), "r+b") as file:
+            with open(open_own(rest, os.O_RDWR), "r+b") as file:
                 file.write(bytes(os.fstat(file.fileno()).st_size))
                 file.flush()
                 os.fsync(file.fileno())
         rest.unlink()
     if left:
         sync_folder(path.parent)
-
-
-def _open_to_wipe(path: Path) -> int:
-    """The regular file at `path`, open to be overwritten. Raises OSError, also where it is somebody else's.
-
-    That is one with another name besides, and another owner than the folder, who may have linked it there.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    found = os.fstat(handle)
-    linked = found.st_nlink > 1 and found.st_uid != path.parent.stat().st_uid
-    if linked or not stat.S_ISREG(found.st_mode):
-        os.close(handle)
-        number = errno.EMLINK if linked else errno.EINVAL
-        raise OSError(number, os.strerror(number), str(path))
-    return handle
 
 
 def _keep_owner(handle: int, path: Path) -> None:

@@ -6,23 +6,27 @@ import contextlib
 import errno
 import os
 import sqlite3
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hardware.host.folders import ANOTHERS_LINK, opened_folder
+from hardware.host.own_file import PRIVATE, check_own, no_file
+
 _FULL = "the disk is full: make room on it, then it goes on by itself"
 _HELD = "database is locked"
+_FULL_DISK, _NOT_OPENED = "database or disk is full", "unable to open database file"
 # By what SQLite says, for Python 3.10 gives no code of it.
 _CAUSES = {
-    "database or disk is full": _FULL,
+    _FULL_DISK: _FULL,
     "database disk image is malformed": "the file is damaged: move it aside",
     "file is not a database": "the file is damaged: move it aside",
     "disk I/O error": "the disk reports an error: check its health",
     _HELD: "another process holds it: try again in a moment",
     "attempt to write a readonly database": "it cannot be written: give the file to this user",
-    "unable to open database file": "it cannot be opened: check its folder and whose it is",
+    ANOTHERS_LINK: f"{ANOTHERS_LINK}: name the folder itself",
+    _NOT_OPENED: "it cannot be opened: check its folder and whose it is",
 }
-_HIDES_IT = ("disk I/O error", "unable to open database file")
+_HIDES_IT = ("disk I/O error", _NOT_OPENED)
 
 
 class LaterVersion(sqlite3.DatabaseError):
@@ -31,6 +35,48 @@ class LaterVersion(sqlite3.DatabaseError):
 
 class EarlierVersion(sqlite3.DatabaseError):
     """A store is of a version that this software would bring up, and it is only to be read."""
+
+
+def connect(
+    path: Path,
+    wait_s: float,
+    *,
+    make: bool = False,
+    read_only: bool = False,
+    check_same_thread: bool = True,
+) -> sqlite3.Connection:
+    """The store in the file `path` itself, with isolation_level None; `make` it (0600) where none is.
+
+    Root opens it in the folder of an account that may have put a link there to any other file: none is
+    followed, see `own_file`. Raises sqlite3.Error, for `cause`.
+    """
+    try:
+        with opened_folder(path.parent) as (folder, real):
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    os.close(os.open(path.name, flags, PRIVATE, dir_fd=folder))
+        itself = real / path.name
+        # It is not opened for that: closing it would let go of the locks that this process has on it.
+        check_own(itself)
+    except OSError as error:
+        said = ANOTHERS_LINK if error.strerror == ANOTHERS_LINK else _NOT_OPENED
+        raise sqlite3.OperationalError(_FULL_DISK if is_full(error, path) else said) from error
+    db = sqlite3.connect(
+        f"{itself.as_uri()}?mode={'ro' if read_only else 'rw'}",
+        uri=True,
+        timeout=wait_s,
+        isolation_level=None,
+        check_same_thread=check_same_thread,
+    )
+    # SQLite follows links. One that came there since, and led to a file that was there, changed nothing yet.
+    db.text_factory = bytes
+    ((_, _, opened),) = db.execute("PRAGMA database_list")
+    if opened != os.fsencode(itself):
+        db.close()
+        raise sqlite3.OperationalError(_NOT_OPENED)
+    db.text_factory = str
+    return db
 
 
 @contextlib.contextmanager
@@ -103,10 +149,9 @@ def cause(error: BaseException, store: Path) -> str:
     `error` is an sqlite3.Error or an OSError.
     """
     with contextlib.suppress(OSError):  # it is not there, or not for this user: that has words of its own
-        mode = store.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-            return f"it is {what}, where a file has to be: move it aside"
+        what = no_file(store.lstat().st_mode)
+        if what is not None:
+            return f"{what}: move it aside"
     if is_full(error, store):
         return _FULL
     if isinstance(error, OSError):

@@ -15,6 +15,7 @@ import structlog
 
 from hardware.host.durable import write_whole
 from hardware.host.errors import PlainError
+from hardware.host.own_file import open_own
 from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient
 from hardware.simulated.pins import PinPageError, cut_power
@@ -113,7 +114,7 @@ def open_system(
     check_folder(root / "kiosk" / "run", "--out or --state")
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = open_own(root / "lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise FolderRefused(
             f"{root} cannot be written ({error.strerror}): name another folder, or make this one yours."

@@ -14,8 +14,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from hardware.host import sqlite
-from hardware.host.durable import finish_wipe, make_folder, replace_secret
+from hardware.host.durable import finish_wipe, replace_secret
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
+from hardware.host.own_file import open_own
 from hardware.host.patience import patience
 from kiosk_app.kept.reserve import DiskFull
 
@@ -112,12 +114,22 @@ class Keyring:
         The daemon and a command then never change the same keys. Raises KeyringBusy after LOCKED_S, or the
         caller's own patience.
         """
-        handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = self._open_lock()
         try:
             self._take(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+    def _open_lock(self) -> int:
+        lock = self.path.with_suffix(".lock")
+        try:
+            return open_own(lock, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            failed = KeyringFull if sqlite.is_full(error, lock) else KeyringError
+            raise failed(
+                f"The lock of the vault's keys {lock} cannot be used: {sqlite.cause(error, lock)}."
+            ) from error
 
     def _take(self, handle: int, lock: int) -> None:
         wait_s = patience(LOCKED_S)
@@ -136,7 +148,8 @@ class Keyring:
 
     def _read(self) -> _Contents:
         try:
-            data = json.loads(self.path.read_bytes())
+            with open(open_own(self.path, os.O_RDONLY), "rb") as file:
+                data = json.load(file)
             if data["format"] not in _READS:
                 raise KeyringError(self._unusable("is of another version of this software"))
             generations = {int(number): bytes.fromhex(key) for number, key in data["generations"].items()}

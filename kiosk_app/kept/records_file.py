@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hardware.host import sqlite
-from hardware.host.durable import make_folder
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
 from hardware.host.patience import patience
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import MessageState, ScanState
@@ -103,9 +102,7 @@ class RecordsFile:
         self.path = path
         if not as_it_is:
             make_folder(path.parent)
-            if not path.exists():
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        with self.connection() as db:
+        with self.connection(make=not as_it_is) as db:
             if as_it_is:
                 self._require_version(db)
             else:
@@ -125,16 +122,15 @@ class RecordsFile:
     def _keep_open(self) -> None:
         """Hold one connection more: with the last one go the files beside the records, and to make them anew,
         which reading needs too, takes room that a full disk has not."""
-        held = sqlite3.connect(self.path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
+        held = sqlite.connect(self.path, LOCKED_S, check_same_thread=False)
         weakref.finalize(self, held.close)
         held.execute("SELECT count(*) FROM scans").fetchone()
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self, make: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection whose rows have names. Raises RecordsError; RecordsUnusable for the whole file."""
         try:
-            wait_s = patience(LOCKED_S)
-            with contextlib.closing(sqlite3.connect(self.path, timeout=wait_s, isolation_level=None)) as db:
+            with contextlib.closing(sqlite.connect(self.path, patience(LOCKED_S), make=make)) as db:
                 db.row_factory = sqlite3.Row
                 db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA secure_delete=ON")

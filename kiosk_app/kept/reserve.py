@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from hardware.host.durable import sync_folder
 from hardware.host.errors import PlainError
+from hardware.host.own_file import open_own
 
 RESERVE_MB = 16  # at least
 # A deletion wraps the key of every kept scan anew, and SQLite logs each row of it whole, with its Findings.
@@ -32,14 +33,14 @@ class Reserve:
         """Take the room, where there is as much again beside it; whether it is there now."""
         records = self._records.stat().st_size if self._records.exists() else 0
         size = max(RESERVE_MB * _MEBIBYTE, TIMES_THE_RECORDS * records)
-        there = self._path.stat().st_size if self._path.exists() else 0
+        there = self._path.lstat().st_size if os.path.lexists(self._path) else 0
         if there >= size:
             return True
         disk = os.statvfs(self._path.parent)
         if disk.f_bavail * disk.f_frsize < 2 * (size - there):
             return False
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = open_own(self._path, os.O_WRONLY | os.O_CREAT)
             try:
                 os.posix_fallocate(handle, 0, size)
             finally:

@@ -16,8 +16,10 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from hardware.capture import CLOSE_UP, Capture, Frame, Spot
-from hardware.host.durable import make_folder, sync_folder
+from hardware.host.durable import sync_folder
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
+from hardware.host.own_file import open_own
 from kiosk_app.kept.reserve import DiskFull, Reserve
 
 FORMAT = 1
@@ -125,8 +127,9 @@ class Vault:
     ) -> int:
         if not _ITEM.match(item):
             raise ValueError(f"'{item}' cannot name an item of the vault.")
-        handle = os.open(folder / (name or f"{item}.cob"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        handle = open_own(folder / (name or f"{item}.cob"), os.O_WRONLY | os.O_CREAT)
         with open(handle, "wb") as file:
+            file.truncate()  # what a process that ended half-way left
             size = sum(file.write(piece) for piece in encrypt(scan, item, dek, data))
             file.flush()
             os.fsync(file.fileno())

@@ -33,7 +33,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def begin(self) -> tuple[str, Session]:
-        """A new session and its token. Raises AnotherPatient: nobody is ever thrown out by another who begins."""
+        """A new session and its token. Raises AnotherPatient: nobody is thrown out by another who begins."""
         with self._lock:
             if self._taken():
                 raise AnotherPatient

@@ -12,7 +12,9 @@ from pathlib import Path
 from flask import Flask, Response, redirect, request
 from werkzeug.exceptions import SecurityError
 
-from hardware.host.durable import PRIVATE, make_folder, write_whole
+from hardware.host.durable import write_whole
+from hardware.host.folders import make_folder
+from hardware.host.own_file import PRIVATE
 
 OPEN = ("/healthz", "/static/")
 _ENTER = "/enter/"

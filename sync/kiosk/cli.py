@@ -16,9 +16,10 @@ import click
 import structlog
 
 from hardware.host.errors import PlainError
+from hardware.host.own_file import open_own
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
-from hardware.host.sqlite import LaterVersion, cause
+from hardware.host.sqlite import LaterVersion, cause, connect
 from hardware.host.stop import on_stop
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
@@ -143,8 +144,7 @@ def _facts_from_disk(state: Path) -> dict[str, Any]:
     path = state / "sync" / "outbox.sqlite"
     identity, keys = Identity.load(state), KeySet(state)
     try:
-        address = f"{path.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, timeout=LOCKED_SECONDS, uri=True)) as db:
+        with contextlib.closing(connect(path, LOCKED_SECONDS, read_only=True)) as db:
             counts = read_counts(db, DEFAULT_CAPACITY)
     except LaterVersion as error:
         raise NoOutbox(f"The outbox {path} cannot be read, and no agent answers: {error}.") from error
@@ -178,9 +178,13 @@ def _in_words(value: object) -> str:
 def _only_agent(path: Path) -> Iterator[None]:
     """Hold the lock that makes this the only agent on its state; the kernel lets go when the process dies."""
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        descriptor = open_own(path, os.O_CREAT | os.O_RDWR)
+    except FileNotFoundError as error:
         raise NoOutbox(f"{path.parent} cannot be used ({error.strerror}): enrol this kiosk.") from error
+    except OSError as error:
+        raise NoOutbox(
+            f"{path} cannot be used ({error.strerror}): it has to be a file that this user may write."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -129,8 +128,6 @@ class Outbox:
         self._heartbeats = range(0)
         # A process may have ended between a discarding and this: nobody remembers it.
         self._to_empty = True
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             self._db = self._open()
         except sqlite3.Error as error:
@@ -140,9 +137,7 @@ class Outbox:
             ) from error
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self._path, timeout=LOCKED_SECONDS, check_same_thread=False, isolation_level=None
-        )
+        db = sqlite.connect(self._path, LOCKED_SECONDS, make=True, check_same_thread=False)
         try:
             _prepare(db)
         except BaseException:

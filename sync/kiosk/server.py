@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
 from hardware.host.peers import peer_uid
 from hardware.host.sockets import check_folder
 from hardware.host.unasked import Unasked
@@ -59,7 +60,7 @@ class OutboxServer(socketserver.ThreadingUnixStreamServer):
         self.agent = agent
         self._users = users
         self._unasked = Unasked(CONNECTIONS)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         # The agent holds the lock on its state: a socket that is still there is a dead one's.
         path.unlink(missing_ok=True)
         try:

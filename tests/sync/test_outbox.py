@@ -225,7 +225,7 @@ STORES: dict[str, Callable[[Path], object]] = {
 NO_FILES: dict[str, Callable[[Path], object]] = {
     "folder": Path.mkdir,
     "pipe": os.mkfifo,
-    "device": lambda path: path.symlink_to("/dev/full"),
+    "link": lambda path: path.symlink_to("/dev/full"),
 }
 
 
