@@ -87,7 +87,8 @@ def _why_locked(light: Light, limits: Limits, today: date) -> str | None:
         return ".calibrated_on is missing: this lamp stays locked until it is measured."
     if isinstance(measured, date):
         age = (today - measured).days
-        ago, left = f"{counted(age, 'day')} ago", limits.uv_calibration_days + 1 - age
+        ago = f"{counted(age, 'day')} ago" if age else "of today"
+        left = limits.uv_calibration_days + 1 - age
         if age < 0:
             return f".calibrated_on lies in the future: this lamp stays locked until {measured} (UTC)."
         if left <= 0:

@@ -13,6 +13,7 @@ from firmware.bench.workbench import a_session, empty_hood, staff_consent
 from firmware.lights.client import Lights, LightsFault
 from firmware.lights.core import OVERRUN_S
 from hardware.board import Board
+from hardware.counts import rounded
 from hardware.profile import Limits
 
 _SHORT_S = 0.1
@@ -193,5 +194,5 @@ def _over_ns(lights: Lights, meanwhile: Callable[[], None] = lambda: None) -> in
 
 def _in_time(check: str, lit_ns: int, limit_s: float) -> Result:
     seconds = max(0.0, lit_ns / 1e9)
-    found = f"dark after {1000 * seconds:.0f} ms, {1000 * limit_s:.0f} ms are allowed"
+    found = f"dark after {rounded(1000 * seconds, 'ms')}, {1000 * limit_s:g} ms are allowed"
     return Result(check, seconds <= limit_s, found, {"seconds": round(seconds, 3)})

@@ -22,7 +22,7 @@ from firmware.cameras.reflectance import reflectance
 from firmware.lights.client import Lights, LightsFault
 from firmware.lights.latch import FAULT_WORDS
 from hardware.board import Board, DriverMissing
-from hardware.counts import counted
+from hardware.counts import counted, rounded
 from hardware.host.clock import vouched_by
 from hardware.host.folders import make_folder
 from hardware.profile import Light
@@ -182,12 +182,12 @@ def _glows(bench: Workbench, name: str) -> Result:
 def _lamp_hours(board: Board, hours: Mapping[str, float]) -> Result:
     """Lamps beyond what their maker rates them for."""
     worn = [
-        f"{name} has {hours.get(name, 0.0):.0f} h of {light.rated_h:.0f} h: put in a new lamp, then run"
+        f"{name} has {rounded(hours.get(name, 0.0), 'h')} of {light.rated_h:g} h: put in a new lamp, then run"
         " 'dermakiosk lights new-lamp'"
         for name, light in board.lights.items()
         if light.rated_h is not None and hours.get(name, 0.0) > light.rated_h
     ]
-    lit = ", ".join(f"{name} {hours[name]:.1f} h" for name in board.lights if name in hours)
+    lit = ", ".join(f"{name} {rounded(hours[name], 'h', 1)}" for name in board.lights if name in hours)
     return Result("lamp hours", not worn, "; ".join(worn) or lit or "no lamp was ever lit", dict(hours))
 
 
@@ -202,7 +202,8 @@ def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> Result
     if aged is not None:
         return Result("calibration", False, aged)
     days = (datetime.now(timezone.utc) - calibration.made_at).days
-    return Result("calibration", True, f"{calibration.id}, {counted(days, 'day')} old")
+    old = counted(days, "day") if days else "less than a day"
+    return Result("calibration", True, f"{calibration.id}, {old} old")
 
 
 def _storage(state: Path) -> Result:

@@ -25,6 +25,7 @@ import structlog
 
 from firmware.cameras.camera import Exposure
 from hardware.board import Board
+from hardware.counts import rounded
 from hardware.host.durable import sync_folder, write_whole
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
@@ -317,7 +318,7 @@ def lamps_aged(board: Board, calibration: Calibration, status: Mapping[str, Any]
     aged = {light: lit for light, lit in since.items() if limit is not None and lit > limit}
     if not aged:
         return None
-    words = ", ".join(f"{light} for {lit:.0f} h" for light, lit in aged.items())
+    words = ", ".join(f"{light} for {rounded(lit, 'h')}" for light, lit in aged.items())
     return f"Lit since the calibration: {words}, and lamps fade. Staff run 'dermakiosk calibrate'."
 
 

@@ -16,7 +16,7 @@ from firmware.line.memory import adopt
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.capture import Capture, CaptureError
 from hardware.host.errors import Fault
-from hardware.host.patience import time_left
+from hardware.host.patience import so_long, time_left
 from hardware.host.peers import servers_of
 
 __all__ = ["CaptureClient", "CaptureFault", "ConsentStamp", "Preview", "UvAllowance", "GUIDANCE"]
@@ -188,7 +188,7 @@ class CaptureClient:
                 return answer, adopt(fds[0]) if fds else memoryview(b"")
         except LinkTimeout as error:
             raise CaptureFault(
-                "deadline", f"The camera gave no answer within {timeout:g} s; it was given up."
+                "deadline", f"The camera gave no answer within {so_long(timeout)}; it was given up."
             ) from error
         except LinkError as error:
             raise CaptureFault("unavailable", f"The camera cannot be reached. {error}") from error

@@ -16,6 +16,7 @@ from typing import Any
 
 from hardware.host import peers as host
 from hardware.host.errors import PlainError
+from hardware.host.patience import so_long
 from hardware.host.sockets import check_folder
 
 MAX_MESSAGE = 64 * 1024
@@ -63,7 +64,10 @@ class Link:
             raise LinkError(f"It is not our daemon: {error}.") from error
         except TimeoutError as error:
             connected.close()
-            raise LinkTimeout(f"Nothing answers at {path} for {timeout:.1f} s.") from error
+            raise LinkTimeout(f"Nothing answered at {path} within {so_long(timeout)}.") from error
+        except BlockingIOError as error:  # the kernel lets nobody wait for a place among these
+            connected.close()
+            raise LinkError(f"Too many others wait at {path} just now.") from error
         except OSError as error:
             connected.close()
             raise LinkError(f"Nothing answers at {path}: {error.strerror or error}.") from error
@@ -96,8 +100,8 @@ class Link:
         self._socket.settimeout(timeout)
         try:
             socket.send_fds(self._socket, [data], list(fds))
-        except TimeoutError as error:
-            raise LinkTimeout(f"The other side took no message for {timeout:g} s.") from error
+        except (TimeoutError, BlockingIOError) as error:  # the second where nothing is waited for
+            raise LinkTimeout(f"The other side took no message within {so_long(timeout)}.") from error
         except OSError as error:
             raise LinkClosed(f"The other side hung up: {error.strerror or error}.") from error
 
@@ -112,7 +116,7 @@ class Link:
                 self._socket, MAX_MESSAGE + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
             )
         except TimeoutError as error:
-            raise LinkTimeout(f"No answer for {timeout:.1f} s.") from error
+            raise LinkTimeout(f"There was no answer within {so_long(timeout)}.") from error
         except OSError as error:
             raise LinkClosed(f"The other side hung up: {error.strerror or error}.") from error
         try:

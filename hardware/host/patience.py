@@ -43,3 +43,9 @@ def patience(longest_s: float) -> float:
 def time_left(longest_s: float) -> float:
     """How long, in seconds, to wait for an answer: `longest_s`, or what is left of all waits together."""
     return max(0.0, min(longest_s, _patience.get(_ENDLESS).until - time.monotonic()))
+
+
+def so_long(wait_s: float) -> str:
+    """A wait, for a sentence after "within" or "for more than": "0.3 s", or that next to none was left."""
+    tenths = round(wait_s, 1)
+    return f"{tenths:g} s" if tenths > 0 else "the moment that was left"

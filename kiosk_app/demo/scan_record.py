@@ -43,7 +43,7 @@ def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]
         while (found := look()) is None:
             watch()
             if time.monotonic() > deadline:
-                raise PartFailed(f"The scan was made, but {what} did not come within {seconds:.0f} s.")
+                raise PartFailed(f"The scan was made, but {what} did not come within {seconds:g} s.")
             time.sleep(LOOK_SECONDS)
         return found
 

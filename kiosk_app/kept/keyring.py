@@ -18,7 +18,7 @@ from hardware.host.durable import finish_wipe, replace_secret
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
 from hardware.host.own_file import open_own
-from hardware.host.patience import patience
+from hardware.host.patience import patience, so_long
 from kiosk_app.kept.reserve import DiskFull
 
 FORMAT = 2
@@ -142,7 +142,7 @@ class Keyring:
                 if time.monotonic() > deadline:
                     raise KeyringBusy(
                         f"The vault's key file {self.path} has been held by another process for more than "
-                        f"{wait_s:g} s. {_SO_LONG if wait_s >= LOCKED_S else _NOT_YET}"
+                        f"{so_long(wait_s)}. {_SO_LONG if wait_s >= LOCKED_S else _NOT_YET}"
                     ) from error
             time.sleep(_LOOK_S)
 

@@ -249,6 +249,7 @@ def test_the_camera_is_not_asked_where_no_time_is_left_for_its_answer(tmp_path):
         with waiting_at_most(1.0, 0.0), pytest.raises(CaptureFault) as fault:
             CaptureClient(tmp_path / "capture.sock").status()
         assert fault.value.code == "deadline"
+        assert "gave no answer within the moment that was left;" in str(fault.value)
 
 
 def test_a_question_is_sent_in_the_time_that_is_left_for_its_answer(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -122,10 +123,31 @@ def test_what_is_no_message_is_an_error_not_a_crash(data):
 
 def test_silence_has_a_deadline():
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with pytest.raises(LinkTimeout):
-        Link(right).receive(0.05)
+    with pytest.raises(LinkTimeout, match="There was no answer within 0.1 s"):
+        Link(right).receive(0.051)
     left.close()
     right.close()
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.02, -0.5])
+def test_who_had_no_time_to_wait_is_not_told_of_so_many_seconds(wait_s):
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with pytest.raises(LinkTimeout, match="no answer within the moment that was left"):
+        Link(right).receive(wait_s)
+    with pytest.raises(LinkTimeout, match="took no message within the moment that was left"):
+        while True:
+            Link(right).send({"v": 1, "filler": "x" * 10_000}, timeout=max(0.0, wait_s))
+    left.close()
+    right.close()
+
+
+def test_a_daemon_for_which_too_many_wait_is_said_to_be_there(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as daemon, ExitStack() as waiting:
+        daemon.bind(str(tmp_path / "s"))
+        daemon.listen(0)
+        with pytest.raises(LinkError, match="Too many others wait at"):
+            while True:  # until nobody more can wait to be taken
+                waiting.enter_context(Link.connect(tmp_path / "s", 5))
 
 
 def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path):

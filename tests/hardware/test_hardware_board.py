@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from hardware.board import BOARDS, BoardError, load_board
+from hardware.cli import _why_locked
 from hardware.cli import board as board_command
 from hardware.profile import Limits
 
@@ -233,6 +234,13 @@ def test_board_check_says_why_a_uv_lamp_is_locked(tmp_path, measured, irradiance
     result = CliRunner().invoke(board_command, ["check", str(path)])
     assert result.exit_code == 0
     assert said.format(today=datetime.now(timezone.utc).date()) in result.output
+
+
+def test_board_check_says_of_what_was_measured_today_that_it_is_of_today():
+    today = datetime.now(timezone.utc).date()
+    light = load_board(SIMULATED).lights["uv365"].model_copy(update={"calibrated_on": today})
+    often = load_board(SIMULATED).limits.model_copy(update={"uv_calibration_days": 7})
+    assert "is of today: this lamp is locked in 8 days." in str(_why_locked(light, often, today))
 
 
 def test_board_check_names_the_header_pin_of_each_line():

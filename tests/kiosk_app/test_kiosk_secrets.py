@@ -157,6 +157,17 @@ def test_a_process_that_hangs_with_the_keys_in_its_hand_is_not_waited_for_for_ev
         pass
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.02])
+def test_who_had_no_time_left_for_the_keys_is_not_told_of_so_many_seconds(
+    tmp_path: Path, wait_s: float
+) -> None:
+    mine, its = Keyring(tmp_path / "vault.key"), Keyring(tmp_path / "vault.key")
+    with its.lock(), waiting_at_most(wait_s), pytest.raises(KeyringError) as refused:  # noqa: SIM117
+        with mine.lock():
+            raise AssertionError("nobody may hold it beside the other")
+    assert "for more than the moment that was left. Try again" in str(refused.value)
+
+
 def test_a_shredding_of_many_scans_holds_the_keys_no_longer_than_others_wait_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
