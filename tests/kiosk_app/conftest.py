@@ -18,7 +18,7 @@ from kiosk_app.patient.pages import COOKIE
 from kiosk_app.scanning import scan_work
 from kiosk_app.web import showings
 from tests.support.browser import still
-from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.kiosk_bench import Bench, Clinic, scans_at_work
 from tests.support.kiosk_screen import PatientAt
 from tests.support.serving import served
 from tests.support.visitor import PatientClock, Visitor
@@ -29,9 +29,20 @@ def clinic() -> Clinic:
     return Clinic()
 
 
+@pytest.fixture(autouse=True)
+def no_scan_is_left() -> Iterator[None]:
+    """Name the test that leaves a scan at work, which would go on beside the tests after it."""
+    before = scans_at_work()
+    yield
+    left = [thread for thread in scans_at_work() if thread not in before]
+    assert left == [], "this test ended, and a scan that it began did not"
+
+
 @pytest.fixture
-def bench(tmp_path: Path, clinic: Clinic) -> Bench:
-    return Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
+def bench(tmp_path: Path, clinic: Clinic, no_scan_is_left: None) -> Iterator[Bench]:
+    bench = Bench(clinic.enrol(tmp_path / "kiosk"), clinic)
+    yield bench
+    bench.end_scans()
 
 
 @pytest.fixture(autouse=True)

@@ -60,6 +60,7 @@ def test_a_board_without_the_camera_never_offers_it(tmp_path: Path, clinic: Clin
     visitor = Visitor(create_app(plain.kiosk, clock).test_client(), clock)
     assert visitor.walk_to("result").name == "result"
     assert visitor.client.get("/close_up/preview").status_code == 409
+    plain.end_scans()
 
 
 def test_a_marked_spot_is_photographed_kept_and_sealed(visitor: Visitor, bench: Bench) -> None:

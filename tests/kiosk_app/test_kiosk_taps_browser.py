@@ -14,7 +14,7 @@ from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, Session, State
 from kiosk_app.patient.pages import COOKIE
 from tests.support.browser import TALL, WIDE
-from tests.support.kiosk_bench import Bench, Clinic
+from tests.support.kiosk_bench import Bench, Clinic, scans_at_work
 from tests.support.serving import served
 from tests.support.standing import PLACES, stand
 from tests.support.visitor import PatientClock
@@ -35,6 +35,14 @@ HEARD = "window.clicks = 0; addEventListener('click', () => clicks += 1);"
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     clinic = Clinic()
     return Bench(clinic.enrol(tmp_path_factory.mktemp("taps") / "kiosk"), clinic).with_close_up()
+
+
+@pytest.fixture(autouse=True)
+def no_scan_is_left(bench: Bench) -> Iterator[None]:
+    """The bench is one for all: each test ends what it began."""
+    yield
+    bench.end_scans()
+    assert scans_at_work() == []
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +26,7 @@ from kiosk_app.scanning.close_ups import CloseUps
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.scan_work import ScanWork
 from kiosk_app.scanning.sealer import Sealer
+from kiosk_app.scanning.taking import LOOK_S
 from models.analysis.words import ENGLISH, Words
 from models.networks.signature import sign_manifest
 from sync.kiosk.client import OutboxUnavailable
@@ -34,6 +36,7 @@ from sync.wire.envelope import open_envelope, verify
 from sync.wire.findings import Findings
 from sync.wire.messages import Message
 
+END_S = 20.0
 LIGHTS = ("white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365")
 ZONES = {"forehead": 9.1, "left_cheek": 14.2, "right_cheek": 10.3, "nose": 15.6, "chin": 11.0}
 
@@ -334,6 +337,7 @@ class Bench:
         self.has_close_up = False
         self.unlicensed: str | None = None
         self.lights: Collection[str] = LIGHTS
+        self._kiosks: list[Kiosk] = []
         self.kiosk = self.again()
 
     def with_close_up(self) -> Bench:
@@ -363,4 +367,21 @@ class Bench:
             why_not_licensed=lambda: self.unlicensed,
             close_ups=CloseUps(self.camera, self.analyst) if self.has_close_up else None,  # type: ignore[arg-type]
         )
+        self._kiosks.append(self.kiosk)
         return self.kiosk
+
+    def end_scans(self) -> None:
+        """Let the patients of all its kiosks leave: each scan comes to its end, within END_S."""
+        self.camera.hold.set()
+        self.analyst.go.set()
+        deadline = time.monotonic() + END_S
+        while (at_work := scans_at_work()) and time.monotonic() < deadline:
+            for kiosk in self._kiosks:
+                for scan in list(kiosk.work._at_work):
+                    kiosk.work.leave(scan)
+            at_work[0].join(LOOK_S)
+
+
+def scans_at_work() -> list[threading.Thread]:
+    """The threads in which this process works on scans."""
+    return [thread for thread in threading.enumerate() if thread.name == "scan"]
