@@ -69,13 +69,16 @@ def connect(
         isolation_level=None,
         check_same_thread=check_same_thread,
     )
-    # SQLite follows links. One that came there since, and led to a file that was there, changed nothing yet.
-    db.text_factory = bytes
-    ((_, _, opened),) = db.execute("PRAGMA database_list")
-    if opened != os.fsencode(itself):
+    try:
+        # SQLite follows links: one that came there since, to a file that was there, has changed nothing yet.
+        db.text_factory = bytes
+        ((_, _, opened),) = db.execute("PRAGMA database_list")
+        db.text_factory = str
+        if opened != os.fsencode(itself):
+            raise sqlite3.OperationalError(_NOT_OPENED)
+    except BaseException:
         db.close()
-        raise sqlite3.OperationalError(_NOT_OPENED)
-    db.text_factory = str
+        raise
     return db
 
 
