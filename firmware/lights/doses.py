@@ -273,7 +273,7 @@ class DoseLedger:
 
     def _open(self) -> sqlite3.Connection:
         if self._path == ":memory:":
-            database = sqlite3.connect(self._path, isolation_level=None)
+            database = sqlite3.connect(self._path, timeout=_LOCKED_S, isolation_level=None)
         else:
             database = sqlite.connect(Path(self._path), _LOCKED_S, make=True)
         try:
