@@ -152,13 +152,13 @@ class Authority:
         address = self.broker
         folder = files.real_path(files.make_folder(out))
         if name in INGEST_WORKERS:
-            self._list_receipt_key(folder / "receipt.key")
+            self._list_receipt_key(out / "receipt.key")
         key = certificates.generate_tls_key()
         certificate = certificates.make_client(key.public_key(), name, self._issuing_key(), self.issuing)
         files.write(folder.parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
-        files.write(folder / "ca.crt", certificates.pem(self.root), files.PUBLIC)
-        files.write(folder / "tls.key", certificates.private_pem(key), files.PRIVATE)
-        files.write(folder / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
+        files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC)
+        files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE)
+        files.write(out / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
 
     def make_opener(self, out: Path) -> Path:
         """Write a new opening key into `out`, list its public half, and return the file.

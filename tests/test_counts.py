@@ -90,8 +90,8 @@ def test_no_sentence_rounds_a_time_to_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("wait_s", "said"),
-    [(5.0, "5 s"), (29.98, "30 s"), (0.25, "0.2 s"), (0.051, "0.1 s")]
-    + [(none, "the moment that was left") for none in (0.04, 0.0, -0.0, -3.0)],
+    [(5.0, "5 s"), (29.98, "29.9 s"), (0.29, "0.2 s"), (0.1, "0.1 s")]
+    + [(none, "the moment that was left") for none in (0.09, 0.0, -0.0, -3.0)],
 )
 def test_a_wait_for_which_next_to_no_time_was_left_is_said_to_be_one(wait_s: float, said: str) -> None:
     assert so_long(wait_s) == said

@@ -63,7 +63,7 @@ def _walk(folder: Path, make: bool) -> tuple[int, Path]:
                     os.close(here)
                     here, at = found, step
                     if not stat.S_ISDIR(facts.st_mode):
-                        raise _error(errno.ENOTDIR if names or not make else errno.EEXIST)
+                        raise _error(errno.EEXIST if make else errno.ENOTDIR)
                 while links and links[-1][0] == len(names):
                     _, owner, step = links.pop()
                     if owner not in (_ROOT, os.geteuid(), os.fstat(here).st_uid):

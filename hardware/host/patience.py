@@ -46,6 +46,9 @@ def time_left(longest_s: float) -> float:
 
 
 def so_long(wait_s: float) -> str:
-    """A wait, for a sentence after "within" or "for more than": "0.3 s", or that next to none was left."""
-    tenths = round(wait_s, 1)
-    return f"{tenths:g} s" if tenths > 0 else "the moment that was left"
+    """A wait, for a sentence after "within" or "for more than": "0.3 s", or that next to none was left.
+
+    It is rounded down: of more than that the sentence would not be true.
+    """
+    tenths = math.floor(10 * wait_s)
+    return f"{tenths / 10:g} s" if tenths > 0 else "the moment that was left"

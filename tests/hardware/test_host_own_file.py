@@ -211,7 +211,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("to", "number"), [("itself", errno.ELOOP), ("nothing", errno.ENOENT), ("file/x", errno.ENOTDIR)]
+    ("to", "number"), [("itself", errno.ELOOP), ("nothing", errno.ENOENT), ("file/x", errno.EEXIST)]
 )
 def test_a_link_that_leads_nowhere_is_no_folder_and_none_is_made_there(
     tmp_path: Path, to: str, number: int
