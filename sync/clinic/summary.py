@@ -85,8 +85,8 @@ def missing_sequences(session: Session) -> dict[UUID, int]:
     """How many sequence numbers of each kiosk have not come although a higher one of the same epoch has.
 
     Numbers start at 1 in each epoch. One far out of line, as no kiosk counts, is left out with its gap: it
-    neither makes the sum absurd nor hides the gaps below it. A message that was to be sealed again is not
-    kept: it has come all the same, and the one that replaces it has a higher number.
+    neither makes the sum absurd nor hides the gaps below it. A message that was to be sealed again has come
+    all the same.
     """
     before = func.lag(Envelope.sequence, 1, 0).over(
         partition_by=(Envelope.kiosk, Envelope.epoch), order_by=Envelope.sequence
@@ -97,6 +97,7 @@ def missing_sequences(session: Session) -> dict[UUID, int]:
         .where(gaps.c.gap.between(1, LARGEST_GAP))
         .group_by(gaps.c.kiosk)
     )
+    # An earlier version left no row of those: only their number is known.
     kept = exists().where(Envelope.kiosk == ReceiptRow.kiosk, Envelope.message_id == ReceiptRow.message_id)
     sealed_again = dict(
         session.execute(

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
@@ -22,6 +22,8 @@ from sync.clinic.receiving.poison import keep_poison
 from sync.clinic.receiving.reasons import Reason, SetAside
 from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import RESULT, key_finder
+from sync.clinic.receiving.results import Key
+from sync.clinic.receiving.sealed import has_key
 from sync.clinic.store.database import now
 from sync.clinic.store.rows import insert_new
 from sync.clinic.store.tables import (
@@ -29,6 +31,7 @@ from sync.clinic.store.tables import (
     HELD,
     MISSING,
     QUARANTINED,
+    RESEAL,
     RETIRED,
     STORED,
     Envelope,
@@ -40,6 +43,8 @@ from sync.wire.messages import Withdraw
 from sync.wire.receipt import ReceiptStatus
 
 Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
+# What a kiosk is told of a good envelope; of one that is held back nothing.
+Answer = ReceiptStatus | Literal["held_back"]
 
 log = structlog.get_logger()
 
@@ -62,7 +67,7 @@ class _Good(NamedTuple):
     data: bytes
 
     @property
-    def key(self) -> tuple[UUID, UUID]:
+    def key(self) -> Key:
         return self.kiosk, self.verified.header.message_id
 
     @property
@@ -96,7 +101,8 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
     An envelope of a kiosk or key that is not registered is held back: it is neither kept nor receipted, so
     the kiosk keeps it and sends it again, until somebody registers the kiosk. So is every envelope as long as
     no opener has ever said which keys it holds. One that is sealed to a key that is missing is kept, for its
-    kiosk may not last; it is not receipted either, so the kiosk can be asked to seal it again.
+    kiosk may not last; it is not receipted either, so the kiosk can be asked to seal it again. Of one that it
+    is asked to seal again the place among the kiosk's messages is kept: it has come, and is not missing.
     """
     outcomes: list[Outcome] = []
     owed: list[Owed] = []
@@ -121,7 +127,7 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
 def _apart(good: Sequence[_Good]) -> tuple[list[_Good], list[_Good]]:
     """Those that have nothing in common with one before them, which one statement takes, and the others."""
     first, later = list[_Good](), list[_Good]()
-    keys, places = set[tuple[UUID, UUID]](), set[tuple[UUID, int, int]]()
+    keys, places = set[Key](), set[tuple[UUID, int, int]]()
     for one in good:
         (later if one.key in keys or one.place in places else first).append(one)
         keys.add(one.key)
@@ -136,9 +142,9 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
     }
     named = withdrawals.named_among(session, [one.verified.header.message_id for one in good])
     outcomes: list[Outcome] = []
-    new: dict[tuple[UUID, UUID], tuple[_Good, bool]] = {}
+    new: dict[Key, tuple[_Good, str]] = {}
 
-    def answer(one: _Good, status: ReceiptStatus | Literal["held_back"]) -> None:
+    def answer(one: _Good, status: Answer) -> None:
         outcomes.append(status)
         if status != "held_back":
             owed.append(Owed(one.kiosk, one.verified.header.message_id, one.verified.sha256, status, moment))
@@ -154,41 +160,56 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
     )
     for one in good:
         if one.key in given_up:
-            answer(one, "reseal")
+            new[one.key] = one, RESEAL
         elif not keys:
             log.warning("no_opener_yet", kiosk=str(one.kiosk))
             answer(one, "held_back")
         else:
-            new[one.key] = one, keys.get(one.verified.header.recipient) == HELD or unread(one)
+            useful = keys.get(one.verified.header.recipient) == HELD or unread(one)
+            new[one.key] = one, STORED if useful else QUARANTINED
     # In one order here too.
     new = {key: new[key] for key in sorted(new, key=lambda key: (key[0].int, key[1].int))}
-    rows = [_row(one, useful, moment) for one, useful in new.values()]
+    rows = [_row(one, state, moment) for one, state in new.values()]
     for inserted in insert_new(session, Envelope, rows):
-        one, useful = new.pop((inserted[0], inserted[1]))
-        if not useful:
-            recipient = one.verified.header.recipient.hex()
-            log.warning("no_opening_key", kiosk=str(one.kiosk), key=recipient)
-        answer(one, "stored" if useful else "held_back" if one.key in missing else "quarantined")
+        one, becomes = new.pop((inserted[0], inserted[1]))
+        answer(one, _of_one_new(one, becomes, missing))
     known = _known(session, new)
-    for one, _ in new.values():
+    for one, becomes in new.values():
         sha256, state, _ = known.get(one.key, (None, "", None))
-        if sha256 == one.verified.sha256 and one.key in missing:
-            answer(one, "held_back")
-            continue
-        if sha256 == one.verified.sha256:
-            # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
-            answer(one, "quarantined" if state in (QUARANTINED, DISCARDED) else "duplicate")
-            continue
-        reason: SetAside = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
-        alarm(session, worker, one.kiosk, reason, message=str(one.verified.header.message_id))
-        topic = topics.up_kind(one.verified.header.type)
-        outcomes.append(keep_poison(session, one.kiosk, topic, one.data, reason, worker, owed))
+        if becomes == RESEAL:
+            answer(one, "reseal")
+        elif sha256 == one.verified.sha256 and state == RESEAL:
+            # Its key is back, and its kiosk has no other to seal it to.
+            again = update(Envelope).where(has_key(one.key), Envelope.state == RESEAL)
+            session.execute(again.values(_row(one, becomes, moment)))
+            answer(one, _of_one_new(one, becomes, missing))
+        elif sha256 == one.verified.sha256:
+            answer(one, _of_one_known(one, state, missing))
+        else:
+            reason: SetAside = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
+            alarm(session, worker, one.kiosk, reason, message=str(one.verified.header.message_id))
+            topic = topics.up_kind(one.verified.header.type)
+            outcomes.append(keep_poison(session, one.kiosk, topic, one.data, reason, worker, owed))
     return outcomes
 
 
-def _known(
-    session: Session, keys: Collection[tuple[UUID, UUID]]
-) -> dict[tuple[UUID, UUID], tuple[bytes, str, str | None]]:
+def _of_one_new(one: _Good, state: str, missing: Collection[Key]) -> Answer:
+    """What its kiosk is told of one that is kept in this `state` from now on."""
+    if state != QUARANTINED:
+        return "reseal" if state == RESEAL else "stored"
+    log.warning("no_opening_key", kiosk=str(one.kiosk), key=one.verified.header.recipient.hex())
+    return "held_back" if one.key in missing else "quarantined"
+
+
+def _of_one_known(one: _Good, state: str, missing: Collection[Key]) -> Answer:
+    """The same of one that has been in this `state`."""
+    if one.key in missing:
+        return "held_back"
+    # Not "duplicate", which lets the kiosk's copy go, as long as nobody could read it here.
+    return "quarantined" if state in (QUARANTINED, DISCARDED) else "duplicate"
+
+
+def _known(session: Session, keys: Collection[Key]) -> dict[Key, tuple[bytes, str, str | None]]:
     """Hash, state and reason of the envelopes that are there under these keys."""
     if not keys:
         return {}
@@ -200,7 +221,7 @@ def _known(
     return {(kiosk, message_id): (sha256, state, why) for kiosk, message_id, sha256, state, why in rows}
 
 
-def _waiting_for(session: Session, sealed: Sequence[_Good]) -> set[tuple[UUID, UUID]]:
+def _waiting_for(session: Session, sealed: Sequence[_Good]) -> set[Key]:
     """Those of `sealed` but for what was here before and is not waiting for its key.
 
     Their kiosk had better keep them, or seal them again.
@@ -209,11 +230,11 @@ def _waiting_for(session: Session, sealed: Sequence[_Good]) -> set[tuple[UUID, U
     return keys - {
         key
         for key, (_, state, reason) in _known(session, keys).items()
-        if state != STORED and not (state == QUARANTINED and reason == NO_KEY)
+        if state not in (STORED, RESEAL) and not (state == QUARANTINED and reason == NO_KEY)
     }
 
 
-def _row(one: _Good, useful: bool, moment: datetime) -> dict[str, object]:
+def _row(one: _Good, state: str, moment: datetime) -> dict[str, object]:
     header = one.verified.header
     return {
         "message_id": header.message_id,
@@ -226,7 +247,7 @@ def _row(one: _Good, useful: bool, moment: datetime) -> dict[str, object]:
         "created_at": header.created_at,
         "received_at": moment,
         "sha256": one.verified.sha256,
-        "data": one.data,
-        "state": STORED if useful else QUARANTINED,
-        "reason": None if useful else NO_KEY,
+        "data": b"" if state == RESEAL else one.data,
+        "state": state,
+        "reason": NO_KEY if state == QUARANTINED else None,
     }

@@ -21,7 +21,17 @@ from sync.clinic.receiving.sealed import has_key
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.failure import failed_itself
-from sync.clinic.store.tables import DISCARDED, ERASED, OPENED, QUARANTINED, STORED, Envelope, Kiosk, Poison
+from sync.clinic.store.tables import (
+    DISCARDED,
+    ERASED,
+    OPENED,
+    QUARANTINED,
+    RESEAL,
+    STORED,
+    Envelope,
+    Kiosk,
+    Poison,
+)
 from sync.wire import topics
 
 Found = TypeVar("Found")
@@ -208,9 +218,8 @@ def _take_again(database: Database, one: Held, actor: str) -> Key | str | None:
             if outcome == "withdrawn":
                 session.delete(row)
                 return None
-            taken = session.scalars(
-                select(Envelope.message_id).where(Envelope.kiosk == kiosk, Envelope.sha256 == sha256)
-            ).first()
+            kept = (Envelope.kiosk == kiosk) & (Envelope.sha256 == sha256) & (Envelope.state != RESEAL)
+            taken = session.scalars(select(Envelope.message_id).where(kept)).first()
             if taken is not None:
                 session.execute(delete(Poison).where(Poison.id == row.id))
                 return kiosk, taken

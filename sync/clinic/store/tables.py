@@ -34,10 +34,10 @@ from sync.wire.messages import Consent
 REVISION = "0009"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
-# one, whose scan was withdrawn, of a discarded one, and of an opened withdrawal that repeats another only the
-# ids and the SHA-256 are left.
+# one, whose scan was withdrawn, of a discarded one, of one that its kiosk was asked to seal again, and of an
+# opened withdrawal that repeats another only the ids and the SHA-256 are left.
 STORED, OPENED, QUARANTINED, ERASED = "stored", "opened", "quarantined", "erased"
-DISCARDED = "discarded"
+DISCARDED, RESEAL = "discarded", "reseal"
 
 # What is known of an opening key. A missing one was held, and no opener that runs holds it now; a retired one
 # staff gave up.

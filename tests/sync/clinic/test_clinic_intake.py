@@ -529,3 +529,68 @@ def test_what_is_to_be_sealed_again_is_not_missing(database: Database, kiosk: Se
     assert take(database, kiosk.id, kiosk.seal(sequence=3)) == "stored"
     with database.reading() as session:
         assert missing_sequences(session) == {}
+
+
+def test_what_is_to_be_sealed_again_hides_nothing_that_is_missing_below_above_or_beside_it(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    assert take(database, kiosk.id, kiosk.seal(sequence=1)) == "stored"
+    assert take(database, kiosk.id, kiosk.seal(sequence=3)) == "stored"
+    retired = replace_key(database, kiosk)
+    anew, kiosk.opening = kiosk.opening, retired
+    # The last that this enrolment sealed; and one so far out of line that its gap is not counted.
+    for sequence in (4, 2**62):
+        assert take(database, kiosk.id, kiosk.seal(sequence=sequence)) == "reseal"
+    with database.reading() as session:
+        assert missing_sequences(session) == {kiosk.id: 1}
+    kiosk.opening, kiosk.epoch = anew, 2
+    assert take(database, kiosk.id, kiosk.seal(sequence=1)) == "stored"
+    with database.reading() as session:
+        assert missing_sequences(session) == {kiosk.id: 1}
+
+
+def test_what_an_earlier_version_let_be_sealed_again_without_a_trace_is_not_missing(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    retired = replace_key(database, kiosk)
+    anew, kiosk.opening = kiosk.opening, retired
+    assert take(database, kiosk.id, kiosk.seal(sequence=2)) == "reseal"
+    with database.writing() as session:
+        session.execute(delete(Envelope))
+    kiosk.opening = anew
+    assert take(database, kiosk.id, kiosk.seal(sequence=4)) == "stored"
+    with database.reading() as session:
+        assert missing_sequences(session) == {kiosk.id: 2}
+
+
+def test_what_was_to_be_sealed_again_is_stored_if_it_comes_when_its_key_is_back(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    scan = uuid4()
+    data = kiosk.seal(kiosk.result(scan))
+    retired = replace_key(database, kiosk)
+    assert [take(database, kiosk.id, data) for _ in range(2)] == ["reseal"] * 2
+    with database.reading() as session:
+        assert session.scalars(select(Envelope.data)).all() == [b""]
+    opener = Opener(database, [retired])
+    opener.begin()
+    assert not opener.open_next()
+    assert [take(database, kiosk.id, data) for _ in range(2)] == ["stored", "duplicate"]
+    assert opener.open_next()
+    with database.reading() as session:
+        assert scan_record(session, scan) is not None
+
+
+def test_what_was_to_be_sealed_again_is_kept_unread_if_its_key_is_back_and_missing_again(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    data, lost = kiosk.seal(), kiosk.opening
+    replace_key(database, kiosk)
+    assert take(database, kiosk.id, data) == "reseal"
+    with database.writing() as session:
+        session.get_one(HeldKey, lost.kid).state = "missing"
+    assert take(database, kiosk.id, data) == "held_back"
+    opener = Opener(database, [lost])
+    opener.begin()
+    assert opener.open_next()
+    assert take(database, kiosk.id, data) == "duplicate"

@@ -20,7 +20,7 @@ from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicUsageError
-from sync.clinic.store.tables import AuditEvent, Envelope, Poison, ReceiptRow, Scan
+from sync.clinic.store.tables import AuditEvent, Envelope, HeldKey, Poison, ReceiptRow, Scan
 from sync.wire.keys import OpeningKey, generate_opening_key
 from sync.wire.messages import Message, Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, hold, registered
@@ -225,6 +225,21 @@ def test_a_payload_that_is_still_bad_stays_under_its_number(database: Database, 
     answer = run("retry", before["id"])
     assert (answer.exit_code, said(answer)) == (1, f"It stays in quarantine: {before['reason']}.")
     assert listed() == [before]
+
+
+def test_a_payload_that_its_kiosk_is_asked_to_seal_again_stays_for_there_is_no_other_copy_here(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    number, _, _ = a_payload(database, kiosk)
+    with database.writing() as session:
+        session.execute(update(HeldKey).values(state="retired"))
+    answer = run("retry", number)
+    assert (answer.exit_code, said(answer)) == (
+        1,
+        "It stays in quarantine: it is sealed to a key that was given up, and its kiosk is asked to seal it "
+        "again.",
+    )
+    assert [one["id"] for one in listed()] == [number]
 
 
 def test_a_fault_of_our_own_in_a_payload_leaves_it_in_quarantine(
