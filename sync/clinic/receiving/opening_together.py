@@ -44,9 +44,11 @@ def open_together(database: Database, seals: Seals, export: Path | None, which: 
     try:
         opened, plain = once(database, seals, export, which)
     except Exception as error:
-        # Their keys only, for their rows may be the fault.
+        # Their keys only, for their rows may be the fault; and none that another opener has claimed, for which
+        # this one would wait.
         with database.reading() as session:
-            keys = [(kiosk, message_id) for kiosk, message_id in session.execute(which)]
+            free = session.execute(which.with_for_update(skip_locked=True))
+            keys = [(kiosk, message_id) for kiosk, message_id in free]
         log.warning("one_by_one", envelopes=len(keys), exc_info=error)
         return Taken(len(keys), keys)
     if plain:

@@ -280,6 +280,28 @@ def test_openers_that_run_at_once_look_into_different_envelopes(
     assert count(database, Scan) == 6
 
 
+def test_an_opener_whose_batch_fails_opens_that_batch_one_by_one_and_waits_for_no_other_opener(
+    database: Database, kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not on_postgresql(database):
+        return
+    worker._store([arrived(kiosk, kiosk.seal()) for _ in range(4)])
+    first, second = (Opener(database, [kiosk.opening]) for _ in range(2))
+    keep, kept = results_module.keep_results, list[int]()
+
+    def keep_or_fail(session: Any, results: Any) -> None:
+        kept.append(len(results))
+        if len(kept) == 1:
+            assert second.open_next(2)
+        elif len(kept) == 2:
+            raise ValueError("a batch that fails")
+        keep(session, results)
+
+    monkeypatch.setattr(results_module, "keep_results", keep_or_fail)
+    assert first.open_next(2)
+    assert (kept, count(database, Scan)) == ([2, 2, 1, 1], 4)
+
+
 def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
     database: Database, kiosk: SealingKiosk, worker: IngestWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
