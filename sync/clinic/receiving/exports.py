@@ -2,49 +2,113 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
+from sqlalchemy import select
+
 from sync.clinic.receiving.results import Key
-from sync.clinic.store.durable import sync_folder
+from sync.clinic.receiving.sealed import among
+from sync.clinic.store.database import Database
+from sync.clinic.store.durable import sync_folder, write_whole
+from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope
 from sync.wire.messages import Message
 
-# What a process that was killed leaves there.
-_HALF_WRITTEN = ".part"
+# What is written and not named yet.
+_WRITTEN = ".part"
 
 
-def write(export: Path | None, key: Key, message: Message) -> None:
-    """Write what was opened, where there is a folder for it.
+class Exports:
+    """The files of what one opener opens, in `folder`; where that is None there are none.
 
-    It comes before the commit, so that a crash leaves none out.
+    Before the transaction in which a message is opened its file is on the disk, whole, under another name;
+    after it the file gets its own name, or goes if the message was not opened after all. So nobody who would
+    write to the database waits for this folder's disk; on PostgreSQL only those do who would change the very
+    envelopes that the opener has claimed, or their scans. Wherever between these steps a process ends, each
+    message that was opened has its file, at the latest once an opener has begun with this folder again. A
+    file can come a second time.
     """
-    if export is None:
-        return
-    path = exported(export, *key)
-    export.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # By a name that the next try, or a withdrawal, finds again.
-    temporary = path.with_suffix(_HALF_WRITTEN)
-    descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(message.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(export)
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._unsettled: set[Key] = set()
+
+    def write(self, messages: Iterable[tuple[Key, Message]]) -> None:
+        """Have the files of these messages on the disk, under another name. Raises OSError."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for key, message in messages:
+            self._unsettled.add(key)
+            text = message.model_dump_json(indent=2) + "\n"
+            write_whole(_named(self.folder, key).with_suffix(_WRITTEN), text.encode())
+
+    def note_erased(self, kiosk: UUID, messages: Iterable[UUID]) -> None:
+        """The files of these messages of one kiosk go, once their erasure is committed."""
+        if self.folder is not None:
+            self._unsettled.update((kiosk, message) for message in messages)
+
+    def settle(self, database: Database) -> None:
+        """After a transaction: name the files of what was opened, delete those of what was not or is erased.
+
+        Raises OSError; what could not be done is done by the next call.
+        """
+        if self.folder is None or not self._unsettled:
+            return
+        keys = list(self._unsettled)
+        which = select(Envelope.kiosk, Envelope.message_id, Envelope.state).where(among(keys))
+        with database.reading() as session:
+            found = session.execute(which).all()
+        for kiosk, message, state in found:
+            path = _named(self.folder, (kiosk, message))
+            if state == OPENED:
+                # None is there where it has its name, or its scan was withdrawn meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    path.with_suffix(_WRITTEN).rename(path)
+            elif state == ERASED:
+                _delete(self.folder, (kiosk, message))
+            elif state != STORED:
+                path.with_suffix(_WRITTEN).unlink(missing_ok=True)
+        if self.folder.exists():
+            sync_folder(self.folder)
+        self._unsettled.difference_update(keys)
+
+    def catch_up(self, database: Database) -> None:
+        """Before an opener begins: do what is left to do in the folder, by whichever process. Raises OSError.
+
+        So what an old copy of it brought back of withdrawn scans goes too.
+        """
+        if self.folder is None:
+            return
+        with database.reading() as session:
+            erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
+            for kiosk, message in session.execute(erased):
+                _delete(self.folder, (kiosk, message))
+        for half in self.folder.glob(f".*{_WRITTEN}.*"):
+            half.unlink(missing_ok=True)
+        written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
+        self._unsettled.update(key for key in written if key is not None)
+        self.settle(database)
 
 
-def forget_exports(export: Path | None, kiosk: UUID, messages: Iterable[UUID]) -> None:
-    """Delete what was written of these messages of one kiosk."""
-    if export is not None:
-        for message in messages:
-            # An earlier version named no kiosk, so its file may be another's: better gone than left.
-            for path in (exported(export, kiosk, message), export / f"{message}.json"):
-                path.unlink(missing_ok=True)
-                path.with_suffix(_HALF_WRITTEN).unlink(missing_ok=True)
-
-
-def exported(export: Path, kiosk: UUID, message: UUID) -> Path:
+def _named(folder: Path, key: Key) -> Path:
     """The file of a message; two kiosks can have used the same id."""
-    return export / f"{kiosk}.{message}.json"
+    return folder / f"{key[0]}.{key[1]}.json"
+
+
+def _key(path: Path) -> Key | None:
+    try:
+        kiosk, message = map(UUID, path.stem.split("."))
+    except ValueError:  # somebody else's file, or one of an earlier version, which named no kiosk
+        return None
+    return kiosk, message
+
+
+def _delete(folder: Path, key: Key) -> None:
+    # What an earlier version wrote without a kiosk may be another's: better gone than left.
+    for path in (_named(folder, key), folder / f"{key[1]}.json"):
+        # In this order it is gone even if another opener names it at this moment.
+        path.with_suffix(_WRITTEN).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import opening_keys, withdrawals
+from sync.clinic.receiving.exports import Exports
 from sync.clinic.receiving.opening_alone import Alone
 from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.opening_together import open_together
@@ -49,8 +50,8 @@ class Opener:
         self._database = database
         self._seals = Seals(database, keys)
         self._heard = opening_keys.Heard({}, back=False)
-        self._export = export
-        self._alone = Alone(database, self._seals, export)
+        self._exports = Exports(export)
+        self._alone = Alone(database, self._seals, self._exports)
         self._notifier = Notifier()
         self._scrubber = Scrubber(database)
         self._strikes: Counter[Key] = Counter()
@@ -64,7 +65,8 @@ class Opener:
 
         With `again`, quarantined envelopes are tried once more too.
         """
-        withdrawals.reapply(self._database, self._export)
+        withdrawals.reapply(self._database)
+        self._exports.catch_up(self._database)
         with self._database.writing() as session:
             self._heard = opening_keys.hold(session, self._seals.kids)
             self._take_back(session)
@@ -124,10 +126,12 @@ class Opener:
         which = waiting(
             most, self._seals.kids, self._set_aside(), tombstones_rest=self._alone.tombstones_rest()
         )
-        taken = open_together(self._database, self._seals, self._export, which)
+        taken = open_together(self._database, self._seals, self._exports, which)
+        self._exports.settle(self._database)
         for key in taken.left:
             self._notifier.alive()
             self._open_alone(key)
+            self._exports.settle(self._database)
         self._notifier.alive()
         if self._took_nothing:
             # While it was away each message was as good as the next.

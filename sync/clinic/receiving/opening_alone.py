@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from uuid import UUID
 
 import structlog
@@ -13,7 +12,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, load_only
 
 from sync.clinic.audit.log import alarm
-from sync.clinic.receiving import exports, results, withdrawals
+from sync.clinic.receiving import results, withdrawals
+from sync.clinic.receiving.exports import Exports
 from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.reasons import Reason, SetAside, reason_with
 from sync.clinic.receiving.receipts import owe_late
@@ -45,10 +45,10 @@ class Refused(Exception):
 class Alone:
     """Opens one envelope at a time."""
 
-    def __init__(self, database: Database, seals: Seals, export: Path | None) -> None:
+    def __init__(self, database: Database, seals: Seals, exports: Exports) -> None:
         self._database = database
         self._seals = seals
-        self._export = export
+        self._exports = exports
         self._unseen_lines = withdrawals.UnseenLines(database.tombstones)
         self._tombstones_rest_until = -math.inf
         # Something is gone that the database's files may still hold.
@@ -64,9 +64,10 @@ class Alone:
         try:
             with self._database.reading() as session:
                 found = read(session, select(*_KEY).where(among([key]), Envelope.state == STORED))
-            for _, content in self._seals.look(*found):
-                with self._database.writing() as session:
-                    self._open_claimed(session, key, content)
+            for row, content in self._seals.look(*found):
+                if not self._open_known(key, content):
+                    content = self._seals.content(row.kiosk, row.data)
+                    self._open_known(key, content)
         except TombstonesUnusable as error:
             self._put_off(key, content, error)
         except Exception as error:
@@ -78,30 +79,44 @@ class Alone:
         """Whether the file of tombstones could not be written a moment ago."""
         return time.monotonic() < self._tombstones_rest_until
 
-    def _open_claimed(self, session: Session, key: Key, content: Content) -> None:
-        """Open it unless another opener has been here since, or is at it now."""
+    def _open_known(self, key: Key, content: Content) -> bool:
+        """Open it, with what is in it; False if that is not known and has to be."""
+        if isinstance(content, Message) and not self._is_gone(key, content):
+            self._exports.write([(key, content)])
+        with self._database.writing() as session:
+            return self._open_claimed(session, key, content)
+
+    def _is_gone(self, key: Key, message: Message) -> bool:
+        """Whether it is about a scan that its kiosk has withdrawn, and no withdrawal itself."""
+        if message.scan is None or isinstance(message, Withdraw):
+            return False
+        with self._database.reading() as session:
+            return withdrawals.is_withdrawn(session, key[0], message.scan)
+
+    def _open_claimed(self, session: Session, key: Key, content: Content) -> bool:
+        """The same, unless another opener has been here since, or is at it now."""
         # The scan first, then rows: who has claimed one of its envelopes waits for no scan.
         about = content.scan if isinstance(content, Message) else withdrawals.named_scan(session, key)
         if about is not None:
             withdrawals.lock(session, [about])
         claim = select(Envelope).where(has_key(key), Envelope.state == STORED).options(_NEEDED)
         row = session.scalars(claim.with_for_update(skip_locked=True)).first()
-        if row is not None:
-            self._open(session, row, content)
+        if row is None:
+            return True
+        if (named := withdrawals.named_by(session, row)) is not None:
+            self._erase(session, row, named)
+            return True
+        if content is None:
+            # It is about another scan than the one whose withdrawal names it.
+            return False
+        self._open(session, row, content)
+        return True
 
-    def _open(self, session: Session, row: Envelope, content: Content) -> None:
-        key = row.kiosk, row.message_id
+    def _open(self, session: Session, row: Envelope, message: Message | envelope.EnvelopeError) -> None:
         try:
-            if (named := withdrawals.named_by(session, row)) is not None:
-                self._erase(session, row, named)
-                return
-            message = self._seals.content(row.kiosk, row.data) if content is None else content
             if isinstance(message, envelope.EnvelopeError):
                 raise message
             row.scan = message.scan
-            if content is None and message.scan is not None:
-                # Another scan than the one that its name was given with.
-                withdrawals.lock(session, [message.scan])
             if message.scan is not None and withdrawals.comes_too_late(session, row, message.scan):
                 self._erase(session, row, message.scan)
                 return
@@ -113,7 +128,6 @@ class Alone:
         except Refused as error:
             _set_apart(row, error.reason)
         else:
-            exports.write(self._export, key, message)
             row.state, row.reason, row.opened_at = OPENED, None, now()
             session.flush()
             owe_late(session, [row.kiosk], [row.message_id])
@@ -156,7 +170,7 @@ class Alone:
         log.info("withdrawn_before", message=str(row.message_id), type=row.type)
 
     def _forget(self, kiosk: UUID, messages: Sequence[UUID]) -> None:
-        exports.forget_exports(self._export, kiosk, messages)
+        self._exports.note_erased(kiosk, messages)
         self.has_erased = True
 
     def _put_off(self, key: Key, content: Content, error: TombstonesUnusable) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,7 +11,8 @@ import structlog
 from sqlalchemy import Select, Uuid, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from sync.clinic.receiving import exports, results, withdrawals
+from sync.clinic.receiving import results, withdrawals
+from sync.clinic.receiving.exports import Exports
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, forget_replaced, read
@@ -34,7 +34,7 @@ class Taken(NamedTuple):
     left: Sequence[Key]
 
 
-def open_together(database: Database, seals: Seals, export: Path | None, which: Select[UUID, UUID]) -> Taken:
+def open_together(database: Database, seals: Seals, exports: Exports, which: Select[UUID, UUID]) -> Taken:
     """Open those of `which` that are the first word about their scan.
 
     What is withdrawn, replaced, refused or spoilt is left. So are all where one of them, or the database,
@@ -42,10 +42,10 @@ def open_together(database: Database, seals: Seals, export: Path | None, which: 
     """
     once = _claimed if database.engine.dialect.name == "postgresql" else _in_turn
     try:
-        opened, plain = once(database, seals, export, which)
+        opened, plain = once(database, seals, exports, which)
     except Exception as error:
-        # Their keys only, for their rows may be the fault; and none that another opener has claimed, for which
-        # this one would wait.
+        # Their keys only, for their rows may be the fault; and none that another opener has claimed: this one
+        # would wait for it.
         with database.reading() as session:
             free = session.execute(which.with_for_update(skip_locked=True))
             keys = [(kiosk, message_id) for kiosk, message_id in free]
@@ -58,24 +58,30 @@ def open_together(database: Database, seals: Seals, export: Path | None, which: 
 
 
 def _claimed(
-    database: Database, seals: Seals, export: Path | None, which: Select[UUID, UUID]
+    database: Database, seals: Seals, exports: Exports, which: Select[UUID, UUID]
 ) -> tuple[list[Opened], list[Plain]]:
     """On PostgreSQL: no other opener looks at what this one has claimed."""
     with database.writing(gives_way=True) as session:
         opened = seals.look(*read(session, which.with_for_update(skip_locked=True)))
         plain = _unheard_of(session, _first_words(opened))
-        _keep(session, export, plain)
+        exports.write([(row.key, message) for row, message in plain])
+        _keep(session, plain)
     return opened, plain
 
 
 def _in_turn(
-    database: Database, seals: Seals, export: Path | None, which: Select[UUID, UUID]
+    database: Database, seals: Seals, exports: Exports, which: Select[UUID, UUID]
 ) -> tuple[list[Opened], list[Plain]]:
     """On SQLite: all is looked at before the transaction, for whose end whoever else would write waits."""
     with database.reading() as session:
         found = read(session, which)
     opened = seals.look(*found)
     plain = _first_words(opened)
+    if plain and exports.folder is not None:
+        # Of a scan that was withdrawn before nothing is written at all.
+        with database.reading() as session:
+            plain = _unheard_of(session, plain)
+        exports.write([(row.key, message) for row, message in plain])
     if plain:
         with database.writing(gives_way=True) as session:
             still = select(Envelope.kiosk, Envelope.message_id).where(
@@ -83,7 +89,7 @@ def _in_turn(
             )
             waiting = {(kiosk, message_id) for kiosk, message_id in session.execute(still)}
             plain = _unheard_of(session, [one for one in plain if one[0].key in waiting])
-            _keep(session, export, plain)
+            _keep(session, plain)
     return opened, plain
 
 
@@ -121,7 +127,7 @@ def _unheard_of(session: Session, plain: Sequence[Plain]) -> list[Plain]:
     ]
 
 
-def _keep(session: Session, export: Path | None, plain: Sequence[Plain]) -> None:
+def _keep(session: Session, plain: Sequence[Plain]) -> None:
     if not plain:
         return
     of_scans = [(row.key, it) for row, it in plain if isinstance(it, Result)]
@@ -130,8 +136,6 @@ def _keep(session: Session, export: Path | None, plain: Sequence[Plain]) -> None
     results.keep_reminders(session, [(row.key, it) for row, it in plain if isinstance(it, ReminderDue)])
     _note_opened(session, plain)
     owe_late(session, {row.kiosk for row, _ in plain}, {row.message_id for row, _ in plain})
-    for row, message in plain:
-        exports.write(export, row.key, message)
 
 
 def _note_opened(session: Session, plain: Sequence[Plain]) -> None:

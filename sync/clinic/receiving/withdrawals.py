@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -25,7 +24,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from sync.clinic.audit.log import note
-from sync.clinic.receiving import exports
 from sync.clinic.receiving.poison import claimed_id
 from sync.clinic.receiving.results import Key
 from sync.clinic.store.database import Database, now
@@ -137,11 +135,16 @@ def named_by(session: Session, row: Envelope) -> UUID | None:
     return None if row.type == WITHDRAW or row.scan not in (None, scan) else scan
 
 
+def is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
+    """Whether `kiosk` has withdrawn `scan`; then nothing of it is ever kept any more."""
+    return session.get(Withdrawal, (scan, kiosk)) is not None
+
+
 def comes_too_late(session: Session, row: Envelope, scan: UUID) -> bool:
     """Whether the kiosk of `row` has withdrawn `scan`, which is locked, before; another's word is nothing."""
     if row.type == WITHDRAW:
         return False
-    return _is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)
+    return is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)
 
 
 def is_one_too_many(session: Session, stone: Tombstone) -> bool:
@@ -150,7 +153,7 @@ def is_one_too_many(session: Session, stone: Tombstone) -> bool:
     Its withdrawal then waits in quarantine instead of becoming a tombstone, and a result that comes of the
     scan after all is not opened either.
     """
-    if _is_withdrawn(session, stone.kiosk, stone.scan) or _has_come(session, stone):
+    if is_withdrawn(session, stone.kiosk, stone.scan) or _has_come(session, stone):
         return False
     return _room(session, stone.kiosk) <= 0
 
@@ -256,7 +259,7 @@ def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list
     A withdrawal that overtakes its result waits for it under the scan's id; the same one again adds nothing
     but the messages that the one before did not name, up to a bound, and is not kept itself.
     """
-    known = _is_withdrawn(session, tombstone.kiosk, tombstone.scan)
+    known = is_withdrawn(session, tombstone.kiosk, tombstone.scan)
     if not known or (
         _names_more(session, tombstone) and _takes_names(session, tombstone.kiosk, tombstone.scan)
     ):
@@ -297,11 +300,10 @@ def erase(session: Session, kiosk: UUID, scan: UUID, messages: Sequence[UUID] = 
     return list(session.scalars(of_scan))
 
 
-def reapply(database: Database, export: Path | None = None) -> None:
+def reapply(database: Database) -> None:
     """Make the database follow the tombstones before anything reads it: it may be an old copy brought back.
 
-    Whatever either of the two knows, the other learns. `export` is the opener's folder, if it has one.
-    Raises TombstonesUnusable.
+    Whatever either of the two knows, the other learns. Raises TombstonesUnusable.
     """
     written = _by_scan(database.tombstones.read())
     with database.reading() as session:
@@ -327,11 +329,6 @@ def reapply(database: Database, export: Path | None = None) -> None:
                 note(session, "command", "withdrawal-applied-again", stone.scan, by=stone.reason)
         database.scrub_at_once()
         log.warning("withdrawals_applied_again", count=len(due))
-    if export is not None:
-        with database.reading() as session:
-            erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
-            for kiosk, message in session.execute(erased):
-                exports.forget_exports(export, kiosk, [message])
 
 
 def _by_scan(stones: Iterable[Tombstone]) -> dict[tuple[UUID, UUID], Tombstone]:
@@ -362,10 +359,6 @@ def _whose_withdrawal_is_there(session: Session, stones: Sequence[Tombstone]) ->
         )
         there.update((kiosk, message) for kiosk, message in session.execute(found))
     return {stone for stone in stones if (stone.kiosk, stone.message_id) in there}
-
-
-def _is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
-    return session.get(Withdrawal, (scan, kiosk)) is not None
 
 
 def _names_more(session: Session, stone: Tombstone) -> bool:

@@ -1,49 +1,221 @@
-"""What an earlier version exported of a scan goes with the scan, under the name that it had then."""
+"""What is opened becomes files, each whole and once its message is opened; they go when their scan goes."""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import update
 
-from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
-from sync.wire import topics
+from sync.clinic.store.tables import Kiosk, Scan
 from sync.wire.keys import OpeningKey
-from sync.wire.messages import Message, Withdraw
+from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.withdrawing import a_reminder, a_result, arrive, count, envelope, open_all, withdraw
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def before_each_act(patch: pytest.MonkeyPatch, folder: Path, do: Callable[[str], None]) -> None:
+    """Have `do` be called, with the file's name, before anything is done to the disk in `folder`."""
+
+    def watched(act: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(which: int | str | Path, *given: Any, **named: Any) -> Any:
+            path = Path(f"/proc/self/fd/{which}").readlink() if isinstance(which, int) else Path(which)
+            if path.is_relative_to(folder):
+                do(path.name)
+            return act(which, *given, **named)
+
+        return instead
+
+    acts = (os, "fsync"), (os, "replace"), (os, "unlink"), (Path, "rename"), (Path, "unlink")
+    for owner, name in acts:
+        patch.setattr(owner, name, watched(getattr(owner, name)))
+
+
+def is_killed_at(act: int, folder: Path, work: Callable[[], object]) -> bool:
+    """Do `work`, which ends before it does so much to the disk in `folder`; False if it does not so much."""
+    left = act
+
+    def count_down(_: str) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_act(patch, folder, count_down)
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+def of_every_kind(database: Database, kiosk: SealingKiosk) -> set[UUID]:
+    """Let messages come that are opened together, or alone, or not at all; those that have a file at last."""
+    first, gone, unnamed, twice = uuid4(), uuid4(), uuid4(), uuid4()
+    arrive(database, kiosk, kiosk.result(twice), first)
+    carried = arrive(database, kiosk, kiosk.result(gone))
+    arrive(database, kiosk, kiosk.result(unnamed))
+    stay = [
+        arrive(database, kiosk, kiosk.result()),
+        arrive(database, kiosk, a_reminder(None)),
+        first,
+        arrive(database, kiosk, kiosk.result(twice, supersedes=first)),
+        arrive(database, kiosk, withdraw(gone, carried)),
+        arrive(database, kiosk, withdraw(unnamed)),
+    ]
+    arrive(database, kiosk, kiosk.result(twice))
+    return set(stay)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_nobody_who_would_write_to_the_database_waits_for_the_disk_of_the_exports(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, acts = tmp_path / "opened", list[str]()
+
+    def another_writes(name: str) -> None:
+        acts.append(name)
+        with database.writing() as session:
+            session.execute(update(Kiosk).values(name=f"renamed {len(acts)}"))
+
+    opened_before = arrive(database, kiosk, kiosk.result(scan := uuid4()))
+    open_all(database, kiosk.opening, export=out)
+    stay = {arrive(database, kiosk, withdraw(scan, opened_before))} | of_every_kind(database, kiosk)
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_act(patch, out, another_writes)
+        open_all(database, kiosk.opening, export=out)
+    assert len(acts) > 3 * len(stay)
+    assert f"{kiosk.id}.{opened_before}.json" in acts
+    assert files(out) == {f"{kiosk.id}.{message}.json" for message in stay}
+
+
+def test_wherever_the_opener_is_killed_every_opened_message_has_its_file_when_it_has_run_again(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, stay, rounds, killed = tmp_path / "opened", set[str](), 0, True
+    while killed:
+        rounds += 1
+        # One is opened together with others, two alone.
+        scan, plain = uuid4(), arrive(database, kiosk, kiosk.result())
+        gone = arrive(database, kiosk, kiosk.result(scan))
+        word = arrive(database, kiosk, withdraw(scan, gone))
+        stay |= {f"{kiosk.id}.{message}.json" for message in (plain, word)}
+        opener = Opener(database, [kiosk.opening], out)
+        opener.begin()
+        killed = is_killed_at(rounds, out, partial(opener.open_next, 3))
+        assert all(json.loads(path.read_text())["kind"] for path in out.glob("*.json"))
+        open_all(database, kiosk.opening, export=out)
+        assert files(out) == stay
+    assert rounds > 15
+
+
+def test_what_a_killed_opener_had_not_opened_yet_has_no_file_until_it_is(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sync.clinic.receiving.results.keep_results", kill)
+        with pytest.raises(Killed):
+            Opener(database, [kiosk.opening], out).open_next()
+    opener = Opener(database, [kiosk.opening], out)
+    opener.begin()
+    assert [path for path in out.iterdir() if path.suffix == ".json"] == []
+    assert opener.open_next()
+    assert files(out) == {f"{kiosk.id}.{message}.json"}
+
+
+def test_a_file_that_the_disk_does_not_let_be_named_is_named_as_soon_as_it_does(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
+    opener = Opener(database, [kiosk.opening], out)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                opener.open_next()
+            assert count(database, Scan) == 1
+    assert not opener.open_next()
+    assert files(out) == {f"{kiosk.id}.{message}.json"}
+
+
+def test_an_opener_that_begins_in_a_folder_names_what_another_one_there_has_just_opened(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
+    first, begun = Opener(database, [kiosk.opening], out), list[str]()
+
+    def another_begins(name: str) -> None:
+        if count(database, Scan) and not begun:
+            begun.append(name)
+            Opener(database, [kiosk.opening], out).begin()
+
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_act(patch, out, another_begins)
+        assert first.open_next()
+    assert begun == [f"{kiosk.id}.{message}.part"]
+    assert files(out) == {f"{kiosk.id}.{message}.json"}
+
+
+def test_what_comes_of_a_scan_that_was_withdrawn_before_is_never_written(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, scan, acts = tmp_path / "opened", uuid4(), list[str]()
+    word = arrive(database, kiosk, withdraw(scan))
+    open_all(database, kiosk.opening, export=out)
+    late = arrive(database, kiosk, a_result(kiosk, scan))
+    opener = Opener(database, [kiosk.opening], out)
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_act(patch, out, acts.append)
+        assert opener.open_next(100)
+    assert {name for name in acts if str(late) in name} <= {f"{late}.json", f"{late}.part"} | {
+        f"{kiosk.id}.{late}.{suffix}" for suffix in ("json", "part")
+    }
+    assert envelope(database, late).state == "erased"
+    assert files(out) == {f"{kiosk.id}.{word}.json"}
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_what_an_earlier_version_exported_is_deleted_by_a_withdrawal_and_at_each_start(
     sqlite: Database, opening_key: OpeningKey, tmp_path: Path, again: bool
 ) -> None:
+    """Under the name that it had then."""
     kiosk, out = registered(sqlite, SealingKiosk(opening_key), tmp_path), tmp_path / "opened"
-    scan, result, other = uuid4(), uuid4(), uuid4()
-
-    def open_all() -> None:
-        opener = Opener(sqlite, [opening_key], out)
-        opener.begin()
-        while opener.open_next():
-            pass
-
-    def arrive(message: Message, message_id: UUID) -> None:
-        data = kiosk.seal(message, message_id=message_id)
-        with sqlite.writing() as session:
-            take_envelope(session, kiosk.id, topics.up_kind(message.KIND), data, "ingest-1")
-        open_all()
-
-    arrive(kiosk.result(scan=scan), result)
-    arrive(kiosk.result(), other)
+    scan = uuid4()
+    result, other = (arrive(sqlite, kiosk, message) for message in (kiosk.result(scan), kiosk.result()))
+    open_all(sqlite, opening_key, export=out)
     for message in (result, other):
         (out / f"{kiosk.id}.{message}.json").rename(out / f"{message}.json")
     (out / f"{result}.part").write_text("half of it")
     old = (out / f"{result}.json").read_text()
-    word = uuid4()
-    arrive(Withdraw(scan=scan, at=MOMENT, reason="patient"), word)
+    word = arrive(sqlite, kiosk, Withdraw(scan=scan, at=MOMENT, reason="patient"))
+    open_all(sqlite, opening_key, export=out)
     if again:
         (out / f"{result}.json").write_text(old)  # as a restored backup of the folder brings it back
-        open_all()
-    assert {path.name for path in out.iterdir()} == {f"{other}.json", f"{kiosk.id}.{word}.json"}
+        open_all(sqlite, opening_key, export=out)
+    assert files(out) == {f"{other}.json", f"{kiosk.id}.{word}.json"}
