@@ -57,12 +57,12 @@ def named(database: Database) -> Database:
 
 def ready(state: Path, db: str | None) -> Database:
     """The clinic's database, at this software's schema. Raises ClinicError."""
-    from sync.clinic.receiving import withdrawals
+    from sync.clinic.receiving import erasing
 
     database = named(Database.existing(state, db))
     database.require_current()
     # It may be an old copy, brought back: what was withdrawn since goes before anything looks at it.
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     return database
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sync.clinic.people import accounts, throttle
-from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving import erasing
 from sync.clinic.store.database import Database, moment_at
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import Leased
@@ -17,7 +17,7 @@ SCHEDULES = (Schedule("housekeeping", "30 3 * * *", KIND),)
 def keep_house(database: Database, _: Leased) -> None:
     """Twice is as good as once. A vacuum is the opener's: it may take longer than any lease."""
     with database.writing(gives_way=True) as session:
-        withdrawals.catch_up(session)
+        erasing.catch_up(session)
         accounts.forget_ended(session)
         jobs.forget_old(session)
         throttle.forget_old(session, moment_at(session))

@@ -1,1 +1,1 @@
-"""Receiving: from the broker into the database, opened there; receipts, quarantine, withdrawals."""
+"""Receiving: from the broker into the database, opened there; receipts, quarantine, withdrawals, erasing."""

@@ -14,13 +14,13 @@ from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from sync.clinic.receiving import opening_keys, withdrawals
+from sync.clinic.receiving import erasing, opening_keys
+from sync.clinic.receiving.erasing_from_files import Scrubber
 from sync.clinic.receiving.exports import Exports
 from sync.clinic.receiving.opening_alone import Alone
 from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.opening_together import open_together
 from sync.clinic.receiving.results import Key
-from sync.clinic.receiving.scrubbing import Scrubber
 from sync.clinic.receiving.sealed import Seals, waiting
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.notify import Notifier
@@ -65,12 +65,12 @@ class Opener:
 
         With `again`, quarantined envelopes are tried once more too.
         """
-        withdrawals.reapply(self._database)
+        erasing.reapply(self._database)
         self._exports.catch_up(self._database)
         with self._database.writing() as session:
             self._heard = opening_keys.hold(session, self._seals.kids)
             self._take_back(session)
-            withdrawals.catch_up(session)
+            erasing.catch_up(session)
             if again:
                 quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
                 session.execute(quarantined.values(state=STORED, reason=None))
@@ -165,7 +165,7 @@ class Opener:
         if time.monotonic() - self._looked_again >= LOOK_AGAIN_SECONDS:
             with self._database.writing() as session:
                 self._take_back(session)
-                withdrawals.catch_up(session)
+                erasing.catch_up(session)
             self._looked_again = time.monotonic()
             # Also what a command had erased while somebody was in the way.
             self._scrubber.note_erased()

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, load_only
 
 from sync.clinic.audit.log import alarm
-from sync.clinic.receiving import results, withdrawals
+from sync.clinic.receiving import erasing, results, unseen_withdrawals, withdrawals
 from sync.clinic.receiving.exports import Exports
 from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.reasons import Reason, SetAside, reason_with
@@ -49,7 +49,7 @@ class Alone:
         self._database = database
         self._seals = seals
         self._exports = exports
-        self._unseen_lines = withdrawals.UnseenLines(database.tombstones)
+        self._unseen_lines = unseen_withdrawals.UnseenLines(database.tombstones)
         self._tombstones_rest_until = -math.inf
         # Something is gone that the database's files may still hold.
         self.has_erased = False
@@ -153,20 +153,20 @@ class Alone:
             at=message.at,
             reason=message.reason,
         )
-        if withdrawals.is_one_too_many(session, stone):
+        if unseen_withdrawals.is_one_too_many(session, stone):
             self._unseen_lines.add(stone)
             # Whatever else there is of the scan goes all the same: a reminder, a payload in quarantine.
             withdrawals.name_messages(session, row.kiosk, stone.scan, stone.messages)
-            self._forget(row.kiosk, withdrawals.erase(session, row.kiosk, stone.scan, stone.messages))
-            alarm(session, "opener", row.kiosk, withdrawals.TOO_MANY_UNSEEN)
-            raise Refused(withdrawals.TOO_MANY_UNSEEN)
-        self._forget(row.kiosk, withdrawals.withdraw(self._database, session, stone))
+            self._forget(row.kiosk, erasing.erase(session, row.kiosk, stone.scan, stone.messages))
+            alarm(session, "opener", row.kiosk, unseen_withdrawals.TOO_MANY_UNSEEN)
+            raise Refused(unseen_withdrawals.TOO_MANY_UNSEEN)
+        self._forget(row.kiosk, erasing.withdraw(self._database, session, stone))
 
     def _erase(self, session: Session, row: Envelope, scan: UUID) -> None:
         """What comes of a scan that was withdrawn before is not kept."""
-        self._forget(row.kiosk, withdrawals.erase(session, row.kiosk, scan, [row.message_id]))
+        self._forget(row.kiosk, erasing.erase(session, row.kiosk, scan, [row.message_id]))
         if row.type == Result.KIND:
-            withdrawals.try_again(session, row.kiosk, scan)
+            unseen_withdrawals.try_again(session, row.kiosk, scan)
         log.info("withdrawn_before", message=str(row.message_id), type=row.type)
 
     def _forget(self, kiosk: UUID, messages: Sequence[UUID]) -> None:

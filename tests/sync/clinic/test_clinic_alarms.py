@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from sync.clinic.audit import log as audit
 from sync.clinic.audit.log import ALARM_EVERY, alarm
-from sync.clinic.receiving import poison, withdrawals
+from sync.clinic.receiving import poison, unseen_withdrawals
 from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.store.database import Database, now
@@ -80,7 +80,7 @@ def test_whatever_a_kiosk_does_again_and_again_is_one_alarm_whether_there_is_roo
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch, reason: str, room: int
 ) -> None:
     monkeypatch.setattr(poison, "POISON_CAP", room)
-    monkeypatch.setattr(withdrawals, "MOST_UNSEEN", 1)
+    monkeypatch.setattr(unseen_withdrawals, "MOST_UNSEEN", 1)
     for _ in range(MANY):
         CAUSES[reason](database, kiosk)
     told = alarms(database)

@@ -14,7 +14,7 @@ from sqlalchemy import LargeBinary, Uuid, func, select, text, update
 from sqlalchemy.dialects import postgresql as postgresql_dialect
 from structlog.testing import capture_logs
 
-from sync.clinic.receiving import ingest, withdrawals
+from sync.clinic.receiving import erasing, ingest, withdrawals
 from sync.clinic.receiving import results as results_module
 from sync.clinic.receiving.broker import Address
 from sync.clinic.receiving.ingest import NOT_AUTHORISED, RECEIPT_WINDOW, Arrival, IngestWorker
@@ -311,7 +311,7 @@ def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
     scan, result = uuid4(), uuid4()
     worker._store([arrived(kiosk, kiosk.seal(kiosk.result(scan), message_id=result))])
     first, second = (Opener(database, [kiosk.opening]) for _ in range(2))
-    lock_those_free, erase = withdrawals.lock_those_free, withdrawals.erase
+    lock_those_free, erase = withdrawals.lock_those_free, erasing.erase
     has_scan, failed = threading.Event(), list[str]()
 
     def claimed(session: Any, scans: Any) -> Any:
@@ -320,7 +320,7 @@ def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
         assert has_scan.wait(10)
         return lock_those_free(session, scans)
 
-    def erasing(*given: Any) -> Any:
+    def erase_now(*given: Any) -> Any:
         has_scan.set()
         return erase(*given)
 
@@ -332,7 +332,7 @@ def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
 
     other = threading.Thread(target=withdraw_it)
     monkeypatch.setattr(withdrawals, "lock_those_free", claimed)
-    monkeypatch.setattr(withdrawals, "erase", erasing)
+    monkeypatch.setattr(erasing, "erase", erase_now)
     first.open_next(1)
     other.join(30)
     assert (failed, count(database, Scan)) == ([], 0)
@@ -356,7 +356,7 @@ def test_a_message_that_was_named_waits_for_its_scan_before_anybody_waits_for_it
         withdrawals.lock(session, [scan])
         thread.start()
         wait_until(lambda: session.scalar(waits) == 1)
-        withdrawals.erase(session, kiosk.id, scan, [result])
+        erasing.erase(session, kiosk.id, scan, [result])
     thread.join(30)
     with database.reading() as session:
         assert sorted(session.scalars(select(Envelope.state))) == ["erased", "opened"]

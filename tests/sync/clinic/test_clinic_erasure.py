@@ -13,8 +13,8 @@ from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
 from sync.clinic.receiving import opening_keys
+from sync.clinic.receiving.erasing_from_files import SCRUB_SECONDS
 from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, Opener
-from sync.clinic.receiving.scrubbing import SCRUB_SECONDS
 from sync.clinic.store.database import Database
 from sync.clinic.store.notify import Notifier
 from sync.clinic.store.tables import HeldKey, Scan

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 from structlog.testing import capture_logs
 
-from sync.clinic.receiving import withdrawals
+from sync.clinic.receiving import erasing, withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store import tombstones
@@ -135,7 +135,7 @@ def test_an_old_copy_is_erased_on_postgresql_too(
         for table in ("withdrawn_messages", "withdrawals", "findings", "scans", "receipts", "envelopes"):
             session.execute(text(f"DELETE FROM {table}"))
         take_envelope(session, kiosk.id, "result", data, "ingest-1")
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     assert count(database, Withdrawal) == 1
     open_all(database, opening_key)
     assert REFERENCE not in everything(database)
@@ -211,10 +211,10 @@ def test_a_scan_whose_erasure_was_cut_short_is_erased_at_the_next_start(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(withdrawals, "erase", power_loss)
+        patch.setattr(erasing, "erase", power_loss)
         with pytest.raises(KeyboardInterrupt):
             Opener(database, [kiosk.opening]).open_next()
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     assert count(database, Scan) == 0
     open_all(database, kiosk.opening)
     assert len(database.tombstones.read()) == 1
@@ -229,7 +229,7 @@ def test_the_file_and_the_database_tell_each_other_what_they_know(
     open_all(database, kiosk.opening)
     known = database.tombstones.read()
     database.tombstones.path.unlink()
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     assert database.tombstones.read() == known
     with database.reading() as session:
         events = session.scalars(select(AuditEvent.event).where(AuditEvent.subject == str(scan))).all()
@@ -247,7 +247,7 @@ def test_a_second_withdrawal_of_a_scan_adds_the_messages_that_only_it_names_to_b
     for forgotten in (WithdrawnMessage.message_id == named[1], WithdrawnMessage.scan == scan):
         with database.writing() as session:
             session.execute(delete(WithdrawnMessage).where(forgotten))
-        withdrawals.reapply(database)
+        erasing.reapply(database)
         with database.reading() as session:
             assert set(session.scalars(select(WithdrawnMessage.message_id))) == set(named)
     late = arrive(database, kiosk, Newer.model_construct(**vars(a_result(kiosk, scan))), named[1])
@@ -283,7 +283,7 @@ def test_a_start_looks_up_only_what_the_lines_of_the_file_name_and_by_index(
         stone = a_stone().model_copy(update={"kiosk": kiosk.id, "unseen": True})
         sqlite.tombstones.add(stone)
     with statements(sqlite) as said:
-        withdrawals.reapply(sqlite)
+        erasing.reapply(sqlite)
     with sqlite.reading() as session:
         plans = [
             step
@@ -326,7 +326,7 @@ def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
         session.execute(
             insert(WithdrawnMessage), [known | {"message_id": one, "scan": scan} for one, scan in gone]
         )
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     steps = 0
 
     def step() -> int:
@@ -338,7 +338,7 @@ def steps_of_a_start(folder: Path, kiosk: SealingKiosk, withdrawn: int) -> int:
         driver = connection.connection.driver_connection
         assert driver is not None
         driver.set_progress_handler(step, 100)
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     database.close()
     return steps
 
@@ -457,7 +457,7 @@ def test_what_an_earlier_version_had_only_marked_is_erased_after_the_migration(
         session.execute(update(Withdrawal).values(scan=scan, reason="staff"))
     newer.close()
     database.migrate()
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     assert REFERENCE not in everything(database)
     assert OTHER in everything(database)
     for message in (first, result, due):

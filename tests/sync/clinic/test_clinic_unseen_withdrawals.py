@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import delete, select
 
-from sync.clinic.receiving import opening_alone, quarantine, withdrawals
+from sync.clinic.receiving import erasing, opening_alone, quarantine, unseen_withdrawals
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
-from sync.clinic.receiving.withdrawals import UNSEEN_WINDOW
+from sync.clinic.receiving.unseen_withdrawals import UNSEEN_WINDOW
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.tables import (
     AuditEvent,
@@ -47,7 +47,7 @@ MOST = 3
 
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(withdrawals, "MOST_UNSEEN", MOST)
+    monkeypatch.setattr(unseen_withdrawals, "MOST_UNSEEN", MOST)
 
 
 def flood(database: Database, kiosk: SealingKiosk, number: int = MOST + 4) -> dict[UUID, UUID]:
@@ -119,7 +119,7 @@ def fails_in_a_way_that_nobody_has_foreseen(
     def fail(*_: object) -> None:
         raise KeyError
 
-    patch.setattr(withdrawals, "withdraw", fail)
+    patch.setattr(erasing, "withdraw", fail)
     open_all(database, kiosk.opening, again=True)
 
 
@@ -148,7 +148,7 @@ def test_a_late_result_is_not_opened_while_its_withdrawal_is_tried_again_whateve
     if flooded:
         open_all(database, kiosk.opening)
         assert envelope(database, word).reason == "too_many_unseen_withdrawals"
-        monkeypatch.setattr(withdrawals, "MOST_UNSEEN", 2 * MOST)
+        monkeypatch.setattr(unseen_withdrawals, "MOST_UNSEEN", 2 * MOST)
     with monkeypatch.context() as patch:
         way(database, kiosk, patch)
     assert (envelope(database, word).state, envelope(database, word).reason) == WAYS[way]
@@ -200,7 +200,7 @@ def test_those_that_waited_are_tombstones_once_there_is_room_again(
     running.begin()
     assert not running.open_next()
     later = now() + UNSEEN_WINDOW + timedelta(days=1)
-    monkeypatch.setattr(withdrawals, "now", lambda: later)
+    monkeypatch.setattr(unseen_withdrawals, "now", lambda: later)
     if by == "a start":
         open_all(database, kiosk.opening)
     else:
@@ -224,7 +224,7 @@ def test_there_is_room_for_so_many_in_30_days_however_long_they_have_waited_and_
     invented = flood(database, kiosk, 4 * MOST)
     for months in (1, 2):
         later = now() + months * (UNSEEN_WINDOW + timedelta(days=1))
-        for module in (withdrawals, opening_alone):
+        for module in (unseen_withdrawals, opening_alone):
             monkeypatch.setattr(module, "now", lambda at=later: at)
         for again in (False, True, False):
             open_all(database, kiosk.opening, again=again)
@@ -246,10 +246,10 @@ def test_what_a_withdrawal_that_was_one_too_many_names_is_not_kept_in_quarantine
 def test_an_old_copy_of_the_database_learns_of_those_that_were_too_many_and_no_start_makes_room_for_them(
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(withdrawals, "MOST_UNSEEN_LINES", 2)
-    monkeypatch.setattr(withdrawals, "IDS_AT_ONCE", 1)
+    monkeypatch.setattr(unseen_withdrawals, "MOST_UNSEEN_LINES", 2)
+    monkeypatch.setattr(erasing, "IDS_AT_ONCE", 1)
     invented = flood(database, kiosk, MOST + 3)
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     open_all(database, kiosk.opening, again=True)
     stones = database.tombstones.read()
     assert [stone.scan for stone in stones] == list(invented)[: MOST + 2]
@@ -258,7 +258,7 @@ def test_an_old_copy_of_the_database_learns_of_those_that_were_too_many_and_no_s
     with database.writing() as session:
         for table in (WithdrawnMessage, Withdrawal, Envelope):
             session.execute(delete(table))
-    withdrawals.reapply(database)
+    erasing.reapply(database)
     late = [arrive(database, kiosk, a_result(kiosk, scan)) for scan in list(invented)[: MOST + 2]]
     open_all(database, kiosk.opening)
     assert {envelope(database, result).data for result in late} == {b""}
@@ -310,16 +310,16 @@ def test_what_staff_discard_while_it_is_handed_back_stays_discarded(
     *_, word = flood(database, kiosk, MOST + 1).values()
     with database.reading() as session:
         one = quarantine.find(session, str(word))
-    monkeypatch.setattr(withdrawals, "MOST_UNSEEN", 2 * MOST)
-    update_ = withdrawals.update
+    monkeypatch.setattr(unseen_withdrawals, "MOST_UNSEEN", 2 * MOST)
+    update_ = unseen_withdrawals.update
 
     def meanwhile(table: type[Envelope]) -> Any:
-        monkeypatch.setattr(withdrawals, "update", update_)
+        monkeypatch.setattr(unseen_withdrawals, "update", update_)
         quarantine.discard(database, one, "command:ann", "a flood")
         return update_(table)
 
-    monkeypatch.setattr(withdrawals, "update", meanwhile)
+    monkeypatch.setattr(unseen_withdrawals, "update", meanwhile)
     with database.writing() as session:
-        withdrawals.try_those_with_room(session)
+        unseen_withdrawals.try_those_with_room(session)
     assert envelope(database, word).state == "discarded"
     database.close()
