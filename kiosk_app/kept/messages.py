@@ -10,13 +10,17 @@ from uuid import UUID, uuid4
 from kiosk_app.kept.records_file import RecordsError, RecordsFile, known_state, moment
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 
+# Without its envelope: that is read where it is handed over, and not each time that somebody looks.
+_MESSAGE = "SELECT id, scan, kind, sequence, state, size FROM messages"
 # Of one kind a scan has one at most: an index holds it.
-_LIVING = f"SELECT * FROM messages WHERE scan = ? AND kind = ? AND state != '{MessageState.RESEAL}'"
+_LIVING = f"{_MESSAGE} WHERE scan = ? AND kind = ? AND state != '{MessageState.RESEAL}'"
+# The outbox may lose it until the clinic has said what became of it.
+_KEEPS_ENVELOPE = (MessageState.WAITING, MessageState.SUBMITTED)
 
 
 @dataclass(frozen=True)
 class Message:
-    """One sealed message of a scan; `envelope` is None once the outbox has it."""
+    """One sealed message of a scan; `size` is that of its envelope in bytes."""
 
     id: UUID
     scan: UUID
@@ -24,7 +28,6 @@ class Message:
     sequence: int
     state: MessageState
     size: int
-    envelope: bytes | None
 
 
 class Messages:
@@ -77,14 +80,14 @@ class Messages:
                 )
                 if moved.rowcount != 1:  # it may have been deleted while it was sealed
                     raise RecordsError("A result is of an analysed scan, and this one is not in that state.")
-        return Message(message, scan, kind, sequence, MessageState.WAITING, len(envelope), envelope)
+        return Message(message, scan, kind, sequence, MessageState.WAITING, len(envelope))
 
     def in_states(self, *states: MessageState) -> list[Message]:
         """The messages in these states (all without any), in the order of their sequence numbers."""
         marks = ",".join("?" * len(states))
         where = f"WHERE state IN ({marks})" if states else ""
         with self._file.connection() as db:
-            rows = db.execute(f"SELECT * FROM messages {where} ORDER BY epoch, sequence", states).fetchall()
+            rows = db.execute(f"{_MESSAGE} {where} ORDER BY epoch, sequence", states).fetchall()
         return [_message(row) for row in rows]
 
     def of(self, scan: UUID, kind: str = "result") -> Message | None:
@@ -94,7 +97,7 @@ class Messages:
         return None if row is None else _message(row)
 
     def superseded(self, scan: UUID) -> UUID | None:
-        """The last message of a scan that the clinic asked to have sealed again."""
+        """The last message of a scan that was to be sealed again."""
         resealed = self._results(scan, " AND state = ?", MessageState.RESEAL)
         return resealed[-1] if resealed else None
 
@@ -108,9 +111,12 @@ class Messages:
             return [UUID(row["id"]) for row in db.execute(query, (str(scan), *values))]
 
     def withdraw_again(self, message: Message) -> None:
-        """The clinic cannot read this withdrawal: the scan's result is to be withdrawn once more."""
+        """Another one takes the place of this withdrawal: the scan's result is to be withdrawn once more."""
         with self._file.transaction() as db:
-            db.execute("UPDATE messages SET state = ? WHERE id = ?", (MessageState.RESEAL, str(message.id)))
+            db.execute(
+                "UPDATE messages SET state = ?, envelope = NULL WHERE id = ?",
+                (MessageState.RESEAL, str(message.id)),
+            )
             db.execute(
                 "UPDATE messages SET state = ? WHERE scan = ? AND kind = 'result' AND state = ?",
                 (MessageState.DISCARDING, str(message.scan), MessageState.WITHDRAWN),
@@ -122,16 +128,30 @@ class Messages:
             row = db.execute("SELECT state FROM messages WHERE id = ?", (str(message.id),)).fetchone()
         return row is not None and row["state"] == message.state
 
+    def envelope(self, message: Message) -> bytes | None:
+        """The sealed bytes of a message, kept until the clinic has said what became of it.
+
+        None where it is no longer in the state that the caller saw, or was handed over by a version of this
+        software that kept none.
+        """
+        with self._file.connection() as db:
+            row = db.execute(
+                "SELECT envelope FROM messages WHERE id = ? AND state = ?", (str(message.id), message.state)
+            ).fetchone()
+        return None if row is None else row["envelope"]
+
     def settle(self, message: Message, state: MessageState, scan_state: ScanState | None = None) -> bool:
-        """Note what became of a message; its envelope goes, since the outbox has it or nobody may.
+        """Note what became of a message; its envelope goes, unless the outbox might still lose its own.
 
         Nothing changes, and False comes back, when it is no longer in the state that the caller saw.
         """
         with self._file.transaction() as db:
             changed = db.execute(
-                "UPDATE messages SET state = ?, envelope = NULL WHERE id = ? AND state = ?",
+                "UPDATE messages SET state = ? WHERE id = ? AND state = ?",
                 (state, str(message.id), message.state),
             ).rowcount
+            if changed and state not in _KEEPS_ENVELOPE:
+                db.execute("UPDATE messages SET envelope = NULL WHERE id = ?", (str(message.id),))
             if changed and scan_state is not None:
                 marks = ",".join("?" * len(GONE))
                 db.execute(
@@ -149,5 +169,4 @@ def _message(row: sqlite3.Row) -> Message:
         sequence=row["sequence"],
         state=known_state(MessageState, row["state"]),
         size=row["size"],
-        envelope=row["envelope"],
     )

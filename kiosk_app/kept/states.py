@@ -39,10 +39,10 @@ class MessageState(StateName):
     """A message, which is a result or the withdrawal of one."""
 
     WAITING = "sealed"  # for the outbox
-    SUBMITTED = "submitted"  # the outbox has it
+    SUBMITTED = "submitted"  # the outbox has it, and may lose it: its envelope stays here too
     STORED = "stored"  # the clinic has it
     QUARANTINED = "quarantined"  # the clinic has it, and somebody there must look at it
-    RESEAL = "reseal"  # the clinic cannot read it any more: another one takes its place
+    RESEAL = "reseal"  # the clinic cannot read it any more, or nobody has it: another one takes its place
     UNDELIVERABLE = "undeliverable"  # the outbox will never take it: it has not left this kiosk
     DISCARDING = "discarding"  # its scan was shredded, and the outbox must still be told
     DISCARDING_UNSENT = "discarding_unsent"  # as well, and it is certain that it has not left this kiosk

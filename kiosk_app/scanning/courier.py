@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 # A patient may wait for this: what is to be done is in the records, and the next round finds it there.
 TURN_S = 10.0
 NEVER = ("conflict", "bad_request")  # refusals that no later try will change
+# An outbox that loses again what it has just taken is given it again no sooner.
+AGAIN_S = 60.0
 
 
 class Courier:
@@ -32,6 +35,7 @@ class Courier:
         self._turn = threading.Lock()
         self._told = Told()
         self._ended_at: set[UUID] = set()  # messages at which a stage ended
+        self._again_from: dict[UUID, float] = {}  # what was handed over again, by the monotonic clock
 
     def run_once(self, scan: UUID | None = None) -> bool:
         """Do what can be done now; False where nothing could be: everything stays as it is then.
@@ -111,10 +115,11 @@ class Courier:
                 log.error("set_aside", scan=str(message.scan), message=str(message.id), why=said)
 
     def _hand_over(self, message: Message) -> None:
-        if message.envelope is None or not self._records.messages.is_current(message):
+        envelope = self._records.messages.envelope(message)
+        if envelope is None:
             return  # it was deleted since the messages were listed
         try:
-            self._outbox.submit(message.id, message.kind, message.envelope)
+            self._outbox.submit(message.id, message.kind, envelope)
         except OutboxRefused as refusal:
             if refusal.code in NEVER:
                 log.error("outbox_refused", message=str(message.id), code=refusal.code)
@@ -128,6 +133,10 @@ class Courier:
 
     def _follow(self, message: Message) -> None:
         said = self._outbox.state(message.id)
+        if said == "unknown":
+            self._hand_over_again(message)
+            return
+        self._told.over(("lost", message.id))
         if said == "stored":
             after = ScanState.STORED if message.kind == "result" else None
             self._records.messages.settle(message, MessageState.STORED, after)
@@ -136,14 +145,40 @@ class Courier:
             self._records.messages.settle(message, MessageState.QUARANTINED)
             log.warning("quarantined", scan=str(message.scan), message=str(message.id))
         elif said in ("reseal", "discarded"):
-            # Sealed to a key that the clinic has retired: sealed again, with a new id, by the next round.
-            # The outbox forgets it first, so that a crash between the two is found as "discarded".
-            self._outbox.discard(message.id)
-            if message.kind == "withdraw":
-                self._records.messages.withdraw_again(message)
-            else:
-                self._records.messages.settle(message, MessageState.RESEAL, ScanState.ANALYSED)
-            log.warning("reseal", scan=str(message.scan), message=str(message.id), kind=message.kind)
+            # Sealed to a key that the clinic has retired.
+            self._seal_again(message)
+
+    def _hand_over_again(self, message: Message) -> None:
+        """Of a message that the outbox had, and has lost: its file was damaged and moved aside, say.
+
+        It may have left before. The clinic takes the same envelope once, however often it comes.
+        """
+        now = time.monotonic()
+        self._again_from = {known: at for known, at in self._again_from.items() if at > now}
+        if message.id in self._again_from or not self._records.messages.is_current(message):
+            return
+        envelope = self._records.messages.envelope(message)
+        if envelope is None:  # an earlier version kept none
+            self._seal_again(message)
+            return
+        self._outbox.submit(message.id, message.kind, envelope, may_have_left=True)
+        self._again_from[message.id] = now + AGAIN_S
+        if self._told.begins(("lost", message.id)):
+            log.warning(
+                "handed_over_again", scan=str(message.scan), message=str(message.id), kind=message.kind
+            )
+
+    def _seal_again(self, message: Message) -> None:
+        """Have another message, with an id of its own, take the place of this one in the next round.
+
+        The outbox forgets it first, so that a crash between the two is found as "discarded".
+        """
+        self._outbox.discard(message.id)
+        if message.kind == "withdraw":
+            self._records.messages.withdraw_again(message)
+        else:
+            self._records.messages.settle(message, MessageState.RESEAL, ScanState.ANALYSED)
+        log.warning("reseal", scan=str(message.scan), message=str(message.id), kind=message.kind)
 
     def _discard(self, message: Message) -> None:
         """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic.

@@ -14,7 +14,7 @@ from sync.kiosk.client import OutboxClient, OutboxUnavailable
 class Delivery(str, Enum):
     """How far a scan's measurements have come or, once the scan is deleted, the word to erase them."""
 
-    KEPT = "kept"  # in this kiosk; nothing more is known, as while the outbox does not answer
+    KEPT = "kept"  # in this kiosk; nothing more is known, as while the outbox does not answer, or has lost it
     WAITING = "waiting"  # sealed; there is no connection
     UNDER_WAY = "under_way"  # sent, or about to be; the clinic has not said that it has them
     RECEIVED = "received"  # the clinic's signed receipt is here

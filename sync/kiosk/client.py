@@ -39,17 +39,21 @@ class OutboxClient:
         self._timeout = timeout
         self._server = server
 
-    def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
+    def submit(self, message_id: UUID, kind: str, envelope: bytes, *, may_have_left: bool = False) -> None:
         """Hand an envelope over; on return the outbox has it on its disk, unless it was discarded before.
 
         The same envelope can be handed over again: it is kept, and sent, once. `kind` is the kind of the
-        message in the envelope. Raises OutboxUnavailable.
+        message in the envelope. `may_have_left` says that an outbox that is lost had it before this one: it
+        is `sent` from the first. Raises OutboxUnavailable.
         """
-        self._ask({"do": "submit", "id": message_id.bytes, "kind": kind, "envelope": envelope})
+        question = {"do": "submit", "id": message_id.bytes, "kind": kind, "envelope": envelope}
+        self._ask(question | {"may_have_left": may_have_left})
 
     def state(self, message_id: UUID) -> str:
         """`waiting` (has never left), `sent` (may have left; no receipt yet), what the clinic's receipt said
-        (`stored`, `quarantined`, `reseal`), `discarded`, or `unknown`.
+        (`stored`, `quarantined`, `reseal`), `discarded`, or `unknown`: it was never handed over to this
+        outbox, or was finished very long ago. Raises OutboxUnavailable, also where the outbox's file cannot
+        be read.
         """
         return str(self._ask({"do": "state", "id": message_id.bytes})["state"])
 

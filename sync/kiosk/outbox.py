@@ -18,7 +18,8 @@ from hardware.host.errors import PlainError
 from sync.wire.receipt import Receipt
 from sync.wire.status import CLOCK_AHEAD
 
-# waiting: has never left. sent: may have left. The rest is what the clinic said, or that it was discarded.
+# waiting: has never left. sent: may have left. unknown: was never here, or was finished very long ago. The
+# rest is what the clinic said, or that it was discarded.
 State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
 Outcome = Literal["accepted", "unknown", "mismatch", "same_key", "key_held"]
 
@@ -133,7 +134,8 @@ class Outbox:
         except sqlite3.Error as error:
             raise OutboxError(
                 "storage",
-                f"The outbox {path} cannot be used: {sqlite.cause(error, path)}.",
+                f"The outbox {path} cannot be used: {sqlite.cause(error, path)}. What has no receipt yet is"
+                " in the kiosk's records too, and a new outbox is given it.",
             ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -149,10 +151,11 @@ class Outbox:
         with self._lock:
             self._db.close()
 
-    def put(self, message_id: UUID, kind: str, envelope: bytes) -> None:
+    def put(self, message_id: UUID, kind: str, envelope: bytes, *, may_have_left: bool = False) -> None:
         """Keep an envelope; on return it is on the disk. The same one a second time changes nothing.
 
-        One that was discarded before it could leave is not taken again: it is dropped.
+        One that was discarded before it could leave is not taken again: it is dropped. One that
+        `may_have_left`, from an outbox that is lost, is `sent` from the first.
         Raises OutboxError: `full`, `conflict` (this id was given to other bytes), or `storage`.
         """
         digest = sha256(envelope).digest()
@@ -169,8 +172,15 @@ class Outbox:
                 )
             db.execute(
                 "INSERT INTO envelopes (message_id, kind, envelope, sha256, put_at, state)"
-                " VALUES (?, ?, ?, ?, ?, 'waiting')",
-                (message_id.bytes, kind, envelope, digest, self._now().isoformat()),
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    message_id.bytes,
+                    kind,
+                    envelope,
+                    digest,
+                    self._now().isoformat(),
+                    "sent" if may_have_left else "waiting",
+                ),
             )
             db.execute("UPDATE used SET bytes = bytes + ?", (len(envelope),))
 

@@ -140,8 +140,11 @@ class _Question(socketserver.BaseRequestHandler):
 
     def _submit(self, question: dict[str, Any]) -> dict[str, Any]:
         message_id, kind, envelope = _message_id(question), question.get("kind"), question.get("envelope")
+        may_have_left = question.get("may_have_left", False)
         if not isinstance(kind, str) or not isinstance(envelope, bytes):
             raise BadRequest("An envelope and its kind are missing.")
+        if not isinstance(may_have_left, bool):
+            raise BadRequest("Whether the envelope may have left is not said by yes or no.")
         try:
             header = read_header(envelope)
         except EnvelopeError as error:
@@ -151,9 +154,9 @@ class _Question(socketserver.BaseRequestHandler):
             raise BadRequest("The envelope is another kiosk's or another message's.")
         if kind not in (header.type, topics.up_kind(header.type)):
             raise BadRequest(f"The envelope holds a '{header.type}', not a '{kind}'.")
-        self.server.outbox.put(message_id, header.type, envelope)
+        self.server.outbox.put(message_id, header.type, envelope, may_have_left=may_have_left)
         self.server.agent.wake()
-        return {"state": "waiting"}
+        return {"state": self.server.outbox.state(message_id)}
 
     def _discard(self, question: dict[str, Any]) -> dict[str, Any]:
         before = self.server.outbox.discard(_message_id(question))

@@ -63,6 +63,7 @@ def receipted(bench: Bench, scan: UUID) -> None:
         ([receipted], Delivery.RECEIVED),
         ([the_outbox_says("quarantined")], Delivery.HELD),
         ([the_outbox_says("reseal")], Delivery.KEPT),
+        ([the_outbox_says("unknown")], Delivery.KEPT),
         ([no_outbox], Delivery.KEPT),
     ],
 )
@@ -132,6 +133,7 @@ def deleted(visitor: Visitor) -> Page:
         ([the_outbox_says("quarantined")], Delivery.TELLING),
         ([the_outbox_says("sent"), no_connection], Delivery.UNTOLD),
         ([the_outbox_says("sent"), no_outbox], Delivery.UNTOLD),
+        ([the_outbox_says("unknown")], Delivery.TELLING),
         ([receipted], Delivery.UNTOLD),
     ],
 )

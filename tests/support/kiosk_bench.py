@@ -209,16 +209,22 @@ class FakeOutbox:
         self.states: dict[UUID, str] = {}
         self.discarded: dict[UUID, str] = {}  # with what a second one is told
 
+    def lose(self) -> None:
+        """From now on it is one that was begun anew."""
+        self.submitted.clear()
+        self.states.clear()
+        self.discarded.clear()
+
     def _check(self) -> None:
         if not self.there:
             raise OutboxUnavailable("The outbox cannot be reached.")
 
-    def submit(self, message_id: UUID, kind: str, envelope: bytes) -> None:
+    def submit(self, message_id: UUID, kind: str, envelope: bytes, *, may_have_left: bool = False) -> None:
         self._check()
         if message_id in self.discarded:
             return
         self.submitted[message_id] = (kind, envelope)
-        self.states.setdefault(message_id, "waiting")
+        self.states.setdefault(message_id, "sent" if may_have_left else "waiting")
 
     def state(self, message_id: UUID) -> str:
         self._check()

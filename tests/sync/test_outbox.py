@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -246,9 +247,30 @@ def test_a_damaged_file_is_left_alone(tmp_path: Path, damage: bytes) -> None:
     if not damage:
         Outbox(path).close()
         return
-    with pytest.raises(OutboxError, match="move it aside"):
+    with pytest.raises(OutboxError, match="move it aside.* a new outbox is given it"):
         Outbox(path)
     assert path.read_bytes() == damage
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "emptied"])
+def test_a_file_that_is_lost_without_what_stands_beside_it_is_begun_anew(
+    tmp_path: Path, lose: Callable[[Path], object]
+) -> None:
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    message, envelope = put(outbox)
+    for file in tmp_path.glob("outbox.sqlite*"):
+        shutil.copy(file, killed)
+    outbox.close()
+    assert (killed / "outbox.sqlite-wal").stat().st_size
+    lose(killed / "outbox.sqlite")
+    anew = Outbox(killed / "outbox.sqlite")
+    assert anew.state(message) == "unknown"
+    anew.put(message, "result", envelope, may_have_left=True)
+    assert (anew.state(message), anew.unreceipted()) == ("sent", [message])
+    assert anew.discard(message) == "sent"
+    anew.close()
 
 
 def test_an_outbox_of_newer_software_is_left_alone(tmp_path: Path) -> None:

@@ -78,6 +78,15 @@ def test_an_envelope_is_on_the_disk_when_submit_returns(side: Side) -> None:
         assert client.state(message) == "discarded"
 
 
+def test_an_envelope_from_an_outbox_that_is_lost_may_have_left(side: Side) -> None:
+    message, envelope = side.party.envelope()
+    with side.serving() as client:
+        client.submit(message, "result", envelope, may_have_left=True)
+        assert client.state(message) == "sent"
+        assert side.outbox.unreceipted() == [message]
+        assert client.discard(message) == "sent"
+
+
 def test_what_is_said_of_a_scan_later_is_taken_too(side: Side) -> None:
     with side.serving() as client:
         withdraw = side.party.envelope(Withdraw(scan=uuid4(), at=NOON, reason="patient"))

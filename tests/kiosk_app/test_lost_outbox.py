@@ -1,0 +1,395 @@
+"""An outbox that is lost loses nothing: what it had is handed over again, and the clinic takes it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+
+from kiosk_app.kept.messages import Message
+from kiosk_app.kept.states import MessageState, ScanState
+from kiosk_app.scanning import courier
+from kiosk_app.scanning.delivery import Delivery
+from kiosk_app.scanning.shred import shred
+from sync.clinic.receiving.ingest import IngestWorker
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.registry import register_kiosk
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import OPENED, Envelope, Poison, Scan, Withdrawal
+from sync.clinic.summary import missing_sequences
+from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
+from sync.wire.messages import Result, WithdrawMessages
+from tests.support import ingesting
+from tests.support.agent import AgentProcess
+from tests.support.clinic import SealingKiosk, hold
+from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_bench import Clinic as Keys
+from tests.support.mosquitto import Broker
+from tests.support.scanning import consented, do, state_of
+from tests.support.waiting import wait_until
+
+
+class Way:
+    """All of a scan's way but for its camera: application, agent, broker, ingest, opener."""
+
+    def __init__(self, folder: Path) -> None:
+        self.broker = Broker(folder)
+        self.state, self._elsewhere = folder / "kiosk", folder / "elsewhere"
+        self.broker.enrol(self.state)
+        self.database = Database.at(folder / "clinic")
+        self.database.migrate()
+        (entry,) = (folder / "authority" / "kiosks").glob("*.json")
+        register_kiosk(self.database, entry)
+        kiosk = SealingKiosk.enrolled(self.state, self.broker.opener)
+        hold(self.database, kiosk.opening)
+        self.opener = Opener(self.database, [kiosk.opening])
+        self.clinic = ingesting.Clinic(
+            self.broker, folder / "clinic", self.database, kiosk, self.state / "sync"
+        )
+        self.agent = AgentProcess(self.state, "--resend-first", "0.5")
+        self.bench = Bench(self.state, Keys())
+        self.bench.outbox = OutboxClient(self.state / "run" / "outbox.sock")  # type: ignore[assignment]
+        self.bench.again()
+
+    def close(self) -> None:
+        self.agent.close()
+        self.broker.stop()
+        self.database.close()
+
+    @property
+    def outbox_file(self) -> Path:
+        return self.state / "sync" / "outbox.sqlite"
+
+    def round(self) -> None:
+        """One round of the application's house-keeping."""
+        self.bench.kiosk.work.go_on()
+        self.bench.kiosk.courier.run_once()
+
+    def delete(self, scan: UUID) -> Delivery:
+        kiosk = self.bench.kiosk
+        return shred(
+            scan, kiosk.records, kiosk.vault, kiosk.courier.run_once, kiosk.outbox, by="patient"
+        ).clinic
+
+    def message(self, scan: UUID, kind: str) -> UUID:
+        message = self.bench.kiosk.records.messages.of(scan, kind)
+        assert message is not None
+        return message.id
+
+    def is_settled(self) -> bool:
+        """Whether, after one more round, the clinic's receipt for everything is here."""
+        self.round()
+        open_messages = (MessageState.WAITING, MessageState.SUBMITTED, MessageState.DISCARDING)
+        records = self.bench.kiosk.records
+        return not records.messages.in_states(*open_messages) and not records.scans(ScanState.ANALYSED)
+
+    def reaches_the_clinic(self) -> None:
+        """Whatever is on its way arrives, and is receipted and opened."""
+        with self.clinic.worker():
+            wait_until(self.is_settled, "a receipt for everything")
+        self.open_all()
+
+    def open_all(self) -> None:
+        while self.opener.open_next():
+            pass
+
+    def count(self, table: type) -> int:
+        with self.database.reading() as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+    def nobody_has_to_look(self) -> bool:
+        """No envelope is set aside at the clinic, and none is missed there."""
+        with self.database.reading() as session:
+            states = set(session.scalars(select(Envelope.state)))
+            missing = missing_sequences(session)
+        return "quarantined" not in states and not missing and not self.count(Poison)
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Way]:
+    opened = Way(tmp_path)
+    yield opened
+    opened.close()
+
+
+def moved_aside(outbox: Path) -> None:
+    elsewhere = outbox.parent.parent / "elsewhere"
+    elsewhere.mkdir()
+    for file in list(outbox.parent.glob(f"{outbox.name}*")):
+        file.rename(elsewhere / file.name)
+
+
+def emptied(outbox: Path) -> None:
+    outbox.write_bytes(b"")
+
+
+LOSSES = [moved_aside, emptied]
+
+
+def never_left(way: Way, message: UUID) -> None:
+    """The broker is away when it is handed over, and when the outbox is lost."""
+    assert way.agent.client.state(message) == "waiting"
+    way.agent.kill()
+
+
+def stored_and_the_receipt_is_lost(way: Way, message: UUID) -> None:
+    """It comes to an outbox that is lost by then."""
+    before = way.clinic.stored()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(IngestWorker, "_send_receipts", lambda _: None)
+        with way.clinic.worker():
+            wait_until(lambda: way.clinic.stored() > before, "a stored envelope")
+            assert way.agent.client.state(message) == "sent"
+            way.agent.kill()
+    way.open_all()
+
+
+MOMENTS = [never_left, stored_and_the_receipt_is_lost]
+
+
+def handed_over(way: Way, moment: Callable[[Way, UUID], None], kind: str) -> UUID:
+    """A scan whose message of this kind has come as far as `moment` says when the agent is killed."""
+    way.agent.start()
+    if kind == "withdraw" or moment is stored_and_the_receipt_is_lost:
+        way.broker.start()
+    scan = consented(way.bench)
+    do(way.bench, scan)
+    if kind == "withdraw":
+        way.reaches_the_clinic()
+        assert way.count(Scan) == 1
+        if moment is never_left:
+            way.broker.stop()
+            wait_until(lambda: not way.agent.status()["connected"], "an agent that knows of it")
+        way.delete(scan)
+    moment(way, way.message(scan, kind))
+    return scan
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_no_result_is_lost(
+    way: Way, moment: Callable[[Way, UUID], None], lose: Callable[[Path], None]
+) -> None:
+    scan = handed_over(way, moment, "result")
+    lose(way.outbox_file)
+    way.agent.start()
+    if moment is never_left:
+        way.broker.start()
+    way.reaches_the_clinic()
+    assert state_of(way.bench, scan) == ScanState.STORED
+    assert way.bench.kiosk.delivery(scan) is Delivery.RECEIVED
+    with way.database.reading() as session:
+        assert session.scalars(select(Scan.id)).all() == [scan]
+        assert set(session.scalars(select(Envelope.state))) == {OPENED}
+    assert way.nobody_has_to_look()
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_no_deletion_is_lost(
+    way: Way, moment: Callable[[Way, UUID], None], lose: Callable[[Path], None]
+) -> None:
+    scan = handed_over(way, moment, "withdraw")
+    lose(way.outbox_file)
+    way.agent.start()
+    if moment is never_left:
+        way.broker.start()
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+    assert way.nobody_has_to_look()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_result_that_an_earlier_version_did_not_keep_reaches_the_clinic_once(
+    way: Way, moment: Callable[[Way, UUID], None]
+) -> None:
+    scan = handed_over(way, moment, "result")
+    keep_no_envelope(way.bench)
+    moved_aside(way.outbox_file)
+    way.agent.start()
+    if moment is never_left:
+        way.broker.start()
+    way.reaches_the_clinic()
+    assert state_of(way.bench, scan) == ScanState.STORED
+    with way.database.reading() as session:
+        assert session.scalars(select(Scan.id)).all() == [scan]
+        assert set(session.scalars(select(Envelope.state))) == {OPENED}
+
+
+def keep_no_envelope(bench: Bench) -> None:
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute("UPDATE messages SET envelope = NULL")
+
+
+def given(bench: Bench, kind: str) -> tuple[UUID, UUID]:
+    """A scan, and its message of this kind, which the outbox has."""
+    scan = consented(bench)
+    do(bench, scan)
+    if kind == "withdraw":
+        result = the_message(bench, scan, "result")
+        bench.outbox.states[result.id] = "sent"
+        deleted(bench, scan)
+    message = the_message(bench, scan, kind)
+    assert message.state == MessageState.SUBMITTED
+    return scan, message.id
+
+
+def the_message(bench: Bench, scan: UUID, kind: str) -> Message:
+    message = bench.kiosk.records.messages.of(scan, kind)
+    assert message is not None
+    return message
+
+
+def deleted(bench: Bench, scan: UUID) -> Delivery:
+    """What the patient is told right after."""
+    kiosk = bench.kiosk
+    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier.run_once, kiosk.outbox, "patient").clinic
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> int:
+    said = "".join(capsys.readouterr())
+    assert "demo-1" not in said
+    return said.count("handed_over_again")
+
+
+@pytest.mark.parametrize("kind", ["result", "withdraw"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_lost_outbox_had_is_handed_over_again_as_it_was_and_told_once(
+    bench: Bench, capsys: pytest.CaptureFixture[str], kind: str, restarted: bool
+) -> None:
+    _, message = given(bench, kind)
+    before = bench.outbox.submitted[message]
+    bench.outbox.lose()
+    if restarted:
+        bench.again()
+    for _ in range(3):
+        bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {message: before}
+    assert bench.outbox.states == {message: "sent"}, "it may have left from the outbox that is lost"
+    assert told(capsys) == 1
+    bench.outbox.lose()
+    bench.again().courier.run_once()
+    assert (bench.outbox.submitted, told(capsys)) == ({message: before}, 1)
+
+
+def test_an_outbox_that_loses_all_that_it_takes_is_given_it_again_now_and_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, message = given(bench, "result")
+    given_again = []
+    monkeypatch.setattr(bench.outbox, "submit", lambda *it, **_: given_again.append(it[0]))
+    bench.outbox.lose()
+    for _ in range(5):
+        assert bench.kiosk.courier.run_once()
+    assert given_again == [message]
+    monkeypatch.setattr(courier, "AGAIN_S", 0.0)
+    bench.again()
+    for _ in range(5):
+        assert bench.kiosk.courier.run_once()
+    assert given_again == [message] * 6
+    assert told(capsys) == 2, "once by each of the two that had the messages"
+
+
+def unreadable(_: UUID) -> str:
+    raise OutboxRefused("storage", "The outbox does not take it: the file is damaged: move it aside.")
+
+
+def away(_: UUID) -> str:
+    raise OutboxUnavailable("The outbox does not answer.")
+
+
+@pytest.mark.parametrize("answer", [unreadable, away])
+def test_an_outbox_that_cannot_say_what_it_has_is_not_one_that_has_lost_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answer: Callable[[UUID], str]
+) -> None:
+    scan, message = given(bench, "result")
+    bench.outbox.lose()
+    monkeypatch.setattr(bench.outbox, "state", answer)
+    bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {}
+    assert the_message(bench, scan, "result").id == message
+    assert bench.kiosk.delivery(scan) is Delivery.KEPT
+
+
+@pytest.mark.parametrize("handed_over_again", [False, True])
+@pytest.mark.parametrize(("connected", "says"), [(True, Delivery.TELLING), (False, Delivery.UNTOLD)])
+def test_of_what_a_lost_outbox_had_nobody_is_told_that_nothing_was_sent(
+    bench: Bench, handed_over_again: bool, connected: bool, says: Delivery
+) -> None:
+    scan, result = given(bench, "result")
+    bench.outbox.lose()
+    bench.outbox.connected = connected
+    assert bench.kiosk.delivery(scan) is Delivery.KEPT
+    if handed_over_again:
+        bench.kiosk.courier.run_once()
+        assert bench.kiosk.delivery(scan) is (Delivery.UNDER_WAY if connected else Delivery.KEPT)
+    deleted(bench, scan)
+    word = the_message(bench, scan, "withdraw")
+    assert set(bench.outbox.submitted) == {word.id}
+    bench.outbox.states[word.id] = "sent"
+    assert bench.kiosk.delivery(scan) is says
+    assert result not in bench.outbox.submitted
+
+
+def test_a_result_that_is_deleted_while_the_outbox_is_asked_is_not_handed_over_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, result = given(bench, "result")
+    bench.outbox.lose()
+
+    def deleted_meanwhile(_: UUID) -> str:
+        bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
+        return "unknown"
+
+    monkeypatch.setattr(bench.outbox, "state", deleted_meanwhile)
+    bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {}
+    assert the_message(bench, scan, "result").state == MessageState.DISCARDING
+
+
+@pytest.mark.parametrize("kind", ["result", "withdraw"])
+def test_what_an_earlier_version_handed_over_and_did_not_keep_is_sealed_again(
+    bench: Bench, kind: str
+) -> None:
+    scan, first = given(bench, kind)
+    keep_no_envelope(bench)
+    bench.outbox.lose()
+    for _ in range(4):
+        bench.kiosk.courier.run_once()
+        bench.kiosk.work.go_on()
+    second = the_message(bench, scan, kind).id
+    assert second != first and set(bench.outbox.submitted) == {second}
+    message = bench.clinic.open(bench.outbox.submitted[second][1])
+    if kind == "result":
+        assert isinstance(message, Result) and (message.scan, message.supersedes) == (scan, first)
+        assert state_of(bench, scan) == ScanState.HANDED_OVER
+    else:
+        assert isinstance(message, WithdrawMessages) and message.scan == scan
+
+
+@pytest.mark.parametrize("kind", ["result", "withdraw"])
+@pytest.mark.parametrize("said", ["stored", "quarantined", "reseal"])
+def test_an_envelope_is_kept_until_the_clinic_has_said_what_became_of_it(
+    bench: Bench, kind: str, said: str
+) -> None:
+    _, message = given(bench, kind)
+    assert message in kept_envelopes(bench)
+    bench.outbox.states[message] = said
+    bench.kiosk.courier.run_once()
+    assert message not in kept_envelopes(bench)
+
+
+def test_no_envelope_of_a_deleted_scan_is_kept(bench: Bench) -> None:
+    scan, result = given(bench, "result")
+    assert kept_envelopes(bench) == {result}
+    bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
+    assert kept_envelopes(bench) == set()
+
+
+def kept_envelopes(bench: Bench) -> set[UUID]:
+    with bench.kiosk.records._file.connection() as db:
+        return {UUID(row["id"]) for row in db.execute("SELECT id FROM messages WHERE envelope IS NOT NULL")}
