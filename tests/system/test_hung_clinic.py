@@ -35,12 +35,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
 
 def test_every_part_of_the_demo_says_that_it_lives_or_is_asked(running: RunningSystem) -> None:
     assert {name for name, part in running.parts.items() if part.answers is not None} == {"broker"}
-    watchdog = running.supervisor._watchdog
+    heartbeats = running.supervisor._heartbeats
 
     def silent() -> set[str]:
         """Those that have not yet said a first word, for which they have longer."""
         running.supervisor.mend()
-        until = {name: at - time.monotonic() for name, at in watchdog._until.items()}
+        until = {name: at - time.monotonic() for name, at in heartbeats._until.items()}
         assert until.keys() == running.parts.keys() - {"broker"}
         return {name for name, left in until.items() if left > running.parts[name].watchdog_s}
 
