@@ -131,6 +131,9 @@ def main() -> None:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # what a group has to offer: a page of ours, no sentence
+        sys.exit(2)
     except click.UsageError as error:
         where = f" ('{error.ctx.command_path} --help' explains.)" if error.ctx else ""
         _say(f"{error.format_message()}{where}")
@@ -152,7 +155,7 @@ def _require_full_arguments(arguments: list[str]) -> None:
         if empty := _EMPTY.fullmatch(argument):
             option = empty[1] or (before if before.startswith("-") else None)
             what = f"'{option}' has an empty value" if option else "An argument of this command is empty"
-            raise click.UsageError(f"{what}: is a variable not set? Write the value out, or leave it away.")
+            raise click.UsageError(f"{what}: is a variable not set? Write the value out, or leave it out.")
 
 
 def _say(sentence: str) -> None:

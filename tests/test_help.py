@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
 
-from kiosk_app.cli import cli
+from kiosk_app.cli import cli, main
+from tests.support.own_log import own_log
 
 
 def commands(command: click.Command, parent: click.Context | None, name: str) -> Iterator[click.Context]:
@@ -41,3 +43,20 @@ def test_every_option_says_what_it_is_for(path: str) -> None:
 def test_every_command_of_the_table_is_described_in_one_line() -> None:
     rows = CONTEXTS["dermakiosk"].get_help().partition("Commands:")[2].splitlines()[1:]
     assert [row.split()[0] for row in rows] == cli.list_commands(CONTEXTS["dermakiosk"])  # type: ignore[attr-defined]
+
+
+GROUPS = [path for path, context in CONTEXTS.items() if isinstance(context.command, click.Group)]
+
+
+@pytest.mark.parametrize("path", GROUPS)
+def test_a_group_without_a_command_shows_its_help_line_by_line(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", path.split())
+    with own_log(), pytest.raises(SystemExit) as ended:
+        main()
+    out, said = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert said.startswith("Usage: ")
+    assert "\nCommands:\n" in said
+    assert r"\n" not in said
