@@ -79,12 +79,20 @@ def _walk(folder: Path, make: bool) -> tuple[int, Path]:
 
 def _open(name: str, here: int, make: bool) -> int:
     try:
-        return os.open(name, _THE_WAY, dir_fd=here)
+        return _open_as_it_is(name, here)
     except FileNotFoundError:
         if not make:
             raise
         with contextlib.suppress(FileExistsError):  # another process made it at this moment
             os.mkdir(name, 0o700, dir_fd=here)
+        return _open_as_it_is(name, here)
+
+
+def _open_as_it_is(name: str, here: int) -> int:
+    try:
+        # Asked for as a folder, what is mounted at its first use is mounted.
+        return os.open(name, _THE_WAY | os.O_DIRECTORY, dir_fd=here)
+    except NotADirectoryError:
         return os.open(name, _THE_WAY, dir_fd=here)
 
 

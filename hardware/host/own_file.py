@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -25,7 +26,8 @@ def open_own(path: Path, flags: int) -> int:
             try:
                 handle = os.open(path.name, flags | _ITSELF, PRIVATE, dir_fd=folder)
             except OSError:
-                _check(os.stat(path.name, dir_fd=folder, follow_symlinks=False), folder)
+                with contextlib.suppress(FileNotFoundError):  # what keeps it from being made is the cause
+                    _check(os.stat(path.name, dir_fd=folder, follow_symlinks=False), folder)
                 raise
             try:
                 _check(os.fstat(handle), folder)

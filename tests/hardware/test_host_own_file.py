@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,33 @@ def test_a_key_that_was_linked_there_is_not_taken_for_the_clinics(
     assert not (tmp_path / "authority" / "clinic-keys.json").exists()
 
 
+def test_what_keeps_a_file_from_being_made_is_said_and_not_that_it_is_missing() -> None:
+    nobody_makes_files_there = Path("/sys")
+    with pytest.raises(OSError, match="/sys/lock") as refused:
+        open_own(nobody_makes_files_there / "lock", os.O_RDWR | os.O_CREAT)
+    assert refused.value.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    with pytest.raises(PlainError, match="it has to be a file that this user may write"):
+        agent(nobody_makes_files_there)
+
+
+def test_a_folder_on_the_way_is_asked_for_as_one_so_that_what_is_mounted_at_its_use_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An automount stays empty for whoever asks only what stands there."""
+    make_folder(tmp_path / "a")
+    (tmp_path / "link").symlink_to("a")
+    opened, opens = dict[str, int](), os.open
+
+    def watched(name: str, flags: int, *rest: int, dir_fd: int | None = None) -> int:
+        handle = opens(name, flags, *rest, dir_fd=dir_fd)
+        opened[name] = flags & os.O_DIRECTORY
+        return handle
+
+    monkeypatch.setattr(os, "open", watched)
+    make_folder(tmp_path / "link" / "b")
+    assert {name for name, as_folder in opened.items() if not as_folder} == {"link"}
+
+
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_CREAT):
@@ -236,6 +264,7 @@ def test_a_folder_has_the_path_that_the_kernel_gives_it(tmp_path: Path) -> None:
 def test_no_way_leaves_anything_open(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link").symlink_to(tmp_path)
+    gc.collect()  # what others left open is not closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     for name in ("loop", "link/loop/x", "link/link", "nothing"):
         with contextlib.suppress(OSError):
