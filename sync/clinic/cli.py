@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import gc
 import json
 import os
@@ -22,8 +23,8 @@ from sync.clinic.store.errors import ClinicError, ClinicUsageError
 if TYPE_CHECKING:
     from sync.clinic.work.machines import MachinesWorker
 
-# A backlog can wait for a processor, and whoever has asked for a page should not: a third of its share.
-BEHIND_PAGES = 5
+# Of a processor's time a third of what a page gets: a backlog can wait, who has asked for a page should not.
+_BEHIND_PAGES = 5
 
 
 @click.group(cls=ClinicGroup)
@@ -92,7 +93,7 @@ def ingest(state: Path, db: str | None) -> None:
     folder = state / "ingest"
     worker = IngestWorker(ready(state, db), folder, Address.read(folder))
     _settle()
-    os.nice(BEHIND_PAGES)
+    _let_pages_go_first()
     worker.run(_stop_on_signal())
 
 
@@ -110,7 +111,7 @@ def open_(state: Path, db: str | None, export: Path | None, again: bool) -> None
     stop = _stop_on_signal()
     opener.begin(again=again)
     _settle()
-    os.nice(BEHIND_PAGES)
+    _let_pages_go_first()
     structlog.get_logger().info("ready")
     opener.run(stop)
 
@@ -247,6 +248,12 @@ def _settle() -> None:
     """Have the collector of garbage look no more at what was imported: that is a tenth of a worker's time."""
     gc.collect()
     gc.freeze()
+
+
+def _let_pages_go_first() -> None:
+    """Have this thread, and those begun in it from now on, wait for a processor as a backlog can."""
+    with contextlib.suppress(PermissionError):  # a hardened unit may forbid it
+        os.nice(_BEHIND_PAGES)
 
 
 def _stop_on_signal() -> threading.Event:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -185,7 +187,8 @@ def test_a_process_hears_a_stop_before_it_says_that_it_is_ready(
     run("migrate", "--state", state)
     (state / "opener").mkdir()
     (state / "opener" / "opening.key").write_bytes(dump_opening_keys([generate_opening_key()]))
-    monkeypatch.setattr(cli, "_settle", lambda: None)  # it is for a whole process
+    for for_a_whole_process in ("_settle", "_let_pages_go_first"):
+        monkeypatch.setattr(cli, for_a_whole_process, lambda: None)
     with capture_logs() as log:
 
         def so_far(step: str) -> None:
@@ -195,6 +198,16 @@ def test_a_process_hears_a_stop_before_it_says_that_it_is_ready(
         monkeypatch.setattr(works, "run", lambda *_: so_far("works"))
         run(command, "--state", state)
     assert told == {"hears": [], "works": ["ready"]}
+
+
+def test_where_no_process_may_step_back_the_backlog_is_worked_off_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbidden(_: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    cli._let_pages_go_first()
 
 
 @pytest.mark.parametrize(
