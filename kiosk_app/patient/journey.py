@@ -15,7 +15,7 @@ from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.host.errors import PlainError
 from kiosk_app.scanning.progress import Progress, Step
 
-CONSENT_TEXT = "2026-11"  # goes up whenever the words of the consent page change
+CONSENT_TEXT = "2026-11-30"  # goes up whenever the words of the consent page change
 
 
 class State(str, Enum):
