@@ -168,7 +168,8 @@ def _sentence(error: Exception) -> str:
         return log.own_words(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         named = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{named} ('dermakiosk --debug …' tells more.)"
+        what = error.strerror[:1].upper() + error.strerror[1:]
+        return f"{what}{named} ('dermakiosk --debug …' tells more.)"
     if isinstance(error, ModuleNotFoundError) and error.name and not find_spec(error.name.split(".")[0]):
         return (
             f"The Python package '{error.name}' is not installed here: it comes with dermakiosk[kiosk] for a"

@@ -158,7 +158,8 @@ class Keyring:
             raise self._missing() from error
         except OSError as error:
             raise KeyringError(
-                f"The vault's key file {self.path} cannot be read ({error.strerror}). Make it readable."
+                f"The vault's key file {self.path} cannot be read ({error.strerror}): "
+                "put the file itself there, for this user to read."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise KeyringError(self._unusable("is damaged")) from error

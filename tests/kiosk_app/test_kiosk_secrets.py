@@ -71,6 +71,13 @@ def test_a_vault_key_that_a_crash_left_short_is_said_at_the_start(tmp_path: Path
     assert (app / "vault.key").read_bytes() == content
 
 
+def test_a_vault_key_that_is_a_link_is_to_be_the_file_itself(tmp_path: Path) -> None:
+    Keyring(tmp_path / "elsewhere.key")
+    (tmp_path / "vault.key").symlink_to(tmp_path / "elsewhere.key")
+    with pytest.raises(KeyringError, match=r"\(it is a link, .*\): put the file itself there, for this user"):
+        Keyring(tmp_path / "vault.key")
+
+
 def test_an_empty_vault_key_is_made_anew_where_nothing_was_kept_under_it(tmp_path: Path) -> None:
     (tmp_path / "vault.key").touch()
     assert Keyring(tmp_path / "vault.key").generations() == [1]

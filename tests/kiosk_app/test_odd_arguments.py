@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from hardware.board import BOARDS
-from kiosk_app.cli import COMMANDS, main
+from kiosk_app.cli import COMMANDS, _sentence, main
 
 BOARD = str(BOARDS / "simulated.toml")
 ODD = "bad\nline\x1b[2J\u202e.png"
@@ -56,6 +57,11 @@ def test_a_variable_that_is_not_set_is_no_folder(
     command: list[str], empty: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "is a variable not set?" in refused([*command, empty], monkeypatch, capsys)
+
+
+def test_what_stands_in_the_place_of_a_file_is_said_in_a_sentence() -> None:
+    error = OSError(errno.ELOOP, "it is a link, where a file has to be", "/state/light/owner.lock")
+    assert _sentence(error).startswith("It is a link, where a file has to be: /state/light/owner.lock (")
 
 
 @pytest.mark.parametrize(
