@@ -203,7 +203,8 @@ def _remove_stale(path: Path) -> None:
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     probe.settimeout(_PROBE_S)
     try:
-        probe.connect(str(path))
+        with contextlib.suppress(BlockingIOError):  # too many others wait for a live one
+            probe.connect(str(path))
     except FileNotFoundError:
         return
     except ConnectionRefusedError:

@@ -148,6 +148,8 @@ def test_a_daemon_for_which_too_many_wait_is_said_to_be_there(tmp_path):
         with pytest.raises(LinkError, match="Too many others wait at"):
             while True:  # until nobody more can wait to be taken
                 waiting.enter_context(Link.connect(tmp_path / "s", 5))
+        with pytest.raises(LinkError, match="Another daemon already serves"):
+            Listener(tmp_path / "s")
 
 
 def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path):
