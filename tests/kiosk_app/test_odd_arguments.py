@@ -14,6 +14,7 @@ import pytest
 
 from hardware.board import BOARDS
 from kiosk_app.cli import COMMANDS, _sentence, main
+from tests.support.own_log import own_log
 
 BOARD = str(BOARDS / "simulated.toml")
 ODD = "bad\nline\x1b[2J\u202e.png"
@@ -22,7 +23,7 @@ ODD = "bad\nline\x1b[2J\u202e.png"
 def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that the command ends with."""
     monkeypatch.setattr(sys, "argv", ["dermakiosk", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with own_log(), pytest.raises(SystemExit) as ended:
         main()
     out, line = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
