@@ -157,6 +157,8 @@ def cause(error: BaseException, store: Path) -> str:
             return f"{what}: move it aside"
     if is_full(error, store):
         return _FULL
+    if isinstance(error, PermissionError):
+        return "this user may not write it: run this as the user whose it is"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     said = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections.abc import Callable
@@ -75,6 +76,17 @@ def test_a_vault_key_that_is_a_link_is_to_be_the_file_itself(tmp_path: Path) -> 
     Keyring(tmp_path / "elsewhere.key")
     (tmp_path / "vault.key").symlink_to(tmp_path / "elsewhere.key")
     with pytest.raises(KeyringError, match=r"\(it is a link, .*\): put the file itself there, for this user"):
+        Keyring(tmp_path / "vault.key")
+
+
+def test_whoever_may_not_use_the_keys_of_another_user_reads_as_whom_to_run_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, _flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(keyring, "open_own", refused)
+    with pytest.raises(KeyringError, match="this user may not write it: run this as the user whose it is"):
         Keyring(tmp_path / "vault.key")
 
 
