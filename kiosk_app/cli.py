@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def _require_full_arguments(arguments: list[str]) -> None:
-    """An empty folder would be the one that the command runs in. Raises click.UsageError."""
+    """Raises click.UsageError for an empty one: as a folder it would be the one that the command runs in."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if empty := _EMPTY.fullmatch(argument):
             option = empty[1] or (before if before.startswith("-") else None)
