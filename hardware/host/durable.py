@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from hardware.host.folders import opened_folder, real_path
-from hardware.host.own_file import PRIVATE, open_own
+from hardware.host.folders import opened_folder
+from hardware.host.own_file import PRIVATE, open_own_in
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -65,20 +65,15 @@ def write_whole(
     """
     content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     name = f".{path.name}.{secrets.token_hex(4)}"
-    try:
-        with opened_folder(path.parent) as (folder, _):
-            handle = os.open(name, _NEW, PRIVATE, dir_fd=folder)
-            try:
-                _fill(handle, content, mode, owner)
-                os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                os.unlink(name, dir_fd=folder)
-                raise
-            sync_folder(Path("."), dir_fd=folder)
-    except OSError as error:
-        # Not the name of the temporary file, which nobody asked for.
-        error.filename = str(path)
-        raise
+    with _naming(path), opened_folder(path.parent) as (folder, _):
+        handle = os.open(name, _NEW, PRIVATE, dir_fd=folder)
+        try:
+            _fill(handle, content, mode, owner)
+            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(name, dir_fd=folder)
+            raise
+        sync_folder(Path("."), dir_fd=folder)
 
 
 def replace_secret(path: Path, data: bytes) -> None:
@@ -90,55 +85,79 @@ def replace_secret(path: Path, data: bytes) -> None:
     A process that dies in between leaves what `finish_wipe` completes. Flash storage may still keep older
     copies of a block; only a key store in hardware can promise more. Raises OSError.
     """
-    path = real_path(path.parent) / path.name
-    finish_wipe(path)
-    if os.path.lexists(path):
-        os.close(open_own(path, os.O_RDWR))
-    new, old = _beside(path)
-    handle = os.open(new, _NEW, PRIVATE)
-    try:
-        _keep_owner(handle, path)
-    except BaseException:
-        os.close(handle)
-        new.unlink()
-        raise
-    _fill(handle, data, PRIVATE)
-    if path.exists():
-        # By this name the old blocks are found again, whatever ends this process.
-        os.link(path, old)
-    os.replace(new, path)
-    sync_folder(path.parent)
-    finish_wipe(path)
+    with _naming(path), opened_folder(path.parent) as (folder, _):
+        name, (new, old) = path.name, _beside(path.name)
+        _finish_wipe(folder, name)
+        before = _facts(folder, name)
+        if before is not None:
+            os.close(open_own_in(folder, name, os.O_RDWR))
+        handle = os.open(new, _NEW, PRIVATE, dir_fd=folder)
+        try:
+            _keep_owner(handle, before)
+        except BaseException:
+            os.close(handle)
+            os.unlink(new, dir_fd=folder)
+            raise
+        _fill(handle, data, PRIVATE)
+        if before is not None:
+            # By this name the old blocks are found again, whatever ends this process.
+            os.link(name, old, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.replace(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+        sync_folder(Path("."), dir_fd=folder)
+        _finish_wipe(folder, name)
 
 
 def finish_wipe(path: Path) -> None:
     """Complete what a `replace_secret` of `path` that was ended half-way left undone. Raises OSError."""
-    path = real_path(path.parent) / path.name
-    left = [rest for rest in _beside(path) if os.path.lexists(rest)]
+    with _naming(path), opened_folder(path.parent) as (folder, _):
+        _finish_wipe(folder, path.name)
+
+
+def _finish_wipe(folder: int, name: str) -> None:
+    left = [rest for rest in _beside(name) if _facts(folder, rest) is not None]
     if left:
         # Else a power cut could bring back the name of what is wiped below.
-        sync_folder(path.parent)
+        sync_folder(Path("."), dir_fd=folder)
     for rest in left:
-        if not (path.exists() and rest.samefile(path)):  # else it was linked, and not yet replaced
-            with open(open_own(rest, os.O_RDWR), "r+b") as file:
+        now, old = _facts(folder, name), _facts(folder, rest)
+        if not (now and old and os.path.samestat(now, old)):  # else it was linked, and not yet replaced
+            with open(open_own_in(folder, rest, os.O_RDWR), "r+b") as file:
                 file.write(bytes(os.fstat(file.fileno()).st_size))
                 file.flush()
                 os.fsync(file.fileno())
-        rest.unlink()
+        os.unlink(rest, dir_fd=folder)
     if left:
-        sync_folder(path.parent)
+        sync_folder(Path("."), dir_fd=folder)
 
 
-def _keep_owner(handle: int, path: Path) -> None:
-    """Give the open file to the owner and the group of the one at `path`, if there is one."""
-    if path.exists():
-        ours, before = os.fstat(handle), path.lstat()
+def _facts(folder: int, name: str) -> os.stat_result | None:
+    """What is at `name` itself in the open folder; None where nothing is."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError names `path`, and no name beside it that nobody asked for."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _keep_owner(handle: int, before: os.stat_result | None) -> None:
+    """Give the open file to the owner and the group of the one that it replaces, if there is one."""
+    if before is not None:
+        ours = os.fstat(handle)
         if (ours.st_uid, ours.st_gid) != (before.st_uid, before.st_gid):
             os.fchown(handle, before.st_uid, before.st_gid)
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+def _beside(name: str) -> tuple[str, str]:
+    return f".{name}.new", f".{name}.old"
 
 
 def _fill(handle: int, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:

@@ -23,19 +23,24 @@ def open_own(path: Path, flags: int) -> int:
     """
     try:
         with opened_folder(path.parent) as (folder, _):
-            try:
-                handle = os.open(path.name, flags | _ITSELF, PRIVATE, dir_fd=folder)
-            except OSError:
-                with contextlib.suppress(FileNotFoundError):  # what keeps it from being made is the cause
-                    _check(os.stat(path.name, dir_fd=folder, follow_symlinks=False), folder)
-                raise
-            try:
-                _check(os.fstat(handle), folder)
-            except OSError:
-                os.close(handle)
-                raise
+            return open_own_in(folder, path.name, flags)
     except OSError as error:
         error.filename = str(path)
+        raise
+
+
+def open_own_in(folder: int, name: str, flags: int) -> int:
+    """`open_own` of the file `name` in an open folder. Raises OSError."""
+    try:
+        handle = os.open(name, flags | _ITSELF, PRIVATE, dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):  # what keeps it from being made is the cause
+            _check(os.stat(name, dir_fd=folder, follow_symlinks=False), folder)
+        raise
+    try:
+        _check(os.fstat(handle), folder)
+    except OSError:
+        os.close(handle)
         raise
     return handle
 

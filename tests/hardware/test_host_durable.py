@@ -86,9 +86,9 @@ def test_nothing_is_wiped_before_the_new_ones_name_is_on_the_disk(
     there: list[bytes] = []
     sync_folder = durable.sync_folder
 
-    def watched(folder: Path) -> None:
+    def watched(folder: Path, dir_fd: int | None = None) -> None:
         there.append(old.read_bytes() if old.exists() else b"")
-        sync_folder(folder)
+        sync_folder(folder, dir_fd)
 
     monkeypatch.setattr(durable, "sync_folder", watched)
     finish_wipe(path)

@@ -8,13 +8,14 @@ import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from firmware.lights.daemon import _own
 from firmware.lights.doses import DoseLedger
-from hardware.host import own_file, sqlite
+from hardware.host import durable, own_file, sqlite
 from hardware.host.durable import replace_secret, write_whole
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder, real_path
@@ -115,6 +116,26 @@ def test_no_link_that_comes_while_a_store_is_opened_leads_to_another_one(
     with pytest.raises(PlainError, match="it is a link, where a file has to be: move it aside"):
         open_store(make_folder(tmp_path / "folder"))
     assert elsewhere.read_bytes() == b""
+
+
+@pytest.mark.parametrize("write", [write_whole, replace_secret])
+def test_a_folder_in_whose_place_a_link_comes_meanwhile_is_still_the_one_that_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], None]
+) -> None:
+    folder, elsewhere = make_folder(tmp_path / "folder"), make_folder(tmp_path / "elsewhere")
+    write(folder / "secret", b"old")
+    (elsewhere / "secret").write_bytes(OTHERS)
+    fill = durable._fill
+
+    def then_replaced(*arguments: Any) -> None:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(elsewhere)
+        fill(*arguments)
+
+    monkeypatch.setattr(durable, "_fill", then_replaced)
+    write(folder / "secret", b"new")
+    for where, content in (("elsewhere", OTHERS), ("moved", b"new")):
+        assert {path.name: path.read_bytes() for path in (tmp_path / where).iterdir()} == {"secret": content}
 
 
 @pytest.fixture
