@@ -29,6 +29,7 @@ from hardware.counts import rounded
 from hardware.host.durable import sync_folder, write_whole
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
+from hardware.host.regular_file import FileTooBig, NoRegularFile, read_regular_file
 
 SCHEMA = 1
 VALID_FOR = timedelta(days=365)
@@ -341,14 +342,12 @@ def _read_within(path: Path, limit: int) -> bytes:
     Raises ValueError where there are more, OSError where there is no such file, else CalibrationUnread.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return read_regular_file(path, limit)
+    except FileTooBig as error:
+        raise ValueError(f"{path.name} has more than {limit} bytes") from error
+    except (FileNotFoundError, NotADirectoryError, NoRegularFile):
         raise
     except OSError as error:
         raise CalibrationUnread(
             f"{path} cannot be read ({error.strerror}): make it readable, or calibrate anew."
         ) from error
-    if len(data) > limit:
-        raise ValueError(f"{path.name} has more than {limit} bytes")
-    return data

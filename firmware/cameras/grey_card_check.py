@@ -12,6 +12,7 @@ from firmware.cameras.calibration import Calibration
 from hardware.board import Board
 from hardware.host.durable import write_whole
 from hardware.host.folders import make_folder
+from hardware.host.regular_file import read_regular_file
 
 # Lamps that differ by this much move ITA° by half a degree.
 LEVEL_LIMIT, UNEVEN_LIMIT = 0.03, 0.03
@@ -54,7 +55,7 @@ def why_not_to_scan(
             return None
         return "This kiosk was never calibrated, or too long ago: staff run 'dermakiosk calibrate'."
     try:
-        data = json.loads((state / "calibration" / "grey-card.json").read_text(encoding="utf-8"))
+        data = json.loads(read_regular_file(state / "calibration" / "grey-card.json"))
         check = GreyCardCheck(
             str(data["calibration"]),
             datetime.fromisoformat(data["at"]),

@@ -18,6 +18,7 @@ import structlog
 
 from firmware.pins.protocols import Pins
 from hardware.host.durable import write_whole
+from hardware.host.regular_file import read_regular_file
 
 EVERY_S = 30.0
 _CLOSE_S = 1.0
@@ -140,7 +141,7 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, int]]:
     try:
         kept = {
             str(light): one if isinstance(one, dict) else {"seconds": one, "renewals": 0}
-            for light, one in json.loads(path.read_text(encoding="utf-8")).items()
+            for light, one in json.loads(read_regular_file(path)).items()
         }
         seconds = {light: float(one["seconds"]) for light, one in kept.items()}
         renewals = {light: int(one["renewals"]) for light, one in kept.items() if one["renewals"]}

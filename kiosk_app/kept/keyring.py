@@ -19,6 +19,7 @@ from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
 from hardware.host.own_file import open_own
 from hardware.host.patience import patience, so_long
+from hardware.host.regular_file import SMALL_BYTES
 from kiosk_app.kept.reserve import DiskFull
 
 FORMAT = 2
@@ -149,7 +150,7 @@ class Keyring:
     def _read(self) -> _Contents:
         try:
             with open(open_own(self.path, os.O_RDONLY), "rb") as file:
-                data = json.load(file)
+                data = json.loads(file.read(SMALL_BYTES))
             if data["format"] not in _READS:
                 raise KeyringError(self._unusable("is of another version of this software"))
             generations = {int(number): bytes.fromhex(key) for number, key in data["generations"].items()}

@@ -20,12 +20,14 @@ from hardware.host.durable import sync_folder
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
 from hardware.host.own_file import open_own
+from hardware.host.regular_file import read_regular_file
 from kiosk_app.kept.reserve import DiskFull, Reserve
 
 FORMAT = 1
 CHUNK = 1 << 20
 _ITEM = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 _MEBIBYTE = 1 << 20
+_LARGEST_ITEM = 1 << 30  # bytes: more than any frame
 
 
 class VaultError(PlainError):
@@ -138,7 +140,7 @@ class Vault:
     def get(self, scan: UUID, dek: bytes, item: str) -> bytes:
         """One item in the clear, in memory. Raises VaultError."""
         try:
-            data = (self._scan_folder(scan) / f"{item}.cob").read_bytes()
+            data = read_regular_file(self._scan_folder(scan) / f"{item}.cob", _LARGEST_ITEM)
         except FileNotFoundError as error:
             raise VaultError(f"The vault holds no '{item}' of this scan.") from error
         except OSError as error:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hardware.host.durable import write_whole
+from hardware.host.regular_file import read_regular_text
 from models.networks.manifest import ModelsError, load_manifest
 from models.networks.runtime import engine_here
 
@@ -23,7 +24,7 @@ def require_right_engine(engine: str, state: Path) -> None:
     note = state / CHECKED
     known = f"{engine_here(engine)}, known answers {load_manifest().known_answers.sha256}\n"
     try:
-        if note.read_text(encoding="utf-8") == known:
+        if read_regular_text(note) == known:
             return
     except (OSError, UnicodeDecodeError):
         pass  # never noted, or not readably: asked again

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from hardware.host.errors import PlainError
+from hardware.host.regular_file import read_regular_file
 
 
 class NotEnrolled(PlainError):
@@ -29,7 +30,7 @@ class Identity:
         """The identity in `state`/identity.json. Raises NotEnrolled."""
         path = state / "identity.json"
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
+            facts = json.loads(read_regular_file(path))
             return cls(kiosk=UUID(facts["kiosk"]), clinic=str(facts["clinic"]), epoch=int(facts["epoch"]))
         except FileNotFoundError as error:
             raise NotEnrolled(

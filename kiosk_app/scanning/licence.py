@@ -10,6 +10,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from hardware.host.regular_file import read_regular_file, read_regular_text
 from models.networks.manifest import load_manifest
 from models.networks.signature import PUBLIC_KEY
 from sync.wire.keys import KeyRefused, load_public_key
@@ -32,7 +33,7 @@ def why_not_licensed(state: Path, kiosk: UUID, at: datetime | None = None) -> st
     )
     key_file = state / PUBLIC_KEY
     try:
-        key = load_public_key(bytes.fromhex(key_file.read_text(encoding="utf-8")))
+        key = load_public_key(bytes.fromhex(read_regular_text(key_file)))
     except OSError as error:
         return (
             f"{key_file} cannot be read ({error.strerror}), so no waiver can be verified."
@@ -63,7 +64,7 @@ def _fitting(
 ) -> ResearchWaiver | str:
     """The waiver in `path` where it is for these networks of this kiosk; else why it is not."""
     try:
-        waiver = ResearchWaiver.verify(path.read_bytes(), key)
+        waiver = ResearchWaiver.verify(read_regular_file(path), key)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}), so no waiver is known. Make it readable."
     except StatementError:

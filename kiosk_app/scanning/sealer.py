@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from hardware.host.errors import PlainError
+from hardware.host.regular_file import read_regular_file, read_regular_text
 from kiosk_app.scanning.identity import Identity, NotEnrolled
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import EnvelopeError, Header, seal
@@ -39,10 +40,9 @@ class Sealer:
         self._identity = Identity.read(state)
         self._version = 0
         try:
-            self._signing_key = load_signing_key((state / "app" / "result.key").read_bytes())
-            self._root = load_public_key(
-                bytes.fromhex((state / "clinic-root.pub").read_text(encoding="utf-8").strip())
-            )
+            self._signing_key = load_signing_key(read_regular_file(state / "app" / "result.key"))
+            root = read_regular_text(state / "clinic-root.pub")
+            self._root = load_public_key(bytes.fromhex(root.strip()))
         except OSError as error:
             raise NotEnrolled(
                 f"This kiosk's key {error.filename} cannot be read ({error.strerror}). Enrol the kiosk again."
@@ -98,7 +98,7 @@ class Sealer:
     def _clinic_keys(self) -> ClinicKeys:
         path = self._state / "clinic-keys.cose"
         try:
-            clinic_keys = ClinicKeys.verify(path.read_bytes(), self._root, newer_than=self._version - 1)
+            clinic_keys = ClinicKeys.verify(read_regular_file(path), self._root, newer_than=self._version - 1)
         except OSError as error:
             raise SealerError(f"The clinic's keys in {path} cannot be read ({error.strerror}).") from error
         except StatementError as error:

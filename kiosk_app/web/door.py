@@ -15,6 +15,7 @@ from werkzeug.exceptions import SecurityError
 from hardware.host.durable import write_whole
 from hardware.host.folders import make_folder
 from hardware.host.own_file import PRIVATE
+from hardware.host.regular_file import read_regular_text
 
 OPEN = ("/healthz", "/static/")
 _ENTER = "/enter/"
@@ -42,7 +43,7 @@ class Door:
         # On an installed kiosk the folder gives its files to the group that the browser's user is in.
         self._mode = 0o640 if folder.stat().st_mode & stat.S_ISGID else PRIVATE
         key = folder / "key"
-        known = key.read_text(encoding="utf-8").strip() if key.exists() else ""
+        known = read_regular_text(key).strip() if key.exists() else ""
         if len(known) < 32:
             known = secrets.token_urlsafe(32)
             write_whole(key, known + "\n", self._mode)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hardware.host.durable import write_whole
 from hardware.host.errors import PlainError
+from hardware.host.regular_file import read_regular_text
 from models.networks.manifest import ModelsError, manifest_bytes
 
 CONTEXT = b"dermakiosk-models-manifest\0"
@@ -69,7 +70,7 @@ def check_signature(state: Path | None) -> str:
     public = Ed25519PublicKey.from_public_bytes(_public_key(state))
     path = state / SIGNATURE
     try:
-        signature = bytes.fromhex(path.read_text(encoding="utf-8"))
+        signature = bytes.fromhex(read_regular_text(path))
     except FileNotFoundError as error:
         raise ModelsError(f"The clinic has not signed the manifest for this kiosk. {_sign(state)}") from error
     except (OSError, ValueError) as error:
@@ -87,7 +88,7 @@ def check_signature(state: Path | None) -> str:
 def _public_key(state: Path) -> bytes:
     path = state / PUBLIC_KEY
     try:
-        data = bytes.fromhex(path.read_text(encoding="utf-8"))
+        data = bytes.fromhex(read_regular_text(path))
     except (OSError, ValueError) as error:
         raise ModelsError(
             f"{path}, the clinic's key for manifests, is absent or damaged. Enrol the kiosk again."

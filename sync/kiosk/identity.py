@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hardware.host.errors import PlainError
+from hardware.host.regular_file import read_regular_file
 from sync.wire.bounds import Counter
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
@@ -89,7 +90,7 @@ class KeySet:
             stamp = self._stamp()
             if stamp == self._seen:
                 return
-            data = self._path.read_bytes()
+            data = read_regular_file(self._path)
         except OSError as error:
             raise StatementError(f"{self._path} cannot be read ({error}).") from error
         self._seen = stamp
@@ -105,6 +106,6 @@ class KeySet:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular_file(path)
     except OSError as error:
         raise NotEnrolled(f"{path} cannot be read ({error.strerror}): enrol this kiosk.") from error

@@ -13,7 +13,6 @@ import weakref
 import zipfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -386,17 +385,17 @@ def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
     calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
     if known:
         assert calibrations.newest(NOW - timedelta(days=1)).id == older.name
-    opened, tried, clock = Path.open, [], [1000.0]
+    read, tried, clock = calibrations_module.read_regular_file, [], [1000.0]
     monkeypatch.setattr(calibrations_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def fails(path, *how):
         if newer in path.parents:
             tried.append(path)
             raise OSError(number, os.strerror(number))
-        return opened(path, *how)
+        return read(path, *how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", fails)
+        patch.setattr(calibrations_module, "read_regular_file", fails)
         for _ in range(3):
             assert calibrations.newest(NOW).id == older.name
     assert len(tried) == 1, "a disk takes seconds for what it cannot read"

@@ -151,7 +151,7 @@ def test_an_item_that_the_disk_does_not_give_back_is_said_plainly(vault: Vault) 
     item = vault.folder / str(scan) / "frame.white.cob"
     item.unlink()
     item.mkdir()
-    with pytest.raises(VaultError, match=r"'frame.white' in the vault cannot be read \(Is a directory\)"):
+    with pytest.raises(VaultError, match=r"'frame.white' in the vault cannot be read \(it is a folder"):
         vault.get_capture(scan, dek)
 
 
