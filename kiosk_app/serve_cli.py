@@ -29,9 +29,8 @@ from hardware.host.notify import Notifier
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
-from kiosk_app.kept.keyring import RECORDS, Keyring
-from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import GONE
+from kiosk_app.kept.storage import StateRefused, has_records, only_server, open_storage, unknown_scans
 from kiosk_app.kept.vault import Vault
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.kiosk import Kiosk
@@ -87,16 +86,18 @@ _KEY_LEFT = (
     "Its old key is not destroyed yet, for another process uses the records: 'dermakiosk serve' does that by"
     " itself; where that does not run, end what uses them and run this again."
 )
+_UNKNOWN = (
+    "What is 'unknown' is in the vault, and these records know nothing of it: put back the records that do,"
+    " or destroy it with 'dermakiosk shred'."
+)
+_RECORDS_ELSEWHERE = (
+    "Its key, and whether its result was sent, stand in the records that know it: destroy those too, and if"
+    " it was sent have it erased at the clinic."
+)
 
 
 class PortTaken(PlainError):
     """Something else listens on the address."""
-
-
-class StateRefused(PlainError):
-    """The state folder cannot hold what the application keeps."""
-
-    exit_status = 2
 
 
 def scan_size_mb(board: Board, lights: Collection[str]) -> int:
@@ -157,12 +158,12 @@ def open_kiosk(
 
     The two users are those whose processes may be the capture daemon and the outbox.
 
-    Raises NotEnrolled, ModelsError, PathTooLong, StateRefused.
+    Raises NotEnrolled, ModelsError, PathTooLong, StateRefused, RecordsLost.
     """
     check_folder(state / "run", "--state")
     identity = Identity.read(state)
     check_signature(state)
-    records, vault = _open_storage(state / "app")
+    records, vault = open_storage(state / "app")
     sealer = Sealer(state, board.name, board.simulated)
     outbox = OutboxClient(state / "run" / "outbox.sock", server=outbox_user)
     camera = CaptureClient(state / "run" / "capture.sock", server=capture_user)
@@ -186,36 +187,6 @@ def open_kiosk(
         )
     finally:
         analyst.close()
-
-
-def _open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
-    """What the application keeps in `app`; `as_it_is` for a command, which makes nothing of it."""
-    path = app / RECORDS
-    if as_it_is and not _has_records(app):
-        raise StateRefused(f"{app} keeps no scan: there are no records in it. Check --state.")
-    try:
-        vault = Vault(app / "vault")
-        keyring = Keyring(app / "vault.key")
-        # Who wants to make room by deleting scans has to open the records first.
-        return vault.reserve.lend(lambda: Records(path, keyring, as_it_is=as_it_is)), vault
-    except OSError as error:
-        raise _unusable(app, error) from error
-
-
-def _has_records(app: Path) -> bool:
-    try:
-        (app / RECORDS).stat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise _unusable(app, error) from error
-    return True
-
-
-def _unusable(app: Path, error: OSError) -> StateRefused:
-    return StateRefused(
-        f"{app} cannot be used ({error.strerror}): make it a folder that this user can write."
-    )
 
 
 @click.command()
@@ -245,39 +216,44 @@ def serve(
 ) -> None:
     """Serve the patient's pages on loopback, until SIGTERM."""
     keep_memory_to_ourselves()
-    if _has_records(state / "app"):
-        _open_storage(state / "app")  # brought up whatever is refused below: staff may have to delete a scan
-    profile = load_board(board)
-    refuse_missing_key_store(profile)
-    with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:
-        require_right_engine(profile.engine, state / "app")
-        kiosk.work.recover()
-        door, app = _open_door(screen or state / "run" / "screen"), create_app(kiosk)
-        door.guard(app)
-        try:
-            server = make_web_server(app, "127.0.0.1", port, threads=8)
-        except OSError as error:
-            raise PortTaken(
-                f"Nothing can listen on 127.0.0.1:{port} ({error.strerror}). Choose another --port."
-            ) from error
-        stop = threading.Event()
-        keeper = threading.Thread(target=kiosk.keep_house, args=(stop,), name="house-keeping", daemon=True)
-        keeper.start()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # waitress ends on KeyboardInterrupt
-        start = door.write_start(int(server.effective_port))
-        # The address lets anyone in: it is said to a person at a terminal, never to a log.
-        shown = door.address(int(server.effective_port)) if sys.stdout.isatty() else start.absolute().as_uri()
-        click.echo(f"kiosk={shown}")
-        log.info("ready", board=profile.name, simulated=profile.simulated, key_store=profile.key_store)
-        notifier = Notifier()
-        notifier.ready()
-        server.on_turn = lambda: _say_alive(notifier, server, kiosk)
-        server.run()
-        notifier.stopping()
-        stop.set()
-        server.close()
-        notifier.close()
-        log.info("stopped")
+    with only_server(state / "app"):
+        if has_records(state / "app"):
+            open_storage(state / "app")  # brought up whatever is refused: staff may have to delete a scan
+        profile = load_board(board)
+        refuse_missing_key_store(profile)
+        with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:
+            _serve(kiosk, profile, state, port, screen)
+
+
+def _serve(kiosk: Kiosk, profile: Board, state: Path, port: int, screen: Path | None) -> None:
+    require_right_engine(profile.engine, state / "app")
+    kiosk.work.recover()
+    door, app = _open_door(screen or state / "run" / "screen"), create_app(kiosk)
+    door.guard(app)
+    try:
+        server = make_web_server(app, "127.0.0.1", port, threads=8)
+    except OSError as error:
+        raise PortTaken(
+            f"Nothing can listen on 127.0.0.1:{port} ({error.strerror}). Choose another --port."
+        ) from error
+    stop = threading.Event()
+    keeper = threading.Thread(target=kiosk.keep_house, args=(stop,), name="house-keeping", daemon=True)
+    keeper.start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # waitress ends on KeyboardInterrupt
+    start = door.write_start(int(server.effective_port))
+    # The address lets anyone in: it is said to a person at a terminal, never to a log.
+    shown = door.address(int(server.effective_port)) if sys.stdout.isatty() else start.absolute().as_uri()
+    click.echo(f"kiosk={shown}")
+    log.info("ready", board=profile.name, simulated=profile.simulated, key_store=profile.key_store)
+    notifier = Notifier()
+    notifier.ready()
+    server.on_turn = lambda: _say_alive(notifier, server, kiosk)
+    server.run()
+    notifier.stopping()
+    stop.set()
+    server.close()
+    notifier.close()
+    log.info("stopped")
 
 
 def _say_alive(notifier: Notifier, server: WebServer, kiosk: Kiosk) -> None:
@@ -297,7 +273,10 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
     if not context.obj["debug"]:
         # The sentences below say what an event would; only what they cannot say is still logged.
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    records, vault = _open_storage(state / "app", as_it_is=True)
+    records, vault = open_storage(state / "app", as_it_is=True)
+    if scan in unknown_scans(records, vault):
+        click.echo(_shred_unknown(scan, vault))
+        return
     outbox = OutboxClient(state / "run" / "outbox.sock")
 
     def tell(scan: UUID) -> None:
@@ -310,6 +289,12 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
     click.echo(_what_is_gone(scan, gone))
     click.echo(CLINIC_KNOWS[gone.clinic])
     click.echo(_KEY_LEFT if gone.key_left else _KEY_GONE)
+
+
+def _shred_unknown(scan: UUID, vault: Vault) -> str:
+    items = counted(len(vault.destroy(scan)), "encrypted item")
+    vault.reserve.fill()
+    return f"Scan {scan}, which these records do not know: gone with it: {items}.\n{_RECORDS_ELSEWHERE}"
 
 
 def _what_is_gone(scan: UUID, gone: Shredded) -> str:
@@ -341,10 +326,11 @@ def scans() -> None:
 def list_scans(state: Path, json_file: Any) -> None:
     """List the scans that are kept, the newest last.
 
-    Of each its id, the time of the consent (UTC), its bytes and its state; nobody is named.
+    Of each its id, the time of the consent (UTC), its bytes and its state; nobody is named. Last come those
+    in the vault that the records do not know: their state is "unknown", and so is their time.
     """
-    records, vault = _open_storage(state / "app", as_it_is=True)
-    entries = [
+    records, vault = open_storage(state / "app", as_it_is=True)
+    entries: list[dict[str, Any]] = [
         {
             "scan": str(row.id),
             "at": row.created.isoformat(timespec="seconds"),
@@ -354,9 +340,16 @@ def list_scans(state: Path, json_file: Any) -> None:
         for row in records.scans()
         if row.state not in GONE
     ]
+    unknown = [
+        {"scan": str(scan), "at": None, "bytes": vault.size(scan), "state": "unknown"}
+        for scan in unknown_scans(records, vault)
+    ]
+    entries += unknown
     if json_file is not None:
         json_file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
         return
     click.echo(f"{'scan':<36}  {'at':<25}  {'bytes':>11}  state")
     for entry in entries:
-        click.echo(f"{entry['scan']}  {entry['at']}  {entry['bytes']:>11}  {entry['state']}")
+        click.echo(f"{entry['scan']}  {entry['at'] or '-':<25}  {entry['bytes']:>11}  {entry['state']}")
+    if unknown:
+        click.echo(_UNKNOWN)

@@ -14,12 +14,13 @@ from hardware.host.own_file import PRIVATE, check_own, no_file
 
 _FULL = "the disk is full: make room on it, then it goes on by itself"
 _HELD = "database is locked"
+_DAMAGED = "the file is damaged: move it aside"
 _FULL_DISK, _NOT_OPENED = "database or disk is full", "unable to open database file"
 # By what SQLite says, for Python 3.10 gives no code of it.
 _CAUSES = {
     _FULL_DISK: _FULL,
-    "database disk image is malformed": "the file is damaged: move it aside",
-    "file is not a database": "the file is damaged: move it aside",
+    "database disk image is malformed": _DAMAGED,
+    "file is not a database": _DAMAGED,
     "disk I/O error": "the disk reports an error: check its health",
     _HELD: "another process holds it: try again in a moment",
     "attempt to write a readonly database": "it cannot be written: give the file to this user",
@@ -139,6 +140,11 @@ def is_full(error: BaseException, store: Path) -> bool:
         with contextlib.suppress(OSError):
             return os.statvfs(store.parent).f_bavail == 0
     return _CAUSES.get(str(error)) == _FULL
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether what the store holds cannot be read any more, whatever holds it."""
+    return _CAUSES.get(str(error)) == _DAMAGED
 
 
 def is_held(error: BaseException) -> bool:

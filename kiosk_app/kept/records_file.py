@@ -71,6 +71,10 @@ _STEPS = (_SCHEMA, _NO_REFERENCES, _BY_SCAN)
 # Another process, a command of staff, holds the file for one change at a time. The longest is a shredding's,
 # which wraps the key of every kept scan anew: see keyring.LOCKED_S.
 LOCKED_S = 10.0
+_OF_THE_VAULT = (
+    " Then put a copy of it there, if there is one; else move the vault beside it aside too: without its"
+    " records no picture in it can be read."
+)
 # Another change may be taken where SQLite says one of these.
 _ABOUT_ONE_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
@@ -145,6 +149,7 @@ class RecordsFile:
             failed = RecordsFull if sqlite.is_full(error, self.path) else failed
             raise failed(
                 f"The kiosk's records {self.path} cannot be used: {sqlite.cause(error, self.path)}."
+                f"{_OF_THE_VAULT if sqlite.is_damaged(error) else ''}"
             ) from error
 
     @contextlib.contextmanager

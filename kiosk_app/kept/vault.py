@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -177,9 +177,18 @@ class Vault:
         sync_folder(self.folder)
         return gone
 
-    def sweep(self, known: set[UUID]) -> int:
-        """Delete what a crash left half-written, and scans that are not `known`; how many."""
-        strays = [path for path in self.folder.iterdir() if path.name not in {str(scan) for scan in known}]
+    def scans(self) -> list[UUID]:
+        """The scans of which the vault holds items."""
+        return scans_in(self.folder)
+
+    def sweep(self, gone: Collection[UUID]) -> int:
+        """Delete what a crash left half-written, and what is left of scans that are `gone`; how many.
+
+        Nothing else: what no records know today may be known to records that were put aside. What was never
+        whole is known to none.
+        """
+        strays = [path for path in map(self._scan_folder, gone) if path.exists()]
+        strays += [path for path in self.folder.glob(".*.partial") if _scan_of(path.stem[1:])]
         for path in strays:
             shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob("*/.*.partial"):
@@ -217,6 +226,23 @@ class Vault:
             raise VaultError(
                 "What the vault holds of this scan does not make a Capture; was it kept by another version?"
             ) from error
+
+
+def scans_in(folder: Path) -> list[UUID]:
+    """The scans of which the vault `folder` holds items; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    named = ((_scan_of(path.name), path) for path in sorted(folder.iterdir()))
+    return [scan for scan, path in named if scan is not None and any(path.glob("*.cob"))]
+
+
+def _scan_of(name: str) -> UUID | None:
+    """The scan whose folder has this name; None for what is no scan's."""
+    try:
+        scan = UUID(name)
+    except ValueError:
+        return None
+    return scan if str(scan) == name else None
 
 
 def _size(path: Path) -> int:

@@ -18,6 +18,7 @@ from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, UNFINISHED, ScanState, is_kept
+from kiosk_app.kept.storage import unknown_scans
 from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
@@ -185,6 +186,8 @@ class ScanWork:
     def recover(self) -> None:
         """After a start: finish what was begun, abandon what has no pictures, sweep what a crash left.
 
+        Scans in the vault that the records do not know stay as they are, and are named to staff.
+
         Where keys or records do not allow it now, `go_on` does.
         """
         for row in self._records.scans(ScanState.CONSENTED):
@@ -193,9 +196,11 @@ class ScanWork:
             self._destroy_left_behind()
         except (KeyringBusy, RecordsHeld) as error:
             log.error("not_recovered", why=str(error))
-        kept = {row.id for row in self._records.scans() if row.state not in GONE}
-        swept = self._vault.sweep(kept)
+        swept = self._vault.sweep([row.id for row in self._records.scans(*GONE)])
         log.info("recovered", unfinished=len(self._records.scans(*UNFINISHED)), swept=swept)
+        unknown = unknown_scans(self._records, self._vault)
+        if unknown:
+            log.warning("scans_unknown", scans=[str(scan) for scan in unknown])
 
     def _destroy_left_behind(self) -> None:
         if time.monotonic() >= self._look_at:

@@ -32,10 +32,10 @@ from kiosk_app import serve_cli
 from kiosk_app.demo.supervisor import Stopped, dermakiosk
 from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import Keyring
+from kiosk_app.kept.storage import StateRefused
 from kiosk_app.kept.vault import new_key
 from kiosk_app.scanning import analyst
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
-from kiosk_app.serve_cli import StateRefused
 from models.analysis.words import Words
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
@@ -135,10 +135,11 @@ def test_the_child_that_measures_is_told_whose_networks_it_may_run(
     assert f"--state {tmp_path}/kiosk" in (tmp_path / "seen").read_text()
 
 
-def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path, clinic: Clinic) -> None:
+    another = clinic.enrol(tmp_path / "another")
     with serving(state) as (_process, address):
         port = urlsplit(address).port
-        done = run("serve", "--board", BOARD, "--state", state, "--port", str(port))
+        done = run("serve", "--board", BOARD, "--state", another, "--port", str(port))
     assert done.returncode == 1
     assert "--port" in done.stderr
 

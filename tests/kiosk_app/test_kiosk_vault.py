@@ -134,15 +134,19 @@ def test_a_disk_that_fails_is_said_plainly(vault: Vault, monkeypatch: pytest.Mon
     assert list(vault.folder.iterdir()) == []
 
 
-def test_a_sweep_removes_what_a_crash_left(vault: Vault) -> None:
-    known, stray = uuid4(), uuid4()
-    vault.put_all(known, vaults.new_key(), {"a": b"x"})
-    vault.put_all(stray, vaults.new_key(), {"a": b"x"})
+def test_a_sweep_removes_what_a_crash_left_half_written_and_what_is_gone_and_nothing_else(
+    vault: Vault,
+) -> None:
+    kept, gone = uuid4(), uuid4()
+    for scan in (kept, gone):
+        vault.put_all(scan, vaults.new_key(), {"a": b"x"})
     (vault.folder / f".{uuid4()}.partial").mkdir()
-    (vault.folder / str(known) / ".b.partial").write_bytes(b"half")
-    assert vault.sweep({known}) == 2
-    assert [path.name for path in vault.folder.iterdir()] == [str(known)]
-    assert [path.name for path in (vault.folder / str(known)).iterdir()] == ["a.cob"]
+    (vault.folder / str(kept) / ".b.partial").write_bytes(b"half")
+    (vault.folder / "lost+found").mkdir()
+    assert vault.sweep([gone, uuid4()]) == 2
+    assert {path.name for path in vault.folder.iterdir()} == {str(kept), "lost+found"}
+    assert [path.name for path in (vault.folder / str(kept)).iterdir()] == ["a.cob"]
+    assert vault.scans() == [kept]
 
 
 def test_an_item_that_the_disk_does_not_give_back_is_said_plainly(vault: Vault) -> None:
