@@ -13,7 +13,7 @@ class StateName(str, Enum):
 
 
 class ScanState(StateName):
-    """A scan. Once captured it always ends as handed over, refused or shredded, whatever crashes."""
+    """A scan. Once captured it ends as handed over, unreadable, refused or shredded, whatever crashes."""
 
     CONSENTED = "consented"  # its patient agreed, and there may be no picture yet
     CAPTURED = "captured"  # its pictures are kept
@@ -21,6 +21,7 @@ class ScanState(StateName):
     SEALED = "sealed"  # so is its result for the clinic
     HANDED_OVER = "handed_over"  # the outbox has the result
     STORED = "stored"  # the clinic's receipt says that the result is there
+    UNREADABLE = "unreadable"  # what is kept of it cannot be read: no result, until staff see to it
     REFUSED = "refused"  # the pictures could not be measured: nothing is kept
     ABANDONED = "abandoned"  # it was given up before its pictures were kept: nothing is kept
     SHREDDED = "shredded"  # patient or staff had it deleted: nothing is kept

@@ -17,7 +17,7 @@ from kiosk_app.kept.keyring import KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
-from kiosk_app.kept.states import GONE, is_kept
+from kiosk_app.kept.states import GONE, ScanState, is_kept
 from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.patient.journey import Session, State
@@ -167,8 +167,10 @@ class Kiosk:
         """Whether neither a picture nor a key is left of a scan that is gone."""
         return not self.vault.holds(scan) and len(self.records.keyring.generations()) == 1
 
-    def delivery(self, scan: UUID) -> Delivery:
-        """What is known of a scan's way to the clinic."""
+    def delivery(self, scan: UUID) -> Delivery | None:
+        """What is known of a scan's way to the clinic; None where nothing of it is to go there."""
+        if self.records.scan(scan).state == ScanState.UNREADABLE:
+            return None
         return delivery(scan, self.records, self.outbox)
 
     def _leave(self, session: Session) -> None:

@@ -28,7 +28,7 @@ from kiosk_app.patient.page import (
     the_session,
     without_a_session,
 )
-from kiosk_app.patient.scan_pages import result_facts
+from kiosk_app.patient.scan_pages import known_delivery, result_facts
 from kiosk_app.patient.sessions import AnotherPatient
 from kiosk_app.patient.spot_pages import facts as spot_facts
 from kiosk_app.scanning.progress import Step
@@ -148,7 +148,7 @@ def _eyes_facts(session: Session) -> dict[str, Any]:
 def _last_facts(session: Session) -> dict[str, Any]:
     kiosk, scan = the_kiosk(), session.told_of
     return {
-        "delivery": kiosk.delivery(scan).value if scan else None,
+        "delivery": known_delivery(scan),
         "deliveries": sentences.deliveries(kiosk.clinic),
         "is_destroyed": scan is None or kiosk.is_destroyed(scan),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from flask import Blueprint, jsonify, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
@@ -81,17 +83,22 @@ def result_facts(session: Session) -> dict[str, object]:
         "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
         "spots": max(marked, kept),
         "spots_not_kept": spot_sentences.NOT_KEPT if marked > kept else None,
-        "delivery": kiosk.delivery(scan).value,
+        "delivery": known_delivery(scan),
         "deliveries": sentences.deliveries(kiosk.clinic),
     }
+
+
+def known_delivery(scan: UUID | None) -> str | None:
+    """The code of what is known of a scan's way to the clinic; None where there is nothing to tell."""
+    known = None if scan is None else the_kiosk().delivery(scan)
+    return None if known is None else known.value
 
 
 @blueprint.get("/delivery")
 def delivery() -> Response:
     """What is known by now of the scan's way to the clinic, for a page that tells of it."""
     session = the_session()
-    scan = session.scan or session.told_of
-    return jsonify(delivery=the_kiosk().delivery(scan).value if scan else None)
+    return jsonify(delivery=known_delivery(session.scan or session.told_of))
 
 
 @blueprint.get("/result/<name>.png")

@@ -196,6 +196,12 @@ TROUBLES: dict[str, Trouble] = {
         _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
         again=False,
     ),
+    "storage_lost": Trouble(
+        _("This kiosk is resting"),
+        _("It cannot lock new pictures away safely, so we cannot take new scans now."),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
+        again=False,
+    ),
     "outbox_full": Trouble(
         _("This kiosk is resting"),
         _("Too many results are waiting to be sent, so we cannot take new scans now."),
@@ -218,6 +224,15 @@ TROUBLES: dict[str, Trouble] = {
             " there is one."
         ),
         _("There is nothing more to do here. If you have questions, please ask at the desk."),
+        again=False,
+    ),
+    "unreadable": Trouble(
+        _("We could not finish measuring"),
+        _(
+            "This kiosk cannot read your pictures any more, so there is no result of this scan. What is left"
+            " of them stays locked in it until it is deleted."
+        ),
+        _("Please tell someone at the desk. They can look at your skin with you, without this kiosk."),
         again=False,
     ),
     "state_unknown": Trouble(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,11 +13,12 @@ from uuid import UUID
 import structlog
 
 from hardware.capture import Capture
+from kiosk_app.kept.keyring import KeyGone
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records, ScanRow
 from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.states import GONE, ScanState
-from kiosk_app.kept.vault import Vault
+from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.scanning.analyst import Outcome
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.progress import Progress, Stage, since
@@ -37,6 +40,10 @@ class Measures(Protocol):
 
 class Refused(Exception):
     """The analysis read the pictures and refused them; str() is the reason's code."""
+
+
+class Unreadable(Exception):
+    """What is kept of the scan cannot be read: without that there is no result of it."""
 
 
 class ScanGone(Exception):
@@ -76,8 +83,26 @@ class Finishing:
         except RecordsError as error:
             log.warning("not_noted", scan=str(scan), why=str(error))
 
+    @contextlib.contextmanager
+    def _reading(self, scan: UUID, state: ScanState) -> Iterator[None]:
+        """What this reads of a scan in `state` is all that a result could be made of. Raises Unreadable.
+
+        Nothing of it is destroyed: the vault or the key file may be another one than the records belong to,
+        and the right one put back. A new start tries it once more, see `ScanWork.recover`.
+        """
+        try:
+            yield
+        except (VaultError, KeyGone) as error:
+            if self._records.scan(scan).state in GONE:
+                raise ScanGone from error
+            self._records.advance(scan, state, ScanState.UNREADABLE)
+            log.error("unreadable", scan=str(scan), why=str(error))
+            raise Unreadable from error
+
     def _seal(self, scan: UUID) -> Message:
-        findings = self._records.findings(scan)
+        with self._reading(scan, ScanState.ANALYSED):
+            findings = self._records.findings(scan)
+            reference = self._records.patient_reference(scan)
         if findings is None:
             raise RecordsError("An analysed scan has no Findings in the records.")
         row = self._records.scan(scan)
@@ -85,7 +110,7 @@ class Finishing:
             findings = findings.model_copy(update={"quality": (*findings.quality, CLOCK_UNSURE)})
         facts: dict[str, Any] = {
             "scan": scan,
-            "patient_reference": self._records.patient_reference(scan),
+            "patient_reference": reference,
             "captured_at": _captured_at(row),
             "consent": row.consent,
             "findings": findings,
@@ -100,10 +125,11 @@ class Finishing:
         )
 
     def _analyse(self, scan: UUID, words: Words) -> None:
-        dek = self._records.dek(scan)
         began = time.monotonic()
         taken_at = _captured_at(self._records.scan(scan))
-        capture = replace(self._vault.get_capture(scan, dek), captured_at=taken_at)
+        with self._reading(scan, ScanState.CAPTURED):
+            dek = self._records.dek(scan)
+            capture = replace(self._vault.get_capture(scan, dek), captured_at=taken_at)
         outcome = self._analyst.measure(capture, scan, words)
         seconds = {"analysis": since(began)} | {f"analysis.{k}": v for k, v in outcome.seconds.items()}
         if outcome.findings is None:

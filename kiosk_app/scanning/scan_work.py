@@ -23,7 +23,7 @@ from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.courier import Courier
-from kiosk_app.scanning.finishing import Finishing, Measures, Refused, ScanGone
+from kiosk_app.scanning.finishing import Finishing, Measures, Refused, ScanGone, Unreadable
 from kiosk_app.scanning.left_behind import LeftBehind
 from kiosk_app.scanning.progress import Progress, Step
 from kiosk_app.scanning.sealer import Sealer, SealerError
@@ -148,6 +148,8 @@ class ScanWork:
             log.error("seal_failed", scan=str(scan), why=str(error))
         except Refused as refusal:
             progress.fail(str(refusal))
+        except Unreadable:
+            progress.fail("unreadable")
 
     def leave(self, scan: UUID) -> None:
         """The patient went away: a scan without kept pictures is abandoned, any other goes on.
@@ -194,6 +196,7 @@ class ScanWork:
             self._left_behind.note(row.id)
         try:
             self._destroy_left_behind()
+            self._alone("still_unreadable", self._try_unreadable)
         except (KeyringBusy, RecordsHeld) as error:
             log.error("not_recovered", why=str(error))
         swept = self._vault.sweep([row.id for row in self._records.scans(*GONE)])
@@ -201,6 +204,11 @@ class ScanWork:
         unknown = unknown_scans(self._records, self._vault)
         if unknown:
             log.warning("scans_unknown", scans=[str(scan) for scan in unknown])
+
+    def _try_unreadable(self) -> None:
+        """Let `go_on` measure what could not be read once more: the cause may be mended by now."""
+        for row in self._records.scans(ScanState.UNREADABLE):
+            self._records.advance(row.id, ScanState.UNREADABLE, ScanState.CAPTURED)
 
     def _destroy_left_behind(self) -> None:
         if time.monotonic() >= self._look_at:
@@ -302,7 +310,7 @@ class ScanWork:
 
     def _finish_later(self, scan: UUID) -> None:
         self._records.note(scan)  # a measurement that could not be kept afterwards is not begun
-        with contextlib.suppress(Refused, ScanGone):
+        with contextlib.suppress(Refused, ScanGone, Unreadable):
             self._finishing.finish(scan, Progress(), ENGLISH)
 
     def _begin(self, scan: UUID) -> threading.Event | None:

@@ -374,14 +374,20 @@ def test_an_unforeseen_error_in_the_analysis_ends_the_spinner_and_names_its_type
     assert bench.kiosk.work.go_on() == 1
 
 
-def test_pictures_that_cannot_be_read_back_are_said_to_be_kept(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [VaultFull("full"), VaultError("broken")])
+def test_pictures_are_said_to_be_kept_where_only_what_was_measured_of_them_could_not_be(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: VaultError
 ) -> None:
-    def unreadable(*_args: object) -> None:
-        raise VaultError("unreadable")
+    def refuse(*_args: object) -> int:
+        raise fault
 
-    monkeypatch.setattr(bench.kiosk.vault, "get_capture", unreadable)
-    assert do(bench, consented(bench)).reason == "analysis_failed"
+    scan = consented(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.vault, "add", refuse)
+        assert do(bench, scan).reason == "analysis_failed"
+    assert state_of(bench, scan) == ScanState.CAPTURED
+    bench.again().work.go_on()
+    assert state_of(bench, scan) == ScanState.HANDED_OVER
 
 
 @pytest.mark.parametrize("kept", [True, False])
