@@ -83,8 +83,13 @@ class Vault:
         return self.folder / str(scan)
 
     def free_mb(self) -> int:
-        """Room left for the vault, in MiB."""
-        stats = os.statvfs(self.folder)
+        """Room left for the vault, in MiB. Raises VaultError where its folder cannot be used."""
+        try:
+            stats = os.statvfs(self.folder)
+        except OSError as error:
+            raise VaultError(
+                f"The vault {self.folder} cannot be used ({error.strerror}). Put its folder back."
+            ) from error
         return stats.f_bavail * stats.f_frsize // _MEBIBYTE
 
     def put_all(self, scan: UUID, dek: bytes, items: dict[str, bytes | memoryview]) -> int:

@@ -16,7 +16,7 @@ from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.log import own_words, why
 from kiosk_app.patient import sentences
 from kiosk_app.patient.journey import NotNow, Session
-from kiosk_app.patient.kiosk import NotDeleted
+from kiosk_app.patient.kiosk import NotDeleted, StorageLost
 from kiosk_app.patient.page import (
     UNDER_WAY,
     NoSession,
@@ -72,6 +72,11 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
     def no_room(error: DiskFull) -> tuple[str, int]:
         log.error("no_room", why=str(error))
         return render("closed", 503, trouble=sentences.trouble("no_room"), reason="no_room")
+
+    @app.errorhandler(StorageLost)
+    def storage_lost(error: StorageLost) -> tuple[str, int]:
+        log.error("storage_lost", why=why(error.__cause__ or error))
+        return render("closed", 503, trouble=sentences.trouble("storage_lost"), reason="storage_lost")
 
     @app.errorhandler(NotDeleted)
     def not_deleted(error: NotDeleted) -> tuple[str, int]:

@@ -41,6 +41,10 @@ class NotDeleted(PlainError):
     """A deletion did not begin; what it came of says why."""
 
 
+class StorageLost(PlainError):
+    """No scan can be begun, for it could not be kept; what it came of says why."""
+
+
 @dataclass
 class Kiosk:
     """Everything the pages use. `reference()` gives the patient's pseudonymous id, None for a walk-in.
@@ -77,6 +81,11 @@ class Kiosk:
                 log.error("closed", why=unlicensed)
             return "research_only"
         self.told.over("licence")
+        if (fault := self._storage_fault()) is not None:
+            if self.told.begins("storage", fault):
+                log.error("closed", why=fault)
+            return "storage_lost"
+        self.told.over("storage")
         if self.vault.free_mb() < self.room_for_a_scan_mb:
             return "no_room"
         try:
@@ -84,6 +93,18 @@ class Kiosk:
         except OutboxUnavailable:
             return None  # the records keep sealed results until the outbox is back
         return "outbox_full" if fill >= FULL else None
+
+    def _storage_fault(self) -> str | None:
+        """Why no scan can be kept, for staff; None also where another one holds what it would be kept in."""
+        try:
+            self.records.keyring.generations()
+            self.records.latest()
+            self.vault.free_mb()
+        except RecordsHeld:
+            return None
+        except (KeyringError, RecordsError, VaultError) as error:
+            return str(error)
+        return None
 
     def consent(self, session: Session) -> None:
         """The patient agreed: write the consent down before anything else happens."""
@@ -93,7 +114,12 @@ class Kiosk:
         session.consent = stamp  # a tap whose consent could not be written down was none
 
     def _new_scan(self, stamp: ConsentStamp, reference: str | None) -> UUID:
-        scan = self.records.create(stamp.to_dict(), reference)
+        try:
+            scan = self.records.create(stamp.to_dict(), reference)
+        except (KeyringBusy, RecordsHeld, DiskFull):
+            raise
+        except (KeyringError, RecordsError) as error:
+            raise StorageLost from error
         log.info("scan", scan=str(scan), state="consented")
         return scan
 

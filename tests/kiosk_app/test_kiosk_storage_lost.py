@@ -1,0 +1,73 @@
+"""A kiosk that lost what it would keep a scan with rests, and says so before anyone has agreed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.support.kiosk_bench import Bench
+from tests.support.visitor import Visitor, the_session
+
+
+def lose(path: Path) -> None:
+    path.rename(path.with_suffix(".aside"))
+
+
+def damage(path: Path) -> None:
+    lose(path)
+    path.write_bytes(b"no key, and no records " * 300)
+
+
+def block(path: Path) -> None:
+    lose(path)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("befalls", [lose, damage, block])
+def test_a_kiosk_that_lost_the_key_of_its_vault_rests_until_that_is_back(
+    bench: Bench, visitor: Visitor, befalls: Callable[[Path], None]
+) -> None:
+    key = bench.state / "app" / "vault.key"
+    assert visitor.page.name == "language"
+    visitor.walk_to("consent")
+    befalls(key)
+    page = visitor.tap()
+    assert (page.status, page.name, page.body["data-reason"]) == (503, "closed", "storage_lost")
+    visitor.tap()
+    page = visitor.look("/")
+    assert (page.status, page.name, page.body["data-reason"]) == (200, "closed", "storage_lost")
+    assert "cannot lock new pictures away" in page.words
+    assert bench.kiosk.records.scans() == []
+    key.with_suffix(".aside").replace(key)
+    assert visitor.look("/").name == "language"
+
+
+def test_a_kiosk_whose_records_are_damaged_rests(bench: Bench, visitor: Visitor) -> None:
+    visitor.walk_to("consent")
+    with bench.kiosk.records._file.connection() as db:
+        db.execute("DROP TABLE messages")
+        db.execute("DROP TABLE scans")
+    page = visitor.tap()
+    assert (page.status, page.name, page.body["data-reason"]) == (503, "closed", "storage_lost")
+    visitor.tap()
+    assert visitor.look("/").body["data-reason"] == "storage_lost"
+
+
+def test_a_kiosk_whose_vault_is_gone_rests_until_that_is_back(bench: Bench, visitor: Visitor) -> None:
+    vault = bench.kiosk.vault.folder
+    vault.rename(vault.with_name("aside"))
+    assert visitor.look("/").body["data-reason"] == "storage_lost"
+    vault.with_name("aside").rename(vault)
+    assert visitor.look("/").name == "language"
+
+
+def test_a_try_that_cannot_be_kept_is_no_fault_of_the_pages(bench: Bench, visitor: Visitor) -> None:
+    visitor.walk_to("position")
+    bench.kiosk.work.see_to(UUID(str(the_session(bench).scan)))  # it had a try, so another scan is made
+    lose(bench.state / "app" / "vault.key")
+    page = visitor.tap()
+    assert (page.status, page.name, page.body["data-reason"]) == (503, "closed", "storage_lost")
