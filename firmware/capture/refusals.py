@@ -9,7 +9,7 @@ from firmware.lights.client import LightsFault
 from hardware.host.errors import Fault, PlainError
 
 # What the client is told by the light daemon's code. "light_lost": nobody knows what is lit.
-_LIGHT_CODES = {"busy": "busy", "no_lease": "busy", "unavailable": "light_lost"}
+_LIGHT_CODES = {"busy": "busy", "full": "busy", "no_lease": "busy", "unavailable": "light_lost"}
 # And by which sentence, where the light daemon's own is not for somebody who looks at a page.
 _LIGHT_SENTENCES = {
     "no_lease": "This computer was too busy: the light went out before the picture was taken. Try again."

@@ -132,12 +132,14 @@ class Lights:
                 self._hang_up()
                 raise LightsFault(
                     "unavailable",
-                    "The light daemon hung up: it has ended, or this user is neither its own nor one of its"
-                    " peers.",
+                    "The light daemon hung up: it has ended, many connected to it in the same moment, or"
+                    " this user is neither its own nor one of its peers.",
                 ) from error
             except LinkError as error:
                 self._hang_up()
                 raise LightsFault("unavailable", f"The light daemon cannot be reached. {error}") from error
+            if answer.get("code") == "full":
+                self._hang_up()  # as the daemon does; another call connects anew
         if answer.get("ok") is not True:
             raise LightsFault(str(answer.get("code")), str(answer.get("sentence")), answer.get("retry_s"))
         return answer

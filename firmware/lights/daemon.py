@@ -29,13 +29,19 @@ from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
 from hardware.host.notify import Notifier
 from hardware.host.own_file import open_own
+from hardware.host.unasked import Unasked
 
 PROTOCOL = 1
-_MAX_CLIENTS = 8
+_MAX_CLIENTS = 8  # that have asked something; they stay as long as they like
+_MAX_UNASKED = 6  # of one user; there are two
 # What the selector has announced is there; the loop that puts lights out waits for nobody.
 _THERE_S = 0.001
 # Less than a client waits for its answer, or systemd for a sign of life.
 _WRITTEN_S = 0.5
+_FULL = (
+    f"{_MAX_CLIENTS} others are connected to the light daemon, the most that it serves at once. Try again"
+    " when one of them has ended."
+)
 
 log = structlog.get_logger()
 
@@ -74,6 +80,8 @@ class LightDaemon:
         )
         self._listener = Listener(run / "light.sock", peers)
         self._clients: dict[int, Link] = {}
+        self._asked: set[int] = set()
+        self._unasked = Unasked(_MAX_UNASKED)
         self._next_client = 1
         self._stopping = False
         self._notifier = Notifier()
@@ -113,6 +121,7 @@ class LightDaemon:
                 self._welcome(selector)
             elif key.data is not None and not self._serve(key.data):
                 selector.unregister(self._clients[key.data])
+                self._asked.discard(key.data)
                 self._clients.pop(key.data).close()
             self._core.tick()
         self._core.tick()
@@ -131,9 +140,7 @@ class LightDaemon:
         link = self._listener.accept(_THERE_S)
         if link is None:
             return
-        if len(self._clients) >= _MAX_CLIENTS:
-            link.close()
-            return
+        self._unasked.add(link.peer_uid(), link)
         self._clients[self._next_client] = link
         selector.register(link, selectors.EVENT_READ, self._next_client)
         self._next_client += 1
@@ -141,17 +148,23 @@ class LightDaemon:
     def _serve(self, client: int) -> bool:
         """Answer one message of `client`; False when it has to go, its lights are off then."""
         link = self._clients[client]
+        if client not in self._asked:
+            self._unasked.has_asked(link)
         try:
             request, fds = link.receive(_THERE_S)
             close_all(fds)
+            if len(self._asked) < _MAX_CLIENTS:
+                self._asked.add(client)
             link.send(self._answer(client, request), timeout=0.0)
         except LinkError:
             self._core.release(client)
             return False
-        return True
+        return client in self._asked
 
     def _answer(self, client: int, request: dict[str, Any]) -> dict[str, Any]:
         try:
+            if client not in self._asked:
+                raise LightRefused("full", _FULL)
             if request.get("v") != PROTOCOL:
                 raise LightRefused("bad_request", f"This daemon speaks version {PROTOCOL} of its protocol.")
             return {"v": PROTOCOL, "ok": True, **self._do(client, request)}

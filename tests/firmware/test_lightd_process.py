@@ -15,7 +15,7 @@ import pytest
 
 from firmware.lights.client import Lights, LightsFault
 from firmware.lights.daemon import LightDaemon
-from firmware.line.link import Link
+from firmware.line.link import Link, LinkError
 from firmware.line.stamps import UvAllowance
 from hardware.board import load_board
 from hardware.simulated.pins import PinReader
@@ -287,6 +287,74 @@ def test_whatever_fails_at_its_end_the_daemon_lets_go_of_the_rest(tmp_path, monk
     assert signal.set_wakeup_fd(-1) == -1
     again = LightDaemon(board, tmp_path / "k")
     again._close()
+
+
+def test_the_silent_shut_nobody_out(daemon, state, lights, pins):
+    """Nor does who holds a light lose it, though silent beside them, or who has asked the line."""
+    lights.on("white")
+    with contextlib.ExitStack() as closing:
+        asked = [closing.enter_context(connected_link(state)) for _ in range(3)]
+        assert all(status_by(link)["ok"] for link in asked)
+        silent = []
+        for _ in range(20):
+            silent.append(closing.enter_context(connected_link(state)))
+            lights.beat()
+        until(lambda: lights.beat() or sum(link.peer_gone() for link in silent) == 14)
+        with connected(state) as newcomer:
+            assert newcomer.status()["lit"] == {"white": 1.0}
+        assert not any(link.peer_gone() for link in asked)
+        assert not silent[-1].peer_gone()
+        assert all(status_by(link)["ok"] for link in [*asked, silent[-1]])
+        assert lit(pins) == {"white"}
+        lights.off()
+
+
+def test_a_light_goes_out_with_its_line_whoever_else_is_connected(daemon, state, lights, pins):
+    lights.pulse("uv365", 0.9)
+    with contextlib.ExitStack() as closing:
+        for _ in range(8):
+            closing.enter_context(connected_link(state))
+        hung_up_ns = time.monotonic_ns()
+        lights.close()
+        assert dark_after(pins, hung_up_ns) < 0.25
+
+
+def test_who_is_one_too_many_is_told_so_and_let_in_once_another_has_gone(daemon, state):
+    with contextlib.ExitStack() as closing:
+        others = []
+        for _ in range(8):
+            others.append(closing.enter_context(connected_link(state)))
+            assert status_by(others[-1])["ok"]
+        lights = closing.enter_context(connected(state))
+        for _ in range(2):
+            with pytest.raises(LightsFault, match="^8 others are connected to the light daemon") as full:
+                lights.status()
+            assert full.value.code == "full"
+        others[0].close()
+        until(lambda: there(lights))
+
+
+def connected_link(state):
+    """One more connection; not while as many wait as the kernel lets."""
+    made = []
+
+    def connects():
+        with contextlib.suppress(LinkError):
+            made.append(Link.connect(state / "run" / "light.sock", 2))
+        return made
+
+    until(connects)
+    return made[0]
+
+
+def status_by(link):
+    link.send({"v": 1, "do": "status"})
+    return link.receive(2)[0]
+
+
+def there(lights):
+    with contextlib.suppress(LightsFault):
+        return lights.status()
 
 
 def test_a_second_light_daemon_is_refused(daemon, folder, state):
