@@ -52,8 +52,7 @@ from sync.kiosk.client import OutboxClient
 from sync.web.server import WebServer, make_web_server
 
 log = structlog.get_logger()
-# Beyond all deadlines of what they wait for: that of a page, and the check of a close-up; scans that are
-# measured once more.
+# Beyond all deadlines of what they wait for: that of a page; scans that are measured once more.
 LONGEST_PAGE_S, LONGEST_ROUND_S = 60.0, 600.0
 STATE = click.option(
     "--state",

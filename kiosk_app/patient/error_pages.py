@@ -15,7 +15,7 @@ from kiosk_app.kept.records_file import RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.log import own_words, why
 from kiosk_app.patient import sentences
-from kiosk_app.patient.journey import NotNow, Session
+from kiosk_app.patient.journey import NotNow, Session, SessionHeld
 from kiosk_app.patient.kiosk import NotDeleted, StorageLost
 from kiosk_app.patient.page import (
     UNDER_WAY,
@@ -87,7 +87,8 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
 
     @app.errorhandler(KeyringBusy)
     @app.errorhandler(RecordsHeld)
-    def kiosk_busy(error: KeyringBusy | RecordsHeld) -> tuple[str, int]:
+    @app.errorhandler(SessionHeld)
+    def kiosk_busy(error: KeyringBusy | RecordsHeld | SessionHeld) -> tuple[str, int]:
         """What was chosen is not done, and the way on leads to where it was; a page is asked for anew."""
         log.warning("kiosk_busy", page=request.endpoint, why=str(error))
         return waits(asked=request.method in SAFE_METHODS)

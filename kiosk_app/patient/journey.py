@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
@@ -13,6 +14,7 @@ from uuid import UUID
 
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.host.errors import PlainError
+from hardware.host.patience import patience, so_long
 from kiosk_app.scanning.progress import Progress, Step
 
 CONSENT_TEXT = "2026-11-30"  # goes up whenever the words of the consent page change
@@ -91,6 +93,7 @@ PATIENCE_S: dict[State, float] = {
     _S.EXPIRED: 30,
 }
 WARNING_S = 30.0
+HELD_S = 60.0  # of a session: no page takes longer
 # These hold nothing of a patient, so they return to the start without a warning.
 ENDS = (_S.DONE, _S.DECLINED, _S.DELETED, _S.EXPIRED)
 # What a patient sees as steps of the way.
@@ -110,6 +113,10 @@ def step_of(state: State, has_uv: bool) -> tuple[int | None, int]:
 
 class NotNow(PlainError):
     """This event means nothing in this state: a page from earlier, or a second tap."""
+
+
+class SessionHeld(PlainError):
+    """Another page, or the house-keeping, held the session for longer than whoever asks may wait."""
 
 
 @dataclass
@@ -135,6 +142,19 @@ class Session:
     def __post_init__(self) -> None:
         self.touched = self.heard = self.clock()
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else changes the session within this. Raises SessionHeld after HELD_S, or the caller's own
+        patience.
+        """
+        wait_s = patience(HELD_S)
+        if not self.lock.acquire(timeout=wait_s):
+            raise SessionHeld(f"The session has been held by another page for more than {so_long(wait_s)}.")
+        try:
+            yield
+        finally:
+            self.lock.release()
+
     @property
     def is_calm(self) -> bool:
         """Whether it holds nothing of a patient: nobody is thrown out when it ends."""
@@ -142,7 +162,7 @@ class Session:
 
     def move(self, event: str) -> State:
         """Follow the table. Raises NotNow when the event is not in it."""
-        with self.lock:
+        with self.alone():
             try:
                 self.state = TABLE[self.state, event]
             except KeyError:
@@ -169,7 +189,7 @@ class Session:
         """Go to where the work on the scan leads."""
         if self.state is not State.SCAN:
             return  # any other page is shown without waiting for what holds the session
-        with self.lock:
+        with self.alone():
             if self.state is State.SCAN and self.progress.state in LEADS:
                 self.move(LEADS[self.progress.state])
 
@@ -186,13 +206,13 @@ class Session:
 
     def begin_again(self) -> None:
         """Back to the position page for another try."""
-        with self.lock:
+        with self.alone():
             self.move("again")
             self.progress = Progress()
 
     def wipe(self, state: State = State.LANGUAGE) -> None:
         """Forget the patient. What their last page needs stays only where it still has to be read."""
-        with self.lock:
+        with self.alone():
             if state is State.LANGUAGE:
                 self.language, self.text_size, self.told_of = "en", 100, None
             self.state = state

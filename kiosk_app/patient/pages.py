@@ -179,7 +179,7 @@ def understood() -> Response:
 def consent() -> Response:
     """Only the pressed button consents; nothing is preset, nothing times out into a yes."""
     session = the_session()
-    with session.lock:
+    with session.alone():
         if session.state is not State.CONSENT:
             raise NotNow("The consent is given on its own page.")
         if request.form.get("consent") != "agree":
@@ -204,7 +204,7 @@ def light_questions() -> Response:
 @blueprint.post("/position")
 def position() -> Response:
     session = the_session()
-    with session.lock:
+    with session.alone():
         if session.state is not State.POSITION:
             raise NotNow("A scan begins on the page with the camera.")
         the_kiosk().begin_scan(session, overlay_words())  # where this fails, the session stays and expires
@@ -216,7 +216,7 @@ def position() -> Response:
 def eyes() -> Response:
     """The patient says that their eyes are protected; from here the UV light may be used for 30 s."""
     session = the_session()
-    with session.lock:
+    with session.alone():
         protected = request.form.get("eyes") == "protected"
         session.move("protected" if protected else "skip_uv")
         session.progress.answer(session.eyes_are_protected() if protected else None)
@@ -254,7 +254,7 @@ def delete() -> Response:
 
 
 def _end(session: Session, event: str) -> Response:
-    with session.lock:
+    with session.alone():
         state, scan = session.move(event), session.scan
         the_kiosk().sessions.leave(session, state)
         session.told_of = scan

@@ -52,7 +52,7 @@ def _said(session: Session) -> str:
 def mark() -> Response:
     """A place on the drawn face, a zone of the list, or no spot (any more)."""
     session = the_session()
-    with session.lock:
+    with session.alone():
         if session.state is not State.SPOTS:
             raise NotNow("A spot is marked on its own page.")
         spot = _spot()
@@ -88,7 +88,7 @@ def take() -> Response:
     if answer != "take":
         return _leave_out(session, answer)
     close_ups, progress = _close_ups(), session.progress
-    with session.lock:
+    with session.alone():
         if session.state is not State.CLOSE_UP or session.scan is None or session.consent is None:
             raise NotNow("A close-up is taken on its own page.")
         if progress.marking.busy:  # a second tap
@@ -102,11 +102,13 @@ def take() -> Response:
     except NotTaken as reason:
         refusal = reason
     finally:
-        with session.lock:
+        try:
+            with session.alone():
+                # A patient who has left the page since, or the spot out, has no picture kept.
+                if session.progress is progress and session.state is State.CLOSE_UP:
+                    _keep(session, taken, refusal)
+        finally:
             progress.marking.busy = False
-            # A patient who has left the page since, or the spot out, has no picture kept.
-            if session.progress is progress and session.state is State.CLOSE_UP:
-                _keep(session, taken, refusal)
     return page_of(session)
 
 
@@ -134,7 +136,7 @@ def again() -> Response:
 
 def _leave_out(session: Session, answer: str | None) -> Response:
     """On without a picture: a spot that was tried is not forgotten for that, nor one whose camera is gone."""
-    with session.lock:
+    with session.alone():
         marking, progress = session.progress.marking, session.progress
         session.move("give_up" if answer == "give_up" else "skip")
         if answer == "give_up" and marking.refused is None:

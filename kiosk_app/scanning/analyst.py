@@ -16,6 +16,7 @@ from uuid import UUID
 from hardware.capture import Capture
 from hardware.host.errors import PlainError
 from hardware.host.memory import in_memory
+from hardware.host.patience import patience, so_long, time_left
 from models.analysis.request import Request
 from models.analysis.result import Result, ResultError, read_result
 from models.analysis.words import ENGLISH, Words
@@ -27,7 +28,7 @@ DEADLINE_S = 90.0
 STILL_S, LOOK_S = 20.0, 0.25
 # For its turn: two others may be measured first, a patient's and one of before.
 TURN_S = 2 * DEADLINE_S
-# Of a close-up, whose patient waits: its turn, and its check.
+# Of a close-up, whose patient waits: its turn, and its check; less where the page has less left.
 CHECK_TURN_S, CHECK_S = 5.0, 15.0
 # The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "OMP_NUM_THREADS")
@@ -77,13 +78,13 @@ def _status(child: subprocess.Popen[bytes], deadline_s: float) -> int:
     used = ""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(min(LOOK_S, deadline_s))
+            return child.wait(min(LOOK_S, max(0.0, began + deadline_s - time.monotonic())))
         now, before = time.monotonic(), used
         used = _processor_time(child.pid)
         if used != before:
             moved = now
         if now - began > deadline_s:
-            raise AnalysisFailed(f"The analysis was not done within {deadline_s:g} s; it was stopped.")
+            raise AnalysisFailed(f"The analysis was not done within {so_long(deadline_s)}; it was stopped.")
         if now - moved > STILL_S:
             raise AnalysisFailed(f"The analysis did nothing for {STILL_S:g} s; it was stopped.")
 
@@ -127,10 +128,13 @@ class Analyst:
     def _answer(
         self, capture: Capture, scan: UUID, words: Words, deadline_s: float, turn_s: float, *more: str
     ) -> Result:
+        turn_s = patience(turn_s)
         if not self._turn.acquire(timeout=turn_s):
-            raise AnalysisFailed(f"The analysis was at work on other pictures for more than {turn_s:g} s.")
+            raise AnalysisFailed(
+                f"The analysis was at work on other pictures for more than {so_long(turn_s)}."
+            )
         try:
-            answer = self._ask(capture, scan, words, deadline_s, *more)
+            answer = self._ask(capture, scan, words, time_left(deadline_s), *more)
         except OSError as error:
             raise AnalysisFailed(
                 f"The analysis could not be started ({error.strerror or error}). Look at the memory in use."
@@ -147,7 +151,7 @@ class Analyst:
 
     def refuses(self, close_up: Capture, scan: UUID) -> str | None:
         """Why nothing can be said of this close-up, or None. Raises AnalysisFailed as `measure` does, but
-        within CHECK_TURN_S and CHECK_S.
+        within CHECK_TURN_S and CHECK_S, and the caller's own patience.
         """
         return self._answer(close_up, scan, ENGLISH, CHECK_S, CHECK_TURN_S, "--close-up").refused
 

@@ -22,7 +22,6 @@ from kiosk_app.kept.records_file import LOCKED_S, RecordsHeld
 from kiosk_app.patient import app
 from kiosk_app.patient.app import PAGE_S
 from kiosk_app.patient.journey import PATIENCE_S, State
-from kiosk_app.scanning.analyst import CHECK_S, CHECK_TURN_S
 from kiosk_app.serve_cli import LONGEST_PAGE_S
 from sync.kiosk.client import ANSWER_S, OutboxClient
 from tests.support.kiosk_bench import Bench
@@ -116,9 +115,8 @@ def test_who_leaves_waits_for_no_keys(
 
 
 def test_the_watchdog_waits_for_longer_than_any_page_may_take() -> None:
-    # Beyond its own deadline a page waits for a scan whose pictures are being noted as kept, and for the
-    # check of a close-up.
-    assert PAGE_S + LOCKED_S + CHECK_TURN_S + CHECK_S < LONGEST_PAGE_S
+    # Beyond its own deadline a page waits for a scan whose pictures are being noted as kept.
+    assert PAGE_S + LOCKED_S < LONGEST_PAGE_S
     assert CLOSE_UP_S < PAGE_S
 
 
@@ -148,6 +146,26 @@ def a_silent_camera(bench: Bench) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def a_page_at_work(bench: Bench) -> Iterator[None]:
+    """Another page of the same session, which is not done."""
+    begun, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with the_session(bench).alone():
+            begun.set()
+            done.wait(20)
+
+    page = threading.Thread(target=work)
+    page.start()
+    try:
+        assert begun.wait(20)
+        yield
+    finally:
+        done.set()
+        page.join(20)
+
+
 @pytest.mark.parametrize(
     ("place", "held_up", "asks"),
     [
@@ -155,9 +173,10 @@ def a_silent_camera(bench: Bench) -> Iterator[None]:
         ("result", writing, "/delete"),
         ("result", lambda bench: bench.kiosk.courier._turn, "/delete"),
         ("result", a_silent_outbox, "/delete"),
+        ("result", a_page_at_work, "/delete"),
         ("position", a_silent_camera, "/preview"),
     ],
-    ids=["keys", "records", "turn", "outbox", "camera"],
+    ids=["keys", "records", "turn", "outbox", "session", "camera"],
 )
 def test_whatever_a_page_waits_for_ends_with_the_time_of_the_page(
     visitor: Visitor,
@@ -178,6 +197,19 @@ def test_whatever_a_page_waits_for_ends_with_the_time_of_the_page(
         began = time.monotonic()
         visitor.client.get(asks) if place == "position" else visitor.tap(asks)
         assert time.monotonic() - began < ANSWER_S / 2
+
+
+def test_a_page_that_waits_too_long_for_another_of_its_session_says_that_nothing_was_done(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor.walk_to("consent")
+    monkeypatch.setattr(app, "KEYS_S", 0.1)
+    with a_page_at_work(bench):
+        page = visitor.tap(consent="agree")
+    assert (page.status, page.name) == (503, "kiosk_busy")
+    assert the_session(bench).state is State.CONSENT
+    assert bench.kiosk.records.scans() == []
+    assert visitor.look("/consent").name == "consent"
 
 
 def test_a_page_waits_for_what_it_sent_until_the_watchdog_has_ended_a_kiosk_that_hangs() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,9 +18,11 @@ from hardware.board import BOARDS, load_board
 from kiosk_app.kept import keyring
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultFull
+from kiosk_app.patient import app
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
-from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, NOT_KEPT
+from kiosk_app.scanning.analyst import CHECK_TURN_S, Analyst
+from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, NOT_KEPT, CloseUps
 from kiosk_app.serve_cli import scan_size_mb
 from sync.wire.findings.canonical_face import ZONES, inside
 from sync.wire.messages import Result
@@ -356,6 +363,80 @@ def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
     taking.join(10)
     assert session.state is State.SPOTS
     assert session.progress.marking.taken == []
+
+
+@contextmanager
+def a_hanging_check(bench: Bench, folder: Path) -> Iterator[None]:
+    """The child that looks at a close-up hangs."""
+    program = folder / "child"
+    program.write_text("#!/bin/sh\nkill -STOP $$\n")
+    program.chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(program))
+        yield
+
+
+@contextmanager
+def a_long_measurement(bench: Bench, folder: Path) -> Iterator[None]:
+    """Other pictures are measured."""
+    with bench.kiosk.close_ups._analyst._turn:  # type: ignore[union-attr]
+        yield
+
+
+@pytest.mark.parametrize("held_up", [a_hanging_check, a_long_measurement])
+def test_after_a_slow_camera_a_close_up_is_checked_within_the_time_of_the_page_or_kept_unchecked(
+    visitor: Visitor,
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    held_up: Callable[[Bench, Path], AbstractContextManager[None]],
+) -> None:
+    bench.kiosk.close_ups = CloseUps(bench.camera, Analyst("ai-edge-litert"))  # type: ignore[arg-type]
+    _mark(visitor, zone="nose")
+    monkeypatch.setattr(app, "PAGE_S", 1.0)
+    bench.camera.hold.clear()
+    slow = threading.Timer(0.7, bench.camera.hold.set)
+    slow.start()
+    with held_up(bench, tmp_path):
+        began = time.monotonic()
+        visitor.tap()
+        assert time.monotonic() - began < CHECK_TURN_S / 2
+    slow.join(20)
+    [(spot, frame)] = the_session(bench).progress.marking.taken
+    assert spot.zone == "nose"
+    assert frame is not None
+
+
+def test_a_close_up_whose_session_is_held_too_long_is_not_kept_and_can_be_taken_again(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _mark(visitor, zone="nose")
+    session, taken = the_session(bench), CloseUps.take
+    monkeypatch.setattr(app, "KEYS_S", 0.1)
+    done = threading.Event()
+
+    def take_beside_another_page(*given: Any) -> Any:
+        def work() -> None:
+            with session.alone():
+                begun.set()
+                done.wait(20)
+
+        begun = threading.Event()
+        threading.Thread(target=work).start()
+        assert begun.wait(20)
+        return taken(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CloseUps, "take", take_beside_another_page)
+        try:
+            page = visitor.tap()
+        finally:
+            done.set()
+    assert (page.status, page.name) == (503, "kiosk_busy")
+    assert (session.state, session.progress.marking.taken) == (State.CLOSE_UP, [])
+    visitor.look("/close_up")
+    visitor.tap()
+    assert len(session.progress.marking.taken) == 1
 
 
 def test_after_a_power_cut_at_the_question_the_face_is_measured(visitor: Visitor, bench: Bench) -> None:
