@@ -7,6 +7,8 @@ import threading
 from contextlib import ExitStack, closing
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -73,6 +75,29 @@ def test_the_arrow_leads_to_the_end_of_what_is_to_be_read(
         page.evaluate(DRAWN)
     expect(arrow).to_be_hidden()
     expect(page.locator("main li").last).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE], ids=["tall", "wide"])
+@pytest.mark.parametrize("language", ["en", "de", "ar"])
+def test_the_arrow_lies_on_no_letter(
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int], language: str
+) -> None:
+    """Wherever the text stands that scrolls beneath."""
+    page, session = patient_at(size, scripts=True)
+    for name in DECIDES[:2]:
+        page.goto(address + stand(bench, session, name, language, 200))
+        wait_for_answers(page)
+        arrow = page.locator("[data-more] button")
+        expect(arrow).to_be_visible()
+        arrow.evaluate("arrow => { arrow.style.visibility = 'hidden'; }")  # then what it lies on is seen
+        for down in range(0, 90, 15):
+            page.evaluate("down => document.querySelector('main').scrollTo(0, down)", down)
+            page.evaluate(DRAWN)
+            if (box := arrow.bounding_box()) is None:  # the end
+                break
+            picture = np.frombuffer(page.screenshot(clip=box), np.uint8)
+            colours = np.unique(cv2.imdecode(picture, cv2.IMREAD_COLOR).reshape(-1, 3), axis=0)
+            assert len(colours) == 1, (name, down)
 
 
 def at_about(browser: Browser, port: int, stack: ExitStack) -> Page:
