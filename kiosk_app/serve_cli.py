@@ -25,6 +25,7 @@ from hardware.capture import MAX_SPOTS
 from hardware.counts import counted
 from hardware.host.clock import vouched_by
 from hardware.host.errors import PlainError
+from hardware.host.existing_path import ExistingPath
 from hardware.host.notify import Notifier
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
@@ -58,13 +59,13 @@ STATE = click.option(
     "--state",
     envvar="DERMAKIOSK_STATE",
     required=True,
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    type=ExistingPath(file_okay=False),
     help="The kiosk's state folder (or DERMAKIOSK_STATE).",
 )
 BOARD = click.option(
     "--board",
     required=True,
-    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    type=ExistingPath(dir_okay=False),
     help="Board profile (TOML), as those in hardware/boards.",
 )
 _SERVER = "User (name or id) whose process may be the"

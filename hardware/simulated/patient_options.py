@@ -13,6 +13,7 @@ import click
 from hardware.arrays import UInt8Array
 from hardware.board import Board
 from hardware.capture import MAX_SPOTS
+from hardware.host.existing_path import ExistingPath
 from hardware.picture_colours import Colour, colour_option
 from hardware.picture_file import read_picture_file
 from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
@@ -109,7 +110,7 @@ def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--portrait",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=ExistingPath(dir_okay=False),
         help="The simulated patient's face (default: a public-domain portrait).",
     )
     @click.option(
@@ -124,7 +125,7 @@ def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--tone", type=TONE, metavar="ITA", help="The phantom's skin tone, ITA°.")
     @click.option(
         "--close-up",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=ExistingPath(dir_okay=False),
         help="What the simulated close-up camera sees (default: a drawn mole).",
     )
     @colour_option

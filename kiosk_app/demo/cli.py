@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from hardware.board import load_board
+from hardware.host.existing_path import ExistingPath
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
 from kiosk_app.demo.given_pictures import check_close_up, check_portrait
 from kiosk_app.demo.patient import JourneyBroken, Patient
@@ -56,7 +57,7 @@ What to try:
 )
 @click.option(
     "--board",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=ExistingPath(dir_okay=False),
     default=BOARD,
     help="A simulated board's profile, for one whose [simulation] names a fault (default: nothing is wrong).",
 )

@@ -16,6 +16,7 @@ import click
 import structlog
 
 from hardware.host.errors import PlainError
+from hardware.host.existing_path import ExistingPath
 from hardware.host.own_file import open_own
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
@@ -44,7 +45,7 @@ MEANINGS = {
 
 state_option = click.option(
     "--state",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=ExistingPath(file_okay=False),
     envvar="DERMAKIOSK_STATE",
     required=True,
     help="The kiosk's state (or DERMAKIOSK_STATE).",
