@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import select
 
+from sync.clinic.receiving.erasing import IDS_AT_ONCE
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import among
 from sync.clinic.store.database import Database
@@ -58,22 +59,13 @@ class Exports:
         if self.folder is None or not self._unsettled:
             return
         keys = list(self._unsettled)
-        which = select(Envelope.kiosk, Envelope.message_id, Envelope.state).where(among(keys))
-        with database.reading() as session:
-            found = session.execute(which).all()
-        for kiosk, message, state in found:
-            path = _named(self.folder, (kiosk, message))
-            if state == OPENED:
-                # None is there where it has its name, or its scan was withdrawn meanwhile.
-                with contextlib.suppress(FileNotFoundError):
-                    path.with_suffix(_WRITTEN).rename(path)
-            elif state == ERASED:
-                _delete(self.folder, (kiosk, message))
-            elif state != STORED:
-                path.with_suffix(_WRITTEN).unlink(missing_ok=True)
-        if self.folder.exists():
-            sync_folder(self.folder)
-        self._unsettled.difference_update(keys)
+        for start in range(0, len(keys), IDS_AT_ONCE):
+            some = keys[start : start + IDS_AT_ONCE]
+            for key, state in _states(database, some).items():
+                _settle(self.folder, key, state)
+            if self.folder.exists():
+                sync_folder(self.folder)
+            self._unsettled.difference_update(some)
 
     def catch_up(self, database: Database) -> None:
         """Before an opener begins: do what is left to do in the folder, by whichever process. Raises OSError.
@@ -104,6 +96,24 @@ def _key(path: Path) -> Key | None:
     except ValueError:  # somebody else's file, or one of an earlier version, which named no kiosk
         return None
     return kiosk, message
+
+
+def _states(database: Database, keys: Sequence[Key]) -> dict[Key, str]:
+    which = select(Envelope.kiosk, Envelope.message_id, Envelope.state).where(among(keys))
+    with database.reading() as session:
+        return {(kiosk, message): state for kiosk, message, state in session.execute(which)}
+
+
+def _settle(folder: Path, key: Key, state: str) -> None:
+    path = _named(folder, key)
+    if state == OPENED:
+        # None is there where it has its name, or its scan was withdrawn meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            path.with_suffix(_WRITTEN).rename(path)
+    elif state == ERASED:
+        _delete(folder, key)
+    elif state != STORED:
+        path.with_suffix(_WRITTEN).unlink(missing_ok=True)
 
 
 def _delete(folder: Path, key: Key) -> None:

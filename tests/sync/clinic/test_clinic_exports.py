@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import update
 
+from sync.clinic.receiving import erasing
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Kiosk, Scan
@@ -21,6 +22,9 @@ from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
 from tests.support.withdrawing import a_reminder, a_result, arrive, count, envelope, open_all, withdraw
+
+# Two values each: PostgreSQL takes 65,535 of them at most.
+MORE_THAN_A_STATEMENT_TAKES = 33_000
 
 
 class Killed(BaseException):
@@ -197,6 +201,24 @@ def test_what_comes_of_a_scan_that_was_withdrawn_before_is_never_written(
         f"{kiosk.id}.{late}.{suffix}" for suffix in ("json", "part")
     }
     assert envelope(database, late).state == "erased"
+    assert files(out) == {f"{kiosk.id}.{word}.json"}
+
+
+def test_the_files_of_a_scan_of_which_a_kiosk_sent_more_messages_than_one_statement_takes_go(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    arrive(database, kiosk, kiosk.result(scan))
+    open_all(database, kiosk.opening, export=out)
+    word = arrive(database, kiosk, withdraw(scan))
+    erase = erasing.erase
+
+    def erase_many(*given: Any) -> Any:
+        return [*erase(*given), *(uuid4() for _ in range(MORE_THAN_A_STATEMENT_TAKES))]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(erasing, "erase", erase_many)
+        open_all(database, kiosk.opening, export=out)
     assert files(out) == {f"{kiosk.id}.{word}.json"}
 
 
