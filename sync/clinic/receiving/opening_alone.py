@@ -87,11 +87,11 @@ class Alone:
             return self._open_claimed(session, key, content)
 
     def _is_gone(self, key: Key, message: Message) -> bool:
-        """Whether it is about a scan that its kiosk has withdrawn, and no withdrawal itself."""
+        """Whether it is about a scan that its kiosk has taken back, and no withdrawal itself."""
         if message.scan is None or isinstance(message, Withdraw):
             return False
         with self._database.reading() as session:
-            return withdrawals.is_withdrawn(session, key[0], message.scan)
+            return withdrawals.is_taken_back(session, key[0], message.scan)
 
     def _open_claimed(self, session: Session, key: Key, content: Content) -> bool:
         """The same, unless another opener has been here since, or is at it now."""

@@ -104,9 +104,12 @@ def is_withdrawn(session: Session, kiosk: UUID, scan: UUID) -> bool:
 
 def comes_too_late(session: Session, row: Envelope, scan: UUID) -> bool:
     """Whether the kiosk of `row` has withdrawn `scan`, which is locked, before; another's word is nothing."""
-    if row.type == WITHDRAW:
-        return False
-    return is_withdrawn(session, row.kiosk, scan) or _withdrawal_waits(session, row.kiosk, scan)
+    return row.type != WITHDRAW and is_taken_back(session, row.kiosk, scan)
+
+
+def is_taken_back(session: Session, kiosk: UUID, scan: UUID) -> bool:
+    """Whether `kiosk` has withdrawn `scan`, or would have, had its withdrawal been acted on."""
+    return is_withdrawn(session, kiosk, scan) or _withdrawal_waits(session, kiosk, scan)
 
 
 def _withdrawal_waits(session: Session, kiosk: UUID, scan: UUID) -> bool:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import update
 
-from sync.clinic.receiving import erasing
+from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Kiosk, Scan
@@ -186,12 +186,18 @@ def test_an_opener_that_begins_in_a_folder_names_what_another_one_there_has_just
     assert files(out) == {f"{kiosk.id}.{message}.json"}
 
 
+@pytest.mark.parametrize("waits", [False, True])
 def test_what_comes_of_a_scan_that_was_withdrawn_before_is_never_written(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
+    """Its withdrawal may wait in quarantine, as one that is one too many."""
     out, scan, acts = tmp_path / "opened", uuid4(), list[str]()
     word = arrive(database, kiosk, withdraw(scan))
-    open_all(database, kiosk.opening, export=out)
+    with monkeypatch.context() as patch:
+        if waits:
+            patch.setattr(unseen_withdrawals, "MOST_UNSEEN", 0)
+        open_all(database, kiosk.opening, export=out)
+    assert (envelope(database, word).state == "quarantined") is waits
     late = arrive(database, kiosk, a_result(kiosk, scan))
     opener = Opener(database, [kiosk.opening], out)
     with pytest.MonkeyPatch.context() as patch:
@@ -201,6 +207,7 @@ def test_what_comes_of_a_scan_that_was_withdrawn_before_is_never_written(
         f"{kiosk.id}.{late}.{suffix}" for suffix in ("json", "part")
     }
     assert envelope(database, late).state == "erased"
+    open_all(database, kiosk.opening, export=out)
     assert files(out) == {f"{kiosk.id}.{word}.json"}
 
 
