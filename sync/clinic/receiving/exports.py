@@ -7,29 +7,31 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select, union_all
 
+from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.erasing import IDS_AT_ONCE
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import among
 from sync.clinic.store.database import Database
 from sync.clinic.store.durable import sync_folder, write_whole
-from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope
+from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, WithdrawnMessage
 from sync.wire.messages import Message
 
 # What is written and not named yet.
 _WRITTEN = ".part"
+_IS_HERE = (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id)
 
 
 class Exports:
     """The files of what one opener opens, in `folder`; where that is None there are none.
 
-    Before the transaction in which a message is opened its file is on the disk, whole, under another name;
-    after it the file gets its own name, or goes if the message was not opened after all. So nobody who would
-    write to the database waits for this folder's disk; on PostgreSQL only those do who would change the very
-    envelopes that the opener has claimed, or their scans. Wherever between these steps a process ends, each
-    message that was opened has its file, at the latest once an opener has begun with this folder again. A
-    file can come a second time.
+    Before a message is opened its file is on the disk, whole, under another name; after the transaction in
+    which it is, the file gets its own name, or goes if the message was not opened after all. So nobody who
+    would write to the database waits for this folder's disk; on PostgreSQL only those do who would change the
+    very envelopes that the opener has claimed, or their scans. Wherever between these steps a process ends,
+    each message that was opened has its file, at the latest once an opener has begun with this folder again.
+    A file can come a second time.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -68,21 +70,30 @@ class Exports:
             self._unsettled.difference_update(some)
 
     def catch_up(self, database: Database) -> None:
-        """Before an opener begins: do what is left to do in the folder, by whichever process. Raises OSError.
-
-        So what an old copy of it brought back of withdrawn scans goes too.
-        """
+        """Before an opener begins: do in the folder what any process has left to do. Raises OSError."""
         if self.folder is None:
             return
-        with database.reading() as session:
-            erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
-            for kiosk, message in session.execute(erased):
-                _delete(self.folder, (kiosk, message))
+        self.forget_withdrawn(database)
         for half in self.folder.glob(f".*{_WRITTEN}.*"):
-            half.unlink(missing_ok=True)
+            if _key(Path(half.stem[1:])) is not None:
+                half.unlink(missing_ok=True)
         written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
         self._unsettled.update(key for key in written if key is not None)
         self.settle(database)
+
+    def forget_withdrawn(self, database: Database) -> None:
+        """Delete the files of whatever is withdrawn. Raises OSError.
+
+        An opener with another folder may have erased it, or an old copy of this one brought it back; and what
+        came after the copy that the database was brought back from is known by its withdrawal only.
+        """
+        if self.folder is None:
+            return
+        erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
+        named = select(WithdrawnMessage.kiosk, WithdrawnMessage.message_id).where(~exists().where(_IS_HERE))
+        with database.reading() as session:
+            for kiosk, message in session.execute(union_all(erased, named)):
+                _delete(self.folder, (kiosk, message))
 
 
 def _named(folder: Path, key: Key) -> Path:
@@ -99,9 +110,13 @@ def _key(path: Path) -> Key | None:
 
 
 def _states(database: Database, keys: Sequence[Key]) -> dict[Key, str]:
+    """What has become of these; a withdrawn message that is not here may have been, and counts as erased."""
     which = select(Envelope.kiosk, Envelope.message_id, Envelope.state).where(among(keys))
     with database.reading() as session:
-        return {(kiosk, message): state for kiosk, message, state in session.execute(which)}
+        states = {(kiosk, message): state for kiosk, message, state in session.execute(which)}
+        unknown = set(keys) - states.keys()
+        named = withdrawals.named_among(session, [message for _, message in unknown])
+    return states | dict.fromkeys(unknown & named, ERASED)
 
 
 def _settle(folder: Path, key: Key, state: str) -> None:

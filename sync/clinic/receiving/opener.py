@@ -166,6 +166,7 @@ class Opener:
             with self._database.writing() as session:
                 self._take_back(session)
                 erasing.catch_up(session)
+            self._exports.forget_withdrawn(self._database)
             self._looked_again = time.monotonic()
             # Also what a command had erased while somebody was in the way.
             self._scrubber.note_erased()

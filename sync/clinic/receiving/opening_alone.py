@@ -157,10 +157,11 @@ class Alone:
             self._unseen_lines.add(stone)
             # Whatever else there is of the scan goes all the same: a reminder, a payload in quarantine.
             withdrawals.name_messages(session, row.kiosk, stone.scan, stone.messages)
-            self._forget(row.kiosk, erasing.erase(session, row.kiosk, stone.scan, stone.messages))
+            erased = erasing.erase(session, row.kiosk, stone.scan, stone.messages)
+            self._forget(row.kiosk, [*erased, *stone.messages])
             alarm(session, "opener", row.kiosk, unseen_withdrawals.TOO_MANY_UNSEEN)
             raise Refused(unseen_withdrawals.TOO_MANY_UNSEEN)
-        self._forget(row.kiosk, erasing.withdraw(self._database, session, stone))
+        self._forget(row.kiosk, [*erasing.withdraw(self._database, session, stone), *stone.messages])
 
     def _erase(self, session: Session, row: Envelope, scan: UUID) -> None:
         """What comes of a scan that was withdrawn before is not kept."""

@@ -12,12 +12,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
+from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
-from sync.clinic.store.tables import Kiosk, Scan
+from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
@@ -209,6 +210,54 @@ def test_what_comes_of_a_scan_that_was_withdrawn_before_is_never_written(
     assert envelope(database, late).state == "erased"
     open_all(database, kiosk.opening, export=out)
     assert files(out) == {f"{kiosk.id}.{word}.json"}
+
+
+def test_a_withdrawal_deletes_files_of_what_came_after_the_copy_that_the_database_was_brought_back_from(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, scans = tmp_path / "opened", [uuid4(), uuid4()]
+    results = [arrive(database, kiosk, a_result(kiosk, scan)) for scan in scans]
+    open_all(database, kiosk.opening, export=out)
+    with database.writing() as session:
+        for table in (FindingRow, Scan, Envelope):
+            session.execute(delete(table))
+    opener = Opener(database, [kiosk.opening], out)
+    opener.begin()
+    words = [arrive(database, kiosk, withdraw(scans[0], results[0]))]
+    assert opener.open_next()
+    assert files(out) == {f"{kiosk.id}.{message}.json" for message in (words[0], results[1])}
+    words.append(arrive(database, kiosk, withdraw(scans[1], results[1])))
+    # Another opener, which writes no files, is told of it.
+    open_all(database, kiosk.opening)
+    open_all(database, kiosk.opening, export=out)
+    assert files(out) == {f"{kiosk.id}.{words[0]}.json"}
+
+
+def test_what_an_opener_with_another_folder_has_erased_goes_within_a_day(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    result, stays = arrive(database, kiosk, a_result(kiosk, scan)), arrive(database, kiosk, kiosk.result())
+    running = Opener(database, [kiosk.opening], out)
+    assert running.open_next(2)
+    arrive(database, kiosk, withdraw(scan, result))
+    open_all(database, kiosk.opening, export=tmp_path / "another")
+    assert files(out) == {f"{kiosk.id}.{message}.json" for message in (result, stays)}
+    monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
+    running._look_again()
+    assert files(out) == {f"{kiosk.id}.{stays}.json"}
+
+
+def test_a_start_deletes_what_a_killed_opener_had_half_written_and_no_file_of_anybody_else(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out = tmp_path / "opened"
+    out.mkdir()
+    half, others = f".{kiosk.id}.{uuid4()}.part.x1y2z3_0", {".video.part.1", "music.part", "notes.json"}
+    for name in {half} | others:
+        (out / name).write_text("half of it")
+    Opener(database, [kiosk.opening], out).begin()
+    assert files(out) == others
 
 
 def test_the_files_of_a_scan_of_which_a_kiosk_sent_more_messages_than_one_statement_takes_go(
