@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sync.clinic.work.machines import MachinesWorker
 
 # Of a processor's time a third of what a page gets: a backlog can wait, who has asked for a page should not.
+# It counts among the processes of one session or container only; of services their units say it (CPUWeight).
 _BEHIND_PAGES = 5
 
 

@@ -165,6 +165,9 @@ def test_a_daemon_says_ready_and_stops_at_a_word(tmp_path: Path, command: str) -
     try:
         ready = json.loads(process.stderr.readline())
         assert ready["event"] == "ready"
+        lower = cli._BEHIND_PAGES if command == "open" else 0
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(ours + lower, 19)
         if command == "serve":
             address = f"http://127.0.0.1:{ready['port']}/healthz"
             with urllib.request.urlopen(address, timeout=10) as answer:

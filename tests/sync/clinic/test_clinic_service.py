@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sync.clinic.store.engine import DEADLINES
 from tests.support.documents import document
 
 UNIT = re.compile(r"^```ini\n(.*?)^```", re.M | re.S)
-ROW = re.compile(r"^\| `clinic (\w+)` \| ((?:`[\w.]+` ?)+)\|$", re.M)
+ROW = re.compile(r"^\| `clinic (\w+)` \| ((?:`[\w.]+` ?)+)\| (\d+) \|$", re.M)
 OURS = "/opt/dermakiosk/.venv/bin/dermakiosk"
 STATE = "/var/lib/dermakiosk-clinic"
 # Whose each secret in the state folder is.
@@ -23,19 +24,23 @@ def units() -> dict[str, str]:
     """The unit of each command, put together as the document says."""
     text = document("sync/docs/running-a-clinic.md").text
     (unit,) = UNIT.findall(text)
-    rows = {command: re.findall(r"`([\w.]+)`", names) for command, names in ROW.findall(text)}
-    (shown,) = re.findall("clinic (ingest) --state", unit)
-    assert re.findall(r"^InaccessiblePaths=(.*)$", unit, re.M) == [hidden(rows[shown])]
-    return {
-        command: unit.replace(f"clinic {shown} ", f"clinic {command} ").replace(
-            hidden(rows[shown]), hidden(names)
-        )
-        for command, names in rows.items()
+    rows = {
+        command: (f"clinic {command} ", hidden(re.findall(r"`([\w.]+)`", names)), f"CPUWeight={weight}\n")
+        for command, names, weight in ROW.findall(text)
     }
+    shown = rows["ingest"]
+    assert [unit.count(part) for part in shown] == [1, 1, 1]
+    return {command: with_parts(unit, shown, parts) for command, parts in rows.items()}
+
+
+def with_parts(unit: str, shown: Sequence[str], parts: Sequence[str]) -> str:
+    for before, after in zip(shown, parts, strict=True):
+        unit = unit.replace(before, after)
+    return unit
 
 
 def hidden(names: list[str]) -> str:
-    return " ".join(f"-{STATE}/{name}" for name in names)
+    return "InaccessiblePaths=" + " ".join(f"-{STATE}/{name}" for name in names) + "\n"
 
 
 def settings_of(unit: str) -> dict[str, str]:
@@ -70,3 +75,8 @@ def test_no_service_reaches_the_keys_of_another(command: str) -> None:
     assert set(settings["InaccessiblePaths"].split()) == others
     # Else processes of one user look into each other by /proc, where nothing is hidden.
     assert settings["PrivateUsers"] == "yes"
+
+
+def test_a_backlog_leaves_the_pages_three_times_its_share_of_the_processors() -> None:
+    weights = {command: int(settings_of(unit)["CPUWeight"]) for command, unit in units().items()}
+    assert weights == {"ingest": 33, "open": 33, "serve": 100, "work": 100}
