@@ -222,7 +222,7 @@ def _known(session: Session, keys: Collection[Key]) -> dict[Key, tuple[bytes, st
 
 
 def _waiting_for(session: Session, sealed: Sequence[_Good]) -> set[Key]:
-    """Those of `sealed` but for what was here before and is not waiting for its key.
+    """Those of `sealed` but for what is here, unless it waits for its key or was to be sealed again.
 
     Their kiosk had better keep them, or seal them again.
     """
