@@ -46,7 +46,7 @@ class Exports:
         for key, message in messages:
             self._unsettled.add(key)
             text = message.model_dump_json(indent=2) + "\n"
-            write_whole(_named(self.folder, key).with_suffix(_WRITTEN), text.encode())
+            _write(_named(self.folder, key).with_suffix(_WRITTEN), text.encode())
 
     def note_erased(self, kiosk: UUID, messages: Iterable[UUID]) -> None:
         """The files of these messages of one kiosk go, once their erasure is committed."""
@@ -107,6 +107,14 @@ def _key(path: Path) -> Key | None:
     except ValueError:  # somebody else's file, or one of an earlier version, which named no kiosk
         return None
     return kiosk, message
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_whole(path, data)
+    except FileNotFoundError:
+        # An opener that has begun here meanwhile took what was half written for a killed one's.
+        write_whole(path, data)
 
 
 def _states(database: Database, keys: Sequence[Key]) -> dict[Key, str]:

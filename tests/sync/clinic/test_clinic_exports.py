@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import delete, update
+from structlog.testing import capture_logs
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
@@ -184,6 +185,25 @@ def test_an_opener_that_begins_in_a_folder_names_what_another_one_there_has_just
         before_each_act(patch, out, another_begins)
         assert first.open_next()
     assert begun == [f"{kiosk.id}.{message}.part"]
+    assert files(out) == {f"{kiosk.id}.{message}.json"}
+
+
+def test_an_opener_that_begins_in_a_folder_disturbs_nobody_who_writes_there(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
+    first, begun = Opener(database, [kiosk.opening], out), list[str]()
+
+    def another_begins(name: str) -> None:
+        if not begun:
+            begun.append(name)
+            Opener(database, [kiosk.opening], out).begin()
+
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as log:
+        before_each_act(patch, out, another_begins)
+        assert first.open_next()
+    assert begun[0].startswith(f".{kiosk.id}.{message}.part.")
+    assert [line["event"] for line in log] == ["opened"]
     assert files(out) == {f"{kiosk.id}.{message}.json"}
 
 
