@@ -78,6 +78,7 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
         ("0006", {}),
         ("0007", {}),
         ("0008", {}),
+        ("0009", {}),
     ],
 )
 def test_every_row_of_a_version_before_stays(
