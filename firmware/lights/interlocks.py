@@ -1,4 +1,7 @@
-"""The interlocks of UV that the light daemon reads by itself: the shroud, and the lamp's temperature."""
+"""The interlocks of UV that the light daemon reads by itself: the shroud, and the lamp's temperature.
+
+What an open one does to a pulse is in `firmware.lights.core`.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from PIL import Image
 from hardware.arrays import PixelArray, UInt8Array
 from hardware.picture_file.header import Header
 from hardware.picture_file.unreadable import NO_MEMORY, UNKNOWN_KIND, Unreadable
-from hardware.standard_error import without_lines
+from hardware.stderr_lines import without_lines
 
 # What libpng, libjpeg, libtiff and OpenCV write of a damaged file, beside the error they return.
 _DECODERS_SAY = (b"libpng", b"JPEG", b"TIFF", b"global loadsave.cpp", b"global grfmt_", b"in function 'read")

@@ -24,7 +24,7 @@ from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.finishing import Finishing, Measures, Refused, ScanGone, Unreadable
-from kiosk_app.scanning.left_behind import LeftBehind
+from kiosk_app.scanning.to_destroy import ToDestroy
 from kiosk_app.scanning.progress import Progress, Step
 from kiosk_app.scanning.sealer import Sealer, SealerError
 from kiosk_app.scanning.taking import PatientLeft, Taking
@@ -63,7 +63,7 @@ class ScanWork:
         self._records, self._vault = records, vault
         self._at_work: dict[UUID, threading.Event] = {}
         self._failed: dict[UUID, tuple[int, float]] = {}  # how often, and when it is tried again
-        self._left_behind = LeftBehind(records, vault)
+        self._to_destroy = ToDestroy(records, vault)
         self._look_at = 0.0  # when to look for remains
         self._old_key_left = False  # by the round before
         self._told = Told()
@@ -173,16 +173,16 @@ class ScanWork:
         if left is not None:
             left.set()
         else:
-            self._left_behind.note(scan)
+            self._to_destroy.note(scan)
 
     def see_to(self, scan: UUID) -> None:
         """Let `go_on` destroy what is left of a scan that is gone by then, or is being written still."""
-        self._left_behind.note(scan)
+        self._to_destroy.note(scan)
 
     def is_fresh(self, scan: UUID) -> bool:
         """Whether a consented scan has had no try: each try has a scan of its own."""
         with self._lock:
-            had_one = scan in self._at_work or scan in self._left_behind
+            had_one = scan in self._at_work or scan in self._to_destroy
         return not had_one and self._records.scan(scan).state == ScanState.CONSENTED
 
     def recover(self) -> None:
@@ -193,9 +193,9 @@ class ScanWork:
         Where keys or records do not allow it now, `go_on` does.
         """
         for row in self._records.scans(ScanState.CONSENTED):
-            self._left_behind.note(row.id)
+            self._to_destroy.note(row.id)
         try:
-            self._destroy_left_behind()
+            self._destroy_what_is_due()
             self._alone("still_unreadable", self._try_unreadable)
         except (KeyringBusy, RecordsHeld) as error:
             log.error("not_recovered", why=str(error))
@@ -210,17 +210,17 @@ class ScanWork:
         for row in self._records.scans(ScanState.UNREADABLE):
             self._records.advance(row.id, ScanState.UNREADABLE, ScanState.CAPTURED)
 
-    def _destroy_left_behind(self) -> None:
+    def _destroy_what_is_due(self) -> None:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + FIRST_AGAIN_S
             if self._alone("remains_left", self._look_for_remains):
                 self._look_at = time.monotonic() + REMAINS_S
         enough = time.monotonic() + ENOUGH_S
-        for scan in self._left_behind.scans():
+        for scan in self._to_destroy.scans():
             if self._begin(scan) is None:
                 continue  # its own thread is not done with it
             try:
-                self._alone("abandon_failed", self._left_behind.destroy, scan)
+                self._alone("abandon_failed", self._to_destroy.destroy, scan)
             finally:
                 self._end(scan)
             if time.monotonic() >= enough:
@@ -242,7 +242,7 @@ class ScanWork:
         """Of scans that are gone: a failed deletion, or a command that was ended, leaves pictures."""
         for row in self._records.scans(*GONE):
             if self._vault.holds(row.id):
-                self._left_behind.note(row.id)
+                self._to_destroy.note(row.id)
         self._vault.reserve.fill()
 
     def _alone(self, event: str, step: Callable[..., object], *scan: UUID) -> bool:
@@ -273,7 +273,7 @@ class ScanWork:
         """
         finished = 0
         try:
-            self._destroy_left_behind()
+            self._destroy_what_is_due()
             enough = time.monotonic() + ENOUGH_S
             scans = dict.fromkeys(
                 row.id for row in self._records.scans(ScanState.CAPTURED, ScanState.ANALYSED)
@@ -319,7 +319,7 @@ class ScanWork:
             if scan in self._at_work:
                 return None
             left = self._at_work[scan] = threading.Event()
-            if scan in self._left_behind:
+            if scan in self._to_destroy:
                 left.set()
             return left
 
@@ -329,10 +329,10 @@ class ScanWork:
 
     def _give_up(self, scan: UUID, reason: str | None) -> None:
         """Abandon a scan that has ended, now where that can be done soon, else in the next `go_on`."""
-        self._left_behind.note(scan, reason)
+        self._to_destroy.note(scan, reason)
         try:
             with waiting_at_most(ABANDON_S):
-                self._left_behind.destroy(scan)
+                self._to_destroy.destroy(scan)
         except Exception as error:  # noqa: BLE001  it stays left behind; recover() does it after a new start
             log.error("abandon_failed", scan=str(scan), why=why(error))
 

@@ -28,7 +28,7 @@ from models.analysis.opaque import opaque, opaque_acne
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.picture import MIN_PIXELS_A_SIDE
-from models.analysis.quality import (
+from models.analysis.face_quality import (
     COARSE_MM_PER_PX,
     HIDE_SPOTS,
     MIN_FACE_PX,

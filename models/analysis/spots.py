@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from hardware.arrays import Float32Array, UInt8Array
-from models.analysis.blur import shrunk, smooth_within
+from models.analysis.smoothing import shrunk, smooth_within
 from models.analysis.pigment import optical_density
 
 VERSION = "spots-1"

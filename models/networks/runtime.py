@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hardware.arrays import Float32Array
-from hardware.standard_error import without_lines
+from hardware.stderr_lines import without_lines
 from models.networks.manifest import ModelsError, Tensor, load_manifest, verified_bytes
 from models.networks.processor import instruction_set
 

@@ -223,7 +223,7 @@ def test_where_a_picture_cannot_be_destroyed_its_key_is(
         bench.kiosk.records.dek(scan)
     bench.kiosk.work.go_on()
     assert bench.kiosk.vault.items(scan) == []
-    assert not bench.kiosk.work._left_behind.scans()
+    assert not bench.kiosk.work._to_destroy.scans()
 
 
 @pytest.mark.parametrize("broken", ["transaction", "_rewrap", "checkpoint"])

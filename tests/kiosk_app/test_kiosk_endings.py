@@ -254,7 +254,7 @@ def test_what_is_noted_again_while_it_is_looked_at_stays_left_behind(
     """A deletion of the scan, with pictures left, between the look at its state and the end of the look."""
     scan, look = consented(bench), bench.kiosk.records.scan
     do(bench, scan)
-    left = bench.kiosk.work._left_behind
+    left = bench.kiosk.work._to_destroy
     left.note(scan)
 
     def noted_meanwhile(wanted: UUID) -> ScanRow:

@@ -1,4 +1,7 @@
-"""The opening keys that the clinic has had: which of them openers hold, nobody holds, or staff gave up."""
+"""The opening keys that the clinic has had: which of them openers hold, nobody holds, or staff gave up.
+
+Who sends what is sealed to one that was given up is asked to seal it again by `sync.clinic.receiving.intake`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left behind: scans of which nothing may stay, since they were given up or deleted."""
+"""What there is to destroy: scans of which nothing may stay, since they were given up or deleted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
 
 
-class LeftBehind:
+class ToDestroy:
     """Scans that were given up, deleted, or may be gone in part, each until all of it is gone.
 
     In memory only: after a start `ScanWork.recover` finds by the records what there is to destroy.

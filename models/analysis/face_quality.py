@@ -1,4 +1,4 @@
-"""The quality of a picture: whether a face in it can be measured, in named reasons."""
+"""The quality of a picture of a face: whether it can be measured, in named reasons."""
 
 from __future__ import annotations
 
