@@ -24,10 +24,10 @@ from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.finishing import Finishing, Measures, Refused, ScanGone, Unreadable
-from kiosk_app.scanning.to_destroy import ToDestroy
 from kiosk_app.scanning.progress import Progress, Step
 from kiosk_app.scanning.sealer import Sealer, SealerError
 from kiosk_app.scanning.taking import PatientLeft, Taking
+from kiosk_app.scanning.to_destroy import ToDestroy
 from models.analysis.words import ENGLISH, Words
 
 log = structlog.get_logger()

@@ -20,6 +20,13 @@ from models.analysis.acne import acne_of_face
 from models.analysis.acne_count import Lesion, acne_findings, lesions_on, require_size
 from models.analysis.colour import reflected, to_srgb8
 from models.analysis.face import Face
+from models.analysis.face_quality import (
+    COARSE_MM_PER_PX,
+    HIDE_SPOTS,
+    MIN_FACE_PX,
+    require_light,
+    require_quality,
+)
 from models.analysis.face_window import FaceWindow, face_window
 from models.analysis.findings import Field, marks, measure, red_places, shows_redness, spot_marks
 from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
@@ -28,13 +35,6 @@ from models.analysis.opaque import opaque, opaque_acne
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.picture import MIN_PIXELS_A_SIDE
-from models.analysis.face_quality import (
-    COARSE_MM_PER_PX,
-    HIDE_SPOTS,
-    MIN_FACE_PX,
-    require_light,
-    require_quality,
-)
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import Scale, scale_of
 from models.analysis.skin import facial_skin

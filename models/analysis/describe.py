@@ -18,10 +18,10 @@ from models.analysis.batch import BatchError, Row, write_output
 from models.analysis.capture import analyse_capture
 from models.analysis.colour import linear
 from models.analysis.face import Face, find_faces
+from models.analysis.face_quality import require_light
 from models.analysis.opaque import opaque
 from models.analysis.parsing import parse
 from models.analysis.picture import MIN_PIXELS_A_SIDE
-from models.analysis.face_quality import require_light
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.result import png
 from models.analysis.skin import skin_mask

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from hardware.arrays import Float32Array, UInt8Array
-from models.analysis.smoothing import shrunk, smooth_within
 from models.analysis.pigment import optical_density
+from models.analysis.smoothing import shrunk, smooth_within
 
 VERSION = "spots-1"
 # Standard deviations of the blobs looked for; a spot's diameter is about 2.8 of them: 1.1 to 7 mm.
