@@ -262,17 +262,30 @@ def test_a_page_of_ours_that_fails_is_logged_by_its_number_and_its_place(
     assert event["fault"][0].startswith("RuntimeError at tests/kiosk_app/test_kiosk_log.py:")
 
 
-@pytest.mark.parametrize("page", ["consent", "result"])
 def test_a_page_that_fails_by_an_error_of_ours_is_logged_with_its_sentence(
-    visitor: Visitor, bench: Bench, capsys: pytest.CaptureFixture[str], page: str
+    visitor: Visitor, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = bench.kiosk.records.keyring.path
     with own_log():
-        visitor.walk_to(page)
+        visitor.walk_to("result")
         key.write_text("{}")
-        failed = visitor.tap() if page == "consent" else visitor.look("/result")
+        failed = visitor.look("/result")
     assert failed.status == 500 and str(key) not in failed.text
     said = capsys.readouterr().err.splitlines()
     [event] = [json.loads(line) for line in said if '"page_failed"' in line]
     assert event["why"].startswith(f"The vault's key file {key} is damaged: ") and "Restore" in event["why"]
     assert event["fault"][0].startswith("KeyringError at kiosk_app/kept/keyring.py:")
+
+
+def test_a_kiosk_that_rests_at_the_consent_logs_the_sentence_of_its_cause(
+    visitor: Visitor, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = bench.kiosk.records.keyring.path
+    with own_log():
+        visitor.walk_to("consent")
+        key.write_text("{}")
+        rests = visitor.tap()
+    assert rests.status == 503 and str(key) not in rests.text
+    said = capsys.readouterr().err.splitlines()
+    [event] = [json.loads(line) for line in said if '"storage_lost"' in line]
+    assert event["why"].startswith(f"The vault's key file {key} is damaged: ") and "Restore" in event["why"]
