@@ -194,7 +194,8 @@ def work(state: Path, db: str | None, zone: str, many_machines: bool) -> None:
 
     try:
         known = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        # It is looked for as a file: a folder of them is none, nor has a file a name of any length.
         raise ClinicUsageError(
             f"--zone {zone!r:.60} is no time zone that this computer knows: name one such as Europe/Berlin."
         ) from error

@@ -467,6 +467,9 @@ def command(*arguments: str) -> list[str]:
     [
         (("--zone", "Europe/Atlantis"), "no time zone that this computer knows"),
         (("--zone", "../etc/passwd"), "no time zone that this computer knows"),
+        (("--zone", "Europe"), "no time zone that this computer knows"),
+        (("--zone", "Europe/Berlin/Mitte"), "no time zone that this computer knows"),
+        (("--zone", "E" * 5000), "no time zone that this computer knows"),
         (("--many-machines",), "name a PostgreSQL with --db"),
     ],
 )
