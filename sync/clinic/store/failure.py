@@ -39,8 +39,15 @@ _READ_ONLY = _Cause(
     "this user can read it at most; become one who may write it and its folder, or have its disk or server "
     "take writing",
 )
+_NO_CONNECTION_LEFT = _Cause(
+    ("53300",),
+    (),
+    "it has no connection left for this command; run it again when others have ended, or raise "
+    "max_connections in postgresql.conf, or the limit of this database or user",
+)
 _CAUSES = (
     _FULL,
+    _NO_CONNECTION_LEFT,
     _READ_ONLY,
     _Cause(
         ("55P03", "40P01"),
@@ -62,6 +69,12 @@ _CAUSES = (
 )
 # What PostgreSQL's driver says where there is no connection, and no state says why; the first that is found.
 _AWAY = {
+    (
+        "too many clients",
+        "too many connections for ",
+        "connection slots are reserved",
+        "no more connections allowed",
+    ): _NO_CONNECTION_LEFT.mend,
     (
         "Connection refused",
         "No such file",

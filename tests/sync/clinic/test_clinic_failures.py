@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from kiosk_app.cli import main
@@ -214,6 +215,40 @@ def test_a_postgresql_that_cannot_be_reached(
     assert "hush" not in err
 
 
+def all_taken(url: URL) -> list[psycopg.Connection]:
+    """Every connection that the server at `url` lets its user have."""
+    taken = []
+    while True:
+        try:
+            taken.append(psycopg.connect(url.set(drivername="postgresql").render_as_string()))
+        except psycopg.OperationalError:
+            return taken
+
+
+@pytest.mark.parametrize("limited", ["server", "database", "role"])
+def test_a_postgresql_that_has_no_connection_left_is_told_for_it(
+    tmp_path: Path, limited: str, postgresql_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = made(tmp_path / "clinic", postgresql_url)
+    ann = make_url(postgresql_url).set(username="ann")
+    engine = create_engine(in_psycopg(postgresql_url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE ROLE ann LOGIN"))
+        if limited != "server":
+            what = f"DATABASE {ann.database}" if limited == "database" else "ROLE ann"
+            connection.execute(text(f"ALTER {what} CONNECTION LIMIT 0"))
+        taken = all_taken(ann)
+        try:
+            for name in ("status", "migrate"):
+                command = [*commands[name], "--db", ann.render_as_string()]
+                assert_one_sentence(*said(capsys, command), "has no connection left", "run it again when")
+        finally:
+            for each in taken:
+                each.close()
+            connection.execute(text("DROP ROLE ann"))
+    engine.dispose()
+
+
 def test_a_postgresql_without_room_is_told_by_its_own_word(tmp_path: Path, postgresql_url: str) -> None:
     """Its disk cannot be filled here: the server raises what it raises then."""
     database = Database.at(tmp_path / "clinic", postgresql_url)
@@ -227,7 +262,12 @@ def test_a_postgresql_without_room_is_told_by_its_own_word(tmp_path: Path, postg
 
 @pytest.mark.parametrize(
     ("state", "words"),
-    [("42P01", "'dermakiosk --debug"), (None, "PostgreSQL runs"), ("28P01", "PostgreSQL runs")],
+    [
+        ("42P01", "'dermakiosk --debug"),
+        (None, "PostgreSQL runs"),
+        ("28P01", "PostgreSQL runs"),
+        ("53300", "no connection left"),
+    ],
 )
 def test_what_postgresql_answers_is_not_taken_for_its_absence(state: str | None, words: str) -> None:
     original = type("Odd", (Exception,), {"sqlstate": state})("odd")
