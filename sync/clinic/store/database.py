@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from sqlalchemy import (
@@ -24,12 +24,21 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from sync.clinic.store.engine import TURN_SECONDS, WORKERS_TURN_SECONDS, make_engine, settle
+from sync.clinic.store.engine import (
+    TURN_SECONDS,
+    WORKERS_TURN_SECONDS,
+    make_engine,
+    settle,
+    wait_to_make_tables,
+)
 from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.failure import lock_not_had, why_away
 from sync.clinic.store.place import make_private, make_state, place_of, refuse_what_is_no_file, require
 from sync.clinic.store.tables import REVISION
 from sync.clinic.store.tombstones import Tombstones
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # What a server may not be set to, for a power cut would take what a receipt has called stored.
 LOSING = {"fsync": "off"}
@@ -106,19 +115,16 @@ class Database:
 
     def migrate(self, to: str = REVISION) -> str:
         """Bring the schema to the newest revision, or to another, and return its name. Raises ClinicError."""
-        # Only this command needs Alembic; the daemons start quicker without it.
         from alembic import command
-        from alembic.config import Config
 
-        config = Config()
-        # Alembic's options are a configparser's, in which a path's own % has to be doubled.
-        migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")
-        config.set_main_option("script_location", migrations)
+        config = _migrations()
         with (
             self._write_connection() as connection,
             _foreign_keys_resting(connection),
             connection.begin(),
         ):
+            wait_to_make_tables(connection)
+            _refuse_a_newer(_revision(connection))
             config.attributes["connection"] = connection
             command.upgrade(config, to)
             _check_foreign_keys(connection)
@@ -127,9 +133,9 @@ class Database:
     def require_current(self) -> None:
         """Raise ClinicError unless the schema is the one this software was written for."""
         with self.engine.connect() as connection:
-            known = inspect(connection).has_table("alembic_version")
-            revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+            revision = _revision(connection)
         if revision != REVISION:
+            _refuse_a_newer(revision)
             has = f"at revision {revision}" if revision else "empty"
             raise ClinicError(
                 f"The clinic's database is {has}, this software needs {REVISION}: "
@@ -208,6 +214,38 @@ class Database:
 
     def _write_connection(self) -> Connection:
         return self.engine.connect().execution_options(clinic_writes=True)
+
+
+def _revision(connection: Connection) -> str | None:
+    """Which schema the database has; None where it has none yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _migrations() -> Config:
+    # Only 'migrate' and a refusal need Alembic; the daemons start quicker without it.
+    from alembic.config import Config
+
+    config = Config()
+    # Alembic's options are a configparser's, in which a path's own % has to be doubled.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    return config
+
+
+def _refuse_a_newer(revision: str | None) -> None:
+    """Raise ClinicError for a revision of which this software knows nothing."""
+    if revision in (None, REVISION):
+        return
+    from alembic.script import ScriptDirectory
+
+    known = ScriptDirectory.from_config(_migrations()).walk_revisions()
+    if revision not in {script.revision for script in known}:
+        raise ClinicError(
+            "The clinic's database is of a newer version of this software: update the software."
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
@@ -24,6 +24,7 @@ DEADLINES = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+_MAKING = 0x636C696E  # whoever makes tables in PostgreSQL holds this lock of its
 # How often somebody who would write to SQLite looks whether the one before has ended: a person's page, and a
 # worker that has much to do and lets a page go first.
 TURN_SECONDS, WORKERS_TURN_SECONDS = 0.001, 0.01
@@ -31,7 +32,7 @@ TURN_SECONDS, WORKERS_TURN_SECONDS = 0.001, 0.01
 
 def make_engine(url: URL) -> Engine:
     kind = url.get_backend_name()
-    arguments = {"timeout": BUSY_SECONDS} if kind == "sqlite" else deadlines(url)
+    arguments = {"timeout": BUSY_SECONDS} if kind == "sqlite" else arguments_of(url)
     try:
         # What SQLAlchemy says of an error would quote the values: patients' references, measurements.
         engine = create_engine(
@@ -54,9 +55,19 @@ def make_engine(url: URL) -> Engine:
     return engine
 
 
-def deadlines(url: URL) -> dict[str, Any]:
-    """What a connection to PostgreSQL is made with, but for what its URL says itself."""
-    return {name: value for name, value in DEADLINES.items() if name not in url.query}
+def arguments_of(url: URL) -> dict[str, Any]:
+    """What a connection to PostgreSQL is made with: deadlines where its URL sets none."""
+    deadlines = {name: value for name, value in DEADLINES.items() if name not in url.query}
+    return deadlines
+
+
+def wait_to_make_tables(connection: Connection) -> None:
+    """Until the end of the transaction nobody else makes tables; waited for as long as any lock is.
+
+    On SQLite whoever writes is alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MAKING})
 
 
 def _require_known_options(url: URL) -> None:
@@ -69,10 +80,11 @@ def _require_known_options(url: URL) -> None:
 
 def _connect_postgresql(dialect: Any, record: object, given: list[Any], options: dict[str, Any]) -> Any:
     try:
-        return dialect.connect(*given, **options)
+        connection = dialect.connect(*given, **options)
     except (TypeError, ValueError) as error:
         # A host that no name can have, letters that are none.
         raise ClinicUsageError(f"--db has something that is no host or no text: {FORMS}.") from error
+    return connection
 
 
 def _prepare_postgresql(connection: Any, record: object) -> None:

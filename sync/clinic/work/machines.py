@@ -23,7 +23,7 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
 from sync.clinic.store.database import Database, moment_at
-from sync.clinic.store.engine import deadlines
+from sync.clinic.store.engine import arguments_of, wait_to_make_tables
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.failure import failed_itself, why_away
 from sync.clinic.store.notify import Notifier
@@ -41,7 +41,6 @@ AWAY_SECONDS = 5.0
 # Longer than a PostgreSQL that is gone without a word is waited for, twice.
 LONGEST_SWEEP_SECONDS = 180.0
 MOST_SWEPT = 1000
-_MAKING = 0x636C696E  # whoever makes procrastinate's tables holds this lock of PostgreSQL's
 
 log = structlog.get_logger()
 
@@ -75,7 +74,7 @@ class MachinesWorker:
         self._sweeping_since: float | None = None
         url = database.engine.url
         _, arguments = database.engine.dialect.create_connect_args(url)
-        arguments = {**arguments, **deadlines(url)}
+        arguments = {**arguments, **arguments_of(url)}
         self._app = App(connector=PsycopgConnector(kwargs=arguments))
         self._app.task(name=TASK, queue=QUEUE)(self._do)
         # One that is at work speaks to its own connections only.
@@ -84,7 +83,7 @@ class MachinesWorker:
     def make(self) -> None:
         """Make procrastinate's tables, if they are not there."""
         with self._database.writing() as session:
-            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MAKING})
+            wait_to_make_tables(session.connection())
             if not inspect(session.connection()).has_table("procrastinate_jobs"):
                 schema = SchemaManager.get_schema()
                 session.connection().exec_driver_sql(schema.replace("%", "%%"))

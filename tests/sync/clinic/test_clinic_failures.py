@@ -215,6 +215,29 @@ def test_a_postgresql_that_cannot_be_reached(
     assert "hush" not in err
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("revision", ["9999", "0000", "f3a9c1d2e4b5"])
+def test_a_database_of_a_newer_version_is_told_for_one_and_left_as_it_is(
+    tmp_path: Path,
+    kind: str,
+    revision: str,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = request.getfixturevalue("postgresql_url") if kind == "postgresql" else None
+    commands = made(tmp_path / "clinic", url)
+    database = Database.existing(tmp_path / "clinic", url)
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    for command in commands.values():
+        code, err = said(capsys, command)
+        assert_one_sentence(code, err, "of a newer version of this software: update the software")
+        assert "migrate" not in err
+    with database.reading() as session:
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == revision
+    database.close()
+
+
 def all_taken(url: URL) -> list[psycopg.Connection]:
     """Every connection that the server at `url` lets its user have."""
     taken = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -19,9 +21,11 @@ from sync.clinic.receiving.receipts import Owed, mark_sent, owe, owe_late, unsen
 from sync.clinic.server import STATEMENT_SECONDS, serve_pages
 from sync.clinic.store import database as database_module
 from sync.clinic.store.database import LOSING, Database, now
-from sync.clinic.store.engine import DEADLINES
+from sync.clinic.store.engine import DEADLINES, wait_to_make_tables
 from sync.clinic.store.errors import ClinicError
-from sync.clinic.store.tables import Envelope
+from sync.clinic.store.failure import unusable
+from sync.clinic.store.tables import REVISION, Envelope
+from sync.clinic.work.machines import MachinesWorker
 from sync.wire.keys import OpeningKey
 from tests.support.clinic import SealingKiosk, registered
 from tests.support.waiting import wait_until
@@ -55,6 +59,57 @@ def test_a_postgresql_that_does_not_write_through_is_refused(
     monkeypatch.setattr(database_module, "LOSING", LOSING)
     with pytest.raises(ClinicError, match=r"fsync = off, so that a power cut takes .*\.$"):
         own("").require_current()
+
+
+def migrating(state: Path, url: str) -> subprocess.Popen[str]:
+    program = "from kiosk_app.cli import main; main()"
+    command = [sys.executable, "-c", program, "clinic", "migrate", "--state", str(state), "--db", url]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_of_two_that_make_the_tables_at_once_one_waits_for_the_other(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    first, another = Database.at(tmp_path / "clinic", postgresql_url), list[subprocess.Popen[str]]()
+    watching = create_engine(
+        postgresql_url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
+    )
+
+    def another_begins(_: object, __: object, statement: str, *___: object) -> None:
+        if "CREATE TABLE alembic_version" not in statement:
+            return
+        another.append(migrating(tmp_path / "clinic", postgresql_url))
+        with watching.connect() as connection:
+            wait_until(lambda: bool(connection.scalar(waits)), "the other one waits")
+
+    event.listen(first.engine, "after_cursor_execute", another_begins)
+    first.migrate()
+    (other,) = another
+    said, told = other.communicate(timeout=60)
+    assert (other.returncode, told) == (0, "")
+    assert f"at revision {REVISION}" in said
+    watching.dispose()
+    first.close()
+
+
+@pytest.mark.parametrize("makes", ["migrate", "work"])
+def test_who_makes_tables_waits_for_another_no_longer_than_for_any_lock(
+    own: Callable[[str], Database], makes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = own("")
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 0.05)
+    database = own("")
+    with another.writing() as session:
+        wait_to_make_tables(session.connection())
+        with pytest.raises(DBAPIError) as caught:
+            database.migrate() if makes == "migrate" else MachinesWorker(database, {}).make()
+    assert "locked by another process, such as a migration" in str(
+        unusable(caught.value, database.engine.url)
+    )
 
 
 def test_what_is_committed_is_on_the_disk_whatever_the_role_is_set_to(own: Callable[[str], Database]) -> None:
