@@ -56,9 +56,9 @@ def make_engine(url: URL) -> Engine:
 
 
 def arguments_of(url: URL) -> dict[str, Any]:
-    """What a connection to PostgreSQL is made with: deadlines where its URL sets none."""
+    """What a connection to PostgreSQL is made with: text in UTF-8, and deadlines where its URL sets none."""
     deadlines = {name: value for name, value in DEADLINES.items() if name not in url.query}
-    return deadlines
+    return {"client_encoding": "utf8", **deadlines}
 
 
 def wait_to_make_tables(connection: Connection) -> None:
@@ -84,6 +84,13 @@ def _connect_postgresql(dialect: Any, record: object, given: list[Any], options:
     except (TypeError, ValueError) as error:
         # A host that no name can have, letters that are none.
         raise ClinicUsageError(f"--db has something that is no host or no text: {FORMS}.") from error
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        connection.close()
+        raise ClinicError(
+            f"The clinic's database keeps text as {encoding}, in which not every name can be written: make "
+            "one with 'createdb --encoding=UTF8 --template=template0', and name that with --db."
+        )
     return connection
 
 

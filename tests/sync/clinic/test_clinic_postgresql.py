@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, event, select, text
+from sqlalchemy import create_engine, event, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -59,6 +60,59 @@ def test_a_postgresql_that_does_not_write_through_is_refused(
     monkeypatch.setattr(database_module, "LOSING", LOSING)
     with pytest.raises(ClinicError, match=r"fsync = off, so that a power cut takes .*\.$"):
         own("").require_current()
+
+
+def refused(database: Database) -> list[str]:
+    """What a command hears of `database`: one that makes it, and one that uses it."""
+    said = []
+    for use in (database.migrate, database.require_current):
+        with pytest.raises(ClinicError) as caught:
+            use()
+        said.append(str(caught.value))
+    database.close()
+    return said
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+def test_a_database_in_which_not_every_name_can_be_written_is_refused_by_every_command(
+    postgresql_url: str, tmp_path: Path, encoding: str
+) -> None:
+    name = f"narrow_{uuid4().hex}"
+    engine = create_engine(
+        postgresql_url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        made = f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'"
+        connection.execute(text(made))
+    engine.dispose()
+    url = make_url(postgresql_url).set(database=name).render_as_string(hide_password=False)
+    for sentence in refused(Database.at(tmp_path / "clinic", url)):
+        assert re.fullmatch(f"The clinic's database keeps text as {encoding}, [^\n]*UTF8[^\n]*\\.", sentence)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+@pytest.mark.parametrize("chosen_by", ["environment", "options", "url", "role"])
+def test_text_comes_and_goes_as_utf_8_whatever_the_surroundings_say(
+    own: Callable[[str], Database], chosen_by: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chosen_by == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", encoding)
+    if chosen_by == "role":
+        with own("").writing() as session:
+            name = session.scalar(text("SELECT current_database()"))
+            session.execute(text(f"ALTER DATABASE {name} SET client_encoding = '{encoding}'"))
+    asked = {"options": f"&options=-c%20client_encoding%3D{encoding}", "url": f"&client_encoding={encoding}"}
+    database = own(asked.get(chosen_by, ""))
+    database.require_current()
+    with database.reading() as session:
+        assert session.scalar(text("SELECT 'Zo\u00eb \u5c71\u7530'")) == "Zo\u00eb \u5c71\u7530"
+    many = MachinesWorker(database, {})
+    many.make()
+    with many._teller.open():
+        found = many._teller.connector.execute_query_one(
+            "SELECT current_setting('client_encoding') AS encoding"
+        )
+    assert found == {"encoding": "UTF8"}
 
 
 def migrating(state: Path, url: str) -> subprocess.Popen[str]:
