@@ -14,13 +14,18 @@ from sync.clinic.receiving.erasing import IDS_AT_ONCE
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import among
 from sync.clinic.store.database import Database
-from sync.clinic.store.durable import sync_folder, write_whole
+from sync.clinic.store.durable import require_writable, sync_folder, write_whole
+from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, WithdrawnMessage
 from sync.wire.messages import Message
 
 # What is written and not named yet.
 _WRITTEN = ".part"
 _IS_HERE = (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id)
+
+
+class ExportsUnusable(ClinicError):
+    """The folder of the exports cannot be written now, or a file in it not be named or deleted."""
 
 
 class Exports:
@@ -38,15 +43,27 @@ class Exports:
         self.folder = folder
         self._unsettled: set[Key] = set()
 
+    def require_usable(self) -> None:
+        """Raises ClinicUsageError where no file can be made in the folder; it is made if it is not there."""
+        if self.folder is not None:
+            require_writable(self.folder, "--export")
+
     def write(self, messages: Iterable[tuple[Key, Message]]) -> None:
-        """Have the files of these messages on the disk, under another name. Raises OSError."""
+        """Have the files of these messages on the disk, under another name. Raises ExportsUnusable."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for key, message in messages:
-            self._unsettled.add(key)
-            text = message.model_dump_json(indent=2) + "\n"
-            _write(_named(self.folder, key).with_suffix(_WRITTEN), text.encode())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for key, message in messages:
+                self._unsettled.add(key)
+                text = message.model_dump_json(indent=2) + "\n"
+                _write(_named(self.folder, key).with_suffix(_WRITTEN), text.encode())
+        except OSError as error:
+            raise ExportsUnusable(
+                f"The folder {self.folder} of the exports cannot be written ({error.strerror}), and no "
+                "message is opened before its file is there: make room on its disk, or have it be a folder "
+                "that this user may write."
+            ) from error
 
     def note_erased(self, kiosk: UUID, messages: Iterable[UUID]) -> None:
         """The files of these messages of one kiosk go, once their erasure is committed."""
@@ -56,33 +73,47 @@ class Exports:
     def settle(self, database: Database) -> None:
         """After a transaction: name the files of what was opened, delete those of what was not or is erased.
 
-        Raises OSError; what could not be done is done by the next call.
+        Raises ExportsUnusable; what could not be done, and only that, is done by the next call.
         """
         if self.folder is None or not self._unsettled:
             return
-        keys = list(self._unsettled)
+        keys, failed = list(self._unsettled), dict[Key, OSError]()
         for start in range(0, len(keys), IDS_AT_ONCE):
             some = keys[start : start + IDS_AT_ONCE]
             for key, state in _states(database, some).items():
-                _settle(self.folder, key, state)
-            if self.folder.exists():
-                sync_folder(self.folder)
-            self._unsettled.difference_update(some)
+                try:
+                    _settle(self.folder, key, state)
+                except OSError as error:
+                    failed[key] = error
+            try:
+                if self.folder.exists():
+                    sync_folder(self.folder)
+            except OSError as error:
+                failed |= dict.fromkeys(some, error)
+            self._unsettled.difference_update(set(some) - failed.keys())
+        if failed:
+            first = next(iter(failed.values()))
+            raise self._unsettleable(first) from first
 
     def catch_up(self, database: Database) -> None:
-        """Before an opener begins: do in the folder what any process has left to do. Raises OSError."""
+        """Before an opener begins: find in the folder what any process has left to `settle`.
+
+        Raises ExportsUnusable.
+        """
         if self.folder is None:
             return
         self.forget_withdrawn(database)
         for half in self.folder.glob(f".*{_WRITTEN}.*"):
             if _key(Path(half.stem[1:])) is not None:
-                half.unlink(missing_ok=True)
+                try:
+                    half.unlink(missing_ok=True)
+                except OSError as error:
+                    raise self._unsettleable(error) from error
         written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
         self._unsettled.update(key for key in written if key is not None)
-        self.settle(database)
 
     def forget_withdrawn(self, database: Database) -> None:
-        """Delete the files of whatever is withdrawn. Raises OSError.
+        """Delete the files of whatever is withdrawn; those that cannot be deleted are left to `settle`.
 
         An opener with another folder may have erased it, or an old copy of this one brought it back; and what
         came after the copy that the database was brought back from is known by its withdrawal only.
@@ -93,7 +124,17 @@ class Exports:
         named = select(WithdrawnMessage.kiosk, WithdrawnMessage.message_id).where(~exists().where(_IS_HERE))
         with database.reading() as session:
             for kiosk, message in session.execute(union_all(erased, named)):
-                _delete(self.folder, (kiosk, message))
+                try:
+                    _delete(self.folder, (kiosk, message))
+                except OSError:
+                    self._unsettled.add((kiosk, message))
+
+    def _unsettleable(self, error: OSError) -> ExportsUnusable:
+        return ExportsUnusable(
+            f"{error.filename or self.folder} among the exports cannot be renamed or deleted "
+            f"({error.strerror}), so that what was opened lacks its file, or what was withdrawn still has "
+            "one: correct the rights of it and of its folder, or have its disk take writing."
+        )
 
 
 def _named(folder: Path, key: Key) -> Path:

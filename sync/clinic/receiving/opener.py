@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import erasing, opening_keys
 from sync.clinic.receiving.erasing_from_files import Scrubber
-from sync.clinic.receiving.exports import Exports
+from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.opening_alone import Alone
 from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.opening_together import open_together
@@ -39,6 +39,8 @@ LAST_SCRUB_SECONDS = 5.0
 STRIKES = 5
 ASIDE_SECONDS = 15 * 60.0
 PROBE_BYTES = 256 * 1024
+# How long exports that could not be written, or not be named or deleted, are left until they are tried again.
+EXPORTS_WAIT_SECONDS = 10.0
 
 log = structlog.get_logger()
 
@@ -58,15 +60,18 @@ class Opener:
         self._aside: dict[Key, float] = {}
         self._took_nothing = False
         self._looked_again = time.monotonic()
-        self._say_from = -math.inf
+        self._say_from = self._write_from = self._settle_from = -math.inf
 
     def begin(self, *, again: bool = False) -> None:
         """Say which keys are held, and look once more at what waited for one.
 
-        With `again`, quarantined envelopes are tried once more too.
+        With `again`, quarantined envelopes are tried once more too. Raises ClinicError where the folder of
+        the exports cannot be used.
         """
+        self._exports.require_usable()
         erasing.reapply(self._database)
         self._exports.catch_up(self._database)
+        self._settle_exports()
         with self._database.writing() as session:
             self._heard = opening_keys.hold(session, self._seals.kids)
             self._take_back(session)
@@ -120,30 +125,50 @@ class Opener:
     def open_next(self, most: int = 1) -> bool:
         """Open the oldest envelopes that wait, up to so many; False if there is none.
 
+        While the exports cannot be written none is opened, and that is told.
         Whatever a message raises, its envelope is quarantined. What the database raises of itself comes out,
         and nothing has changed but for the envelopes that were opened before.
         """
+        found = False
+        if time.monotonic() >= self._write_from:
+            try:
+                found = self._open_some(most)
+            except ExportsUnusable as error:
+                self._write_from = _told(error)
+        self._settle_exports()
+        self._notifier.alive()
+        self._note_erased()
+        self._scrubber.scrub_in_time()
+        return found
+
+    def _open_some(self, most: int) -> bool:
         which = waiting(
             most, self._seals.kids, self._set_aside(), tombstones_rest=self._alone.tombstones_rest()
         )
         taken = open_together(self._database, self._seals, self._exports, which)
-        self._exports.settle(self._database)
+        self._settle_exports()
         for key in taken.left:
             self._notifier.alive()
             self._open_alone(key)
-            self._exports.settle(self._database)
-        self._notifier.alive()
+            self._settle_exports()
         if self._took_nothing:
             # While it was away each message was as good as the next.
             self._took_nothing = False
             self._aside.clear()
-        self._note_erased()
-        self._scrubber.scrub_in_time()
         return taken.found > 0
+
+    def _settle_exports(self) -> None:
+        if time.monotonic() >= self._settle_from:
+            try:
+                self._exports.settle(self._database)
+            except ExportsUnusable as error:
+                self._settle_from = _told(error)
 
     def _open_alone(self, key: Key) -> None:
         try:
             self._alone.open(key)
+        except ExportsUnusable:
+            raise
         except Exception:
             self._notifier.alive()
             self._strike(key)
@@ -197,3 +222,9 @@ class Opener:
     def _set_aside(self) -> list[Key]:
         self._aside = {key: until for key, until in self._aside.items() if until > time.monotonic()}
         return list(self._aside)
+
+
+def _told(error: ExportsUnusable) -> float:
+    """Tell of it; the moment from which it is tried again."""
+    log.error("exports_unusable", why=str(error), wait_s=EXPORTS_WAIT_SECONDS)
+    return time.monotonic() + EXPORTS_WAIT_SECONDS

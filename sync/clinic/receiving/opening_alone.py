@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, load_only
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving import erasing, results, unseen_withdrawals, withdrawals
-from sync.clinic.receiving.exports import Exports
+from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.reasons import Reason, SetAside, reason_with
 from sync.clinic.receiving.receipts import owe_late
@@ -58,7 +58,7 @@ class Alone:
         """Open one envelope, whatever is in it, unless somebody else has done so meanwhile.
 
         Whatever the message raises, its envelope is quarantined.
-        What the database raises of itself comes out.
+        What the database raises of itself comes out, and ExportsUnusable.
         """
         content: Content = None
         try:
@@ -70,6 +70,8 @@ class Alone:
                     self._open_known(key, content)
         except TombstonesUnusable as error:
             self._put_off(key, content, error)
+        except ExportsUnusable:
+            raise
         except Exception as error:
             if failed_itself(error):
                 raise

@@ -12,7 +12,7 @@ from sqlalchemy import Select, Uuid, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import results, withdrawals
-from sync.clinic.receiving.exports import Exports
+from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Opened, Sealed, Seals, among, forget_replaced, read
@@ -38,11 +38,13 @@ def open_together(database: Database, seals: Seals, exports: Exports, which: Sel
     """Open those of `which` that are the first word about their scan.
 
     What is withdrawn, replaced, refused or spoilt is left. So are all where one of them, or the database,
-    fails: then it is found out which.
+    fails: then it is found out which. Raises ExportsUnusable, and none of them is opened.
     """
     once = _claimed if database.engine.dialect.name == "postgresql" else _in_turn
     try:
         opened, plain = once(database, seals, exports, which)
+    except ExportsUnusable:
+        raise
     except Exception as error:
         # Their keys only, for their rows may be the fault; and none that another opener has claimed: this one
         # would wait for it.

@@ -11,6 +11,7 @@ import paho.mqtt.client as mqtt
 import structlog
 
 from sync.clinic.receiving.broker import Address, Role, connect
+from sync.clinic.store.durable import require_writable
 from sync.clinic.store.notify import Notifier
 
 EVERYTHING = "clinic/#"
@@ -33,7 +34,7 @@ class Tap:
 
     def run(self, stop: threading.Event) -> None:
         """Write until `stop` is set; numbers go on where an earlier tap of this folder ended."""
-        self._out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        require_writable(self._out, "--out")
         numbers = (path.name.split("-")[0] for path in self._out.glob("*.cose"))
         number = max((int(text) for text in numbers if text.isdigit()), default=0)
         connect(self._client, self._address, receive_maximum=100, session_expiry_seconds=0)

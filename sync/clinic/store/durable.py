@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from sync.clinic.store.errors import ClinicUsageError
+
 # A disk that takes nothing: that is a failure, and no wrong path.
 TAKES_NOTHING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
@@ -27,6 +29,25 @@ def write_whole(path: Path, data: bytes) -> None:
         os.unlink(name)
         raise
     sync_folder(path.parent)
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Make `folder` (mode 0700) if it is not there, and see that a file can be made in it.
+
+    Raises ClinicUsageError, which names the `option` that named the folder, and OSError where its disk takes
+    nothing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            sync_folder(folder)
+    except OSError as error:
+        if error.errno in TAKES_NOTHING:
+            raise
+        raise ClinicUsageError(
+            f"No file can be made in {folder}, which {option} names ({error.strerror}): name a folder that "
+            "you may write to."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

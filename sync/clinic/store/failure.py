@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from errno import errorcode
 from typing import NamedTuple
 
 from sqlalchemy import URL
@@ -108,8 +109,16 @@ def failed_itself(error: BaseException) -> bool:
     return isinstance(error, PoolTimeout | sqlite3.Error | OSError | MemoryError)
 
 
+def what_failed(error: BaseException) -> str:
+    """What an event calls that which failed of itself: the database, or this machine (a disk, its memory)."""
+    of_database = isinstance(error, DBAPIError | PoolTimeout | sqlite3.Error)
+    return "database_away" if of_database else "machine_failed"
+
+
 def why_away(error: BaseException) -> str:
-    """A word of the driver's for what befell the database: SQLITE_FULL, DiskFull, …"""
+    """A word for what befell the database, or this machine: SQLITE_FULL, DiskFull, ENOSPC, …"""
+    if isinstance(error, OSError) and (name := errorcode.get(error.errno or 0)):
+        return name
     said = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(said, "sqlite_errorname", None) or type(said).__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.failure import failed_itself, what_failed, why_away
 
 FIRST_S, LONGEST_S = 0.5, 30.0
 # A wait is in steps of this length, so that whoever waits can say that it lives.
@@ -28,7 +28,7 @@ class Patience:
     def tell(self, error: Exception, **facts: Any) -> None:
         """Log what failed, and for how long it is waited for."""
         if failed_itself(error):
-            log.error("database_away", kind=why_away(error), wait_s=self.wait_s, **facts)
+            log.error(what_failed(error), kind=why_away(error), wait_s=self.wait_s, **facts)
         else:
             log.error("not_foreseen", wait_s=self.wait_s, exc_info=error, **facts)
 

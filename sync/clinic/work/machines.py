@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from sync.clinic.store.database import Database, moment_at
 from sync.clinic.store.engine import arguments_of, wait_to_make_tables
 from sync.clinic.store.errors import ClinicUsageError
-from sync.clinic.store.failure import failed_itself, why_away
+from sync.clinic.store.failure import failed_itself, what_failed, why_away
 from sync.clinic.store.notify import Notifier
 from sync.clinic.store.tables import Job
 from sync.clinic.work import jobs
@@ -172,7 +172,7 @@ class MachinesWorker:
                 self.sweep()
             except Exception as error:
                 if failed_itself(error):
-                    log.error("database_away", kind=why_away(error), wait_s=self._sweep_seconds)
+                    log.error(what_failed(error), kind=why_away(error), wait_s=self._sweep_seconds)
                 else:
                     log.error("not_foreseen", wait_s=self._sweep_seconds, exc_info=error)
             self._sweeping_since = None

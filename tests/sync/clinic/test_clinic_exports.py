@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from structlog.testing import capture_logs
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.opener import STRIKES, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.waiting import wait_until
 from tests.support.withdrawing import a_reminder, a_result, arrive, count, envelope, open_all, withdraw
+from tests.sync.clinic.test_clinic_failures import made, said
 
 # Two values each: PostgreSQL takes 65,535 of them at most.
 MORE_THAN_A_STATEMENT_TAKES = 33_000
@@ -85,6 +88,20 @@ def of_every_kind(database: Database, kiosk: SealingKiosk) -> set[UUID]:
     ]
     arrive(database, kiosk, kiosk.result(twice))
     return set(stay)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be done to exports is tried again at once."""
+    monkeypatch.setattr(opener_module, "EXPORTS_WAIT_SECONDS", 0.0)
+
+
+def events(logged: Iterable[Mapping[str, Any]], level: str) -> set[str]:
+    return {each["event"] for each in logged if each["log_level"] == level}
 
 
 def files(folder: Path) -> set[str]:
@@ -152,22 +169,118 @@ def test_what_a_killed_opener_had_not_opened_yet_has_no_file_until_it_is(
 
 
 def test_a_file_that_the_disk_does_not_let_be_named_is_named_as_soon_as_it_does(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
 ) -> None:
-    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
+    out, messages = tmp_path / "opened", [arrive(database, kiosk, kiosk.result()) for _ in range(2)]
     opener = Opener(database, [kiosk.opening], out)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
         patch.setattr(Path, "rename", full)
-        for _ in range(2):
-            with pytest.raises(OSError, match="No space"):
-                opener.open_next()
-            assert count(database, Scan) == 1
+        for opened in (1, 2):
+            assert opener.open_next()
+            assert count(database, Scan) == opened
+    assert events(logged, "error") == {"exports_unusable"}
     assert not opener.open_next()
-    assert files(out) == {f"{kiosk.id}.{message}.json"}
+    assert files(out) == {f"{kiosk.id}.{message}.json" for message in messages}
+
+
+def a_file_in_its_place(out: Path) -> Callable[[], None]:
+    """Let nothing be written to the folder `out`; what lets it."""
+    moved = out.with_suffix(".moved")
+    out.rename(moved)
+    out.write_text("no folder")
+
+    def back() -> None:
+        out.unlink()
+        moved.rename(out)
+
+    return back
+
+
+def a_full_disk(out: Path) -> Callable[[], None]:
+    """The same."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("sync.clinic.receiving.exports.write_whole", full)
+    return patch.undo
+
+
+@pytest.mark.parametrize("fails", [a_file_in_its_place, a_full_disk])
+@pytest.mark.parametrize("alone", [False, True])
+def test_while_exports_cannot_be_written_that_is_told_and_nobody_else_is_blamed(
+    database: Database,
+    kiosk: SealingKiosk,
+    tmp_path: Path,
+    soon: None,
+    fails: Callable[[Path], Callable[[], None]],
+    alone: bool,
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    opener = Opener(database, [kiosk.opening], out)
+    opener.begin()
+    # Two about one scan are opened alone.
+    messages = [arrive(database, kiosk, kiosk.result(scan))]
+    if alone:
+        messages.append(arrive(database, kiosk, kiosk.result(scan, supersedes=messages[0])))
+    mend, stop = fails(out), threading.Event()
+    running = threading.Thread(target=opener.run, args=(stop,))
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
+        patch.setattr(opener_module, "POLL_SECONDS", 0.0)
+        turns = list[None]()
+        patch.setattr(opener, "say_keys", lambda: turns.append(None))
+        opener._say_from = 0.0
+        running.start()
+        try:
+            wait_until(lambda: len(turns) > 3 * STRIKES, "the opener goes on with everything else")
+        finally:
+            stop.set()
+            running.join(30)
+    assert {envelope(database, message).state for message in messages} == {"stored"}
+    assert events(logged, "error") == {"exports_unusable"} and events(logged, "warning") == set()
+    assert all(str(out) in each["why"] for each in logged if each["event"] == "exports_unusable")
+    mend()
+    while opener.open_next(10):
+        pass
+    assert {envelope(database, message).state for message in messages} == {"opened"}
+    assert files(out) == {f"{kiosk.id}.{message}.json" for message in messages}
+
+
+def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
+) -> None:
+    out, scans = tmp_path / "opened", [uuid4() for _ in range(5)]
+    results = [arrive(database, kiosk, kiosk.result(scan)) for scan in scans]
+    open_all(database, kiosk.opening, export=out)
+    stuck = out / f"{kiosk.id}.{results[2]}.json"
+    stuck.unlink()
+    stuck.mkdir()
+    opener = Opener(database, [kiosk.opening], out)
+    opener.begin()
+    words = [arrive(database, kiosk, withdraw(scan)) for scan in scans]
+    new = arrive(database, kiosk, kiosk.result())
+    with capture_logs() as logged:
+        while opener.open_next(10):
+            pass
+        # A start is not kept from it either.
+        open_all(database, kiosk.opening, export=out)
+    assert events(logged, "error") == {"exports_unusable"}
+    assert str(stuck) in next(each["why"] for each in logged if each["event"] == "exports_unusable")
+    stays = {f"{kiosk.id}.{message}.json" for message in (*words, new)}
+    assert files(out) == stays | {stuck.name}
+    stuck.rmdir()
+    stuck.write_text("old")
+    opener.open_next()
+    assert files(out) == stays
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/1/x", "{tmp_path}/a-file/x", "/dev/fd/x"])
+def test_a_place_where_no_file_can_be_made_is_told_before_the_opener_is_ready(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = made(tmp_path / "clinic")["open"]
+    (tmp_path / "a-file").write_text("")
+    place = place.format(tmp_path=tmp_path)
+    code, err = said(capsys, [*command, "--export", place])
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"{place}, which --export names" in err
 
 
 def test_an_opener_that_begins_in_a_folder_names_what_another_one_there_has_just_opened(

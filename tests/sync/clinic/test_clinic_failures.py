@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import sys
@@ -14,10 +15,13 @@ import psycopg
 import pytest
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from structlog.testing import capture_logs
 
 from kiosk_app.cli import main
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself, out_of_room, unusable
+from sync.clinic.store.patience import Patience
 from sync.clinic.store.tables import Poison
 from sync.wire.keys import dump_opening_keys, generate_opening_key
 from tests.support.clinic import SealingKiosk
@@ -296,6 +300,26 @@ def test_what_postgresql_answers_is_not_taken_for_its_absence(state: str | None,
     original = type("Odd", (Exception,), {"sqlstate": state})("odd")
     sentence = str(unusable(DBAPIError("", {}, original), make_url("postgresql://u@h/d")))
     assert words in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "event", "kind"),
+    [
+        (DBAPIError("", {}, sqlite3.OperationalError("away")), "database_away", "OperationalError"),
+        (sqlite3.OperationalError("away"), "database_away", "OperationalError"),
+        (PoolTimeout(), "database_away", "TimeoutError"),
+        (OSError(errno.ENOSPC, "No space left on device"), "machine_failed", "ENOSPC"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "machine_failed", "ENOENT"),
+        (OSError("of no number"), "machine_failed", "OSError"),
+        (MemoryError(), "machine_failed", "MemoryError"),
+    ],
+)
+def test_a_daemon_that_waits_names_what_failed_and_calls_only_the_databases_failures_so(
+    error: Exception, event: str, kind: str
+) -> None:
+    with capture_logs() as logged:
+        Patience().tell(error, worker="a")
+    assert logged == [{"event": event, "kind": kind, "wait_s": 0.5, "worker": "a", "log_level": "error"}]
 
 
 def test_a_database_whose_folder_is_gone_gets_its_sentence_too(tmp_path: Path) -> None:

@@ -274,6 +274,16 @@ def test_the_tap_writes_down_both_directions(clinic: Clinic, tmp_path: Path) -> 
     assert all(path.name.split("-")[0].isdigit() for path in files)
 
 
+def test_a_tap_that_cannot_write_where_it_is_told_to_says_so_before_it_listens(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    role = clinic.state / "auditor"
+    (tmp_path / "a-file").write_text("")
+    for place in (Path("/proc/x"), tmp_path / "a-file" / "x"):
+        with pytest.raises(ClinicUsageError, match=f"^No file can be made in {place}, which --out names "):
+            Tap(role, Address.read(role), place).run(threading.Event())
+
+
 def probe(clinic: Clinic, client: MqttClient, out: Path) -> bool:
     """Say something harmless until the tap, which has no past, has heard it."""
     client.publish(topics.up(clinic.kiosk.id, "status"), b"hello")
