@@ -101,7 +101,7 @@ def discard(
 ) -> None:
     """Give up one MESSAGE, whose ciphertext is then erased.
 
-    Its ids and hash stay. The kiosk keeps its own copy.
+    Its ids and hash stay. The kiosk keeps its own copy, unless it was told that the clinic has the message.
     """
     from sync.clinic.receiving import quarantine as messages
 
@@ -111,11 +111,15 @@ def discard(
     with database.reading() as session:
         one = messages.find(session, message, kiosk)
     if not yes:
+        what = f"Message {one.id}"
+        if one.only_here:
+            what = f"This is the only copy of message {one.id}: its kiosk let go of its own. It"
         scan = ", and a scan that a patient took back would stay" if one.type == "withdraw" else ""
         raise ClinicUsageError(
-            f"Message {one.id} would be erased here for good{scan}: give --yes to do so, "
+            f"{what} would be erased here for good{scan}: give --yes to do so, "
             "or try it again with 'quarantine retry'."
         )
     messages.discard(database, one, who(), reason.strip())
-    sentence = "It was discarded. Its kiosk keeps its own copy."
+    kept = "It was the only copy." if one.only_here else "Its kiosk keeps its own copy."
+    sentence = f"It was discarded. {kept}"
     click.echo(json.dumps({"id": one.id, "became": sentence}) if as_json else sentence)

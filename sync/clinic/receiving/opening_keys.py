@@ -10,14 +10,15 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 import structlog
-from sqlalchemy import Select, exists, func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import note
+from sync.clinic.receiving.receipts import let_go
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
-from sync.clinic.store.tables import HELD, MISSING, QUARANTINED, RETIRED, Envelope, HeldKey, ReceiptRow
+from sync.clinic.store.tables import HELD, MISSING, QUARANTINED, RETIRED, Envelope, HeldKey
 
 # An opener says so often which keys it holds, for as long as it can write.
 SAY_SECONDS = 60.0
@@ -110,14 +111,8 @@ def sealed_to_retired(session: Session) -> Unread:
     Nobody here knows which of what was asked for came again: that is told inside, of one result at most.
     """
     retired = select(HeldKey.kid).where(HeldKey.state == RETIRED)
-    let_go = exists().where(
-        ReceiptRow.kiosk == Envelope.kiosk,
-        ReceiptRow.message_id == Envelope.message_id,
-        ReceiptRow.sha256 == Envelope.sha256,
-        ReceiptRow.status.in_(("stored", "duplicate")),
-    )
     waits = (Envelope.state == QUARANTINED) & (Envelope.reason == NO_KEY)
-    counts = select(func.count(), func.count().filter(let_go)).where(waits, Envelope.recipient.in_(retired))
+    counts = select(func.count(), func.count().filter(let_go())).where(waits, Envelope.recipient.in_(retired))
     total, only_here = session.execute(counts).one()
     return Unread(total - only_here, only_here)
 

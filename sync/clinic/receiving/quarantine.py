@@ -15,6 +15,7 @@ from sync.clinic.audit.log import note
 from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.poison import claimed_topic
+from sync.clinic.receiving.receipts import let_go
 from sync.clinic.receiving.registry import STATUS
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import has_key
@@ -59,6 +60,7 @@ _TAKEN = {
 class Held:
     """One message in quarantine, as far as it may be shown: nothing in it is about a patient.
 
+    `only_here` says that its kiosk was told that the clinic has it, so it keeps no copy.
     `id` is the message's own where its signature was good (an envelope), otherwise the payload's number here.
     """
 
@@ -72,6 +74,7 @@ class Held:
     received_at: datetime
     size: int
     sha256: bytes
+    only_here: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -86,6 +89,7 @@ class Held:
             "received_at": self.received_at.isoformat(timespec="seconds"),
             "bytes": self.size,
             "sha256": self.sha256.hex(),
+            "only_here": self.only_here,
         }
 
 
@@ -103,6 +107,7 @@ def held(session: Session) -> list[Held]:
         Envelope.received_at,
         func.length(Envelope.data),
         Envelope.sha256,
+        let_go(),
     ).where(Envelope.state == QUARANTINED)
     payloads = select(
         Poison.id,
@@ -168,7 +173,7 @@ def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tup
 def discard(database: Database, one: Held, actor: str, reason: str) -> None:
     """Erase what `one` holds, for good; of an envelope the ids, the times and the SHA-256 stay.
 
-    The kiosk is never told that the clinic has it: it keeps its own copy.
+    Its kiosk is told nothing of it: it keeps its own copy, unless `one` is `only_here`.
     """
     with database.writing() as session:
         if one.kind == "payload":

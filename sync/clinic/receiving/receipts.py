@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, bindparam, exists, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Exists, bindparam, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from sync.clinic.store.database import now
@@ -58,6 +58,16 @@ def hashes_receipted(session: Session, kiosk: UUID, message_id: UUID) -> set[byt
     """The SHA-256 of each payload under this id that `kiosk` was owed a receipt for."""
     of_message = (ReceiptRow.kiosk == kiosk) & (ReceiptRow.message_id == message_id)
     return set(session.scalars(select(ReceiptRow.sha256).where(of_message)))
+
+
+def let_go() -> Exists:
+    """Whether the kiosk of an Envelope was told that the clinic has it, and let its own copy go."""
+    return exists().where(
+        ReceiptRow.kiosk == Envelope.kiosk,
+        ReceiptRow.message_id == Envelope.message_id,
+        ReceiptRow.sha256 == Envelope.sha256,
+        ReceiptRow.status.in_(("stored", "duplicate")),
+    )
 
 
 def owe_late(session: Session, kiosks: Collection[UUID], messages: Collection[UUID]) -> None:

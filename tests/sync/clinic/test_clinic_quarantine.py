@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -290,6 +290,50 @@ def test_a_discarded_envelope_keeps_ids_and_hash_only_and_the_kiosk_is_never_tol
         assert take_envelope(session, kiosk.id, "result", before.data, "ingest-1") == "quarantined"
     status = CliRunner().invoke(clinic, ["status"])
     assert "and 1 discarded" in status.output
+
+
+def set_aside_after_it_was_stored(database: Database, kiosk: SealingKiosk) -> UUID:
+    message_id = uuid4()
+    data = kiosk.seal_text(b'{"ita": "no number"}', message_id=message_id)
+    with database.writing() as session:
+        assert take_envelope(session, kiosk.id, "result", data, "ingest-1") == "stored"
+    open_all(database, kiosk.opening)
+    return message_id
+
+
+def set_aside_after_it_came_twice(database: Database, kiosk: SealingKiosk) -> UUID:
+    message_id = set_aside_after_it_was_stored(database, kiosk)
+    with database.writing() as session:
+        session.execute(update(ReceiptRow).values(status="duplicate"))
+    return message_id
+
+
+def never_stored(database: Database, kiosk: SealingKiosk) -> UUID:
+    hold(database, kiosk.opening)
+    kiosk.opening = generate_opening_key()
+    return arrive(database, kiosk)
+
+
+@pytest.mark.parametrize(
+    ("set_aside", "only_here"),
+    [
+        (set_aside_after_it_was_stored, True),
+        (set_aside_after_it_came_twice, True),
+        (never_stored, False),
+        (a_payload, False),
+    ],
+)
+def test_whoever_discards_is_told_first_and_afterwards_whether_the_kiosk_has_a_copy(
+    database: Database, kiosk: SealingKiosk, set_aside: Callable[[Database, SealingKiosk], Any], only_here: bool
+) -> None:
+    set_aside(database, kiosk)
+    (one,) = listed()
+    assert one["only_here"] is only_here
+    with pytest.raises(ClinicUsageError) as asked:
+        run("discard", one["id"], "--reason", "no use")
+    assert ("This is the only copy of message" in str(asked.value)) is only_here
+    kept = "It was the only copy." if only_here else "Its kiosk keeps its own copy."
+    assert said(run("discard", one["id"], "--reason", "no use", "--yes")) == f"It was discarded. {kept}"
 
 
 def test_a_discarded_payload_is_gone(database: Database, kiosk: SealingKiosk) -> None:
