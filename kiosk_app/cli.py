@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import click
 
 from hardware.host.one_line import one_line
 from kiosk_app import log
+from kiosk_app.standard_output import written_out
 
 # command -> (module, attribute, one line for --help); nothing is imported before it is needed.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -128,7 +130,9 @@ def main() -> None:
             )  # a terminal without our letters is no reason to fail
     try:
         _require_full_arguments(sys.argv[1:])
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        with written_out():
+            status = cli.main(standalone_mode=False) or 0
+        sys.exit(status)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -137,6 +141,9 @@ def main() -> None:
     except click.UsageError as error:
         where = f" ('{error.ctx.command_path} --help' explains.)" if error.ctx else ""
         _say(f"{error.format_message()}{where}")
+        sys.exit(2)
+    except click.FileError as error:
+        _say(f"{error.format_message()}. Name another file, or become a user who may open it.")
         sys.exit(2)
     except click.ClickException as error:
         _say(error.format_message())
@@ -159,7 +166,16 @@ def _require_full_arguments(arguments: list[str]) -> None:
 
 
 def _say(sentence: str) -> None:
-    click.echo(one_line(f"Error: {sentence}"), err=True)
+    click.echo(one_line(f"Error: {sentence}{_folder_gone()}"), err=True)
+
+
+def _folder_gone() -> str:
+    """What to add to an error where no relative path can be right."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return " The folder that this command runs in is gone: change to one that is there ('cd')."
+    return ""
 
 
 def _sentence(error: Exception) -> str:

@@ -320,7 +320,7 @@ def scans() -> None:
     "json_file",
     is_flag=False,
     flag_value="-",
-    type=click.File("w", lazy=True),
+    type=click.File("w", lazy=False),
     help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
 )
 def list_scans(state: Path, json_file: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
 from provisioning.authority import LOOPBACK, Authority
 from provisioning.broker import BrokerRefused
@@ -46,9 +47,13 @@ json_option = click.option(
     "json_file",
     is_flag=False,
     flag_value="-",
-    type=click.File("w", lazy=True),
+    type=click.File("w", lazy=False),
     help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
 )
+
+
+class JsonFailed(PlainError):
+    """The file of --json took nothing, after everything else was done."""
 
 
 class _PlainGroup(click.Group):
@@ -210,9 +215,20 @@ def list_kiosks(state: Path, json_file: Any) -> None:
 
 def _show(entries: Iterable[dict[str, Any]], json_file: Any) -> None:
     if json_file is not None:
-        json_file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
+        _write(json_file, "".join(f"{json.dumps(entry)}\n" for entry in entries))
         return
     click.echo(f"{'kiosk':<36}  {'name':<20}  {'board':<16}  {'enrolled':<10}  certificate until")
     for entry in entries:
         row = f"{entry['kiosk']}  {entry['name']:<20}  {entry['board']:<16}  {entry['enrolled_at'][:10]}"
         click.echo(f"{row}  {entry['certificate_until'][:10]}")
+
+
+def _write(json_file: Any, text: str) -> None:
+    try:
+        json_file.write(text)
+        json_file.flush()
+    except OSError as error:
+        raise JsonFailed(
+            f"Everything is done, but {json_file.name} cannot be written ({error.strerror}): have "
+            "'dermakiosk provision list --json' write it to another file."
+        ) from error

@@ -28,6 +28,12 @@ class ModelsError(PlainError):
     """A network that cannot be used; the message says which, why, and what to do."""
 
 
+class NoSuchNetwork(ModelsError):
+    """The manifest names no network so."""
+
+    exit_status = 2
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -135,9 +141,9 @@ class Manifest(_Strict):
         return self
 
     def entry(self, name: str) -> NetworkEntry:
-        """The entry of network `name`. Raises ModelsError."""
+        """The entry of network `name`. Raises NoSuchNetwork."""
         if name not in self.networks:
-            raise ModelsError(f"No network is called '{name}'. Known: {', '.join(self.networks)}.")
+            raise NoSuchNetwork(f"No network is called '{name}'. Known: {', '.join(self.networks)}.")
         return self.networks[name]
 
     @property

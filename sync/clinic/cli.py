@@ -75,9 +75,9 @@ def add_account(name: str, state: Path, db: str | None) -> None:
     """
     from sync.clinic.people import accounts
 
-    password = accounts.add_account(ready(state, db), name)
-    click.echo(f"account={name}")
-    click.echo(f"password={password}")
+    accounts.add_account(
+        ready(state, db), name, lambda password: click.echo(f"account={name}\npassword={password}")
+    )
 
 
 @clinic.command()
@@ -210,7 +210,9 @@ def work(state: Path, db: str | None, zone: str, many_machines: bool) -> None:
 @clinic.command()
 @state_option
 @db_option
-@click.option("--json", "json_file", type=click.File("w"), help="Write it as JSON ('-' is stdout).")
+@click.option(
+    "--json", "json_file", type=click.File("w", lazy=False), help="Write it as JSON ('-' is stdout)."
+)
 def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
     """What has come, what waits, what needs a person."""
     from sync.clinic.summary import as_text, summary

@@ -45,6 +45,15 @@ def every_command() -> list[list[str]]:
     return [command for of_one in found for command in of_one]
 
 
+def found_command(words: list[str]) -> click.Command:
+    module, attribute, _ = COMMANDS[words[0]]
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    for word in words[1:]:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    return command
+
+
 @pytest.mark.parametrize("command", every_command(), ids=" ".join)
 def test_an_odd_argument_is_refused_in_one_line(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

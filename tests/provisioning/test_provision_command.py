@@ -89,6 +89,22 @@ def test_json_lines_go_to_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "kiosks.json").read_text() == ""
 
 
+def test_nobody_is_enrolled_where_the_file_for_it_cannot_be_opened(tmp_path: Path) -> None:
+    state = ("--state", tmp_path / "authority")
+    kiosk = ("--kiosk", tmp_path / "kiosk", "--board", BOARD)
+    succeeds("authority", *state)
+    succeeds("broker", *state, "--out", tmp_path / "broker", *OWNER)
+    succeeds("role", "ingest-1", *state, "--out", tmp_path / "ingest")
+    succeeds("opener", *state, "--out", tmp_path / "opener")
+    refuses("Is a directory", "enrol", *state, *kiosk, "--json", tmp_path)
+    refuses("No such file or directory", "enrol", *state, *kiosk, "--json", tmp_path / "no" / "file")
+    assert not (tmp_path / "kiosk").exists()
+    done = provision("enrol", *state, *kiosk, "--json", "/dev/full")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "Everything is done, but /dev/full cannot be written (No space left on device)" in done.stderr
+    assert succeeds("list", *state, "--json").count("\n") == 1
+
+
 def test_the_wrong_order_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
     state = ("--state", tmp_path / "authority")
     refuses("dermakiosk provision authority", "broker", *state, "--out", tmp_path / "broker")

@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from argon2 import PasswordHasher
@@ -138,22 +139,34 @@ def forget_ended(session: Session) -> None:
     session.execute(delete(WebSession).where(_ended()))
 
 
-def add_account(database: Database, name: str) -> str:
-    """Make an account and return its random password, which is kept nowhere."""
+def add_account(database: Database, name: str, show: Callable[[str], object] = str) -> str:
+    """Make an account and return its random password, which is kept nowhere.
+
+    `show` is given the password before the account is made, and makes none where it raises: nobody could use
+    an account whose password nobody has read.
+    """
     if not NAME.fullmatch(name):
         raise ClinicUsageError(
             f"'{name}' is no account name: a small letter, then small letters, digits, '.', '_' or '-'."
         )
     letters = "".join(secrets.choice(ALPHABET) for _ in range(20))
     password = "-".join(letters[start : start + 5] for start in range(0, 20, 5))
+    with database.reading() as session:
+        if session.get(Account, name) is not None:
+            raise _taken(name)
     account = Account(
         name=name, password_hash=_hasher.hash(password), mark=_mark(name, password), created_at=now()
     )
+    show(password)
     with database.writing() as session:
         if not insert_once(session, account):
-            raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
+            raise _taken(name)
         note(session, "command", "account-added", name)
     return password
+
+
+def _taken(name: str) -> ClinicUsageError:
+    return ClinicUsageError(f"There is an account '{name}' already: choose another name.")
 
 
 def _ended() -> ColumnElement[bool]:

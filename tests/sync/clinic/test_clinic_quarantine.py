@@ -324,7 +324,10 @@ def never_stored(database: Database, kiosk: SealingKiosk) -> UUID:
     ],
 )
 def test_whoever_discards_is_told_first_and_afterwards_whether_the_kiosk_has_a_copy(
-    database: Database, kiosk: SealingKiosk, set_aside: Callable[[Database, SealingKiosk], Any], only_here: bool
+    database: Database,
+    kiosk: SealingKiosk,
+    set_aside: Callable[[Database, SealingKiosk], Any],
+    only_here: bool,
 ) -> None:
     set_aside(database, kiosk)
     (one,) = listed()

@@ -1,0 +1,69 @@
+"""Standard output, which says of itself that it cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hardware.host.errors import PlainError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_FD = 1
+
+
+class OutputClosed(PlainError):
+    """There is no standard output."""
+
+    exit_status = 2
+
+
+class OutputFailed(PlainError):
+    """Standard output took less than it was given."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"Standard output cannot be written ({error.strerror}), so what this command says is lost: send it "
+            "to a file on a disk with room, or to a program that reads all of it."
+        )
+
+
+class _Output(io.FileIO):
+    """No OSError, which would be taken for one of whatever file a command is at."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OutputFailed(error) from error
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """Whatever is printed within is written out at its end. Raises OutputClosed or OutputFailed."""
+    if sys.stdout is None:
+        # Python prints nothing then and says nothing of it, and the next file that is opened would be it.
+        raise OutputClosed(
+            "Nothing can be written to standard output, which is closed: leave '>&-' away, or write '>/dev/null'."
+        )
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Output(_FD, "w", closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering,
+        )
+    try:
+        yield
+        sys.stdout.flush()
+    except OutputFailed:
+        # Python tries once more as it ends, and would say in its own words that it failed.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), _FD)
+        raise
