@@ -28,8 +28,8 @@ class OutputFailed(PlainError):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(
-            f"Standard output cannot be written ({error.strerror}), so what this command says is lost: send it "
-            "to a file on a disk with room, or to a program that reads all of it."
+            f"Standard output cannot be written ({error.strerror}), so what this command says is lost: send "
+            "it to a file on a disk with room, or to a program that reads all of it."
         )
 
 
@@ -49,7 +49,8 @@ def written_out() -> Iterator[None]:
     if sys.stdout is None:
         # Python prints nothing then and says nothing of it, and the next file that is opened would be it.
         raise OutputClosed(
-            "Nothing can be written to standard output, which is closed: leave '>&-' away, or write '>/dev/null'."
+            "Nothing can be written to standard output, which is closed: leave '>&-' away, or write "
+            "'>/dev/null'."
         )
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.flush()

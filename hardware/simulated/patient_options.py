@@ -14,6 +14,7 @@ from hardware.arrays import UInt8Array
 from hardware.board import Board
 from hardware.capture import MAX_SPOTS
 from hardware.host.existing_path import ExistingPath
+from hardware.host.finite import FiniteRange
 from hardware.picture_colours import Colour, colour_option
 from hardware.picture_file import read_picture_file
 from hardware.simulation import PHANTOM_SEEDS, PHANTOM_TONES
@@ -23,7 +24,7 @@ SPOT_ZONES = (
     *("left_periorbital", "right_periorbital"),
 )
 SEED = click.IntRange(*PHANTOM_SEEDS)
-TONE = click.FloatRange(*PHANTOM_TONES)
+TONE = FiniteRange(*PHANTOM_TONES)
 
 
 @dataclass(frozen=True)

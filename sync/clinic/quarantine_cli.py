@@ -64,15 +64,15 @@ def show(message: str, kiosk: UUID | None, state: Path, db: str | None, as_json:
 @kiosk_option
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 600),
-    default=15.0,
+    type=click.IntRange(0, 600),
+    default=15,
     show_default=True,
     help="Seconds to wait for what 'clinic open' makes of it.",
 )
 @state_option
 @db_option
 @json_option
-def retry(message: str, kiosk: UUID | None, wait: float, state: Path, db: str | None, as_json: bool) -> None:
+def retry(message: str, kiosk: UUID | None, wait: int, state: Path, db: str | None, as_json: bool) -> None:
     """Take in and open one MESSAGE again, once the cause is mended.
 
     Says what becomes of it.

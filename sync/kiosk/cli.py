@@ -17,6 +17,7 @@ import structlog
 
 from hardware.host.errors import PlainError
 from hardware.host.existing_path import ExistingPath
+from hardware.host.finite import FiniteRange
 from hardware.host.own_file import open_own
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
@@ -27,7 +28,7 @@ from sync.kiosk.client import OutboxClient, OutboxUnavailable
 from sync.kiosk.identity import Identity, KeySet
 from sync.kiosk.outbox import DEFAULT_CAPACITY, LOCKED_SECONDS, Outbox, read_counts
 from sync.kiosk.report import AGENT_ONLY, report
-from sync.kiosk.schedule import FIRST_SECONDS
+from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS
 from sync.kiosk.server import serving
 
 log = structlog.get_logger()
@@ -81,7 +82,7 @@ def sync() -> None:
 )
 @click.option(
     "--resend-first",
-    type=click.FloatRange(min=0.05),
+    type=FiniteRange(min=0.05, max=LONGEST_SECONDS),
     default=FIRST_SECONDS,
     show_default=True,
     metavar="SECONDS",

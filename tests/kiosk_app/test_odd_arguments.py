@@ -74,6 +74,21 @@ def test_what_stands_in_the_place_of_a_file_is_said_in_a_sentence() -> None:
     assert _sentence(error).startswith("It is a link, where a file has to be: /state/light/owner.lock (")
 
 
+NUMBERS = [
+    (" ".join([*command, option.opts[0]]), option.type)
+    for command in every_command()
+    for option in found_command(command).params
+    if isinstance(option.type, click.types.FloatParamType)
+]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("taken", [kind for _, kind in NUMBERS], ids=[name for name, _ in NUMBERS])
+def test_an_option_takes_no_number_that_is_none(taken: click.ParamType, number: str) -> None:
+    with pytest.raises(click.BadParameter):
+        taken.convert(number, None, None)
+
+
 @pytest.mark.parametrize(
     "command",
     [

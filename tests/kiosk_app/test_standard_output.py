@@ -1,4 +1,4 @@
-"""What a command does whose standard output takes nothing: it says so in one line, whichever command it is."""
+"""What a command does whose standard output takes nothing: it says so in one line, whichever it is."""
 
 from __future__ import annotations
 

@@ -196,6 +196,11 @@ def test_without_an_opener_a_retried_envelope_waits_for_one(database: Database, 
     assert (row(database, message).state, listed()) == ("stored", [])
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "601"])
+def test_whoever_waits_for_an_opener_waits_for_so_many_seconds(seconds: str) -> None:
+    assert "Invalid value for '--wait'" in run("retry", uuid4(), "--wait", seconds).output
+
+
 def test_a_payload_that_is_good_after_all_is_taken_in_and_opened(
     database: Database, kiosk: SealingKiosk
 ) -> None:
