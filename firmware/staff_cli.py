@@ -14,6 +14,7 @@ from firmware.cli_options import board_option, state_option
 from hardware.board import Board, load_board
 from hardware.counts import counted
 from hardware.host.errors import PlainError
+from hardware.host.regular_file import read_regular_text
 
 if TYPE_CHECKING:
     from firmware.lights.client import Lights
@@ -101,7 +102,7 @@ def _read_chart_file(path: Path) -> Any:
     from hardware.targets import Chart
 
     try:
-        values = np.array(json.loads(path.read_text(encoding="utf-8")), np.float64)
+        values = np.array(json.loads(read_regular_text(path)), np.float64)
     except OSError as error:
         raise CalibrationError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError) as error:

@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 
 from hardware.coherence import incoherences
 from hardware.host.errors import PlainError
+from hardware.host.regular_file import FileTooBig, read_regular_file
 from hardware.profile import Profile
 
 if sys.version_info >= (3, 11):
@@ -54,12 +55,13 @@ class Board(Profile):
 def load_board(path: Path) -> Board:
     """The board profile at `path`. Raises BoardError, which names each wrong key with the reason."""
     try:
-        with Path(path).open("rb") as file:
-            text = file.read(_LARGEST + 1)
+        text = read_regular_file(path, _LARGEST)
+    except FileTooBig as error:
+        raise BoardError(
+            path, [f"it is larger than {_LARGEST // 1024} KiB, so it is something else"]
+        ) from error
     except OSError as error:
         raise BoardError(path, [f"it cannot be read ({error.strerror or error})"]) from error
-    if len(text) > _LARGEST:
-        raise BoardError(path, [f"it is larger than {_LARGEST // 1024} KiB, so it is something else"])
     try:
         data = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:

@@ -72,7 +72,7 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
     """
     from hardware.simulated.phantom.face import Phantom
 
-    if out.exists() and any(out.iterdir()):
+    if _holds_something(out):
         raise OutRefused(f"{out} holds something already: name another folder for --out.")
     board = load_board(BOARDS / "simulated.toml")
     face = Phantom(board, ctx.obj["anatomy"](), seed, tone)
@@ -87,11 +87,24 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
             for made in sorted(part.iterdir()):
                 made.rename(out / made.name)
     except OSError as error:
-        reason = error.strerror or error
-        raise OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.") from error
+        raise _cannot_be_written(out, error) from error
     planted = ", ".join(counted(len(found), name.removesuffix("s")) for name, found in face.marks.items())
     frames = counted(len(capture.frames), "frame")
     click.echo(one_line(f"{out}: SIMULATED, {frames} of a face at ITA {face.tone:.1f}°; {planted}."))
+
+
+def _holds_something(out: Path) -> bool:
+    try:
+        return any(out.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _cannot_be_written(out, error) from error
+
+
+def _cannot_be_written(out: Path, error: OSError) -> OutRefused:
+    reason = error.strerror or error
+    return OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.")
 
 
 def take(

@@ -75,9 +75,9 @@ class Authority:
                 f"{folder} holds no clinic authority: make one with "
                 f"'dermakiosk provision authority --state {folder}'."
             )
-        clinic = json.loads((folder / "clinic.json").read_text(encoding="utf-8"))["clinic"]
+        clinic = json.loads(files.read_regular_text(folder / "clinic.json"))["clinic"]
         root, issuing = (
-            x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes())
+            x509.load_pem_x509_certificate(files.read_regular_file(folder / f"{name}.crt"))
             for name in ("root", "issuing")
         )
         return cls(folder, clinic, root, issuing)
@@ -104,7 +104,7 @@ class Authority:
             raise AuthorityRefused(
                 "The clinic has no broker yet: make one with 'dermakiosk provision broker' first."
             )
-        address: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        address: dict[str, Any] = json.loads(files.read_regular_text(path))
         return address
 
     def make_broker(
@@ -185,7 +185,7 @@ class Authority:
                 "The clinic has no opening key or no receipt key yet: run 'dermakiosk provision opener' "
                 "and 'dermakiosk provision role ingest-1' first."
             )
-        data = path.read_bytes()
+        data = files.read_regular_file(path)
         ClinicKeys.verify(data, self.root_public)
         return data
 
@@ -203,7 +203,7 @@ class Authority:
         path = self.folder / "manifest.pub"
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: restore it from a copy of the authority's folder.")
-        return path.read_text(encoding="utf-8").strip()
+        return files.read_regular_text(path).strip()
 
     @property
     def manifest_key(self) -> Ed25519PrivateKey:
@@ -223,7 +223,7 @@ class Authority:
     def kiosks(self) -> list[dict[str, Any]]:
         """The entries of the enrolled kiosks, in the order of their enrolment."""
         entries = [
-            json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "kiosks").glob("*.json")
+            json.loads(files.read_regular_text(path)) for path in (self.folder / "kiosks").glob("*.json")
         ]
         return sorted(entries, key=lambda entry: (entry["enrolled_at"], entry["kiosk"]))
 
@@ -241,7 +241,7 @@ class Authority:
         with files.locked(self.folder):
             listed: dict[str, Any] = {"version": 0, "opening": [], "receipt": []}
             if state.exists():
-                listed = json.loads(state.read_text(encoding="utf-8"))
+                listed = json.loads(files.read_regular_text(state))
             new = key not in listed[purpose]
             if new:
                 self._private("root")
@@ -257,7 +257,8 @@ class Authority:
         path = self.folder / "clinic-keys.cose"
         if (
             path.exists()
-            and ClinicKeys.verify(path.read_bytes(), self.root_public).version == listed["version"]
+            and ClinicKeys.verify(files.read_regular_file(path), self.root_public).version
+            == listed["version"]
         ):
             return
         opening = (
@@ -276,4 +277,4 @@ class Authority:
         path = self.folder / f"{name}.key"
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: bring the medium that holds the {name} key.")
-        return path.read_bytes()
+        return files.read_regular_file(path)

@@ -14,6 +14,7 @@ from hardware.host.durable import write_whole as write
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder, real_path
 from hardware.host.own_file import PRIVATE, open_own
+from hardware.host.regular_file import read_regular_file, read_regular_text
 
 __all__ = [
     "PRIVATE",
@@ -25,6 +26,8 @@ __all__ = [
     "opened",
     "read",
     "read_own",
+    "read_regular_file",
+    "read_regular_text",
     "real_path",
     "write",
 ]
@@ -47,6 +50,7 @@ _WRONG_PATH = {
     errno.ELOOP: "choose a path without such links",
     errno.EINVAL: "choose another path",
     errno.EMLINK: "move it aside",
+    errno.EFBIG: "move it aside",
 }
 
 

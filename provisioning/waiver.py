@@ -65,7 +65,7 @@ def _keep_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None
     back.
     """
     try:
-        data = path.read_bytes()
+        data = files.read_regular_file(path)
         old = ResearchWaiver.verify(data, key)
     except (FileNotFoundError, StatementError):
         return
@@ -77,7 +77,7 @@ def _drop_beside(path: Path, key: Ed25519PublicKey, new: ResearchWaiver) -> None
     """Nobody needs what the new one has ended."""
     for beside in path.parent.glob(OTHERS):
         with contextlib.suppress(StatementError):
-            if _takes_the_place_of(new, ResearchWaiver.verify(beside.read_bytes(), key)):
+            if _takes_the_place_of(new, ResearchWaiver.verify(files.read_regular_file(beside), key)):
                 beside.unlink()
 
 
@@ -87,8 +87,8 @@ def _takes_the_place_of(new: ResearchWaiver, old: ResearchWaiver) -> bool:
 
 def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:
     try:
-        identity = UUID(json.loads((kiosk / "identity.json").read_text(encoding="utf-8"))["kiosk"])
-        belongs_to = (kiosk / "clinic-manifest.pub").read_text(encoding="utf-8").strip()
+        identity = UUID(json.loads(files.read_regular_text(kiosk / "identity.json"))["kiosk"])
+        belongs_to = files.read_regular_text(kiosk / "clinic-manifest.pub").strip()
     except FileNotFoundError as error:
         raise AuthorityRefused(
             f"{kiosk} is not an enrolled kiosk's: run 'dermakiosk provision enrol' first."

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from hardware.host.durable import write_whole
 from hardware.host.errors import PlainError
-from hardware.host.regular_file import read_regular_text
+from hardware.host.regular_file import read_regular_file, read_regular_text
 from models.networks.manifest import ModelsError, manifest_bytes
 
 CONTEXT = b"dermakiosk-models-manifest\0"
@@ -36,7 +36,7 @@ def sign_manifest(key_file: Path, state: Path) -> Path:
     Raises SigningRefused if there is no such key, or `state` belongs to another clinic.
     """
     try:
-        key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+        key = serialization.load_pem_private_key(read_regular_file(key_file), None)
     except OSError as error:
         raise SigningRefused(
             f"{key_file} cannot be read ({error.strerror}). Name the manifest key."
@@ -46,6 +46,10 @@ def sign_manifest(key_file: Path, state: Path) -> Path:
         raise SigningRefused(f"{key_file} holds no key in PKCS #8. Name the manifest key.") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise SigningRefused(f"{key_file} holds no Ed25519 key. Name the manifest key.")
+    if not _is_a_kiosks(state):
+        raise SigningRefused(
+            f"{state} is no enrolled kiosk's state: name one, or run 'dermakiosk provision enrol' first."
+        )
     if _public_key(state) != key.public_key().public_bytes_raw():
         raise SigningRefused(
             f"{key_file} is not the manifest key of the clinic that {state} belongs to: name that one."
@@ -65,7 +69,7 @@ def check_signature(state: Path | None) -> str:
 
     Raises ModelsError if `state` is an enrolled kiosk's and the signature is absent, damaged, another key's.
     """
-    if state is None or not ((state / ENROLLED).exists() or (state / PUBLIC_KEY).exists()):
+    if state is None or not _is_a_kiosks(state):
         return "unsigned"
     public = Ed25519PublicKey.from_public_bytes(_public_key(state))
     path = state / SIGNATURE
@@ -83,6 +87,10 @@ def check_signature(state: Path | None) -> str:
             f"Find out who changed it; if it came with an update: {_sign(state)}"
         ) from error
     return "signed"
+
+
+def _is_a_kiosks(state: Path) -> bool:
+    return (state / ENROLLED).exists() or (state / PUBLIC_KEY).exists()
 
 
 def _public_key(state: Path) -> bytes:

@@ -15,7 +15,7 @@ from sync.wire.bounds import Counter
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.keys import KeyRefused, load_public_key, load_signing_key
 from sync.wire.statement import StatementError
-from sync.wire.tls import client_context
+from sync.wire.tls import TlsRefused, client_context
 
 
 class NotEnrolled(PlainError):
@@ -61,8 +61,8 @@ def tls_context(state: Path) -> ssl.SSLContext:
     folder = state / "sync"
     try:
         return client_context(folder)
-    except OSError as error:
-        raise NotEnrolled(f"The TLS files in {folder} cannot be read ({error}): enrol this kiosk.") from error
+    except TlsRefused as error:
+        raise NotEnrolled(f"{error} Enrol this kiosk again.") from error
 
 
 class KeySet:

@@ -209,8 +209,15 @@ def test_libgpiod_cannot_dim(tmp_path):
 
 
 def test_a_file_without_end_is_not_read_to_its_end():
-    with pytest.raises(BoardError, match="larger than 64 KiB"):
+    with pytest.raises(BoardError, match="it is a device, where a file has to be"):
         load_board(Path("/dev/zero"))
+
+
+def test_a_file_larger_than_any_profile_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "board.toml"
+    path.write_text("#" * (64 * 1024 + 1))
+    with pytest.raises(BoardError, match="larger than 64 KiB"):
+        load_board(path)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
 @pytest.mark.parametrize("taken", [kind for _, kind in NUMBERS], ids=[name for name, _ in NUMBERS])
-def test_an_option_takes_no_number_that_is_none(taken: click.ParamType, number: str) -> None:
+def test_an_option_takes_no_number_that_is_none(taken: click.types.FloatParamType, number: str) -> None:
     with pytest.raises(click.BadParameter):
         taken.convert(number, None, None)
 
@@ -118,3 +118,29 @@ def test_a_file_with_an_odd_name_is_refused_in_one_line(
     named = {"ODD": str(odd), "OUT": str(tmp_path / "out")}
     line = refused([named.get(word, word) for word in command], monkeypatch, capsys)
     assert r"bad\nline\x1b[2J\u202e.png" in line
+
+
+def test_a_network_that_is_not_known_is_a_wrong_argument(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["models", "bench", "--network", "x"]
+    assert "No network is called 'x'. Known:" in refused(command, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["phantom", "--seed", "1", "--out", "/dev/zero"], "/dev/zero cannot be written (Not a directory)"),
+        (["clinic", "status", "--state", "clinic", "--json", "clinic"], "'--json': 'clinic': Is a directory"),
+    ],
+)
+def test_what_cannot_be_written_to_is_a_wrong_argument(
+    tmp_path: Path,
+    command: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clinic").mkdir()
+    assert said in refused(command, monkeypatch, capsys)

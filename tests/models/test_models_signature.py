@@ -94,6 +94,13 @@ def test_an_enrolled_kiosk_cannot_be_made_a_checkout_by_removing_the_key(signed:
         check_signature(signed)
 
 
+def test_nothing_is_signed_for_a_folder_that_is_no_kiosks(tmp_path: Path) -> None:
+    with pytest.raises(SigningRefused, match="is no enrolled kiosk's state") as refused:
+        sign_manifest(key_file(tmp_path / "manifest.key"), tmp_path)
+    assert refused.value.exit_status == 2
+    assert list(tmp_path.glob("*.sig")) == []
+
+
 def test_a_manifest_signed_by_another_key_is_refused(signed: Path, tmp_path: Path) -> None:
     other, elsewhere = Ed25519PrivateKey.generate(), tmp_path / "other"
     elsewhere.mkdir()

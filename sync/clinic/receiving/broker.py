@@ -18,7 +18,8 @@ from paho.mqtt.properties import Properties
 from pydantic import BaseModel, ConfigDict, Field
 
 from sync.clinic.store.errors import ClinicUsageError
-from sync.wire.tls import client_context
+from sync.wire.regular_file import read_regular_file
+from sync.wire.tls import TlsRefused, client_context
 
 KEEPALIVE_SECONDS = 30
 RECONNECT_SECONDS = (1, 30)
@@ -44,10 +45,11 @@ class Address(BaseModel):
         """The address in the `broker.json` beside the role's folder."""
         path = role.resolve().parent / "broker.json"
         try:
-            return cls.model_validate(json.loads(path.read_bytes()))
+            return cls.model_validate(json.loads(read_regular_file(path)))
         except OSError as error:
             raise ClinicUsageError(
-                f"{path} is not there: 'dermakiosk provision role … --out {role}' writes it."
+                f"{path} cannot be read ({error.strerror}): "
+                f"'dermakiosk provision role … --out {role}' writes it."
             ) from error
         except ValueError as error:
             raise ClinicUsageError(
@@ -88,7 +90,7 @@ class Role:
     def name(self) -> str:
         """The client id, from the certificate."""
         try:
-            certificate = x509.load_pem_x509_certificate((self.folder / "tls.crt").read_bytes())
+            certificate = x509.load_pem_x509_certificate(read_regular_file(self.folder / "tls.crt"))
             (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         except (OSError, ValueError) as error:
             raise ClinicUsageError(
@@ -101,8 +103,10 @@ class Role:
         """TLS 1.3 that believes the clinic's authority only."""
         try:
             return client_context(self.folder)
-        except OSError as error:
-            raise ClinicUsageError(f"The TLS files in {self.folder} cannot be used: {error}.") from error
+        except TlsRefused as error:
+            raise ClinicUsageError(
+                f"{error} Make the role again: 'dermakiosk provision role … --out {self.folder}'."
+            ) from error
 
     def client(self, *, manual_ack: bool = False) -> Client:
         """An MQTT 5 client of this role that reconnects by itself; not connected yet."""

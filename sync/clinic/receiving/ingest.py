@@ -37,6 +37,7 @@ from sync.clinic.store.patience import Patience
 from sync.wire import topics
 from sync.wire.keys import KeyRefused, load_signing_key
 from sync.wire.receipt import Receipt
+from sync.wire.regular_file import read_regular_file
 from sync.wire.status import Status
 
 RECEIVE_MAXIMUM = 500
@@ -383,7 +384,7 @@ class IngestWorker:
 
 def _load_receipt_key(path: Path) -> Ed25519PrivateKey:
     try:
-        return load_signing_key(path.read_bytes())
+        return load_signing_key(read_regular_file(path))
     except (OSError, KeyRefused) as error:
         raise ClinicUsageError(
             f"{path} is not there or is no receipt key: make it with 'dermakiosk provision role ingest-1 …'."

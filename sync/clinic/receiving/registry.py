@@ -20,6 +20,7 @@ from sync.clinic.store.tables import Kiosk, KioskKey
 from sync.wire.bounds import Counter, unique
 from sync.wire.document import read_document
 from sync.wire.keys import KeyRefused, load_public_key, signing_kid
+from sync.wire.regular_file import read_regular_file
 
 RESULT, STATUS = "result", "status"
 PURPOSES = (RESULT, STATUS)
@@ -50,7 +51,7 @@ def register_kiosk(database: Database, path: Path) -> UUID:
     Keys that it had stay: envelopes signed with them may still be on their way.
     """
     try:
-        entry = read_document(RegistryEntry, path.read_bytes())
+        entry = read_document(RegistryEntry, read_regular_file(path))
         keys = [
             (key.purpose, load_public_key(bytes.fromhex(key.public)))
             for key in entry.keys

@@ -20,6 +20,7 @@ from sync.clinic.store.tables import DISCARDED, QUARANTINED, STORED, Envelope
 from sync.wire import envelope
 from sync.wire.keys import KeyRefused, OpeningKey, load_opening_keys
 from sync.wire.messages import Message, Result, Withdraw
+from sync.wire.regular_file import read_regular_file
 
 # What an envelope holds, or why it is not known; None where a withdrawal says that nobody shall look.
 Content = Message | envelope.EnvelopeError | None
@@ -76,7 +77,7 @@ class Seals:
 def read_opening_keys(path: Path) -> tuple[OpeningKey, ...]:
     """The opening keys in the opener's key file."""
     try:
-        return load_opening_keys(path.read_bytes())
+        return load_opening_keys(read_regular_file(path))
     except (OSError, KeyRefused) as error:
         raise ClinicUsageError(
             f"{path} is not there or is no file of opening keys: make it with "

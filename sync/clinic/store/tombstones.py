@@ -15,8 +15,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from sync.clinic.store.durable import sync_folder
 from sync.clinic.store.errors import ClinicError
+from sync.wire.regular_file import read_regular_file
 
 LONGEST_LINE = 64 * 1024
+# Millions of withdrawals: what is larger is something else.
+_LARGEST = 1 << 30
 # A writer holds the file for as long as one line takes to be on the disk.
 LOCKED_SECONDS = 10.0
 LOCKED_POLL_SECONDS = 0.02
@@ -85,7 +88,7 @@ class Tombstones:
     def read(self) -> list[Tombstone]:
         """Every tombstone, oldest first. Raises TombstonesUnusable where a line is damaged."""
         try:
-            data = self.path.read_bytes()
+            data = read_regular_file(self.path, _LARGEST)
         except FileNotFoundError:
             return []
         except OSError as error:
