@@ -220,7 +220,7 @@ def _show(entries: Iterable[dict[str, Any]], json_file: Any) -> None:
     click.echo(f"{'kiosk':<36}  {'name':<20}  {'board':<16}  {'enrolled':<10}  certificate until")
     for entry in entries:
         row = f"{entry['kiosk']}  {entry['name']:<20}  {entry['board']:<16}  {entry['enrolled_at'][:10]}"
-        click.echo(f"{row}  {entry['certificate_until'][:10]}")
+        click.echo(one_line(f"{row}  {entry['certificate_until'][:10]}"))
 
 
 def _write(json_file: Any, text: str) -> None:

@@ -10,11 +10,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import TypeAdapter, ValidationError
 
 from hardware.board import load_board
 from provisioning import certificates, files
 from provisioning.authority import Authority, AuthorityRefused
 from sync.wire import keys as wire_keys
+from sync.wire.bounds import Name
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,12 @@ def enrol(
     """
     if (kiosk / "identity.json").exists():
         raise AuthorityRefused(f"{kiosk} is enrolled already: choose another folder.")
-    if not 1 <= len(name) <= 120 or not name.isprintable():
-        raise AuthorityRefused("A kiosk's name must be 1 to 120 printable characters: choose another.")
+    try:
+        _NAME.validate_python(name)
+    except ValidationError as error:
+        raise AuthorityRefused(
+            "A kiosk's name must be 1 to 120 printable characters: choose another."
+        ) from error
     profile = load_board(board)
     clinic_keys, manifest_public = authority.signed_keys(), authority.manifest_public
     address = {"host": host or authority.broker["host"], "port": port or authority.broker["port"]}

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from sync.clinic.receiving import opening_keys
 from sync.clinic.receiving.silence import silence
 from sync.clinic.store.database import now
+from sync.clinic.store.one_line import one_line
 from sync.clinic.store.tables import (
     DISCARDED,
     ERASED,
@@ -132,7 +133,7 @@ def as_text(counts: dict[str, Any]) -> str:
     for kiosk in counts["kiosks"]:
         seen, missing = _seen(kiosk["last_seen"]), counted(kiosk["missing"], "message")
         lines.append(f"  {kiosk['kiosk']}  {kiosk['name']}: {seen}, {missing} missing")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _seen(last: str | None) -> str:

@@ -54,6 +54,12 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("this has characters that cannot be shown")
+    return text
+
+
 # A Literal of numbers would take true and 1.0 for 1.
 WHOLE = BeforeValidator(_whole)
 _DAY, _TIME = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d:\d\d(\.\d{1,6})?"
@@ -83,4 +89,6 @@ Counter = Annotated[int, Field(ge=0, le=2**53 - 1)]
 # Without control characters (PostgreSQL keeps no zero byte) and without marks that turn the line around.
 Line = Annotated[str, Field(max_length=128, pattern=r"^\P{C}*$")]
 ShortLine = Annotated[str, Field(max_length=64, pattern=r"^\P{C}*$")]
+# The name of a kiosk, as people read it on pages and terminals.
+Name = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_printable)]
 Word = Annotated[str, Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$")]

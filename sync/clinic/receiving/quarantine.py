@@ -22,6 +22,7 @@ from sync.clinic.receiving.sealed import has_key
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.failure import failed_itself
+from sync.clinic.store.one_line import one_line
 from sync.clinic.store.tables import (
     DISCARDED,
     ERASED,
@@ -275,12 +276,16 @@ def as_table(found: list[Held]) -> str:
         )
         for one in found
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
 
 
 def as_text(one: Held) -> str:
     """One message as a person reads it."""
-    return "\n".join(f"{name:<13}{value}" for name, value in one.as_json().items() if value is not None)
+    return "\n".join(
+        f"{name:<13}{one_line(value)}" for name, value in one.as_json().items() if value is not None
+    )

@@ -17,7 +17,7 @@ from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Kiosk, KioskKey
-from sync.wire.bounds import Counter, unique
+from sync.wire.bounds import Counter, Name, unique
 from sync.wire.document import read_document
 from sync.wire.keys import KeyRefused, load_public_key, signing_kid
 from sync.wire.regular_file import read_regular_file
@@ -40,7 +40,7 @@ class RegistryEntry(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     kiosk: UUID
-    name: Annotated[str, Field(min_length=1, max_length=120)] = "Kiosk"
+    name: Name = "Kiosk"
     epoch: Counter | None = None
     keys: Annotated[tuple[_PublicKey, ...], unique(lambda key: key.public)]
 

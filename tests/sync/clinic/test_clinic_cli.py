@@ -22,8 +22,9 @@ from sync.clinic import cli
 from sync.clinic.cli import clinic
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
-from sync.clinic.store.database import Database
+from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
+from sync.clinic.store.tables import Kiosk, Poison
 from sync.clinic.work.worker import Worker
 from sync.wire.keys import dump_opening_keys, generate_opening_key
 from tests.support.clinic import SealingKiosk, hold, miss, registered
@@ -59,6 +60,36 @@ def test_from_an_empty_folder_to_a_registered_kiosk_and_an_account(tmp_path: Pat
         }
     ]
     assert "never heard" in run("status", *state).output
+
+
+ODD_NAMES = ["Kiosk\nquarantined       0", "\x1b[2J", "door\u202erood", "", "x" * 121, "\u2028", "\xad"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_kiosk_is_registered_by_the_names_that_it_can_be_enrolled_with(tmp_path: Path, name: str) -> None:
+    state = ("--state", tmp_path / "clinic")
+    run("migrate", *state)
+    entry = tmp_path / "kiosk.json"
+    entry.write_text(json.dumps(SealingKiosk(generate_opening_key()).registry_entry(name)))
+    with pytest.raises(ClinicUsageError, match="is no file of an enrolled kiosk"):
+        run("register-kiosk", entry, *state)
+    assert json.loads(run("status", "--json", "-", *state).output)["kiosks"] == []
+
+
+@pytest.mark.parametrize("name", [name for name in ODD_NAMES if 0 < len(name) <= 120])
+def test_a_name_that_an_older_version_took_steers_no_terminal(tmp_path: Path, name: str) -> None:
+    state = ("--state", tmp_path)
+    run("migrate", *state)
+    database = Database.existing(tmp_path)
+    kiosk = SealingKiosk(generate_opening_key())
+    row = Poison(id=1, kiosk=kiosk.id, sha256=b"s", data=b"x", topic=name[:64], reason="x", received_at=now())
+    with database.writing() as session:
+        session.add_all([Kiosk(id=kiosk.id, name=name, registered_at=now()), row])
+    database.close()
+    for command in (("status",), ("quarantine", "list"), ("quarantine", "show", "1")):
+        lines = run(*command, *state).output.removesuffix("\n").split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert "quarantined       0" not in lines
 
 
 def test_a_missing_key_is_in_the_status_until_it_is_retired(tmp_path: Path) -> None:
