@@ -22,7 +22,6 @@ from ai_edge_quantizer.recipe_manager import RecipeManager
 from ai_edge_quantizer.utils import qsv_utils
 from torch import Tensor, nn
 
-from hardware.host.finite import FiniteRange
 from models.networks.runtime import DEFAULT_ENGINE, Graph
 from models.training import augment, quantise
 from models.training.__main__ import SETTINGS, changed
@@ -216,7 +215,7 @@ def convert(
 @click.option("--name", help="The files' stem; by default the task.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Other than in the training run.")
 @click.option("--adapt", type=click.IntRange(0), default=0, help="Steps of quantisation-aware training.")
-@click.option("--rate", type=FiniteRange(0, 1), default=2e-5, show_default=True, help="Its learning rate.")
+@click.option("--rate", type=float, default=2e-5, show_default=True, help="Its learning rate.")
 @click.option("--evaluate/--no-evaluate", default=True, help="Score both files on the validation split.")
 def main(
     task: str,

@@ -153,3 +153,12 @@ def test_a_bad_tls_file_is_named_with_what_to_do(
     line = refused(["clinic", "ingest", "--state", str(folder / "clinic")], monkeypatch, capsys)
     assert why in line
     assert "dermakiosk provision role" in line
+
+
+def test_a_tap_whose_folder_cannot_be_made_says_so(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["clinic", "tap", "--state", str(made / "clinic"), "--out", "/proc/x"]
+    assert "/proc/x cannot be made (No such file or directory): with --out" in refused(
+        command, monkeypatch, capsys
+    )
