@@ -159,6 +159,4 @@ def test_a_tap_whose_folder_cannot_be_made_says_so(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["clinic", "tap", "--state", str(made / "clinic"), "--out", "/proc/x"]
-    assert "/proc/x cannot be made (No such file or directory): with --out" in refused(
-        command, monkeypatch, capsys
-    )
+    assert "No file can be made in /proc/x, which --out names" in refused(command, monkeypatch, capsys)

@@ -253,7 +253,7 @@ def test_a_kiosk_that_is_not_enrolled_says_which_file(tmp_path: Path, enrolled, 
         (state / file).unlink()
         if content is not None:
             (state / file).write_bytes(content)
-        with pytest.raises(NotEnrolled, match="enrol"):
+        with pytest.raises(NotEnrolled, match="[Ee]nrol"):
             Agent(state, side.outbox)
     finally:
         (state / file).write_bytes(kept)

@@ -28,7 +28,8 @@ class Patience:
     def tell(self, error: Exception, **facts: Any) -> None:
         """Log what failed, and for how long it is waited for."""
         if failed_itself(error):
-            log.error(what_failed(error), kind=why_away(error), wait_s=self.wait_s, **facts)
+            event = what_failed(error)
+            log.error(event, kind=why_away(error), wait_s=self.wait_s, **facts)
         else:
             log.error("not_foreseen", wait_s=self.wait_s, exc_info=error, **facts)
 

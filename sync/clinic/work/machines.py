@@ -172,7 +172,8 @@ class MachinesWorker:
                 self.sweep()
             except Exception as error:
                 if failed_itself(error):
-                    log.error(what_failed(error), kind=why_away(error), wait_s=self._sweep_seconds)
+                    event = what_failed(error)
+                    log.error(event, kind=why_away(error), wait_s=self._sweep_seconds)
                 else:
                     log.error("not_foreseen", wait_s=self._sweep_seconds, exc_info=error)
             self._sweeping_since = None
