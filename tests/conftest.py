@@ -11,6 +11,8 @@ import pytest
 import structlog
 from structlog.processors import add_log_level
 
+from tests.support.own_log import given_back
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -40,7 +42,12 @@ def pytest_configure() -> None:
     """Everything here talks to this computer only, so no proxy of the environment may come between."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
-    # What nobody has configured draws each fault with all that its functions hold: a second of work.
+    log_plainly()
+
+
+def log_plainly() -> None:
+    """What nobody has configured draws each fault with all that its functions hold: a second of work."""
+    structlog.reset_defaults()
     drawn = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, add_log_level, drawn])
 
@@ -61,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def is_long(path: Path) -> bool:
     """Whether `make check` leaves a file of tests out; of the others, what needs a database server."""
     return "system" in path.parts or path.stem.endswith("_browser") or path.stem.removeprefix("test_") in LONG
+
+
+@pytest.fixture(autouse=True)
+def _log_of_the_tests() -> Iterator[None]:
+    """A command that a test, or what it is set up by, runs here logs to a stream that is closed after it."""
+    log_plainly()
+    with given_back():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,19 +17,28 @@ HOOKS = ((threading, "excepthook"), (sys, "unraisablehook"), (warnings, "showwar
 
 
 @contextmanager
-def own_log() -> Iterator[None]:
-    """Events are JSON lines on stderr; what configuring hooks into is the tests' own again afterwards."""
-    before = [getattr(module, hook) for module, hook in HOOKS]
+def given_back() -> Iterator[None]:
+    """What is configured of the log within is the tests' own again afterwards."""
     configuration = structlog.get_config()
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    root.handlers = []  # configuring would close them
-    log.configure(debug=False)
+    before = [getattr(module, hook) for module, hook in HOOKS]
     try:
         yield
     finally:
         structlog.configure(**configuration)
-        root.handlers = handlers
-        root.setLevel(level)
         for (module, hook), kept in zip(HOOKS, before, strict=True):
             setattr(module, hook, kept)
+
+
+@contextmanager
+def own_log() -> Iterator[None]:
+    """Events are JSON lines on stderr; what configuring hooks into is the tests' own again afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = []  # configuring would close them
+    with given_back():
+        log.configure(debug=False)
+        try:
+            yield
+        finally:
+            root.handlers = handlers
+            root.setLevel(level)
