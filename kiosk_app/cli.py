@@ -158,7 +158,10 @@ def main() -> None:
 
 def _require_full_arguments(arguments: list[str]) -> None:
     """Raises click.UsageError for an empty one: as a folder it would be the one that the command runs in."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
+    ours = (
+        arguments[: arguments.index("--")] if "--" in arguments else arguments
+    )  # the rest is another program's
+    for before, argument in zip(["", *ours], ours, strict=False):
         if empty := _EMPTY.fullmatch(argument):
             option = empty[1] or (before if before.startswith("-") else None)
             what = f"'{option}' has an empty value" if option else "An argument of this command is empty"

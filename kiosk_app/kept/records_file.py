@@ -72,8 +72,9 @@ _STEPS = (_SCHEMA, _NO_REFERENCES, _BY_SCAN)
 # which wraps the key of every kept scan anew: see keyring.LOCKED_S.
 LOCKED_S = 10.0
 _OF_THE_VAULT = (
-    " Then put a copy of it there, if there is one; else move the vault beside it aside too: without its"
-    " records no picture in it can be read."
+    " Then put a copy of it there, if there is one; else give the kiosk a new state folder and enrol it"
+    " there: no picture can be read without its records, and new ones would use numbers again that the"
+    " clinic knows."
 )
 # Another change may be taken where SQLite says one of these.
 _ABOUT_ONE_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)

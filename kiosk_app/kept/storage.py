@@ -115,8 +115,8 @@ def _refuse_over_scans(path: Path, what: str) -> None:
     if held:
         raise RecordsLost(
             f"The kiosk's records {path} {what}, but its vault holds {counted(held, 'scan')}: nothing was"
-            f" deleted, and nothing can be served. Put the records back or, if these pictures may go, move"
-            f" {folder} aside."
+            f" deleted, and nothing can be served. Put the records back, or give the kiosk a new state folder"
+            " and enrol it there: new records would use numbers again that the clinic knows."
         )
 
 

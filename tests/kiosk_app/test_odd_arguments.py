@@ -144,3 +144,13 @@ def test_what_cannot_be_written_to_is_a_wrong_argument(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clinic").mkdir()
     assert said in refused(command, monkeypatch, capsys)
+
+
+def test_what_a_program_is_given_that_a_command_runs_is_its_own_affair(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = [sys.executable, "-c", "import sys; print(sys.argv[1:])", "--proxy-bypass-list=", ""]
+    monkeypatch.setattr(sys, "argv", ["dermakiosk", "screen", "--", *program])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code or 0, capfd.readouterr().out) == (0, "['--proxy-bypass-list=', '']\n")
