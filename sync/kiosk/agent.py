@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 HEARTBEAT_SECONDS = 60.0
 CONNECT_SECONDS = DIAL_SECONDS + 5.0
+# A broker that answers pings, and takes not one message within this, is dialled again.
+ANSWER_SECONDS = 300.0
 GOODBYE_SECONDS = 0.7
 TICK_SECONDS = 1.0
 # Failures of this machine's (its disk, its memory, too many files): no message is to blame for one.
@@ -49,6 +51,7 @@ class Pace:
     reconnect_first: float = 1.0
     reconnect_longest: float = 60.0
     heartbeat: float = HEARTBEAT_SECONDS
+    answer: float = ANSWER_SECONDS
 
 
 class Agent:
@@ -75,6 +78,7 @@ class Agent:
         self._dialled_at = 0.0
         self._heartbeat_at = 0.0
         self._in_flight: dict[int, UUID] = {}
+        self._answer_by = 0.0
         self._last_refusal: str | None = None
         self._problem: str | None = None
         # The key that the clinic has given up, though this kiosk has no other.
@@ -134,6 +138,9 @@ class Agent:
         if not self._online:
             if now - self._dialled_at > CONNECT_SECONDS:
                 self._give_up("the broker did not answer in time")
+            return
+        if self._in_flight and now >= self._answer_by:
+            self._give_up("the broker took no message in time")
             return
         if self._changed:
             self._changed = False
@@ -231,6 +238,9 @@ class Agent:
         message_id = self._in_flight.pop(number, None)
         if message_id is None:
             return
+        now = time.monotonic()
+        self._answer_by = now + self._pace.answer
+        self._schedule.tried(message_id, now)
         if reason_code == SUCCESS:
             self._last_refusal = None
             return
@@ -318,7 +328,7 @@ class Agent:
             raise
         except Exception as error:
             log.error("set_aside", message=str(message_id), exc_info=error)
-            self._schedule.sent(message_id, now)
+            self._schedule.tried(message_id, now)
 
     def _send(self, link: Link, message_id: UUID, now: float) -> None:
         waiting = self._outbox.take_to_send(message_id)
@@ -330,8 +340,10 @@ class Agent:
         if number is None:
             self.lost(link, "the connection is gone")
             return
+        if not self._in_flight:
+            self._answer_by = now + self._pace.answer
         self._in_flight[number] = message_id
-        self._schedule.sent(message_id, now)
+        self._schedule.sent(message_id)
 
     def _beat(self, online: bool) -> None:
         if self._link is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -52,15 +53,21 @@ class Schedule:
         ready = (message for message, entry in self._entries.items() if entry.due_at <= now)
         return [message for message, _ in zip(ready, range(limit), strict=False)]
 
-    def sent(self, message: UUID, now: float) -> None:
-        """The message has been handed to the broker: it is due again when no receipt comes."""
+    def sent(self, message: UUID) -> None:
+        """The connection has the message: it is not due before the broker answered or the end of that."""
+        entry = self._entries.get(message)
+        if entry is not None:
+            entry.due_at = math.inf
+
+    def tried(self, message: UUID, now: float) -> None:
+        """The broker has answered, whatever it said: the message is due again when no receipt comes."""
         entry = self._entries.get(message)
         if entry is not None:
             entry.attempts += 1
             entry.due_at = now + self._backoff.delay(entry.attempts)
 
     def not_taken(self, message: UUID, now: float) -> None:
-        """The connection went before the broker had the message: it is due at once."""
+        """The connection went before the broker had answered: it is due at once, and was not tried."""
         entry = self._entries.get(message)
         if entry is not None:
             entry.due_at = now

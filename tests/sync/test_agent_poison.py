@@ -227,3 +227,22 @@ def test_a_connection_whose_own_thread_dies_is_made_anew(
             wait_until(lambda sent=message: outbox.state(sent) == "stored")  # type: ignore[misc]
             dying.set()
             wait_until(lambda: not dying.is_set())
+
+
+def test_a_broker_that_keeps_its_word_on_a_message_back_is_dialled_again(
+    clinic: Clinic, outbox: Outbox, state: Path, party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, unheard = Agent.published, []
+
+    def hear_the_second(agent: Agent, link: link_module.Link, number: int, code: int) -> None:
+        unheard.append(link)
+        if link is not unheard[0]:
+            published(agent, link, number, code)
+
+    monkeypatch.setattr(Agent, "published", hear_the_second)
+    with carrying(state, outbox, Pace(resend_first=60.0, reconnect_first=0.1, answer=0.5)):
+        message, envelope = put(outbox, party)
+        assert clinic.take() == (message, envelope)
+        assert clinic.take() == (message, envelope), "over the next connection"
+        clinic.receipt(message, envelope)
+        wait_until(lambda: outbox.state(message) == "stored")

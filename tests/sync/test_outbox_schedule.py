@@ -28,7 +28,8 @@ def test_what_is_new_is_due_now_and_in_order() -> None:
 def test_what_was_sent_is_due_again_after_a_minute_without_receipt() -> None:
     plan = schedule()
     plan.follow([A], now=0.0)
-    plan.sent(A, now=0.0)
+    plan.sent(A)
+    plan.tried(A, now=0.0)
     assert plan.due(59.9, limit=10) == []
     assert plan.due(60.0, limit=10) == [A]
     assert plan.next_at() == 60.0
@@ -39,7 +40,7 @@ def test_a_receipt_ends_it() -> None:
     plan.follow([A, B], now=0.0)
     plan.done(A)
     assert plan.due(1e9, limit=10) == [B]
-    plan.sent(A, now=0.0)
+    plan.sent(A)
     plan.not_taken(A, now=0.0)
     plan.follow([], now=0.0)
     assert plan.next_at() is None
@@ -48,15 +49,32 @@ def test_a_receipt_ends_it() -> None:
 def test_what_the_broker_never_had_is_due_at_once() -> None:
     plan = schedule()
     plan.follow([A], now=0.0)
-    plan.sent(A, now=0.0)
+    plan.sent(A)
     plan.not_taken(A, now=5.0)
     assert plan.due(5.0, limit=10) == [A]
+
+
+def test_what_the_broker_has_not_answered_is_not_sent_beside_itself() -> None:
+    plan = schedule()
+    plan.follow([A, B], now=0.0)
+    plan.sent(A)
+    assert plan.due(1e9, limit=10) == [B]
+
+
+def test_only_what_the_broker_answered_makes_the_next_wait_longer() -> None:
+    plan = schedule()
+    plan.follow([A], now=0.0)
+    for lost_at in range(50):
+        plan.sent(A)
+        plan.not_taken(A, now=float(lost_at))
+    plan.tried(A, now=100.0)
+    assert plan.next_at() == 160.0
 
 
 def test_taking_up_what_is_new_keeps_the_times_of_what_is_known() -> None:
     plan = schedule()
     plan.follow([A], now=0.0)
-    plan.sent(A, now=0.0)
+    plan.sent(A)
     plan.follow([A, B], now=1.0)
     assert plan.due(1.0, limit=10) == [B]
 
