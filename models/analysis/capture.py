@@ -28,13 +28,15 @@ from models.analysis.face_quality import (
     require_quality,
 )
 from models.analysis.face_window import FaceWindow, face_window
-from models.analysis.findings import Field, marks, measure, red_places, shows_redness, spot_marks
+from models.analysis.findings import Field, measure
 from models.analysis.marked_spots import NETWORKS as LESION_NETWORKS
 from models.analysis.marked_spots import marked_spots
+from models.analysis.marks import marks, spot_marks
 from models.analysis.opaque import opaque, opaque_acne
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.parsing import parse
 from models.analysis.picture import MIN_PIXELS_A_SIDE
+from models.analysis.redness import red_places, shows_redness
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import Scale, scale_of
 from models.analysis.skin import facial_skin

@@ -9,6 +9,7 @@ import numpy as np
 from hardware.arrays import Float32Array, Float64Array, FloatArray, PixelArray, UInt8Array
 from hardware.colour import ita_of_lab, lab
 from hardware.srgb import srgb_coded, srgb_linear
+from models.analysis.pigment import erythema_index
 
 # A polariser before the lens passes half of what skin has scattered, however it is turned (Jacques 2002).
 _PASSED = {"cross": 0.5, "parallel": 0.5}
@@ -49,3 +50,13 @@ def to_srgb8(light: Float32Array) -> UInt8Array:
 def ita_degrees(light: FloatArray) -> Float64Array:
     """Individual typology angle of linear sRGB (…, 3), in degrees."""
     return ita_of_lab(lab(light))
+
+
+def plausible(light: FloatArray) -> bool:
+    """Whether linear light (n, 3), a value and its replicates, has a colour that skin can have.
+
+    Skin is yellower than grey (b* > 0) and reflects more red than green, whoever's it is (15,256 spectra of
+    2,113 people, ISSA); else the picture's own colours are wrong.
+    """
+    yellow, red = lab(light)[:, 2], erythema_index(light)
+    return bool(min(yellow[0], red[0], *np.percentile([yellow, red], 2.5, axis=1)) > 0)

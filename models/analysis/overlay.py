@@ -11,7 +11,7 @@ from PIL import Image
 
 from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from models.analysis.face import Face
-from models.analysis.findings import Place
+from models.analysis.marks import Place
 from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen, halo_line, smooth_line
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import outline, polygon_mask, zone_polygons

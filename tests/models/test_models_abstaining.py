@@ -16,10 +16,11 @@ from hardware.spectra import linear_srgb
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
 from models.analysis.face import find_face
-from models.analysis.findings import Field, measure, shows_redness
+from models.analysis.findings import Field, measure
 from models.analysis.overlay import Sheet, draw_overlays
 from models.analysis.pen import Pen
 from models.analysis.pigment import erythema_index
+from models.analysis.redness import shows_redness
 from models.analysis.refusal import Refused
 from models.analysis.spots import find_spots
 from sync.wire.findings import Finding

@@ -25,7 +25,7 @@ from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
 from models.analysis.describe import measure_folder
 from models.analysis.face import find_face
-from models.analysis.findings import shows_redness
+from models.analysis.redness import shows_redness
 from models.analysis.refusal import Refused
 from models.analysis.request import Request
 from models.analysis.result import Result, ResultError, read_result, write_result

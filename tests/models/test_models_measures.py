@@ -7,8 +7,9 @@ import pytest
 
 from hardware.colour import lab
 from models.analysis.colour import ita_degrees, linear, to_srgb8
-from models.analysis.findings import Field, measure, red_places
+from models.analysis.findings import Field, measure
 from models.analysis.pigment import erythema_index, melanin_index
+from models.analysis.redness import red_places
 from models.analysis.spots import find_spots
 
 SKIN = np.array([0.45, 0.25, 0.17], np.float32)
