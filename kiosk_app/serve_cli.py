@@ -27,6 +27,7 @@ from hardware.host.clock import vouched_by
 from hardware.host.errors import PlainError
 from hardware.host.existing_path import ExistingPath
 from hardware.host.notify import Notifier
+from hardware.host.output_file import OutputFile, opened_output
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
@@ -320,10 +321,10 @@ def scans() -> None:
     "json_file",
     is_flag=False,
     flag_value="-",
-    type=click.File("w", lazy=False),
+    type=OutputFile(),
     help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
 )
-def list_scans(state: Path, json_file: Any) -> None:
+def list_scans(state: Path, json_file: str | None) -> None:
     """List the scans that are kept, the newest last.
 
     Of each its id, the time of the consent (UTC), its bytes and its state; nobody is named. Last come those
@@ -346,7 +347,8 @@ def list_scans(state: Path, json_file: Any) -> None:
     ]
     entries += unknown
     if json_file is not None:
-        json_file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
+        with opened_output(json_file) as file:
+            file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
         return
     click.echo(f"{'scan':<36}  {'at':<25}  {'bytes':>11}  state")
     for entry in entries:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from hardware.host.one_line import one_line
+from hardware.host.output_file import OutputFile
 from hardware.picture_colours import Colour, colour_option
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 
@@ -24,7 +25,7 @@ engine_option = click.option(
 json_option = click.option(
     "--json",
     "json_path",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=OutputFile(),
     default="-",
     show_default=True,
     help="File for the JSON lines; '-' is standard output.",

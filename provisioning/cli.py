@@ -14,6 +14,7 @@ import click
 
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
+from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output
 from provisioning.authority import LOOPBACK, Authority
 from provisioning.broker import BrokerRefused
 from provisioning.enrol import enrol as enrol_kiosk
@@ -47,7 +48,7 @@ json_option = click.option(
     "json_file",
     is_flag=False,
     flag_value="-",
-    type=click.File("w", lazy=False),
+    type=OutputFile(),
     help="Write JSON lines to this file instead of a table; - or nothing means stdout.",
 )
 
@@ -173,7 +174,7 @@ def enrol(
     name: str,
     broker_host: str | None,
     broker_port: int | None,
-    json_file: Any,
+    json_file: str | None,
 ) -> None:
     """Let a kiosk make its keys, certify them, and tell it the clinic's keys.
 
@@ -208,12 +209,12 @@ def waive(context: click.Context, state: Path, kiosk: Path, by: str, reason: str
 @provision.command(name="list")
 @state_option
 @json_option
-def list_kiosks(state: Path, json_file: Any) -> None:
+def list_kiosks(state: Path, json_file: str | None) -> None:
     """List the enrolled kiosks."""
     _show(Authority.load(state).kiosks(), json_file)
 
 
-def _show(entries: Iterable[dict[str, Any]], json_file: Any) -> None:
+def _show(entries: Iterable[dict[str, Any]], json_file: str | None) -> None:
     if json_file is not None:
         _write(json_file, "".join(f"{json.dumps(entry)}\n" for entry in entries))
         return
@@ -223,12 +224,11 @@ def _show(entries: Iterable[dict[str, Any]], json_file: Any) -> None:
         click.echo(one_line(f"{row}  {entry['certificate_until'][:10]}"))
 
 
-def _write(json_file: Any, text: str) -> None:
+def _write(json_file: str, text: str) -> None:
     try:
-        json_file.write(text)
-        json_file.flush()
-    except OSError as error:
+        with opened_output(json_file) as file:
+            file.write(text)
+    except OutputUnwritable as error:
         raise JsonFailed(
-            f"Everything is done, but {json_file.name} cannot be written ({error.strerror}): have "
-            "'dermakiosk provision list --json' write it to another file."
+            f"Everything is done, but {error} 'dermakiosk provision list --json' says it once more."
         ) from error

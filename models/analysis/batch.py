@@ -7,13 +7,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import click
 
 from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
+from hardware.host.output_file import opened_output
 
 # What is said of one input, as JSON.
 Row = dict[str, object]
@@ -35,15 +35,16 @@ def run_batch(
 
     A row with "error" or "refused" counts as failed; its sentence goes to standard error. Raises BatchError
     when every path failed (with one path, with that path's own sentence), or when `names_outputs`, since each
-    path's stem names a file that `work` writes, and two paths share one.
+    path's stem names a file that `work` writes, and two paths share one; OutputUnwritable.
     """
     if names_outputs:
         _require_different_stems(paths)
     sentences = []
-    with _output(json_path) as out, _progress(paths) as rows:
+    with opened_output(json_path) as out, _progress(paths) as rows:
         for path in rows:
             row = work(path)
-            _write_row(out, row, json_path)
+            out.write(json.dumps(row, allow_nan=False) + "\n")
+            out.flush()
             if "error" in row or "refused" in row:
                 sentences.append(f"{path}: {row.get('sentence') or row.get('error')}")
     if len(paths) == 1 and sentences:
@@ -63,32 +64,6 @@ def _require_different_stems(paths: Sequence[Path]) -> None:
                 "other's. Rename one of them."
             )
         stems[path.stem] = path
-
-
-@contextlib.contextmanager
-def _output(json_path: str) -> Iterator[IO[str]]:
-    if json_path == "-":
-        yield sys.stdout
-        return
-    try:
-        file = Path(json_path).open("w", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise BatchError(_unwritable(json_path, error)) from error
-    try:
-        yield file
-    finally:
-        # Every row has been flushed; one that could not be has been reported.
-        with contextlib.suppress(OSError):
-            file.close()
-
-
-def _write_row(out: IO[str], row: Row, json_path: str) -> None:
-    try:
-        out.write(json.dumps(row, allow_nan=False) + "\n")
-        out.flush()
-    except OSError as error:
-        where = "Standard output" if json_path == "-" else json_path
-        raise BatchError(_unwritable(where, error)) from error
 
 
 def _unwritable(where: object, error: OSError) -> str:

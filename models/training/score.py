@@ -21,6 +21,7 @@ import click
 import cv2
 import numpy as np
 
+from hardware.host.durable import write_whole
 from models.analysis.artefacts import NAMES
 from models.analysis.picture import read_labels
 from models.networks.lesion_views import CLASSES
@@ -380,7 +381,7 @@ def main(data: Path, out: Path, altered: bool, tasks: tuple[str, ...]) -> None:
     for row in robustness(data, names) if altered else plain:
         # Hours may lie between two rows: each is kept as it comes.
         scores.append(row | {"measured_on": here})
-        out.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        write_whole(out, json.dumps(scores, indent=1) + "\n", 0o644)
         span = f"{row['low']:.3f}–{row['high']:.3f}"
         measure = ", ".join(filter(None, (row["measure"], row.get("altered"))))
         print(

@@ -10,12 +10,13 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 import structlog
 
 from sync.clinic.cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option, who
+from sync.clinic.output_file import OutputFile, opened_output
 from sync.clinic.quarantine_cli import quarantine
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
@@ -210,17 +211,16 @@ def work(state: Path, db: str | None, zone: str, many_machines: bool) -> None:
 @clinic.command()
 @state_option
 @db_option
-@click.option(
-    "--json", "json_file", type=click.File("w", lazy=False), help="Write it as JSON ('-' is stdout)."
-)
-def status(state: Path, db: str | None, json_file: IO[str] | None) -> None:
+@click.option("--json", "json_file", type=OutputFile(), help="Write it as JSON ('-' is stdout).")
+def status(state: Path, db: str | None, json_file: str | None) -> None:
     """What has come, what waits, what needs a person."""
     from sync.clinic.summary import as_text, summary
 
     with ready(state, db).reading() as session:
         counts = summary(session)
     if json_file is not None:
-        click.echo(json.dumps(counts), file=json_file)
+        with opened_output(json_file) as file:
+            click.echo(json.dumps(counts), file=file)
     else:
         click.echo(as_text(counts))
 

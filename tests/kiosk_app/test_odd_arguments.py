@@ -131,7 +131,7 @@ def test_a_network_that_is_not_known_is_a_wrong_argument(
     ("command", "said"),
     [
         (["phantom", "--seed", "1", "--out", "/dev/zero"], "/dev/zero cannot be written (Not a directory)"),
-        (["clinic", "status", "--state", "clinic", "--json", "clinic"], "'--json': 'clinic': Is a directory"),
+        (["clinic", "status", "--state", "clinic", "--json", "."], "'--json': . cannot be written (Is a dir"),
     ],
 )
 def test_what_cannot_be_written_to_is_a_wrong_argument(

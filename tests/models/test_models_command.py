@@ -137,6 +137,6 @@ def test_a_place_nothing_can_be_written_to_is_one_sentence(folder: Path, option:
 
 def test_a_full_disk_is_one_sentence(folder: Path) -> None:
     done = _run(folder / "coffee.png", "--json", "/dev/full")
-    assert done.returncode == 2
-    assert "/dev/full cannot be written: no space left on device" in done.stderr
+    assert done.returncode == 1
+    assert "/dev/full cannot be written (No space left on device)" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,4 +139,4 @@ def test_a_command_ends_with_the_networks_sentence_and_writes_no_row(
         analyse, ["lesion", str(tmp_path / "mole.png"), "--json", str(tmp_path / "rows")]
     )
     assert isinstance(done.exception, NetworkNotFinite) and done.exception.exit_status == 1
-    assert [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()] == []
+    assert not (tmp_path / "rows").exists()

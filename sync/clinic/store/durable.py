@@ -9,20 +9,24 @@ from pathlib import Path
 
 from sync.clinic.store.errors import ClinicUsageError
 
+PRIVATE = 0o600
 # A disk that takes nothing: that is a failure, and no wrong path.
 TAKES_NOTHING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` (mode 0600) in one step: after a power cut there is the old file or the new one.
+def write_whole(path: Path, data: bytes, mode: int = PRIVATE, owner: tuple[int, int] | None = None) -> None:
+    """Replace `path` in one step: after a power cut there is the old file or the new one.
 
-    Raises OSError.
+    It belongs to `owner`, a user id and a group id, else to whoever calls this. Raises OSError.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:

@@ -1,0 +1,111 @@
+"""What becomes of the file that a command is to write: of every command that takes one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output
+from kiosk_app.cli import main
+from sync.clinic import output_file as clinics
+from tests.kiosk_app.test_odd_arguments import every_command, found_command, refused
+from tests.support.own_log import own_log
+
+OUTPUTS = [
+    [*command, option.opts[0]]
+    for command in every_command()
+    for option in found_command(command).params
+    if isinstance(option.type, (OutputFile, clinics.OutputFile))
+]
+OPENED = [opened_output, clinics.opened_output]
+UNWRITABLE = (OutputUnwritable, clinics.OutputUnwritable)
+BEFORE = "of the run before\n"
+
+
+def failing(command: list[str], folder: Path) -> list[str]:
+    """The rest of a command line that is complete and names nothing that is there."""
+    missing, words = str(folder / "missing"), list[str]()
+    for option in found_command(command).params:
+        if isinstance(option, click.Argument):
+            words = [*words, missing]
+        elif option.required or option.name == "engine":
+            words = [option.opts[0], missing, *words]
+    return words
+
+
+def test_every_file_that_a_command_writes_is_taken_in_this_one_way() -> None:
+    assert len(OUTPUTS) == 8, OUTPUTS
+    for command in every_command():
+        for option in found_command(command).params:
+            assert not isinstance(option.type, click.File), f"{command} truncates the file of {option.opts}"
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=" ".join)
+def test_a_command_that_fails_leaves_the_file_as_it_was(
+    output: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "out" / "file"
+    file.parent.mkdir()
+    file.write_text(BEFORE)
+    arguments = [*output, str(file), *failing(output[:-1], tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["dermakiosk", *arguments])
+    with own_log(), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (1, 2)
+    assert "missing" in capsys.readouterr().err
+    assert [path.read_text() for path in file.parent.iterdir()] == [BEFORE]
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=" ".join)
+def test_a_place_that_takes_no_file_is_refused_before_anything_is_done(
+    output: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, why in ((tmp_path, "Is a directory"), (tmp_path / "no" / "file", "No such file")):
+        line = refused([*output, str(place), *failing(output[:-1], tmp_path)], monkeypatch, capsys)
+        assert f"{place} cannot be written ({why}" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_the_file_is_replaced_once_all_of_it_is_there(opened: object, tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text(BEFORE)
+    file.chmod(0o640)
+    link.symlink_to("file")
+    with pytest.raises(ZeroDivisionError), opened(str(link)) as half:  # type: ignore[operator]
+        half.write("half")
+        raise ZeroDivisionError
+    assert file.read_text() == BEFORE
+    with opened(str(link)) as whole:  # type: ignore[operator]
+        whole.write("whole")
+    assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == ("whole", 0o640)
+    assert link.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_new_file_may_be_read_by_whom_any_new_file_may(opened: object, tmp_path: Path) -> None:
+    with opened(str(tmp_path / "file")) as out:  # type: ignore[operator]
+        out.write("it")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_device_that_takes_nothing_is_told(opened: object) -> None:
+    with pytest.raises(UNWRITABLE, match="/dev/full cannot be written"), opened("/dev/full") as out:  # type: ignore[operator]
+        out.write("it")
+
+
+@pytest.mark.parametrize("kind", [OutputFile(), clinics.OutputFile()])
+def test_a_longest_name_and_a_pipe_are_taken(kind: click.ParamType, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("-", "/dev/null", str(tmp_path / "pipe"), str(tmp_path / ("x" * 245))):
+        assert kind(name) == name
+    with pytest.raises(click.BadParameter, match="too long"):
+        kind(str(tmp_path / ("x" * 250)))
