@@ -36,10 +36,13 @@ class OutputFailed(PlainError):
 class _Output(io.FileIO):
     """No OSError, which would be taken for one of whatever file a command is at."""
 
+    failed = False
+
     def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
+            self.failed = True
             raise OutputFailed(error) from error
 
 
@@ -52,10 +55,11 @@ def written_out() -> Iterator[None]:
             "Nothing can be written to standard output, which is closed: leave '>&-' away, or write "
             "'>/dev/null'."
         )
+    output = _Output(_FD, "w", closefd=False)
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.flush()
         sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Output(_FD, "w", closefd=False)),
+            io.BufferedWriter(output),
             encoding=sys.stdout.encoding,
             errors=sys.stdout.errors,
             line_buffering=sys.stdout.line_buffering,
@@ -63,8 +67,8 @@ def written_out() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except OutputFailed:
-        # Python tries once more as it ends, and would say in its own words that it failed.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), _FD)
-        raise
+    finally:
+        if output.failed:
+            # Python tries once more as it ends, and would say in its own words that it failed.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), _FD)

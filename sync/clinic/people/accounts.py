@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from sync.clinic.audit.log import note
 from sync.clinic.people import throttle
 from sync.clinic.store.database import Database, moment_at, now
-from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import Account, WebSession
 from sync.wire.errors import PlainError
@@ -142,8 +142,8 @@ def forget_ended(session: Session) -> None:
 def add_account(database: Database, name: str, show: Callable[[str], object] = str) -> str:
     """Make an account and return its random password, which is kept nowhere.
 
-    `show` is given the password before the account is made, and makes none where it raises: nobody could use
-    an account whose password nobody has read.
+    `show` is given the password of an account that is made, and of no other; where it raises the account goes
+    again, for nobody could use one whose password nobody has read. Raises ClinicError.
     """
     if not NAME.fullmatch(name):
         raise ClinicUsageError(
@@ -151,22 +151,30 @@ def add_account(database: Database, name: str, show: Callable[[str], object] = s
         )
     letters = "".join(secrets.choice(ALPHABET) for _ in range(20))
     password = "-".join(letters[start : start + 5] for start in range(0, 20, 5))
-    with database.reading() as session:
-        if session.get(Account, name) is not None:
-            raise _taken(name)
     account = Account(
         name=name, password_hash=_hasher.hash(password), mark=_mark(name, password), created_at=now()
     )
-    show(password)
     with database.writing() as session:
         if not insert_once(session, account):
-            raise _taken(name)
+            raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
         note(session, "command", "account-added", name)
+    # Not within the transaction: a terminal that is stopped would keep everybody from writing.
+    try:
+        show(password)
+    except Exception as error:
+        _take_back(database, account)
+        raise ClinicError(f"No account '{name}' was made: {error}") from error
+    except BaseException:  # a signal
+        _take_back(database, account)
+        raise
     return password
 
 
-def _taken(name: str) -> ClinicUsageError:
-    return ClinicUsageError(f"There is an account '{name}' already: choose another name.")
+def _take_back(database: Database, account: Account) -> None:
+    with database.writing() as session:
+        itself = (Account.name == account.name) & (Account.password_hash == account.password_hash)
+        session.execute(delete(Account).where(itself))
+        note(session, "command", "account-taken-back", account.name)
 
 
 def _ended() -> ColumnElement[bool]:

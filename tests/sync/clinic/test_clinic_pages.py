@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -15,12 +17,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from hardware.capture import Spot
 from sync.clinic.app import make_app, secret_key
 from sync.clinic.people import accounts
-from sync.clinic.people.accounts import add_account
+from sync.clinic.people.accounts import Accounts, add_account
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.scans import records
 from sync.clinic.store.database import Database, now
-from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.tables import Account, AuditEvent, WebSession
 from sync.clinic.web.answers import HARMLESS, UnguardedAnswer, refuse_unguarded
 from sync.wire.findings import MarkedSpot
@@ -353,6 +355,34 @@ def test_an_account_is_made_once_and_its_name_is_plain(sqlite: Database, passwor
     for name in ("", "Ann", "a b", "x" * 65, "../x"):
         with pytest.raises(ClinicUsageError, match="no account name"):
             add_account(sqlite, name)
+
+
+def test_of_two_that_make_one_account_at_once_the_password_that_is_shown_is_the_accounts(
+    sqlite: Database,
+) -> None:
+    at_once, shown = threading.Barrier(6), []
+
+    def make() -> bool:
+        at_once.wait(60)
+        try:
+            return bool(add_account(sqlite, "bob", shown.append))
+        except ClinicUsageError:
+            return False
+
+    with ThreadPoolExecutor(6) as threads:
+        made = [each.result(60) for each in [threads.submit(make) for _ in range(6)]]
+    assert (sum(made), len(shown)) == (1, 1)
+    assert Accounts(sqlite).sign_in("bob", shown[0], "127.0.0.1")
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_an_account_whose_password_was_not_shown_is_none(sqlite: Database, kind: type[BaseException]) -> None:
+    def stopped(_password: str) -> None:
+        raise kind("no space")
+
+    with pytest.raises((ClinicError, KeyboardInterrupt), match="no space"):
+        add_account(sqlite, "bob", stopped)
+    assert add_account(sqlite, "bob")
 
 
 def test_the_cookie_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
