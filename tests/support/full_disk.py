@@ -19,13 +19,13 @@ def fill():
 """
 
 
-def on_a_small_disk(folder: Path, script: str, size: str = "2m") -> str:
-    """What `script` prints, run where `folder` is a disk of `size` of its own."""
+def on_a_small_disk(folder: Path, script: str, size: str = "2m", *given: str) -> str:
+    """What `script` prints, run where `folder` is a disk of `size` of its own; it gets what is `given`."""
     command = f"mount -t tmpfs -o size={size} tmpfs '{folder}' && exec \"$@\""
     shell = ["unshare", "--mount", "sh", "-c", command, "sh"]
     if os.geteuid() != 0:
         shell[1:1] = ["--map-root-user", "--user"]
-    python = [sys.executable, "-c", _BEGINNING + script, str(folder)]
+    python = [sys.executable, "-c", _BEGINNING + script, str(folder), *given]
     done = subprocess.run([*shell, *python], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

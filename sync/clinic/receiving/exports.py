@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import errno
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -36,12 +38,13 @@ class Exports:
     would write to the database waits for this folder's disk; on PostgreSQL only those do who would change the
     very envelopes that the opener has claimed, or their scans. Wherever between these steps a process ends,
     each message that was opened has its file, at the latest once an opener has begun with this folder again.
-    A file can come a second time.
+    A file can come a second time. Of a withdrawal that could not wait for its own file that comes later.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._unsettled: set[Key] = set()
+        self._owed: dict[Key, Message] = {}
 
     def require_usable(self) -> None:
         """Raises ClinicUsageError where no file can be made in the folder; it is made if it is not there."""
@@ -64,6 +67,32 @@ class Exports:
                 "message is opened before its file is there: make room on its disk, or have it be a folder "
                 "that this user may write."
             ) from error
+
+    def owe(self, key: Key, message: Message) -> None:
+        """Have the file of a message that is opened now come with `write_owed`."""
+        if self.folder is not None:
+            self._owed[key] = message
+
+    def write_owed(self) -> None:
+        """Have the files that are owed be settled. Raises ExportsUnusable."""
+        for key, message in list(self._owed.items()):
+            self.write([(key, message)])
+            del self._owed[key]
+
+    def require_deletable(self, keys: Collection[Key]) -> None:
+        """Raises ExportsUnusable where one of these may have a file, and none can be deleted now."""
+        if self.folder is None or not keys:
+            return
+        try:
+            if not self.folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder))
+            if os.access(self.folder, os.W_OK | os.X_OK):
+                return
+            for path in (path for key in keys for path in _paths(self.folder, key)):
+                if _is_there(path):
+                    raise PermissionError(errno.EACCES, "its folder cannot be written", str(path))
+        except OSError as error:
+            raise self._unsettleable(error) from error
 
     def note_erased(self, kiosk: UUID, messages: Iterable[UUID]) -> None:
         """The files of these messages of one kiosk go, once their erasure is committed."""
@@ -173,16 +202,38 @@ def _settle(folder: Path, key: Key, state: str) -> None:
     if state == OPENED:
         # None is there where it has its name, or its scan was withdrawn meanwhile.
         with contextlib.suppress(FileNotFoundError):
-            path.with_suffix(_WRITTEN).rename(path)
+            if _is_there(path.with_suffix(_WRITTEN)):
+                path.with_suffix(_WRITTEN).rename(path)
     elif state == ERASED:
         _delete(folder, key)
     elif state != STORED:
-        path.with_suffix(_WRITTEN).unlink(missing_ok=True)
+        _unlink(path.with_suffix(_WRITTEN))
 
 
 def _delete(folder: Path, key: Key) -> None:
+    for path in _paths(folder, key):
+        _unlink(path)
+
+
+def _paths(folder: Path, key: Key) -> Iterator[Path]:
+    """What there may be of a message."""
     # What an earlier version wrote without a kiosk may be another's: better gone than left.
     for path in (_named(folder, key), folder / f"{key[1]}.json"):
-        # In this order it is gone even if another opener names it at this moment.
-        path.with_suffix(_WRITTEN).unlink(missing_ok=True)
+        # Deleted in this order it is gone even if another opener names it at this moment.
+        yield path.with_suffix(_WRITTEN)
+        yield path
+
+
+def _is_there(path: Path) -> bool:
+    """Raises OSError where that cannot be known."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unlink(path: Path) -> None:
+    # A disk that takes no writing refuses even to delete what is not there.
+    if _is_there(path):
         path.unlink(missing_ok=True)

@@ -56,6 +56,7 @@ class Opener:
         self._alone = Alone(database, self._seals, self._exports)
         self._notifier = Notifier()
         self._scrubber = Scrubber(database)
+        self._held: set[Key] = set()
         self._strikes: Counter[Key] = Counter()
         self._aside: dict[Key, float] = {}
         self._took_nothing = False
@@ -125,7 +126,8 @@ class Opener:
     def open_next(self, most: int = 1) -> bool:
         """Open the oldest envelopes that wait, up to so many; False if there is none.
 
-        While the exports cannot be written none is opened, and that is told.
+        While the exports cannot be written none is opened, and that is told; but for withdrawals of what has
+        no file there that cannot be deleted.
         Whatever a message raises, its envelope is quarantined. What the database raises of itself comes out,
         and nothing has changed but for the envelopes that were opened before.
         """
@@ -135,6 +137,10 @@ class Opener:
                 found = self._open_some(most)
             except ExportsUnusable as error:
                 self._write_from = _told(error)
+                self._held.clear()
+                found = self._withdraw_some(most)
+        else:
+            found = self._withdraw_some(most)
         self._settle_exports()
         self._notifier.alive()
         self._note_erased()
@@ -142,6 +148,7 @@ class Opener:
         return found
 
     def _open_some(self, most: int) -> bool:
+        self._exports.write_owed()
         which = waiting(
             most, self._seals.kids, self._set_aside(), tombstones_rest=self._alone.tombstones_rest()
         )
@@ -157,6 +164,22 @@ class Opener:
             self._aside.clear()
         return taken.found > 0
 
+    def _withdraw_some(self, most: int) -> bool:
+        """Act on withdrawals while the exports rest; one of what has a file there is held, and told."""
+        but = [*self._set_aside(), *self._held]
+        rest = self._alone.tombstones_rest()
+        which = waiting(most, self._seals.kids, but, tombstones_rest=rest, exports_rest=True)
+        with self._database.reading() as session:
+            keys = [(kiosk, message) for kiosk, message in session.execute(which)]
+        for key in keys:
+            self._notifier.alive()
+            try:
+                self._open_alone(key, exports_rest=True)
+            except ExportsUnusable as error:
+                self._held.add(key)
+                log.error("withdrawal_waits", why=str(error), wait_s=EXPORTS_WAIT_SECONDS)
+        return bool(keys)
+
     def _settle_exports(self) -> None:
         if time.monotonic() >= self._settle_from:
             try:
@@ -164,9 +187,9 @@ class Opener:
             except ExportsUnusable as error:
                 self._settle_from = _told(error)
 
-    def _open_alone(self, key: Key) -> None:
+    def _open_alone(self, key: Key, *, exports_rest: bool = False) -> None:
         try:
-            self._alone.open(key)
+            self._alone.open(key, exports_rest=exports_rest)
         except ExportsUnusable:
             raise
         except Exception:

@@ -54,10 +54,11 @@ class Alone:
         # Something is gone that the database's files may still hold.
         self.has_erased = False
 
-    def open(self, key: Key) -> None:
+    def open(self, key: Key, *, exports_rest: bool = False) -> None:
         """Open one envelope, whatever is in it, unless somebody else has done so meanwhile.
 
-        Whatever the message raises, its envelope is quarantined.
+        Whatever the message raises, its envelope is quarantined. While `exports_rest` a withdrawal does not
+        wait for its own file, only for that of what it takes back to go.
         What the database raises of itself comes out, and ExportsUnusable.
         """
         content: Content = None
@@ -65,7 +66,9 @@ class Alone:
             with self._database.reading() as session:
                 found = read(session, select(*_KEY).where(among([key]), Envelope.state == STORED))
             for row, content in self._seals.look(*found):
-                if not self._open_known(key, content):
+                if exports_rest and isinstance(content, Withdraw):
+                    self._withdraw_at_once(key, content)
+                elif not self._open_known(key, content):
                     content = self._seals.content(row.kiosk, row.data)
                     self._open_known(key, content)
         except TombstonesUnusable as error:
@@ -87,6 +90,14 @@ class Alone:
             self._exports.write([(key, content)])
         with self._database.writing() as session:
             return self._open_claimed(session, key, content)
+
+    def _withdraw_at_once(self, key: Key, message: Withdraw) -> None:
+        with self._database.reading() as session:
+            exported = withdrawals.opened_before(session, key[0], message)
+        self._exports.require_deletable(exported)
+        with self._database.writing() as session:
+            self._open_claimed(session, key, message)
+        self._exports.owe(key, message)
 
     def _is_gone(self, key: Key, message: Message) -> bool:
         """Whether it is about a scan that its kiosk has taken back, and no withdrawal itself."""

@@ -86,12 +86,18 @@ def read_opening_keys(path: Path) -> tuple[OpeningKey, ...]:
 
 
 def waiting(
-    most: int, kids: Collection[bytes], but: Iterable[Key] = (), *, tombstones_rest: bool = False
+    most: int,
+    kids: Collection[bytes],
+    but: Iterable[Key] = (),
+    *,
+    tombstones_rest: bool = False,
+    exports_rest: bool = False,
 ) -> Select[UUID, UUID]:
     """The keys of the oldest envelopes that wait for an opener with the keys `kids`, but for some.
 
     What is sealed to a key that only another opener holds waits for that one.
-    While `tombstones_rest`, none of the withdrawals that have been put off: of those the scan is known.
+    While `tombstones_rest`, none of the withdrawals that have been put off: of those the scan is known. While
+    `exports_rest`, only withdrawals.
     """
     found = select(Envelope.kiosk, Envelope.message_id).where(
         Envelope.state == STORED, Envelope.recipient.not_in(opening_keys.held_elsewhere(kids))
@@ -100,6 +106,8 @@ def waiting(
         found = found.where(tuple_(Envelope.kiosk, Envelope.message_id).not_in(but))
     if tombstones_rest:
         found = found.where((Envelope.type != Withdraw.KIND) | Envelope.scan.is_(None))
+    if exports_rest:
+        found = found.where(Envelope.type == Withdraw.KIND)
     in_order = (Envelope.received_at, Envelope.kiosk, Envelope.epoch, Envelope.sequence)
     return found.order_by(*in_order).limit(most)
 

@@ -17,7 +17,7 @@ from sync.clinic.receiving.results import Key
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import ERASED, OPENED, Envelope, Scan, Withdrawal, WithdrawnMessage
 from sync.clinic.store.tombstones import Tombstone
-from sync.wire.messages import ReminderDue, Result, Withdraw
+from sync.wire.messages import ReminderDue, Result, Withdraw, WithdrawMessages
 
 WITHDRAW = Withdraw.KIND
 # What so many withdrawals of one scan name is kept: whoever withdraws it again and again fills neither the
@@ -89,6 +89,19 @@ def named_scan(session: Session, key: Key) -> UUID | None:
     """The scan whose withdrawal names this message."""
     named = session.get(WithdrawnMessage, (key[1], key[0]))
     return None if named is None else named.scan
+
+
+def opened_before(session: Session, kiosk: UUID, withdraw: Withdraw) -> list[Key]:
+    """What it takes back that may have been exported: messages that were opened, or are not known here."""
+    named = set(withdraw.messages) if isinstance(withdraw, WithdrawMessages) else set[UUID]()
+    about = (Envelope.scan == withdraw.scan) | Envelope.message_id.in_(named)
+    found = session.execute(
+        select(Envelope.message_id, Envelope.state).where(
+            Envelope.kiosk == kiosk, about, Envelope.type != WITHDRAW
+        )
+    )
+    states = {message: state for message, state in found}
+    return [(kiosk, each) for each in {*named, *states} if states.get(each, OPENED) == OPENED]
 
 
 def named_by(session: Session, row: Envelope) -> UUID | None:

@@ -24,6 +24,7 @@ from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.full_disk import on_a_small_disk
 from tests.support.waiting import wait_until
 from tests.support.withdrawing import a_reminder, a_result, arrive, count, envelope, open_all, withdraw
 from tests.sync.clinic.test_clinic_failures import made, said
@@ -241,6 +242,73 @@ def test_while_exports_cannot_be_written_that_is_told_and_nobody_else_is_blamed(
         pass
     assert {envelope(database, message).state for message in messages} == {"opened"}
     assert files(out) == {f"{kiosk.id}.{message}.json" for message in messages}
+
+
+WITHDRAWN_WHILE = """
+import subprocess
+from uuid import uuid4
+from structlog.testing import capture_logs
+from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import Scan
+from sync.wire.keys import generate_opening_key
+from tests.support.clinic import SealingKiosk, registered
+from tests.support.withdrawing import arrive, count, envelope, withdraw
+from tests.sync.clinic.test_clinic_exports import files
+opener_module.EXPORTS_WAIT_SECONDS = 0.0
+database = Database.at(disk.parent / "clinic")
+database.migrate()
+opening = generate_opening_key()
+kiosk = registered(database, SealingKiosk(opening), disk.parent)
+exported, early = uuid4(), uuid4()
+carried = arrive(database, kiosk, kiosk.result(exported))
+arrive(database, kiosk, kiosk.result())
+opener = Opener(database, [opening], disk)
+opener.begin()
+while opener.open_next(10):
+    pass
+def take(away):
+    if sys.argv[2] == "full":
+        fill() if away else (disk / "filler").unlink()
+    else:
+        subprocess.run(["mount", "-o", "remount,ro" if away else "remount,rw", str(disk)], check=True)
+take(True)
+waiting = [arrive(database, kiosk, kiosk.result()), arrive(database, kiosk, kiosk.result(early))]
+taken_back = [withdraw(exported, carried), withdraw(uuid4(), uuid4()), withdraw(early, waiting[1])]
+words = [arrive(database, kiosk, message) for message in taken_back]
+with capture_logs() as logged:
+    opener.open_next(10)
+print("|", *[envelope(database, word).state for word in (*words, *waiting)])
+print("|", count(database, Scan), (disk / f"{kiosk.id}.{carried}.json").exists())
+print("|", *sorted({each["event"] for each in logged if each["log_level"] == "error"}))
+take(False)
+while opener.open_next(10):
+    pass
+opener.open_next(10)
+print("|", *[envelope(database, word).state for word in (*words, *waiting)])
+left = {f"{kiosk.id}.{word}.json" for word in (*words, waiting[0])}
+print("|", count(database, Scan), left <= files(disk), len(files(disk)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "word", "left", "told"),
+    [
+        ("full", "opened", "1 False", "exports_unusable"),
+        ("read-only", "stored", "2 True", "exports_unusable withdrawal_waits"),
+    ],
+)
+def test_while_exports_cannot_be_written_only_the_withdrawal_of_what_has_a_file_that_stays_is_held(
+    tmp_path: Path, how: str, word: str, left: str, told: str
+) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    said = on_a_small_disk(disk, WITHDRAWN_WHILE, "1m", how).splitlines()
+    during, there, events_, after, at_last = [line[2:] for line in said if line.startswith("| ")]
+    assert during == f"{word} opened opened stored erased"
+    assert (there, events_) == (left, told)
+    assert after == "opened opened opened opened erased"
+    assert at_last == "2 True 5"
 
 
 def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
