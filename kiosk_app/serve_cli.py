@@ -331,6 +331,7 @@ def list_scans(state: Path, json_file: str | None) -> None:
     in the vault that the records do not know: their state is "unknown", and so is their time.
     """
     records, vault = open_storage(state / "app", as_it_is=True)
+    strangers = unknown_scans(records, vault)
     entries: list[dict[str, Any]] = [
         {
             "scan": str(row.id),
@@ -339,11 +340,10 @@ def list_scans(state: Path, json_file: str | None) -> None:
             "state": str(row.state),
         }
         for row in records.scans()
-        if row.state not in GONE
+        if row.state not in GONE and row.id not in strangers
     ]
     unknown = [
-        {"scan": str(scan), "at": None, "bytes": vault.size(scan), "state": "unknown"}
-        for scan in unknown_scans(records, vault)
+        {"scan": str(scan), "at": None, "bytes": vault.size(scan), "state": "unknown"} for scan in strangers
     ]
     entries += unknown
     if json_file is not None:

@@ -14,6 +14,7 @@ from hardware.host.errors import PlainError
 from hardware.host.own_file import open_own
 from kiosk_app.kept.keyring import RECORDS, Keyring
 from kiosk_app.kept.records import Records
+from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import Vault, scans_in
 
 _VAULT, _LOCK = "vault", "serve.lock"
@@ -95,10 +96,12 @@ def has_records(app: Path) -> bool:
 def unknown_scans(records: Records, vault: Vault) -> list[UUID]:
     """The scans that the vault holds and the records do not know, as after an older copy was put back.
 
-    The records that know them may come back: they stay until staff destroy them.
+    Or know from before there were pictures. The records that know them may come back: they stay until staff
+    destroy them.
     """
     held = vault.scans()  # before the records are asked: a scan is known before it has pictures
-    known = {row.id for row in records.scans()}
+    kept = {scan for scan in held if vault.was_kept(scan)}
+    known = {row.id for row in records.scans() if row.state != ScanState.CONSENTED or row.id not in kept}
     return [scan for scan in held if scan not in known]
 
 

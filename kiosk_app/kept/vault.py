@@ -26,6 +26,7 @@ from kiosk_app.kept.reserve import DiskFull, Reserve
 FORMAT = 1
 CHUNK = 1 << 20
 _ITEM = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+_ADDED = ("overlay.", f"frame.{CLOSE_UP}")
 _MEBIBYTE = 1 << 20
 _LARGEST_ITEM = 1 << 30  # bytes: more than any frame
 
@@ -164,6 +165,10 @@ class Vault:
     def items(self, scan: UUID) -> list[str]:
         """The names of the items that the vault holds of a scan."""
         return sorted(path.stem for path in self._scan_folder(scan).glob("*.cob"))
+
+    def was_kept(self, scan: UUID) -> bool:
+        """Whether something was added to a scan's pictures, as is done once the records call them kept."""
+        return any(item.startswith(_ADDED) for item in self.items(scan))
 
     def size(self, scan: UUID) -> int:
         """How many bytes the vault holds of a scan; what is deleted meanwhile counts no more."""

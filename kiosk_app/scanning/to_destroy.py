@@ -33,8 +33,8 @@ class ToDestroy:
     def destroy(self, scan: UUID) -> None:
         """Destroy what there is of a scan without kept pictures, or of one that is gone already.
 
-        A scan of which pictures are kept is left as it is. What raises stays left behind. An old key that is
-        in use is ended by `Records.finish_rewrap`.
+        A scan of which pictures are kept, or were by newer records, is left as it is. What raises stays left
+        behind. An old key that is in use is ended by `Records.finish_rewrap`.
         """
         reason = self._reasons.pop(scan, None)
         try:
@@ -47,6 +47,8 @@ class ToDestroy:
         state = self._records.scan(scan).state
         if state not in (ScanState.CONSENTED, *GONE):
             return
+        if state == ScanState.CONSENTED and self._vault.was_kept(scan):
+            return  # the records are an older copy: see `storage.unknown_scans`
         try:
             self._vault.destroy(scan)  # which needs no keys
         finally:  # and the keys no pictures: where the ones cannot be destroyed, the others are

@@ -155,6 +155,30 @@ def test_scans_that_an_older_copy_of_the_records_does_not_know_stay_and_are_name
     assert "put back the records that do, or destroy it with 'dermakiosk shred'" in advice
 
 
+def test_pictures_of_a_scan_that_an_older_copy_of_the_records_knows_without_any_stay_and_are_named(
+    bench: Bench, tmp_path: Path
+) -> None:
+    scan = consented(bench)
+    with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as copy:
+        with closing(sqlite3.connect(bench.kiosk.records.path)) as now:
+            now.backup(copy)
+        do(bench, scan)
+        with closing(sqlite3.connect(bench.kiosk.records.path)) as now:
+            copy.backup(now)
+    items = bench.kiosk.vault.items(scan)
+    kiosk = bench.again()
+    with capture_logs() as said:
+        kiosk.work.recover()
+        kiosk.work.go_on()
+    assert {"event": "scans_unknown", "log_level": "warning", "scans": [str(scan)]} in said
+    assert kiosk.vault.items(scan) == items != []
+    listed = run("scans", "list", "--state", bench.state, "--json").stdout.splitlines()
+    assert [json.loads(line)["state"] for line in listed] == ["unknown"]
+    assert run("shred", scan, "--state", bench.state).returncode == 0
+    bench.again().work.recover()
+    assert (kiosk.vault.scans(), state_of(bench, scan)) == ([], ScanState.ABANDONED)
+
+
 def test_staff_destroy_a_scan_that_the_records_do_not_know(bench: Bench, copied: tuple[UUID, UUID]) -> None:
     known, unknown = copied
     items = bench.kiosk.vault.items(known)
