@@ -14,6 +14,7 @@ from hardware.host.own_file import PRIVATE, check_own, no_file
 
 _FULL = "the disk is full: make room on it, then it goes on by itself"
 _HELD = "database is locked"
+_HELD_BY_A_FIRST, _TRIES = "locking protocol", 3
 _DAMAGED = "the file is damaged: move it aside"
 _FULL_DISK, _NOT_OPENED = "database or disk is full", "unable to open database file"
 # By what SQLite says, for Python 3.10 gives no code of it.
@@ -22,7 +23,7 @@ _CAUSES = {
     "database disk image is malformed": _DAMAGED,
     "file is not a database": _DAMAGED,
     "disk I/O error": "the disk reports an error: check its health",
-    _HELD: "another process holds it: try again in a moment",
+    **dict.fromkeys((_HELD, _HELD_BY_A_FIRST), "another process holds it: try again in a moment"),
     "attempt to write a readonly database": "it cannot be written: give the file to this user",
     ANOTHERS_LINK: f"{ANOTHERS_LINK}: name the folder itself",
     _NOT_OPENED: "it cannot be opened: check its folder and whose it is",
@@ -81,6 +82,22 @@ def connect(
         db.close()
         raise
     return db
+
+
+def execute_first(db: sqlite3.Connection, statement: str) -> None:
+    """Execute the first statement of a connection that reads the store. Raises sqlite3.Error.
+
+    Whoever opens a store that nobody has open makes the index of its log, and the next one waits for that: by
+    SQLite's own count for 10 s, whatever it was told to wait, which a process that gets no turn can take. So
+    it is tried again, a few times.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            db.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if str(error) != _HELD_BY_A_FIRST or not left:
+                raise
 
 
 @contextlib.contextmanager
@@ -149,7 +166,7 @@ def is_damaged(error: BaseException) -> bool:
 
 def is_held(error: BaseException) -> bool:
     """Whether another process held the store for longer than `error`'s caller waited."""
-    return str(error) == _HELD
+    return str(error) in (_HELD, _HELD_BY_A_FIRST)
 
 
 def cause(error: BaseException, store: Path) -> str:

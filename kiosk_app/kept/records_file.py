@@ -111,7 +111,7 @@ class RecordsFile:
             if as_it_is:
                 self._require_version(db)
             else:
-                db.execute("PRAGMA journal_mode=WAL")
+                sqlite.execute_first(db, "PRAGMA journal_mode=WAL")
                 sqlite.bring_up(db, _STEPS)
             self._keep_open()
 
@@ -137,7 +137,7 @@ class RecordsFile:
         try:
             with contextlib.closing(sqlite.connect(self.path, patience(LOCKED_S), make=make)) as db:
                 db.row_factory = sqlite3.Row
-                db.execute("PRAGMA synchronous=FULL")
+                sqlite.execute_first(db, "PRAGMA synchronous=FULL")
                 db.execute("PRAGMA secure_delete=ON")
                 db.execute("PRAGMA foreign_keys=ON")
                 yield db

@@ -380,7 +380,7 @@ class Outbox:
 
 def _prepare(db: sqlite3.Connection) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-        db.execute(f"PRAGMA {pragma}")
+        sqlite.execute_first(db, f"PRAGMA {pragma}")
     sqlite.bring_up(db, _STEPS)
 
 

@@ -25,6 +25,7 @@ DEADLINES = {
     "tcp_user_timeout": 60_000,
 }
 _MAKING = 0x636C696E  # whoever makes tables in PostgreSQL holds this lock of its
+_HELD_BY_A_FIRST, _TRIES = "locking protocol", 3
 # How often somebody who would write to SQLite looks whether the one before has ended: a person's page, and a
 # worker that has much to do and lets a page go first.
 TURN_SECONDS, WORKERS_TURN_SECONDS = 0.001, 0.01
@@ -121,7 +122,23 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     # The driver's own BEGIN comes too late to hold a lock from the first read on: we say it ourselves.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+        _execute_first(connection, f"PRAGMA {pragma}")
+
+
+def _execute_first(connection: sqlite3.Connection, statement: str) -> None:
+    """Execute what may be the first to read the database.
+
+    Whoever opens one that nobody has open makes the index of its log, and the next one waits for that: by
+    SQLite's own count for 10 s, whatever it was told to wait, which a process that gets no turn can take. So
+    it is tried again, a few times.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if str(error) != _HELD_BY_A_FIRST or not left:
+                raise
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -151,7 +168,7 @@ def _begun_in_turn(driver: sqlite3.Connection, turn_seconds: float, deadline: fl
             driver.execute("BEGIN IMMEDIATE")
             return True
         except sqlite3.OperationalError as error:
-            if not str(error).startswith("database is locked"):
+            if not str(error).startswith(("database is locked", _HELD_BY_A_FIRST)):
                 return False
         time.sleep(turn_seconds)
     return False

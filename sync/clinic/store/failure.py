@@ -52,7 +52,7 @@ _CAUSES = (
     _READ_ONLY,
     _Cause(
         ("55P03", "40P01"),
-        ("database is locked", "database table is locked"),
+        ("database is locked", "database table is locked", "locking protocol"),
         "it is locked by another process, such as a migration; run the command again when that has ended",
     ),
     _Cause(
