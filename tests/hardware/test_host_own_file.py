@@ -28,6 +28,7 @@ from kiosk_app.kept.vault import Vault, new_key
 from provisioning.authority import Authority
 from sync.kiosk.cli import _only_agent
 from sync.kiosk.outbox import Outbox
+from tests.support.other_accounts import let_files_be_given_away
 
 SOMEBODY = 54_321  # a user id without an account
 OTHERS = b"of somebody else"
@@ -139,9 +140,8 @@ def test_a_folder_in_whose_place_a_link_comes_meanwhile_is_still_the_one_that_is
 
 
 @pytest.fixture
-def root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root has links and folders of other accounts")
+def accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_files_be_given_away(monkeypatch)
 
 
 def of_somebody(path: Path) -> Path:
@@ -172,7 +172,7 @@ WRITERS = [
 ]
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.usefixtures("accounts")
 @pytest.mark.parametrize("into", ["the folder", "one above it"])
 @pytest.mark.parametrize("writes", WRITERS)
 def test_no_link_of_another_account_leads_root_into_another_folder(
@@ -192,7 +192,7 @@ def test_no_link_of_another_account_leads_root_into_another_folder(
     assert any("another account's link on the way leads out of its folders" in str(cause) for cause in causes)
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.usefixtures("accounts")
 @pytest.mark.parametrize("whose", ["theirs", "roots"])
 @pytest.mark.parametrize("writes", WRITERS)
 def test_a_folder_is_reached_by_a_link_of_its_owner_or_of_roots(
@@ -207,6 +207,7 @@ def test_a_folder_is_reached_by_a_link_of_its_owner_or_of_roots(
     assert writes is make_folder or list((folder / "app").iterdir())
 
 
+@pytest.mark.usefixtures("accounts")
 @pytest.mark.parametrize("make", [role, opener])
 @pytest.mark.parametrize("what", [Path.symlink_to, Path.hardlink_to])
 def test_a_key_that_was_linked_there_is_not_taken_for_the_clinics(
@@ -218,8 +219,6 @@ def test_a_key_that_was_linked_there_is_not_taken_for_the_clinics(
     elsewhere.write_bytes(OTHERS)
     what(folder / name, elsewhere)
     if what is Path.hardlink_to:
-        if os.geteuid() != 0:
-            pytest.skip("only root has folders of other accounts")
         of_somebody(folder)
     with pytest.raises(OSError, match="where a file has to be|another account's file"):
         make(folder)

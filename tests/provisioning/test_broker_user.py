@@ -20,6 +20,7 @@ from provisioning.broker import BrokerRefused
 from provisioning.cli import provision
 from tests.support.mosquitto import Mosquitto, free_port, running_broker
 from tests.support.mqtt import connected
+from tests.support.other_accounts import let_files_be_given_away
 
 SOMEBODY = 54_321  # a user id without an account
 
@@ -233,10 +234,9 @@ def test_a_broker_is_not_given_by_a_link_that_the_account_could_have_made(
 
 
 def test_a_broker_is_not_given_to_the_account_whose_folder_it_would_be_in(
-    place: Path, given: list[str]
+    place: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root gives a folder to another user")
+    let_files_be_given_away(monkeypatch)
     authority = Authority.create(place / "authority", "Clinic")
     os.chown(place, SOMEBODY, SOMEBODY)
     with pytest.raises(BrokerRefused, match=f"'m' may write to {place}, and so"):
