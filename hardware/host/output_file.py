@@ -58,22 +58,23 @@ def opened_output(name: str) -> Iterator[IO[str]]:
     text = io.StringIO()
     yield text
     try:
-        _write(name, text.getvalue())
+        write_output(name, text.getvalue().encode(errors="surrogateescape"))
     except OSError as error:
         raise OutputUnwritable(
             f"{one_line(name)} cannot be written ({error.strerror}): see to its disk, or name another file."
         ) from error
 
 
-def _write(name: str, text: str) -> None:
+def write_output(name: str | Path, data: bytes) -> None:
+    """Replace the file `name` in one step by `data`, which a pipe or a device gets. Raises OSError."""
     before = _facts(name)
     if before is not None and not stat.S_ISREG(before.st_mode):
-        with open(name, "w", encoding="utf-8") as pipe_or_device:
-            pipe_or_device.write(text)
+        with open(name, "wb") as pipe_or_device:
+            pipe_or_device.write(data)
         return
     mode = 0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode)
     owner = None if before is None or os.geteuid() != 0 else (before.st_uid, before.st_gid)
-    write_whole(Path(os.path.realpath(name)), text, mode, owner)
+    write_whole(Path(os.path.realpath(name)), data, mode, owner)
 
 
 def _require_writable(name: str) -> None:
@@ -92,7 +93,7 @@ def _require_writable(name: str) -> None:
             pass
 
 
-def _facts(name: str) -> os.stat_result | None:
+def _facts(name: str | Path) -> os.stat_result | None:
     try:
         return os.stat(name)
     except FileNotFoundError:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
+from hardware.host import output_file
 from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
-from hardware.host.output_file import opened_output
 
 # What is said of one input, as JSON.
 Row = dict[str, object]
@@ -40,7 +40,7 @@ def run_batch(
     if names_outputs:
         _require_different_stems(paths)
     sentences = []
-    with opened_output(json_path) as out, _progress(paths) as rows:
+    with output_file.opened_output(json_path) as out, _progress(paths) as rows:
         for path in rows:
             row = work(path)
             out.write(json.dumps(row, allow_nan=False) + "\n")
@@ -89,7 +89,7 @@ def output_folders(folders: Sequence[Path]) -> Iterator[None]:
 def write_output(path: Path, data: bytes) -> None:
     """Write `data` to `path`. Raises BatchError."""
     try:
-        path.write_bytes(data)
+        output_file.write_output(path, data)
     except OSError as error:
         raise BatchError(_unwritable(path, error)) from error
 

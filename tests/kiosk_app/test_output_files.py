@@ -12,6 +12,7 @@ import pytest
 
 from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output
 from kiosk_app.cli import main
+from models.analysis.batch import BatchError, write_output
 from sync.clinic import output_file as clinics
 from tests.kiosk_app.test_odd_arguments import every_command, found_command, refused
 from tests.support.own_log import own_log
@@ -100,6 +101,19 @@ def test_a_new_file_may_be_read_by_whom_any_new_file_may(opened: object, tmp_pat
 def test_a_device_that_takes_nothing_is_told(opened: object) -> None:
     with pytest.raises(UNWRITABLE, match="/dev/full cannot be written"), opened("/dev/full") as out:  # type: ignore[operator]
         out.write("it")
+
+
+def test_a_picture_that_the_disk_takes_no_more_leaves_the_one_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "mask.png").write_text(BEFORE)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BatchError, match="no space left"):
+        write_output(tmp_path / "mask.png", b"half")
+    assert [path.read_text() for path in tmp_path.iterdir()] == [BEFORE]
 
 
 @pytest.mark.parametrize("kind", [OutputFile(), clinics.OutputFile()])
