@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -60,9 +60,40 @@ def opened_output(name: str) -> Iterator[IO[str]]:
     try:
         write_output(name, text.getvalue().encode(errors="surrogateescape"))
     except OSError as error:
-        raise OutputUnwritable(
-            f"{one_line(name)} cannot be written ({error.strerror}): see to its disk, or name another file."
-        ) from error
+        raise _unwritable(name, error) from error
+
+
+@contextlib.contextmanager
+def streamed_output(name: str) -> Iterator[Callable[[str], None]]:
+    """What writes text to the file `name`, or to "-", at once; a file of before stays until the first text.
+
+    Raises OutputUnwritable.
+    """
+    if name == STANDARD_OUTPUT:
+        yield _at_once(sys.stdout)
+        return
+    file = click.open_file(name, "w", encoding="utf-8", errors="surrogateescape", lazy=True)
+
+    def write(text: str) -> None:
+        try:
+            _at_once(file)(text)
+        except (OSError, click.FileError) as error:
+            raise _unwritable(name, error) from error
+
+    try:
+        yield write
+    finally:
+        # All of it has been flushed; what could not be has been told.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+def _at_once(file: IO[str]) -> Callable[[str], None]:
+    def write(text: str) -> None:
+        file.write(text)
+        file.flush()
+
+    return write
 
 
 def write_output(name: str | Path, data: bytes) -> None:
@@ -75,6 +106,13 @@ def write_output(name: str | Path, data: bytes) -> None:
     mode = 0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode)
     owner = None if before is None or os.geteuid() != 0 else (before.st_uid, before.st_gid)
     write_whole(Path(os.path.realpath(name)), data, mode, owner)
+
+
+def _unwritable(name: str, error: OSError | click.FileError) -> OutputUnwritable:
+    why = error.strerror if isinstance(error, OSError) else error.message
+    return OutputUnwritable(
+        f"{one_line(name)} cannot be written ({why}): see to its disk, or name another file."
+    )
 
 
 def _require_writable(name: str) -> None:

@@ -31,20 +31,20 @@ def run_batch(
     json_path: str,
     names_outputs: bool = False,
 ) -> None:
-    """Write `work(path)` for each path as one JSON line to `json_path` ("-" is standard output).
+    """Write `work(path)` for each path, as it comes, as a JSON line to `json_path` ("-": standard output).
 
     A row with "error" or "refused" counts as failed; its sentence goes to standard error. Raises BatchError
     when every path failed (with one path, with that path's own sentence), or when `names_outputs`, since each
-    path's stem names a file that `work` writes, and two paths share one; OutputUnwritable.
+    path's stem names a file that `work` writes, and two paths share one; OutputUnwritable. The first line
+    replaces a file of before: hours may lie between two, and whoever stops the batch keeps what there is.
     """
     if names_outputs:
         _require_different_stems(paths)
     sentences = []
-    with output_file.opened_output(json_path) as out, _progress(paths) as rows:
+    with output_file.streamed_output(json_path) as write, _progress(paths) as rows:
         for path in rows:
             row = work(path)
-            out.write(json.dumps(row, allow_nan=False) + "\n")
-            out.flush()
+            write(json.dumps(row, allow_nan=False) + "\n")
             if "error" in row or "refused" in row:
                 sentences.append(f"{path}: {row.get('sentence') or row.get('error')}")
     if len(paths) == 1 and sentences:

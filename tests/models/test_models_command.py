@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from models.analysis.batch import Row, run_batch
 from models.analysis.face import find_face
 from models.analysis.zones import outline, polygon_mask, zone_masks
 
@@ -140,3 +141,19 @@ def test_a_full_disk_is_one_sentence(folder: Path) -> None:
     assert done.returncode == 1
     assert "/dev/full cannot be written (No space left on device)" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_batch_that_is_stopped_keeps_the_lines_that_it_has_made(tmp_path: Path, done: int) -> None:
+    paths, out = [Path(f"{n}.png") for n in range(3)], tmp_path / "out.jsonl"
+    out.write_text("of the run before\n")
+
+    def work(path: Path) -> Row:
+        if path == paths[done]:
+            raise KeyboardInterrupt
+        return {"picture": str(path)}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(paths, work, str(out))
+    lines = [json.dumps({"picture": str(path)}) for path in paths[:done]] or ["of the run before"]
+    assert out.read_text().splitlines() == lines
