@@ -135,3 +135,11 @@ def connect(
         properties=properties,
     )
     client.loop_start()
+
+
+def leave(client: mqtt.Client, *, ends_session: bool) -> None:
+    """Disconnect; the broker keeps the session for as long as was said at the start, or ends it now."""
+    properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+    if ends_session:
+        properties.SessionExpiryInterval = 0
+    client.disconnect(properties=properties)

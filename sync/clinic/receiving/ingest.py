@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,12 +22,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
-from sync.clinic.receiving.broker import Address, Role, connect
+from sync.clinic.receiving.broker import Address, Role, connect, leave
+from sync.clinic.receiving.handing_over import hand_over
 from sync.clinic.receiving.heartbeats import check_heartbeat, lock_kiosks, note_heartbeat
 from sync.clinic.receiving.intake import Offered, check, take_envelopes
 from sync.clinic.receiving.poison import take_poison
 from sync.clinic.receiving.reasons import Reason, reason_with
-from sync.clinic.receiving.receipts import Owed, mark_sent, unsent
+from sync.clinic.receiving.receipts import Owed, mark_sent, others_at_work, unsent
 from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.receiving.registry import RESULT, STATUS, KioskKeys
 from sync.clinic.store.database import Database, now
@@ -42,6 +44,9 @@ from sync.wire.status import Status
 
 RECEIVE_MAXIMUM = 500
 SESSION_EXPIRY_SECONDS = 24 * 3600
+# Whoever has stored something within so long is there to hand over to; where that is wrong, kiosks keep what
+# comes and send it again.
+OTHERS_SEEN = timedelta(days=1)
 # One commit for so many payloads at most: its fsync is what a message costs.
 BATCH = 100
 RECEIPT_WINDOW = 100
@@ -101,6 +106,8 @@ class IngestWorker:
         role = Role(folder)
         self.name = role.name
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        # The numbers of those that this connection has brought, until they are acknowledged on it.
+        self._unacknowledged: set[int] = set()
         self._acknowledged: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._in_flight: dict[int, tuple[Owed, float]] = {}
         # Receipts that the broker took, until the database knows it.
@@ -110,6 +117,7 @@ class IngestWorker:
         # When to look for receipts to send; sooner when there may be some.
         self._look_for_receipts = 0.0
         self._connection = 0
+        self._leaving = False
         self._clearing: set[int] = set()
         self._looked = time.monotonic()
         self._notifier = Notifier()
@@ -122,7 +130,7 @@ class IngestWorker:
         self._client.on_publish = self._on_publish
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; what was not acknowledged then, the broker keeps for this worker."""
+        """Work until `stop` is set; then others get what comes, or the broker keeps it for this worker."""
         connect(
             self._client,
             self._address,
@@ -130,18 +138,21 @@ class IngestWorker:
             session_expiry_seconds=SESSION_EXPIRY_SECONDS,
         )
         self._notifier.ready()
+        nothing_left = False
         try:
             while not stop.is_set():
                 batch = self._next_batch()
-                self._with_patience(stop, partial(self._store, batch))
+                if not self._with_patience(stop, partial(self._store, batch)):
+                    self._put_back(batch)
                 self._with_patience(stop, partial(self._note_sent, idle=not batch))
                 self._with_patience(stop, self._send_receipts)
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._look()
             self._notifier.stopping()
+            nothing_left = self._hand_over()
             self._note_last()
         finally:
-            self._client.disconnect()
+            leave(self._client, ends_session=nothing_left)
             self._client.loop_stop()
             self._notifier.close()
             log.info("stopped", worker=self.name)
@@ -156,11 +167,16 @@ class IngestWorker:
             log.error("broker_refused", worker=self.name, reason=str(reason))
             return
         self._connection += 1
+        self._unacknowledged.clear()
         log.info("connected", worker=self.name)
+        if not self._leaving:
+            client.subscribe(self._shared())
+            self._look()
+
+    def _shared(self) -> list[tuple[str, SubscribeOptions]]:
         # Only so does a message say that it is retained, when it comes to a subscription that is there.
         options = SubscribeOptions(qos=1, retainAsPublished=True)
-        client.subscribe([(topics.shared_up(self._address.share, kind), options) for kind in KINDS])
-        self._look()
+        return [(topics.shared_up(self._address.share, kind), options) for kind in KINDS]
 
     def _look(self) -> None:
         """Ask the broker for what it retains and may not."""
@@ -190,6 +206,7 @@ class IngestWorker:
             self._client.ack(message.mid, message.qos)
             return
         data = bytes(message.payload)
+        self._unacknowledged.add(message.mid)
         self._arrivals.put(Arrival(self._connection, message.mid, message.qos, topic, data, message.retain))
 
     def _on_publish(self, _: mqtt.Client, __: Any, mid: int, reason: Any, ___: Any) -> None:
@@ -198,7 +215,7 @@ class IngestWorker:
     def _next_batch(self) -> list[Arrival]:
         batch: list[Arrival] = []
         # Sooner than a tick while the broker owes us words about receipts.
-        patience = TICK_SECONDS / 10 if self._in_flight else TICK_SECONDS
+        patience = 0.0 if self._leaving else TICK_SECONDS / 10 if self._in_flight else TICK_SECONDS
         try:
             batch.append(self._arrivals.get(timeout=patience))
             while len(batch) < BATCH:
@@ -227,6 +244,8 @@ class IngestWorker:
         self._clear({arrival.topic for arrival in batch if arrival.topic is not None and arrival.to_clear})
         for arrival in batch:
             if arrival.connection == self._connection:
+                # First, for the broker may give the number to another at once.
+                self._unacknowledged.discard(arrival.mid)
                 self._client.ack(arrival.mid, arrival.qos)
         if set(outcomes) - {"heartbeat"}:
             log.info("taken", worker=self.name, **Counter(outcomes))
@@ -318,6 +337,33 @@ class IngestWorker:
             log.error("not_noted", worker=self.name, receipts=len(self._sent), exc_info=error)
         self._sent.clear()
 
+    def _put_back(self, batch: Sequence[Arrival]) -> None:
+        for arrival in batch:
+            self._arrivals.put(arrival)
+
+    def _hand_over(self) -> bool:
+        """Before a stop: whether others get what comes, and the broker has nothing for this worker."""
+        try:
+            with self._database.reading() as session:
+                if not others_at_work(session, self.name, now() - OTHERS_SEEN):
+                    return False
+            self._leaving = True
+            filters = [name for name, _ in self._shared()]
+            handed_over = hand_over(self._client, filters, self._take_what_is_there)
+        except Exception as error:
+            if not failed_itself(error):
+                raise
+            log.warning("not_handed_over", worker=self.name, kind=why_away(error))
+            return False
+        return handed_over and not self._unacknowledged
+
+    def _take_what_is_there(self) -> bool:
+        """Store what has come, and send its receipts; whether anything had."""
+        batch = self._next_batch()
+        self._store(batch)
+        self._send_receipts()
+        return bool(batch)
+
     def _note_last(self) -> None:
         """The same once more before a stop, as far as the database answers."""
         try:
@@ -366,20 +412,24 @@ class IngestWorker:
         elif reason >= FAILURE:
             log.error("not_cleared", worker=self.name, reason=reason)
 
-    def _with_patience(self, stop: threading.Event, work: Callable[[], None]) -> None:
-        """Do `work`, again and again while the database is away: nothing is acknowledged meanwhile."""
+    def _with_patience(self, stop: threading.Event, work: Callable[[], None]) -> bool:
+        """Do `work`, again and again while the database is away: nothing is acknowledged meanwhile.
+
+        False where `stop` came first.
+        """
         patience = Patience()
         while not stop.is_set():
             self._alive()
             try:
                 work()
-                return
+                return True
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error, worker=self.name)
                 patience.wait(stop, self._alive)
                 if not failed_itself(error):
                     # What was not acknowledged comes again with the next connection.
-                    return
+                    return True
+        return False
 
 
 def _load_receipt_key(path: Path) -> Ed25519PrivateKey:

@@ -15,7 +15,7 @@ from sync.clinic.audit.log import note
 from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.poison import claimed_topic
-from sync.clinic.receiving.receipts import let_go
+from sync.clinic.receiving.receipts import COMMAND, let_go
 from sync.clinic.receiving.registry import STATUS
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import has_key
@@ -202,7 +202,7 @@ def _hear_again(database: Database, one: Held, actor: str) -> tuple[bool, str]:
     with database.writing() as session:
         row = _require(session.get(Poison, int(one.id)))
         _note(session, actor, "quarantine-retried", one)
-        if take_heartbeat(session, row.kiosk, row.data, "command", row.received_at) != "heartbeat":
+        if take_heartbeat(session, row.kiosk, row.data, COMMAND, row.received_at) != "heartbeat":
             return False, f"It stays in quarantine: {one.reason}."
         session.delete(row)
     return True, "It was heard, as a heartbeat of its kiosk."
@@ -220,7 +220,7 @@ def _take_again(database: Database, one: Held, actor: str) -> Key | str | None:
             row = _require(session.get(Poison, int(one.id)))
             kiosk, data, sha256 = row.kiosk, row.data, row.sha256
             topic = row.topic or claimed_topic(data)
-            outcome = take_envelope(session, kiosk, topic, data, "command")
+            outcome = take_envelope(session, kiosk, topic, data, COMMAND)
             if outcome == "withdrawn":
                 session.delete(row)
                 return None

@@ -17,6 +17,8 @@ from sync.wire.receipt import ReceiptStatus
 
 # A worker sends what it owes itself; what another has left unsent for this long, that one is gone.
 ORPHANED_AFTER = timedelta(seconds=30)
+# What owes receipts and sends none: a person's command.
+COMMAND = "command"
 
 
 class Owed(NamedTuple):
@@ -68,6 +70,13 @@ def let_go() -> Exists:
         ReceiptRow.sha256 == Envelope.sha256,
         ReceiptRow.status.in_(("stored", "duplicate")),
     )
+
+
+def others_at_work(session: Session, worker: str, since: datetime) -> bool:
+    """Whether an ingest worker other than this one has owed a receipt since then."""
+    is_other = ReceiptRow.worker.not_in((worker, COMMAND))
+    others = select(ReceiptRow.worker).where(is_other, ReceiptRow.at >= since)
+    return session.scalars(others.limit(1)).first() is not None
 
 
 def owe_late(session: Session, kiosks: Collection[UUID], messages: Collection[UUID]) -> None:
