@@ -18,6 +18,7 @@ from sync.clinic.store.tables import (
     ERASED,
     OPENED,
     QUARANTINED,
+    RESEAL,
     STORED,
     Envelope,
     Job,
@@ -39,6 +40,9 @@ _ASKED_AGAIN = (
     "sealed to a key that was given up: what its kiosk sealed again came once more by itself; give up these "
     "with 'dermakiosk clinic quarantine discard'"
 )
+_NOT_KEPT = (
+    "sealed to a key that was given up, and not kept: what their kiosks seal again is counted with the others"
+)
 _ONLY_HERE = (
     "sealed to a key that was given up, of which no kiosk has a copy any more: to read what is in them, "
     "bring the key back into opener/opening.key, and start 'clinic open' anew"
@@ -47,7 +51,7 @@ _ONLY_HERE = (
 
 def summary(session: Session) -> dict[str, Any]:
     """Counts of everything that waits or needs a person, and how each kiosk is."""
-    states = dict.fromkeys((STORED, OPENED, QUARANTINED, ERASED), 0)
+    states = dict.fromkeys((STORED, OPENED, QUARANTINED, ERASED, DISCARDED, RESEAL), 0)
     rows = session.execute(select(Envelope.state, func.count()).group_by(Envelope.state))
     states.update({state: count for state, count in rows})
     oldest = session.scalar(select(func.min(Envelope.received_at)).where(Envelope.state == STORED))
@@ -120,7 +124,8 @@ def as_text(counts: dict[str, Any]) -> str:
         *(f"SILENCE           {sentence}" for sentence in counts["silence"]),
         f"scans             {counts['scans']}, and {counts['withdrawn']} withdrawn",
         f"envelopes         {states[OPENED]} opened, {states[STORED]} waiting{oldest}",
-        f"erased            {counted(states[ERASED], 'envelope')}, and {states.get(DISCARDED, 0)} discarded",
+        f"erased            {counted(states[ERASED], 'envelope')}, and {states[DISCARDED]} discarded",
+        *([f"asked for again   {counted(states[RESEAL], 'envelope')} {_NOT_KEPT}"] if states[RESEAL] else []),
         f"quarantined       {counted(states[QUARANTINED], 'envelope')}, "
         f"{counted(counts['poison'], 'other payload')}",
         *([f"GIVEN UP          {counted(again, 'envelope')} {_ASKED_AGAIN}"] if again else []),
