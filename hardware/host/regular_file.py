@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # More than any key, statement or note of a state folder.
 SMALL_BYTES = 1 << 20
@@ -45,7 +47,7 @@ def read_regular_file(path: Path, limit: int = SMALL_BYTES) -> bytes:
     with os.fdopen(handle, "rb") as file:
         _require_file(path, os.fstat(handle).st_mode)
         # Not by its size alone: a file may grow meanwhile, and those in /proc say that they are empty.
-        data = file.read(limit + 1)
+        data = b"".join(_pieces(file, limit + 1))
     if len(data) > limit:
         raise FileTooBig(path, limit)
     return data
@@ -54,6 +56,13 @@ def read_regular_file(path: Path, limit: int = SMALL_BYTES) -> bytes:
 def read_regular_text(path: Path, limit: int = SMALL_BYTES) -> str:
     """`read_regular_file` as UTF-8. Raises UnicodeDecodeError besides."""
     return read_regular_file(path, limit).decode()
+
+
+def _pieces(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """What the file holds, so many bytes at most; asked for at once they take the memory of so many."""
+    while most > 0 and (piece := file.read(min(most, SMALL_BYTES))):
+        yield piece
+        most -= len(piece)
 
 
 def _require_file(path: Path, mode: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # More than any key, certificate or entry.
 SMALL_BYTES = 1 << 20
@@ -27,10 +29,17 @@ def read_regular_file(path: Path, limit: int = SMALL_BYTES) -> bytes:
     _require_file(path, os.stat(path).st_mode)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
         _require_file(path, os.fstat(file.fileno()).st_mode)
-        data = file.read(limit + 1)
+        data = b"".join(_pieces(file, limit + 1))
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes, so it is something else", str(path))
     return data
+
+
+def _pieces(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """What the file holds, so many bytes at most; asked for at once they take the memory of so many."""
+    while most > 0 and (piece := file.read(min(most, SMALL_BYTES))):
+        yield piece
+        most -= len(piece)
 
 
 def _require_file(path: Path, mode: int) -> None:

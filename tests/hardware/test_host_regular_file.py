@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hardware.host.regular_file import (
     read_regular_file,
     read_regular_text,
 )
+from sync.wire import regular_file as wire_file
 
 NO_FILES: dict[str, Callable[[Path], object]] = {
     "a named pipe": os.mkfifo,
@@ -41,6 +43,21 @@ def test_a_file_is_read_whole_up_to_the_bound_and_no_longer_one_is_read(tmp_path
         file.write(b"x")
     with pytest.raises(FileTooBig, match=f"more than {SMALL_BYTES} bytes"):
         read_regular_file(path)
+
+
+@pytest.mark.parametrize("read", [read_regular_file, wire_file.read_regular_file])
+def test_a_file_takes_the_memory_of_what_it_holds_and_not_of_what_it_may(
+    tmp_path: Path, read: Callable[[Path, int], bytes]
+) -> None:
+    held = os.urandom(3 * SMALL_BYTES)
+    (tmp_path / "lines").write_bytes(held)
+    tracemalloc.start()
+    try:
+        assert read(tmp_path / "lines", 1 << 30) == held
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * len(held)
 
 
 def test_a_file_that_is_not_there_is_said_to_be_that(tmp_path: Path) -> None:
