@@ -176,21 +176,29 @@ def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[
     known = _known(session, new)
     for one, becomes in new.values():
         sha256, state, _ = known.get(one.key, (None, "", None))
+        clash = _tell_of_clash(session, one, sha256, worker)
         if becomes == RESEAL:
             answer(one, "reseal")
-        elif sha256 == one.verified.sha256 and state == RESEAL:
+        elif clash is not None:
+            topic = topics.up_kind(one.verified.header.type)
+            outcomes.append(keep_poison(session, one.kiosk, topic, one.data, clash, worker, owed))
+        elif state == RESEAL:
             # Its key is back, and its kiosk has no other to seal it to.
             again = update(Envelope).where(has_key(one.key), Envelope.state == RESEAL)
             session.execute(again.values(_row(one, becomes, moment)))
             answer(one, _of_one_new(one, becomes, missing))
-        elif sha256 == one.verified.sha256:
-            answer(one, _of_one_known(one, state, missing))
         else:
-            reason: SetAside = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
-            alarm(session, worker, one.kiosk, reason, message=str(one.verified.header.message_id))
-            topic = topics.up_kind(one.verified.header.type)
-            outcomes.append(keep_poison(session, one.kiosk, topic, one.data, reason, worker, owed))
+            answer(one, _of_one_known(one, state, missing))
     return outcomes
+
+
+def _tell_of_clash(session: Session, one: _Good, sha256: bytes | None, worker: str) -> SetAside | None:
+    """Raise the alarm where another has its id, of the hash `sha256`, or its place; which of the two."""
+    if sha256 == one.verified.sha256:
+        return None
+    clash: SetAside = "sequence_used_twice" if sha256 is None else "same_id_other_hash"
+    alarm(session, worker, one.kiosk, clash, message=str(one.verified.header.message_id))
+    return clash
 
 
 def _of_one_new(one: _Good, state: str, missing: Collection[Key]) -> Answer:

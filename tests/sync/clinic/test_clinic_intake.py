@@ -594,3 +594,17 @@ def test_what_was_to_be_sealed_again_is_kept_unread_if_its_key_is_back_and_missi
     opener.begin()
     assert opener.open_next()
     assert take(database, kiosk.id, data) == "duplicate"
+
+
+def test_of_what_has_the_id_or_the_place_of_another_that_is_told_though_it_is_to_be_sealed_again(
+    database: Database, kiosk: SealingKiosk
+) -> None:
+    message_id = uuid4()
+    assert take(database, kiosk.id, kiosk.seal(message_id=message_id, sequence=7)) == "stored"
+    kiosk.opening = replace_key(database, kiosk)
+    assert take(database, kiosk.id, kiosk.seal(message_id=message_id, sequence=8)) == "reseal"
+    assert take(database, kiosk.id, kiosk.seal(sequence=7)) == "reseal"
+    with database.reading() as session:
+        told = session.scalars(select(AuditEvent).where(AuditEvent.event == "alarm")).all()
+    assert {event.detail["reason"] for event in told} == {"same_id_other_hash", "sequence_used_twice"}
+    assert count(database, Poison) == 0
