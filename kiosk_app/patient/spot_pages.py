@@ -95,7 +95,7 @@ def take() -> Response:
             return page_of(session)
         progress.marking.busy = True
         session.touch()
-        scan, given, spot = session.scan, session.consent, progress.marking.spot
+        scan, given, spot, turn = session.scan, session.consent, progress.marking.spot, session.turn
     taken, refusal = None, NotTaken("unavailable")
     try:
         taken = close_ups.take(scan, given, spot)
@@ -104,8 +104,9 @@ def take() -> Response:
     finally:
         try:
             with session.alone():
-                # A patient who has left the page since, or the spot out, has no picture kept.
-                if session.progress is progress and session.state is State.CLOSE_UP:
+                # A patient who has left the page since, or the spot out, has no picture kept: not of another
+                # spot either, before whose camera they are by now.
+                if session.turn == turn:
                     _keep(session, taken, refusal)
         finally:
             progress.marking.busy = False

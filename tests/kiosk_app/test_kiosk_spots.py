@@ -342,10 +342,9 @@ def test_no_page_of_the_step_names_a_disease_or_a_chance(visitor: Visitor, bench
         assert not any(word in text.lower() for text in texts), word
 
 
-def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
-    visitor: Visitor, bench: Bench
-) -> None:
-    _mark(visitor, zone="nose")
+@contextmanager
+def a_picture_under_way(visitor: Visitor, bench: Bench) -> Iterator[dict[str, str]]:
+    """The picture of the marked spot is being taken, by a tap of before; what its page sends."""
     fields = visitor.page.form()["fields"]
     visitor.clock.now += visitor.reads_s
     bench.camera.hold.clear()
@@ -358,11 +357,38 @@ def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
     taking.start()
     session = the_session(bench)
     wait_until(lambda: session.progress.marking.busy)
-    visitor.client.post("/close_up", data=fields | {"answer": "skip"})
-    bench.camera.hold.set()
-    taking.join(10)
+    try:
+        yield fields
+    finally:
+        bench.camera.hold.set()
+        taking.join(10)
+
+
+def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(
+    visitor: Visitor, bench: Bench
+) -> None:
+    _mark(visitor, zone="nose")
+    with a_picture_under_way(visitor, bench) as fields:
+        visitor.client.post("/close_up", data=fields | {"answer": "skip"})
+    session = the_session(bench)
     assert session.state is State.SPOTS
     assert session.progress.marking.taken == []
+
+
+@pytest.mark.parametrize("refused", [None, "too_blurred"])
+def test_a_picture_of_a_spot_that_was_left_out_is_not_taken_for_one_of_the_next_spot(
+    visitor: Visitor, bench: Bench, refused: str | None
+) -> None:
+    bench.analyst.refuse_close_ups = [refused] if refused else []
+    _mark(visitor, zone="nose")
+    with a_picture_under_way(visitor, bench) as fields:
+        visitor.client.post("/close_up", data=fields | {"answer": "skip"})
+        visitor.look("/spots")
+        visitor.tap("/spots", answer="", zone="chin")
+    session = the_session(bench)
+    marking = session.progress.marking
+    assert (session.state, marking.spot.zone) == (State.CLOSE_UP, "chin")
+    assert (marking.taken, marking.marked, marking.busy) == ([], (), False)
 
 
 @contextmanager
