@@ -18,10 +18,11 @@ from hardware.host.patience import waiting_at_most
 from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringBusy, KeyringError
 from kiosk_app.kept.records import NoSuchScan, Records
-from kiosk_app.kept.records_file import LOCKED_S, RecordsError, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.records_file import LOCKED_S, RecordsError, RecordsHeld, RecordsUnusable, moment
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.patient.app import KEYS_S
 from tests.support.clinic import findings
+from tests.support.kiosk_bench import Bench
 from tests.support.waiting import wait_until
 
 CONSENT = {"text_version": "1", "language": "en", "at": "2026-01-02T03:04:05+00:00"}
@@ -357,6 +358,22 @@ def steps_of(db: sqlite3.Connection) -> Iterator[list[int]]:
         db.set_progress_handler(None, 0)
 
 
+@contextmanager
+def effort_of(records: Records) -> Iterator[list[int]]:
+    """The same, by whatever connection to the records."""
+    connection, counted = records._file.connection, [0]
+
+    @contextmanager
+    def counting() -> Iterator[sqlite3.Connection]:
+        with connection() as db, steps_of(db) as steps:
+            yield db
+        counted[0] += steps[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records._file, "connection", counting)
+        yield counted
+
+
 def effort_of_a_deletion(records: Records, others: int) -> int:
     """The same of a deletion among so many scans that are gone, whose results were to be sealed again."""
     with closing(sqlite3.connect(records.path)) as db, db:
@@ -369,20 +386,11 @@ def effort_of_a_deletion(records: Records, others: int) -> int:
             "INSERT INTO messages VALUES (?, ?, 'result', 1, ?, 'reseal', '', 0, NULL)",
             [(scan, scan, number) for number, scan in enumerate(ids, last + 1)],
         )
-    scan, connection, counted = analysed(records), records._file.connection, 0
-
-    @contextmanager
-    def counting() -> Iterator[sqlite3.Connection]:
-        nonlocal counted
-        with connection() as db, steps_of(db) as steps:
-            yield db
-        counted += steps[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records._file, "connection", counting)
+    scan = analysed(records)
+    with effort_of(records) as effort:
         records.forget(scan)
         assert records.messages.superseded(scan) is None and records.messages.carriers(scan) == []
-    return counted
+    return effort[0]
 
 
 def test_a_deletion_takes_no_longer_for_the_messages_of_scans_that_are_gone(
@@ -391,6 +399,18 @@ def test_a_deletion_takes_no_longer_for_the_messages_of_scans_that_are_gone(
     monkeypatch.setattr(records, "_rewrap", lambda _db: None)  # it reads of each scan whether it has a key
     few, many = (effort_of_a_deletion(records, number) for number in (10, 3000))
     assert many <= few + 2
+
+
+def test_whether_a_scan_can_be_kept_is_asked_at_no_more_effort_for_all_that_are(bench: Bench) -> None:
+    """The first page asks it each minute."""
+    with effort_of(bench.kiosk.records) as few:
+        assert bench.kiosk.closed_because() is None
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as db, db:
+        rows = [(str(uuid4()), moment()) for _ in range(3000)]
+        db.executemany("INSERT INTO scans (id, state, created) VALUES (?, 'stored', ?)", rows)
+    with effort_of(bench.kiosk.records) as many:
+        assert bench.kiosk.closed_because() is None
+    assert many[0] <= few[0] + 2
 
 
 def effort_of_the_newest_step(path: Path, scans: int) -> int:
