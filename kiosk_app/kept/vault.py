@@ -74,10 +74,14 @@ def decrypt(scan: UUID, item: str, dek: bytes, data: bytes) -> bytes:
 
 
 class Vault:
-    """Items in `folder`/<scan>/<item>.cob. Names and sizes can be seen; nothing else can without the key."""
+    """Items in `folder`/<scan>/<item>.cob. Names and sizes can be seen; nothing else can without the key.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = make_folder(folder)
+    The folder is made where there is none, but for a command, which takes it `as_it_is`: one that is lost is
+    to be put back, and another user's could not be written to.
+    """
+
+    def __init__(self, folder: Path, *, as_it_is: bool = False) -> None:
+        self.folder = folder if as_it_is else make_folder(folder)
         self.reserve = Reserve(folder.with_name("reserve"), folder.with_name("records.sqlite"))
 
     def _scan_folder(self, scan: UUID) -> Path:
@@ -184,7 +188,15 @@ class Vault:
             shutil.rmtree(folder, ignore_errors=True)
             if folder.exists():
                 raise VaultError("Not every picture of a scan could be deleted. Check the kiosk's storage.")
-        sync_folder(self.folder)
+        try:
+            sync_folder(self.folder)
+        except FileNotFoundError:
+            pass  # the vault is lost: what comes back with it of a scan that is gone is swept
+        except OSError as error:
+            raise VaultError(
+                f"The pictures of a scan may come back after a power cut ({error.strerror}): delete it once"
+                " more. Check the kiosk's storage."
+            ) from error
         return gone
 
     def scans(self) -> list[UUID]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +11,12 @@ from uuid import UUID
 
 import pytest
 
+from kiosk_app.kept import vault as vault_module
+from kiosk_app.kept.states import ScanState
+from tests.kiosk_app.test_kiosk_commands import run
 from tests.support.kiosk_bench import Bench
-from tests.support.visitor import Visitor, the_session
+from tests.support.scanning import consented, do, state_of
+from tests.support.visitor import Visitor, the_scan, the_session
 
 
 def lose(path: Path) -> None:
@@ -63,6 +69,38 @@ def test_a_kiosk_whose_vault_is_gone_rests_until_that_is_back(bench: Bench, visi
     assert visitor.look("/").body["data-reason"] == "storage_lost"
     vault.with_name("aside").rename(vault)
     assert visitor.look("/").name == "language"
+
+
+def test_a_command_makes_no_vault_in_the_place_of_one_that_is_lost(bench: Bench) -> None:
+    """It may be another user's, to which the application could not write; and the lost one is to come back."""
+    scan = consented(bench)
+    do(bench, scan)
+    vault = bench.kiosk.vault.folder
+    vault.rename(vault.with_name("aside"))
+    listed = run("scans", "list", "--state", bench.state, "--json")
+    assert [json.loads(line)["scan"] for line in listed.stdout.splitlines()] == [str(scan)]
+    done = run("shred", scan, "--state", bench.state)
+    assert (done.returncode, done.stderr, state_of(bench, scan)) == (0, "", ScanState.SHREDDED)
+    assert not vault.exists()
+    vault.with_name("aside").rename(vault)
+    bench.again().work.recover()
+    assert list(vault.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO])
+def test_who_deletes_a_scan_whose_vault_fails_is_told_of_it_and_of_no_fault_of_the_pages(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    visitor.walk_to("result")
+
+    def fails(folder: Path) -> None:
+        raise OSError(number, os.strerror(number), str(folder))
+
+    monkeypatch.setattr(vault_module, "sync_folder", fails)
+    visitor.look("/delete")
+    page = visitor.tap("/delete")
+    assert (page.status, page.name) == (200, "deleted")
+    assert the_scan(bench).state == ScanState.SHREDDED
 
 
 def test_a_try_that_cannot_be_kept_is_no_fault_of_the_pages(bench: Bench, visitor: Visitor) -> None:
