@@ -88,13 +88,18 @@ class Vault:
         return self.folder / str(scan)
 
     def free_mb(self) -> int:
-        """Room left for the vault, in MiB. Raises VaultError where its folder cannot be used."""
+        """Room left for the vault, in MiB. Raises VaultError where its folder cannot be used, or written to."""
         try:
             stats = os.statvfs(self.folder)
         except OSError as error:
             raise VaultError(
                 f"The vault {self.folder} cannot be used ({error.strerror}). Put its folder back."
             ) from error
+        if stats.f_flag & os.ST_RDONLY:
+            raise VaultError(
+                f"The vault {self.folder} cannot be written to: its disk is mounted read-only, as after an error"
+                " of the disk. Check its health."
+            )
         return stats.f_bavail * stats.f_frsize // _MEBIBYTE
 
     def put_all(self, scan: UUID, dek: bytes, items: dict[str, bytes | memoryview]) -> int:

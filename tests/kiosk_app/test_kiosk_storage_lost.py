@@ -71,6 +71,21 @@ def test_a_kiosk_whose_vault_is_gone_rests_until_that_is_back(bench: Bench, visi
     assert visitor.look("/").name == "language"
 
 
+def test_a_kiosk_whose_disk_takes_nothing_any_more_rests_before_anyone_has_agreed(
+    bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Linux mounts one after an error: what is on it can be read."""
+    facts = os.statvfs(bench.kiosk.vault.folder)
+    flag = 8  # the ninth of what os.statvfs gives
+    read_only = os.statvfs_result((*facts[:flag], facts.f_flag | os.ST_RDONLY, *facts[flag + 1 :]))
+    assert visitor.look("/").name == "language"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _path: read_only)
+        page = visitor.look("/")
+        assert (page.name, page.body["data-reason"]) == ("closed", "storage_lost")
+    assert visitor.look("/").name == "language"
+
+
 def test_a_command_makes_no_vault_in_the_place_of_one_that_is_lost(bench: Bench) -> None:
     """It may be another user's, to which the application could not write; and the lost one is to come back."""
     scan = consented(bench)
