@@ -195,8 +195,8 @@ class ScanWork:
         for row in self._records.scans(ScanState.CONSENTED):
             self._to_destroy.note(row.id)
         try:
+            self._alone("still_unreadable", self._try_unreadable)  # which `go_on` does not, and needs no keys
             self._destroy_what_is_due()
-            self._alone("still_unreadable", self._try_unreadable)
         except (KeyringBusy, RecordsHeld) as error:
             log.error("not_recovered", why=str(error))
         swept = self._vault.sweep([row.id for row in self._records.scans(*GONE)])
