@@ -72,9 +72,9 @@ _STEPS = (_SCHEMA, _NO_REFERENCES, _BY_SCAN)
 # which wraps the key of every kept scan anew: see keyring.LOCKED_S.
 LOCKED_S = 10.0
 _OF_THE_VAULT = (
-    " Then put a copy of it there, if there is one; else give the kiosk a new state folder and enrol it"
-    " there: no picture can be read without its records, and new ones would use numbers again that the"
-    " clinic knows."
+    " Then put a copy of it there, if there is one, and move its log ({log}) aside too, which would ruin the"
+    " copy; else give the kiosk a new state folder and enrol it there: no picture can be read without its"
+    " records, and new ones would use numbers again that the clinic knows."
 )
 # Another change may be taken where SQLite says one of these.
 _ABOUT_ONE_ROW = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -150,7 +150,7 @@ class RecordsFile:
             failed = RecordsFull if sqlite.is_full(error, self.path) else failed
             raise failed(
                 f"The kiosk's records {self.path} cannot be used: {sqlite.cause(error, self.path)}."
-                f"{_OF_THE_VAULT if sqlite.is_damaged(error) else ''}"
+                f"{_OF_THE_VAULT.format(log=log_of(self.path).name) if sqlite.is_damaged(error) else ''}"
             ) from error
 
     @contextlib.contextmanager
@@ -168,6 +168,11 @@ class RecordsFile:
             db.execute("PRAGMA busy_timeout=0")
             kept_from_it, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not kept_from_it
+
+
+def log_of(path: Path) -> Path:
+    """SQLite's write-ahead log of the file `path`: it belongs to that very file, and spoils any copy of it."""
+    return path.with_name(f"{path.name}-wal")
 
 
 S = TypeVar("S", ScanState, MessageState)

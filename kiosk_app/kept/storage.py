@@ -14,6 +14,7 @@ from hardware.host.errors import PlainError
 from hardware.host.own_file import open_own
 from kiosk_app.kept.keyring import RECORDS, Keyring
 from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import log_of
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import Vault, scans_in
 
@@ -116,10 +117,13 @@ def _refuse_over_scans(path: Path, what: str) -> None:
     folder = path.with_name(_VAULT)
     held = len(scans_in(folder))
     if held:
+        log = log_of(path)
+        theirs = f" Their log {log.name} would ruin a copy of them: move it aside before you put one there."
         raise RecordsLost(
             f"The kiosk's records {path} {what}, but its vault holds {counted(held, 'scan')}: nothing was"
             f" deleted, and nothing can be served. Put the records back, or give the kiosk a new state folder"
             " and enrol it there: new records would use numbers again that the clinic knows."
+            f"{theirs if log.exists() else ''}"
         )
 
 

@@ -76,6 +76,8 @@ def test_serve_deletes_nothing_and_says_what_to_do_where_the_records_of_the_vaul
     assert f"{app / 'records.sqlite'} are" in done.stderr and "its vault holds 1 scan:" in done.stderr
     assert "Put the records back, or give the kiosk a new state folder and enrol it there: " in done.stderr
     assert files(app / "vault") == pictures != {}
+    # SQLite would take the log of the ones for that of the others.
+    assert ("Their log records.sqlite-wal would ruin a copy" in done.stderr) == (lose is not put_aside)
     put_back(app)
     records, vault = open_storage(app)
     assert vault.get_capture(scan, records.dek(scan)).frames
@@ -111,7 +113,9 @@ def test_records_that_are_damaged_lead_to_no_loss_of_pictures(app: Path) -> None
         file.unlink()
     (app / "records.sqlite").write_bytes(b"damaged" * 1000)
     with pytest.raises(
-        RecordsUnusable, match=r"move it aside\. Then put a copy of it there, if there is one"
+        RecordsUnusable,
+        match=r"move it aside\. Then put a copy of it there, if there is one, and move its log"
+        r" \(records\.sqlite-wal\) aside too, which would ruin the copy",
     ):
         open_storage(app)
 
