@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import structlog
+
 from hardware.host.durable import write_whole
 from hardware.host.regular_file import read_regular_text
 from models.networks.manifest import ModelsError, load_manifest
 from models.networks.runtime import engine_here
+
+log = structlog.get_logger()
 
 CHECKED = "engine.checked"
 # The slower engine needed 14 s on a busy build machine.
@@ -19,7 +23,8 @@ DEADLINE_SECONDS = 300.0
 def require_right_engine(engine: str, state: Path) -> None:
     """Let every network answer its known picture in a process of its own; raises ModelsError if one is wrong.
 
-    What was found right is noted in `state`, and asked again only with another engine, processor or manifest.
+    What was found right is noted in `state`, where that can be written, and asked again only with another
+    engine, processor or manifest.
     """
     note = state / CHECKED
     known = f"{engine_here(engine)}, known answers {load_manifest().known_answers.sha256}\n"
@@ -47,4 +52,7 @@ def require_right_engine(engine: str, state: Path) -> None:
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"It ended with status {done.returncode}."])[-1]
         raise ModelsError(f"No scan can be measured here. {reason}")
-    write_whole(note, known, 0o644)
+    try:
+        write_whole(note, known, 0o644)
+    except OSError as error:  # a full disk, say: the pages tell of that, and it is asked again after a start
+        log.warning("engine_check_not_noted", why=error.strerror)

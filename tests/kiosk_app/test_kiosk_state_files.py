@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from firmware.cameras.calibration import Calibration, Calibrations, write_calibration
 from firmware.cameras.grey_card_check import why_not_to_scan
@@ -104,6 +106,22 @@ def test_the_note_of_the_engine_is_read_from_no_pipe(tmp_path: Path, monkeypatch
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_named: right)
     assert comes_to_its_end(lambda: engine_check.require_right_engine(BOARD.engine, tmp_path)) is None
     assert (tmp_path / engine_check.CHECKED).is_file()
+
+
+def test_an_engine_that_answers_right_may_measure_also_where_that_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk without room: the pages have to say so, and staff to be able to delete scans."""
+
+    def full(path: Path, *_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    right = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_named: right)
+    monkeypatch.setattr(engine_check, "write_whole", full)
+    with capture_logs() as said:
+        engine_check.require_right_engine(BOARD.engine, tmp_path)
+    assert [event["event"] for event in said] == ["engine_check_not_noted"]
 
 
 def test_an_item_of_the_vault_is_read_from_no_pipe(tmp_path: Path) -> None:
