@@ -11,11 +11,12 @@ from uuid import UUID
 
 from hardware.counts import counted
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
 from hardware.host.own_file import open_own
 from kiosk_app.kept.keyring import RECORDS, Keyring
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import log_of
-from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.states import ScanState, is_kept
 from kiosk_app.kept.vault import Vault, scans_in
 
 _VAULT, _LOCK = "vault", "serve.lock"
@@ -72,15 +73,23 @@ def open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
             _refuse_over_scans(path, "are empty" if has_records(app) else "are missing")
         if as_it_is and not has_records(app):
             raise StateRefused(f"{app} keeps no scan: there are no records in it. Check --state.")
-        vault = Vault(app / _VAULT, as_it_is=as_it_is)
+        vault = Vault(app / _VAULT, as_it_is=True)
         keyring = Keyring(app / "vault.key")
         # Who wants to make room by deleting scans has to open the records first.
         records = vault.reserve.lend(lambda: Records(path, keyring, as_it_is=as_it_is))
-        if not as_it_is and records.latest() is None:
-            _refuse_over_scans(path, "know no scan")
+        if not as_it_is:
+            if records.latest() is None:
+                _refuse_over_scans(path, "know no scan")
+            _make_vault(vault, records)
     except OSError as error:
         raise _unusable(app, error) from error
     return records, vault
+
+
+def _make_vault(vault: Vault, records: Records) -> None:
+    """Make the vault's folder, but in the place of one that is lost: until that is back the kiosk rests."""
+    if not vault.folder.is_dir() and not any(is_kept(row.state) for row in records.scans()):
+        make_folder(vault.folder)
 
 
 def has_records(app: Path) -> bool:

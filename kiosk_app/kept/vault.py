@@ -76,8 +76,7 @@ def decrypt(scan: UUID, item: str, dek: bytes, data: bytes) -> bytes:
 class Vault:
     """Items in `folder`/<scan>/<item>.cob. Names and sizes can be seen; nothing else can without the key.
 
-    The folder is made where there is none, but for a command, which takes it `as_it_is`: one that is lost is
-    to be put back, and another user's could not be written to.
+    The folder is made where there is none, unless it is taken `as_it_is`: one that is lost is to be put back.
     """
 
     def __init__(self, folder: Path, *, as_it_is: bool = False) -> None:
@@ -93,7 +92,8 @@ class Vault:
             stats = os.statvfs(self.folder)
         except OSError as error:
             raise VaultError(
-                f"The vault {self.folder} cannot be used ({error.strerror}). Put its folder back."
+                f"The vault {self.folder} cannot be used ({error.strerror}). Put its folder back; if that is"
+                " lost for good, make an empty one for this user."
             ) from error
         if stats.f_flag & os.ST_RDONLY:
             raise VaultError(

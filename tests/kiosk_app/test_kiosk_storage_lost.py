@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +14,8 @@ import pytest
 
 from kiosk_app.kept import vault as vault_module
 from kiosk_app.kept.states import ScanState
-from tests.kiosk_app.test_kiosk_commands import run
+from kiosk_app.kept.storage import open_storage
+from tests.kiosk_app.test_kiosk_commands import run, serving
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
 from tests.support.visitor import Visitor, the_scan, the_session
@@ -100,6 +102,30 @@ def test_a_command_makes_no_vault_in_the_place_of_one_that_is_lost(bench: Bench)
     vault.with_name("aside").rename(vault)
     bench.again().work.recover()
     assert list(vault.iterdir()) == []
+
+
+def test_a_kiosk_that_lost_its_vault_rests_after_a_new_start_too(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    vault = bench.kiosk.vault.folder
+    vault.rename(vault.with_name("aside"))
+    with serving(bench.state) as (_process, address):
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(address, timeout=10) as page:
+            assert b'data-reason="storage_lost"' in page.read()
+        assert not vault.exists()
+        vault.with_name("aside").rename(vault)
+        with browser.open(address, timeout=10) as page:
+            assert b'data-page="language"' in page.read()
+
+
+def test_a_vault_that_nothing_is_lost_with_is_made_anew(bench: Bench) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    bench.kiosk.shred(scan)
+    bench.kiosk.vault.folder.rmdir()
+    open_storage(bench.state / "app")
+    assert bench.kiosk.vault.folder.is_dir()
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO])
