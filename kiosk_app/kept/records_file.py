@@ -171,7 +171,7 @@ class RecordsFile:
 
 
 def log_of(path: Path) -> Path:
-    """SQLite's write-ahead log of the file `path`: it belongs to that very file, and spoils any copy of it."""
+    """SQLite's write-ahead log of the file `path`: it is that very file's, and ruins a copy of it."""
     return path.with_name(f"{path.name}-wal")
 
 

@@ -87,7 +87,7 @@ class Vault:
         return self.folder / str(scan)
 
     def free_mb(self) -> int:
-        """Room left for the vault, in MiB. Raises VaultError where its folder cannot be used, or written to."""
+        """Room left for the vault, in MiB. Raises VaultError where it cannot be used or written to."""
         try:
             stats = os.statvfs(self.folder)
         except OSError as error:
@@ -97,8 +97,8 @@ class Vault:
             ) from error
         if stats.f_flag & os.ST_RDONLY:
             raise VaultError(
-                f"The vault {self.folder} cannot be written to: its disk is mounted read-only, as after an error"
-                " of the disk. Check its health."
+                f"The vault {self.folder} cannot be written to: its disk is mounted read-only, as after an"
+                " error of the disk. Check its health."
             )
         return stats.f_bavail * stats.f_frsize // _MEBIBYTE
 

@@ -89,7 +89,7 @@ def test_a_kiosk_whose_disk_takes_nothing_any_more_rests_before_anyone_has_agree
 
 
 def test_a_command_makes_no_vault_in_the_place_of_one_that_is_lost(bench: Bench) -> None:
-    """It may be another user's, to which the application could not write; and the lost one is to come back."""
+    """It may be another user's, to which the application could not write; the lost one is to come back."""
     scan = consented(bench)
     do(bench, scan)
     vault = bench.kiosk.vault.folder
