@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from hardware.counts import counted
+from hardware.host.durable import sync_folder
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
 from hardware.host.own_file import open_own
@@ -89,7 +90,7 @@ def open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
 def _make_vault(vault: Vault, records: Records) -> None:
     """Make the vault's folder, but in the place of one that is lost: until that is back the kiosk rests."""
     if not vault.folder.is_dir() and not any(is_kept(row.state) for row in records.scans()):
-        make_folder(vault.folder)
+        sync_folder(make_folder(vault.folder).parent)
 
 
 def has_records(app: Path) -> bool:
