@@ -74,7 +74,7 @@ def open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
             _refuse_over_scans(path, "are empty" if has_records(app) else "are missing")
         if as_it_is and not has_records(app):
             raise StateRefused(f"{app} keeps no scan: there are no records in it. Check --state.")
-        vault = Vault(app / _VAULT, as_it_is=True)
+        vault = Vault(app / _VAULT)
         keyring = Keyring(app / "vault.key")
         # Who wants to make room by deleting scans has to open the records first.
         records = vault.reserve.lend(lambda: Records(path, keyring, as_it_is=as_it_is))

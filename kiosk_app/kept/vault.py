@@ -18,7 +18,6 @@ from cryptography.exceptions import InvalidTag
 from hardware.capture import CLOSE_UP, Capture, Frame, Spot
 from hardware.host.durable import sync_folder
 from hardware.host.errors import PlainError
-from hardware.host.folders import make_folder
 from hardware.host.own_file import open_own
 from hardware.host.regular_file import read_regular_file
 from kiosk_app.kept.reserve import DiskFull, Reserve
@@ -76,11 +75,11 @@ def decrypt(scan: UUID, item: str, dek: bytes, data: bytes) -> bytes:
 class Vault:
     """Items in `folder`/<scan>/<item>.cob. Names and sizes can be seen; nothing else can without the key.
 
-    The folder is made where there is none, unless it is taken `as_it_is`: one that is lost is to be put back.
+    The folder is not made here: where it is lost it is to be put back.
     """
 
-    def __init__(self, folder: Path, *, as_it_is: bool = False) -> None:
-        self.folder = folder if as_it_is else make_folder(folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.reserve = Reserve(folder.with_name("reserve"), folder.with_name("records.sqlite"))
 
     def _scan_folder(self, scan: UUID) -> Path:
@@ -110,7 +109,7 @@ class Vault:
         whole, partial = self._folders(scan)
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            make_folder(partial)
+            partial.mkdir(mode=0o700)
             size = sum(self._write(partial, scan, dek, item, data) for item, data in items.items())
             sync_folder(partial)
             os.rename(partial, whole)

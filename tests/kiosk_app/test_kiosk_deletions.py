@@ -367,6 +367,7 @@ from kiosk_app.kept.vault import Vault
 from kiosk_app.scanning.shred import destroy
 from tests.support.clinic import findings
 reserve.RESERVE_MB = 1
+(disk / "vault").mkdir()
 records, vault = Records(disk / "records.sqlite", Keyring(disk / "vault.key")), Vault(disk / "vault")
 scans = [records.create({}, None) for _ in range(30)]
 for scan in scans:

@@ -20,6 +20,7 @@ from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.lights import lamp_hours
 from hardware.board import BOARDS, load_board
 from hardware.host.errors import PlainError
+from hardware.host.folders import make_folder
 from kiosk_app.kept.vault import Vault, new_key
 from kiosk_app.scanning import engine_check, licence
 from kiosk_app.scanning.sealer import SealerError
@@ -125,7 +126,7 @@ def test_an_engine_that_answers_right_may_measure_also_where_that_cannot_be_note
 
 
 def test_an_item_of_the_vault_is_read_from_no_pipe(tmp_path: Path) -> None:
-    vault, scan, dek = Vault(tmp_path / "vault"), uuid4(), new_key()
+    vault, scan, dek = Vault(make_folder(tmp_path / "vault")), uuid4(), new_key()
     vault.put_all(scan, dek, {"capture": b"x"})
     a_pipe(vault.folder / str(scan) / "capture.cob")
     assert "cannot be read (it is a named pipe" in str(

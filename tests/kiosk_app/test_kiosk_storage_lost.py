@@ -119,6 +119,14 @@ def test_a_kiosk_that_lost_its_vault_rests_after_a_new_start_too(bench: Bench) -
             assert b'data-page="language"' in page.read()
 
 
+def test_no_vault_is_made_for_the_pictures_of_a_patient_who_sat_there_when_it_was_lost(bench: Bench) -> None:
+    scan, vault = consented(bench), bench.kiosk.vault.folder
+    vault.rename(vault.with_name("aside"))
+    assert do(bench, scan).reason == "storage"
+    assert not vault.exists()
+    assert state_of(bench, scan) == ScanState.ABANDONED
+
+
 def test_a_vault_that_nothing_is_lost_with_is_made_anew(bench: Bench) -> None:
     scan = consented(bench)
     do(bench, scan)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hardware.capture import Capture, Frame
+from hardware.host.folders import make_folder
 from kiosk_app.kept import vault as vaults
 from kiosk_app.kept.vault import Vault, VaultError, VaultFull
 from tests.support.full_disk import on_a_small_disk
@@ -18,7 +19,7 @@ from tests.support.full_disk import on_a_small_disk
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Vault:
-    return Vault(tmp_path / "vault")
+    return Vault(make_folder(tmp_path / "vault"))
 
 
 def small_capture() -> Capture:
@@ -103,6 +104,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     script = """
 from uuid import uuid4
 from kiosk_app.kept import vault as vaults
+(disk / "vault").mkdir()
 vault = vaults.Vault(disk / "vault")
 dek, kept, lost = vaults.new_key(), uuid4(), uuid4()
 vault.put_all(kept, dek, {"a": bytes(300_000)})

@@ -16,6 +16,7 @@ import numpy as np
 
 from firmware.capture.client import CaptureFault, Preview
 from hardware.capture import Capture, Frame, Spot
+from hardware.host.folders import make_folder
 from hardware.simulated.close_up import drawn
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
@@ -355,7 +356,7 @@ class Bench:
     def again(self) -> Kiosk:
         """Put the parts together over what is on disk, as a fresh process does."""
         records = Records(self.state / "app" / "records.sqlite", Keyring(self.state / "app" / "vault.key"))
-        vault = Vault(self.state / "app" / "vault")
+        vault = Vault(make_folder(self.state / "app" / "vault"))
         sealer = Sealer(self.state, "test", simulated=True)
         courier = Courier(records, self.outbox, sealer)  # type: ignore[arg-type]
         work = ScanWork(records, vault, self.camera, self.analyst, sealer, courier, self.lights)  # type: ignore[arg-type]
