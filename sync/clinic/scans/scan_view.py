@@ -76,10 +76,11 @@ def _figure(rows: Sequence[FindingRow], selected: bool) -> Figure:
     whole = next((row for row in rows if row.zone == "face"), None)
     if whole is not None:
         value = words.number(name, whole.value)
-        interval = f"{words.interval(name, whole.low, whole.high)} (95 %)"
+        ends = words.interval(name, whole.low, whole.high)
+        interval = f"{ends} (95 %)" if ends else ""
     else:
-        ends = [words.number(name, pick(row.value for row in rows)) for pick in (min, max)]
-        value = ends[0] if ends[0] == ends[1] else "\N{EN DASH}".join(ends)
+        span = [words.number(name, pick(row.value for row in rows)) for pick in (min, max)]
+        value = span[0] if span[0] == span[1] else "\N{EN DASH}".join(span)
         interval = f"over {words.counted(len(rows), 'zone')}"
     title, unit = words.measure(name).name, words.unit(code)
     heading = f"{title}, {unit}" if unit else title

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from sync.clinic.store.tables import FindingRow
 
@@ -130,10 +130,12 @@ def number(name: str, value: float) -> str:
 
 
 def interval(name: str, low: float, high: float) -> str:
-    """Both ends of an interval; of a count they are the whole numbers that hold it."""
-    if measure(name).decimals == 0:
-        low, high = math.floor(low), math.ceil(high)
-    return f"{number(name, low)} to {number(name, high)}"
+    """Both ends of an interval, of which the numbers hold all; empty where it has no width."""
+    if low == high:
+        return ""
+    unit = Decimal(1).scaleb(-measure(name).decimals)
+    ends = (Decimal(repr(low)).quantize(unit, ROUND_FLOOR), Decimal(repr(high)).quantize(unit, ROUND_CEILING))
+    return " to ".join(number(name, float(end)) for end in ends)
 
 
 def with_unit(name: str, value: float, code: str) -> str:

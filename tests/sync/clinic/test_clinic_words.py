@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync.clinic.scans.interval_plot import IntervalPlot
+from sync.clinic.scans.scan_view import ScanView
 from sync.clinic.store.tables import FindingRow
 from sync.clinic.web import words
 from sync.clinic.web.drawn_face import DrawnFace
@@ -71,6 +73,30 @@ def test_numbers_have_a_true_minus_and_no_minus_zero() -> None:
     assert words.interval("spot_count", 5.5, 6.5) == "5 to 7"
     assert words.with_unit("ita", 3, "deg") == "3.0°"
     assert words.with_unit("spot_area", 3, "mm2") == "3.0\N{NO-BREAK SPACE}mm²"
+
+
+@pytest.mark.parametrize("measure", sorted(words.MEASURES))
+@given(ends=st.tuples(st.floats(0, 1e4), st.floats(0, 1e4)).map(sorted))
+@example(ends=[0.01, 0.04])
+@example(ends=[1.1, 1.1001])
+def test_an_interval_is_never_written_as_a_point_and_holds_all_of_it(measure: str, ends: list[float]) -> None:
+    """A red area that may be up to 0.04 % is not one of "0.0 to 0.0"."""
+    low, high = ends
+    text = words.interval(measure, low, high)
+    if low == high:
+        assert text == ""
+        return
+    first, last = (float(end.replace("\N{THIN SPACE}", "")) for end in text.split(" to "))
+    assert first <= low < high <= last and first < last
+
+
+def test_where_nothing_red_was_seen_there_is_no_interval() -> None:
+    record = SimpleNamespace(
+        scan=SimpleNamespace(spots=(), quality=(), geometry=SimpleNamespace(marks=())),
+        findings=rows("redness", face=(0, 0, 0), nose=(0, 0, 0), chin=(0, 0, 0)),
+    )
+    [figure] = ScanView(record, None).figures  # type: ignore[arg-type]
+    assert (figure.value, figure.interval, figure.reading) == ("0.0", "", "None seen in any zone")
 
 
 def test_a_quality_flag_is_a_sentence_and_harmless_ones_ask_for_no_care() -> None:
