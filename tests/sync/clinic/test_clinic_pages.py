@@ -221,7 +221,8 @@ def test_a_withdrawn_scan_is_told_without_any_number_and_is_in_no_list(
     assert "was withdrawn" in answer.text and "The patient deleted it" in answer.text
     assert not {"33.0", "<table", "ref-1"} & set(re.split(r"\s", answer.text))
     assert str(scan) not in staff.get("/").text
-    assert "No scan for" in staff.get("/?reference=ref-1").text
+    sought = staff.get("/?reference=ref-1").text
+    assert "No scan for" in sought and "A scan that was withdrawn is in no list" in sought
 
 
 @pytest.mark.parametrize("changes", [{"patient_reference": None}, {"simulated": False}])
