@@ -105,7 +105,7 @@ def _spots_card(table: _Table, true_scale: bool) -> Card | None:
             reading = gettext("%(count)s seen on the whole face; together %(area)s mm²", **found)
         else:
             reading = gettext("%(count)s seen on the whole face; together about %(area)s mm²", **found)
-    unit = ngettext("spot", "spots", round(count.high))
+    unit = ngettext("spot", "spots", _so_many(count))
     return Card(gettext("Darker spots"), _range(count), unit, reading, _shares(table, "spot_count", count))
 
 
@@ -119,7 +119,7 @@ def _blemishes_card(table: _Table) -> Card | None:
         reading = gettext(
             "%(count)s seen on the whole face, as far as a picture can tell", count=_number(count.seen)
         )
-    unit = ngettext("blemish", "blemishes", round(count.high))
+    unit = ngettext("blemish", "blemishes", _so_many(count))
     return Card(gettext("Blemishes"), _range(count), unit, reading, _shares(table, "acne_count", count))
 
 
@@ -138,6 +138,12 @@ def _range(count: _Amount) -> str:
     """A count as it can be vouched for: a range wherever its interval is one."""
     low, high = _number(count.low), _number(count.high)
     return low if low == high else gettext("%(low)s to %(high)s", low=low, high=high)
+
+
+def _so_many(count: _Amount) -> int:
+    """For how many a noun stands after a count; a dual is for two, and not for what may be fewer."""
+    low, high = round(count.low), round(count.high)
+    return 100 if low < high == 2 else high
 
 
 def _shares(table: _Table, measure: str, count: _Amount) -> tuple[Strip, ...]:

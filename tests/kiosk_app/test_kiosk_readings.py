@@ -64,6 +64,19 @@ def test_a_count_is_the_range_that_its_interval_says(bench: Bench) -> None:
     assert (none.value, none.reading) == ("0 to 3", "None seen on the whole face")
 
 
+@pytest.mark.parametrize(("measure", "dual"), [("acne_count", "شائبتان"), ("spot_count", "بقعتان")])
+def test_the_dual_of_arabic_is_for_two_and_not_for_a_range_that_ends_with_two(
+    bench: Bench, measure: str, dual: str
+) -> None:
+    def unit(low: float, high: float) -> str:
+        with create_app(bench.kiosk).test_request_context(), force_locale("ar"):
+            [card] = cards([_row(measure, "face", high, low, high)], ())
+        return card.unit
+
+    assert unit(2, 2) == dual
+    assert dual not in (unit(0, 2), unit(1, 2))
+
+
 @given(counts=st.lists(st.integers(0, 30), min_size=7, max_size=7), between=st.integers(0, 9))
 def test_what_the_areas_show_adds_up_to_what_was_seen(counts: list[int], between: int) -> None:
     rows = [_row("spot_count", zone, n, n, n + 2) for zone, n in zip(ZONES, counts, strict=True)]
