@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.patient.pages import COOKIE, TEXT_SIZES
+from kiosk_app.scanning.close_ups import CloseUps
 from sync.wire.findings.canonical_face import inside
 from tests.support.browser import DRAWN, TALL, WIDE, still, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
@@ -98,6 +99,47 @@ def test_the_arrow_lies_on_no_letter(
             picture = np.frombuffer(page.screenshot(clip=box), np.uint8)
             colours = np.unique(cv2.imdecode(picture, cv2.IMREAD_COLOR).reshape(-1, 3), axis=0)
             assert len(colours) == 1, (name, down)
+
+
+# Of a page with a picture: what of it is cut off, by the edge of the text or by the strip below that.
+CUT = """() => {
+  const [text, more] = [document.querySelector("main"), document.querySelector("[data-more]")];
+  const edge = (more.hidden ? text : more).getBoundingClientRect()[more.hidden ? "bottom" : "top"];
+  return [...document.querySelectorAll(".drawing.large, .preview")]
+    .map(picture => [picture.className.baseVal ?? picture.className, picture.getBoundingClientRect()])
+    .filter(([, at]) => at.height && (at.top < text.getBoundingClientRect().top || at.bottom > edge + 1))
+    .map(([name, at]) => `${name} ${at.top}..${at.bottom} of ${edge}`);
+}"""
+WITH_A_PICTURE = (
+    "position",
+    "close_up",
+    "close_up_again",
+    "scan that failed",
+    "scan that cannot be read",
+    "trouble",
+    "done",
+)
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE, (1440, 900)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("language", ["de", "es", "ar"])
+def test_beside_larger_letters_no_picture_is_cut_off(
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int], language: str
+) -> None:
+    """And what a camera sees stays in sight to the end of the text."""
+    bench.kiosk.close_ups = CloseUps(bench.camera, bench.analyst)  # type: ignore[arg-type]
+    page, session = patient_at(size, scripts=True)
+    for name in WITH_A_PICTURE:
+        for text_size in TEXT_SIZES[1:]:
+            page.goto("about:blank")  # or the page before would ask for its camera still
+            page.goto(address + stand(bench, session, name, language, text_size))
+            wait_for_answers(page)
+            page.evaluate(DRAWN)
+            assert page.evaluate(CUT) == [], (name, text_size)
+            if page.locator(".preview").count():
+                page.evaluate("document.querySelector('main').scrollTo(0, 9999)")
+                page.evaluate(DRAWN)
+                assert page.evaluate(CUT) == [], (name, text_size, "the end")
 
 
 def at_about(browser: Browser, port: int, stack: ExitStack) -> Page:

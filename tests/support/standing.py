@@ -42,6 +42,7 @@ PLACES: dict[str, tuple[str, State, Callable[[Progress], None]]] = {
     "position": ("/position", State.POSITION, _nothing),
     "scan that failed": ("/scan", State.SCAN, _failed("no_face")),
     "scan that ended": ("/scan", State.SCAN, _failed("storage_full")),
+    "scan that cannot be read": ("/scan", State.SCAN, _failed("unreadable")),
     "eyes": ("/eyes", State.EYES, lambda progress: progress.ask(None)),
     "eyes again": ("/eyes", State.EYES, lambda progress: progress.ask("eyes_open")),
     "spots": ("/spots", State.SPOTS, _marks),
