@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import EACH_LANGUAGE_AND_SIZE, TALL, take_picture, visit, wait_for_answers
+from tests.support.browser import EACH_LANGUAGE_AND_SIZE, TALL, read_on, take_picture, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 
 LOOK = """() => ({
@@ -21,6 +21,7 @@ def arrives_at(page: Page, name: str) -> None:
 
 def tap(page: Page, button: str = "form[data-primary] button.primary") -> None:
     wait_for_answers(page)
+    read_on(page)
     with page.expect_navigation(wait_until="domcontentloaded"):
         page.click(button)
 

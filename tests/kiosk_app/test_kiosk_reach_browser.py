@@ -17,7 +17,7 @@ from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.patient.pages import COOKIE, TEXT_SIZES
 from kiosk_app.scanning.close_ups import CloseUps
 from sync.wire.findings.canonical_face import inside
-from tests.support.browser import DRAWN, TALL, WIDE, still, visit, wait_for_answers
+from tests.support.browser import DRAWN, TALL, WIDE, read_on, still, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import PLACE, PatientAt
 from tests.support.serving import running_server
@@ -76,6 +76,36 @@ def test_the_arrow_leads_to_the_end_of_what_is_to_be_read(
         page.evaluate(DRAWN)
     expect(arrow).to_be_hidden()
     expect(page.locator("main li").last).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE], ids=["tall", "wide"])
+@pytest.mark.parametrize(("place", "no"), [("consent", "declined"), ("light_questions", "position")])
+def test_what_has_to_be_read_to_its_end_is_agreed_to_only_from_there(
+    patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int], place: str, no: str
+) -> None:
+    """A tap before leads on in the text; a no counts at once."""
+    page, session = patient_at(size, scripts=True)
+    page.goto(address + stand(bench, session, place, "de", 200))
+    wait_for_answers(page)
+    text, taps = page.locator("main"), 0
+    while page.locator("html").get_attribute("data-read") != "yes":
+        before = text.evaluate("main => main.scrollTop")
+        page.click(PRIMARY)
+        page.wait_for_function("before => document.querySelector('main').scrollTop > before", arg=before)
+        page.evaluate(DRAWN)
+        taps += 1
+    assert (session.state, taps > 0) == (State(place), True)
+    read_on(page)
+    text.evaluate("main => main.scrollTo(0, 0)")  # what was read may be looked at again
+    page.click(PRIMARY)
+    expect(page.locator("body")).not_to_have_attribute("data-page", place)
+    assert session.state is not State(place)
+
+    page.goto("about:blank")
+    page.goto(address + stand(bench, session, place, "de", 200))
+    wait_for_answers(page)
+    page.click(".act form:not([data-primary]) button")
+    expect(page.locator("body")).to_have_attribute("data-page", no)
 
 
 @pytest.mark.parametrize("size", [TALL, WIDE], ids=["tall", "wide"])
@@ -249,6 +279,7 @@ def test_a_tap_that_the_kiosk_is_at_work_on_for_long_is_answered_by_a_word_until
         page = context.new_page()
         page.goto(address + stand(bench, session, place))
         wait_for_answers(page)
+        read_on(page)
         page.click(PRIMARY)
         wait_until(lambda: bool(page.evaluate("1")) and at_work.is_set(), "the tap to be sent")
         expect(page.locator("#one-moment h2")).to_be_visible()

@@ -83,6 +83,13 @@ def wait_for_answers(page: Page) -> None:
     expect(page.locator("html[data-answers]")).to_be_attached(timeout=30_000)
 
 
+def read_on(page: Page) -> None:
+    """Scroll to the end of the text, as a person does who reads all of it."""
+    page.evaluate("document.querySelector('main').scrollTo(0, document.querySelector('main').scrollHeight)")
+    expect(page.locator("html[data-read=yes]")).to_be_attached()
+    wait_for_answers(page)
+
+
 def take_picture(page: Page, name: str, whole: bool = False) -> None:
     """Keep what the screen shows, or the `whole` page, as `build/screens/<name>.png`."""
     SCREENS.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from kiosk_app.patient.journey import Session
 from sync.wire.findings.canonical_face import inside
-from tests.support.browser import take_picture, visit, wait_for_answers
+from tests.support.browser import read_on, take_picture, visit, wait_for_answers
 from tests.support.way import WAY
 
 # Where on the screen a place of the canonical face is drawn.
@@ -50,6 +50,7 @@ class Screen:
 
     def tap(self, button: str = "form[data-primary] button.primary") -> None:
         wait_for_answers(self.page)
+        read_on(self.page)
         with self.page.expect_navigation(wait_until="domcontentloaded"):
             self.page.click(button)
 

@@ -1,6 +1,7 @@
 // Which taps are answers: those that begin when this page has been on the screen for as long as reading it takes.
 // Loaded before the page is drawn (no module, no defer), so that no tap comes before it. A form with data-at-once
-// needs no reading. The server knows when it sent the page and refuses what is too early even by that.
+// needs no reading, one with data-read-first needs all of it: before that a tap leads on in the text. The server knows
+// when it sent the page and refuses what is too early even by that.
 const READ_MS = Number(document.documentElement.dataset.readMs);
 let drawn = Infinity; // when this page was first on the screen; by performance.now(), as the events' own times
 let press = null; // the finger that went down on this page last, and when
@@ -20,6 +21,15 @@ function appear() {
 function say() {
   if (performance.now() >= drawn + READ_MS) document.documentElement.dataset.answers = "count";
   else if (drawn < Infinity) setTimeout(say, drawn + READ_MS - performance.now());
+}
+
+// Whether the end of the text is in sight, by kiosk.js: once is enough. Who comes from there reads the answers anew.
+function tellRead(end) {
+  const facts = document.documentElement.dataset;
+  const before = facts.read;
+  if (before === "yes") return;
+  facts.read = end ? "yes" : "no";
+  if (before === "no" && end && document.querySelector("[data-read-first]")) appear();
 }
 
 document.addEventListener("readystatechange", appear, { once: true }); // all of it is read, and may be drawn
@@ -53,5 +63,9 @@ addEventListener("submit", (event) => {
   if (again || !(counts || "atOnce" in form.dataset)) {
     event.preventDefault();
     event.stopImmediatePropagation();
+  } else if ("readFirst" in form.dataset && document.documentElement.dataset.read !== "yes") {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    document.querySelector("[data-more] button").click();
   } else form.dataset.sent = "yes";
 }, true);

@@ -17,7 +17,10 @@ window.addEventListener("pageshow", (event) => event.persisted && location.reloa
 const text = document.querySelector("main");
 const more = text?.querySelector("[data-more]");
 if (more) {
-  const tell = () => (more.hidden = text.scrollTop + text.clientHeight > text.scrollHeight - 8);
+  const tell = () => {
+    more.hidden = text.scrollTop + text.clientHeight > text.scrollHeight - 8;
+    tellRead(more.hidden);
+  };
   text.addEventListener("scroll", tell);
   new ResizeObserver(tell).observe(text.querySelector(".what"));
   more.addEventListener("click", () => text.scrollBy({ top: text.clientHeight * 0.7 }));
