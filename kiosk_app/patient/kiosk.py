@@ -193,11 +193,13 @@ class Kiosk:
         """Whether neither a picture nor a key is left of a scan that is gone."""
         return not self.vault.holds(scan) and len(self.records.keyring.generations()) == 1
 
+    def is_unreadable(self, scan: UUID) -> bool:
+        """Whether its pictures could not be read, so that there is no result of it."""
+        return self.records.scan(scan).state == ScanState.UNREADABLE
+
     def delivery(self, scan: UUID) -> Delivery | None:
         """What is known of a scan's way to the clinic; None where nothing of it is to go there."""
-        if self.records.scan(scan).state == ScanState.UNREADABLE:
-            return None
-        return delivery(scan, self.records, self.outbox)
+        return None if self.is_unreadable(scan) else delivery(scan, self.records, self.outbox)
 
     def _leave(self, session: Session) -> None:
         """The patient goes: the light of the preview goes off, a scan without pictures is to be abandoned.

@@ -307,8 +307,10 @@ def delete_page() -> Response | tuple[str, int]:
 @blueprint.get("/leave")
 def leave_page() -> Response | tuple[str, int]:
     """The pictures are kept: starting over does not undo that, so the patient is asked."""
-    session = the_session()
-    return render("leave") if the_kiosk().keeps(session) else page_of(session)
+    session, kiosk = the_session(), the_kiosk()
+    if session.scan is None or not kiosk.keeps(session):
+        return page_of(session)
+    return render("leave", unreadable=kiosk.is_unreadable(session.scan))
 
 
 @blueprint.get("/trouble")

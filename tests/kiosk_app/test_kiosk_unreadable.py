@@ -14,10 +14,11 @@ from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.states import ScanState
 from kiosk_app.patient import sentences
 from kiosk_app.scanning.analyst import AnalysisFailed
+from kiosk_app.web.languages import LANGUAGES
 from tests.kiosk_app.test_kiosk_commands import run
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
-from tests.support.visitor import Visitor, the_scan
+from tests.support.visitor import Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
 
 
@@ -153,6 +154,26 @@ def test_a_patient_whose_pictures_cannot_be_read_is_promised_no_result(
     assert last.name == "done"
     assert "measurements" not in last.words.lower()
     assert visitor.client.get("/delivery").get_json() == {"delivery": None}
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_a_patient_who_starts_over_from_there_is_told_of_no_measurements_and_may_delete_what_is_left(
+    bench: Bench, visitor: Visitor, kept_badly: Callable[[Befalls], None], language: str
+) -> None:
+    kept_badly(cut)
+    visitor.walk_to("eyes")
+    visitor.tap("/eyes", eyes="open")
+    wait_until(lambda: visitor.progress()["state"] == "failed")
+    visitor.look(visitor.progress()["next"])
+    the_session(bench).language = language
+    page = visitor.look("/scan")
+    left = visitor.tap("/start-over")
+    assert (page.html["lang"], left.name) == (language, "leave")
+    in_title_and_bar = page.words.count(bench.kiosk.clinic)
+    assert left.words.count(bench.kiosk.clinic) == in_title_and_bar  # nothing goes there
+    assert language != "en" or "measurements" not in left.words
+    assert visitor.tap("/delete").name == "deleted"
+    assert the_scan(bench).state == ScanState.SHREDDED
 
 
 def test_a_scan_that_is_deleted_while_it_is_read_is_deleted(
