@@ -57,6 +57,7 @@ TABLE: dict[tuple[State, str], State] = {
     (_S.EYES, "skip_uv"): _S.SCAN,
     (_S.SCAN, "asks_for_spots"): _S.SPOTS,  # the pictures are kept: is there a spot to look at closely?
     (_S.SPOTS, "mark"): _S.CLOSE_UP,
+    (_S.SPOTS, "take_back"): _S.SPOTS,
     (_S.SPOTS, "go_on"): _S.SCAN,
     (_S.CLOSE_UP, "taken"): _S.SPOTS,
     (_S.CLOSE_UP, "not_taken"): _S.CLOSE_UP_AGAIN,

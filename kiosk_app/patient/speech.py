@@ -48,6 +48,7 @@ SPOKEN: dict[str, Spoken] = {
         "call",
         "dermatoscope",
     ),
+    "mark_another": Spoken(_("You can mark another spot, or go on."), "call", "face"),
     "spot_taken": Spoken(_("The picture is taken. You can mark another spot, or go on."), "rise", "face"),
 }
 

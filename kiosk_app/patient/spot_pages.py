@@ -45,22 +45,29 @@ def facts(session: Session) -> dict[str, Any]:
 def _said(session: Session) -> str:
     if session.state is State.CLOSE_UP:
         return "hold_close_up"
-    return "spot_taken" if session.progress.marking.taken else "mark_spot"
+    marking = session.progress.marking
+    if not marking.taken:
+        return "mark_spot"
+    return "spot_taken" if marking.photographed else "mark_another"
 
 
 @blueprint.post("/spots")
 def mark() -> Response:
-    """A place on the drawn face, a zone of the list, or no spot (any more)."""
+    """A place on the drawn face, a zone of the list, the last one not after all, or no spot (any more)."""
     session = the_session()
     with session.alone():
         if session.state is not State.SPOTS:
             raise NotNow("A spot is marked on its own page.")
         spot = _spot()
-        if request.form.get("answer") == "none":
+        answer = request.form.get("answer")
+        if answer == "none":
             session.move("go_on")
             session.progress.marked()
+        elif answer == "take_back":
+            session.move("take_back")
+            session.progress.marking.take_back()
         elif spot is not None and not session.progress.marking.full:
-            session.progress.marking.spot = spot
+            session.progress.marking.look_at(spot)
             session.move("mark")
     return page_of(session)
 
@@ -119,8 +126,7 @@ def _keep(session: Session, taken: tuple[Spot, Frame] | None, refusal: NotTaken)
         marking.refuse(str(refusal), refusal.frame)
         session.move("not_taken")
     else:
-        marking.taken.append(taken)
-        marking.why = marking.refused = None
+        marking.keep(taken)
         session.move("taken")
 
 

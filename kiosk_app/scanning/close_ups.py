@@ -49,12 +49,14 @@ class Refuses(Protocol):
 class Marking:
     """The spots marked so far, with their pictures in memory; `spot` is the one that is looked at now.
 
-    `why` is why its last picture says nothing, and `refused` what there is of it all the same: the clinician
-    reads of that spot too, unless another try is better. `over` is set when the patient has no more spots.
+    `photographed`: the last thing done was a picture of one. `why` is why its last picture says nothing, and
+    `refused` what there is of it all the same: the clinician reads of that spot too, unless another try is
+    better. `over` is set when the patient has no more spots.
     """
 
     taken: list[tuple[Spot, Frame | None]] = field(default_factory=list)
     spot: Spot = field(default_factory=Spot)
+    photographed: bool = False
     why: str | None = None
     refused: tuple[Spot, Frame | None] | None = None
     busy: bool = False
@@ -76,6 +78,20 @@ class Marking:
             self.refused = (self.spot, frame)
         elif self.refused is None or self.refused[1] is None:
             self.refused = without_picture(self.spot, why)
+
+    def look_at(self, spot: Spot) -> None:
+        """Its picture is the next to be taken."""
+        self.spot, self.photographed = spot, False
+
+    def keep(self, taken: tuple[Spot, Frame]) -> None:
+        """There is a picture of the spot that says something."""
+        self.taken.append(taken)
+        self.photographed, self.why, self.refused = True, None, None
+
+    def take_back(self) -> None:
+        """The last spot, with its picture, was none."""
+        del self.taken[-1:]
+        self.photographed = False
 
     def pass_on(self) -> None:
         """No more tries: what there is of the refused spot goes to the clinician with the others."""

@@ -106,7 +106,8 @@ def test_a_visit_takes_three_spots_at_most(visitor: Visitor, bench: Bench) -> No
         _mark(visitor, zone=zone)
         visitor.tap()
     assert "as many as one visit can take" in visitor.page.text
-    assert [form["action"] for form in visitor.page.forms if form["action"] == "/spots"] == ["/spots"]
+    answers = [form["fields"].get("answer") for form in visitor.page.forms if form["action"] == "/spots"]
+    assert answers == ["none", "take_back"]
     again = visitor.page.form()["fields"] | {"zone": "nose", "answer": ""}
     visitor.clock.now += visitor.reads_s
     assert visitor.client.post("/spots", data=again).status_code == 303
@@ -164,6 +165,57 @@ def test_a_spot_whose_picture_says_nothing_reaches_the_clinician_all_the_same(
     [spot] = _sent(bench).findings.spots
     assert (spot.zone, spot.refused, spot.lesion) == ("chin", reason, None)
     assert _vaulted(bench) == ["frame.closeup0"]
+
+
+def _take_back(visitor: Visitor) -> None:
+    [form] = [f for f in visitor.page.forms if f["fields"].get("answer") == "take_back"]
+    visitor.clock.now += visitor.reads_s
+    for _tap in range(2):  # the second one is of a page that is gone
+        visitor.client.post("/spots", data=form["fields"])
+    visitor.look("/spots")
+
+
+def test_a_marked_spot_that_is_taken_back_is_neither_kept_nor_sent(visitor: Visitor, bench: Bench) -> None:
+    for zone in ("nose", "chin", "forehead"):
+        _mark(visitor, zone=zone)
+        visitor.tap()
+    _take_back(visitor)
+    assert (visitor.page.body["data-taken"], visitor.page.body["data-say"]) == ("2", "mark_another")
+    _mark(visitor, zone="left_cheek")
+    visitor.tap()
+    assert visitor.page.body["data-say"] == "spot_taken"
+    visitor.tap()
+    assert "You marked 3 spots." in visitor.walk_to("result").words
+    assert [spot.zone for spot in _sent(bench).findings.spots] == ["nose", "chin", "left_cheek"]
+    assert _vaulted(bench) == [f"frame.closeup{n}" for n in range(3)]
+
+
+def test_who_takes_the_only_spot_back_is_asked_as_at_first(visitor: Visitor, bench: Bench) -> None:
+    bench.analyst.refuse_close_ups = ["no_lesion"]
+    _mark(visitor, zone="nose")
+    visitor.tap()
+    _go_on_without(visitor, "skip")
+    _take_back(visitor)
+    assert (visitor.page.body["data-taken"], visitor.page.body["data-say"]) == ("0", "mark_spot")
+    assert "Is there a spot" in visitor.page.words and "back" not in visitor.page.words
+    visitor.tap()
+    assert "You marked" not in visitor.walk_to("result").words
+    assert _sent(bench).findings.spots == ()
+
+
+def test_nobody_hears_of_a_picture_that_was_not_taken(visitor: Visitor, bench: Bench) -> None:
+    bench.camera.close_up_fault = CaptureFault("too_dark", "no")
+    _mark(visitor, zone="chin")
+    visitor.tap()
+    _go_on_without(visitor, "skip")
+    assert visitor.page.body["data-say"] == "mark_another"
+    bench.camera.close_up_fault = None
+    _mark(visitor, zone="nose")
+    visitor.tap()
+    assert visitor.page.body["data-say"] == "spot_taken"
+    _mark(visitor, zone="forehead")
+    _go_on_without(visitor, "skip")
+    assert visitor.page.body["data-say"] == "mark_another"
 
 
 def test_a_second_try_that_says_something_takes_the_place_of_the_first(
