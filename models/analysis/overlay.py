@@ -22,6 +22,8 @@ WIDTH, FACE_WIDTH = 1200, 560
 TOP, BOTTOM, MARGIN = 164, 164, 32
 LABEL_PX, LABEL_LINE, LABEL_WIDTH, CAPTION_PX = 28, 36, 236, 26
 BAR_MM = 20.0
+# A screen of 1280×800 shows less than half of every pixel, and a line has to be seen there.
+LINE_PX, HALO_PX, LEADER_PX = 3, 3, 2
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,12 @@ def _sheet(
         for zone, polygon in zone_polygons(sheet.face.points).items()
     }
     quiet = bool(places) or red is not None
-    _draw_zones(canvas, [smooth[zone] for zone in labels], 0.55 if quiet else 1.0)
+    _draw_zones(canvas, [smooth[zone] for zone in labels], 0.75 if quiet else 1.0)
     if red is not None:
         _draw_region(canvas, red, zoom, origin)
     for place in places:
         centre = np.array([place.x, place.y]) * zoom + origin
-        _ring(canvas, centre, max(7.0, place.radius_px * zoom * ring + 3))
+        _ring(canvas, centre, max(9.0, place.radius_px * zoom * ring + 4))
     bar = _scale_bar(canvas, sheet, zoom)
     image = Image.fromarray(canvas)
     pen = Pen(image, sheet.words)
@@ -192,14 +194,14 @@ def _fade(points: Float64Array, shape: tuple[int, int]) -> Float32Array:
 def _draw_zones(canvas: UInt8Array, polygons: Sequence[Float64Array], weight: float) -> None:
     drawn = canvas.copy()
     for polygon in polygons:
-        halo_line(drawn, polygon, TEAL, 2)
+        halo_line(drawn, polygon, TEAL, LINE_PX)
     cv2.addWeighted(drawn, weight, canvas, 1 - weight, 0, dst=canvas)
 
 
 def _ring(canvas: UInt8Array, centre: Float64Array, radius: float) -> None:
     at = (round(float(centre[0]) * 16), round(float(centre[1]) * 16))
-    cv2.circle(canvas, at, round(radius * 16), PAPER, 3, cv2.LINE_AA, shift=4)
-    cv2.circle(canvas, at, round(radius * 16), INK, 1, cv2.LINE_AA, shift=4)
+    cv2.circle(canvas, at, round(radius * 16), PAPER, LINE_PX + HALO_PX, cv2.LINE_AA, shift=4)
+    cv2.circle(canvas, at, round(radius * 16), INK, LINE_PX, cv2.LINE_AA, shift=4)
 
 
 def _draw_region(canvas: UInt8Array, region: BoolArray, zoom: float, origin: Float64Array) -> None:
@@ -209,7 +211,7 @@ def _draw_region(canvas: UInt8Array, region: BoolArray, zoom: float, origin: Flo
     contours, _ = cv2.findContours((grown > 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
         if cv2.contourArea(contour) > 150:
-            halo_line(canvas, smooth_line(contour[::4, 0].astype(float) + origin, 2), INK, 2)
+            halo_line(canvas, smooth_line(contour[::4, 0].astype(float) + origin, 2), INK, LINE_PX)
 
 
 def _scale_bar(canvas: UInt8Array, sheet: Sheet, zoom: float) -> int:
@@ -268,8 +270,8 @@ def _draw_label(
     width = max(pen.width(line, weight, LABEL_PX) for line, weight in lines)
     left = WIDTH - MARGIN - width if on_right else MARGIN
     end = left - 12 if on_right else left + width + 12
-    pen.draw.line([(end, y), (float(anchor[0]), float(anchor[1]))], SOFT_INK, 1)
-    radius = 4
+    pen.draw.line([(end, y), (float(anchor[0]), float(anchor[1]))], SOFT_INK, LEADER_PX)
+    radius = 5
     pen.draw.ellipse(
         [anchor[0] - radius, anchor[1] - radius, anchor[0] + radius, anchor[1] + radius], SOFT_INK, PAPER
     )
