@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from kiosk_app.demo.supervisor import run_step
-from tests.support.browser import TALL, WIDE, take_picture, visit, wait_for_answers
+from tests.support.browser import TALL, WIDE, read_on, take_picture, visit, wait_for_answers
 from tests.support.system import RunningSystem, running_system, small_system_board
 from tests.support.visits import capturing
 from tests.support.waiting import wait_until
@@ -38,7 +38,7 @@ def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
             expect(page.get_by_text("SIMULATED", exact=True)).to_be_visible()
             take_picture(page, f"kiosk-{screen}-{step + 1}-{name}")
             if name not in ("scan", "done"):
-                wait_for_answers(page)
+                read_on(page)
                 page.locator(NEXT).click()
         assert complaints == []
     wait_until(lambda: len(running.clinic_scans()) == before + 1, "the scan at the clinic")
