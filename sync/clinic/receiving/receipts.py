@@ -39,6 +39,8 @@ def _in_one_order(one: Owed) -> tuple[int, int, bytes]:
     return one.kiosk.int, one.message_id.int, one.sha256
 
 
+# What a kiosk lets its own copy go for.
+_LETS_GO = ("stored", "duplicate")
 _KEY = (ReceiptRow.kiosk, ReceiptRow.message_id, ReceiptRow.sha256)
 
 
@@ -52,8 +54,11 @@ def _locked(*which: ColumnElement[bool]) -> CTE:
 
 def owe(session: Session, owed: Sequence[Owed], worker: str) -> None:
     """Owe these receipts, in the transaction that makes them true; one owed before is owed again."""
-    rows = [one._asdict() | {"worker": worker, "sent_at": None} for one in sorted(owed, key=_in_one_order)]
-    put_all(session, ReceiptRow, rows)
+    rows = [
+        one._asdict() | {"worker": worker, "sent_at": None, "let_go": one.status in _LETS_GO}
+        for one in sorted(owed, key=_in_one_order)
+    ]
+    put_all(session, ReceiptRow, rows, once_true=("let_go",))
 
 
 def hashes_receipted(session: Session, kiosk: UUID, message_id: UUID) -> set[bytes]:
@@ -63,12 +68,12 @@ def hashes_receipted(session: Session, kiosk: UUID, message_id: UUID) -> set[byt
 
 
 def let_go() -> Exists:
-    """Whether the kiosk of an Envelope was told that the clinic has it, and let its own copy go."""
+    """Whether the kiosk of an Envelope was ever told that the clinic has it, and let its own copy go."""
     return exists().where(
         ReceiptRow.kiosk == Envelope.kiosk,
         ReceiptRow.message_id == Envelope.message_id,
         ReceiptRow.sha256 == Envelope.sha256,
-        ReceiptRow.status.in_(("stored", "duplicate")),
+        ReceiptRow.let_go,
     )
 
 
@@ -98,7 +103,7 @@ def owe_late(session: Session, kiosks: Collection[UUID], messages: Collection[UU
     session.execute(
         update(core(ReceiptRow))
         .where(*(each == late.c[each.key] for each in _KEY))
-        .values(status="stored", at=now(), sent_at=None)
+        .values(status="stored", let_go=True, at=now(), sent_at=None)
     )
 
 

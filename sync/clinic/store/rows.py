@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     column,
     func,
+    or_,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -61,15 +62,17 @@ def insert_once(session: Session, row: Base) -> bool:
     return bool(insert_new(session, type(row), [_values(row)]))
 
 
-def put_all(session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+def put_all(
+    session: Session, table: type[Base], rows: Sequence[Mapping[str, Any]], once_true: tuple[str, ...] = ()
+) -> None:
     """Insert `rows`, or give the row with its primary key these values; each row has every column.
 
-    Of several with one key the last is what stays.
+    Of several with one key the last is what stays. What is true in a column `once_true` stays true.
     """
     if rows:
         keys = [key.name for key in _keys(table)]
         last = {tuple(row[key] for key in keys): row for row in rows}
-        _execute(session, _put, table, list(last.values()))
+        _execute(session, partial(_put, once_true=once_true), table, list(last.values()))
 
 
 def put(session: Session, row: Base) -> None:
@@ -154,10 +157,11 @@ def _insert_new(table: type[Base], dialect: str, names: tuple[str, ...]) -> Any:
 
 
 @cache
-def _put(table: type[Base], dialect: str, names: tuple[str, ...]) -> Any:
+def _put(table: type[Base], dialect: str, names: tuple[str, ...], once_true: tuple[str, ...]) -> Any:
     statement = _insert(table, dialect, names)
     keys = [key.name for key in _keys(table)]
     values = {name: value for name, value in statement.excluded.items() if name not in keys}
+    values |= {name: or_(core(table).columns[name], values[name]) for name in once_true}
     return statement.on_conflict_do_update(index_elements=keys, set_=values)
 
 

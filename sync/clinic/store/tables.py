@@ -31,7 +31,7 @@ from sync.wire.findings import Geometry, MarkedSpot
 from sync.wire.messages import Consent
 
 # The newest step in migrations/versions.
-REVISION = "0010"
+REVISION = "0011"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
 # one, whose scan was withdrawn, of a discarded one, of one that its kiosk was asked to seal again, and of an
@@ -200,7 +200,10 @@ class Poison(Base):
 
 
 class ReceiptRow(Base):
-    """One word that the clinic owes a kiosk; `sent_at` is empty until the broker has taken it."""
+    """One word that the clinic owes a kiosk; `sent_at` is empty until the broker has taken it.
+
+    `let_go` says that any word about this payload had the kiosk let its own copy go, the last one or not.
+    """
 
     __tablename__ = "receipts"
     __table_args__ = (Index(None, "sent_at", "at"),)
@@ -210,6 +213,7 @@ class ReceiptRow(Base):
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     worker: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))
+    let_go: Mapped[bool]
     at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
 

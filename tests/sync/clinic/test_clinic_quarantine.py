@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -306,11 +307,33 @@ def set_aside_after_it_was_stored(database: Database, kiosk: SealingKiosk) -> UU
     return message_id
 
 
-def set_aside_after_it_came_twice(database: Database, kiosk: SealingKiosk) -> UUID:
-    message_id = set_aside_after_it_was_stored(database, kiosk)
+def set_aside_after_it_came(database: Database, kiosk: SealingKiosk, *, set_aside_at: int, of: int) -> None:
+    """The same envelope comes so often; after one of the times it was found to be unreadable."""
+    data = kiosk.seal_text(b'{"ita": "no number"}', message_id=uuid4())
+    outcomes = []
+    for time in range(of):
+        with database.writing() as session:
+            outcomes.append(take_envelope(session, kiosk.id, "result", data, "ingest-1"))
+        if time == set_aside_at:
+            open_all(database, kiosk.opening)
+    again = ["duplicate" if time <= set_aside_at else "quarantined" for time in range(1, of)]
+    assert outcomes == ["stored", *again]
+
+
+def set_aside_and_opened_late_and_come_again(database: Database, kiosk: SealingKiosk) -> None:
+    """What was said of it last is that somebody has to look, and before that the kiosk let go of it."""
+    other, ours = generate_opening_key(), kiosk.opening
+    hold(database, ours)
+    kiosk.opening = other
+    data = kiosk.seal()
+    kiosk.opening = ours
     with database.writing() as session:
-        session.execute(update(ReceiptRow).values(status="duplicate"))
-    return message_id
+        assert take_envelope(session, kiosk.id, "result", data, "ingest-1") == "quarantined"
+    open_all(database, ours, other)
+    with database.writing() as session:
+        session.execute(update(Envelope).values(state="quarantined", reason="not_foreseen:Error"))
+    with database.writing() as session:
+        assert take_envelope(session, kiosk.id, "result", data, "ingest-1") == "quarantined"
 
 
 def never_stored(database: Database, kiosk: SealingKiosk) -> UUID:
@@ -323,7 +346,10 @@ def never_stored(database: Database, kiosk: SealingKiosk) -> UUID:
     ("set_aside", "only_here"),
     [
         (set_aside_after_it_was_stored, True),
-        (set_aside_after_it_came_twice, True),
+        (partial(set_aside_after_it_came, set_aside_at=1, of=2), True),
+        (partial(set_aside_after_it_came, set_aside_at=0, of=2), True),
+        (partial(set_aside_after_it_came, set_aside_at=1, of=4), True),
+        (set_aside_and_opened_late_and_come_again, True),
         (never_stored, False),
         (a_payload, False),
     ],
