@@ -31,6 +31,7 @@ from hardware.host.output_file import OutputFile, opened_output
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
+from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import GONE
 from kiosk_app.kept.storage import StateRefused, has_records, only_server, open_storage, unknown_scans
 from kiosk_app.kept.vault import Vault
@@ -38,7 +39,7 @@ from kiosk_app.patient.app import create_app
 from kiosk_app.patient.kiosk import Kiosk
 from kiosk_app.scanning.analyst import Analyst
 from kiosk_app.scanning.close_ups import CloseUps
-from kiosk_app.scanning.courier import Courier
+from kiosk_app.scanning.courier import Courier, vouch
 from kiosk_app.scanning.delivery import Delivery
 from kiosk_app.scanning.engine_check import require_right_engine
 from kiosk_app.scanning.identity import Identity, NotEnrolled
@@ -50,7 +51,7 @@ from kiosk_app.scanning.shred import shred as destroy
 from kiosk_app.web.door import Door
 from models.analysis.lights import lights_read
 from models.networks.signature import check_signature
-from sync.kiosk.client import OutboxClient
+from sync.kiosk.client import OutboxClient, OutboxUnavailable
 from sync.web.server import WebServer, make_web_server
 
 log = structlog.get_logger()
@@ -219,7 +220,10 @@ def serve(
     keep_memory_to_ourselves()
     with only_server(state / "app"):
         if has_records(state / "app"):
-            open_storage(state / "app")  # brought up whatever is refused: staff may have to delete a scan
+            # Brought up whatever is refused: staff may have to delete a scan, and what waits is to be sent.
+            records, _ = open_storage(state / "app")
+            with contextlib.suppress(OutboxUnavailable, RecordsUnusable):  # the house-keeping tries it again
+                vouch(records, OutboxClient(state / "run" / "outbox.sock", server=outbox_user))
         profile = load_board(board)
         refuse_missing_key_store(profile)
         with open_kiosk(profile, state, lights_read(), capture_user, outbox_user) as kiosk:

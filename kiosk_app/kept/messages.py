@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import UUID, uuid5
 
 from kiosk_app.kept.records_file import RecordsError, RecordsFile, known_state, moment
 from kiosk_app.kept.states import GONE, MessageState, ScanState
@@ -16,6 +16,15 @@ _MESSAGE = "SELECT id, scan, kind, sequence, state, size FROM messages"
 _LIVING = f"{_MESSAGE} WHERE scan = ? AND kind = ? AND state != '{MessageState.RESEAL}'"
 # The outbox may lose it until the clinic has said what became of it.
 _KEEPS_ENVELOPE = (MessageState.WAITING, MessageState.SUBMITTED)
+# An outbox that is an older copy may still have them: it is not to send them.
+_OVER = (
+    MessageState.RESEAL,
+    MessageState.UNDELIVERABLE,
+    MessageState.DISCARDING,
+    MessageState.DISCARDING_UNSENT,
+    MessageState.DISCARDED,
+    MessageState.WITHDRAWN,
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,10 @@ class Messages:
     ) -> Message:
         """Seal one message with the next sequence number, in one transaction: no gap, never two for one scan.
 
-        `seal` gets the message id and the sequence number. `after` is the scan's new state. When the scan
-        already has a message of this kind, that one is returned and nothing is sealed. Raises RecordsError
-        where `after` does not follow, since the scan has been deleted, say.
+        `seal` gets the message id and the sequence number. The id says which try of which scan it is, so that
+        records that are an older copy make no second message of what they forgot. `after` is the scan's new
+        state. When the scan already has a message of this kind, that one is returned and nothing is sealed.
+        Raises RecordsError where `after` does not follow, since the scan has been deleted, say.
         """
         with self._file.transaction() as db:
             known = db.execute(_LIVING, (str(scan), kind)).fetchone()
@@ -56,7 +66,10 @@ class Messages:
                 return _message(known)
             db.execute("INSERT OR IGNORE INTO counters VALUES (?, 1)", (epoch,))
             sequence = db.execute("SELECT next FROM counters WHERE epoch = ?", (epoch,)).fetchone()["next"]
-            message = uuid4()
+            (tries,) = db.execute(
+                "SELECT count(*) FROM messages WHERE scan = ? AND kind = ?", (str(scan), kind)
+            ).fetchone()
+            message = uuid5(scan, f"{kind} {tries}")
             envelope = seal(message, sequence)
             db.execute("UPDATE counters SET next = next + 1 WHERE epoch = ?", (epoch,))
             db.execute(
@@ -90,6 +103,13 @@ class Messages:
             rows = db.execute(f"{_MESSAGE} {where} ORDER BY epoch, sequence", states).fetchall()
         return [_message(row) for row in rows]
 
+    def are_over(self, messages: Collection[UUID]) -> list[UUID]:
+        """Those of `messages` that are not to leave this kiosk any more, whatever an outbox says of them."""
+        ids, over = ",".join("?" * len(messages)), ",".join("?" * len(_OVER))
+        query = f"SELECT id FROM messages WHERE id IN ({ids}) AND state IN ({over})"
+        with self._file.connection() as db:
+            return [UUID(row["id"]) for row in db.execute(query, (*map(str, messages), *_OVER))]
+
     def of(self, scan: UUID, kind: str = "result") -> Message | None:
         """The living message of this kind about a scan."""
         with self._file.connection() as db:
@@ -117,10 +137,29 @@ class Messages:
                 "UPDATE messages SET state = ?, envelope = NULL WHERE id = ?",
                 (MessageState.RESEAL, str(message.id)),
             )
-            db.execute(
-                "UPDATE messages SET state = ? WHERE scan = ? AND kind = 'result' AND state = ?",
-                (MessageState.DISCARDING, str(message.scan), MessageState.WITHDRAWN),
-            )
+            _withdraw_once_more(db, message.scan)
+
+    def take_back(self, message: Message, highest: int) -> bool:
+        """Have a message that never left be sealed anew, with a sequence number above `highest`.
+
+        Nothing of it stays. Nothing changes, and False comes back, when it is no longer in the state that the
+        caller saw.
+        """
+        with self._file.transaction() as db:
+            gone = db.execute(
+                "DELETE FROM messages WHERE id = ? AND state = ? RETURNING epoch",
+                (str(message.id), message.state),
+            ).fetchall()
+            for row in gone:
+                _count_from(db, row["epoch"], highest)
+                if message.kind == "withdraw":
+                    _withdraw_once_more(db, message.scan)
+                else:
+                    db.execute(
+                        "UPDATE scans SET state = ? WHERE id = ? AND state = ?",
+                        (ScanState.ANALYSED, str(message.scan), ScanState.SEALED),
+                    )
+        return bool(gone)
 
     def is_current(self, message: Message) -> bool:
         """Whether a message is still in the state that the caller saw."""
@@ -140,9 +179,17 @@ class Messages:
             ).fetchone()
         return None if row is None else row["envelope"]
 
-    def settle(self, message: Message, state: MessageState, scan_state: ScanState | None = None) -> bool:
+    def settle(
+        self,
+        message: Message,
+        state: MessageState,
+        scan_state: ScanState | None = None,
+        *,
+        other_envelope: bool = False,
+    ) -> bool:
         """Note what became of a message; its envelope goes, unless the outbox might still lose its own.
 
+        It goes too where the outbox has an `other_envelope` under this id.
         Nothing changes, and False comes back, when it is no longer in the state that the caller saw.
         """
         with self._file.transaction() as db:
@@ -150,7 +197,7 @@ class Messages:
                 "UPDATE messages SET state = ? WHERE id = ? AND state = ?",
                 (state, str(message.id), message.state),
             ).rowcount
-            if changed and state not in _KEEPS_ENVELOPE:
+            if changed and (other_envelope or state not in _KEEPS_ENVELOPE):
                 db.execute("UPDATE messages SET envelope = NULL WHERE id = ?", (str(message.id),))
             if changed and scan_state is not None:
                 marks = ",".join("?" * len(GONE))
@@ -159,6 +206,17 @@ class Messages:
                     (scan_state, str(message.scan), *GONE),
                 )
         return changed == 1
+
+
+def _withdraw_once_more(db: sqlite3.Connection, scan: UUID) -> None:
+    db.execute(
+        "UPDATE messages SET state = ? WHERE scan = ? AND kind = 'result' AND state = ?",
+        (MessageState.DISCARDING, str(scan), MessageState.WITHDRAWN),
+    )
+
+
+def _count_from(db: sqlite3.Connection, epoch: int, highest: int) -> None:
+    db.execute("UPDATE counters SET next = max(next, ?) WHERE epoch = ?", (highest + 1, epoch))
 
 
 def _message(row: sqlite3.Row) -> Message:

@@ -22,9 +22,31 @@ log = structlog.get_logger()
 
 # A patient may wait for this: what is to be done is in the records, and the next round finds it there.
 TURN_S = 10.0
-NEVER = ("conflict", "bad_request")  # refusals that no later try will change
 # An outbox that loses again what it has just taken is given it again no sooner.
 AGAIN_S = 60.0
+# What an outbox says of what certainly stayed here.
+NEVER_LEFT = ("waiting", "unknown")
+_OLDER = (
+    "the records are an older copy: what was sealed since has their next numbers, so later ones are taken."
+    " 'dermakiosk scans list' shows as unknown what these records do not know"
+)
+_DELETED = (
+    "the records are an older copy: this scan was deleted since, and is not sent. Delete it again with"
+    " 'dermakiosk shred'"
+)
+
+
+def vouch(records: Records, outbox: OutboxClient) -> None:
+    """Look through what an agent found in its outbox when it began, and have it send that from now on.
+
+    The outbox may be an older copy, from before a scan was deleted. Raises OutboxUnavailable, RecordsError.
+    """
+    if not (found := outbox.unvouched()):
+        return
+    for message in records.messages.are_over(found):
+        outbox.discard(message)
+        log.warning("discarded_again", message=str(message))
+    outbox.vouch(found)
 
 
 class Courier:
@@ -53,6 +75,7 @@ class Courier:
         """What was deleted comes first: a result that nobody may have is not sent, and a withdrawal is."""
         try:
             stages = [
+                self._unless_records_end("vouch", lambda: vouch(self._records, self._outbox)),
                 self._stage(scan, self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
                 self._stage(scan, self._hand_over, MessageState.WAITING),
                 self._stage(scan, self._follow, MessageState.SUBMITTED),
@@ -71,17 +94,24 @@ class Courier:
 
     def _stage(self, scan: UUID | None, step: Callable[[Message], None], *in_states: MessageState) -> bool:
         """Take the step of each message in these states; False where the records ended it before the last."""
-        try:
+
+        def work() -> None:
             for message in self._in_turn(*in_states):
                 if scan in (None, message.scan):
                     self._alone(step, message)
+
+        return self._unless_records_end(step.__name__, work)
+
+    def _unless_records_end(self, stage: str, work: Callable[[], None]) -> bool:
+        try:
+            work()
         except RecordsHeld:
             raise
         except RecordsUnusable as error:
-            if self._told.begins(step.__name__, str(error)):
+            if self._told.begins(stage, str(error)):
                 log.error("stage_ended", why=str(error))
             return False
-        self._told.over(step.__name__)
+        self._told.over(stage)
         return True
 
     def _in_turn(self, *in_states: MessageState) -> list[Message]:
@@ -121,15 +151,31 @@ class Courier:
         try:
             self._outbox.submit(message.id, message.kind, envelope)
         except OutboxRefused as refusal:
-            if refusal.code in NEVER:
+            if refusal.code == "used":
+                self._number_anew(message, refusal.highest)
+            elif refusal.code == "conflict":
+                self._leave_to_the_first(message)
+            elif refusal.code == "bad_request":  # no later try will change that
                 log.error("outbox_refused", message=str(message.id), code=refusal.code)
                 self._records.messages.settle(message, MessageState.UNDELIVERABLE)
-                return
-            raise
+            else:
+                raise
+            return
         self._told.over("refusal")
         after = ScanState.HANDED_OVER if message.kind == "result" else None
         if self._records.messages.settle(message, MessageState.SUBMITTED, after):
             log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)
+
+    def _number_anew(self, message: Message, highest: int) -> None:
+        """Another message has left with its number, so these records are an older copy: seal it once more."""
+        if self._records.messages.take_back(message, highest) and self._told.begins("older_copy"):
+            log.error("records_older", why=_OLDER, from_number=highest + 1)
+
+    def _leave_to_the_first(self, message: Message) -> None:
+        """It was sealed and handed over before, and these records are a copy from before that."""
+        after = ScanState.HANDED_OVER if message.kind == "result" else None
+        if self._records.messages.settle(message, MessageState.SUBMITTED, after, other_envelope=True):
+            log.error("records_older", why=_OLDER, scan=str(message.scan), message=str(message.id))
 
     def _follow(self, message: Message) -> None:
         said = self._outbox.state(message.id)
@@ -144,6 +190,10 @@ class Courier:
         elif said == "quarantined":
             self._records.messages.settle(message, MessageState.QUARANTINED)
             log.warning("quarantined", scan=str(message.scan), message=str(message.id))
+        elif said == "discarded" and self._outbox.discard(message.id) in NEVER_LEFT:
+            # Only a deletion discards what never left, and of that one these records know nothing.
+            if self._records.messages.settle(message, MessageState.UNDELIVERABLE):
+                log.error("deleted_before", why=_DELETED, scan=str(message.scan), message=str(message.id))
         elif said in ("reseal", "discarded"):
             # Sealed to a key that the clinic has retired.
             self._seal_again(message)
@@ -161,7 +211,13 @@ class Courier:
         if envelope is None:  # an earlier version kept none
             self._seal_again(message)
             return
-        self._outbox.submit(message.id, message.kind, envelope, may_have_left=True)
+        try:
+            self._outbox.submit(message.id, message.kind, envelope, may_have_left=True)
+        except OutboxRefused as refusal:
+            if refusal.code != "used":
+                raise
+            self._seal_again(message)
+            return
         self._again_from[message.id] = now + AGAIN_S
         if self._told.begins(("lost", message.id)):
             log.warning(

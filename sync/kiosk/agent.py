@@ -6,7 +6,7 @@ import importlib.metadata
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -89,6 +89,8 @@ class Agent:
         self._filling = False
         self._log_emptied = True
         self._changed = True
+        # What the application has not vouched for yet. It alone knows whether this outbox is an older copy.
+        self._unvouched = outbox.found
 
     @property
     def kiosk(self) -> UUID:
@@ -97,6 +99,15 @@ class Agent:
     def wake(self) -> None:
         """Something has been put into the outbox or taken out of it; from any thread."""
         self._events.put(self._note_change)
+
+    def unvouched(self) -> list[UUID]:
+        """What is not sent before the application has said that it may be; from any thread."""
+        return sorted(self._unvouched)
+
+    def vouch(self, messages: Collection[UUID]) -> None:
+        """The application knows of nothing against sending these; from any thread."""
+        self._unvouched -= frozenset(messages)
+        self.wake()
 
     def run(self, stop: threading.Event) -> None:
         """Carry until `stop` is set (`wake` then makes it noticed at once). Raises MemoryError."""
@@ -125,7 +136,9 @@ class Agent:
         """What `dermakiosk sync status` shows; counts only. From any thread."""
         keys = self._keys.current
         key_problem = KEY_GIVEN_UP if keys.seal_to.kid == self._given_up else None
-        connection = Connection(self._online, self._last_refusal, self._problem, key_problem)
+        connection = Connection(
+            self._online, self._last_refusal, self._problem, key_problem, len(self._unvouched)
+        )
         return report(self._identity, keys, self._outbox.counts(), connection)
 
     def _tick(self, now: float) -> None:
@@ -144,7 +157,8 @@ class Agent:
             return
         if self._changed:
             self._changed = False
-            self._schedule.follow(self._outbox.unreceipted(), now)
+            to_send = [each for each in self._outbox.unreceipted() if each not in self._unvouched]
+            self._schedule.follow(to_send, now)
         for message_id in self._schedule.due(now, WINDOW - len(self._in_flight)):
             self._send_alone(self._link, message_id, now)
             if self._link is None:

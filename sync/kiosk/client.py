@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,10 +20,13 @@ class OutboxUnavailable(PlainError):
 
 
 class OutboxRefused(Fault, OutboxUnavailable):
-    """The agent answered, and refused; `code` is `full`, `storage`, `conflict` or `bad_request`.
+    """The agent answered, and refused; `code` is `full`, `storage`, `conflict`, `used` or `bad_request`.
 
-    After the first two the same message can be accepted later, after the others never.
+    After the first two the same message can be accepted later, after the others never. `conflict`: other
+    bytes had its id. `used`: another message has its sequence number, and `highest` is the highest of all.
     """
+
+    highest = 0
 
 
 ANSWER_S = 5.0
@@ -50,10 +54,10 @@ class OutboxClient:
         self._ask(question | {"may_have_left": may_have_left})
 
     def state(self, message_id: UUID) -> str:
-        """`waiting` (has never left), `sent` (may have left; no receipt yet), what the clinic's receipt said
-        (`stored`, `quarantined`, `reseal`), `discarded`, or `unknown`: it was never handed over to this
-        outbox, or was finished very long ago. Raises OutboxUnavailable, also where the outbox's file cannot
-        be read.
+        """`waiting` (has never left, and was handed over since the agent began), `sent` (may have left; no
+        receipt yet), what the clinic's receipt said (`stored`, `quarantined`, `reseal`), `discarded`, or
+        `unknown`: it was never handed over to this outbox, or was finished very long ago. Raises
+        OutboxUnavailable, also where the outbox's file cannot be read.
         """
         return str(self._ask({"do": "state", "id": message_id.bytes})["state"])
 
@@ -63,6 +67,16 @@ class OutboxClient:
         Only after `waiting` or `unknown` the clinic never sees it; after any other it may have it.
         """
         return str(self._ask({"do": "discard", "id": message_id.bytes})["state"])
+
+    def unvouched(self) -> list[UUID]:
+        """What the agent found in the outbox when it began, and does not send before somebody has vouched for
+        it; of many the first. Raises OutboxUnavailable.
+        """
+        return [UUID(bytes=each) for each in self._ask({"do": "unvouched"})["ids"]]
+
+    def vouch(self, messages: Collection[UUID]) -> None:
+        """Have what is still there of these `unvouched` messages sent. Raises OutboxUnavailable."""
+        self._ask({"do": "vouch", "ids": [each.bytes for each in messages]})
 
     def status(self) -> dict[str, Any]:
         """Counts, fill and connection, as `dermakiosk sync status --json` shows them."""
@@ -86,5 +100,9 @@ class OutboxClient:
                 f"The outbox does not answer on {self._path} ({error}): is 'dermakiosk sync run' running?"
             ) from error
         if "refused" in answer:
-            raise OutboxRefused(str(answer["refused"]), str(answer.get("sentence", "The outbox refused.")))
+            refused = OutboxRefused(
+                str(answer["refused"]), str(answer.get("sentence", "The outbox refused."))
+            )
+            refused.highest = int(answer.get("highest", 0))
+            raise refused
         return answer

@@ -19,7 +19,8 @@ from sync.wire.receipt import Receipt
 from sync.wire.status import CLOCK_AHEAD
 
 # waiting: has never left. sent: may have left. unknown: was never here, or was finished very long ago. The
-# rest is what the clinic said, or that it was discarded.
+# rest is what the clinic said, or that it was discarded. In the file what never left *this* copy of it is
+# `waiting` too; whoever asks is told `sent`: see `Outbox.found`.
 State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
 Outcome = Literal["accepted", "unknown", "mismatch", "same_key", "key_held"]
 
@@ -29,6 +30,8 @@ WARN_FILL, REFUSE_FILL = 0.80, 0.95
 LOCKED_SECONDS = 5.0
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
+# More than any outbox holds: what has a sequence number so far below the highest was sealed by old records.
+PLACES = 2**16
 
 # A start takes so many numbers for heartbeats at once, hours of them, and spares the disk the rest. They are
 # milliseconds where they begin, and no start is over sooner: so they fall behind the clock, and are raised
@@ -71,15 +74,32 @@ INSERT INTO used SELECT coalesce(sum(length(envelope)), 0) FROM envelopes
 """
 # To list and to count reads past no envelope: that was the whole file, at each message and each minute.
 _BY_STATE = "CREATE INDEX envelopes_by_state ON envelopes (state, number, message_id)"
-_STEPS = (_SCHEMA, _HEARTBEATS, _USED, _BY_STATE)
+# Which message has which number, for records that are an older copy and count from where they were.
+_PLACES = """
+CREATE TABLE places (
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    message_id BLOB NOT NULL,
+    PRIMARY KEY (epoch, sequence)
+) STRICT, WITHOUT ROWID
+"""
+_STEPS = (_SCHEMA, _HEARTBEATS, _USED, _BY_STATE, _PLACES)
 
 
 class OutboxError(PlainError):
     """The outbox cannot keep what it is given; `code` says why in one word for programs."""
 
-    def __init__(self, code: Literal["full", "conflict", "storage"], sentence: str) -> None:
+    def __init__(self, code: Literal["full", "conflict", "storage", "used"], sentence: str) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class NumberUsed(OutboxError):
+    """Another message has this one's sequence number; `highest` is the highest that is known of its epoch."""
+
+    def __init__(self, highest: int) -> None:
+        super().__init__("used", "Another message had this sequence number before: seal it with a new one.")
+        self.highest = highest
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,8 @@ class Outbox:
     which one numbers heartbeats, by one process at a time.
 
     Nothing is ever evicted to make room; only a receipt, or the owner's own `discard`, takes an envelope out.
+    `found` is what was in it when it was opened. The file may be an older copy by then, from before some of
+    that left, or was discarded: of none of it is it said that it never left.
     """
 
     def __init__(
@@ -131,6 +153,8 @@ class Outbox:
         self._to_empty = True
         try:
             self._db = self._open()
+            rows = self._db.execute("SELECT message_id FROM envelopes").fetchall()
+            self.found = frozenset(UUID(bytes=key) for (key,) in rows)
         except sqlite3.Error as error:
             raise OutboxError(
                 "storage",
@@ -151,12 +175,21 @@ class Outbox:
         with self._lock:
             self._db.close()
 
-    def put(self, message_id: UUID, kind: str, envelope: bytes, *, may_have_left: bool = False) -> None:
+    def put(
+        self,
+        message_id: UUID,
+        kind: str,
+        envelope: bytes,
+        *,
+        may_have_left: bool = False,
+        place: tuple[int, int] | None = None,
+    ) -> None:
         """Keep an envelope; on return it is on the disk. The same one a second time changes nothing.
 
         One that was discarded before it could leave is not taken again: it is dropped. One that
-        `may_have_left`, from an outbox that is lost, is `sent` from the first.
-        Raises OutboxError: `full`, `conflict` (this id was given to other bytes), or `storage`.
+        `may_have_left`, from an outbox that is lost, is `sent` from the first. `place` is its epoch and its
+        sequence number, which no other message may have.
+        Raises OutboxError: `full`, `conflict` (this id was given to other bytes), NumberUsed, or `storage`.
         """
         digest = sha256(envelope).digest()
         with self._transaction() as db:
@@ -170,6 +203,8 @@ class Outbox:
                 raise OutboxError(
                     "full", "The outbox is full: bring the connection to the clinic back; nothing is lost."
                 )
+            if place is not None:
+                _take_place(db, message_id, *place)
             db.execute(
                 "INSERT INTO envelopes (message_id, kind, envelope, sha256, put_at, state)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -299,7 +334,8 @@ class Outbox:
         """Take an envelope out at its owner's wish, and return the state that it was in.
 
         Only after `waiting` and `unknown` is it certain that the clinic never sees it; what was finished
-        very long ago is unknown too. A second time the answer is the same where nothing had ever left.
+        very long ago is unknown too, and what a lost outbox had. A second time the answer is the same where
+        nothing had ever left.
         Where somebody reads the files its bytes stay in them for as long: see `empty_log`.
         """
         key = message_id.bytes
@@ -327,7 +363,10 @@ class Outbox:
             return not self._to_empty
 
     def state(self, message_id: UUID) -> State:
-        """What is known of a message; `unknown` too for what was finished very long ago."""
+        """What is known of a message; `unknown` too for what was finished very long ago.
+
+        One that was `found` here is never `waiting`: it may have left since this copy was made.
+        """
         with self._reading() as db:
             return self._state(db, message_id)
 
@@ -342,7 +381,7 @@ class Outbox:
             ).fetchone()
             if row is not None:
                 state: State = row[0]
-                return state
+                return "sent" if state == "waiting" and message_id in self.found else state
         return "unknown"
 
     def _known_digest(self, db: sqlite3.Connection, message_id: UUID) -> bytes | None:
@@ -410,6 +449,21 @@ def _emptied(db: sqlite3.Connection) -> bool:
     finally:
         db.execute(f"PRAGMA busy_timeout = {int(1000 * LOCKED_SECONDS)}")
     return not busy
+
+
+def _take_place(db: sqlite3.Connection, message_id: UUID, epoch: int, sequence: int) -> None:
+    """Have nobody else use this number in the epoch. Raises NumberUsed."""
+    of_epoch = db.execute("SELECT coalesce(max(sequence), 0) FROM places WHERE epoch = ?", (epoch,))
+    (highest,) = of_epoch.fetchone()
+    known = db.execute(
+        "SELECT message_id FROM places WHERE epoch = ? AND sequence = ?", (epoch, sequence)
+    ).fetchone()
+    if sequence <= highest - PLACES or known not in (None, (message_id.bytes,)):
+        raise NumberUsed(highest)
+    db.execute("INSERT OR IGNORE INTO places VALUES (?, ?, ?)", (epoch, sequence, message_id.bytes))
+    db.execute(
+        "DELETE FROM places WHERE epoch = ? AND sequence <= ?", (epoch, max(highest, sequence) - PLACES)
+    )
 
 
 def _let_go(db: sqlite3.Connection, key: bytes) -> None:

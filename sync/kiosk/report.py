@@ -17,6 +17,7 @@ AGENT_ONLY = frozenset(
         "last_refusal",
         "connection_problem",
         "key_problem",
+        "unvouched",
         "capacity",
         "fill",
         "warn",
@@ -27,12 +28,14 @@ AGENT_ONLY = frozenset(
 
 @dataclass(frozen=True)
 class Connection:
-    """The agent's way to the broker at one moment, and what it has heard by it of the clinic's keys."""
+    """The agent's way to the broker at one moment, what it has heard by it of the clinic's keys, and how many
+    messages the application has not vouched for."""
 
     connected: bool
     last_refusal: str | None
     problem: str | None
     key_problem: str | None
+    unvouched: int
 
 
 def report(
@@ -47,6 +50,7 @@ def report(
         "waiting": counts.waiting,
         "sent": counts.sent,
         "reseal": counts.reseal,
+        "unvouched": connection and connection.unvouched,
         "quarantined": counts.quarantined,
         "bytes": counts.bytes,
         "capacity": counts.capacity,

@@ -22,7 +22,7 @@ from hardware.host.peers import peer_uid
 from hardware.host.sockets import check_folder
 from hardware.host.unasked import Unasked
 from sync.kiosk.agent import Agent
-from sync.kiosk.outbox import Outbox, OutboxError
+from sync.kiosk.outbox import NumberUsed, Outbox, OutboxError
 from sync.kiosk.socket_frames import receive_frame, send_frame
 from sync.wire import topics
 from sync.wire.envelope import EnvelopeError, read_header
@@ -32,6 +32,7 @@ log = structlog.get_logger()
 REQUEST_SECONDS = 5.0
 # The application asks a few questions at once at most; each is answered in milliseconds.
 CONNECTIONS = 8
+PAGE = 1000  # so many message ids in one frame at most
 
 
 class SocketRefused(PlainError):
@@ -126,6 +127,8 @@ class _Question(socketserver.BaseRequestHandler):
             "submit": self._submit,
             "state": lambda q: {"state": self.server.outbox.state(_message_id(q))},
             "discard": self._discard,
+            "unvouched": lambda _: {"ids": [each.bytes for each in self.server.agent.unvouched()[:PAGE]]},
+            "vouch": self._vouch,
             "status": lambda q: {"status": self.server.agent.status()},
         }
         try:
@@ -133,6 +136,8 @@ class _Question(socketserver.BaseRequestHandler):
             if answer is None:
                 raise BadRequest("The outbox does not know this question.")
             return answer(question)
+        except NumberUsed as error:
+            return {"refused": error.code, "sentence": str(error), "highest": error.highest}
         except OutboxError as error:
             return {"refused": error.code, "sentence": str(error)}
         except BadRequest as error:
@@ -154,7 +159,8 @@ class _Question(socketserver.BaseRequestHandler):
             raise BadRequest("The envelope is another kiosk's or another message's.")
         if kind not in (header.type, topics.up_kind(header.type)):
             raise BadRequest(f"The envelope holds a '{header.type}', not a '{kind}'.")
-        self.server.outbox.put(message_id, header.type, envelope, may_have_left=may_have_left)
+        place = header.epoch, header.sequence
+        self.server.outbox.put(message_id, header.type, envelope, may_have_left=may_have_left, place=place)
         self.server.agent.wake()
         return {"state": self.server.outbox.state(message_id)}
 
@@ -162,6 +168,13 @@ class _Question(socketserver.BaseRequestHandler):
         before = self.server.outbox.discard(_message_id(question))
         self.server.agent.wake()
         return {"state": before}
+
+    def _vouch(self, question: dict[str, Any]) -> dict[str, Any]:
+        ids = question.get("ids")
+        if not isinstance(ids, list) or len(ids) > PAGE:
+            raise BadRequest("The messages that are vouched for are missing.")
+        self.server.agent.vouch([_message_id({"id": each}) for each in ids])
+        return {}
 
 
 @contextlib.contextmanager

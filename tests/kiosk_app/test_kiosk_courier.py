@@ -11,12 +11,12 @@ import pytest
 
 from kiosk_app.kept import records_file
 from kiosk_app.kept.messages import Message
-from kiosk_app.kept.records_file import RecordsError, RecordsFull, RecordsUnusable
+from kiosk_app.kept.records_file import RecordsError, RecordsFull, RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.scanning import courier
 from kiosk_app.scanning.delivery import Delivery
 from sync.kiosk.client import OutboxRefused
-from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_bench import Bench, FakeOutbox
 from tests.support.scanning import consented, do, held, state_of
 
 
@@ -249,3 +249,76 @@ def test_a_trouble_is_told_when_it_begins_and_when_it_comes_back(
                 assert bench.kiosk.courier.run_once() != broken
         told.append("".join(capsys.readouterr()).count("round_ended"))
     assert told == [1, 0, 1]
+
+
+def test_what_an_agent_finds_is_vouched_for_but_for_what_is_over(bench: Bench) -> None:
+    """What the records do not know is another one's, or newer than they are: it is sent."""
+    scans = [consented(bench) for _ in range(4)]
+    for scan in scans:
+        do(bench, scan)
+    waiting, stored, resealed, deleted = [message.id for message in bench.kiosk.records.messages.in_states()]
+    bench.outbox.states |= {stored: "stored", resealed: "reseal"}
+    bench.kiosk.courier.run_once()
+    bench.kiosk.shred(scans[-1])
+    unknown, older = UUID(int=7), FakeOutbox()
+    older.found = [waiting, stored, resealed, deleted, unknown]
+    older.states = dict.fromkeys(older.found, "sent")
+    bench.outbox = older
+    bench.again().courier.run_once()
+    assert set(older.discarded) == {resealed, deleted}
+    assert older.found == []
+
+
+@pytest.mark.parametrize("fault", [RecordsUnusable("damaged"), RecordsHeld("held")])
+def test_nothing_is_vouched_for_while_the_records_cannot_be_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    bench.outbox.found = [UUID(int=7)]
+
+    def fails(_: object) -> list[UUID]:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records.messages, "are_over", fails)
+        assert not bench.kiosk.courier.run_once()
+    assert bench.outbox.found == [UUID(int=7)]
+    assert bench.kiosk.courier.run_once()
+    assert bench.outbox.found == []
+
+
+def test_nothing_is_vouched_for_while_what_is_over_could_not_be_discarded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scan,) = sealed(bench, 1)
+    bench.kiosk.courier.run_once()
+    bench.kiosk.shred(scan)
+    over = bench.kiosk.records.messages.in_states()[0].id
+    bench.outbox.found = [over]
+
+    def full(_: UUID) -> str:
+        raise OutboxRefused("storage", "The outbox does not take it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.outbox, "discard", full)
+        assert not bench.kiosk.courier.run_once()
+    assert bench.outbox.found == [over]
+
+
+def test_a_scan_that_is_deleted_while_its_number_is_found_to_be_used_is_not_sealed_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scan,) = sealed(bench, 1)
+
+    def used(*_: object) -> None:
+        bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
+        refused = OutboxRefused("used", "Another message had this sequence number before.")
+        refused.highest = 12
+        raise refused
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.outbox, "submit", used)
+        bench.kiosk.courier.run_once()
+    bench.kiosk.work.go_on()
+    bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {}
+    assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT

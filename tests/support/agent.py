@@ -30,9 +30,13 @@ STOP_SECONDS = 5.0
 
 
 class AgentProcess:
-    """`dermakiosk sync run` on an enrolled kiosk's state."""
+    """`dermakiosk sync run` on an enrolled kiosk's state.
 
-    def __init__(self, state: Path, *options: str) -> None:
+    What it finds in its outbox it is told to send as soon as it has begun, unless the test `vouches` itself.
+    """
+
+    def __init__(self, state: Path, *options: str, vouches: bool = True) -> None:
+        self._vouches = vouches
         self.state = state
         self.options = options
         self.client = OutboxClient(state / "run" / "outbox.sock")
@@ -55,6 +59,8 @@ class AgentProcess:
             return b'"event": "ready"' in self.log.read_bytes()[begin:]
 
         wait_until(ready)
+        if self._vouches:
+            self.client.vouch(self.client.unvouched())
 
     def kill(self) -> None:
         """kill -9."""

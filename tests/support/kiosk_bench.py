@@ -209,6 +209,7 @@ class FakeOutbox:
         self.submitted: dict[UUID, tuple[str, bytes]] = {}
         self.states: dict[UUID, str] = {}
         self.discarded: dict[UUID, str] = {}  # with what a second one is told
+        self.found: list[UUID] = []  # what nobody has vouched for
 
     def lose(self) -> None:
         """From now on it is one that was begun anew."""
@@ -242,6 +243,14 @@ class FakeOutbox:
         if before not in ("stored", "quarantined"):
             self.discarded[message_id] = before if before in ("waiting", "unknown") else "discarded"
         return before
+
+    def unvouched(self) -> list[UUID]:
+        self._check()
+        return self.found
+
+    def vouch(self, messages: Collection[UUID]) -> None:
+        self._check()
+        self.found = [each for each in self.found if each not in messages]
 
     def status(self) -> dict[str, Any]:
         self._check()

@@ -24,7 +24,7 @@ from hardware.host.errors import PlainError
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from sync.kiosk import outbox as module
-from sync.kiosk.outbox import Outbox, OutboxError
+from sync.kiosk.outbox import NumberUsed, Outbox, OutboxError
 from sync.wire.keys import generate_opening_key
 from sync.wire.receipt import Receipt
 from tests.support.wire import Party
@@ -202,12 +202,68 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     outbox.close()
     outbox = Outbox(path)
     assert [outbox.state(m) for m, _ in (waiting, sent, stored, resealed)] == [
-        "waiting",
+        "sent",
         "sent",
         "stored",
         "reseal",
     ]
     assert outbox.unreceipted() == [waiting[0], sent[0]]
+    assert (outbox.counts().waiting, outbox.counts().sent) == (1, 1)
+    outbox.close()
+
+
+def test_of_nothing_that_is_found_in_the_file_it_is_said_that_it_never_left(tmp_path: Path) -> None:
+    """It may be an older copy of it."""
+    path, copy = tmp_path / "outbox.sqlite", tmp_path / "copy.sqlite"
+    outbox = Outbox(path)
+    message, _ = put(outbox)
+    with closing(sqlite3.connect(copy)) as to:
+        outbox._db.backup(to)
+    outbox.take_to_send(message)
+    outbox.close()
+    older = Outbox(copy)
+    assert older.found == {message}
+    since, _ = put(older)
+    assert [older.state(each) for each in (message, since)] == ["sent", "waiting"]
+    assert [older.discard(each) for each in (message, since)] == ["sent", "waiting"]
+    assert [older.discard(each) for each in (message, since)] == ["discarded", "waiting"]
+    older.close()
+
+
+def test_no_number_is_taken_for_two_messages(outbox: Outbox) -> None:
+    envelope = b"an envelope"
+    first, second, late = (uuid4() for _ in range(3))
+    outbox.put(first, "result", envelope, place=(7, 12))
+    outbox.put(first, "result", envelope, place=(7, 12))
+    for again in range(2):
+        with pytest.raises(NumberUsed) as caught:
+            outbox.put(second, "result", envelope, place=(7, 12))
+        assert (caught.value.code, caught.value.highest, outbox.state(second)) == ("used", 12, "unknown")
+        if not again:
+            outbox.accept_receipt(PARTY.receipt(first, envelope))
+    outbox.put(late, "result", envelope, place=(7, 11))  # not every message comes in the order of its number
+    outbox.put(second, "result", envelope, place=(8, 12))
+    assert outbox.unreceipted() == [late, second]
+
+
+def test_a_number_far_below_all_that_are_remembered_was_used(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLACES", 10)
+    for sequence in range(1, 31):
+        outbox.put(uuid4(), "result", b"an envelope", place=(7, sequence))
+    assert outbox._db.execute("SELECT count(*) FROM places").fetchone() == (10,)
+    for sequence in (1, 20, 30):
+        with pytest.raises(NumberUsed) as caught:
+            outbox.put(uuid4(), "result", b"another", place=(7, sequence))
+        assert caught.value.highest == 30
+
+
+def test_what_finds_no_room_has_taken_no_number(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.sqlite", capacity=10)
+    with pytest.raises(OutboxError, match="full"):
+        outbox.put(uuid4(), "result", bytes(11), place=(7, 1))
+    outbox.put(uuid4(), "result", bytes(9), place=(7, 1))
     outbox.close()
 
 
@@ -290,6 +346,7 @@ def test_an_outbox_of_an_early_version_knows_how_full_it_is(tmp_path: Path) -> N
     kept.close()
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE used")
+        db.execute("DROP TABLE places")
         db.execute("DROP INDEX envelopes_by_state")
         db.execute("PRAGMA user_version = 2")
     again = Outbox(path, capacity=1000)
@@ -494,6 +551,14 @@ class OutboxMachine(RuleBasedStateMachine):
             self.never_left.add(message)
         if self.waiting.pop(message, None) is not None:
             self.states[message] = "discarded"
+
+    @rule()
+    def start_anew(self) -> None:
+        """Of what is found then nobody knows whether it has left."""
+        self.outbox.close()
+        self.outbox = Outbox(Path(self.folder.name) / "outbox.sqlite")
+        for message, state in self.states.items():
+            self.states[message] = "sent" if state == "waiting" else state
 
     @invariant()
     def agrees(self) -> None:

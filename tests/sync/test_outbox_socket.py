@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from hardware.host.patience import waiting_at_most
 from hardware.host.sockets import PathTooLong
+from sync.kiosk import server
 from sync.kiosk.agent import Agent
 from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
 from sync.kiosk.identity import NotEnrolled
@@ -85,6 +86,54 @@ def test_an_envelope_from_an_outbox_that_is_lost_may_have_left(side: Side) -> No
         assert client.state(message) == "sent"
         assert side.outbox.unreceipted() == [message]
         assert client.discard(message) == "sent"
+
+
+def test_what_an_agent_finds_waits_until_somebody_vouches_for_it(
+    enrolled: tuple[Path, Party], side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PAGE", 2)
+    envelopes = [side.party.envelope() for _ in range(3)]
+    found = {message for message, _ in envelopes}
+    with side.serving() as client:
+        for message, envelope in envelopes:
+            client.submit(message, "result", envelope)
+        assert (client.unvouched(), client.status()["unvouched"]) == ([], 0)
+    side.outbox.close()
+    again = Side(enrolled[0], side.party)
+    with again.serving() as client:
+        assert (client.status()["waiting"], client.status()["unvouched"]) == (3, 3)
+        since, envelope = side.party.envelope()
+        client.submit(since, "result", envelope)
+        vouched: list[UUID] = []
+        while page := client.unvouched():
+            assert len(page) <= 2
+            client.vouch(page)
+            vouched += page
+        assert set(vouched) == found and since not in vouched
+        assert client.status()["unvouched"] == 0
+        client.vouch([uuid4()])
+        assert [client.discard(message) for message in found] == ["sent"] * 3
+    again.outbox.close()
+
+
+def test_a_number_that_another_message_has_is_refused_with_the_highest(side: Side) -> None:
+    first, envelope = side.party.envelope(sequence=5)
+    later, later_envelope = side.party.envelope(sequence=9)
+    second, other = side.party.envelope(sequence=5)
+    with side.serving() as client:
+        client.submit(first, "result", envelope)
+        client.submit(later, "result", later_envelope)
+        with pytest.raises(OutboxRefused) as caught:
+            client.submit(second, "result", other)
+        assert (caught.value.code, caught.value.highest) == ("used", 9)
+        client.submit(first, "result", envelope)
+
+
+@pytest.mark.parametrize("ids", [None, [1], [b"short"], [bytes(16)] * (server.PAGE + 1)])
+def test_what_is_vouched_for_has_to_be_message_ids(side: Side, ids: object) -> None:
+    with side.serving() as client, pytest.raises(OutboxRefused) as caught:
+        client._ask({"do": "vouch", "ids": ids})
+    assert caught.value.code == "bad_request"
 
 
 def test_what_is_said_of_a_scan_later_is_taken_too(side: Side) -> None:
@@ -178,7 +227,9 @@ FRAMES = st.one_of(
     st.binary(max_size=50),
     st.dictionaries(
         st.sampled_from(["do", "id", "kind", "envelope", "x"]),
-        st.sampled_from(["submit", "state", "discard", "status"]) | st.binary(max_size=20) | st.none(),
+        st.sampled_from(["submit", "state", "discard", "status", "unvouched", "vouch"])
+        | st.binary(max_size=20)
+        | st.none(),
     ).map(lambda content: struct.pack("!I", len(cbor2.dumps(content))) + cbor2.dumps(content)),
     st.just(b"\xff\xff\xff\xff"),
     st.just(struct.pack("!I", 3) + b"\x83\x01\x02"),

@@ -1,0 +1,301 @@
+"""An older copy of the outbox or of the records, put back: nothing is lost, sent in vain or said in vain."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+from structlog.testing import capture_logs
+
+from kiosk_app.kept.states import MessageState, ScanState
+from kiosk_app.scanning.delivery import Delivery
+from sync.clinic.store.tables import Envelope, Scan, Withdrawal
+from tests.kiosk_app.test_kiosk_commands import BOARDS, run
+from tests.support.scanning import consented, do, state_of
+from tests.support.waiting import wait_until
+from tests.support.whole_way import Way
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Way]:
+    opened = Way(tmp_path)
+    yield opened
+    opened.close()
+
+
+def copy_files(path: Path, to: Path) -> None:
+    for file in to.glob(f"{path.name}*"):
+        file.unlink()
+    to.mkdir(exist_ok=True)
+    for file in path.parent.glob(f"{path.name}*"):
+        shutil.copy(file, to)
+
+
+def waiting(way: Way) -> UUID:
+    """A scan whose result waits in the outbox, of which a copy was made then; the agent is stopped."""
+    way.agent.start()
+    scan = consented(way.bench)
+    do(way.bench, scan)
+    assert way.agent.client.state(way.message(scan, "result")) == "waiting"
+    way.agent.kill()
+    copy_files(way.outbox_file, way.state / "copy")
+    return scan
+
+
+def put_back(way: Way) -> None:
+    copy_files(way.state / "copy" / way.outbox_file.name, way.outbox_file.parent)
+
+
+def stored(way: Way, scan: UUID) -> None:
+    way.agent.start()
+    way.reaches_the_clinic()
+    assert state_of(way.bench, scan) == ScanState.STORED
+
+
+def stored_unnoticed(way: Way, scan: UUID) -> None:
+    """The application does not run when the receipt comes."""
+    way.agent.start()
+    way.round()
+    with way.clinic.worker():
+        wait_until(lambda: way.agent.client.state(way.message(scan, "result")) == "stored", "a receipt")
+    way.open_all()
+    assert state_of(way.bench, scan) == ScanState.HANDED_OVER
+
+
+@pytest.mark.parametrize("since", [stored, stored_unnoticed])
+@pytest.mark.parametrize("looked_through", [True, False])
+def test_a_result_that_left_after_the_copy_of_the_outbox_was_made_is_withdrawn(
+    way: Way, since: Callable[[Way, UUID], None], looked_through: bool
+) -> None:
+    scan = waiting(way)
+    way.broker.start()
+    since(way, scan)
+    way.agent.kill()
+    way.broker.stop()
+    put_back(way)
+    way.agent.start()
+    if looked_through:
+        way.round()
+    assert way.delete(scan) is Delivery.UNTOLD
+    way.broker.start()
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+    assert way.nobody_has_to_look()
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_what_was_discarded_is_never_sent(way: Way, restarts: int) -> None:
+    """By an older copy of the outbox, however often its agent is killed before the application has a turn."""
+    way.agent.start()
+    scan = consented(way.bench)
+    do(way.bench, scan)
+    message = way.message(scan, "result")
+    copy = way.state / "copy"
+    copy_files(way.outbox_file, copy)
+    assert way.delete(scan) is Delivery.NOTHING_SENT
+    way.agent.kill()
+    put_back(way)
+    way.broker.start()
+    with way.clinic.worker():
+        for _ in range(restarts):
+            way.agent.start()
+            way.agent.wait_connected()
+            status = way.agent.status()
+            assert (status["waiting"], status["unvouched"]) == (1, 1)
+            way.agent.kill()
+        way.agent.start()
+        way.agent.wait_connected()
+        way.bench.again()
+        way.round()
+        assert way.agent.client.unvouched() == []
+        # What is handed over after it comes to the clinic, and it does not.
+        other = consented(way.bench)
+        do(way.bench, other)
+        wait_until(way.is_settled, "a receipt for the other one")
+    assert way.agent.client.state(message) == "discarded"
+    way.open_all()
+    with way.database.reading() as session:
+        assert session.scalars(select(Scan.id)).all() == [other]
+        assert message not in session.scalars(select(Envelope.message_id)).all()
+    assert way.bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
+
+
+def test_what_waits_in_the_outbox_is_sent_once_the_application_has_looked_it_through(way: Way) -> None:
+    scan = waiting(way)
+    message = way.message(scan, "result")
+    way.broker.start()
+    way.agent.start()
+    way.agent.wait_connected()
+    assert (way.agent.client.unvouched(), way.agent.status()["unvouched"]) == ([message], 1)
+    way.reaches_the_clinic()
+    assert way.agent.status()["unvouched"] == 0
+    assert state_of(way.bench, scan) == ScanState.STORED
+    assert way.nobody_has_to_look()
+
+
+def test_what_waits_in_the_outbox_is_sent_also_where_the_application_refuses_to_serve(way: Way) -> None:
+    """Such as on a board that it cannot drive: the results that are there already are to come."""
+    scan = waiting(way)
+    way.agent.start()
+    assert way.agent.client.unvouched() == [way.message(scan, "result")]
+    refused = run("serve", "--board", BOARDS / "raspberrypi5.toml", "--state", way.state, "--port", 0)
+    assert refused.returncode == 2
+    assert way.agent.client.unvouched() == []
+
+
+def copied_records(way: Way) -> Path:
+    to = way.state / "records.copy"
+    now = sqlite3.connect(way.bench.kiosk.records.path)
+    with contextlib.closing(now), contextlib.closing(sqlite3.connect(to)) as copy:
+        now.backup(copy)
+    return to
+
+
+def older_records(way: Way, copy: Path) -> None:
+    """The copy is put back, and the application starts on it."""
+    now = sqlite3.connect(way.bench.kiosk.records.path)
+    with contextlib.closing(now), contextlib.closing(sqlite3.connect(copy)) as older:
+        older.backup(now)
+    way.bench.again().work.recover()
+
+
+def finished(way: Way) -> UUID:
+    scan = consented(way.bench)
+    do(way.bench, scan)
+    return scan
+
+
+@pytest.mark.parametrize("used", [1, 3])
+@pytest.mark.parametrize("agent_runs", [True, False])
+def test_no_number_is_used_twice_by_older_records(way: Way, used: int, agent_runs: bool) -> None:
+    """Also where a scan is finished while the outbox cannot be asked which numbers were used."""
+    way.broker.start()
+    way.agent.start()
+    before = finished(way)
+    way.reaches_the_clinic()
+    copy = copied_records(way)
+    since = [finished(way) for _ in range(used)]
+    way.reaches_the_clinic()
+    older_records(way, copy)
+    if not agent_runs:
+        way.agent.kill()
+    after = [finished(way) for _ in range(2)]
+    if not agent_runs:
+        assert {state_of(way.bench, scan) for scan in after} == {ScanState.SEALED}
+        way.agent.start()
+    with capture_logs() as said:
+        way.reaches_the_clinic()
+        way.round()
+    with way.database.reading() as session:
+        assert set(session.scalars(select(Scan.id))) == {before, *since, *after}
+        assert {scan.supersedes for scan in session.scalars(select(Scan))} == {None}
+        numbers = sorted(session.scalars(select(Envelope.sequence)))
+    assert numbers == list(range(1, 4 + used))
+    assert {state_of(way.bench, scan) for scan in after} == {ScanState.STORED}
+    assert way.nobody_has_to_look()
+    assert len([line for line in said if line["event"] == "records_older"]) <= 1
+
+
+def test_staff_are_told_once_that_the_records_are_an_older_copy(way: Way) -> None:
+    way.agent.start()
+    copy = copied_records(way)
+    finished(way)
+    older_records(way, copy)
+    with capture_logs() as said:
+        for _ in range(2):
+            finished(way)
+            way.round()
+    (line,) = [line for line in said if line["event"] == "records_older"]
+    assert line["log_level"] == "error" and "older copy" in line["why"] and line["from_number"] == 2
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_scan_that_older_records_find_unfinished_has_one_result_at_the_clinic(
+    way: Way, monkeypatch: pytest.MonkeyPatch, delivered: bool
+) -> None:
+    """It was sealed and handed over since they were copied."""
+    way.agent.start()
+    scan = consented(way.bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(way.bench.analyst, "fail", OSError("no memory"))
+        with contextlib.suppress(OSError):
+            do(way.bench, scan)
+    assert state_of(way.bench, scan) == ScanState.CAPTURED
+    copy = copied_records(way)
+    way.bench.kiosk.work.recover()
+    way.round()
+    assert state_of(way.bench, scan) == ScanState.HANDED_OVER
+    if delivered:
+        way.broker.start()
+        way.reaches_the_clinic()
+    older_records(way, copy)
+    if not delivered:
+        way.broker.start()
+    way.reaches_the_clinic()
+    assert state_of(way.bench, scan) == ScanState.STORED
+    with way.database.reading() as session:
+        assert session.scalars(select(Scan.id)).all() == [scan]
+    assert way.nobody_has_to_look()
+
+
+def test_a_deletion_that_older_records_forgot_is_told_the_clinic_once(way: Way) -> None:
+    way.broker.start()
+    way.agent.start()
+    scan = finished(way)
+    way.reaches_the_clinic()
+    copy = copied_records(way)
+    way.delete(scan)
+    way.reaches_the_clinic()
+    older_records(way, copy)
+    way.delete(scan)
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+    assert way.nobody_has_to_look()
+
+
+def test_a_deletion_whose_number_was_used_since_is_told_the_clinic(way: Way) -> None:
+    way.broker.start()
+    way.agent.start()
+    scan = finished(way)
+    way.reaches_the_clinic()
+    copy = copied_records(way)
+    other = finished(way)
+    way.reaches_the_clinic()
+    older_records(way, copy)
+    assert way.delete(scan) in (Delivery.UNTOLD, Delivery.TELLING)
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    with way.database.reading() as session:
+        assert session.scalars(select(Scan.id)).all() == [other]
+        assert sorted(session.scalars(select(Envelope.sequence))) == [1, 2, 3]
+    assert way.nobody_has_to_look()
+
+
+def test_a_result_that_was_deleted_since_is_not_sent_for_an_older_copy_of_all_that_the_application_keeps(
+    way: Way,
+) -> None:
+    way.agent.start()
+    scan = finished(way)
+    app, copy = way.state / "app", way.state / "app.copy"
+    shutil.copytree(app, copy)
+    assert way.delete(scan) is Delivery.NOTHING_SENT
+    shutil.rmtree(app)
+    shutil.copytree(copy, app)
+    way.bench.again()
+    with capture_logs() as said:
+        for _ in range(3):
+            way.round()
+    (line,) = [line for line in said if line["event"] == "deleted_before"]
+    assert line["scan"] == str(scan) and "dermakiosk shred" in line["why"]
+    assert way.agent.status()["waiting"] == way.agent.status()["sent"] == 0
+    records = way.bench.kiosk.records
+    assert [message.state for message in records.messages.in_states()] == [MessageState.UNDELIVERABLE]
+    assert way.delete(scan) is Delivery.NOTHING_SENT
