@@ -14,8 +14,8 @@ from kiosk_app.kept.states import GONE, MessageState, ScanState
 _MESSAGE = "SELECT id, scan, kind, sequence, state, size FROM messages"
 # Of one kind a scan has one at most: an index holds it.
 _LIVING = f"{_MESSAGE} WHERE scan = ? AND kind = ? AND state != '{MessageState.RESEAL}'"
-# The outbox may lose it until the clinic has said what became of it.
-_KEEPS_ENVELOPE = (MessageState.WAITING, MessageState.SUBMITTED)
+# The outbox may lose it until the clinic has said that it has it, and can read it.
+_KEEPS_ENVELOPE = (MessageState.WAITING, MessageState.SUBMITTED, MessageState.QUARANTINED)
 # An outbox that is an older copy may still have them: it is not to send them.
 _OVER = (
     MessageState.RESEAL,
@@ -168,7 +168,7 @@ class Messages:
         return row is not None and row["state"] == message.state
 
     def envelope(self, message: Message) -> bytes | None:
-        """The sealed bytes of a message, kept until the clinic has said what became of it.
+        """The sealed bytes of a message, kept until the clinic has said that it can read them.
 
         None where it is no longer in the state that the caller saw, or was handed over by a version of this
         software that kept none.

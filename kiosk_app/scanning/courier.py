@@ -78,7 +78,7 @@ class Courier:
                 self._unless_records_end("vouch", lambda: vouch(self._records, self._outbox)),
                 self._stage(scan, self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
                 self._stage(scan, self._hand_over, MessageState.WAITING),
-                self._stage(scan, self._follow, MessageState.SUBMITTED),
+                self._stage(scan, self._follow, MessageState.SUBMITTED, MessageState.QUARANTINED),
             ]
         except RecordsHeld as error:
             if self._told.begins("records", str(error)):
@@ -188,8 +188,9 @@ class Courier:
             self._records.messages.settle(message, MessageState.STORED, after)
             log.info("stored", scan=str(message.scan), message=str(message.id), kind=message.kind)
         elif said == "quarantined":
-            self._records.messages.settle(message, MessageState.QUARANTINED)
-            log.warning("quarantined", scan=str(message.scan), message=str(message.id))
+            if message.state != MessageState.QUARANTINED:
+                self._records.messages.settle(message, MessageState.QUARANTINED)
+                log.warning("quarantined", scan=str(message.scan), message=str(message.id))
         elif said == "discarded" and self._outbox.discard(message.id) in NEVER_LEFT:
             # Only a deletion discards what never left, and of that one these records know nothing.
             if self._records.messages.settle(message, MessageState.UNDELIVERABLE):
@@ -209,7 +210,8 @@ class Courier:
             return
         envelope = self._records.messages.envelope(message)
         if envelope is None:  # an earlier version kept none
-            self._seal_again(message)
+            if message.state == MessageState.SUBMITTED:
+                self._seal_again(message)
             return
         try:
             self._outbox.submit(message.id, message.kind, envelope, may_have_left=True)
