@@ -1,4 +1,4 @@
-"""The commands of the kiosk's two hardware daemons."""
+"""The command of the capture daemon."""
 
 from __future__ import annotations
 
@@ -7,38 +7,17 @@ from typing import Any
 
 import click
 
-from firmware.cli_options import board_option, state_option
+from firmware.cli_options import board_option, peer_option, state_option
 from hardware.board import load_board
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.simulated.patient_options import SimulatedPatient, patient_options
 
-_peer = click.option(
-    "--peer",
-    "peers",
-    multiple=True,
-    type=USER,
-    metavar="USER",
-    help="User (name or id) that may connect, besides our own. Repeat for several.",
-)
-
 
 @click.command()
 @board_option
 @state_option
-@_peer
-def lightd(board: Path, state: Path, peers: tuple[int, ...]) -> None:
-    """Run the light daemon: sole owner of every light pin, keeper of the dose ledger."""
-    from firmware.lights.daemon import LightDaemon
-
-    keep_memory_to_ourselves()
-    LightDaemon(load_board(board), state, peers).run()
-
-
-@click.command()
-@board_option
-@state_option
-@_peer
+@peer_option
 @click.option(
     "--light-user",
     type=USER,

@@ -22,10 +22,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from hardware.arrays import UInt64Array
-
 _MAGIC = int.from_bytes(b"DKPINS1\n", "little")
 _COUNT, _ALIVE, _NAMES, _POWER = 1, 2, 3, 4
 _NAMES_AT = 256
@@ -148,7 +144,7 @@ class PinReader:
         """
         self._open()
         rows, _ = self._rows()
-        found = [Transition(int(t), self._names[int(c)], int(v) / _LEVEL_SCALE) for t, c, v in rows]
+        found = [Transition(at, self._names[which], level / _LEVEL_SCALE) for at, which, level in rows]
         power_ns = self._power_end_ns()
         ends = [end for end in (self._writer_end_ns(), power_ns) if end is not None]
         if ends:
@@ -190,10 +186,13 @@ class PinReader:
         rows, _ = self._rows()
         if len(rows) >= _RING - 1:
             return None
-        levels = rows[rows[:, 1] == self._names.index(light)]
-        high = levels[:, 2] > 0
-        rises = levels[high & ~np.concatenate([[False], high[:-1]]), 0]
-        return int(rises[nth - 1]) if len(rises) >= nth else None
+        index, before, rises = self._names.index(light), 0, []
+        for at, which, level in rows:
+            if which == index:
+                if level > 0 and before == 0:
+                    rises.append(at)
+                before = level
+        return rises[nth - 1] if len(rises) >= nth else None
 
     def _shining(self, lights: Sequence[str]) -> dict[str, list[tuple[int, int, float]]]:
         rows, slots = self._rows()
@@ -201,7 +200,7 @@ class PinReader:
         found = {}
         for name in lights:
             index = self._names.index(name)
-            own = [(int(t), int(v) / _LEVEL_SCALE) for t, _, v in rows[rows[:, 1] == index]]
+            own = [(at, level / _LEVEL_SCALE) for at, which, level in rows if which == index]
             if not own and slots[index][0]:
                 own = [(slots[index][0], slots[index][1] / _LEVEL_SCALE)]
             found[name] = self._intervals(name, own, dead_at)
@@ -247,32 +246,31 @@ class PinReader:
         try:
             self._map = mmap.mmap(fd, _SIZE, mmap.MAP_SHARED, mmap.PROT_READ)
             words = self._words()
-            if int(words[0]) != _MAGIC:
+            if words[0] != _MAGIC:
                 raise PinPageError(f"{self._path} is not a pin page.")
-            names = self._map[_NAMES_AT : _NAMES_AT + int(words[_NAMES])]
+            names = self._map[_NAMES_AT : _NAMES_AT + words[_NAMES]]
             self._names: list[str] = json.loads(names)
         except (ValueError, PinPageError) as error:
             os.close(fd)
             raise PinPageError(f"{self._path} is not a pin page.") from error
         self._fd, self._inode = fd, os.fstat(fd).st_ino
 
-    def _words(self) -> UInt64Array:
-        return np.frombuffer(self._map[: _RING_AT * 8], np.uint64)
+    def _words(self, count: int = 8) -> memoryview:
+        """A copy of the page's first words: those that are numbered, unless more are asked for."""
+        return memoryview(self._map[: count * 8]).cast("Q")
 
-    def _rows(self) -> tuple[UInt64Array, list[tuple[int, int]]]:
+    def _rows(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int]]]:
         """The ring's whole entries, oldest first, with the (since, level) slot of each light."""
-        copy = np.frombuffer(self._map[:], np.uint64)
-        before = int(copy[_COUNT])
-        after = int(np.frombuffer(self._map[:64], np.uint64)[_COUNT])
-        first = max(0, after - _RING + 1)
-        order = np.arange(first, before) % _RING
-        rows = copy[_RING_AT : _RING_AT + _RING * 3].reshape(_RING, 3)[order]
-        slots = copy[_SLOTS_AT : _SLOTS_AT + 2 * len(self._names)].reshape(-1, 2)
-        return rows, [(int(since), int(level)) for since, level in slots]
+        words = self._words(_SIZE // 8)
+        before, after = words[_COUNT], self._words()[_COUNT]
+        entries = (_RING_AT + number % _RING * 3 for number in range(max(0, after - _RING + 1), before))
+        rows = [(words[at], words[at + 1], words[at + 2]) for at in entries]
+        slots = (_SLOTS_AT + 2 * index for index in range(len(self._names)))
+        return rows, [(words[at], words[at + 1]) for at in slots]
 
     def _power_end_ns(self) -> int | None:
         """When the supply failed; None while there is power."""
-        return int(np.frombuffer(self._map[:64], np.uint64)[_POWER]) or None
+        return self._words()[_POWER] or None
 
     def _writer_end_ns(self) -> int | None:
         """When the writer died, at the latest sign of life; None while it holds its lock."""
@@ -281,4 +279,4 @@ class PinReader:
         except BlockingIOError:
             return None
         fcntl.flock(self._fd, fcntl.LOCK_UN)
-        return int(np.frombuffer(self._map[:64], np.uint64)[_ALIVE])
+        return self._words()[_ALIVE]

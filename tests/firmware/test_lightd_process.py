@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,12 @@ def daemon(shared, folder, pins):
         shared.append(start(folder))
     until(lambda: not lit(pins))
     return shared[-1]
+
+
+def test_the_light_daemon_loads_none_of_the_libraries_for_pictures(daemon):
+    mapped = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+    assert "pydantic_core" in mapped
+    assert [name for name in ("numpy", "cv2", "PIL") if f"/{name}/" in mapped] == []
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class SwitchedSenses:
 def main() -> None:
     """`lightd` with switches: the first argument is their file, the others are lightd's own."""
     import firmware.lights.daemon as lightd
-    from firmware import cli
+    from firmware.lights import cli
     from kiosk_app import log
 
     switches = Switchboard(Path(sys.argv[1]))

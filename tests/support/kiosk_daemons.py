@@ -52,13 +52,20 @@ def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
     wait_until(condition, seconds=deadline_s)
 
 
+# The light daemon looks at no picture, and starts without the libraries for them.
+_COMMANDS = {
+    "lightd": ("-c", "from kiosk_app.cli import main; main()"),
+    "captured": ("-m", "tests.support.kiosk_daemons"),
+}
+
+
 class Daemon:
     """One daemon process; its log is `log`, ready once it says so."""
 
     def __init__(self, command: str, board: Path, state: Path, *more: str) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self.log = state / f"{command}.log"
-        arguments = [sys.executable, "-m", "tests.support.kiosk_daemons", command]
+        arguments = [sys.executable, *_COMMANDS[command], command]
         arguments += ["--board", str(board), "--state", str(state), *more]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log)
