@@ -30,6 +30,7 @@ STILL_S, LOOK_S = 20.0, 0.25
 TURN_S = 2 * DEADLINE_S
 # Of a close-up, whose patient waits: its turn, and its check; less where the page has less left.
 CHECK_TURN_S, CHECK_S = 5.0, 15.0
+CHILD = "models.analysis.child"
 # The child's whole environment: nothing of ours, so no key, no address and no token can be in it.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "OMP_NUM_THREADS")
 
@@ -167,7 +168,7 @@ class Analyst:
             return _read_all(answer)
 
     def _run(self, request: int, pictures: int, answer: int, deadline_s: float, *more: str) -> None:
-        command = [sys.executable, "-m", "models.analysis.child", "--engine", self._engine]
+        command = [sys.executable, "-m", CHILD, "--engine", self._engine]
         command += ["--request-fd", str(request), "--capture-fd", str(pictures), "--result-fd", str(answer)]
         command += ["--state", str(self._state.resolve())] if self._state else []
         command += more

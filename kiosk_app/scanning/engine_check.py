@@ -20,6 +20,11 @@ CHECKED = "engine.checked"
 DEADLINE_SECONDS = 300.0
 
 
+def found_right(engine: str) -> str:
+    """The note that `engine` was found right here: engine, processor and manifest, one line."""
+    return f"{engine_here(engine)}, known answers {load_manifest().known_answers.sha256}\n"
+
+
 def require_right_engine(engine: str, state: Path) -> None:
     """Let every network answer its known picture in a process of its own; raises ModelsError if one is wrong.
 
@@ -27,7 +32,7 @@ def require_right_engine(engine: str, state: Path) -> None:
     engine, processor or manifest.
     """
     note = state / CHECKED
-    known = f"{engine_here(engine)}, known answers {load_manifest().known_answers.sha256}\n"
+    known = found_right(engine)
     try:
         if read_regular_text(note) == known:
             return

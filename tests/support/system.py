@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from hardware.board import load_board
 from hardware.simulated.patient_options import SimulatedPatient
 from kiosk_app.demo.supervisor import Part, Supervisor
 from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts, start_all
+from kiosk_app.scanning.engine_check import CHECKED, found_right
 
 # Half as wide and high as the camera's: most tests of a system are about what becomes of a scan.
 _SMALLER = {
     "width = 1536, height = 2048": "width = 768, height = 1024",
     "width = 480, height = 640": "width = 240, height = 320",
 }
-# In the place of `dermakiosk`: with one measure more, which reads every light, so that UV is used.
+# In the place of `dermakiosk`: with little work in a scan; and with a measure more, which reads every light.
+QUICK = (sys.executable, "-m", "tests.support.quick_kiosk")
 EVERY_LIGHT = (sys.executable, "-m", "tests.support.every_light")
 
 
@@ -84,9 +87,10 @@ def running_system(
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
     `replace` takes another command in the place of `dermakiosk` itself, `watchdog_s` is for how long a part
     may be silent. A `lasting` one has the parts of a demo that goes on, a `tapped` one the auditor's copy of
-    what crosses the broker.
+    what crosses the broker. What every new kiosk asks its engine is noted as answered; a demo's kiosk asks.
     """
     with open_system(root, board=board or small_system_board(root)) as (system, _):
+        (system.kiosk / "app" / CHECKED).write_text(found_right(load_board(system.board).engine))
         table = {}
         for part in parts(system, SimulatedPatient(portrait), lasting=lasting):
             if part.name == "tap" and not tapped:

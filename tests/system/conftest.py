@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.system import EVERY_LIGHT, RunningSystem, running_system
+from tests.support.system import EVERY_LIGHT, QUICK, RunningSystem, running_system
 
 DERMAKIOSK = str(Path(sys.executable).with_name("dermakiosk"))
 
@@ -48,6 +48,14 @@ OPTIONS = {"sync": ("--resend-first", "1.5")}
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """The whole system, as the demo starts it."""
     with running_system(tmp_path_factory.mktemp("system"), extra=OPTIONS) as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def running_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """The same with little work in each scan; its agent may be silent for a shorter time."""
+    root, quick, silent_s = tmp_path_factory.mktemp("system"), {"app": QUICK}, {"sync": 8.0}
+    with running_system(root, extra=OPTIONS, replace=quick, watchdog_s=silent_s) as system:
         yield system
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from kiosk_app.demo import supervisor
-from tests.support.system import RunningSystem, running_system
+from tests.support.system import QUICK, RunningSystem, running_system
 from tests.support.visits import Visit, everything_arrived_once
 from tests.support.waiting import wait_until
 
@@ -29,7 +29,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
     root, silent_s = tmp_path_factory.mktemp("system"), dict.fromkeys(CLINIC, SILENT_S)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "ASK_SECONDS", ASKED_S)
-        with running_system(root, extra=OPTIONS, watchdog_s=silent_s, lasting=True, tapped=True) as system:
+        with running_system(
+            root,
+            extra=OPTIONS,
+            replace={"app": QUICK},
+            watchdog_s=silent_s,
+            lasting=True,
+            tapped=True,
+        ) as system:
             yield system
 
 

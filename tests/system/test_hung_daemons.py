@@ -14,6 +14,12 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.system
 
 
+@pytest.fixture(scope="module")
+def running(running_quick: RunningSystem) -> RunningSystem:
+    """Here only what becomes of a scan counts."""
+    return running_quick
+
+
 def hang(running: RunningSystem, part: str) -> int:
     """Stop a part where it is, as a process that waits for what never comes; its process id."""
     first = running.supervisor.pid(part)
