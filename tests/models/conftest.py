@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
 from skimage import data
+
+from models.analysis import acne
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,12 @@ def large_portrait(portrait: np.ndarray) -> np.ndarray:
 def landscape() -> np.ndarray:
     """A picture without a face."""
     return np.ascontiguousarray(data.coffee())
+
+
+@pytest.fixture(scope="module")
+def one_look() -> Iterator[tuple[tuple[float, float, float], ...]]:
+    """For tests of a scan's other measures: acne is looked for once, not in all the views that this gives."""
+    views = acne.VIEWS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acne, "VIEWS", ())
+        yield views

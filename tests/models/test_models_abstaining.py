@@ -27,6 +27,8 @@ from sync.wire.findings import Finding
 from tests.models.test_models_measures import SKIN
 from tests.support.skin_archive import measured_skin
 
+pytestmark = pytest.mark.usefixtures("one_look")
+
 SCAN = UUID("11111111-2222-4333-8444-555555555555")
 COLOUR = {"ita", "melanin_index", "erythema_index"}
 TEST_DATA = Path(__file__).parents[2] / "build" / "test-data"

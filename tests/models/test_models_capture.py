@@ -20,6 +20,7 @@ from PIL import Image
 from hardware.capture import Capture, Frame
 from hardware.capture_folder import write_capture_folder
 from hardware.host.memory import in_memory
+from models.analysis import acne
 from models.analysis.batch import BatchError
 from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
@@ -33,6 +34,8 @@ from models.analysis.words import ENGLISH, Words
 from models.cli import analyse
 from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings.canonical_face import VERTICES
+
+pytestmark = pytest.mark.usefixtures("one_look")
 
 SCAN = UUID("11111111-2222-4333-8444-555555555555")
 
@@ -198,7 +201,13 @@ def _run_child(data: bytes, words: Words = ENGLISH) -> tuple[int, bytes]:
             os.close(handle)
 
 
-def test_the_child_process_gives_the_same_findings(large_portrait: np.ndarray, analysis: Analysis) -> None:
+def test_the_child_process_gives_the_same_findings(
+    large_portrait: np.ndarray,
+    one_look: tuple[tuple[float, float, float], ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(acne, "VIEWS", one_look)
+    analysis = analyse_capture(_capture(large_portrait), SCAN)
     status, data = _run_child(_capture(large_portrait).to_bytes())
     result = read_result(data)
     assert (status, result.refused, result.error) == (0, None, None)

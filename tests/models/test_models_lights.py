@@ -14,6 +14,8 @@ from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
 from models.analysis.lights import READS, lights_read
 
+pytestmark = pytest.mark.usefixtures("one_look")
+
 SCAN = UUID("11111111-2222-4333-8444-555555555555")
 
 

@@ -21,6 +21,8 @@ from models.analysis.refusal import Refused
 from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings import LESION_CLASSES, Findings, schema_of
 
+pytestmark = pytest.mark.usefixtures("one_look")
+
 
 def a_frame(pixels: np.ndarray, colour: str = "srgb") -> Frame:
     return Frame("closeup", pixels, 0, 1.0, 1, colour)

@@ -28,6 +28,8 @@ from models.networks.known_answers import require_known_answers
 from models.networks.manifest import ModelsError, load_manifest, verified_bytes
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES, Network, NetworkNotFinite, network
 
+pytestmark = pytest.mark.usefixtures("one_look")
+
 SPOILED = "spoiled"
 NETWORKS = load_manifest().networks
 SCAN = UUID("11111111-2222-4333-8444-555555555555")
