@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -42,6 +43,15 @@ def postgresql_url(postgresql_server: str) -> str:
     return postgresql_server.format(name=name)
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a migrated SQLite that nobody has used."""
+    database = Database.at(tmp_path_factory.mktemp("made"))
+    database.migrate()
+    database.close()
+    return Path(str(database.engine.url.database))
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else None
@@ -51,17 +61,20 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
 
 
 @pytest.fixture
-def database(empty_database: Database) -> Database:
+def database(empty_database: Database, made: Path) -> Database:
     """A migrated database; each test that takes it runs on SQLite and on PostgreSQL."""
-    empty_database.migrate()
+    if empty_database.engine.dialect.name == "sqlite":
+        shutil.copy(made, str(empty_database.engine.url.database))
+    else:
+        empty_database.migrate()
     return empty_database
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[Database]:
+def sqlite(tmp_path: Path, made: Path) -> Iterator[Database]:
     """A migrated database in `tmp_path/clinic`."""
     database = Database.at(tmp_path / "clinic")
-    database.migrate()
+    shutil.copy(made, tmp_path / "clinic")
     yield database
     database.close()
 
