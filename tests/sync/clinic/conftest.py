@@ -6,8 +6,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import create_engine, make_url, text
 
+from sync.clinic.people import accounts
 from sync.clinic.receiving.registry import register_kiosk
 from sync.clinic.store.database import Database
 from sync.wire.keys import OpeningKey, generate_opening_key
@@ -41,6 +43,13 @@ def postgresql_url(postgresql_server: str) -> str:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return postgresql_server.format(name=name)
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing that costs nothing; one test looks at what it really costs."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(accounts, "_hasher", cheap)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from typing import NoReturn
 from uuid import UUID, uuid4
 
 import pytest
-from argon2 import PasswordHasher
 from flask.testing import FlaskClient
 from sqlalchemy import event, select
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -33,13 +32,6 @@ from tests.support.full_disk import on_a_small_disk
 from tests.support.kiosk_bench import marked
 
 FILES = ("/static/clinic.css", "/static/shared/look.css")
-
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashing that costs nothing; one test looks at what it really costs."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(accounts, "_hasher", cheap)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from argon2 import PasswordHasher
 from flask.testing import FlaskClient
 from sqlalchemy import func, select, update
 from waitress.proxy_headers import proxy_headers_middleware
@@ -42,8 +41,6 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(accounts, "_hasher", cheap)
     made = Clock()
     monkeypatch.setattr(accounts, "now", made)
     monkeypatch.setattr(accounts, "moment_at", lambda _: made())
