@@ -289,3 +289,8 @@ def test_a_kiosk_that_rests_at_the_consent_logs_the_sentence_of_its_cause(
     said = capsys.readouterr().err.splitlines()
     [event] = [json.loads(line) for line in said if '"storage_lost"' in line]
     assert event["why"].startswith(f"The vault's key file {key} is damaged: ") and "Restore" in event["why"]
+
+
+def test_a_command_loads_nothing_that_draws_tracebacks() -> None:
+    asked = "import sys, kiosk_app.cli; print([n for n in ('rich', 'pygments') if sys.modules.get(n)])"
+    assert subprocess.check_output([sys.executable, "-c", asked], text=True) == "[]\n"
