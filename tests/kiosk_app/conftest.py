@@ -21,7 +21,14 @@ from tests.support.browser import still
 from tests.support.kiosk_bench import Bench, Clinic, scans_at_work
 from tests.support.kiosk_screen import PatientAt
 from tests.support.serving import served
+from tests.support.templates import compiled_once
 from tests.support.visitor import PatientClock, Visitor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_compiled_once() -> Iterator[None]:
+    with compiled_once():
+        yield
 
 
 @pytest.fixture

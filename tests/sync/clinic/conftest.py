@@ -22,6 +22,13 @@ from tests.support.clinic import (
 )
 from tests.support.ingesting import Clinic
 from tests.support.mosquitto import running_broker
+from tests.support.templates import compiled_once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_compiled_once() -> Iterator[None]:
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="session")
