@@ -11,10 +11,9 @@ import pytest
 
 from sync.kiosk.client import OutboxClient
 from tests.support.secrecy import clear_pictures
-from tests.support.system import RunningSystem, running_system
+from tests.support.system import QUICK, RunningSystem, running_system
 from tests.support.visits import Visit, capturing, everything_arrived_once, measuring
 from tests.support.waiting import wait_until
-from tests.system.conftest import DERMAKIOSK
 
 DISK_MB = 400
 CLINIC_PARTS = ("ingest", "opener", "clinic")
@@ -28,7 +27,8 @@ def running(running_with_uv: RunningSystem) -> RunningSystem:
 
 def test_a_broker_that_is_absent_delays_the_result_and_loses_nothing(tmp_path: Path) -> None:
     absent = ("broker", *CLINIC_PARTS)
-    with running_system(tmp_path, without=absent, extra={"sync": ("--resend-first", "1.5")}) as running:
+    options, quick = {"sync": ("--resend-first", "1.5")}, {"app": QUICK}
+    with running_system(tmp_path, without=absent, extra=options, replace=quick) as running:
         assert Visit(running).end() is None
         outbox = OutboxClient(running.system.kiosk / "run" / "outbox.sock")
         assert outbox.status()["waiting"] == 1
@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up_in_a_scan_ends_it_with_a_sentence_and_leaves_nothi
     on_a_small_disk = (
         *("unshare", "--mount", "--map-root-user", "sh", "-c"),
         f'mkdir -p "$0" && mount -t tmpfs -o size={DISK_MB}m,mode=700 tmpfs "$0" && exec "$@"',
-        *(str(vault), DERMAKIOSK),
+        *(str(vault), *QUICK),
     )
     with running_system(tmp_path, replace={"app": on_a_small_disk}) as running:
         inside = Path(f"/proc/{running.supervisor.pid('app')}/root{vault}")
