@@ -96,7 +96,7 @@ def execute_first(db: sqlite3.Connection, statement: str) -> None:
             db.execute(statement)
             return
         except sqlite3.OperationalError as error:
-            if str(error) != _HELD_BY_A_FIRST or not left:
+            if not _is_held_by_a_first(error) or not left:
                 raise
 
 
@@ -186,3 +186,7 @@ def cause(error: BaseException, store: Path) -> str:
         return error.strerror or str(error)
     said = str(error)
     return next((words for start, words in _CAUSES.items() if said.startswith(start)), said)
+
+
+def _is_held_by_a_first(error: sqlite3.Error) -> bool:
+    return str(error) == _HELD_BY_A_FIRST
