@@ -226,7 +226,6 @@ class Agent:
         log.info("connected", broker=f"{self._identity.broker.host}:{self._identity.broker.port}")
         self._online = True
         self._problem = None
-        self._failures = 0
         self._heartbeat_at = 0.0
         self._changed = True
 
@@ -240,8 +239,9 @@ class Agent:
         if self._online or self._failures == 0:
             log.warning("disconnected", reason=reason)
         self._online = False
-        for message_id in self._in_flight.values():
-            self._schedule.not_taken(message_id, now)
+        for first, message_id in enumerate(self._in_flight.values()):
+            # Where a message is what the broker ended the connection over, it is the first without an answer.
+            self._schedule.not_taken(message_id, now, suspect=not first)
         self._in_flight.clear()
         self._put_off_dialling(now)
 
@@ -249,12 +249,16 @@ class Agent:
         """The broker has answered. Success is not delivery: the message stays until its receipt."""
         if link is not self._link:
             return
-        message_id = self._in_flight.pop(number, None)
-        if message_id is None:
+        # Only now, since there are brokers that let a kiosk in, and end the connection at its first message.
+        self._failures = 0
+        if number not in self._in_flight:
             return
         now = time.monotonic()
         self._answer_by = now + self._pace.answer
-        self._schedule.tried(message_id, now)
+        # A broker answers in the order of sending (MQTT 5, 4.6): of those before this one no answer comes.
+        answered = [*self._in_flight][: [*self._in_flight].index(number) + 1]
+        for each in answered:
+            self._schedule.tried(self._in_flight.pop(each), now)
         if reason_code == SUCCESS:
             self._last_refusal = None
             return

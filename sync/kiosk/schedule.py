@@ -32,6 +32,7 @@ class Backoff:
 class _Entry:
     due_at: float
     attempts: int = 0
+    suspicions: int = 0
 
 
 class Schedule:
@@ -49,9 +50,9 @@ class Schedule:
         self._entries = {message: self._entries.get(message) or _Entry(due_at=now) for message in unreceipted}
 
     def due(self, now: float, limit: int) -> list[UUID]:
-        """Up to `limit` messages whose time has come, in order."""
-        ready = (message for message, entry in self._entries.items() if entry.due_at <= now)
-        return [message for message, _ in zip(ready, range(limit), strict=False)]
+        """Up to `limit` messages whose time has come: in order, but what is suspect after the others."""
+        ready = [message for message, entry in self._entries.items() if entry.due_at <= now]
+        return sorted(ready, key=lambda message: self._entries[message].suspicions)[:limit]
 
     def sent(self, message: UUID) -> None:
         """The connection has the message: it is not due before the broker answered or the end of that."""
@@ -63,14 +64,18 @@ class Schedule:
         """The broker has answered, whatever it said: the message is due again when no receipt comes."""
         entry = self._entries.get(message)
         if entry is not None:
-            entry.attempts += 1
+            entry.attempts, entry.suspicions = entry.attempts + 1, 0
             entry.due_at = now + self._backoff.delay(entry.attempts)
 
-    def not_taken(self, message: UUID, now: float) -> None:
-        """The connection went before the broker had answered: it is due at once, and was not tried."""
+    def not_taken(self, message: UUID, now: float, suspect: bool = False) -> None:
+        """The connection went before the broker had answered: it is due at once, and was not tried.
+
+        One that is `suspect` of ending connections is sent behind all others, so that they get through.
+        """
         entry = self._entries.get(message)
         if entry is not None:
             entry.due_at = now
+            entry.suspicions += suspect
 
     def done(self, message: UUID) -> None:
         self._entries.pop(message, None)

@@ -29,7 +29,7 @@ from sync.wire.keys import (
 )
 from sync.wire.receipt import ReceiptStatus
 from sync.wire.status import CLOCK_AHEAD, Status
-from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, running_agent
+from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, party_of, running_agent
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
 from tests.support.waiting import wait_until
@@ -137,6 +137,32 @@ def test_the_largest_envelope_fits_the_brokers_packets(clinic: Clinic, state: Pa
     with running_agent(state) as agent:
         agent.client.submit(header.message_id, "result", envelope)
         assert clinic.take() == (header.message_id, envelope)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_envelope_that_the_broker_ends_the_connection_over_keeps_no_other_back(
+    tmp_path: Path, first: bool
+) -> None:
+    """A broker whose packets are smaller than the wire asks for."""
+    broker = Broker(tmp_path / "system")
+    narrow = re.sub(r"max_packet_size \d+", "max_packet_size 20000", broker.configuration.read_text())
+    broker.configuration.write_text(narrow)
+    with broker:
+        party = party_of(broker, broker.enrol(tmp_path / "kiosk"), tmp_path / "kiosk")
+        large, *others = [party.envelope(a_result(findings=400)), *(party.envelope() for _ in range(3))]
+        with (
+            connected(broker, broker.ingest) as client,
+            running_agent(tmp_path / "kiosk") as agent,
+        ):
+            for message, envelope in [large, *others] if first else [*others, large]:
+                agent.client.submit(message, "result", envelope)
+            clinic, arrived = Clinic(broker, party, client), dict[UUID, bytes]()
+            while len(arrived) < len(others):
+                arrived.update([clinic.take()])
+                for taken in arrived.items():
+                    clinic.receipt(*taken)
+            assert arrived == dict(others)
+            assert agent.client.state(large[0]) == "sent"
 
 
 def test_a_publish_that_nobody_gets_stays_and_goes_again(broker: Broker, state: Path, party: Party) -> None:

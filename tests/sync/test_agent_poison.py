@@ -17,6 +17,7 @@ from sync.kiosk import agent as agent_module
 from sync.kiosk import link as link_module
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.outbox import Outbox
+from sync.kiosk.schedule import Backoff
 from sync.wire.receipt import Receipt
 from tests.support.agent import Clinic
 from tests.support.mosquitto import Broker, running_broker
@@ -246,3 +247,37 @@ def test_a_broker_that_keeps_its_word_on_a_message_back_is_dialled_again(
         assert clinic.take() == (message, envelope), "over the next connection"
         clinic.receipt(message, envelope)
         wait_until(lambda: outbox.state(message) == "stored")
+
+
+def test_a_message_whose_answer_is_passed_over_goes_again_in_its_time(
+    clinic: Clinic, outbox: Outbox, state: Path, party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, dropped = link_module.Link.publish, list[bytes]()
+    first, second = put(outbox, party), put(outbox, party)
+
+    def drop_the_first(
+        link: link_module.Link, topic: str, payload: bytes, retain: bool = False
+    ) -> int | None:
+        if payload == first[1] and not dropped:
+            dropped.append(payload)
+            return 2**16 - 1
+        return publish(link, topic, payload, retain)
+
+    monkeypatch.setattr(link_module.Link, "publish", drop_the_first)
+    with carrying(state, outbox):
+        assert clinic.take() == second
+        assert clinic.take() == first
+    assert dropped == [first[1]]
+
+
+def test_a_broker_that_takes_nothing_is_dialled_ever_more_rarely(
+    broker: Broker, outbox: Outbox, state: Path, party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that lets a kiosk in, and ends the connection before it answers anything."""
+    failures = list[int]()
+    monkeypatch.setattr(Agent, "published", lambda agent, link, *_: agent.lost(link, "it ended"))
+    monkeypatch.setattr(Backoff, "delay", lambda _, count: failures.append(count) or 0.01)
+    put(outbox, party)
+    with carrying(state, outbox):
+        wait_until(lambda: 5 in failures)
+    assert failures[:5] == [1, 2, 3, 4, 5]

@@ -71,6 +71,19 @@ def test_only_what_the_broker_answered_makes_the_next_wait_longer() -> None:
     assert plan.next_at() == 160.0
 
 
+def test_what_connections_end_over_is_sent_behind_the_others() -> None:
+    plan = schedule()
+    plan.follow([A, B], now=0.0)
+    for suspected in (A, A, B):
+        for each in plan.due(0.0, limit=10):
+            plan.sent(each)
+            plan.not_taken(each, now=0.0, suspect=each == suspected)
+    plan.follow([A, B, C], now=0.0)
+    assert plan.due(0.0, limit=10) == [C, B, A]
+    plan.tried(A, now=-60.0)
+    assert plan.due(0.0, limit=10) == [A, C, B]
+
+
 def test_taking_up_what_is_new_keeps_the_times_of_what_is_known() -> None:
     plan = schedule()
     plan.follow([A], now=0.0)
