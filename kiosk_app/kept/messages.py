@@ -25,6 +25,16 @@ _OVER = (
     MessageState.DISCARDED,
     MessageState.WITHDRAWN,
 )
+_NOT_ANALYSED = "A result is of an analysed scan, and this one is not in that state."
+# In the place of an epoch, which is later, is -1: of what these records did not seal themselves.
+_ASK_FOR_THE_RESULT = f"""
+INSERT INTO messages
+SELECT :id, id, 'result', -1, (SELECT coalesce(max(sequence), 0) + 1 FROM messages WHERE epoch = -1),
+    '{MessageState.DISCARDING_UNSENT}', :now, 0, NULL
+FROM scans WHERE id = :scan
+    AND state NOT IN ({", ".join(f"'{state}'" for state in (ScanState.CONSENTED, *GONE))})
+    AND NOT EXISTS (SELECT 1 FROM messages WHERE scan = :scan AND kind = 'result')
+"""
 
 
 @dataclass(frozen=True)
@@ -63,13 +73,15 @@ class Messages:
         with self._file.transaction() as db:
             known = db.execute(_LIVING, (str(scan), kind)).fetchone()
             if known is not None:
+                if after is not None and known["state"] in _OVER:
+                    raise RecordsError(_NOT_ANALYSED)
                 return _message(known)
             db.execute("INSERT OR IGNORE INTO counters VALUES (?, 1)", (epoch,))
             sequence = db.execute("SELECT next FROM counters WHERE epoch = ?", (epoch,)).fetchone()["next"]
             (tries,) = db.execute(
                 "SELECT count(*) FROM messages WHERE scan = ? AND kind = ?", (str(scan), kind)
             ).fetchone()
-            message = uuid5(scan, f"{kind} {tries}")
+            message = _id(scan, kind, tries)
             envelope = seal(message, sequence)
             db.execute("UPDATE counters SET next = next + 1 WHERE epoch = ?", (epoch,))
             db.execute(
@@ -92,7 +104,7 @@ class Messages:
                     (after, str(scan), ScanState.ANALYSED),
                 )
                 if moved.rowcount != 1:  # it may have been deleted while it was sealed
-                    raise RecordsError("A result is of an analysed scan, and this one is not in that state.")
+                    raise RecordsError(_NOT_ANALYSED)
         return Message(message, scan, kind, sequence, MessageState.WAITING, len(envelope))
 
     def in_states(self, *states: MessageState) -> list[Message]:
@@ -206,6 +218,20 @@ class Messages:
                     (scan_state, str(message.scan), *GONE),
                 )
         return changed == 1
+
+
+def ask_for_the_result(db: sqlite3.Connection, scan: UUID) -> None:
+    """Have the outbox asked for the result of a kept scan that is to be deleted, where there is none here.
+
+    These records may be an older copy, and the scan have been sealed since: by the id that its result had
+    then it is found, and withdrawn.
+    """
+    facts = {"id": str(_id(scan, "result", 0)), "scan": str(scan), "now": moment()}
+    db.execute(_ASK_FOR_THE_RESULT, facts)
+
+
+def _id(scan: UUID, kind: str, tries: int) -> UUID:
+    return uuid5(scan, f"{kind} {tries}")
 
 
 def _withdraw_once_more(db: sqlite3.Connection, scan: UUID) -> None:

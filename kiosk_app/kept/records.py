@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from hardware.host.patience import waiting_at_most
 from kiosk_app.kept import vault
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringBusy
-from kiosk_app.kept.messages import Messages
+from kiosk_app.kept.messages import Messages, ask_for_the_result
 from kiosk_app.kept.records_file import RecordsError, RecordsFile, RecordsHeld, known_state, moment
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 from kiosk_app.log import Told
@@ -193,6 +193,8 @@ class Records:
                 # Each one anew: a try that failed may have left this key in the log, under its own.
                 if wrapped is not None:
                     self.keyring.begin_generation(instead_of_newest=unused)
+                if state == ScanState.SHREDDED:
+                    ask_for_the_result(db, scan)
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
                     " facts = NULL, findings = NULL"

@@ -19,7 +19,7 @@ from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringFull
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
-from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.kept.vault import VaultError, new_key
 from kiosk_app.scanning import scan_work
 from kiosk_app.scanning.delivery import Delivery
@@ -182,7 +182,8 @@ def test_a_scan_that_is_deleted_while_it_is_being_sealed_is_not_sent(
     do(bench, scan)
     bench.kiosk.courier.run_once()
     assert (records.scan(scan).state, bench.outbox.submitted) == (ScanState.SHREDDED, {})
-    assert records.messages.in_states() == []
+    assert {message.state for message in records.messages.in_states()} == {MessageState.DISCARDED}
+    assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
 
 
 def test_a_deletion_that_fails_while_the_house_is_kept_is_brought_to_its_end(

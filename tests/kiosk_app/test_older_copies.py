@@ -261,6 +261,35 @@ def test_a_deletion_that_older_records_forgot_is_told_the_clinic_once(way: Way) 
     assert way.nobody_has_to_look()
 
 
+@pytest.mark.parametrize("keys_gone", [False, True])
+def test_a_scan_that_older_records_find_unfinished_is_withdrawn_by_its_deletion(
+    way: Way, monkeypatch: pytest.MonkeyPatch, keys_gone: bool
+) -> None:
+    """Of its result they know nothing; where another scan was deleted since, its keys are gone too."""
+    way.broker.start()
+    way.agent.start()
+    scan = consented(way.bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(way.bench.analyst, "fail", OSError("no memory"))
+        do(way.bench, scan)
+    copy = copied_records(way)
+    way.bench.kiosk.work.recover()
+    way.round()
+    way.reaches_the_clinic()
+    if keys_gone:
+        way.delete(finished(way))
+        way.reaches_the_clinic()
+    older_records(way, copy)
+    if keys_gone:
+        way.round()
+    assert state_of(way.bench, scan) == (ScanState.UNREADABLE if keys_gone else ScanState.CAPTURED)
+    assert way.delete(scan) in (Delivery.UNTOLD, Delivery.TELLING)
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    assert way.count(Scan) == 0
+    assert way.nobody_has_to_look()
+
+
 def test_a_deletion_whose_number_was_used_since_is_told_the_clinic(way: Way) -> None:
     way.broker.start()
     way.agent.start()
