@@ -35,7 +35,7 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg]  # older clicks, wh
         try:
             _require_writable(value)
         except OSError as error:
-            shown = one_line(click.format_filename(value))
+            shown = one_line(click.format_filename(value)) or "''"
             self.fail(
                 f"{shown} cannot be written ({error.strerror}). Name a place that you can write to.",
                 param,
@@ -86,6 +86,8 @@ def _require_writable(name: str) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not os.access(name, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    elif os.path.basename(name) in ("", os.curdir, os.pardir):  # a folder's name, or none
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if before is None or stat.S_ISREG(before.st_mode):
         folder, last = os.path.split(os.path.realpath(name))
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{last}."):

@@ -72,6 +72,20 @@ def test_a_place_that_takes_no_file_is_refused_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", [OutputFile(), clinics.OutputFile()])
+def test_what_names_no_file_is_refused_before_anything_is_done(
+    kind: click.ParamType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a variable of the shell that is not set."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("", "missing/", "missing/.", "missing/.."):
+        with pytest.raises(click.BadParameter) as caught:
+            kind(name)
+        said = caught.value.message
+        assert said.startswith(f"{name or chr(39) * 2} cannot be written (No such file or directory)"), said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("opened", OPENED)
 def test_the_file_is_replaced_once_all_of_it_is_there(opened: object, tmp_path: Path) -> None:
     file, link = tmp_path / "file", tmp_path / "link"
