@@ -196,7 +196,8 @@ class Courier:
             if self._records.messages.settle(message, MessageState.UNDELIVERABLE):
                 log.error("deleted_before", why=_DELETED, scan=str(message.scan), message=str(message.id))
         elif said in ("reseal", "discarded"):
-            # Sealed to a key that the clinic has retired.
+            # Sealed to a key that the clinic has retired. A crash after this is found as "discarded".
+            self._outbox.discard(message.id)
             self._seal_again(message)
 
     def _hand_over_again(self, message: Message) -> None:
@@ -227,11 +228,7 @@ class Courier:
             )
 
     def _seal_again(self, message: Message) -> None:
-        """Have another message, with an id of its own, take the place of this one in the next round.
-
-        The outbox forgets it first, so that a crash between the two is found as "discarded".
-        """
-        self._outbox.discard(message.id)
+        """Have another message, with an id of its own, take the place of this one in the next round."""
         if message.kind == "withdraw":
             self._records.messages.withdraw_again(message)
         else:

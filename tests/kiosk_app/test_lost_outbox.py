@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from kiosk_app.kept.messages import Message
+from kiosk_app.kept.records_file import RecordsFull
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.scanning import courier
 from kiosk_app.scanning.delivery import Delivery
@@ -285,6 +286,30 @@ def test_what_an_earlier_version_handed_over_and_did_not_keep_is_sealed_again(
         assert state_of(bench, scan) == ScanState.HANDED_OVER
     else:
         assert isinstance(message, WithdrawMessages) and message.scan == scan
+
+
+@pytest.mark.parametrize("kind", ["result", "withdraw"])
+def test_what_is_to_be_sealed_again_is_that_also_after_the_records_took_no_change(
+    bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody takes it for a message whose scan was deleted before it left."""
+    scan, first = given(bench, kind)
+    keep_no_envelope(bench)
+    bench.outbox.lose()
+
+    def full(*_: object, **__: object) -> None:
+        raise RecordsFull("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.kiosk.records.messages, "settle", full)
+        patch.setattr(bench.kiosk.records.messages, "withdraw_again", full)
+        bench.kiosk.courier.run_once()
+    for _ in range(4):
+        bench.kiosk.courier.run_once()
+        bench.kiosk.work.go_on()
+    second = the_message(bench, scan, kind)
+    assert second.id != first and second.state == MessageState.SUBMITTED
+    assert set(bench.outbox.submitted) == {second.id}
 
 
 @pytest.mark.parametrize("kind", ["result", "withdraw"])
