@@ -43,10 +43,12 @@ def vouch(records: Records, outbox: OutboxClient) -> None:
     """
     if not (found := outbox.unvouched()):
         return
-    for message in records.messages.are_over(found):
+    over = records.messages.are_over(found)
+    outbox.vouch([message for message in found if message not in over])
+    for message in over:
         outbox.discard(message)
         log.warning("discarded_again", message=str(message))
-    outbox.vouch(found)
+    outbox.vouch(over)
 
 
 class Courier:
@@ -75,7 +77,7 @@ class Courier:
         """What was deleted comes first: a result that nobody may have is not sent, and a withdrawal is."""
         try:
             stages = [
-                self._unless_records_end("vouch", lambda: vouch(self._records, self._outbox)),
+                self._unless_records_end("vouch", self._vouch),
                 self._stage(scan, self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
                 self._stage(scan, self._hand_over, MessageState.WAITING),
                 self._stage(scan, self._follow, MessageState.SUBMITTED, MessageState.QUARANTINED),
@@ -91,6 +93,15 @@ class Courier:
         self._told.over("outbox")
         self._told.over("records")
         return all(stages)
+
+    def _vouch(self) -> None:
+        try:
+            vouch(self._records, self._outbox)
+        except OutboxRefused as refusal:  # a full disk, say; what the agent found waits, and nothing else
+            if self._told.begins("vouch_refused", refusal.code):
+                log.warning("not_looked_through", code=refusal.code, why=str(refusal))
+        else:
+            self._told.over("vouch_refused")
 
     def _stage(self, scan: UUID | None, step: Callable[[Message], None], *in_states: MessageState) -> bool:
         """Take the step of each message in these states; False where the records ended it before the last."""

@@ -286,22 +286,39 @@ def test_nothing_is_vouched_for_while_the_records_cannot_be_asked(
     assert bench.outbox.found == []
 
 
-def test_nothing_is_vouched_for_while_what_is_over_could_not_be_discarded(
+def test_what_is_over_and_could_not_be_discarded_is_all_that_nobody_vouches_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (scan,) = sealed(bench, 1)
     bench.kiosk.courier.run_once()
     bench.kiosk.shred(scan)
     over = bench.kiosk.records.messages.in_states()[0].id
-    bench.outbox.found = [over]
 
     def full(_: UUID) -> str:
         raise OutboxRefused("storage", "The outbox does not take it.")
 
+    innocent = UUID(int=7)
+    bench.outbox.found = [over, innocent]
     with monkeypatch.context() as patch:
         patch.setattr(bench.outbox, "discard", full)
-        assert not bench.kiosk.courier.run_once()
+        bench.kiosk.courier.run_once()
     assert bench.outbox.found == [over]
+
+
+def test_an_outbox_that_refuses_to_be_looked_through_holds_up_nothing_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as an agent of an earlier version, before it is started anew."""
+    (waiting,) = sealed(bench, 1)
+
+    def refuses() -> list[UUID]:
+        raise OutboxRefused("bad_request", "The outbox does not know this question.")
+
+    monkeypatch.setattr(bench.outbox, "unvouched", refuses)
+    for _ in range(2):
+        bench.kiosk.courier.run_once()
+    assert state_of(bench, waiting) == ScanState.HANDED_OVER
+    assert "".join(capsys.readouterr()).count("not_looked_through") == 1
 
 
 def test_a_scan_that_is_deleted_while_its_number_is_found_to_be_used_is_not_sealed_again(
