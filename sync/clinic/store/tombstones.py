@@ -59,7 +59,10 @@ class Tombstones:
         self.path = path
 
     def add(self, tombstone: Tombstone) -> None:
-        """Add one line; on return it is on the disk. Raises TombstonesUnusable."""
+        """Add one line; on return it is on the disk. Raises TombstonesUnusable.
+
+        One that stands among the last is written over: what came after it failed, and is done once more.
+        """
         text = tombstone.model_dump_json(exclude_defaults=True).encode()
         line = b"%s %s\n" % (hashlib.sha256(text).hexdigest().encode(), text)
         try:
@@ -67,11 +70,14 @@ class Tombstones:
                 # What follows the last whole line was being written when the power went: nothing rests on it.
                 size = os.fstat(file).st_size
                 begin = max(0, size - LONGEST_LINE)
-                whole = begin + os.pread(file, size - begin, begin).rfind(b"\n") + 1
-                os.ftruncate(file, whole)
+                last = os.pread(file, size - begin, begin)
+                whole = last.rfind(b"\n") + 1
+                os.ftruncate(file, begin + whole)
+                found = last.find(line)
+                place = begin + (whole if found < 0 else found)
                 written = 0
                 while written < len(line):  # a disk that fills up takes a part, and says so only of the rest
-                    written += os.pwrite(file, line[written:], whole + written)
+                    written += os.pwrite(file, line[written:], place + written)
                 os.fsync(file)
             sync_folder(self.path.parent)
         except BlockingIOError as error:

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -381,6 +382,41 @@ def test_a_disk_that_takes_only_a_part_of_a_line_has_not_taken_it(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.read() == stones[:1]
+    file.add(stones[1])
+    assert file.read() == stones
+
+
+def test_a_withdrawal_that_the_database_does_not_take_is_one_line_however_often_it_is_tried(
+    sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
+    arrive(sqlite, kiosk, withdraw(uuid4()))
+    open_all(sqlite, kiosk.opening)
+    word = arrive(sqlite, kiosk, withdraw(uuid4()))
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    opener = Opener(sqlite, [kiosk.opening])
+    with monkeypatch.context() as patch:
+        patch.setattr(erasing, "erase", full)
+        for _ in range(3):
+            with pytest.raises(sqlite3.OperationalError):
+                opener.open_next()
+    assert envelope(sqlite, word).state == "stored"
+    assert len(sqlite.tombstones.read()) == 2
+    arrive(sqlite, kiosk, withdraw(uuid4()))
+    open_all(sqlite, kiosk.opening)
+    assert envelope(sqlite, word).state == "opened"
+    assert len(sqlite.tombstones.read()) == 3
+
+
+def test_a_line_is_written_over_only_by_the_same(tmp_path: Path) -> None:
+    stones, file = [a_stone() for _ in range(3)], Tombstones(tmp_path / "withdrawn.lines")
+    for stone in (*stones, stones[1], stones[0]):
+        file.add(stone)
+    assert file.read() == stones
+    file.path.write_bytes(file.path.read_bytes() + b"half a li")
     file.add(stones[1])
     assert file.read() == stones
 
