@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from sync.wire.errors import PlainError
 from sync.wire.regular_file import read_regular_file
 
+# How OpenSSL says that a key is another certificate's: of the same kind, or of another one.
+_ANOTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
 
 class TlsRefused(PlainError):
     """One of the TLS files cannot be used: the message says which, and why, in a sentence."""
@@ -32,9 +35,14 @@ def client_context(folder: Path) -> ssl.SSLContext:
     _require(key, _load_key, "private key that can be used without a password")
     try:
         context = ssl.create_default_context(cafile=str(authority))
+    except ssl.SSLError as error:
+        raise TlsRefused(f"{authority} cannot be used ({_why(error)}).") from error
+    try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
-        raise TlsRefused(f"{key} is not the key of {certificate}.") from error
+        if error.reason in _ANOTHERS_KEY:
+            raise TlsRefused(f"{key} is not the key of {certificate}.") from error
+        raise TlsRefused(f"{certificate} cannot be used ({_why(error)}).") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 
@@ -51,3 +59,8 @@ def _require(path: Path, load: Callable[[bytes], object], what: str) -> None:
 
 def _load_key(data: bytes) -> object:
     return serialization.load_pem_private_key(data, None)
+
+
+def _why(error: ssl.SSLError) -> str:
+    """OpenSSL's word for it, such as "ee key too small"."""
+    return (error.reason or "unknown").replace("_", " ").lower()
