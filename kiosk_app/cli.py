@@ -64,6 +64,8 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
+# The command that is given another program's arguments, behind a --.
+_RUNS_A_PROGRAM = "screen"
 # What a shell makes of a variable that is not set: an empty argument, or an option with nothing behind its =.
 _EMPTY = re.compile(r"(?:(--[\w-]+)=)?")
 
@@ -158,9 +160,9 @@ def main() -> None:
 
 def _require_full_arguments(arguments: list[str]) -> None:
     """Raises click.UsageError for an empty one: as a folder it would be the one that the command runs in."""
-    ours = (
-        arguments[: arguments.index("--")] if "--" in arguments else arguments
-    )  # the rest is another program's
+    command = next((each for each in arguments if not each.startswith("-")), None)
+    is_to_run = command == _RUNS_A_PROGRAM and "--" in arguments
+    ours = arguments[: arguments.index("--")] if is_to_run else arguments
     for before, argument in zip(["", *ours], ours, strict=False):
         if empty := _EMPTY.fullmatch(argument):
             option = empty[1] or (before if before.startswith("-") else None)

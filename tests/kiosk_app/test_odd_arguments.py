@@ -69,6 +69,13 @@ def test_a_variable_that_is_not_set_is_no_folder(
     assert "is a variable not set?" in refused([*command, empty], monkeypatch, capsys)
 
 
+@pytest.mark.parametrize("command", [each for each in every_command() if each != ["screen"]], ids=" ".join)
+def test_nor_is_one_behind_two_dashes_but_for_another_program(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is a variable not set?" in refused([*command, "--", ""], monkeypatch, capsys)
+
+
 def test_what_stands_in_the_place_of_a_file_is_said_in_a_sentence() -> None:
     error = OSError(errno.ELOOP, "it is a link, where a file has to be", "/state/light/owner.lock")
     assert _sentence(error).startswith("It is a link, where a file has to be: /state/light/owner.lock (")
