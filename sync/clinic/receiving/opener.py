@@ -176,8 +176,9 @@ class Opener:
             try:
                 self._open_alone(key, exports_rest=True)
             except ExportsUnusable as error:
+                if not self._held:  # of any number of them once
+                    log.error("withdrawal_waits", why=str(error), wait_s=EXPORTS_WAIT_SECONDS)
                 self._held.add(key)
-                log.error("withdrawal_waits", why=str(error), wait_s=EXPORTS_WAIT_SECONDS)
         return bool(keys)
 
     def _settle_exports(self) -> None:

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.opener import STRIKES, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan
@@ -309,6 +310,25 @@ def test_while_exports_cannot_be_written_only_the_withdrawal_of_what_has_a_file_
     assert (there, events_) == (left, told)
     assert after == "opened opened opened opened erased"
     assert at_last == "2 True 5"
+
+
+def test_of_any_number_of_withdrawals_that_wait_for_the_exports_one_line_tells_at_a_time(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unusable(*_: object) -> None:
+        raise ExportsUnusable("not now")
+
+    words = [arrive(database, kiosk, withdraw(uuid4(), uuid4())) for _ in range(5)]
+    opener = Opener(database, [kiosk.opening], tmp_path / "out")
+    monkeypatch.setattr(Exports, "write", unusable)
+    monkeypatch.setattr(Exports, "require_deletable", unusable)
+    with capture_logs() as logged:
+        for tries in range(1, 4):
+            opener._write_from = 0.0
+            while opener.open_next(2):
+                pass
+            assert [each["event"] for each in logged].count("withdrawal_waits") == tries
+    assert {envelope(database, word).state for word in words} == {"stored"}
 
 
 def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
