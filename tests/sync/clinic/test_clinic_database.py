@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sync.clinic.receiving.heartbeats import take_heartbeat
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.receipts import Owed, owe
 from sync.clinic.receiving.registry import register_kiosk
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
@@ -35,6 +36,7 @@ from sync.clinic.store.tables import (
 from sync.clinic.summary import summary
 from sync.wire.keys import OpeningKey, generate_signing_key
 from sync.wire.messages import ReminderDue
+from sync.wire.receipt import ReceiptStatus
 from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, of_an_earlier_version, registered
 from tests.support.effort import statements
 
@@ -96,7 +98,9 @@ def test_every_row_of_a_version_before_stays(
     for kind, message in (("result", kiosk.result()), ("result", kiosk.result()), ("reminder", reminder)):
         with newer.writing() as session:
             take_envelope(session, kiosk.id, kind, kiosk.seal(message), "ingest-1")
+    told: tuple[ReceiptStatus, ...] = ("duplicate", "quarantined", "reseal")
     with newer.writing() as session:
+        owe(session, [Owed(kiosk.id, uuid4(), b"h" * 32, status, now()) for status in told], "ingest-1")
         take_heartbeat(session, kiosk.id, heartbeat(kiosk, counter=9).sign(kiosk.status), "ingest-1")
     opener = Opener(newer, [opening_key])
     while opener.open_next():
