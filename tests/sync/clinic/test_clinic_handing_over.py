@@ -132,6 +132,28 @@ def test_a_worker_whose_broker_does_not_answer_stops_all_the_same_and_nothing_is
             all_come(clinic, client, 1)
 
 
+def test_what_a_worker_has_given_up_before_it_stops_comes_to_it_again(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, store = threading.Event(), IngestWorker._store
+
+    def give_up(worker: IngestWorker, batch: Sequence[Arrival]) -> None:
+        if batch:
+            tried.set()
+            raise LookupError("nobody has foreseen it")
+        store(worker, batch)
+
+    with clinic.database.writing() as session:
+        owe(session, [Owed(clinic.kiosk.id, uuid4(), b"h", "stored", now())], "ingest-2")
+    with kiosk_client(clinic) as client:
+        with monkeypatch.context() as patch, clinic.worker():
+            patch.setattr(IngestWorker, "_store", give_up)
+            send_many(clinic, client, 1)
+            assert tried.wait(30)
+        with clinic.worker():
+            all_come(clinic, client, 1)
+
+
 def test_what_comes_when_nobody_but_a_command_works_beside_a_worker_that_stops_waits_for_it(
     clinic: Clinic,
 ) -> None:
