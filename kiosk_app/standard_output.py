@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import click
+
 from hardware.host.errors import PlainError
 
 if TYPE_CHECKING:
@@ -67,8 +69,12 @@ def written_out() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except (click.Abort, KeyboardInterrupt):
+        # What was not taken until then nobody is to read any more: what it tells of may be undone.
+        output.failed = True
+        raise
     finally:
         if output.failed:
-            # Python tries once more as it ends, and would say in its own words that it failed.
+            # Python tries once more as it ends, would wait, and say in its own words that it failed.
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), _FD)

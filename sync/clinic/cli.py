@@ -76,6 +76,9 @@ def add_account(name: str, state: Path, db: str | None) -> None:
     """
     from sync.clinic.people import accounts
 
+    # As Ctrl-C does: an account whose password has not been shown goes again.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     accounts.add_account(
         ready(state, db), name, lambda password: click.echo(f"account={name}\npassword={password}")
     )

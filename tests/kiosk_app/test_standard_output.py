@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ from kiosk_app.cli import main
 from kiosk_app.demo.supervisor import dermakiosk
 from sync.clinic.people.accounts import Accounts
 from sync.clinic.store.database import Database
+from sync.clinic.store.tables import Account
+from tests.support.waiting import wait_until
 
 BOARD = BOARDS / "simulated.toml"
 
@@ -99,3 +103,30 @@ def test_a_folder_that_is_gone_is_named_as_the_cause(
     assert (
         "The folder that this command runs in is gone: change to one that is there" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("stopped_by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_account_goes_again_whose_password_was_not_taken_before_the_command_is_stopped(
+    clinic: Path, stopped_by: signal.Signals
+) -> None:
+    database = Database.existing(clinic)
+
+    def is_there() -> bool:
+        with database.reading() as session:
+            return session.get(Account, "ann") is not None
+
+    taken, full = os.pipe()
+    os.set_blocking(full, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(full, b" ")
+    os.set_blocking(full, True)
+    command = subprocess.Popen(dermakiosk("clinic", "add-account", "ann", "--state", clinic), stdout=full)
+    os.close(full)
+    wait_until(is_there)
+    command.send_signal(stopped_by)
+    assert command.wait(30) == 130
+    assert not is_there()
+    with os.fdopen(taken, "rb") as rest:
+        assert rest.read().strip() == b""
+    database.close()

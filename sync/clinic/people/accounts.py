@@ -54,6 +54,10 @@ class SignInBusy(PlainError):
     """Others are signing in, and the turn did not come in time: no fault of whoever tries."""
 
 
+class NotShown(ClinicError):
+    """The password of a new account could not be shown."""
+
+
 class Accounts:
     """Signing in and out. One at a time: it bounds the memory that hashing takes, and the guesses."""
 
@@ -154,27 +158,27 @@ def add_account(database: Database, name: str, show: Callable[[str], object] = s
     account = Account(
         name=name, password_hash=_hasher.hash(password), mark=_mark(name, password), created_at=now()
     )
-    with database.writing() as session:
-        if not insert_once(session, account):
-            raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
-        note(session, "command", "account-added", name)
-    # Not within the transaction: a terminal that is stopped would keep everybody from writing.
     try:
-        show(password)
-    except Exception as error:
-        _take_back(database, account)
-        raise ClinicError(f"No account '{name}' was made: {error}") from error
-    except BaseException:  # a signal
+        with database.writing() as session:
+            if not insert_once(session, account):
+                raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
+            note(session, "command", "account-added", name)
+        # Not within the transaction: a terminal that is stopped would keep everybody from writing.
+        try:
+            show(password)
+        except Exception as error:
+            raise NotShown(f"No account '{name}' was made: {error}") from error
+    except (NotShown, KeyboardInterrupt):
         _take_back(database, account)
         raise
     return password
 
 
 def _take_back(database: Database, account: Account) -> None:
+    itself = (Account.name == account.name) & (Account.password_hash == account.password_hash)
     with database.writing() as session:
-        itself = (Account.name == account.name) & (Account.password_hash == account.password_hash)
-        session.execute(delete(Account).where(itself))
-        note(session, "command", "account-taken-back", account.name)
+        if session.execute(delete(Account).where(itself).returning(Account.name)).first() is not None:
+            note(session, "command", "account-taken-back", account.name)
 
 
 def _ended() -> ColumnElement[bool]:
