@@ -312,12 +312,36 @@ def test_while_exports_cannot_be_written_only_the_withdrawal_of_what_has_a_file_
     assert at_last == "2 True 5"
 
 
+def unusable(*_: object) -> None:
+    raise ExportsUnusable("not now")
+
+
+def test_the_file_of_what_no_more_than_its_withdrawal_is_known_of_holds_that_too(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an old copy of the database was brought back."""
+    (out := tmp_path / "out").mkdir()
+    forgotten = uuid4()
+    (file := out / f"{kiosk.id}.{forgotten}.json").write_text("{}")
+    words = [arrive(database, kiosk, withdraw(uuid4(), named)) for named in (forgotten, uuid4())]
+    opener = Opener(database, [kiosk.opening], out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Exports, "write", unusable)
+        patch.setattr(os, "access", lambda *_: False)
+        while opener.open_next(5):
+            pass
+    assert [envelope(database, word).state for word in words] == ["stored", "opened"]
+    assert file.exists()
+    opener._write_from = 0.0
+    while opener.open_next(5):
+        pass
+    assert envelope(database, words[0]).state == "opened"
+    assert not file.exists()
+
+
 def test_of_any_number_of_withdrawals_that_wait_for_the_exports_one_line_tells_at_a_time(
     database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unusable(*_: object) -> None:
-        raise ExportsUnusable("not now")
-
     words = [arrive(database, kiosk, withdraw(uuid4(), uuid4())) for _ in range(5)]
     opener = Opener(database, [kiosk.opening], tmp_path / "out")
     monkeypatch.setattr(Exports, "write", unusable)
