@@ -101,7 +101,8 @@ def discard(
 ) -> None:
     """Give up one MESSAGE, whose ciphertext is then erased.
 
-    Its ids and hash stay. The kiosk keeps its own copy, unless it was told that the clinic has the message.
+    Its ids and hash stay. No copy at the kiosk is to be counted on: the clinic only knows of some that there
+    is none any more.
     """
     from sync.clinic.receiving import quarantine as messages
 
@@ -111,7 +112,7 @@ def discard(
     with database.reading() as session:
         one = messages.find(session, message, kiosk)
     if not yes:
-        what = f"Message {one.id}"
+        what = f"Message {one.id}, of which its kiosk may have no copy any more,"
         if one.only_here:
             what = f"This is the only copy of message {one.id}: its kiosk let go of its own. It"
         scan = ", and a scan that a patient took back would stay" if one.type == "withdraw" else ""
@@ -120,6 +121,6 @@ def discard(
             "or try it again with 'quarantine retry'."
         )
     messages.discard(database, one, who(), reason.strip())
-    kept = "It was the only copy." if one.only_here else "Its kiosk keeps its own copy."
+    kept = "It was the only copy." if one.only_here else "Its kiosk may have a copy still."
     sentence = f"It was discarded. {kept}"
     click.echo(json.dumps({"id": one.id, "became": sentence}) if as_json else sentence)

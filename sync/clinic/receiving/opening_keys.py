@@ -27,7 +27,7 @@ SAY_SECONDS = 60.0
 # what kiosks send meanwhile is taken in, which they no longer keep.
 UNHEARD = 5
 
-# Sealed to a key that no opener says it holds: kept until one does. The kiosk keeps a copy.
+# Sealed to a key that no opener says it holds: kept until one does.
 NO_KEY: Final = "no_opening_key"
 
 log = structlog.get_logger()

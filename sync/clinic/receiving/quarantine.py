@@ -61,7 +61,8 @@ _TAKEN = {
 class Held:
     """One message in quarantine, as far as it may be shown: nothing in it is about a patient.
 
-    `only_here` says that its kiosk was told that the clinic has it, so it keeps no copy.
+    `only_here` says that its kiosk was told that the clinic has it, so it keeps no copy. Where it was not,
+    nobody here knows: the kiosk was to keep one, but its scan may be deleted, or its disk be lost.
     `id` is the message's own where its signature was good (an envelope), otherwise the payload's number here.
     """
 
@@ -90,7 +91,7 @@ class Held:
             "received_at": self.received_at.isoformat(timespec="seconds"),
             "bytes": self.size,
             "sha256": self.sha256.hex(),
-            "only_here": self.only_here,
+            "only_here": self.only_here or None,
         }
 
 
@@ -174,7 +175,7 @@ def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tup
 def discard(database: Database, one: Held, actor: str, reason: str) -> None:
     """Erase what `one` holds, for good; of an envelope the ids, the times and the SHA-256 stay.
 
-    Its kiosk is told nothing of it: it keeps its own copy, unless `one` is `only_here`.
+    Its kiosk is told nothing of it; whether it has a copy nobody here knows, unless `one` is `only_here`.
     """
     with database.writing() as session:
         if one.kind == "payload":
