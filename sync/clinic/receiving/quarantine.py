@@ -201,7 +201,7 @@ def _hand_back(database: Database, one: Held, actor: str) -> Key:
 
 def _hear_again(database: Database, one: Held, actor: str) -> tuple[bool, str]:
     with database.writing() as session:
-        row = _require(session.get(Poison, int(one.id)))
+        row = _claimed(session, one)
         _note(session, actor, "quarantine-retried", one)
         if take_heartbeat(session, row.kiosk, row.data, COMMAND, row.received_at) != "heartbeat":
             return False, f"It stays in quarantine: {one.reason}."
@@ -218,7 +218,7 @@ def _take_again(database: Database, one: Held, actor: str) -> Key | str | None:
         _note(session, actor, "quarantine-retried", one)
     try:
         with database.writing() as session:
-            row = _require(session.get(Poison, int(one.id)))
+            row = _claimed(session, one)
             kiosk, data, sha256 = row.kiosk, row.data, row.sha256
             topic = row.topic or claimed_topic(data)
             outcome = take_envelope(session, kiosk, topic, data, COMMAND)
@@ -238,6 +238,11 @@ def _take_again(database: Database, one: Held, actor: str) -> Key | str | None:
             raise
         return f"It stays in quarantine: it cannot be stored ({type(error).__name__})."
     return f"It stays in quarantine: {_TAKEN.get(outcome, one.reason)}."
+
+
+def _claimed(session: Session, one: Held) -> Poison:
+    """The row of a payload, to which nobody else sees meanwhile. SQLite has one writer."""
+    return _require(session.get(Poison, int(one.id), with_for_update=True))
 
 
 def _note(session: Session, actor: str, event: str, one: Held, **detail: str) -> None:

@@ -19,12 +19,14 @@ from sync.clinic.cli import clinic
 from sync.clinic.receiving import quarantine
 from sync.clinic.receiving.intake import take_envelope
 from sync.clinic.receiving.opener import Opener
+from sync.clinic.receiving.poison import take_poison
+from sync.clinic.receiving.registry import STATUS
 from sync.clinic.store.database import Database
-from sync.clinic.store.errors import ClinicUsageError
+from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.tables import AuditEvent, Envelope, HeldKey, Poison, ReceiptRow, Scan
 from sync.wire.keys import OpeningKey, generate_opening_key
 from sync.wire.messages import Message, Withdraw
-from tests.support.clinic import MOMENT, SealingKiosk, hold, registered
+from tests.support.clinic import MOMENT, SealingKiosk, heartbeat, hold, registered
 
 REFERENCE = "ref-1"
 
@@ -370,6 +372,56 @@ def test_whoever_discards_is_told_first_and_afterwards_of_an_only_copy_and_is_ne
     assert (only in str(asked.value), perhaps in str(asked.value)) == (only_here, not only_here)
     kept = "It was the only copy." if only_here else "Its kiosk may have a copy still."
     assert said(run("discard", one["id"], "--reason", "no use", "--yes")) == f"It was discarded. {kept}"
+
+
+def a_heartbeat(database: Database, kiosk: SealingKiosk) -> None:
+    """One that was set apart, and is good after all."""
+    with database.writing() as session:
+        take_poison(
+            session, kiosk.id, STATUS, heartbeat(kiosk).sign(kiosk.status), "not_foreseen", "ingest-1"
+        )
+
+
+@pytest.mark.parametrize("set_aside", [a_payload, a_heartbeat])
+@pytest.mark.parametrize("do", ["retry", "discard"])
+def test_of_two_who_see_to_one_payload_at_once_the_second_is_told_that_somebody_else_has(
+    database: Database,
+    kiosk: SealingKiosk,
+    monkeypatch: pytest.MonkeyPatch,
+    set_aside: Callable[[Database, SealingKiosk], Any],
+    do: str,
+) -> None:
+    set_aside(database, kiosk)
+    with database.reading() as session:
+        (one,) = quarantine.held(session)
+    told = list[str]()
+
+    def see_to_it_too() -> None:
+        try:
+            if do == "retry":
+                quarantine.retry(database, one, "command:second", 0)
+            else:
+                quarantine.discard(database, one, "command:second", "no use")
+            told.append("done")
+        except ClinicError as error:
+            told.append(str(error))
+
+    second = threading.Thread(target=see_to_it_too)
+
+    def meanwhile(take: Callable[..., Any]) -> Callable[..., Any]:
+        def taken(*given: Any) -> Any:
+            if second.ident is None:
+                second.start()
+                second.join(0.5)  # it has done it by then, or it waits
+            return take(*given)
+
+        return taken
+
+    for name in ("take_envelope", "take_heartbeat"):
+        monkeypatch.setattr(quarantine, name, meanwhile(getattr(quarantine, name)))
+    out, _ = quarantine.retry(database, one, "command:first", 0)
+    second.join(30)
+    assert (out, told) == (True, ["It is not in quarantine any more: somebody else has seen to it."])
 
 
 def test_a_discarded_payload_is_gone(database: Database, kiosk: SealingKiosk) -> None:
