@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -20,6 +21,9 @@ from sync.clinic.store.durable import require_writable, sync_folder, write_whole
 from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, WithdrawnMessage
 from sync.wire.messages import Message
+
+# What is half written of messages.
+Halves = Mapping[Key, Sequence[Path]]
 
 # What is written and not named yet.
 _WRITTEN = ".part"
@@ -88,7 +92,8 @@ class Exports:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder))
             if os.access(self.folder, os.W_OK | os.X_OK):
                 return
-            for path in (path for key in keys for path in _paths(self.folder, key)):
+            halves = _halves(self.folder)
+            for path in (path for key in keys for path in _paths(self.folder, key, halves)):
                 if _is_there(path):
                     raise PermissionError(errno.EACCES, "its folder cannot be written", str(path))
         except OSError as error:
@@ -107,11 +112,14 @@ class Exports:
         if self.folder is None or not self._unsettled:
             return
         keys, failed = list(self._unsettled), dict[Key, OSError]()
+        halves: Halves | None = None
         for start in range(0, len(keys), IDS_AT_ONCE):
             some = keys[start : start + IDS_AT_ONCE]
             for key, state in _states(database, some).items():
+                if halves is None and state == ERASED:
+                    halves = _halves(self.folder)
                 try:
-                    _settle(self.folder, key, state)
+                    _settle(self.folder, key, state, halves or {})
                 except OSError as error:
                     failed[key] = error
             try:
@@ -132,12 +140,11 @@ class Exports:
         if self.folder is None:
             return
         self.forget_withdrawn(database)
-        for half in self.folder.glob(f".*{_WRITTEN}.*"):
-            if _key(Path(half.stem[1:])) is not None:
-                try:
-                    half.unlink(missing_ok=True)
-                except OSError as error:
-                    raise self._unsettleable(error) from error
+        for half in (half for halves in _halves(self.folder).values() for half in halves):
+            try:
+                half.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._unsettleable(error) from error
         written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
         self._unsettled.update(key for key in written if key is not None)
 
@@ -151,10 +158,11 @@ class Exports:
             return
         erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
         named = select(WithdrawnMessage.kiosk, WithdrawnMessage.message_id).where(~exists().where(_IS_HERE))
+        halves = _halves(self.folder)
         with database.reading() as session:
             for kiosk, message in session.execute(union_all(erased, named)):
                 try:
-                    _delete(self.folder, (kiosk, message))
+                    _delete(self.folder, (kiosk, message), halves)
                 except OSError:
                     self._unsettled.add((kiosk, message))
 
@@ -179,11 +187,20 @@ def _key(path: Path) -> Key | None:
     return kiosk, message
 
 
+def _halves(folder: Path) -> Halves:
+    """What is being written there, or was when a process was killed, of each message."""
+    halves = defaultdict[Key, list[Path]](list)
+    for half in folder.glob(f".*{_WRITTEN}.*"):
+        if (key := _key(Path(half.stem[1:]))) is not None:
+            halves[key].append(half)
+    return halves
+
+
 def _write(path: Path, data: bytes) -> None:
     try:
         write_whole(path, data)
     except FileNotFoundError:
-        # An opener that has begun here meanwhile took what was half written for a killed one's.
+        # Another opener here took what was half written for a killed one's.
         write_whole(path, data)
 
 
@@ -197,7 +214,7 @@ def _states(database: Database, keys: Sequence[Key]) -> dict[Key, str]:
     return states | dict.fromkeys(unknown & named, ERASED)
 
 
-def _settle(folder: Path, key: Key, state: str) -> None:
+def _settle(folder: Path, key: Key, state: str, halves: Halves) -> None:
     path = _named(folder, key)
     if state == OPENED:
         # None is there where it has its name, or its scan was withdrawn meanwhile.
@@ -205,21 +222,22 @@ def _settle(folder: Path, key: Key, state: str) -> None:
             if _is_there(path.with_suffix(_WRITTEN)):
                 path.with_suffix(_WRITTEN).rename(path)
     elif state == ERASED:
-        _delete(folder, key)
+        _delete(folder, key, halves)
     elif state != STORED:
         _unlink(path.with_suffix(_WRITTEN))
 
 
-def _delete(folder: Path, key: Key) -> None:
-    for path in _paths(folder, key):
+def _delete(folder: Path, key: Key, halves: Halves) -> None:
+    for path in _paths(folder, key, halves):
         _unlink(path)
 
 
-def _paths(folder: Path, key: Key) -> Iterator[Path]:
+def _paths(folder: Path, key: Key, halves: Halves) -> Iterator[Path]:
     """What there may be of a message."""
+    # Deleted in this order it is gone even if another opener names it at this moment.
+    yield from halves.get(key, ())
     # What an earlier version wrote without a kiosk may be another's: better gone than left.
     for path in (_named(folder, key), folder / f"{key[1]}.json"):
-        # Deleted in this order it is gone even if another opener names it at this moment.
         yield path.with_suffix(_WRITTEN)
         yield path
 

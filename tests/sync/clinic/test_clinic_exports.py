@@ -505,6 +505,28 @@ def test_a_start_deletes_what_a_killed_opener_had_half_written_and_no_file_of_an
     assert files(out) == others
 
 
+@pytest.mark.parametrize("when", ["its withdrawal is acted on", "a day has passed"])
+def test_what_a_killed_opener_had_half_written_of_a_withdrawn_scan_goes_while_another_one_runs(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    running = Opener(database, [kiosk.opening], out)
+    running.begin()
+    result = arrive(database, kiosk, a_result(kiosk, scan))
+    half, others = out / f".{kiosk.id}.{result}.part.x1y2z3_0", {f".{kiosk.id}.{uuid4()}.part.x1y2z3_0"}
+    for path in (half, *(out / name for name in others)):
+        path.write_text("half of it")
+    half_of_it = half.rename(tmp_path / "half") if when == "a day has passed" else half
+    word = arrive(database, kiosk, withdraw(scan, result))
+    while running.open_next():
+        pass
+    if when == "a day has passed":
+        half_of_it.rename(half)
+        monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
+        running._look_again()
+    assert files(out) == {f"{kiosk.id}.{word}.json"} | others
+
+
 def test_the_files_of_a_scan_of_which_a_kiosk_sent_more_messages_than_one_statement_takes_go(
     database: Database, kiosk: SealingKiosk, tmp_path: Path
 ) -> None:
