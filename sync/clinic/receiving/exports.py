@@ -15,7 +15,7 @@ from sqlalchemy import exists, select, union_all
 from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.erasing import IDS_AT_ONCE
 from sync.clinic.receiving.results import Key
-from sync.clinic.receiving.sealed import among
+from sync.clinic.receiving.sealed import Seals, among, read
 from sync.clinic.store.database import Database
 from sync.clinic.store.durable import require_writable, sync_folder, write_whole
 from sync.clinic.store.errors import ClinicError
@@ -25,6 +25,8 @@ from sync.wire.messages import Message
 # What is half written of messages.
 Halves = Mapping[Key, Sequence[Path]]
 
+# Between two words to the watchdog.
+OWED_AT_ONCE = 25
 # What is written and not named yet.
 _WRITTEN = ".part"
 _IS_HERE = (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id)
@@ -42,7 +44,8 @@ class Exports:
     would write to the database waits for this folder's disk; on PostgreSQL only those do who would change the
     very envelopes that the opener has claimed, or their scans. Wherever between these steps a process ends,
     each message that was opened has its file, at the latest once an opener has begun with this folder again.
-    A file can come a second time. Of a withdrawal that could not wait for its own file that comes later.
+    A file can come a second time. Of a withdrawal that could not wait for its own file that comes later; so
+    does, after a start, that of any that has none.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -78,8 +81,8 @@ class Exports:
             self._owed[key] = message
 
     def write_owed(self) -> None:
-        """Have the files that are owed be settled. Raises ExportsUnusable."""
-        for key, message in list(self._owed.items()):
+        """Have files that are owed be settled, a few at once. Raises ExportsUnusable."""
+        for key, message in list(self._owed.items())[:OWED_AT_ONCE]:
             self.write([(key, message)])
             del self._owed[key]
 
@@ -147,6 +150,34 @@ class Exports:
                 raise self._unsettleable(error) from error
         written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
         self._unsettled.update(key for key in written if key is not None)
+
+    def owe_lacking(self, database: Database, seals: Seals) -> None:
+        """Owe the files of withdrawals that were acted on, and have none here, as far as `seals` open them.
+
+        An opener that has ended may have owed them. Raises ExportsUnusable.
+        """
+        if self.folder is None:
+            return
+        acted_on = (Envelope.type == withdrawals.WITHDRAW) & (Envelope.state == OPENED)
+        with database.reading() as session:
+            keys = session.execute(select(Envelope.kiosk, Envelope.message_id).where(acted_on)).all()
+        try:
+            lacking = [
+                (kiosk, message)
+                for kiosk, message in keys
+                if not any(map(_is_there, _paths(self.folder, (kiosk, message), {})))
+            ]
+        except OSError as error:
+            raise self._unsettleable(error) from error
+        for start in range(0, len(lacking), IDS_AT_ONCE):
+            which = select(Envelope.kiosk, Envelope.message_id).where(
+                among(lacking[start : start + IDS_AT_ONCE])
+            )
+            with database.reading() as session:
+                found = read(session, which)
+            for row, content in seals.look(*found):
+                if isinstance(content, Message):
+                    self.owe(row.key, content)
 
     def forget_withdrawn(self, database: Database) -> None:
         """Delete the files of whatever is withdrawn; those that cannot be deleted are left to `settle`.

@@ -73,6 +73,7 @@ class Opener:
         erasing.reapply(self._database)
         self._exports.catch_up(self._database)
         self._settle_exports()
+        self._exports.owe_lacking(self._database, self._seals)
         with self._database.writing() as session:
             self._heard = opening_keys.hold(session, self._seals.kids)
             self._take_back(session)

@@ -355,6 +355,37 @@ def test_of_any_number_of_withdrawals_that_wait_for_the_exports_one_line_tells_a
     assert {envelope(database, word).state for word in words} == {"stored"}
 
 
+def test_the_file_of_a_withdrawal_acted_on_while_there_could_be_none_comes_after_a_start(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    carried = arrive(database, kiosk, a_result(kiosk, scan))
+    open_all(database, kiosk.opening, export=out)
+    words = [arrive(database, kiosk, withdraw(*named)) for named in ((scan, carried), (uuid4(), uuid4()))]
+    stopped = Opener(database, [kiosk.opening], out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Exports, "write", unusable)
+        while stopped.open_next(5):
+            pass
+    assert [envelope(database, word).state for word in words] == ["opened", "opened"]
+    assert files(out) == set()
+    open_all(database, kiosk.opening, export=out)
+    assert files(out) == {f"{kiosk.id}.{word}.json" for word in words}
+    told = [json.loads((out / f"{kiosk.id}.{word}.json").read_text()) for word in words]
+    assert (told[0]["scan"], told[0]["messages"]) == (str(scan), [str(carried)])
+
+
+def test_a_withdrawal_that_has_its_file_is_not_written_again_at_a_start(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "opened"
+    word = arrive(database, kiosk, withdraw(uuid4()))
+    open_all(database, kiosk.opening, export=out)
+    monkeypatch.setattr(Exports, "write", unusable)
+    open_all(database, kiosk.opening, export=out)
+    assert files(out) == {f"{kiosk.id}.{word}.json"}
+
+
 def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
     database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
 ) -> None:
@@ -475,7 +506,7 @@ def test_a_withdrawal_deletes_files_of_what_came_after_the_copy_that_the_databas
     # Another opener, which writes no files, is told of it.
     open_all(database, kiosk.opening)
     open_all(database, kiosk.opening, export=out)
-    assert files(out) == {f"{kiosk.id}.{words[0]}.json"}
+    assert files(out) == {f"{kiosk.id}.{word}.json" for word in words}
 
 
 def test_what_an_opener_with_another_folder_has_erased_goes_within_a_day(
