@@ -123,7 +123,7 @@ class Accounts:
             return None
         if moment - found.seen_at > timedelta(minutes=1):
             with self._database.writing() as session:
-                again = session.get(WebSession, found.token_hash)
+                again = session.get(WebSession, found.token_hash, with_for_update=True)
                 if again is None:
                     return None
                 again.seen_at = moment
@@ -132,7 +132,7 @@ class Accounts:
     def sign_out(self, token: str) -> None:
         """End the session; the token is worth nothing from here."""
         with self._database.writing() as session:
-            found = session.get(WebSession, _hash(token))
+            found = session.get(WebSession, _hash(token), with_for_update=True)
             if found is not None:
                 session.delete(found)
                 note(session, found.account, "signed-out")

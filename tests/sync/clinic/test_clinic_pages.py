@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from hardware.capture import Spot
 from sync.clinic.app import make_app, secret_key
@@ -129,6 +130,29 @@ def test_a_session_ends_when_nobody_has_used_it_for_long(staff: FlaskClient, sql
         row = session.scalars(select(WebSession)).one()
         row.seen_at -= accounts.IDLE_LIMIT
     assert staff.get("/").status_code == 302
+
+
+def test_whoever_signs_out_while_a_page_of_theirs_is_asked_for_has_it_and_no_other(
+    database: Database,
+) -> None:
+    people = Accounts(database)
+    token = people.sign_in("ann", add_account(database, "ann"), "127.0.0.1")
+    with database.writing() as session:
+        session.execute(update(WebSession).values(seen_at=now() - timedelta(minutes=5)))
+    signing_out = threading.Thread(target=people.sign_out, args=(token,))
+
+    def meanwhile(*_: object) -> None:
+        if signing_out.ident is None:
+            signing_out.start()
+            signing_out.join(0.5)  # it is over by then, or it waits
+
+    event.listen(Session, "before_flush", meanwhile)
+    try:
+        assert people.who(token) == "ann"
+    finally:
+        event.remove(Session, "before_flush", meanwhile)
+        signing_out.join(30)
+    assert people.who(token) is None
 
 
 def test_the_database_holds_neither_password_nor_session_token(
