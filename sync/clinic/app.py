@@ -92,7 +92,9 @@ def make_app(  # noqa: C901  a list of handlers, not a way through
     @app.before_request
     def refuse_zero_bytes() -> None:
         g.account = None
-        if any("\0" in value for value in request.values.values()):
+        # Each list of each: `request.values` shows of a name one value only.
+        given = (*request.args.lists(), *request.form.lists())
+        if any("\0" in value for _, values in given for value in values):
             abort(400)
 
     CSRFProtect(app)

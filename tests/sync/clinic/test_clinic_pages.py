@@ -466,3 +466,15 @@ def test_a_name_that_is_not_ours_gets_no_page(sqlite: Database, host: str) -> No
 def test_our_own_names_get_the_pages(sqlite: Database, host: str) -> None:
     site = make_app(sqlite, b"k" * 32, names=["clinic.example", "FD00::1"]).test_client()
     assert site.get("/login", headers={"Host": host}).status_code == 200
+
+
+def test_a_zero_byte_is_refused_wherever_in_a_request_it_is(site: FlaskClient) -> None:
+    """No text in PostgreSQL holds one."""
+    form = {"csrf_token": token(site.get("/login").text), "name": "ann", "password": "it"}
+    odd: tuple[tuple[str, dict[str, object]], ...] = (
+        ("/login", {"name": "a\0"}),
+        ("/login", {"name": ["ann", "a\0"]}),
+        ("/login?name=ann", {"name": "a\0"}),
+        ("/login?name=ann&name=a%00", {}),
+    )
+    assert [site.post(path, data=form | given).status_code for path, given in odd] == [400] * len(odd)
