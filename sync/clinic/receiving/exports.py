@@ -33,7 +33,7 @@ _IS_HERE = (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == 
 
 
 class ExportsUnusable(ClinicError):
-    """The folder of the exports cannot be written now, or a file in it not be named or deleted."""
+    """The folder of the exports is away or cannot be written now, or a file in it not be named or deleted."""
 
 
 class Exports:
@@ -50,20 +50,25 @@ class Exports:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self._begun: tuple[int, int] | None = None
         self._unsettled: set[Key] = set()
         self._owed: dict[Key, Message] = {}
 
     def require_usable(self) -> None:
-        """Raises ClinicUsageError where no file can be made in the folder; it is made if it is not there."""
+        """Before an opener begins: raises ClinicUsageError where no file can be made in the folder.
+
+        It is made if it is not there, and from now on is the only one that is used.
+        """
         if self.folder is not None:
             require_writable(self.folder, "--export")
+            self._begun = _identity(self.folder)
 
     def write(self, messages: Iterable[tuple[Key, Message]]) -> None:
         """Have the files of these messages on the disk, under another name. Raises ExportsUnusable."""
         if self.folder is None:
             return
+        self._require_begun(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for key, message in messages:
                 self._unsettled.add(key)
                 text = message.model_dump_json(indent=2) + "\n"
@@ -90,9 +95,8 @@ class Exports:
         """Raises ExportsUnusable where one of these may have a file, and none can be deleted now."""
         if self.folder is None or not keys:
             return
+        self._require_begun(self.folder)
         try:
-            if not self.folder.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder))
             if os.access(self.folder, os.W_OK | os.X_OK):
                 return
             halves = _halves(self.folder)
@@ -114,6 +118,7 @@ class Exports:
         """
         if self.folder is None or not self._unsettled:
             return
+        self._require_begun(self.folder)
         keys, failed = list(self._unsettled), dict[Key, OSError]()
         halves: Halves | None = None
         for start in range(0, len(keys), IDS_AT_ONCE):
@@ -193,9 +198,19 @@ class Exports:
         with database.reading() as session:
             for kiosk, message in session.execute(union_all(erased, named)):
                 try:
+                    self._require_begun(self.folder)
                     _delete(self.folder, (kiosk, message), halves)
-                except OSError:
+                except (OSError, ExportsUnusable):
                     self._unsettled.add((kiosk, message))
+
+    def _require_begun(self, folder: Path) -> None:
+        """Raises ExportsUnusable where another folder is in its place, as where its disk is away."""
+        if self._begun is None or _identity(folder) != self._begun:
+            raise ExportsUnusable(
+                f"At {folder} is not the folder of the exports that this opener began with: mount its disk "
+                "again, or start the opener anew with what is there. Until then no message is opened, and no "
+                "withdrawal of what has a file is acted on."
+            )
 
     def _unsettleable(self, error: OSError) -> ExportsUnusable:
         return ExportsUnusable(
@@ -203,6 +218,14 @@ class Exports:
             f"({error.strerror}), so that what was opened lacks its file, or what was withdrawn still has "
             "one: correct the rights of it and of its folder, or have its disk take writing."
         )
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _named(folder: Path, key: Key) -> Path:

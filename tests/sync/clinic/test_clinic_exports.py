@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.exports import Exports, ExportsUnusable
-from sync.clinic.receiving.opener import STRIKES, Opener
+from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, STRIKES, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan
 from sync.wire.keys import OpeningKey
@@ -106,6 +106,12 @@ def events(logged: Iterable[Mapping[str, Any]], level: str) -> set[str]:
     return {each["event"] for each in logged if each["log_level"] == level}
 
 
+def begun(database: Database, key: OpeningKey, out: Path) -> Opener:
+    opener = Opener(database, [key], out)
+    opener.begin()
+    return opener
+
+
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
@@ -142,8 +148,7 @@ def test_wherever_the_opener_is_killed_every_opened_message_has_its_file_when_it
         gone = arrive(database, kiosk, kiosk.result(scan))
         word = arrive(database, kiosk, withdraw(scan, gone))
         stay |= {f"{kiosk.id}.{message}.json" for message in (plain, word)}
-        opener = Opener(database, [kiosk.opening], out)
-        opener.begin()
+        opener = begun(database, kiosk.opening, out)
         killed = is_killed_at(rounds, out, partial(opener.open_next, 3))
         assert all(json.loads(path.read_text())["kind"] for path in out.glob("*.json"))
         open_all(database, kiosk.opening, export=out)
@@ -162,9 +167,8 @@ def test_what_a_killed_opener_had_not_opened_yet_has_no_file_until_it_is(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sync.clinic.receiving.results.keep_results", kill)
         with pytest.raises(Killed):
-            Opener(database, [kiosk.opening], out).open_next()
-    opener = Opener(database, [kiosk.opening], out)
-    opener.begin()
+            begun(database, kiosk.opening, out).open_next()
+    opener = begun(database, kiosk.opening, out)
     assert [path for path in out.iterdir() if path.suffix == ".json"] == []
     assert opener.open_next()
     assert files(out) == {f"{kiosk.id}.{message}.json"}
@@ -174,7 +178,7 @@ def test_a_file_that_the_disk_does_not_let_be_named_is_named_as_soon_as_it_does(
     database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
 ) -> None:
     out, messages = tmp_path / "opened", [arrive(database, kiosk, kiosk.result()) for _ in range(2)]
-    opener = Opener(database, [kiosk.opening], out)
+    opener = begun(database, kiosk.opening, out)
     with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
         patch.setattr(Path, "rename", full)
         for opened in (1, 2):
@@ -216,8 +220,7 @@ def test_while_exports_cannot_be_written_that_is_told_and_nobody_else_is_blamed(
     alone: bool,
 ) -> None:
     out, scan = tmp_path / "opened", uuid4()
-    opener = Opener(database, [kiosk.opening], out)
-    opener.begin()
+    opener = begun(database, kiosk.opening, out)
     # Two about one scan are opened alone.
     messages = [arrive(database, kiosk, kiosk.result(scan))]
     if alone:
@@ -324,7 +327,7 @@ def test_the_file_of_what_no_more_than_its_withdrawal_is_known_of_holds_that_too
     forgotten = uuid4()
     (file := out / f"{kiosk.id}.{forgotten}.json").write_text("{}")
     words = [arrive(database, kiosk, withdraw(uuid4(), named)) for named in (forgotten, uuid4())]
-    opener = Opener(database, [kiosk.opening], out)
+    opener = begun(database, kiosk.opening, out)
     with monkeypatch.context() as patch:
         patch.setattr(Exports, "write", unusable)
         patch.setattr(os, "access", lambda *_: False)
@@ -362,7 +365,7 @@ def test_the_file_of_a_withdrawal_acted_on_while_there_could_be_none_comes_after
     carried = arrive(database, kiosk, a_result(kiosk, scan))
     open_all(database, kiosk.opening, export=out)
     words = [arrive(database, kiosk, withdraw(*named)) for named in ((scan, carried), (uuid4(), uuid4()))]
-    stopped = Opener(database, [kiosk.opening], out)
+    stopped = begun(database, kiosk.opening, out)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Exports, "write", unusable)
         while stopped.open_next(5):
@@ -386,6 +389,41 @@ def test_a_withdrawal_that_has_its_file_is_not_written_again_at_a_start(
     assert files(out) == {f"{kiosk.id}.{word}.json"}
 
 
+@pytest.mark.parametrize("there", ["another folder", "nothing"])
+def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_for_them(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None, there: str
+) -> None:
+    """As where their disk is not mounted: the folder below it is empty, or has none."""
+    out, away, scans = tmp_path / "mount" / "out", tmp_path / "away", (uuid4(), uuid4())
+    exported, gone = (arrive(database, kiosk, kiosk.result(scan)) for scan in scans)
+    opener = begun(database, kiosk.opening, out)
+    while opener.open_next(10):
+        pass
+    out.rename(away)
+    if there == "another folder":
+        out.mkdir()
+    # Another opener, with another folder, has this one know of it by its daily look only.
+    arrive(database, kiosk, withdraw(scans[1], gone))
+    open_all(database, kiosk.opening, export=tmp_path / "another")
+    new = arrive(database, kiosk, kiosk.result())
+    words = [arrive(database, kiosk, each) for each in (withdraw(scans[0], exported), withdraw(uuid4()))]
+    opener._looked_again = -LOOK_AGAIN_SECONDS
+    with capture_logs() as logged:
+        opener.open_next(10)
+        opener._look_again()
+        opener.open_next(10)
+    assert [envelope(database, each).state for each in (new, *words)] == ["stored", "stored", "opened"]
+    assert files(out) == set() and len(files(away)) == 2
+    assert {"exports_unusable", "withdrawal_waits"} == events(logged, "error")
+    if out.exists():
+        out.rmdir()
+    away.rename(out)
+    for _ in range(3):
+        opener.open_next(10)
+    assert [envelope(database, each).state for each in (new, *words)] == ["opened"] * 3
+    assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
+
+
 def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
     database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
 ) -> None:
@@ -395,8 +433,7 @@ def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
     stuck = out / f"{kiosk.id}.{results[2]}.json"
     stuck.unlink()
     stuck.mkdir()
-    opener = Opener(database, [kiosk.opening], out)
-    opener.begin()
+    opener = begun(database, kiosk.opening, out)
     words = [arrive(database, kiosk, withdraw(scan)) for scan in scans]
     new = arrive(database, kiosk, kiosk.result())
     with capture_logs() as logged:
@@ -430,17 +467,17 @@ def test_an_opener_that_begins_in_a_folder_names_what_another_one_there_has_just
     database: Database, kiosk: SealingKiosk, tmp_path: Path
 ) -> None:
     out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
-    first, begun = Opener(database, [kiosk.opening], out), list[str]()
+    first, seen = begun(database, kiosk.opening, out), list[str]()
 
     def another_begins(name: str) -> None:
-        if count(database, Scan) and not begun:
-            begun.append(name)
-            Opener(database, [kiosk.opening], out).begin()
+        if count(database, Scan) and not seen:
+            seen.append(name)
+            begun(database, kiosk.opening, out)
 
     with pytest.MonkeyPatch.context() as patch:
         before_each_act(patch, out, another_begins)
         assert first.open_next()
-    assert begun == [f"{kiosk.id}.{message}.part"]
+    assert seen == [f"{kiosk.id}.{message}.part"]
     assert files(out) == {f"{kiosk.id}.{message}.json"}
 
 
@@ -448,17 +485,17 @@ def test_an_opener_that_begins_in_a_folder_disturbs_nobody_who_writes_there(
     database: Database, kiosk: SealingKiosk, tmp_path: Path
 ) -> None:
     out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
-    first, begun = Opener(database, [kiosk.opening], out), list[str]()
+    first, seen = begun(database, kiosk.opening, out), list[str]()
 
     def another_begins(name: str) -> None:
-        if not begun:
-            begun.append(name)
-            Opener(database, [kiosk.opening], out).begin()
+        if not seen:
+            seen.append(name)
+            begun(database, kiosk.opening, out)
 
     with pytest.MonkeyPatch.context() as patch, capture_logs() as log:
         before_each_act(patch, out, another_begins)
         assert first.open_next()
-    assert begun[0].startswith(f".{kiosk.id}.{message}.part.")
+    assert seen[0].startswith(f".{kiosk.id}.{message}.part.")
     assert [line["event"] for line in log] == ["opened"]
     assert files(out) == {f"{kiosk.id}.{message}.json"}
 
@@ -476,7 +513,7 @@ def test_what_comes_of_a_scan_that_was_withdrawn_before_is_never_written(
         open_all(database, kiosk.opening, export=out)
     assert (envelope(database, word).state == "quarantined") is waits
     late = arrive(database, kiosk, a_result(kiosk, scan))
-    opener = Opener(database, [kiosk.opening], out)
+    opener = begun(database, kiosk.opening, out)
     with pytest.MonkeyPatch.context() as patch:
         before_each_act(patch, out, acts.append)
         assert opener.open_next(100)
@@ -497,8 +534,7 @@ def test_a_withdrawal_deletes_files_of_what_came_after_the_copy_that_the_databas
     with database.writing() as session:
         for table in (FindingRow, Scan, Envelope):
             session.execute(delete(table))
-    opener = Opener(database, [kiosk.opening], out)
-    opener.begin()
+    opener = begun(database, kiosk.opening, out)
     words = [arrive(database, kiosk, withdraw(scans[0], results[0]))]
     assert opener.open_next()
     assert files(out) == {f"{kiosk.id}.{message}.json" for message in (words[0], results[1])}
@@ -514,7 +550,7 @@ def test_what_an_opener_with_another_folder_has_erased_goes_within_a_day(
 ) -> None:
     out, scan = tmp_path / "opened", uuid4()
     result, stays = arrive(database, kiosk, a_result(kiosk, scan)), arrive(database, kiosk, kiosk.result())
-    running = Opener(database, [kiosk.opening], out)
+    running = begun(database, kiosk.opening, out)
     assert running.open_next(2)
     arrive(database, kiosk, withdraw(scan, result))
     open_all(database, kiosk.opening, export=tmp_path / "another")
@@ -532,7 +568,7 @@ def test_a_start_deletes_what_a_killed_opener_had_half_written_and_no_file_of_an
     half, others = f".{kiosk.id}.{uuid4()}.part.x1y2z3_0", {".video.part.1", "music.part", "notes.json"}
     for name in {half} | others:
         (out / name).write_text("half of it")
-    Opener(database, [kiosk.opening], out).begin()
+    begun(database, kiosk.opening, out)
     assert files(out) == others
 
 
@@ -541,7 +577,7 @@ def test_what_a_killed_opener_had_half_written_of_a_withdrawn_scan_goes_while_an
     database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     out, scan = tmp_path / "opened", uuid4()
-    running = Opener(database, [kiosk.opening], out)
+    running = begun(database, kiosk.opening, out)
     running.begin()
     result = arrive(database, kiosk, a_result(kiosk, scan))
     half, others = out / f".{kiosk.id}.{result}.part.x1y2z3_0", {f".{kiosk.id}.{uuid4()}.part.x1y2z3_0"}

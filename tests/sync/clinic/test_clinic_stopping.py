@@ -33,9 +33,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("command", STEPS)
-def test_a_daemon_whose_step_hangs_ends_all_the_same(
-    sqlite: Database, tmp_path: Path, command: str
-) -> None:
+def test_a_daemon_whose_step_hangs_ends_all_the_same(sqlite: Database, tmp_path: Path, command: str) -> None:
     state = tmp_path / "clinic"
     (state / "opener").mkdir()
     (state / "opener" / "opening.key").write_bytes(dump_opening_keys([generate_opening_key()]))
