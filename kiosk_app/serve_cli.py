@@ -27,7 +27,7 @@ from hardware.host.clock import vouched_by
 from hardware.host.errors import PlainError
 from hardware.host.existing_path import ExistingPath
 from hardware.host.notify import Notifier
-from hardware.host.output_file import OutputFile, opened_output
+from hardware.host.output_file import OutputFile, opened_output, require_apart
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
@@ -334,6 +334,7 @@ def list_scans(state: Path, json_file: str | None) -> None:
     Of each its id, the time of the consent (UTC), its bytes and its state; nobody is named. Last come those
     in the vault that the records do not know: their state is "unknown", and so is their time.
     """
+    require_apart(json_file, state)
     records, vault = open_storage(state / "app", as_it_is=True)
     strangers = unknown_scans(records, vault)
     entries: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hardware.host.one_line import one_line
-from hardware.host.output_file import OutputFile
+from hardware.host.output_file import OutputFile, require_apart
 from hardware.picture_colours import Colour, colour_option
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 
@@ -79,6 +79,7 @@ def _answer(
 ) -> None:
     from models.analysis.batch import BatchError, output_folders, run_batch
 
+    require_apart(json_path, *(path for path in files if not path.is_dir()))
     used = [path for path in folders if path]
     if len({path.resolve() for path in used}) < len(used):
         raise BatchError(f"Two kinds of pictures would have the same names in {used[0]}. Name two folders.")

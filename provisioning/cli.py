@@ -14,7 +14,7 @@ import click
 
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
-from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output
+from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output, require_apart
 from provisioning.authority import LOOPBACK, Authority
 from provisioning.broker import BrokerRefused
 from provisioning.enrol import enrol as enrol_kiosk
@@ -180,6 +180,7 @@ def enrol(
 
     It runs no network until 'dermakiosk models sign' has signed their manifest for it.
     """
+    require_apart(json_file, state, kiosk, board)
     entry = enrol_kiosk(
         Authority.load(state), kiosk, board=board, name=name, host=broker_host, port=broker_port
     )
@@ -211,6 +212,7 @@ def waive(context: click.Context, state: Path, kiosk: Path, by: str, reason: str
 @json_option
 def list_kiosks(state: Path, json_file: str | None) -> None:
     """List the enrolled kiosks."""
+    require_apart(json_file, state)
     _show(Authority.load(state).kiosks(), json_file)
 
 

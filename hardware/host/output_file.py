@@ -20,6 +20,8 @@ from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
 
 STANDARD_OUTPUT = "-"
+# Of a file that may be written: its folder takes no other one, or lets it not be replaced.
+_NOT_TO_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 
 
 class OutputUnwritable(PlainError):
@@ -44,6 +46,19 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg]  # older clicks, wh
         return value
 
 
+def require_apart(name: str | None, *own: Path) -> None:
+    """Raises click.UsageError where `name` is one of a command's `own` files, or in one of its folders."""
+    if name is None or name == STANDARD_OUTPUT:
+        return
+    target = Path(os.path.realpath(name))
+    for each in own:
+        if target.is_relative_to(os.path.realpath(each)):
+            raise click.UsageError(
+                f"{one_line(name)} is among what this command reads ({one_line(str(each))}): name another "
+                "place for the file that it is to write."
+            )
+
+
 @contextlib.contextmanager
 def opened_output(name: str) -> Iterator[IO[str]]:
     """Text for the file `name`, or for "-", which is standard output and gets it at once.
@@ -52,7 +67,7 @@ def opened_output(name: str) -> Iterator[IO[str]]:
     raises, the one of before stays as it is. It keeps its mode; root lets it keep its owner too. Raises
     OutputUnwritable.
     """
-    if name == STANDARD_OUTPUT:
+    if _is_standard_output(name):
         yield sys.stdout
         return
     text = io.StringIO()
@@ -69,7 +84,7 @@ def streamed_output(name: str) -> Iterator[Callable[[str], None]]:
 
     Raises OutputUnwritable.
     """
-    if name == STANDARD_OUTPUT:
+    if _is_standard_output(name):
         yield _at_once(sys.stdout)
         return
     file = click.open_file(name, "w", encoding="utf-8", errors="surrogateescape", lazy=True)
@@ -97,15 +112,27 @@ def _at_once(file: IO[str]) -> Callable[[str], None]:
 
 
 def write_output(name: str | Path, data: bytes) -> None:
-    """Replace the file `name` in one step by `data`, which a pipe or a device gets. Raises OSError."""
+    """Replace the file `name` in one step by `data`, which a pipe or a device gets. Raises OSError.
+
+    A file that has another name too, or that its folder does not let be replaced, is written where it is.
+    """
     before = _facts(name)
-    if before is not None and not stat.S_ISREG(before.st_mode):
-        with open(name, "wb") as pipe_or_device:
-            pipe_or_device.write(data)
+    if before is not None and not (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
+        _write_in_place(name, data)
         return
     mode = 0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode)
     owner = None if before is None or os.geteuid() != 0 else (before.st_uid, before.st_gid)
-    write_whole(Path(os.path.realpath(name)), data, mode, owner)
+    try:
+        write_whole(Path(os.path.realpath(name)), data, mode, owner)
+    except OSError as error:
+        if before is None or error.errno not in _NOT_TO_BE_REPLACED:
+            raise
+        _write_in_place(name, data)
+
+
+def _write_in_place(name: str | Path, data: bytes) -> None:
+    with open(name, "wb") as file:
+        file.write(data)
 
 
 def _unwritable(name: str, error: OSError | click.FileError) -> OutputUnwritable:
@@ -129,8 +156,17 @@ def _require_writable(name: str) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if before is None or stat.S_ISREG(before.st_mode):
         folder, last = os.path.split(os.path.realpath(name))
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{last}."):
-            pass
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{last}."):
+                pass
+        except OSError as error:
+            if before is None or error.errno not in _NOT_TO_BE_REPLACED:
+                raise
+
+
+def _is_standard_output(name: str) -> bool:
+    """What the shell appends to is not to be emptied or replaced."""
+    return name in (STANDARD_OUTPUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def _facts(name: str | Path) -> os.stat_result | None:

@@ -20,6 +20,8 @@ from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.one_line import one_line
 
 STANDARD_OUTPUT = "-"
+# Of a file that may be written: its folder takes no other one, or lets it not be replaced.
+_NOT_TO_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 
 
 class OutputUnwritable(ClinicError):
@@ -44,6 +46,19 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg]  # older clicks, wh
         return value
 
 
+def require_apart(name: str | None, *own: Path) -> None:
+    """Raises click.UsageError where `name` is one of a command's `own` files, or in one of its folders."""
+    if name is None or name == STANDARD_OUTPUT:
+        return
+    target = Path(os.path.realpath(name))
+    for each in own:
+        if target.is_relative_to(os.path.realpath(each)):
+            raise click.UsageError(
+                f"{one_line(name)} is among what this command reads ({one_line(str(each))}): name another "
+                "place for the file that it is to write."
+            )
+
+
 @contextlib.contextmanager
 def opened_output(name: str) -> Iterator[IO[str]]:
     """Text for the file `name`, or for "-", which is standard output and gets it at once.
@@ -52,7 +67,7 @@ def opened_output(name: str) -> Iterator[IO[str]]:
     raises, the one of before stays as it is. It keeps its mode; root lets it keep its owner too. Raises
     OutputUnwritable.
     """
-    if name == STANDARD_OUTPUT:
+    if _is_standard_output(name):
         yield sys.stdout
         return
     text = io.StringIO()
@@ -67,13 +82,22 @@ def opened_output(name: str) -> Iterator[IO[str]]:
 
 def _write(name: str, text: str) -> None:
     before = _facts(name)
-    if before is not None and not stat.S_ISREG(before.st_mode):
-        with open(name, "w", encoding="utf-8") as pipe_or_device:
-            pipe_or_device.write(text)
+    if before is not None and not (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
+        _write_in_place(name, text)
         return
     mode = 0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode)
     owner = None if before is None or os.geteuid() != 0 else (before.st_uid, before.st_gid)
-    write_whole(Path(os.path.realpath(name)), text.encode(), mode, owner)
+    try:
+        write_whole(Path(os.path.realpath(name)), text.encode(), mode, owner)
+    except OSError as error:
+        if before is None or error.errno not in _NOT_TO_BE_REPLACED:
+            raise
+        _write_in_place(name, text)
+
+
+def _write_in_place(name: str, text: str) -> None:
+    with open(name, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _require_writable(name: str) -> None:
@@ -90,8 +114,17 @@ def _require_writable(name: str) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if before is None or stat.S_ISREG(before.st_mode):
         folder, last = os.path.split(os.path.realpath(name))
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{last}."):
-            pass
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{last}."):
+                pass
+        except OSError as error:
+            if before is None or error.errno not in _NOT_TO_BE_REPLACED:
+                raise
+
+
+def _is_standard_output(name: str) -> bool:
+    """What the shell appends to is not to be emptied or replaced."""
+    return name in (STANDARD_OUTPUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def _facts(name: str) -> os.stat_result | None:

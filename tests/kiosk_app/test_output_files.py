@@ -137,3 +137,53 @@ def test_a_longest_name_and_a_pipe_are_taken(kind: click.ParamType, tmp_path: Pa
         assert kind(name) == name
     with pytest.raises(click.BadParameter, match="too long"):
         kind(str(tmp_path / ("x" * 250)))
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_file_with_another_name_or_that_its_folder_does_not_let_be_replaced_is_written_where_it_is(
+    opened: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "file").write_text(BEFORE)
+    (link := tmp_path / "link").hardlink_to(file)
+    with opened(str(link)) as out:  # type: ignore[operator]
+        out.write("linked")
+    assert file.read_text() == "linked"
+    link.unlink()
+
+    def refused_by_the_folder(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", refused_by_the_folder)
+    with opened(str(file)) as out:  # type: ignore[operator]
+        out.write("it")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "it")]
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_what_the_shell_appends_to_is_appended_to(opened: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened("/dev/stdout") as out:  # type: ignore[operator]
+        out.write("it")
+    assert capsys.readouterr().out == "it"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["clinic", "status", "--state", "OWN", "--json"],
+        ["scans", "list", "--state", "OWN", "--json"],
+        ["provision", "list", "--state", "OWN", "--json"],
+        ["provision", "enrol", "--state", "OWN", "--kiosk", "K", "--board", "B", "--json"],
+        ["analyse", "face", "OWN/key", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_command_reads_or_keeps_its_state_in_is_not_written_over(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "key").write_text(BEFORE)
+    words = [word.replace("OWN", str(own)) for word in command]
+    line = refused([*words, str(own / "key")], monkeypatch, capsys)
+    assert "is among what this command reads" in line
+    assert [path.read_text() for path in own.iterdir()] == [BEFORE]
