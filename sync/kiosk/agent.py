@@ -32,6 +32,8 @@ HEARTBEAT_SECONDS = 60.0
 CONNECT_SECONDS = DIAL_SECONDS + 5.0
 # A broker that answers pings, and takes not one message within this, is dialled again.
 ANSWER_SECONDS = 300.0
+# So long what was found at the start waits for an application whose records answer.
+HOLD_SECONDS = 3600.0
 GOODBYE_SECONDS = 0.7
 TICK_SECONDS = 1.0
 # Failures of this machine's (its disk, its memory, too many files): no message is to blame for one.
@@ -52,6 +54,7 @@ class Pace:
     reconnect_longest: float = 60.0
     heartbeat: float = HEARTBEAT_SECONDS
     answer: float = ANSWER_SECONDS
+    hold: float = HOLD_SECONDS
 
 
 class Agent:
@@ -90,7 +93,8 @@ class Agent:
         self._log_emptied = True
         self._changed = True
         # What the application has not vouched for yet. It alone knows whether this outbox is an older copy.
-        self._unvouched = outbox.found
+        self._unvouched = outbox.found | outbox.sent_unvouched
+        self._held, self._held_from = True, time.monotonic()
 
     @property
     def kiosk(self) -> UUID:
@@ -105,8 +109,10 @@ class Agent:
         return sorted(self._unvouched)
 
     def vouch(self, messages: Collection[UUID]) -> None:
-        """The application knows of nothing against sending these; from any thread."""
+        """The application has looked, and knows of nothing against sending these; from any thread."""
+        self._outbox.looked_through(messages)
         self._unvouched -= frozenset(messages)
+        self._held_from = time.monotonic()
         self.wake()
 
     def run(self, stop: threading.Event) -> None:
@@ -155,9 +161,12 @@ class Agent:
         if self._in_flight and now >= self._answer_by:
             self._give_up("the broker took no message in time")
             return
+        if self._held and self._unvouched and now - self._held_from >= self._pace.hold:
+            self._hold_no_longer()
         if self._changed:
             self._changed = False
-            to_send = [each for each in self._outbox.unreceipted() if each not in self._unvouched]
+            held = self._unvouched if self._held else ()
+            to_send = [each for each in self._outbox.unreceipted() if each not in held]
             self._schedule.follow(to_send, now)
         for message_id in self._schedule.due(now, WINDOW - len(self._in_flight)):
             self._send_alone(self._link, message_id, now)
@@ -166,6 +175,12 @@ class Agent:
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + self._pace.heartbeat
             self._beat(online=True)
+
+    def _hold_no_longer(self) -> None:
+        """The application does not look; what it would have had discarded it has withdrawn when it does."""
+        self._outbox.send_unvouched(self._unvouched)
+        self._held, self._changed = False, True
+        log.warning("sends_unvouched", count=len(self._unvouched))
 
     def _empty_log(self) -> None:
         """Whoever reads the outbox keeps what was discarded in its files, and holds up nothing else."""

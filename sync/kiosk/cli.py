@@ -39,7 +39,8 @@ MEGABYTE = 1024 * 1024
 MEANINGS = {
     "waiting": "not sent yet",
     "sent": "still without the clinic's receipt; those with one have left this outbox",
-    "unvouched": "found when the agent began; sent once 'dermakiosk serve' has looked them through",
+    "unvouched": "found when the agent began; sent once 'dermakiosk serve' has looked them through, or after"
+    " an hour without",
     "reseal": "to be sealed anew, for another key of the clinic",
     "quarantined": "set aside by the clinic, with a copy here",
     "bytes": "of all that has no receipt yet",

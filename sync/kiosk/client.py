@@ -74,6 +74,10 @@ class OutboxClient:
         """
         return [UUID(bytes=each) for each in self._ask({"do": "unvouched"})["ids"]]
 
+    def sent_unvouched(self) -> list[UUID]:
+        """Those of the `unvouched` that were sent, since nobody looked. Raises OutboxUnavailable."""
+        return [UUID(bytes=each) for each in self._ask({"do": "sent_unvouched"})["ids"]]
+
     def vouch(self, messages: Collection[UUID]) -> None:
         """Have what is still there of these `unvouched` messages sent. Raises OutboxUnavailable."""
         self._ask({"do": "vouch", "ids": [each.bytes for each in messages]})

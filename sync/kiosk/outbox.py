@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
@@ -83,7 +83,9 @@ CREATE TABLE places (
     PRIMARY KEY (epoch, sequence)
 ) STRICT, WITHOUT ROWID
 """
-_STEPS = (_SCHEMA, _HEARTBEATS, _USED, _BY_STATE, _PLACES)
+# What was sent before the application had looked it through: it may have been deleted before.
+_UNVOUCHED = "CREATE TABLE unvouched (message_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID"
+_STEPS = (_SCHEMA, _HEARTBEATS, _USED, _BY_STATE, _PLACES, _UNVOUCHED)
 
 
 class OutboxError(PlainError):
@@ -134,7 +136,8 @@ class Outbox:
 
     Nothing is ever evicted to make room; only a receipt, or the owner's own `discard`, takes an envelope out.
     `found` is what was in it when it was opened. The file may be an older copy by then, from before some of
-    that left, or was discarded: of none of it is it said that it never left.
+    that left, or was discarded: of none of it is it said that it never left. `sent_unvouched` is what
+    was sent though the application had not looked it through.
     """
 
     def __init__(
@@ -155,6 +158,8 @@ class Outbox:
             self._db = self._open()
             rows = self._db.execute("SELECT message_id FROM envelopes").fetchall()
             self.found = frozenset(UUID(bytes=key) for (key,) in rows)
+            sent = self._db.execute("SELECT message_id FROM unvouched").fetchall()
+            self.sent_unvouched = frozenset(UUID(bytes=key) for (key,) in sent)
         except sqlite3.Error as error:
             raise OutboxError(
                 "storage",
@@ -259,6 +264,21 @@ class Outbox:
     def _set_next_heartbeat(self, db: sqlite3.Connection, number: int) -> None:
         db.execute("DELETE FROM heartbeats")
         db.execute("INSERT INTO heartbeats VALUES (?)", (number,))
+
+    def send_unvouched(self, messages: Collection[UUID]) -> None:
+        """Remember, before they are sent, that nobody has looked these through."""
+        keys = [(message.bytes,) for message in messages]
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO unvouched VALUES (?)", keys)
+        self.sent_unvouched |= frozenset(messages)
+
+    def looked_through(self, messages: Collection[UUID]) -> None:
+        """Somebody has looked these through, and done what is to be done."""
+        done = self.sent_unvouched & frozenset(messages)
+        if done:
+            with self._transaction() as db:
+                db.executemany("DELETE FROM unvouched WHERE message_id = ?", [(each.bytes,) for each in done])
+            self.sent_unvouched -= done
 
     def unreceipted(self) -> list[UUID]:
         """The ids of what has to be sent, or sent again, in the order in which it was put."""

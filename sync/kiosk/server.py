@@ -128,6 +128,7 @@ class _Question(socketserver.BaseRequestHandler):
             "state": lambda q: {"state": self.server.outbox.state(_message_id(q))},
             "discard": self._discard,
             "unvouched": lambda _: {"ids": [each.bytes for each in self.server.agent.unvouched()[:PAGE]]},
+            "sent_unvouched": lambda _: {"ids": [each.bytes for each in self._sent_unvouched()]},
             "vouch": self._vouch,
             "status": lambda q: {"status": self.server.agent.status()},
         }
@@ -168,6 +169,11 @@ class _Question(socketserver.BaseRequestHandler):
         before = self.server.outbox.discard(_message_id(question))
         self.server.agent.wake()
         return {"state": before}
+
+    def _sent_unvouched(self) -> list[UUID]:
+        """Of those that are listed as unvouched."""
+        sent = self.server.outbox.sent_unvouched
+        return [each for each in self.server.agent.unvouched()[:PAGE] if each in sent]
 
     def _vouch(self, question: dict[str, Any]) -> dict[str, Any]:
         ids = question.get("ids")
