@@ -50,10 +50,16 @@ class Message:
 
 
 class Messages:
-    """One row for each message. Changes take effect whole or not at all. May be used from any thread."""
+    """One row for each message. Changes take effect whole or not at all. May be used from any thread.
+
+    `may_have_left` is of what the outbox may have, though the records do not say so. What they held for it
+    when they were opened is that: the application may have ended in between, or they be an older copy.
+    """
 
     def __init__(self, file: RecordsFile) -> None:
         self._file = file
+        held = self.in_states(MessageState.WAITING, MessageState.DISCARDING_UNSENT)
+        self.may_have_left = {message.id for message in held}
 
     def add(
         self,
@@ -78,10 +84,7 @@ class Messages:
                 return _message(known)
             db.execute("INSERT OR IGNORE INTO counters VALUES (?, 1)", (epoch,))
             sequence = db.execute("SELECT next FROM counters WHERE epoch = ?", (epoch,)).fetchone()["next"]
-            (tries,) = db.execute(
-                "SELECT count(*) FROM messages WHERE scan = ? AND kind = ?", (str(scan), kind)
-            ).fetchone()
-            message = _id(scan, kind, tries)
+            message = _next_id(db, scan, kind)
             envelope = seal(message, sequence)
             db.execute("UPDATE counters SET next = next + 1 WHERE epoch = ?", (epoch,))
             db.execute(
@@ -106,6 +109,11 @@ class Messages:
                 if moved.rowcount != 1:  # it may have been deleted while it was sealed
                     raise RecordsError(_NOT_ANALYSED)
         return Message(message, scan, kind, sequence, MessageState.WAITING, len(envelope))
+
+    def id_of_next(self, message: Message) -> UUID:
+        """The id of the one that would take the place of a message."""
+        with self._file.connection() as db:
+            return _next_id(db, message.scan, message.kind)
 
     def in_states(self, *states: MessageState) -> list[Message]:
         """The messages in these states (all without any), in the order of their sequence numbers."""
@@ -150,6 +158,19 @@ class Messages:
                 (MessageState.RESEAL, str(message.id)),
             )
             _withdraw_once_more(db, message.scan)
+
+    def has_left(self, message: UUID) -> None:
+        """It was discarded as one that never left, and has left since: it is to be withdrawn."""
+        with self._file.transaction() as db:
+            db.execute(
+                "UPDATE messages SET state = ? WHERE id = ? AND state IN (?, ?)",
+                (
+                    MessageState.DISCARDING,
+                    str(message),
+                    MessageState.DISCARDED,
+                    MessageState.DISCARDING_UNSENT,
+                ),
+            )
 
     def take_back(self, message: Message, highest: int) -> bool:
         """Have a message that never left be sealed anew, with a sequence number above `highest`.
@@ -232,6 +253,13 @@ def ask_for_the_result(db: sqlite3.Connection, scan: UUID) -> None:
 
 def _id(scan: UUID, kind: str, tries: int) -> UUID:
     return uuid5(scan, f"{kind} {tries}")
+
+
+def _next_id(db: sqlite3.Connection, scan: UUID, kind: str) -> UUID:
+    (tries,) = db.execute(
+        "SELECT count(*) FROM messages WHERE scan = ? AND kind = ?", (str(scan), kind)
+    ).fetchone()
+    return _id(scan, kind, tries)
 
 
 def _withdraw_once_more(db: sqlite3.Connection, scan: UUID) -> None:

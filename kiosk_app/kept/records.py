@@ -203,7 +203,7 @@ class Records:
                 )
                 db.execute(
                     "UPDATE messages SET state = CASE WHEN state IN (?, ?) THEN ? ELSE ? END, envelope = NULL"
-                    " WHERE scan = ? AND kind = 'result' AND state IN (?, ?, ?, ?, ?)",
+                    " WHERE scan = ? AND kind = 'result' AND state IN (?, ?, ?, ?, ?, ?)",
                     (
                         MessageState.WAITING,
                         MessageState.UNDELIVERABLE,
@@ -217,6 +217,7 @@ class Records:
                         MessageState.SUBMITTED,
                         MessageState.STORED,
                         MessageState.QUARANTINED,
+                        MessageState.WITHDRAWN,
                     ),
                 )
                 db.execute(_DISCARD_RESEALED, {"scan": str(scan)})

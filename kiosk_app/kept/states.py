@@ -46,6 +46,6 @@ class MessageState(StateName):
     RESEAL = "reseal"  # the clinic cannot read it any more, or nobody has it: another one takes its place
     UNDELIVERABLE = "undeliverable"  # the outbox will never take it: it has not left this kiosk
     DISCARDING = "discarding"  # its scan was shredded, and the outbox must still be told
-    DISCARDING_UNSENT = "discarding_unsent"  # as well, and it is certain that it has not left this kiosk
+    DISCARDING_UNSENT = "discarding_unsent"  # as well, and the outbox did not have it yet, as far as is known
     DISCARDED = "discarded"  # it has not left this kiosk, and will not
     WITHDRAWN = "withdrawn"  # it has left, and the clinic is told to erase it

@@ -39,13 +39,17 @@ _DELETED = (
 def vouch(records: Records, outbox: OutboxClient) -> None:
     """Look through what an agent found in its outbox when it began, and have it send that from now on.
 
-    The outbox may be an older copy, from before a scan was deleted. Raises OutboxUnavailable, RecordsError.
+    The outbox may be an older copy, from before a scan was deleted. What was sent of it while nobody looked
+    is withdrawn. Raises OutboxUnavailable, RecordsError.
     """
     if not (found := outbox.unvouched()):
         return
     over = records.messages.are_over(found)
     outbox.vouch([message for message in found if message not in over])
+    sent = outbox.sent_unvouched() if over else []
     for message in over:
+        if message in sent:
+            records.messages.has_left(message)
         outbox.discard(message)
         log.warning("discarded_again", message=str(message))
     outbox.vouch(over)
@@ -159,8 +163,9 @@ class Courier:
         envelope = self._records.messages.envelope(message)
         if envelope is None:
             return  # it was deleted since the messages were listed
+        may_have_left = self._records.messages.may_have_left
         try:
-            self._outbox.submit(message.id, message.kind, envelope)
+            self._outbox.submit(message.id, message.kind, envelope, may_have_left=message.id in may_have_left)
         except OutboxRefused as refusal:
             if refusal.code == "used":
                 self._number_anew(message, refusal.highest)
@@ -172,6 +177,7 @@ class Courier:
             else:
                 raise
             return
+        may_have_left.add(message.id)  # whatever becomes of the outbox before the records say so
         self._told.over("refusal")
         after = ScanState.HANDED_OVER if message.kind == "result" else None
         if self._records.messages.settle(message, MessageState.SUBMITTED, after):
@@ -202,14 +208,28 @@ class Courier:
             if message.state != MessageState.QUARANTINED:
                 self._records.messages.settle(message, MessageState.QUARANTINED)
                 log.warning("quarantined", scan=str(message.scan), message=str(message.id))
-        elif said == "discarded" and self._outbox.discard(message.id) in NEVER_LEFT:
-            # Only a deletion discards what never left, and of that one these records know nothing.
-            if self._records.messages.settle(message, MessageState.UNDELIVERABLE):
-                log.error("deleted_before", why=_DELETED, scan=str(message.scan), message=str(message.id))
-        elif said in ("reseal", "discarded"):
-            # Sealed to a key that the clinic has retired. A crash after this is found as "discarded".
-            self._outbox.discard(message.id)
+        elif said == "discarded":
+            self._follow_discarded(message)
+        elif said == "reseal":
+            # Sealed to a key that the clinic has retired. What stays in the outbox after a crash between the
+            # two is not sent, and `vouch` discards it.
             self._seal_again(message)
+            self._outbox.discard(message.id)
+
+    def _follow_discarded(self, message: Message) -> None:
+        """Of this the records know nothing, so they are an older copy.
+
+        A withdrawal is discarded only where another one took its place. So may a result be, and the outbox
+        has had that one; if not, its scan was deleted, and is not sent again.
+        """
+        following = self._records.messages.id_of_next(message)
+        if message.kind == "withdraw" or self._outbox.state(following) != "unknown":
+            self._seal_again(message)
+            return
+        never_left = self._outbox.discard(message.id) in NEVER_LEFT
+        over = MessageState.UNDELIVERABLE if never_left else MessageState.WITHDRAWN
+        if self._records.messages.settle(message, over):
+            log.error("deleted_before", why=_DELETED, scan=str(message.scan), message=str(message.id))
 
     def _hand_over_again(self, message: Message) -> None:
         """Of a message that the outbox had, and has lost: its file was damaged and moved aside, say.
@@ -252,7 +272,11 @@ class Courier:
         One that took the place of another was sent before, whatever became of it.
         """
         was = self._outbox.discard(message.id)
-        unsent = was == "waiting" or (was == "unknown" and message.state == MessageState.DISCARDING_UNSENT)
+        certain = (
+            message.state == MessageState.DISCARDING_UNSENT
+            and message.id not in self._records.messages.may_have_left
+        )
+        unsent = was == "waiting" or (was == "unknown" and certain)
         if unsent and self._records.messages.superseded(message.scan) is None:
             self._records.messages.settle(message, MessageState.DISCARDED)
         else:

@@ -54,7 +54,7 @@ def test_a_full_outbox_is_made_room_in_by_a_scan_that_was_deleted(
     bench.kiosk.records.forget(deleted, ScanState.SHREDDED, "patient")
     submit = bench.outbox.submit
 
-    def full(message: UUID, kind: str, envelope: bytes) -> None:
+    def full(message: UUID, kind: str, envelope: bytes, **_: object) -> None:
         if "waiting" in bench.outbox.states.values():
             raise OutboxRefused("full", "The outbox is full.")
         submit(message, kind, envelope)
@@ -80,10 +80,10 @@ def test_a_message_that_raises_whatever_it_is_keeps_no_other_back(
         bench.outbox.states |= {message: "stored" for message in bench.outbox.submitted}
     poison, ask = bench.kiosk.records.messages.in_states()[0].id, getattr(bench.outbox, step)
 
-    def trip(message: UUID, *more: object) -> object:
+    def trip(message: UUID, *more: Any, **options: Any) -> object:
         if message == poison:
             raise ZeroDivisionError("ref-secret")
-        return ask(message, *more)
+        return ask(message, *more, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(bench.outbox, step, trip)
@@ -205,8 +205,8 @@ def test_a_scan_that_is_deleted_while_others_are_handed_over_is_not_sent(
     first, last = sealed(bench, 2)
     submit, records, given = bench.outbox.submit, bench.kiosk.records, []
 
-    def deleted_meanwhile(*message: Any) -> None:
-        submit(*message)
+    def deleted_meanwhile(*message: Any, **options: Any) -> None:
+        submit(*message, **options)
         given.append(message[0])
         if records.scan(last).state != ScanState.SHREDDED:
             records.forget(last, ScanState.SHREDDED, "patient")
@@ -326,7 +326,7 @@ def test_a_scan_that_is_deleted_while_its_number_is_found_to_be_used_is_not_seal
 ) -> None:
     (scan,) = sealed(bench, 1)
 
-    def used(*_: object) -> None:
+    def used(*_: object, **__: object) -> None:
         bench.kiosk.records.forget(scan, ScanState.SHREDDED, "patient")
         refused = OutboxRefused("used", "Another message had this sequence number before.")
         refused.highest = 12

@@ -105,7 +105,7 @@ def test_what_the_outbox_will_never_take_is_not_said_to_have_reached_anyone(
 ) -> None:
     from sync.kiosk.client import OutboxRefused
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise OutboxRefused("bad_request", "never")
 
     monkeypatch.setattr(bench.outbox, "submit", never)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -310,6 +312,78 @@ def test_what_is_to_be_sealed_again_is_that_also_after_the_records_took_no_chang
     second = the_message(bench, scan, kind)
     assert second.id != first and second.state == MessageState.SUBMITTED
     assert set(bench.outbox.submitted) == {second.id}
+
+
+CUT = [(step, when) for step in ("settle", "withdraw_again", "discard") for when in ("before", "after")]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("kind", ["result", "withdraw"])
+@pytest.mark.parametrize(("step", "when"), CUT)
+def test_what_the_clinic_asks_to_seal_again_is_that_wherever_the_application_is_killed(
+    bench: Bench, kind: str, step: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, first = given(bench, kind)
+    bench.outbox.states[first] = "reseal"
+    owner = bench.outbox if step == "discard" else bench.kiosk.records.messages
+    does = getattr(owner, step)
+
+    def killed(*its: Any, **more: Any) -> None:
+        if when == "after":
+            does(*its, **more)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, killed)
+        with contextlib.suppress(Killed):
+            bench.kiosk.courier.run_once()
+    bench.again().work.recover()
+    for _ in range(4):
+        bench.kiosk.courier.run_once()
+        bench.kiosk.work.go_on()
+    second = the_message(bench, scan, kind)
+    assert second.id != first and second.state == MessageState.SUBMITTED
+    assert second.id in bench.outbox.submitted
+    assert bench.outbox.state(first) in ("reseal", "discarded"), "it is not sent"
+
+
+def killed_before_it_is_noted(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    patch.setattr(bench.kiosk.records.messages, "settle", killed)
+
+
+def full_when_it_is_noted(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RecordsFull("full")
+
+    patch.setattr(bench.kiosk.records.messages, "settle", full)
+
+
+@pytest.mark.parametrize("handed_over_again", [False, True])
+@pytest.mark.parametrize("fault", [killed_before_it_is_noted, full_when_it_is_noted])
+def test_of_what_an_outbox_had_before_the_records_said_so_nobody_is_told_that_nothing_was_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], handed_over_again: bool
+) -> None:
+    """It is handed over, sent and stored, and then the outbox is lost."""
+    scan = consented(bench)
+    with monkeypatch.context() as patch:
+        fault(bench, patch)
+        with contextlib.suppress(Killed):
+            do(bench, scan)
+    assert set(bench.outbox.submitted) == {the_message(bench, scan, "result").id}
+    assert state_of(bench, scan) == ScanState.SEALED
+    bench.outbox.lose()
+    if fault is killed_before_it_is_noted:
+        bench.again().work.recover()
+    if handed_over_again:
+        bench.kiosk.courier.run_once()
+    assert deleted(bench, scan) is not Delivery.NOTHING_SENT
+    assert set(bench.outbox.submitted) == {the_message(bench, scan, "withdraw").id}
 
 
 @pytest.mark.parametrize("kind", ["result", "withdraw"])

@@ -16,10 +16,13 @@ from structlog.testing import capture_logs
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.scanning.delivery import Delivery
 from sync.clinic.store.tables import Envelope, Scan, Withdrawal
+from sync.kiosk.agent import Pace
+from sync.kiosk.outbox import Outbox
 from tests.kiosk_app.test_kiosk_commands import BOARDS, run
 from tests.support.scanning import consented, do, state_of
 from tests.support.waiting import wait_until
 from tests.support.whole_way import Way
+from tests.sync.test_agent_poison import carrying
 
 
 @pytest.fixture
@@ -148,6 +151,57 @@ def test_what_waits_in_the_outbox_is_sent_also_where_the_application_refuses_to_
     refused = run("serve", "--board", BOARDS / "raspberrypi5.toml", "--state", way.state, "--port", 0)
     assert refused.returncode == 2
     assert way.agent.client.unvouched() == []
+
+
+def sent_by_an_agent_that_nobody_answers(way: Way) -> None:
+    """It holds what it finds for less than an hour here; the broker and the clinic are there."""
+    outbox = Outbox(way.outbox_file)
+    with way.clinic.worker(), contextlib.closing(outbox):
+        assert outbox.unreceipted() != []
+        with carrying(way.state, outbox, Pace(resend_first=0.5, hold=0.2)):
+            wait_until(lambda: outbox.unreceipted() == [], "a receipt for what was found")
+    way.open_all()
+
+
+def test_what_is_found_is_sent_also_where_no_application_looks_it_through(way: Way) -> None:
+    """Its records are lost, or cannot be read."""
+    scan = waiting(way)
+    way.bench.kiosk.records.path.write_bytes(b"no records")
+    way.broker.start()
+    with capture_logs() as said:
+        sent_by_an_agent_that_nobody_answers(way)
+    with way.database.reading() as session:
+        assert session.scalars(select(Scan.id)).all() == [scan]
+    (line,) = [line for line in said if line["event"] == "sends_unvouched"]
+    assert (line["count"], line["log_level"]) == (1, "warning")
+
+
+@pytest.mark.parametrize("outbox_lost_then", [False, True])
+def test_what_was_deleted_and_sent_while_no_application_looked_is_withdrawn(
+    way: Way, outbox_lost_then: bool
+) -> None:
+    way.agent.start()
+    scan = finished(way)
+    copy_files(way.outbox_file, way.state / "copy")
+    assert way.delete(scan) is Delivery.NOTHING_SENT
+    way.agent.kill()
+    put_back(way)
+    way.broker.start()
+    sent_by_an_agent_that_nobody_answers(way)
+    assert way.count(Scan) == 1
+    way.agent.start()
+    way.bench.again()
+    if outbox_lost_then:
+        way.bench.kiosk.courier._vouch()
+        way.agent.kill()
+        for file in way.outbox_file.parent.glob(f"{way.outbox_file.name}*"):
+            file.unlink()
+        way.agent.start()
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+    assert way.agent.client.unvouched() == []
+    assert way.nobody_has_to_look()
 
 
 def copied_records(way: Way) -> Path:
@@ -328,3 +382,62 @@ def test_a_result_that_was_deleted_since_is_not_sent_for_an_older_copy_of_all_th
     records = way.bench.kiosk.records
     assert [message.state for message in records.messages.in_states()] == [MessageState.UNDELIVERABLE]
     assert way.delete(scan) is Delivery.NOTHING_SENT
+
+
+@pytest.mark.parametrize("outbox_lost_then", [False, True])
+def test_a_result_that_was_deleted_after_it_left_is_not_sent_again_for_an_older_copy_of_what_is_kept(
+    way: Way, outbox_lost_then: bool
+) -> None:
+    """Staff are told to delete it again, and that is told the clinic, once."""
+    way.broker.start()
+    way.agent.start()
+    scan = finished(way)
+    app, copy = way.state / "app", way.state / "app.copy"
+    shutil.copytree(app, copy)
+    message = way.message(scan, "result")
+    wait_until(lambda: way.agent.client.state(message) == "sent", "a message that has left")
+    assert way.delete(scan) is Delivery.TELLING
+    way.reaches_the_clinic()
+    shutil.rmtree(app)
+    shutil.copytree(copy, app)
+    way.bench.again().work.recover()
+    with capture_logs() as said:
+        for _ in range(3):
+            way.round()
+    (line,) = [line for line in said if line["event"] == "deleted_before"]
+    assert line["scan"] == str(scan) and "dermakiosk shred" in line["why"]
+    way.reaches_the_clinic()
+    assert message not in way.agent.client.unvouched() and way.agent.status()["sent"] == 0
+    if outbox_lost_then:
+        way.agent.kill()
+        for file in way.outbox_file.parent.glob(f"{way.outbox_file.name}*"):
+            file.unlink()
+        way.agent.start()
+    assert way.delete(scan) is not Delivery.NOTHING_SENT
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) in (Delivery.TOLD, Delivery.TOLD_HELD)
+    assert way.count(Scan) == 0
+
+
+def test_a_result_that_is_deleted_after_both_were_put_back_from_before_it_was_handed_over_is_withdrawn(
+    way: Way,
+) -> None:
+    way.broker.start()
+    scan = finished(way)
+    assert state_of(way.bench, scan) == ScanState.SEALED
+    copies = {way.state / name: way.state / f"{name}.copy" for name in ("app", "sync")}
+    for folder, copy in copies.items():
+        shutil.copytree(folder, copy)
+    way.agent.start()
+    way.reaches_the_clinic()
+    assert way.count(Scan) == 1
+    way.agent.kill()
+    for folder, copy in copies.items():
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+    way.bench.again().work.recover()
+    way.agent.start()
+    assert way.delete(scan) in (Delivery.UNTOLD, Delivery.TELLING)
+    way.reaches_the_clinic()
+    assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
+    assert way.count(Scan) == 0

@@ -248,6 +248,10 @@ class FakeOutbox:
         self._check()
         return self.found
 
+    def sent_unvouched(self) -> list[UUID]:
+        self._check()
+        return []
+
     def vouch(self, messages: Collection[UUID]) -> None:
         self._check()
         self.found = [each for each in self.found if each not in messages]
