@@ -347,6 +347,7 @@ def test_an_outbox_of_an_early_version_knows_how_full_it_is(tmp_path: Path) -> N
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE used")
         db.execute("DROP TABLE places")
+        db.execute("DROP TABLE unvouched")
         db.execute("DROP INDEX envelopes_by_state")
         db.execute("PRAGMA user_version = 2")
     again = Outbox(path, capacity=1000)
