@@ -62,6 +62,14 @@ class AgentProcess:
         if self._vouches:
             self.client.vouch(self.client.unvouched())
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It does nothing meanwhile: what it would send comes to whoever listens after."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """kill -9."""
         self._end(signal.SIGKILL)

@@ -87,9 +87,10 @@ def test_a_message_given_while_the_broker_is_away_goes_when_it_comes(
         message, envelope = submit(agent, party)
         assert agent.client.state(message) == "waiting"
         assert not agent.status()["connected"]
-        broker.start()
-        with connected(broker, broker.ingest) as client:
-            clinic = Clinic(broker, party, client)
+        with ExitStack() as open_:
+            with agent.held():
+                broker.start()
+                clinic = Clinic(broker, party, open_.enter_context(connected(broker, broker.ingest)))
             assert clinic.take() == (message, envelope)
             clinic.receipt(message, envelope)
             wait_until(lambda: agent.client.state(message) == "stored")
@@ -123,10 +124,12 @@ def test_what_the_broker_died_over_goes_at_once_when_it_is_back(
         broker._process.send_signal(signal.SIGSTOP)
         message, envelope = submit(agent, party)
         wait_until(lambda: agent.client.state(message) == "sent")
-        broker.kill()
-        broker.start()
-        with connected(broker, broker.ingest) as client:
-            assert Clinic(broker, party, client).take() == (message, envelope)
+        with ExitStack() as open_:
+            with agent.held():
+                broker.kill()
+                broker.start()
+                clinic = Clinic(broker, party, open_.enter_context(connected(broker, broker.ingest)))
+            assert clinic.take() == (message, envelope)
 
 
 def test_the_largest_envelope_fits_the_brokers_packets(clinic: Clinic, state: Path, party: Party) -> None:
@@ -154,9 +157,9 @@ def test_an_envelope_that_the_broker_ends_the_connection_over_keeps_no_other_bac
             connected(broker, broker.ingest) as client,
             running_agent(tmp_path / "kiosk") as agent,
         ):
+            clinic, arrived = Clinic(broker, party, client), dict[UUID, bytes]()
             for message, envelope in [large, *others] if first else [*others, large]:
                 agent.client.submit(message, "result", envelope)
-            clinic, arrived = Clinic(broker, party, client), dict[UUID, bytes]()
             while len(arrived) < len(others):
                 arrived.update([clinic.take()])
                 for taken in arrived.items():
