@@ -169,7 +169,13 @@ def test_of_many_inserts_of_the_same_row_one_goes_in(database: Database) -> None
 
 def receipt(message: UUID, status: str, at: datetime) -> dict[str, object]:
     key = {"kiosk": UUID(int=1), "message_id": message, "sha256": b"\0\xff" * 16}
-    return key | {"worker": "ingest-1", "status": status, "at": at, "sent_at": None}
+    return key | {
+        "worker": "ingest-1",
+        "status": status,
+        "at": at,
+        "sent_at": None,
+        "let_go": status == "stored",
+    }
 
 
 def test_many_rows_are_put_by_one_statement_and_of_several_with_one_key_the_last_stays(
