@@ -43,7 +43,7 @@ def ledger(path: Path) -> None:
 
 # What opens a store and writes to it -> (the version before, what takes it back to that, its error).
 STORES: dict[Callable[[Path], None], tuple[int, tuple[str, ...], type[Exception]]] = {
-    outbox: (4, ("DROP TABLE places",), OutboxError),
+    outbox: (5, ("DROP TABLE unvouched",), OutboxError),
     records: (
         2,
         ("DROP INDEX messages_by_scan",),

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hardware.srgb import srgb_linear
 from models.analysis.face import Face, find_face
 from models.analysis.overlay import WIDTH, Sheet, draw_overlays
 from sync.wire.findings import Finding
@@ -34,9 +35,7 @@ def face(large_portrait: np.ndarray) -> Face:
 
 
 def _luminance(picture: np.ndarray) -> np.ndarray:
-    part = picture / 255.0
-    linear = np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4)
-    return np.asarray(linear @ [0.2126, 0.7152, 0.0722])
+    return np.asarray(srgb_linear(picture / 255.0) @ [0.2126, 0.7152, 0.0722])
 
 
 def _shown(face: Face, tone: tuple[int, int, int], shape: tuple[int, ...], **drawn: list[At]) -> np.ndarray:

@@ -309,7 +309,7 @@ def test_each_message_of_a_backlog_is_opened_between_two_words(
 def test_a_message_that_the_database_does_not_take_and_what_tells_whether_it_takes_any_are_two_steps(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch, course: list[str]
 ) -> None:
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         course.append("one")
         raise OperationalError("SELECT", {}, Exception("away"))
 
