@@ -93,7 +93,7 @@ class Agent:
         self._log_emptied = True
         self._changed = True
         # What the application has not vouched for yet. It alone knows whether this outbox is an older copy.
-        self._unvouched = outbox.found | outbox.sent_unvouched
+        self._unvouched = outbox.found | outbox.sent_unvouched()
         self._held, self._held_from = True, time.monotonic()
 
     @property

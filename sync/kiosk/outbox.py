@@ -136,8 +136,7 @@ class Outbox:
 
     Nothing is ever evicted to make room; only a receipt, or the owner's own `discard`, takes an envelope out.
     `found` is what was in it when it was opened. The file may be an older copy by then, from before some of
-    that left, or was discarded: of none of it is it said that it never left. `sent_unvouched` is what
-    was sent though the application had not looked it through.
+    that left, or was discarded: of none of it is it said that it never left.
     """
 
     def __init__(
@@ -158,8 +157,6 @@ class Outbox:
             self._db = self._open()
             rows = self._db.execute("SELECT message_id FROM envelopes").fetchall()
             self.found = frozenset(UUID(bytes=key) for (key,) in rows)
-            sent = self._db.execute("SELECT message_id FROM unvouched").fetchall()
-            self.sent_unvouched = frozenset(UUID(bytes=key) for (key,) in sent)
         except sqlite3.Error as error:
             raise OutboxError(
                 "storage",
@@ -270,15 +267,20 @@ class Outbox:
         keys = [(message.bytes,) for message in messages]
         with self._transaction() as db:
             db.executemany("INSERT OR IGNORE INTO unvouched VALUES (?)", keys)
-        self.sent_unvouched |= frozenset(messages)
+
+    def sent_unvouched(self) -> frozenset[UUID]:
+        """What was sent though the application had not looked it through, nor has since."""
+        with self._reading() as db:
+            rows = db.execute("SELECT message_id FROM unvouched").fetchall()
+        return frozenset(UUID(bytes=key) for (key,) in rows)
 
     def looked_through(self, messages: Collection[UUID]) -> None:
         """Somebody has looked these through, and done what is to be done."""
-        done = self.sent_unvouched & frozenset(messages)
+        done = self.sent_unvouched() & frozenset(messages)
+        # A full disk has nothing to take where nothing was sent so.
         if done:
             with self._transaction() as db:
                 db.executemany("DELETE FROM unvouched WHERE message_id = ?", [(each.bytes,) for each in done])
-            self.sent_unvouched -= done
 
     def unreceipted(self) -> list[UUID]:
         """The ids of what has to be sent, or sent again, in the order in which it was put."""

@@ -172,7 +172,7 @@ class _Question(socketserver.BaseRequestHandler):
 
     def _sent_unvouched(self) -> list[UUID]:
         """Of those that are listed as unvouched."""
-        sent = self.server.outbox.sent_unvouched
+        sent = self.server.outbox.sent_unvouched()
         return [each for each in self.server.agent.unvouched()[:PAGE] if each in sent]
 
     def _vouch(self, question: dict[str, Any]) -> dict[str, Any]:
