@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from firmware.capture.client import CaptureFault
 from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
 from models.analysis import overlay
-from tests.support.browser import TALL, WIDE, of_a_kiosk
+from tests.support.browser import TALL, WIDE, of_a_kiosk, pass_time
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import OUT_OF_SIGHT, Screen, on_screen
 from tests.support.waiting import wait_until
@@ -167,7 +167,7 @@ def test_eyes_are_told_to_open_even_if_the_application_is_gone(
         bench.camera.hold.clear()
         screen.tap()
         screen.page.route("**/scan/progress", lambda route: route.abort())
-        expect(screen.page.locator("[data-said]")).to_have_text("You can open your eyes.", timeout=20_000)
+        expect(screen.page.locator("[data-said]")).to_have_text("You can open your eyes.")
         screen.page.unroute("**/scan/progress")
         bench.camera.hold.set()
         screen.page.wait_for_url("**/result")
@@ -214,7 +214,7 @@ def test_the_warning_counts_as_the_language_does(
         screen.page.goto(address)
         said = set()
         while one not in said and len(said) < WARNING_S:
-            screen.page.clock.run_for(1000)
+            pass_time(screen.page, 1000)
             said.add(screen.page.inner_text("[data-seconds]"))
         assert {one, five} <= said
 
@@ -297,7 +297,7 @@ def test_a_refusal_and_a_fault_are_pages_with_a_way_on(browser: Browser, address
         for _ in range(3):
             screen.tap()
         bench.camera.fault = CaptureFault("unavailable", "away")
-        screen.page.wait_for_url("**/trouble", timeout=20_000)
+        screen.page.wait_for_url("**/trouble")
         screen.keep("en-trouble")
         bench.camera.fault = None
         bench.analyst.refuse = "too_dark"

@@ -16,7 +16,7 @@ FITS = {"wider": 0, "taller": 0}
 
 
 def arrives_at(page: Page, name: str) -> None:
-    expect(page.locator("body")).to_have_attribute("data-page", name, timeout=30_000)
+    expect(page.locator("body")).to_have_attribute("data-page", name)
 
 
 def tap(page: Page, button: str = "form[data-primary] button.primary") -> None:
@@ -127,7 +127,7 @@ def walk_to_the_third_question(page: Page, language: str) -> None:
         tap(page)
     for times in range(3):
         arrives_at(page, "eyes")
-        expect(page.locator(".notice")).to_have_count(min(times, 1), timeout=20_000)
+        expect(page.locator(".notice")).to_have_count(min(times, 1))
         tap(page)
     arrives_at(page, "result")
 

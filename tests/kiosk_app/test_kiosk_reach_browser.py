@@ -17,7 +17,7 @@ from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.patient.pages import COOKIE, TEXT_SIZES
 from kiosk_app.scanning.close_ups import CloseUps
 from sync.wire.findings.canonical_face import inside
-from tests.support.browser import DRAWN, TALL, WIDE, read_on, still, visit, wait_for_answers
+from tests.support.browser import DRAWN, TALL, WIDE, pass_time, read_on, still, visit, wait_for_answers
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import PLACE, PatientAt
 from tests.support.serving import running_server
@@ -378,11 +378,11 @@ def test_a_first_page_that_nobody_touches_looks_again_whether_scans_are_taken(
         page.goto(address)
         for unlicensed, name in (("for research only", "closed"), (None, "language")):
             bench.unlicensed = unlicensed
-            page.clock.run_for(50_000)
+            pass_time(page, 50_000)
             page.keyboard.press("Shift")
-            page.clock.run_for(50_000)
+            pass_time(page, 50_000)
             assert page.evaluate("document.body.dataset.page") != name
-            page.clock.run_for(15_000)
+            pass_time(page, 15_000)
             expect(page.locator("body")).to_have_attribute("data-page", name)
 
 
@@ -403,7 +403,7 @@ def test_a_first_page_that_would_be_the_same_is_left_to_who_reads_it(
             monkeypatch.setattr(bench.kiosk, "closed_because", bug)
 
         def is_asked_again() -> bool:
-            page.clock.run_for(5000)
+            pass_time(page, 5000)
             return asked.count(f"{address}/first") > 2
 
         wait_until(is_asked_again, "the kiosk to be asked more than once")
@@ -420,11 +420,11 @@ def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one_but_not_w
         page.clock.install()
         page.goto(address + parked)
         assert page.evaluate("document.body.dataset.page") != "language"
-        page.clock.run_for(280_000)
+        pass_time(page, 280_000)
         page.keyboard.press("Shift")
-        page.clock.run_for(280_000)
+        pass_time(page, 280_000)
         assert page.evaluate("document.body.dataset.page") != "language"
-        page.clock.run_for(25_000)
+        pass_time(page, 25_000)
         expect(page.locator("body")).to_have_attribute("data-page", "language")
 
 
@@ -436,7 +436,7 @@ def test_a_kiosk_that_does_not_hear_of_a_touch_takes_the_next_tap(
     page.route("**/touch", lambda route: touched.append(route))
     page.clock.install()
     page.goto(address + stand(bench, session, "about"))
-    page.clock.run_for(6000)  # a touch soon after the page came is not told
+    pass_time(page, 6000)  # a touch soon after the page came is not told
     wait_for_answers(page)
     page.click("h1")
     wait_until(lambda: bool(page.evaluate("1")) and bool(touched), "the touch to be told")
@@ -456,11 +456,11 @@ def test_the_end_of_the_time_asks_the_kiosk_once_not_at_each_second(
     page.goto(f"{address}/about")
 
     def is_asked() -> bool:
-        page.clock.run_for(500)
+        pass_time(page, 500)
         return bool(asked)
 
     wait_until(is_asked, "the kiosk to be asked")
-    page.clock.run_for(2000)  # three more would be asked, one for each second; it asks again after three
+    pass_time(page, 2000)  # three more would be asked, one for each second; it asks again after three
     assert page.evaluate("1") and len(asked) == 1
 
 

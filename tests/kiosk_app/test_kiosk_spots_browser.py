@@ -65,7 +65,7 @@ def test_a_close_up_camera_that_is_gone_leads_on(
         to_spots(screen, "de")
         bench.camera.close_up_fault = CaptureFault("close_up_lost", "gone")
         screen.tap("button[value=nose]")
-        screen.page.wait_for_url("**/trouble", timeout=20_000)
+        screen.page.wait_for_url("**/trouble")
         assert screen.keep("de-close-up-trouble") == FITS
         screen.tap()
         screen.arrives_at("result")

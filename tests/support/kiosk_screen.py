@@ -66,7 +66,7 @@ class Screen:
         self.arrives_at(name)
 
     def arrives_at(self, name: str) -> None:
-        expect(self.page.locator("body")).to_have_attribute("data-page", name, timeout=30_000)
+        expect(self.page.locator("body")).to_have_attribute("data-page", name)
 
     def keep(self, name: str) -> dict[str, Any]:
         """Take a picture of the screen, and say what does not fit."""
@@ -80,7 +80,7 @@ class Screen:
 def on_screen(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[Screen]:
     with visit(browser, address, size) as (page, complaints):
         # The one before has been closed, which the kiosk notices within seconds.
-        expect(page.locator("body")).not_to_have_attribute("data-page", "another_patient", timeout=30_000)
+        expect(page.locator("body")).not_to_have_attribute("data-page", "another_patient")
         yield Screen(page, size, complaints)
 
 

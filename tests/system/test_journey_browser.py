@@ -30,7 +30,7 @@ def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
     before = len(running.clinic_scans())
     with visit(browser, running.system.kiosk_url, size) as (page, complaints):
         for step, name in enumerate(WAY_WITHOUT_UV):
-            expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
+            expect(page.locator("body")).to_have_attribute("data-page", name)
             if name == "position":
                 # The preview shows the patient, and says that the face is in the right place.
                 expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
@@ -55,7 +55,7 @@ def test_a_patient_sees_the_scan_at_work_for_as_long_as_a_slow_camera_holds_it_u
     ):
         working = capturing(running)
         for name in WAY_WITHOUT_UV[: WAY_WITHOUT_UV.index("scan")]:
-            expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
+            expect(page.locator("body")).to_have_attribute("data-page", name)
             if name == "position":
                 expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=60_000)
             wait_for_answers(page)
@@ -70,7 +70,7 @@ def test_a_patient_sees_the_scan_at_work_for_as_long_as_a_slow_camera_holds_it_u
             "a scan at work",
         )
         take_picture(page, "kiosk-tall-slow-camera")
-        expect(page.locator("body")).to_have_attribute("data-page", "spots", timeout=60_000)
+        expect(page.locator("body")).to_have_attribute("data-page", "spots")
         assert complaints == []
 
 
