@@ -1,4 +1,7 @@
-"""OutputFile: an option's file, which a command that fails leaves as it was."""
+"""OutputFile: an option's file. A command that fails leaves it as it was.
+
+But for a failing disk, where a file cannot be replaced and is written where it is.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from hardware.host.durable import write_whole
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
 
+# Its twin is `sync.clinic.output_file`: neither of the two rooms may import the
+# other, so a mend is one of both.
 STANDARD_OUTPUT = "-"
 # Of a file that may be written: its folder takes no other one, or lets it not be replaced.
 _NOT_TO_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
@@ -63,9 +68,9 @@ def require_apart(name: str | None, *own: Path) -> None:
 def opened_output(name: str) -> Iterator[IO[str]]:
     """Text for the file `name`, or for "-", which is standard output and gets it at once.
 
-    A file is written once the block has ended well, all of it in one step: until then, and where the block
-    raises, the one of before stays as it is. It keeps its mode; root lets it keep its owner too. Raises
-    OutputUnwritable.
+    A file is written once the block has ended well: until then, and where the block raises, the one of before
+    stays as it is. All of it is replaced in one step, and keeps its mode; root lets it keep its owner too.
+    What cannot be replaced is written where it is, see `write_output`. Raises OutputUnwritable.
     """
     if _is_standard_output(name):
         yield sys.stdout
@@ -114,7 +119,8 @@ def _at_once(file: IO[str]) -> Callable[[str], None]:
 def write_output(name: str | Path, data: bytes) -> None:
     """Replace the file `name` in one step by `data`, which a pipe or a device gets. Raises OSError.
 
-    A file that has another name too, or that its folder does not let be replaced, is written where it is.
+    A file that has another name too, or that its folder does not let be replaced, is written where it is: a
+    disk that fails meanwhile, or a power cut, can leave a part of it.
     """
     before = _facts(name)
     if before is not None and not (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
@@ -131,8 +137,22 @@ def write_output(name: str | Path, data: bytes) -> None:
 
 
 def _write_in_place(name: str | Path, data: bytes) -> None:
-    with open(name, "wb") as file:
+    """Write over the file of before, which loses nothing where the disk has no room for `data`."""
+    handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
+    with open(handle, "wb") as file:
+        before = os.fstat(handle)
+        is_regular = stat.S_ISREG(before.st_mode)
+        if is_regular and data:
+            try:
+                os.posix_fallocate(handle, 0, len(data))
+            except OSError:
+                os.ftruncate(handle, before.st_size)
+                raise
         file.write(data)
+        file.flush()
+        if is_regular:
+            file.truncate(len(data))
+            os.fsync(handle)
 
 
 def _unwritable(name: str, error: OSError | click.FileError) -> OutputUnwritable:

@@ -1,4 +1,7 @@
-"""OutputFile: an option's file, which a command that fails leaves as it was."""
+"""OutputFile: an option's file. A command that fails leaves it as it was.
+
+But for a failing disk, where a file cannot be replaced and is written where it is.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from sync.clinic.store.durable import write_whole
 from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.one_line import one_line
 
+# Its twin is `hardware.host.output_file`: neither of the two rooms may import the
+# other, so a mend is one of both.
 STANDARD_OUTPUT = "-"
 # Of a file that may be written: its folder takes no other one, or lets it not be replaced.
 _NOT_TO_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
@@ -63,9 +68,9 @@ def require_apart(name: str | None, *own: Path) -> None:
 def opened_output(name: str) -> Iterator[IO[str]]:
     """Text for the file `name`, or for "-", which is standard output and gets it at once.
 
-    A file is written once the block has ended well, all of it in one step: until then, and where the block
-    raises, the one of before stays as it is. It keeps its mode; root lets it keep its owner too. Raises
-    OutputUnwritable.
+    A file is written once the block has ended well: until then, and where the block raises, the one of before
+    stays as it is. All of it is replaced in one step, and keeps its mode; root lets it keep its owner too.
+    What cannot be replaced is written where it is, see `write_output`. Raises OutputUnwritable.
     """
     if _is_standard_output(name):
         yield sys.stdout
@@ -73,31 +78,50 @@ def opened_output(name: str) -> Iterator[IO[str]]:
     text = io.StringIO()
     yield text
     try:
-        _write(name, text.getvalue())
+        write_output(name, text.getvalue().encode(errors="surrogateescape"))
     except OSError as error:
         raise OutputUnwritable(
             f"{one_line(name)} cannot be written ({error.strerror}): see to its disk, or name another file."
         ) from error
 
 
-def _write(name: str, text: str) -> None:
+def write_output(name: str | Path, data: bytes) -> None:
+    """Replace the file `name` in one step by `data`, which a pipe or a device gets. Raises OSError.
+
+    A file that has another name too, or that its folder does not let be replaced, is written where it is: a
+    disk that fails meanwhile, or a power cut, can leave a part of it.
+    """
     before = _facts(name)
     if before is not None and not (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
-        _write_in_place(name, text)
+        _write_in_place(name, data)
         return
     mode = 0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode)
     owner = None if before is None or os.geteuid() != 0 else (before.st_uid, before.st_gid)
     try:
-        write_whole(Path(os.path.realpath(name)), text.encode(), mode, owner)
+        write_whole(Path(os.path.realpath(name)), data, mode, owner)
     except OSError as error:
         if before is None or error.errno not in _NOT_TO_BE_REPLACED:
             raise
-        _write_in_place(name, text)
+        _write_in_place(name, data)
 
 
-def _write_in_place(name: str, text: str) -> None:
-    with open(name, "w", encoding="utf-8") as file:
-        file.write(text)
+def _write_in_place(name: str | Path, data: bytes) -> None:
+    """Write over the file of before, which loses nothing where the disk has no room for `data`."""
+    handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
+    with open(handle, "wb") as file:
+        before = os.fstat(handle)
+        is_regular = stat.S_ISREG(before.st_mode)
+        if is_regular and data:
+            try:
+                os.posix_fallocate(handle, 0, len(data))
+            except OSError:
+                os.ftruncate(handle, before.st_size)
+                raise
+        file.write(data)
+        file.flush()
+        if is_regular:
+            file.truncate(len(data))
+            os.fsync(handle)
 
 
 def _require_writable(name: str) -> None:
@@ -127,7 +151,7 @@ def _is_standard_output(name: str) -> bool:
     return name in (STANDARD_OUTPUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
-def _facts(name: str) -> os.stat_result | None:
+def _facts(name: str | Path) -> os.stat_result | None:
     try:
         return os.stat(name)
     except FileNotFoundError:

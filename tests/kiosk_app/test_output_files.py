@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 import pytest
 
+from hardware.host import output_file
 from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output
 from kiosk_app.cli import main
 from models.analysis.batch import BatchError, write_output
 from sync.clinic import output_file as clinics
 from tests.kiosk_app.test_odd_arguments import every_command, found_command, refused
+from tests.support.full_disk import on_a_small_disk
 from tests.support.own_log import own_log
 
 OUTPUTS = [
@@ -23,18 +25,20 @@ OUTPUTS = [
     for option in found_command(command).params
     if isinstance(option.type, (OutputFile, clinics.OutputFile))
 ]
+ROOMS = ["hardware.host", "sync.clinic"]
 OPENED = [opened_output, clinics.opened_output]
 UNWRITABLE = (OutputUnwritable, clinics.OutputUnwritable)
 BEFORE = "of the run before\n"
 
 
-def failing(command: list[str], folder: Path) -> list[str]:
+def failing(output: list[str], folder: Path) -> list[str]:
     """The rest of a command line that is complete and names nothing that is there."""
+    *command, named = output
     missing, words = str(folder / "missing"), list[str]()
     for option in found_command(command).params:
         if isinstance(option, click.Argument):
             words = [*words, missing]
-        elif option.required or option.name == "engine":
+        elif option.opts[0] != named and (option.required or option.name == "engine"):
             words = [option.opts[0], missing, *words]
     return words
 
@@ -53,7 +57,7 @@ def test_a_command_that_fails_leaves_the_file_as_it_was(
     file = tmp_path / "out" / "file"
     file.parent.mkdir()
     file.write_text(BEFORE)
-    arguments = [*output, str(file), *failing(output[:-1], tmp_path)]
+    arguments = [*output, str(file), *failing(output, tmp_path)]
     monkeypatch.setattr(sys, "argv", ["dermakiosk", *arguments])
     with own_log(), pytest.raises(SystemExit) as ended:
         main()
@@ -67,7 +71,7 @@ def test_a_place_that_takes_no_file_is_refused_before_anything_is_done(
     output: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place, why in ((tmp_path, "Is a directory"), (tmp_path / "no" / "file", "No such file")):
-        line = refused([*output, str(place), *failing(output[:-1], tmp_path)], monkeypatch, capsys)
+        line = refused([*output, str(place), *failing(output, tmp_path)], monkeypatch, capsys)
         assert f"{place} cannot be written ({why}" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -157,6 +161,46 @@ def test_a_file_with_another_name_or_that_its_folder_does_not_let_be_replaced_is
     with opened(str(file)) as out:  # type: ignore[operator]
         out.write("it")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "it")]
+
+
+FULL = """
+from {room}.output_file import OutputUnwritable, opened_output
+file, link = disk / "file", disk / "link"
+file.write_text("of the run before\\n")
+link.hardlink_to(file)
+fill()
+try:
+    with opened_output(str(link)) as out:
+        out.write("half " * 10_000)
+except OutputUnwritable as error:
+    print("No space left" in str(error), file.read_text())
+"""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_full_disk_costs_a_file_with_another_name_nothing(room: str, tmp_path: Path) -> None:
+    assert on_a_small_disk(tmp_path, FULL.format(room=room)) == f"True {BEFORE}\n"
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_what_is_written_where_it_is_is_on_the_disk_before_it_is_said_to_be(
+    opened: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing_disk(_handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    (file := tmp_path / "file").write_text(BEFORE)
+    (link := tmp_path / "link").hardlink_to(file)
+    monkeypatch.setattr(os, "fsync", failing_disk)
+    with pytest.raises(UNWRITABLE, match="Input/output error"), opened(str(link)) as out:  # type: ignore[operator]
+        out.write("it")
+
+
+def test_of_the_two_rooms_each_names_the_others_twin() -> None:
+    """Neither may import the other."""
+    here, there = (Path(found.__file__).read_text() for found in (output_file, clinics))
+    assert f"Its twin is `{clinics.__name__}`" in here
+    assert f"Its twin is `{output_file.__name__}`" in there
 
 
 @pytest.mark.parametrize("opened", OPENED)
