@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -24,7 +26,8 @@ from sync.clinic.store.one_line import one_line
 
 # Its twin is `hardware.host.output_file`: neither of the two rooms may import the
 # other, so a mend is one of both.
-STANDARD_OUTPUT = "-"
+STANDARD_OUTPUT, _STANDARD_OUTPUT_FD = "-", 1
+_LINKS = 40  # as many as Linux follows
 # Of a file that may be written: its folder takes no other one, or lets it not be replaced.
 _NOT_TO_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 
@@ -89,8 +92,13 @@ def write_output(name: str | Path, data: bytes) -> None:
     """Replace the file `name` in one step by `data`, which a pipe or a device gets. Raises OSError.
 
     A file that has another name too, or that its folder does not let be replaced, is written where it is: a
-    disk that fails meanwhile, or a power cut, can leave a part of it.
+    disk that fails meanwhile, or a power cut, can leave a part of it. What is open already gets `data` more.
     """
+    descriptor = _descriptor(name)
+    if descriptor is not None:
+        with open(os.dup(descriptor), "wb") as file:
+            file.write(data)
+        return
     before = _facts(name)
     if before is not None and not (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
         _write_in_place(name, data)
@@ -128,6 +136,11 @@ def _require_writable(name: str) -> None:
     """Raises OSError where `opened_output` could not write."""
     if name == STANDARD_OUTPUT:
         return
+    descriptor = _descriptor(name)
+    if descriptor is not None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return
     before = _facts(name)
     if before is not None:
         if stat.S_ISDIR(before.st_mode):
@@ -147,8 +160,24 @@ def _require_writable(name: str) -> None:
 
 
 def _is_standard_output(name: str) -> bool:
-    """What the shell appends to is not to be emptied or replaced."""
-    return name in (STANDARD_OUTPUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+    return name == STANDARD_OUTPUT or _descriptor(name) == _STANDARD_OUTPUT_FD
+
+
+def _descriptor(name: str | Path) -> int | None:
+    """The number of the open file that `name` is another name of, such as /dev/stderr, or a link to it.
+
+    What the shell appends to is not to be emptied or replaced, as it would be by its name. Else None.
+    """
+    path, own = Path(name), os.path.realpath("/proc/self")
+    for _ in range(_LINKS):
+        folder = os.path.realpath(path.parent)
+        if re.fullmatch(rf"{own}(/task/[0-9]+)?/fd/[0-9]{{1,9}}", f"{folder}/{path.name}"):
+            return int(path.name)
+        try:
+            path = Path(folder, os.readlink(path))
+        except OSError:  # no link, or nothing at all
+            return None
+    return None
 
 
 def _facts(name: str | Path) -> os.stat_result | None:

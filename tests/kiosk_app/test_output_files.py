@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 
 from hardware.host import output_file
-from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output
+from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output, streamed_output
 from kiosk_app.cli import main
 from models.analysis.batch import BatchError, write_output
 from sync.clinic import output_file as clinics
+from sync.clinic.store.database import Database
 from tests.kiosk_app.test_odd_arguments import every_command, found_command, refused
 from tests.support.full_disk import on_a_small_disk
 from tests.support.own_log import own_log
@@ -29,6 +34,12 @@ ROOMS = ["hardware.host", "sync.clinic"]
 OPENED = [opened_output, clinics.opened_output]
 UNWRITABLE = (OutputUnwritable, clinics.OutputUnwritable)
 BEFORE = "of the run before\n"
+
+
+@contextlib.contextmanager
+def streamed(name: str) -> Iterator[SimpleNamespace]:
+    with streamed_output(name) as write:
+        yield SimpleNamespace(write=write)
 
 
 def failing(output: list[str], folder: Path) -> list[str]:
@@ -203,11 +214,64 @@ def test_of_the_two_rooms_each_names_the_others_twin() -> None:
     assert f"Its twin is `{output_file.__name__}`" in there
 
 
+FACE, CLINIC = "analyse face missing.png --json", "clinic status --state clinic --json"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"{FACE} /dev/stderr 2>> log", '"error"'),
+        (f"{FACE} link 3>> log", '"error"'),
+        (f"{FACE} /dev/stdout >> log", '"error"'),
+        (f"{CLINIC} /proc/self/fd/2 2>> log", '"silence"'),
+    ],
+)
+def test_what_the_shell_appends_to_is_appended_to(line: str, said: str, tmp_path: Path) -> None:
+    if line.startswith("clinic"):
+        Database.at(tmp_path / "clinic").migrate()
+    (tmp_path / "link").symlink_to("/dev/fd/3")
+    (log := tmp_path / "log").write_text(BEFORE)
+    shell = ["sh", "-c", f"{Path(sys.executable).with_name('dermakiosk')} {line}"]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    assert log.read_text().startswith(BEFORE)
+    assert log.read_text().count(said) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/fd/N", "/proc/self/fd/N", "/proc/thread-self/fd/N", "/proc/PID/fd/N", "link", "link-of-it"]
+)
+@pytest.mark.parametrize("opened", [*OPENED, streamed])
+def test_by_whichever_name_what_is_open_is_appended_to(opened: object, name: str, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text(BEFORE)
+    (tmp_path / "link-of-it").symlink_to("link")
+    with file.open("a") as appended:
+        (tmp_path / "link").symlink_to(f"/dev/fd/{appended.fileno()}")
+        place = name.replace("N", str(appended.fileno())).replace("PID", str(os.getpid()))
+        for word in ("once\n", "more\n"):
+            with opened(str(tmp_path / place)) as out:  # type: ignore[operator]
+                out.write(word)
+    assert file.read_text() == f"{BEFORE}once\nmore\n"
+
+
 @pytest.mark.parametrize("opened", OPENED)
-def test_what_the_shell_appends_to_is_appended_to(opened: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_by_its_name_is_what_is_printed_to(
+    opened: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     with opened("/dev/stdout") as out:  # type: ignore[operator]
         out.write("it")
     assert capsys.readouterr().out == "it"
+
+
+@pytest.mark.parametrize("kind", [OutputFile(), clinics.OutputFile()])
+def test_an_open_file_that_is_only_read_is_refused(kind: click.ParamType, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text(BEFORE)
+    with file.open() as read, pytest.raises(click.BadParameter, match="Bad file descriptor"):
+        kind(f"/dev/fd/{read.fileno()}")
+    with pytest.raises(click.BadParameter, match="Bad file descriptor"):
+        kind("/dev/fd/987654")
+    with file.open("a") as appended:
+        assert kind(f"/dev/fd/{appended.fileno()}")
 
 
 @pytest.mark.parametrize(
