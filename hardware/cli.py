@@ -10,6 +10,7 @@ import click
 from hardware.board import Board, BoardError, load_board
 from hardware.counts import counted
 from hardware.host.one_line import one_line
+from hardware.host.output_file import STANDARD_OUTPUT, OutputFile, opened_output, require_apart
 from hardware.profile import Light, Limits
 
 # Staff are told of a lamp that has to be measured so many days before it locks.
@@ -49,19 +50,23 @@ def check(files: tuple[Path, ...]) -> None:
 
 @board.command()
 @click.argument("file", type=_PROFILE)
-@click.option("--out", required=True, type=_PROFILE, metavar="SVG", help="Where the drawing goes.")
-def wiring(file: Path, out: Path) -> None:
+@click.option(
+    "--out",
+    required=True,
+    type=OutputFile(),
+    metavar="SVG",
+    help="Where the drawing goes; '-' is standard output.",
+)
+def wiring(file: Path, out: str) -> None:
     """Draw what the profile FILE says is wired where."""
     from hardware.wiring import draw_wiring
 
+    require_apart(out, file)
     drawing = draw_wiring(load_board(file))
-    try:
-        out.write_text(drawing, encoding="utf-8")
-    except OSError as error:
-        raise click.BadParameter(
-            f"{out} cannot be written ({error.strerror}).", param_hint="--out"
-        ) from error
-    click.echo(one_line(f"{out}: the wiring of {file}."))
+    with opened_output(out) as svg:
+        svg.write(drawing)
+    if out != STANDARD_OUTPUT:
+        click.echo(one_line(f"{out}: the wiring of {file}."))
 
 
 def warnings(profile: Board) -> list[str]:

@@ -27,6 +27,7 @@ from hardware.counts import counted
 from hardware.host.durable import folder_if_used
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
+from hardware.host.output_file import require_outside
 from hardware.host.sockets import check_folder
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
 from kiosk_app.demo.given_pictures import PictureRefused, check_close_up, check_portrait
@@ -82,6 +83,7 @@ def scan(
     results never stand beside another's. The files are in the clear, for your user only: this is for
     setting up and checking a board, not for patients. On a real board no UV is used.
     """
+    require_outside([out / RUN], board, patient.portrait, patient.close_up)
     profile = load_board(board)
     lights = _lights(profile, named)
     patient.check(profile)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import click
 
 from hardware.host.one_line import one_line
-from hardware.host.output_file import OutputFile, require_apart
+from hardware.host.output_file import STANDARD_OUTPUT, OutputFile, require_all_apart
 from hardware.picture_colours import Colour, colour_option
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 
@@ -31,12 +33,15 @@ json_option = click.option(
     help="File for the JSON lines; '-' is standard output.",
 )
 folder = click.Path(file_okay=False, path_type=Path)
+# In a command's context: its --state, or None.
+_SIGNED_STATE = "models.state"
 
 
 def _check_signature(context: click.Context, option: click.Parameter, state: Path | None) -> Path | None:
     from models.networks.signature import check_signature
 
     check_signature(state)
+    context.meta[_SIGNED_STATE] = state
     return state
 
 
@@ -71,18 +76,39 @@ def _pictures_command(name: str) -> Callable[[Callable[..., None]], click.Comman
     return decorate
 
 
-def _answer(
+def _answer_pictures(
     files: tuple[Path, ...],
     describe: Callable[[Path], dict[str, Any]],
     json_path: str,
     *folders: Path | None,
 ) -> None:
+    # Of a folder, which is no picture, nothing is read.
+    pictures = [path for path in files if not path.is_dir()]
+    _answer(files, describe, json_path, folders, [path.stem for path in pictures], pictures)
+
+
+def _answer(
+    files: tuple[Path, ...],
+    describe: Callable[[Path], dict[str, Any]],
+    json_path: str,
+    folders: Iterable[Path | None],
+    stems: Collection[str],
+    read: Collection[Path],
+) -> None:
+    """`run_batch`, unless one of its outputs would be what is `read`, or another output's file."""
     from models.analysis.batch import BatchError, output_folders, run_batch
 
-    require_apart(json_path, *(path for path in files if not path.is_dir()))
     used = [path for path in folders if path]
     if len({path.resolve() for path in used}) < len(used):
         raise BatchError(f"Two kinds of pictures would have the same names in {used[0]}. Name two folders.")
+    drawn = [path / f"{stem}.png" for path in used for stem in stems]
+    state = click.get_current_context().meta[_SIGNED_STATE]
+    read = [*read, state] if state else read
+    if json_path != STANDARD_OUTPUT:
+        if os.path.realpath(json_path) in map(os.path.realpath, drawn):
+            raise BatchError(f"A picture would be written over the lines in {json_path}. Name another file.")
+        require_all_apart([json_path], read)
+    require_all_apart(drawn, read)
     with output_folders(used):
         run_batch(files, describe, json_path, names_outputs=bool(used))
 
@@ -112,7 +138,7 @@ def face_command(
     def describe(path: Path) -> dict[str, Any]:
         return describe_picture(path, masks, parsing, engine, colour)
 
-    _answer(files, describe, json_path, masks, parsing)
+    _answer_pictures(files, describe, json_path, masks, parsing)
 
 
 @_pictures_command("lesion")
@@ -135,7 +161,7 @@ def lesion_command(
     def describe(path: Path) -> dict[str, Any]:
         return describe_lesion(path, masks, overlays, engine, colour)
 
-    _answer(files, describe, json_path, masks, overlays)
+    _answer_pictures(files, describe, json_path, masks, overlays)
 
 
 @_pictures_command("acne")
@@ -149,7 +175,10 @@ def acne_command(
     """
     from models.analysis.describe_skin import describe_acne
 
-    _answer(files, lambda path: describe_acne(path, overlays, engine, colour), json_path, overlays)
+    def describe(path: Path) -> dict[str, Any]:
+        return describe_acne(path, overlays, engine, colour)
+
+    _answer_pictures(files, describe, json_path, overlays)
 
 
 @analyse.command("capture")
@@ -167,8 +196,15 @@ def capture_command(
     With --colour auto capture.json says which frames are linear light; the others say it themselves.
     """
     from models.analysis.describe import measure_folder
+    from models.analysis.overlay import OVERLAYS
 
-    _answer((capture,), lambda path: measure_folder(path, overlays, engine, colour), json_path, overlays)
+    def describe(path: Path) -> dict[str, Any]:
+        return measure_folder(path, overlays, engine, colour)
+
+    read = [capture]
+    with contextlib.suppress(OSError):  # a folder that cannot be looked at is the answer's to tell
+        read += [each for each in capture.iterdir() if each.is_file()]
+    _answer((capture,), describe, json_path, [overlays], OVERLAYS, read)
 
 
 @click.group()

@@ -14,6 +14,7 @@ import click
 
 from hardware.board import load_board
 from hardware.host.existing_path import ExistingPath
+from hardware.host.output_file import require_outside
 from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
 from kiosk_app.demo.given_pictures import check_close_up, check_portrait
 from kiosk_app.demo.patient import JourneyBroken, Patient
@@ -23,6 +24,7 @@ from kiosk_app.demo.system import (
     ACCOUNT,
     BOARD,
     KEPT_SCANS,
+    OURS,
     System,
     fail_power,
     open_system,
@@ -93,6 +95,7 @@ def demo(
     folder = out if once else state
     if folder is None:
         raise click.UsageError("Name the folder: --out DIR with --once, --state DIR without.")
+    require_outside([folder / name for name in OURS], board, patient.portrait, patient.close_up)
     profile = load_board(board)
     patient.check(profile)
     if not profile.simulated:

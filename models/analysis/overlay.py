@@ -18,6 +18,8 @@ from models.analysis.zones import outline, polygon_mask, zone_polygons
 from sync.wire.findings import Finding
 from sync.wire.findings.handedness import AS_IN_A_MIRROR
 
+# The names of all that may be drawn.
+OVERLAYS = ("zones", "spots", "redness", "acne")
 WIDTH, FACE_WIDTH = 1200, 560
 TOP, BOTTOM, MARGIN = 164, 164, 32
 LABEL_PX, LABEL_LINE, LABEL_WIDTH, CAPTION_PX = 28, 36, 236, 26

@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -56,15 +56,37 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg]  # older clicks, wh
 
 def require_apart(name: str | None, *own: Path) -> None:
     """Raises click.UsageError where `name` is one of a command's `own` files, or in one of its folders."""
-    if name is None or name == STANDARD_OUTPUT:
-        return
-    target = Path(os.path.realpath(name))
-    for each in own:
-        if target.is_relative_to(os.path.realpath(each)):
-            raise click.UsageError(
-                f"{one_line(name)} is among what this command reads ({one_line(str(each))}): name another "
-                "place for the file that it is to write."
-            )
+    if name is not None and name != STANDARD_OUTPUT:
+        require_all_apart([name], own)
+
+
+def require_all_apart(names: Iterable[str | Path], own: Iterable[Path]) -> None:
+    """`require_apart` of each of `names`."""
+    for name, read in _within(names, own):
+        raise click.UsageError(
+            f"{one_line(str(name))} is among what this command reads ({one_line(str(read))}): name another "
+            "place for the file that it is to write."
+        )
+
+
+def _within(
+    names: Iterable[str | Path], places: Iterable[str | Path]
+) -> Iterator[tuple[str | Path, str | Path]]:
+    """Each of `names` that is one of `places` or lies in one, with that one."""
+    all_known = {known: each for each in places for known in _known_by(each)}
+    for name in names:
+        place = Path(os.path.realpath(name))
+        for known in (known for each in (place, *place.parents) for known in _known_by(each)):
+            if known in all_known:
+                yield name, all_known[known]
+
+
+def _known_by(path: str | Path) -> Iterator[object]:
+    """What is the same whatever a file is called: its place, and its number on its disk if it is there."""
+    yield os.path.realpath(path)
+    with contextlib.suppress(OSError):
+        facts = os.stat(path)
+        yield facts.st_dev, facts.st_ino
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
+from hardware.board import BOARDS
 from hardware.host import output_file
 from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output, streamed_output
 from kiosk_app.cli import main
@@ -55,7 +56,7 @@ def failing(output: list[str], folder: Path) -> list[str]:
 
 
 def test_every_file_that_a_command_writes_is_taken_in_this_one_way() -> None:
-    assert len(OUTPUTS) == 8, OUTPUTS
+    assert len(OUTPUTS) == 9, OUTPUTS
     for command in every_command():
         for option in found_command(command).params:
             assert not isinstance(option.type, click.File), f"{command} truncates the file of {option.opts}"
@@ -215,6 +216,7 @@ def test_of_the_two_rooms_each_names_the_others_twin() -> None:
 
 
 FACE, CLINIC = "analyse face missing.png --json", "clinic status --state clinic --json"
+WIRING = f"board wiring {BOARDS / 'raspberrypi5.toml'} --out"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,8 @@ FACE, CLINIC = "analyse face missing.png --json", "clinic status --state clinic 
     [
         (f"{FACE} /dev/stderr 2>> log", '"error"'),
         (f"{FACE} link 3>> log", '"error"'),
-        (f"{FACE} /dev/stdout >> log", '"error"'),
+        (f"{WIRING} /dev/stdout >> log", "</svg>"),
+        (f"{WIRING} /dev/fd/3 3>> log", "</svg>"),
         (f"{CLINIC} /proc/self/fd/2 2>> log", '"silence"'),
     ],
 )
@@ -282,6 +285,9 @@ def test_an_open_file_that_is_only_read_is_refused(kind: click.ParamType, tmp_pa
         ["provision", "list", "--state", "OWN", "--json"],
         ["provision", "enrol", "--state", "OWN", "--kiosk", "K", "--board", "B", "--json"],
         ["analyse", "face", "OWN/key", "--json"],
+        ["analyse", "capture", "OWN", "--json"],
+        ["analyse", "face", "missing.png", "--state", "OWN", "--json"],
+        ["board", "wiring", "OWN/key", "--out"],
     ],
     ids=" ".join,
 )
@@ -295,3 +301,116 @@ def test_what_a_command_reads_or_keeps_its_state_in_is_not_written_over(
     line = refused([*words, str(own / "key")], monkeypatch, capsys)
     assert "is among what this command reads" in line
     assert [path.read_text() for path in own.iterdir()] == [BEFORE]
+
+
+FOLDERS = [
+    [*command, option.opts[0]]
+    for command in every_command()
+    if command[0] == "analyse" and command != ["analyse", "capture"]
+    for option in found_command(command).params
+    if isinstance(option.type, click.Path) and option.name not in ("files", "state")
+]
+
+
+@pytest.mark.parametrize("way", ["folder", "link", "hard link"])
+@pytest.mark.parametrize("drawn", FOLDERS, ids=" ".join)
+def test_no_picture_is_drawn_over_one_that_is_read(
+    drawn: list[str],
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    *command, option = drawn
+    (own := tmp_path / "own").mkdir()
+    (own / "a.png").write_text(BEFORE)
+    if way == "link":
+        (tmp_path / "out").symlink_to("own")
+    elif way == "hard link":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "a.png").hardlink_to(own / "a.png")
+    out = own if way == "folder" else tmp_path / "out"
+    pictures = [str(tmp_path / "other.png"), str(own / "a.png")]
+    line = refused([*command, *pictures, option, str(out)], monkeypatch, capsys)
+    assert f"{out / 'a.png'} is among what this command reads ({own / 'a.png'}): name another" in line
+    assert [path.read_text() for path in own.iterdir()] == [BEFORE]
+
+
+def test_every_folder_that_pictures_are_drawn_into_is_known() -> None:
+    assert [" ".join(drawn) for drawn in FOLDERS] == [
+        "analyse face --masks",
+        "analyse face --parsing",
+        "analyse lesion --masks",
+        "analyse lesion --overlays",
+        "analyse acne --overlays",
+    ]
+
+
+def test_a_folder_beside_its_pictures_is_no_picture_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as that of the masks, where all that is in the folder is named."""
+    (masks := tmp_path / "masks").mkdir()
+    monkeypatch.setattr(sys, "argv", ["dermakiosk", "analyse", "face", str(masks), "--masks", str(masks)])
+    with own_log(), pytest.raises(SystemExit):
+        main()
+    assert "is among what this command reads" not in capsys.readouterr().err
+
+
+def test_no_picture_is_drawn_over_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["analyse", "face", str(tmp_path / "a.png"), "--masks", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    line = refused([*command, "--json", str(tmp_path / "out" / "a.png")], monkeypatch, capsys)
+    assert "A picture would be written over the lines in" in line
+    assert "Name another file" in line
+
+
+@pytest.mark.parametrize("to", ["--json", "--overlays"])
+@pytest.mark.parametrize("way", ["folder", "link", "hard link"])
+def test_nothing_is_written_into_a_capture_that_is_read(
+    way: str, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own := tmp_path / "own").mkdir()
+    for name in ("capture.json", "spots.png"):
+        (own / name).write_text(BEFORE)
+    if way == "link":
+        (tmp_path / "out").symlink_to("own")
+    elif way == "hard link":
+        (tmp_path / "out").mkdir()
+        for path in own.iterdir():
+            (tmp_path / "out" / path.name).hardlink_to(path)
+    out = own if way == "folder" else tmp_path / "out"
+    name = str(out if to == "--overlays" else out / "capture.json")
+    line = refused(["analyse", "capture", str(own), to, name], monkeypatch, capsys)
+    assert "is among what this command reads" in line
+    assert {path.name: path.read_text() for path in own.iterdir()} == {
+        "capture.json": BEFORE,
+        "spots.png": BEFORE,
+    }
+
+
+@pytest.mark.parametrize("option", ["--board", "--portrait", "--close-up"])
+@pytest.mark.parametrize(
+    ("command", "within"),
+    [
+        (["scan", "--out"], ".run"),
+        (["demo", "--once", "--out"], "kiosk"),
+        (["demo", "--state"], "clinic"),
+    ],
+)
+def test_what_a_command_reads_does_not_lie_in_what_it_makes_anew(
+    command: list[str],
+    within: str,
+    option: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (own := tmp_path / within).mkdir()
+    (own / "file").write_text(BEFORE)
+    board = [] if option == "--board" else ["--board", str(BOARDS / "simulated.toml")]
+    line = refused([*command, str(tmp_path), *board, option, str(own / "file")], monkeypatch, capsys)
+    assert f"{own / 'file'} lies in {own}, which this command makes anew: put the file elsewhere" in line
+    assert [path.read_text() for path in tmp_path.rglob("file")] == [BEFORE]

@@ -26,6 +26,7 @@ from models.analysis.capture import Analysis, analyse_capture
 from models.analysis.colour import linear
 from models.analysis.describe import measure_folder
 from models.analysis.face import find_face
+from models.analysis.overlay import OVERLAYS
 from models.analysis.redness import shows_redness
 from models.analysis.refusal import Refused
 from models.analysis.request import Request
@@ -269,6 +270,7 @@ def test_analyse_capture_measures_a_folder(tmp_path: Path, large_portrait: np.nd
     assert findings["schema"] == 1 and len(findings["findings"]) > 30
     drawn = {path.name for path in (tmp_path / "o").iterdir()}
     assert drawn == {"zones.png", "spots.png", "redness.png", "acne.png"}
+    assert drawn == {f"{name}.png" for name in OVERLAYS}
 
 
 def test_overlays_that_cannot_be_written_are_named_beside_the_findings(
