@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiosk_app.cli import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.M | re.S)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
-_COMMAND = re.compile(r"(?:^|[\s/])dermakiosk (.+)")
+_COMMAND = re.compile(r"(?:^|\s|/bin/)dermakiosk ")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SOURCES = (".py", ".toml", ".cfg", ".html", ".js", ".css", ".service", ".conf", ".target", ".sh", ".txt")
 
@@ -69,11 +71,12 @@ class Document:
         return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
     def commands(self) -> Iterator[list[str]]:
-        """The arguments of every `dermakiosk` command, wherever it stands."""
-        for text in (*self.code_lines, *self.spans):
-            found = _COMMAND.search(text.partition("#")[0] if text in self.code_lines else text)
-            if found:
-                yield _arguments(found.group(1))
+        """The arguments of every `dermakiosk` command, wherever it stands, also without its name."""
+        for line in self.code_lines:
+            for part in line.split("#"):  # what is done, and what is said of it
+                yield from _commands(part)
+        for span in self.spans:
+            yield from _commands(f"dermakiosk {span}" if _is_a_command(span) else span)
 
     def made(self) -> Iterator[str]:
         """The targets of every `make`."""
@@ -109,8 +112,20 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
 
 
+def _is_a_command(span: str) -> bool:
+    """Such as `clinic status`; one word alone may be anything."""
+    first, *others = span.split() or [""]
+    return first in COMMANDS and others != []
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    for command in _COMMAND.split(text)[1:]:
+        yield _arguments(command)
+
+
 def _arguments(text: str) -> list[str]:
-    """The words of a command up to what the shell does with it."""
+    """The words of a command up to what the shell does with it; an … among them stands for others."""
+    text = text.replace(" … ", " ")
     words = shlex.split(re.split(r"[|;&<>…]|\.\.\.", text)[0].replace("'", ""), comments=False)
     return [word for word in words if word]
 
