@@ -179,3 +179,10 @@ def test_a_kiosk_may_write_and_read_what_the_page_says() -> None:
 def test_the_registrys_file_has_the_fields_that_are_named() -> None:
     named = {word for row in WIRE.table("registry entry") for word in in_code(row["registry entry"])}
     assert named == set(RegistryEntry.model_fields)
+
+
+def test_what_a_constant_is_for_is_said_in_words_that_a_page_explains() -> None:
+    meanings = {row["constant"].strip("`"): in_code(row["means"]) for row in WIRE.table("constant")}
+    assert meanings["sync.kiosk.link.WILL_DELAY_SECONDS"] == ["online"]
+    for words in meanings.values():
+        assert [word for word in words if f"`{word}`" not in PAGE.text] == []
