@@ -52,14 +52,15 @@ class Message:
 class Messages:
     """One row for each message. Changes take effect whole or not at all. May be used from any thread.
 
-    `may_have_left` is of what the outbox may have, though the records do not say so. What they held for it
-    when they were opened is that: the application may have ended in between, or they be an older copy.
+    `may_have_left` is what waited for the outbox, or was to be taken out of it, when the records were opened.
+    The outbox may have it although they do not say so: the application may have ended before it could note
+    that, or they are an older copy.
     """
 
     def __init__(self, file: RecordsFile) -> None:
         self._file = file
         held = self.in_states(MessageState.WAITING, MessageState.DISCARDING_UNSENT)
-        self.may_have_left = {message.id for message in held}
+        self.may_have_left = frozenset(message.id for message in held)
 
     def add(
         self,

@@ -26,6 +26,8 @@ TURN_S = 10.0
 AGAIN_S = 60.0
 # What an outbox says of what certainly stayed here.
 NEVER_LEFT = ("waiting", "unknown")
+# With these words it has not taken what it was given. After any other, such as none in time, it may have it.
+NOT_TAKEN = ("full", "used", "bad_request")
 _OLDER = (
     "the records are an older copy: what was sealed since has their next numbers, so later ones are taken."
     " 'dermakiosk scans list' shows as unknown what these records do not know"
@@ -61,6 +63,8 @@ class Courier:
     def __init__(self, records: Records, outbox: OutboxClient, sealer: Sealer) -> None:
         self._records, self._outbox, self._sealer = records, outbox, sealer
         self._turn = threading.Lock()
+        # What the outbox may have, or an earlier one have had, though the records do not say so yet.
+        self._may_have_left = set(records.messages.may_have_left)
         self._told = Told()
         self._ended_at: set[UUID] = set()  # messages at which a stage ended
         self._again_from: dict[UUID, float] = {}  # what was handed over again, by the monotonic clock
@@ -163,10 +167,14 @@ class Courier:
         envelope = self._records.messages.envelope(message)
         if envelope is None:
             return  # it was deleted since the messages were listed
-        may_have_left = self._records.messages.may_have_left
+        before = message.id in self._may_have_left
+        # Whatever becomes of the answer, and of the outbox before the records say that it has this.
+        self._may_have_left.add(message.id)
         try:
-            self._outbox.submit(message.id, message.kind, envelope, may_have_left=message.id in may_have_left)
+            self._outbox.submit(message.id, message.kind, envelope, may_have_left=before)
         except OutboxRefused as refusal:
+            if refusal.code in NOT_TAKEN and not before:
+                self._may_have_left.discard(message.id)
             if refusal.code == "used":
                 self._number_anew(message, refusal.highest)
             elif refusal.code == "conflict":
@@ -177,10 +185,10 @@ class Courier:
             else:
                 raise
             return
-        may_have_left.add(message.id)  # whatever becomes of the outbox before the records say so
         self._told.over("refusal")
         after = ScanState.HANDED_OVER if message.kind == "result" else None
         if self._records.messages.settle(message, MessageState.SUBMITTED, after):
+            self._may_have_left.discard(message.id)  # the records say it now
             log.info("handed_over", scan=str(message.scan), message=str(message.id), kind=message.kind)
 
     def _number_anew(self, message: Message, highest: int) -> None:
@@ -192,6 +200,7 @@ class Courier:
         """It was sealed and handed over before, and these records are a copy from before that."""
         after = ScanState.HANDED_OVER if message.kind == "result" else None
         if self._records.messages.settle(message, MessageState.SUBMITTED, after, other_envelope=True):
+            self._may_have_left.discard(message.id)
             log.error("records_older", why=_OLDER, scan=str(message.scan), message=str(message.id))
 
     def _follow(self, message: Message) -> None:
@@ -273,8 +282,7 @@ class Courier:
         """
         was = self._outbox.discard(message.id)
         certain = (
-            message.state == MessageState.DISCARDING_UNSENT
-            and message.id not in self._records.messages.may_have_left
+            message.state == MessageState.DISCARDING_UNSENT and message.id not in self._may_have_left
         )
         unsent = was == "waiting" or (was == "unknown" and certain)
         if unsent and self._records.messages.superseded(message.scan) is None:
@@ -292,3 +300,4 @@ class Courier:
                 ),
             )
             self._records.messages.settle(message, MessageState.WITHDRAWN)
+        self._may_have_left.discard(message.id)

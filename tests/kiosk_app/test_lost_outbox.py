@@ -364,8 +364,41 @@ def full_when_it_is_noted(bench: Bench, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(bench.kiosk.records.messages, "settle", full)
 
 
+def taken_and_answers(bench: Bench, patch: pytest.MonkeyPatch, answer: OutboxUnavailable) -> None:
+    """The outbox takes it, and the answer is another."""
+    submit = bench.outbox.submit
+
+    def taken(*its: Any, **more: Any) -> None:
+        submit(*its, **more)
+        raise answer
+
+    patch.setattr(bench.outbox, "submit", taken)
+
+
+def answered_too_late(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+    taken_and_answers(bench, patch, OutboxUnavailable("The outbox does not answer."))
+
+
+def unreadable_once_it_has_it(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+    taken_and_answers(bench, patch, OutboxRefused("storage", "The disk reports an error."))
+
+
+def had_and_full_when_that_is_noted(bench: Bench, patch: pytest.MonkeyPatch) -> None:
+    taken_and_answers(bench, patch, OutboxRefused("conflict", "The id was used for another envelope."))
+    full_when_it_is_noted(bench, patch)
+
+
+HAD_UNNOTED = [
+    killed_before_it_is_noted,
+    full_when_it_is_noted,
+    answered_too_late,
+    unreadable_once_it_has_it,
+    had_and_full_when_that_is_noted,
+]
+
+
 @pytest.mark.parametrize("handed_over_again", [False, True])
-@pytest.mark.parametrize("fault", [killed_before_it_is_noted, full_when_it_is_noted])
+@pytest.mark.parametrize("fault", HAD_UNNOTED)
 def test_of_what_an_outbox_had_before_the_records_said_so_nobody_is_told_that_nothing_was_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], handed_over_again: bool
 ) -> None:
@@ -384,6 +417,20 @@ def test_of_what_an_outbox_had_before_the_records_said_so_nobody_is_told_that_no
         bench.kiosk.courier.run_once()
     assert deleted(bench, scan) is not Delivery.NOTHING_SENT
     assert set(bench.outbox.submitted) == {the_message(bench, scan, "withdraw").id}
+
+
+@pytest.mark.parametrize("code", ["full", "used", "bad_request"])
+def test_what_the_outbox_did_not_take_is_said_to_have_never_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OutboxRefused(code, "It is not taken.")
+
+    scan = consented(bench)
+    monkeypatch.setattr(bench.outbox, "submit", refused)
+    do(bench, scan)
+    assert deleted(bench, scan) is Delivery.NOTHING_SENT
+    assert bench.kiosk.records.messages.of(scan, "withdraw") is None
 
 
 @pytest.mark.parametrize("kind", ["result", "withdraw"])
