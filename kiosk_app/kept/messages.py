@@ -60,7 +60,8 @@ class Messages:
     def __init__(self, file: RecordsFile) -> None:
         self._file = file
         held = self.in_states(MessageState.WAITING, MessageState.DISCARDING_UNSENT)
-        self.may_have_left = frozenset(message.id for message in held)
+        # Of what was only asked for, in case that somebody knows of it, there has been no envelope.
+        self.may_have_left = frozenset(message.id for message in held if message.size)
 
     def add(
         self,

@@ -136,6 +136,26 @@ def test_shredding_without_an_outbox_is_finished_later(bench: Bench) -> None:
     assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nothing_is_withdrawn_of_a_scan_that_was_never_sealed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """It is deleted without an outbox, which is asked for its result later: it may know of one."""
+    scan = consented(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.analyst, "fail", OSError("no memory"))
+        do(bench, scan)
+    assert state_of(bench, scan) == ScanState.CAPTURED
+    bench.outbox.there = False
+    assert shred_it(bench, scan) is Delivery.UNTOLD
+    bench.outbox.there = True
+    if restarted:
+        bench.again()
+    bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {}
+    assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
+
+
 @pytest.mark.parametrize("first", ["deleted", "written"])
 def test_a_scan_that_is_deleted_while_its_pictures_are_being_kept_leaves_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, first: str
