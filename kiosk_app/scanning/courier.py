@@ -65,6 +65,7 @@ class Courier:
         self._turn = threading.Lock()
         # What the outbox may have, or an earlier one have had, though the records do not say so yet.
         self._may_have_left = set(records.messages.may_have_left)
+        self._taken_out: set[UUID] = set()  # what the outbox is rid of, since another message took its place
         self._told = Told()
         self._ended_at: set[UUID] = set()  # messages at which a stage ended
         self._again_from: dict[UUID, float] = {}  # what was handed over again, by the monotonic clock
@@ -89,6 +90,7 @@ class Courier:
                 self._stage(scan, self._discard, MessageState.DISCARDING, MessageState.DISCARDING_UNSENT),
                 self._stage(scan, self._hand_over, MessageState.WAITING),
                 self._stage(scan, self._follow, MessageState.SUBMITTED, MessageState.QUARANTINED),
+                self._stage(scan, self._take_out, MessageState.RESEAL),
             ]
         except RecordsHeld as error:
             if self._told.begins("records", str(error)):
@@ -219,11 +221,19 @@ class Courier:
                 log.warning("quarantined", scan=str(message.scan), message=str(message.id))
         elif said == "discarded":
             self._follow_discarded(message)
-        elif said == "reseal":
-            # Sealed to a key that the clinic has retired. What stays in the outbox after a crash between the
-            # two is not sent, and `vouch` discards it.
+        elif said == "reseal":  # sealed to a key that the clinic has retired
             self._seal_again(message)
+
+    def _take_out(self, message: Message) -> None:
+        """Take what is to be sealed again out of the outbox, once the records say that it is.
+
+        Whatever cuts that short, a later round does it. An outbox that has nothing of it is left alone.
+        """
+        if message.id in self._taken_out:
+            return
+        if self._outbox.state(message.id) not in ("unknown", "discarded"):
             self._outbox.discard(message.id)
+        self._taken_out.add(message.id)
 
     def _follow_discarded(self, message: Message) -> None:
         """Of this the records know nothing, so they are an older copy.
@@ -278,19 +288,21 @@ class Courier:
     def _discard(self, message: Message) -> None:
         """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic.
 
-        One that took the place of another was sent before, whatever became of it.
+        So are those of which another one took the place. One that did so was sent before, whatever became of
+        it.
         """
         was = self._outbox.discard(message.id)
-        certain = (
-            message.state == MessageState.DISCARDING_UNSENT and message.id not in self._may_have_left
-        )
+        carriers = self._records.messages.carriers(message.scan)
+        for carrier in carriers:
+            if carrier != message.id:
+                self._outbox.discard(carrier)
+        certain = message.state == MessageState.DISCARDING_UNSENT and message.id not in self._may_have_left
         unsent = was == "waiting" or (was == "unknown" and certain)
         if unsent and self._records.messages.superseded(message.scan) is None:
             self._records.messages.settle(message, MessageState.DISCARDED)
         else:
             scan = self._records.scan(message.scan)
             reason = "staff" if scan.reason == "staff" else "patient"
-            carriers = self._records.messages.carriers(scan.id)
             self._records.messages.add(
                 scan.id,
                 "withdraw",

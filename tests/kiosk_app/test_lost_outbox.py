@@ -314,15 +314,15 @@ def test_what_is_to_be_sealed_again_is_that_also_after_the_records_took_no_chang
     assert set(bench.outbox.submitted) == {second.id}
 
 
-CUT = [(step, when) for step in ("settle", "withdraw_again", "discard") for when in ("before", "after")]
+STEPS = [("result", "settle"), ("result", "discard"), ("withdraw", "withdraw_again"), ("withdraw", "discard")]
 
 
 class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("kind", ["result", "withdraw"])
-@pytest.mark.parametrize(("step", "when"), CUT)
+@pytest.mark.parametrize(("kind", "step"), STEPS)
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_what_the_clinic_asks_to_seal_again_is_that_wherever_the_application_is_killed(
     bench: Bench, kind: str, step: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +338,7 @@ def test_what_the_clinic_asks_to_seal_again_is_that_wherever_the_application_is_
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, killed)
-        with contextlib.suppress(Killed):
+        with pytest.raises(Killed):
             bench.kiosk.courier.run_once()
     bench.again().work.recover()
     for _ in range(4):
@@ -347,7 +347,74 @@ def test_what_the_clinic_asks_to_seal_again_is_that_wherever_the_application_is_
     second = the_message(bench, scan, kind)
     assert second.id != first and second.state == MessageState.SUBMITTED
     assert second.id in bench.outbox.submitted
-    assert bench.outbox.state(first) in ("reseal", "discarded"), "it is not sent"
+    assert bench.outbox.state(first) == "discarded"
+
+
+def discards(bench: Bench, patch: pytest.MonkeyPatch, fault: BaseException) -> None:
+    def fails(_: UUID) -> str:
+        raise fault
+
+    patch.setattr(bench.outbox, "discard", fails)
+
+
+NOT_DISCARDED = [
+    OutboxRefused("storage", "The disk is full."),
+    OutboxUnavailable("The outbox does not answer."),
+    Killed(),
+]
+
+
+@pytest.mark.parametrize("kind", ["result", "withdraw"])
+@pytest.mark.parametrize("fault", NOT_DISCARDED, ids=["full", "away", "killed"])
+def test_what_was_sealed_again_does_not_stay_in_the_outbox(
+    bench: Bench, kind: str, fault: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later round takes it out, and the next ones leave the outbox alone."""
+    _, first = given(bench, kind)
+    bench.outbox.states[first] = "reseal"
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        discards(bench, patch, fault)
+        bench.kiosk.courier.run_once()
+    assert first in bench.outbox.submitted
+    if isinstance(fault, Killed):
+        bench.again()
+    bench.kiosk.courier.run_once()
+    assert bench.outbox.state(first) == "discarded" and first not in bench.outbox.submitted
+    discards(bench, monkeypatch, AssertionError("for nothing"))
+    bench.kiosk.courier.run_once()
+    bench.again().courier.run_once()
+    monkeypatch.undo()
+    assert bench.outbox.state(first) == "discarded"
+
+
+@pytest.mark.parametrize("sealed_again", [False, True])
+def test_of_a_deleted_scan_no_envelope_stays_in_the_outbox(
+    bench: Bench, sealed_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said to be deleted there before all are gone, those of which another took the place too."""
+    scan, first = given(bench, "result")
+    bench.outbox.states[first] = "reseal"
+    fault = OutboxRefused("storage", "The disk is full.")
+    with monkeypatch.context() as patch:
+        discards(bench, patch, fault)
+        bench.kiosk.courier.run_once()
+        if sealed_again:
+            bench.kiosk.work.go_on()
+    carriers = bench.kiosk.records.messages.carriers(scan)
+    assert set(bench.outbox.submitted) == set(carriers) and len(carriers) == 1 + sealed_again
+    discard = bench.outbox.discard
+
+    def all_but_the_first(message: UUID) -> str:
+        if message == first:
+            raise fault
+        return discard(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.outbox, "discard", all_but_the_first)
+        assert deleted(bench, scan) is Delivery.UNTOLD
+    bench.kiosk.courier.run_once(scan)
+    assert set(bench.outbox.submitted) == {the_message(bench, scan, "withdraw").id}
+    assert bench.kiosk.delivery(scan) is Delivery.TELLING
 
 
 def killed_before_it_is_noted(bench: Bench, patch: pytest.MonkeyPatch) -> None:
