@@ -48,4 +48,6 @@ class MessageState(StateName):
     DISCARDING = "discarding"  # its scan was shredded, and the outbox must still be told
     DISCARDING_UNSENT = "discarding_unsent"  # as well, and the outbox did not have it yet, as far as is known
     DISCARDED = "discarded"  # it has not left this kiosk, and will not
-    WITHDRAWN = "withdrawn"  # it has left, and the clinic is told to erase it
+    # It has left, and another message tells the clinic to erase it. Or older records were put back, and it is
+    # not sent again: what the clinic was told since, they do not know.
+    WITHDRAWN = "withdrawn"

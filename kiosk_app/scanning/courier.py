@@ -32,9 +32,10 @@ _OLDER = (
     "the records are an older copy: what was sealed since has their next numbers, so later ones are taken."
     " 'dermakiosk scans list' shows as unknown what these records do not know"
 )
-_DELETED = (
-    "the records are an older copy: this scan was deleted since, and is not sent. Delete it again with"
-    " 'dermakiosk shred'"
+_NOT_SENT = (
+    "the records are an older copy, and this result is not sent: since then its scan was deleted, or it was"
+    " to be sealed again and the outbox has not had that one. Delete it with 'dermakiosk shred'; where nobody"
+    " wanted that, scan anew"
 )
 
 
@@ -238,8 +239,9 @@ class Courier:
     def _follow_discarded(self, message: Message) -> None:
         """Of this the records know nothing, so they are an older copy.
 
-        A withdrawal is discarded only where another one took its place. So may a result be, and the outbox
-        has had that one; if not, its scan was deleted, and is not sent again.
+        A withdrawal is discarded only where another one took its place. So may a result be, and it is sealed
+        again where the outbox has had that one. If not, its scan was deleted, or the application ended before
+        it handed that one over. The outbox does not know which, so the result is not sent.
         """
         following = self._records.messages.id_of_next(message)
         if message.kind == "withdraw" or self._outbox.state(following) != "unknown":
@@ -248,7 +250,7 @@ class Courier:
         never_left = self._outbox.discard(message.id) in NEVER_LEFT
         over = MessageState.UNDELIVERABLE if never_left else MessageState.WITHDRAWN
         if self._records.messages.settle(message, over):
-            log.error("deleted_before", why=_DELETED, scan=str(message.scan), message=str(message.id))
+            log.error("not_sent_again", why=_NOT_SENT, scan=str(message.scan), message=str(message.id))
 
     def _hand_over_again(self, message: Message) -> None:
         """Of a message that the outbox had, and has lost: its file was damaged and moved aside, say.

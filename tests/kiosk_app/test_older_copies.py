@@ -19,6 +19,7 @@ from sync.clinic.store.tables import Envelope, Scan, Withdrawal
 from sync.kiosk.agent import Pace
 from sync.kiosk.outbox import Outbox
 from tests.kiosk_app.test_kiosk_commands import BOARDS, run
+from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
 from tests.support.waiting import wait_until
 from tests.support.whole_way import Way
@@ -362,6 +363,35 @@ def test_a_deletion_whose_number_was_used_since_is_told_the_clinic(way: Way) -> 
     assert way.nobody_has_to_look()
 
 
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_what_older_records_took_for_sent_was_to_be_sealed_again_since(
+    bench: Bench, handed_over: bool
+) -> None:
+    """Where the outbox never had the other one it may be a deletion: it is not sent, and both are said."""
+    scan = consented(bench)
+    do(bench, scan)
+    app, copy = bench.state / "app", bench.state / "app.copy"
+    shutil.copytree(app, copy)
+    (first,) = bench.outbox.submitted
+    bench.outbox.states[first] = "reseal"
+    bench.kiosk.courier.run_once()
+    if handed_over:
+        bench.kiosk.work.go_on()
+        assert len(bench.outbox.submitted) == 1
+    shutil.rmtree(app)
+    shutil.copytree(copy, app)
+    bench.again()
+    with capture_logs() as said:
+        for _ in range(3):
+            bench.kiosk.courier.run_once()
+            bench.kiosk.work.go_on()
+    lines = [line["why"] for line in said if line["event"] == "not_sent_again"]
+    assert (len(bench.outbox.submitted), len(lines)) == ((1, 0) if handed_over else (0, 1))
+    for why in lines:
+        assert "its scan was deleted, or it was to be sealed again" in why
+    assert bench.kiosk.vault.items(scan) != []
+
+
 def test_a_result_that_was_deleted_since_is_not_sent_for_an_older_copy_of_all_that_the_application_keeps(
     way: Way,
 ) -> None:
@@ -376,7 +406,7 @@ def test_a_result_that_was_deleted_since_is_not_sent_for_an_older_copy_of_all_th
     with capture_logs() as said:
         for _ in range(3):
             way.round()
-    (line,) = [line for line in said if line["event"] == "deleted_before"]
+    (line,) = [line for line in said if line["event"] == "not_sent_again"]
     assert line["scan"] == str(scan) and "dermakiosk shred" in line["why"]
     assert way.agent.status()["waiting"] == way.agent.status()["sent"] == 0
     records = way.bench.kiosk.records
@@ -404,7 +434,7 @@ def test_a_result_that_was_deleted_after_it_left_is_not_sent_again_for_an_older_
     with capture_logs() as said:
         for _ in range(3):
             way.round()
-    (line,) = [line for line in said if line["event"] == "deleted_before"]
+    (line,) = [line for line in said if line["event"] == "not_sent_again"]
     assert line["scan"] == str(scan) and "dermakiosk shred" in line["why"]
     way.reaches_the_clinic()
     assert message not in way.agent.client.unvouched() and way.agent.status()["sent"] == 0
