@@ -49,12 +49,14 @@ def vouch(records: Records, outbox: OutboxClient) -> None:
         return
     over = records.messages.are_over(found)
     outbox.vouch([message for message in found if message not in over])
+    for message in over:
+        outbox.discard(message)
+        log.warning("discarded_again", message=str(message))
+    # Only now, for none of these is sent from here on; and the agent notes each before it sends it.
     sent = outbox.sent_unvouched() if over else []
     for message in over:
         if message in sent:
             records.messages.has_left(message)
-        outbox.discard(message)
-        log.warning("discarded_again", message=str(message))
     outbox.vouch(over)
 
 

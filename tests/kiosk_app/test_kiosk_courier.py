@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -303,6 +304,46 @@ def test_what_is_over_and_could_not_be_discarded_is_all_that_nobody_vouches_for(
         patch.setattr(bench.outbox, "discard", full)
         bench.kiosk.courier.run_once()
     assert bench.outbox.found == [over]
+
+
+class ImpatientOutbox(FakeOutbox):
+    """An older copy whose agent's hour is over when it is asked `at`: it sends what it still has."""
+
+    def __init__(self, found: UUID, at: str) -> None:
+        super().__init__()
+        self.found, self.states, self.sent, self._at = [found], {found: "sent"}, list[UUID](), at
+
+    def _asked(self, what: str) -> None:
+        if what == self._at:
+            self.sent += [each for each in self.found if each in self.states]
+
+    def vouch(self, messages: Collection[UUID]) -> None:
+        self._asked("vouch")
+        super().vouch(messages)
+
+    def discard(self, message_id: UUID) -> str:
+        self._asked("discard")
+        return super().discard(message_id)
+
+    def sent_unvouched(self) -> list[UUID]:
+        self._asked("sent_unvouched")
+        return self.sent
+
+
+@pytest.mark.parametrize(
+    ("at", "is_sent"), [("vouch", True), ("discard", True), ("sent_unvouched", False), ("never", False)]
+)
+def test_what_is_over_and_sent_while_it_is_looked_through_is_withdrawn(
+    bench: Bench, at: str, is_sent: bool
+) -> None:
+    (scan,) = sealed(bench, 1)
+    bench.kiosk.courier.run_once()
+    assert bench.kiosk.shred(scan).clinic is Delivery.NOTHING_SENT
+    (over,) = bench.kiosk.records.messages.in_states()
+    bench.outbox = outbox = ImpatientOutbox(over.id, at)
+    bench.again().courier.run_once()
+    assert (bool(outbox.sent), outbox.found) == (is_sent, [])
+    assert bench.kiosk.delivery(scan) is (Delivery.TELLING if is_sent else Delivery.NOTHING_SENT)
 
 
 def test_an_outbox_that_refuses_to_be_looked_through_holds_up_nothing_else(
