@@ -100,6 +100,25 @@ def test_the_status_of_an_outbox_of_another_version_says_what_to_do(
     assert "outbox.sqlite cannot be read" in refused.stderr and why in refused.stderr
 
 
+def test_an_outbox_of_which_a_part_is_damaged_is_an_error_with_what_to_do(
+    system: tuple[Broker, Path],
+) -> None:
+    """It can be opened, and what the agent asks it first is in that part."""
+    _, state = system
+    with running_agent(state) as agent:
+        agent.stop()
+    path = state / "sync" / "outbox.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        ((size,),) = db.execute("PRAGMA page_size")
+        ((page,),) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'unvouched'")
+    with path.open("r+b") as file:
+        file.seek(size * (page - 1))
+        file.write(b"\xff" * size)
+    refused = sync("run", "--state", str(state))
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "the file is damaged: move it aside" in refused.stderr
+
+
 def test_a_state_too_deep_for_a_socket_is_refused_in_a_sentence(tmp_path: Path) -> None:
     broker = Broker(tmp_path / "system")
     state = tmp_path / ("x" * 100) / "kiosk"
