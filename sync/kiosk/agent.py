@@ -58,10 +58,10 @@ class Pace:
 
 
 class Agent:
-    """One kiosk's agent. `run` owns every change; other threads only `wake` it or ask for `status`."""
+    """One kiosk's agent. `run` owns every change but that of `vouch`; other threads `wake` it, or ask."""
 
     def __init__(self, state: Path, outbox: Outbox, pace: Pace | None = None) -> None:
-        """Raises NotEnrolled where the kiosk's state lacks what enrolment writes."""
+        """Raises NotEnrolled where the kiosk's state lacks what enrolment writes; OutboxError."""
         pace = pace or Pace()
         self._state = state
         self._identity = Identity.load(state)
@@ -93,6 +93,8 @@ class Agent:
         self._log_emptied = True
         self._changed = True
         # What the application has not vouched for yet. It alone knows whether this outbox is an older copy.
+        # It is replaced whole, by one thread at a time: none undoes the other's change, and any may read it.
+        self._vouching = threading.Lock()
         self._unvouched = outbox.found | outbox.sent_unvouched()
         self._held, self._held_from = True, time.monotonic()
 
@@ -105,14 +107,20 @@ class Agent:
         self._events.put(self._note_change)
 
     def unvouched(self) -> list[UUID]:
-        """What is not sent before the application has said that it may be; from any thread."""
+        """What the application has not looked through yet, sent meanwhile or not; from any thread."""
         return sorted(self._unvouched)
+
+    def _unvouched_to_send(self) -> list[UUID]:
+        """Those that have no receipt."""
+        unvouched = self._unvouched
+        return [each for each in self._outbox.unreceipted() if each in unvouched] if unvouched else []
 
     def vouch(self, messages: Collection[UUID]) -> None:
         """The application has looked, and knows of nothing against sending these; from any thread."""
-        self._outbox.looked_through(messages)
-        self._unvouched -= frozenset(messages)
-        self._held_from = time.monotonic()
+        with self._vouching:
+            self._outbox.looked_through(messages)
+            self._unvouched -= frozenset(messages)
+            self._held_from = time.monotonic()
         self.wake()
 
     def run(self, stop: threading.Event) -> None:
@@ -143,7 +151,7 @@ class Agent:
         keys = self._keys.current
         key_problem = KEY_GIVEN_UP if keys.seal_to.kid == self._given_up else None
         connection = Connection(
-            self._online, self._last_refusal, self._problem, key_problem, len(self._unvouched)
+            self._online, self._last_refusal, self._problem, key_problem, len(self._unvouched_to_send())
         )
         return report(self._identity, keys, self._outbox.counts(), connection)
 
@@ -178,9 +186,12 @@ class Agent:
 
     def _hold_no_longer(self) -> None:
         """The application does not look; what it would have had discarded it has withdrawn when it does."""
-        self._outbox.send_unvouched(self._unvouched)
+        with self._vouching:
+            sends = self._unvouched_to_send()
+            if sends:
+                self._outbox.send_unvouched(sends)
+                log.warning("sends_unvouched", count=len(sends))
         self._held, self._changed = False, True
-        log.warning("sends_unvouched", count=len(self._unvouched))
 
     def _empty_log(self) -> None:
         """Whoever reads the outbox keeps what was discarded in its files, and holds up nothing else."""

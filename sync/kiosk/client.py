@@ -69,8 +69,10 @@ class OutboxClient:
         return str(self._ask({"do": "discard", "id": message_id.bytes})["state"])
 
     def unvouched(self) -> list[UUID]:
-        """What the agent found in the outbox when it began, and does not send before somebody has vouched for
-        it; of many the first. Raises OutboxUnavailable.
+        """What the agent found in the outbox when it began, and nobody has vouched for; of many the first.
+
+        It is sent once somebody has, or after an hour in which nobody did. Also what an agent before it sent
+        so. Raises OutboxUnavailable.
         """
         return [UUID(bytes=each) for each in self._ask({"do": "unvouched"})["ids"]]
 

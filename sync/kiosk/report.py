@@ -29,7 +29,7 @@ AGENT_ONLY = frozenset(
 @dataclass(frozen=True)
 class Connection:
     """The agent's way to the broker at one moment, what it has heard by it of the clinic's keys, and how many
-    messages the application has not vouched for."""
+    messages without a receipt the application has not vouched for."""
 
     connected: bool
     last_refusal: str | None
