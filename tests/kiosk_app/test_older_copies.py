@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,14 +17,16 @@ from structlog.testing import capture_logs
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.scanning.delivery import Delivery
 from sync.clinic.store.tables import Envelope, Scan, Withdrawal
-from sync.kiosk.agent import Pace
+from sync.kiosk.agent import Agent, Pace
+from sync.kiosk.client import OutboxClient
 from sync.kiosk.outbox import Outbox
+from sync.kiosk.server import serving
 from tests.kiosk_app.test_kiosk_commands import BOARDS, run
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
 from tests.support.waiting import wait_until
 from tests.support.whole_way import Way
-from tests.sync.test_agent_poison import carrying
+from tests.sync.test_agent_poison import at_work
 
 
 @pytest.fixture
@@ -154,23 +157,41 @@ def test_what_waits_in_the_outbox_is_sent_also_where_the_application_refuses_to_
     assert way.agent.client.unvouched() == []
 
 
-def sent_by_an_agent_that_nobody_answers(way: Way) -> None:
-    """It holds what it finds for less than an hour here; the broker and the clinic are there."""
+@contextlib.contextmanager
+def impatient_agent(way: Way) -> Iterator[Outbox]:
+    """It holds what it finds for less than an hour here, once it is connected; and its outbox."""
     outbox = Outbox(way.outbox_file)
-    with way.clinic.worker(), contextlib.closing(outbox):
-        assert outbox.unreceipted() != []
-        with carrying(way.state, outbox, Pace(resend_first=0.5, hold=0.2)):
-            wait_until(lambda: outbox.unreceipted() == [], "a receipt for what was found")
+    agent = Agent(way.state, outbox, Pace(resend_first=0.5, hold=0.2))
+    socket, users = way.state / "run" / "outbox.sock", frozenset({os.geteuid()})
+    with contextlib.closing(outbox), serving(socket, outbox, agent, users), at_work(agent):
+        yield outbox
+
+
+def sent_by_an_agent_that_nobody_answers(way: Way) -> None:
+    """The broker and the clinic are there, and no application."""
+    with way.clinic.worker(), impatient_agent(way) as outbox:
+        wait_until(lambda: outbox.unreceipted() == [], "a receipt for what was found")
+        assert outbox.sent_unvouched() != frozenset()
     way.open_all()
 
 
-def test_what_is_found_is_sent_also_where_no_application_looks_it_through(way: Way) -> None:
-    """Its records are lost, or cannot be read."""
+def test_what_is_found_is_sent_also_where_the_application_cannot_read_its_records(way: Way) -> None:
+    """It ends, and has vouched for nothing."""
     scan = waiting(way)
-    way.bench.kiosk.records.path.write_bytes(b"no records")
-    way.broker.start()
-    with capture_logs() as said:
-        sent_by_an_agent_that_nobody_answers(way)
+    message = way.message(scan, "result")
+    records = way.bench.kiosk.records.path
+    for file in records.parent.glob(f"{records.name}*"):
+        file.write_bytes(b"no records")
+    with impatient_agent(way) as outbox, way.clinic.worker():
+        refused = run("serve", "--board", BOARDS / "simulated.toml", "--state", way.state, "--port", 0)
+        assert refused.returncode != 0 and "records" in refused.stderr
+        assert OutboxClient(way.state / "run" / "outbox.sock").unvouched() == [message]
+        assert outbox.sent_unvouched() == frozenset()
+        with capture_logs() as said:
+            way.broker.start()
+            wait_until(lambda: outbox.unreceipted() == [], "a receipt for what was found")
+        assert outbox.sent_unvouched() == {message}
+    way.open_all()
     with way.database.reading() as session:
         assert session.scalars(select(Scan.id)).all() == [scan]
     (line,) = [line for line in said if line["event"] == "sends_unvouched"]

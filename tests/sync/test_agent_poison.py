@@ -45,7 +45,13 @@ def outbox(state: Path, party: Party) -> Iterator[Outbox]:
 @contextmanager
 def carrying(state: Path, outbox: Outbox, pace: Pace = SOON) -> Iterator[threading.Thread]:
     """An agent at work, as the process of its own that it is in life."""
-    agent, stop = Agent(state, outbox, pace), threading.Event()
+    with at_work(Agent(state, outbox, pace)) as thread:
+        yield thread
+
+
+@contextmanager
+def at_work(agent: Agent) -> Iterator[threading.Thread]:
+    stop = threading.Event()
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:
