@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import io
+import itertools
 import os
 import re
 import stat
@@ -62,7 +63,8 @@ def require_apart(name: str | None, *own: Path) -> None:
 
 def require_all_apart(names: Iterable[str | Path], own: Iterable[Path]) -> None:
     """`require_apart` of each of `names`."""
-    for name, read in _within(names, own):
+    names, own = list(names), list(own)
+    for name, read in itertools.chain(_within(names, own), _also_in(names, own)):
         raise click.UsageError(
             f"{one_line(str(name))} is among what this command reads ({one_line(str(read))}): name another "
             "place for the file that it is to write."
@@ -90,12 +92,39 @@ def _within(
                 yield name, all_known[known]
 
 
+def _also_in(names: Iterable[str | Path], folders: Iterable[Path]) -> Iterator[tuple[str | Path, Path]]:
+    """Each of `names` whose file has a name in one of `folders` too, or a link to it there, with that one."""
+    files = {_number(name): name for name in names if os.path.isfile(name)}
+    for folder in folders if files else ():
+        for number in _numbers_in(folder):
+            if number in files:
+                yield files[number], folder
+
+
+def _numbers_in(folder: Path) -> Iterator[tuple[int, int] | None]:
+    """The numbers of all that is in `folder`, also by links."""
+    seen = set[object]()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (number := _number(place)) in seen:
+            folders.clear()  # a link leads back
+        seen.add(number)
+        yield from (_number(os.path.join(place, name)) for name in files)
+
+
 def _known_by(path: str | Path) -> Iterator[object]:
-    """What is the same whatever a file is called: its place, and its number on its disk if it is there."""
+    """What is the same whatever a file is called: its place, and its number if it is there."""
     yield os.path.realpath(path)
-    with contextlib.suppress(OSError):
+    if (number := _number(path)) is not None:
+        yield number
+
+
+def _number(path: str | Path) -> tuple[int, int] | None:
+    """What a file or a folder has on its disk whatever it is called; None where it cannot be looked at."""
+    try:
         facts = os.stat(path)
-        yield facts.st_dev, facts.st_ino
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 @contextlib.contextmanager

@@ -303,6 +303,44 @@ def test_what_a_command_reads_or_keeps_its_state_in_is_not_written_over(
     assert [path.read_text() for path in own.iterdir()] == [BEFORE]
 
 
+@pytest.mark.parametrize("way", ["hard link", "link", "link to its folder"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["clinic", "status", "--state", "OWN", "--json"],
+        ["scans", "list", "--state", "OWN", "--json"],
+        ["provision", "list", "--state", "OWN", "--json"],
+        ["provision", "enrol", "--state", "A", "--kiosk", "OWN", "--board", "B", "--json"],
+        ["analyse", "acne", "missing.png", "--state", "OWN", "--json"],
+        ["analyse", "face", "x.png", "--state", "OWN", "--masks"],
+        ["analyse", "capture", "OWN", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_nor_is_a_file_that_has_a_name_in_there_too(
+    command: list[str],
+    way: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own, out = tmp_path / "own", tmp_path / "out"
+    own.mkdir()
+    out.mkdir()
+    (file := out / "x.png").write_text(BEFORE)
+    if way == "link to its folder":
+        (own / "app").symlink_to(out)
+        (out / "round").symlink_to(own)
+    else:
+        (own / "app").mkdir()
+        key = own / "app" / "vault.key"
+        key.hardlink_to(file) if way == "hard link" else key.symlink_to(file)
+    words = [word.replace("OWN", str(own)) for word in command]
+    line = refused([*words, str(out if words[-1] == "--masks" else file)], monkeypatch, capsys)
+    assert f"{file} is among what this command reads ({own})" in line
+    assert file.read_text() == BEFORE
+
+
 FOLDERS = [
     [*command, option.opts[0]]
     for command in every_command()
