@@ -21,7 +21,7 @@ from sync.clinic.output_file import OutputFile, opened_output, require_apart
 from sync.clinic.quarantine_cli import quarantine
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
-from sync.clinic.store.place import place_of
+from sync.clinic.store.place import files_of, place_of
 
 if TYPE_CHECKING:
     from sync.clinic.work.machines import MachinesWorker
@@ -225,9 +225,7 @@ def status(state: Path, db: str | None, json_file: str | None) -> None:
     """What has come, what waits, what needs a person."""
     from sync.clinic.summary import as_text, summary
 
-    place = place_of(state, db)
-    of_sqlite = [Path(place.database or "")] if place.get_backend_name() == "sqlite" else []
-    require_apart(json_file, state, *of_sqlite)
+    require_apart(json_file, state, *files_of(place_of(state, db)))
     with ready(state, db).reading() as session:
         counts = summary(session)
     if json_file is not None:

@@ -341,6 +341,34 @@ def test_nor_is_a_file_that_has_a_name_in_there_too(
     assert file.read_text() == BEFORE
 
 
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("name", ["x.sqlite", "link.sqlite"])
+def test_what_sqlite_keeps_beside_a_database_is_not_written_over(
+    name: str,
+    ending: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "link.sqlite").symlink_to("x.sqlite")
+    file = tmp_path / f"x.sqlite{ending}"
+    command = [
+        "clinic",
+        "status",
+        "--state",
+        str(tmp_path / "clinic"),
+        "--db",
+        f"sqlite:///{tmp_path / name}",
+    ]
+    assert "is among what this command reads" in refused([*command, "--json", str(file)], monkeypatch, capsys)
+    file.write_text(BEFORE)
+    (other := tmp_path / "other").hardlink_to(file)
+    assert "is among what this command reads" in refused(
+        [*command, "--json", str(other)], monkeypatch, capsys
+    )
+    assert file.read_text() == BEFORE
+
+
 FOLDERS = [
     [*command, option.opts[0]]
     for command in every_command()

@@ -50,6 +50,14 @@ def place_of(state: Path, text: str | None) -> URL:
     return url.set(drivername=_DRIVERS[url.drivername])
 
 
+def files_of(place: URL) -> list[Path]:
+    """The database's file, and what SQLite keeps beside it while it is used; none of a server's."""
+    if place.get_backend_name() != "sqlite":
+        return []
+    file = os.path.realpath(place.database or "")
+    return [Path(f"{file}{ending}") for ending in ("", "-wal", "-shm", "-journal")]
+
+
 def require(path: Path, command: str) -> None:
     try:
         path.stat()
