@@ -13,6 +13,8 @@ from hardware.host.folders import opened_folder
 from hardware.host.own_file import PRIVATE, open_own_in
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# Of a name's beginning: with what is added to it none is longer than the 255 bytes of a longest name.
+_BEGINNING_BYTES = 200
 
 
 @contextlib.contextmanager
@@ -64,7 +66,8 @@ def write_whole(
     path in it has of other bytes. Raises OSError, which names `path`.
     """
     content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
-    name = f".{path.name}.{secrets.token_hex(4)}"
+    beginning = path.name.encode(errors="ignore")[:_BEGINNING_BYTES].decode(errors="ignore")
+    name = f".{beginning}.{secrets.token_hex(4)}"
     with _naming(path), opened_folder(path.parent) as (folder, _):
         handle = os.open(name, _NEW, PRIVATE, dir_fd=folder)
         try:

@@ -201,9 +201,8 @@ def _require_writable(name: str) -> None:
     elif os.path.basename(name) in ("", os.curdir, os.pardir):  # a folder's name, or none
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if before is None or stat.S_ISREG(before.st_mode):
-        folder, last = os.path.split(os.path.realpath(name))
         try:
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{last}."):
+            with tempfile.NamedTemporaryFile(dir=os.path.dirname(os.path.realpath(name)), prefix="."):
                 pass
         except OSError as error:
             if before is None or error.errno not in _NOT_TO_BE_REPLACED:

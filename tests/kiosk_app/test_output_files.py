@@ -149,10 +149,23 @@ def test_a_picture_that_the_disk_takes_no_more_leaves_the_one_of_before(
 @pytest.mark.parametrize("kind", [OutputFile(), clinics.OutputFile()])
 def test_a_longest_name_and_a_pipe_are_taken(kind: click.ParamType, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name in ("-", "/dev/null", str(tmp_path / "pipe"), str(tmp_path / ("x" * 245))):
+    for name in ("-", "/dev/null", str(tmp_path / "pipe"), str(tmp_path / ("x" * 255))):
         assert kind(name) == name
     with pytest.raises(click.BadParameter, match="too long"):
-        kind(str(tmp_path / ("x" * 250)))
+        kind(str(tmp_path / ("x" * 256)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 255, "é" * 127, "x" + "😀" * 63, "\udcff" * 255],
+    ids=["of 1 byte", "of 2", "of 4", "of no text"],
+)
+@pytest.mark.parametrize("opened", OPENED)
+def test_a_file_with_a_longest_name_is_written(opened: object, name: str, tmp_path: Path) -> None:
+    for text in ("it", "it once more"):
+        with opened(str(tmp_path / name)) as out:  # type: ignore[operator]
+            out.write(text)
+        assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, text)]
 
 
 @pytest.mark.parametrize("opened", OPENED)

@@ -10,6 +10,8 @@ from pathlib import Path
 from sync.clinic.store.errors import ClinicUsageError
 
 PRIVATE = 0o600
+# Of a name's beginning: with what is added to it none is longer than the 255 bytes of a longest name.
+_BEGINNING_BYTES = 200
 # A disk that takes nothing: that is a failure, and no wrong path.
 TAKES_NOTHING = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
@@ -19,7 +21,8 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE, owner: tuple[int, 
 
     It belongs to `owner`, a user id and a group id, else to whoever calls this. Raises OSError.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beginning = path.name.encode(errors="ignore")[:_BEGINNING_BYTES].decode(errors="ignore")
+    handle, name = tempfile.mkstemp(prefix=f".{beginning}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
