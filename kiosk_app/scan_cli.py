@@ -42,6 +42,7 @@ from sync.wire.findings import Findings
 
 ANSWER_S = 60.0  # of the daemons, which share this computer with the analysis
 RUN = ".run"  # in the folder of --out while a scan is at work: its daemons, then its unfinished results
+MARK = ".scan"  # beside that one for as long as it is there: a scan has made it
 ABOUT_THE_PATIENT = frozenset(("moved", "shroud_open"))
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
 
@@ -131,14 +132,24 @@ def _claimed(out: Path) -> Iterator[Path]:
             known = [name for name in RESULTS if os.path.lexists(out / name)]
             if known:
                 raise OutRefused(f"{out} holds a scan already ({', '.join(known)}): name another folder.")
+            if os.path.lexists(run) and any(run.iterdir()) and not (out / MARK).exists():
+                raise OutRefused(f"{run} is not empty and no scan made it: name another folder.")
+            tidy.callback(_remove, run)
+            (out / MARK).touch()
             shutil.rmtree(run, ignore_errors=True)  # of a scan that was killed
-            tidy.callback(shutil.rmtree, run, ignore_errors=True)
             run.mkdir()
         except BlockingIOError as error:
             raise OutRefused(f"Another scan is at work in {out}: name another folder.") from error
         except OSError as error:
             raise _unusable(out, error) from error
         yield run
+
+
+def _remove(run: Path) -> None:
+    shutil.rmtree(run, ignore_errors=True)
+    if not os.path.lexists(run):  # else the next scan removes the rest
+        with contextlib.suppress(OSError):
+            run.with_name(MARK).unlink()
 
 
 def _unusable(out: Path, error: OSError) -> OutRefused:

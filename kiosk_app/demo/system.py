@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from hardware.host.durable import write_whole
+from hardware.host.durable import sync_folder, write_whole
 from hardware.host.errors import PlainError
 from hardware.host.own_file import open_own
 from hardware.host.sockets import check_folder
@@ -41,8 +42,11 @@ log = structlog.get_logger()
 
 BOARD = Path(__file__).parents[2] / "hardware" / "boards" / "simulated.toml"
 ACCOUNT = "demo"
-# What provisioning makes; until `system.json` is written, none of it is whole.
+# What provisioning makes; until WHOLE is written, none of it is.
 OURS = ("authority", "broker", "clinic", "kiosk")
+LOCK, WHOLE = "lock", "system.json"
+# Written before anything else into a folder that was empty: only where it is anything is removed.
+MARK = ".demo"
 # So many of the newest stay from one start to the next: a demo that is taken up again fills no disk.
 KEPT_SCANS, KEPT_FILES = 20, 1000
 # Twice as long as a process of the clinic waits for another that writes to the same SQLite.
@@ -107,14 +111,16 @@ def open_system(
 
     While the context is open the folder is ours alone. A port of 0 means that of the start before, as long as
     it is free; the broker keeps the port that its certificates and the kiosk know. What an interrupted first
-    start left is made anew. `say` gets each step that takes a while. With `lets_old_go` only the newest scans
-    of earlier starts stay. The password is None where a version that did not keep it made the account.
+    start left is made anew; any other folder that is not empty is refused. `say` gets each step that takes a
+    while. With `lets_old_go` only the newest scans of earlier starts stay. The password is None where a
+    version that did not keep it made the account.
     """
     root = root.resolve()
     check_folder(root / "kiosk" / "run", "--out or --state")
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open_own(root / "lock", os.O_RDWR | os.O_CREAT)
+        _require_a_demos(root)
+        lock = open_own(root / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise FolderRefused(
             f"{root} cannot be written ({error.strerror}): name another folder, or make this one yours."
@@ -125,8 +131,7 @@ def open_system(
         os.close(lock)
         raise FolderRefused(f"Another demo runs in {root}: stop it, or name another folder.") from error
     try:
-        marker = root / "system.json"
-        known = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+        known = _require_a_demos(root)
         broker_port = known.get("broker_port") or free_port()
         kiosk_port = kiosk_port or free_port(known.get("kiosk_port"), {broker_port, clinic_port})
         clinic_port = clinic_port or free_port(known.get("clinic_port"), {broker_port, kiosk_port})
@@ -139,11 +144,13 @@ def open_system(
             password = known.get("password")
         else:
             say("Making keys and certificates, a broker, the clinic's database and an enrolled kiosk (once)…")
+            (root / MARK).touch()
+            sync_folder(root)
             for name in OURS:
                 shutil.rmtree(root / name, ignore_errors=True)
             password = _provision(system)
         ports = {name: getattr(system, name) for name in ("kiosk_port", "clinic_port", "broker_port")}
-        write_whole(marker, json.dumps(ports | {"password": password}))
+        write_whole(root / WHOLE, json.dumps(ports | {"password": password}))
         # A start is a boot, and has a secret of its own.
         shutil.rmtree(system.screen, ignore_errors=True)
         # At every start: the manifest is another one after an update.
@@ -152,6 +159,19 @@ def open_system(
         yield system, password
     finally:
         os.close(lock)
+
+
+def _require_a_demos(root: Path) -> dict[str, Any]:
+    """What the demo in `root` keeps once it is whole; raises FolderRefused unless it is one's, or empty."""
+    names = {path.name for path in root.iterdir()} - {LOCK}
+    if WHOLE in names:
+        with contextlib.suppress(ValueError):
+            known = json.loads((root / WHOLE).read_text(encoding="utf-8"))
+            if isinstance(known, dict) and "broker_port" in known:
+                return known
+    elif MARK in names or not names:
+        return {}
+    raise FolderRefused(f"{root} is not empty and no demo made it: name an empty folder, or a new one.")
 
 
 def _provision(system: System) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from kiosk_app.demo import system as module
 from kiosk_app.demo.supervisor import free_port
-from kiosk_app.demo.system import SimulatedPatient, System
+from kiosk_app.demo.system import OURS, FolderRefused, SimulatedPatient, System, open_system
 from kiosk_app.kept.states import ScanState
 from sync.clinic.store.engine import BUSY_SECONDS
 from tests.support.kiosk_bench import Bench
@@ -57,3 +57,49 @@ def test_the_port_of_the_start_before_is_taken_again_unless_somebody_listens_the
         other.listen()
         assert free_port(port) != port
     assert free_port(port, {port}) != port
+
+
+@pytest.mark.parametrize("name", [*OURS, "wire"])
+@pytest.mark.parametrize("beside", [None, "{}", "[]", "no JSON", '{"name": "of another program"}'])
+def test_a_folder_that_is_not_empty_and_no_demos_is_refused_before_it_is_touched(
+    name: str, beside: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_provision", lambda _: "password")
+    monkeypatch.setattr(module, "run_step", lambda *_: None)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "root.key").touch()
+    if beside is not None:
+        (tmp_path / "system.json").write_text(beside)
+    before = set(tmp_path.rglob("*"))
+    refused = pytest.raises(FolderRefused, match="is not empty and no demo made it: name an empty folder")
+    with refused, open_system(tmp_path):
+        pass
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_first_start_that_was_cut_short_is_made_anew_and_a_whole_one_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / "kiosk" / "half"
+
+    def cut_short(_: System) -> str:
+        half.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    def whole(_: System) -> str:
+        assert not half.exists()
+        half.mkdir(parents=True)
+        return "password"
+
+    monkeypatch.setattr(module, "run_step", lambda *_: None)
+    (tmp_path / "lock").touch()  # all there is of a start that ended at once
+    monkeypatch.setattr(module, "_provision", cut_short)
+    with pytest.raises(KeyboardInterrupt), open_system(tmp_path):
+        pass
+    monkeypatch.setattr(module, "_provision", whole)
+    for _ in range(2):
+        with open_system(tmp_path) as (_, password):
+            assert (password, half.exists()) == ("password", True)
+    (tmp_path / ".demo").unlink()  # as an earlier version left it
+    with open_system(tmp_path) as (_, password):
+        assert (password, half.exists()) == ("password", True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hardware.board import BOARDS
 from hardware.host import output_file
 from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output, streamed_output
 from kiosk_app.cli import main
+from kiosk_app.scan_cli import RUN, OutRefused, _claimed
 from models.analysis.batch import BatchError, write_output
 from sync.clinic import output_file as clinics
 from sync.clinic.store.database import Database
@@ -493,3 +495,19 @@ def test_what_a_command_reads_does_not_lie_in_what_it_makes_anew(
     line = refused([*command, str(tmp_path), *board, option, str(own / "file")], monkeypatch, capsys)
     assert f"{own / 'file'} lies in {own}, which this command makes anew: put the file elsewhere" in line
     assert [path.read_text() for path in tmp_path.rglob("file")] == [BEFORE]
+
+
+def test_a_scan_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+    out, left = tmp_path / "out", tmp_path / "left"
+    with _claimed(out) as run:
+        (run / "face.png").touch()
+        shutil.copytree(out, left)
+    assert not out.exists()
+    with _claimed(left) as run:
+        assert list(run.iterdir()) == []
+    assert list(left.iterdir()) == []
+    (mine := out / RUN / "mine").mkdir(parents=True)
+    with pytest.raises(OutRefused, match="is not empty and no scan made it"), _claimed(out):
+        pass
+    assert [path.name for path in out.iterdir()] == [RUN]
+    assert mine.exists()

@@ -89,7 +89,8 @@ def running_system(
     may be silent. A `lasting` one has the parts of a demo that goes on, a `tapped` one the auditor's copy of
     what crosses the broker. What every new kiosk asks its engine is noted as answered; a demo's kiosk asks.
     """
-    with open_system(root, board=board or small_system_board(root)) as (system, _):
+    board = board or small_system_board(root.with_name(f"{root.name}-board"))
+    with open_system(root, board=board) as (system, _):
         (system.kiosk / "app" / CHECKED).write_text(found_right(load_board(system.board).engine))
         table = {}
         for part in parts(system, SimulatedPatient(portrait), lasting=lasting):

@@ -40,7 +40,7 @@ def running_demo(
 
     `places` are the folders to use as `home`, `work` (current folder) and `tmp`.
     """
-    board = small_system_board(state, simulation)
+    board = small_system_board(state.with_name("board"), simulation)
     environment = marked(state)
     if places:
         environment |= {"HOME": str(places["home"]), "TMPDIR": str(places["tmp"])}
