@@ -55,6 +55,10 @@ def sign_manifest(key_file: Path, state: Path) -> Path:
             f"{key_file} is not the manifest key of the clinic that {state} belongs to: name that one."
         )
     path = state / SIGNATURE
+    if path.exists() and path.samefile(key_file):
+        raise SigningRefused(
+            f"{key_file} is the key itself, where its signature is to be: give the key a name elsewhere."
+        )
     try:
         write_whole(path, key.sign(CONTEXT + manifest_bytes()).hex() + "\n", 0o644)
     except OSError as error:

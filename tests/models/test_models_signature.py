@@ -143,6 +143,24 @@ def test_a_key_of_another_clinic_signs_nothing(kiosk: Path, tmp_path: Path) -> N
     assert not (kiosk / "models.sig").exists()
 
 
+@pytest.mark.parametrize("way", ["by its name", "through a link", "as a link"])
+def test_a_key_that_lies_where_its_signature_is_to_be_is_not_lost(
+    way: str, signed: Path, tmp_path: Path
+) -> None:
+    key, place = tmp_path / "manifest.key", signed / "models.sig"
+    place.unlink()
+    if way == "as a link":
+        place.symlink_to(key)
+    else:
+        key.rename(place)
+        key.symlink_to(place)
+    before = place.read_bytes()
+    with pytest.raises(SigningRefused, match="give the key a name elsewhere") as refused:
+        sign_manifest(key if way == "through a link" else place, signed)
+    assert refused.value.exit_status == 2
+    assert place.read_bytes() == before
+
+
 def test_what_is_no_signing_key_is_refused_without_a_word_of_it(kiosk: Path, tmp_path: Path) -> None:
     (tmp_path / "text.key").write_text("secret words")
     key_file(tmp_path / "curve.key", generate_ec_key(SECP256R1()))
