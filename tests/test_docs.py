@@ -17,6 +17,8 @@ from tests.support.documents import (
     ROOMS,
     ROOT,
     Document,
+    cards,
+    document,
     documents,
     files_of_tests,
     in_code,
@@ -27,6 +29,8 @@ from tests.support.documents import (
 
 DOCUMENTS = documents()
 README = DOCUMENTS[0]
+# Of which no more is looked at than the commands.
+OTHERS = [*cards(), document("CHANGELOG.md")]
 FOLDERS = {*ROOMS, "tests"}
 TWO_PAGES = 9_000  # characters: a dense page has some 4,500
 PATHS = re.compile(r"^[\w./*{},-]+/?$")
@@ -115,7 +119,7 @@ def alternatives(path: str) -> list[str]:
     return [before + each + after for each in inner.split(",")] if brace else [path]
 
 
-@every_document
+@pytest.mark.parametrize("document", [*DOCUMENTS, *OTHERS], ids=lambda document: document.name)
 def test_every_command_is_one_with_the_options_that_it_is_given(document: Document) -> None:
     wrong = [f"{' '.join(words)}: {why}" for words in document.commands() if (why := wrong_with(words))]
     assert wrong == []
@@ -127,9 +131,13 @@ def wrong_with(words: list[str]) -> str | None:
     while True:
         context = click.Context(command)
         try:
-            _, rest, _ = command.make_parser(context).parse_args(words)
+            values, rest, _ = command.make_parser(context).parse_args(words)
         except click.UsageError as refused:
             return refused.format_message()
+        for value in values.values():
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, str) and each.startswith("--"):
+                    return f"{each} stands where a value is to be"
         if not isinstance(command, click.Group):
             return f"takes no {rest}" if rest else None
         if not rest:
@@ -225,6 +233,7 @@ def seconds_or_number(value: object) -> float:
         "sync statuses",
         "clinic quarantine list --json FILE",
         "clinic status --json",
+        "analyse face --masks --parsing DIR",
         "sync status more",
     ],
 )

@@ -143,6 +143,11 @@ def documents() -> list[Document]:
     return [Document(path) for path in paths]
 
 
+def cards() -> list[Document]:
+    """What is said of each network."""
+    return [Document(path) for path in sorted((ROOT / "models" / "cards").glob("*.md"))]
+
+
 def document(name: str) -> Document:
     return Document(ROOT / name)
 
