@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from firmware.capture.client import CaptureFault
-from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, State
+from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, Session, State
 from models.analysis import overlay
-from tests.support.browser import TALL, WIDE, of_a_kiosk, pass_time
+from tests.support.browser import TALL, WIDE, of_a_kiosk, pass_time, stop_clock
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import OUT_OF_SIGHT, Screen, on_screen
 from tests.support.waiting import wait_until
@@ -151,7 +151,7 @@ def test_eyes_that_were_seen_open_are_asked_again_kindly(
             screen.tap("button[value=de]")
             screen.walk_to("eyes")
             screen.tap()
-            expect(screen.page.locator(".notice")).to_be_visible(timeout=10_000)
+            expect(screen.page.locator(".notice")).to_be_visible()
             assert screen.keep("de-eyes-again") == {"wider": 0, "taller": 0, "small": []}
             screen.tap("form:not([data-primary]) >> text=UV-Licht")
             screen.page.wait_for_url("**/result")
@@ -181,17 +181,42 @@ def test_eyes_are_told_to_open_once_no_uv_can_come_any_more_whatever_the_kiosk_s
         screen.walk_to("eyes")
         bench.camera.hold.clear()
         screen.tap()
-        screen.page.clock.install()
+        screen.page.clock.install(time=0)
+        screen.page.clock.pause_at(10)  # seconds
         said = screen.page.locator("[data-said]")
-        screen.page.clock.fast_forward(20_000)
+        pass_time(screen.page, 10_000)
         with screen.page.expect_response("**/scan/progress") as progress:
-            pass
+            pass_time(screen.page, 1000)
         assert progress.value.json()["say"] == "keep_closed"
         expect(said).to_contain_text("Keep your eyes closed")
-        screen.page.clock.fast_forward(13_000)
-        expect(said).to_have_text("You can open your eyes.")
+
+        def may_open() -> bool:
+            pass_time(screen.page, 1000)
+            return said.inner_text() == "You can open your eyes."
+
+        wait_until(may_open, "the word that eyes may open")
+        screen.page.clock.resume()
         bench.camera.hold.set()
         screen.page.wait_for_url("**/result")
+
+
+def has_left(session: Session, seconds: float) -> None:
+    """From now on the session's time stands, with so many seconds of it left."""
+    now = session.clock()
+    session.clock = lambda: now
+    session.touched = now + seconds - PATIENCE_S[session.state]
+
+
+def to_the_warning(screen: Screen, address: str) -> None:
+    """Show the page with a clock that stands, and let it pass until the page warns."""
+    stop_clock(screen.page)
+    screen.page.goto(address)
+
+    def warns() -> bool:
+        pass_time(screen.page, 1000)
+        return screen.page.locator("dialog[open]").count() > 0
+
+    wait_until(warns, "the warning")
 
 
 def seconds_said(screen: Screen) -> int:
@@ -209,9 +234,8 @@ def test_the_warning_counts_as_the_language_does(
     with on_screen(browser, address, TALL) as screen:
         screen.tap(f"button[value={language}]")
         (session,) = bench.kiosk.sessions._sessions.values()
-        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S
-        screen.page.clock.install()
-        screen.page.goto(address)
+        has_left(session, WARNING_S)
+        to_the_warning(screen, address)
         said = set()
         while one not in said and len(said) < WARNING_S:
             pass_time(screen.page, 1000)
@@ -223,14 +247,16 @@ def test_a_silent_patient_is_warned_and_a_tap_goes_on(browser: Browser, address:
     with on_screen(browser, address, TALL) as screen:
         screen.tap("button[value=en]")
         (session,) = bench.kiosk.sessions._sessions.values()
-        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
-        screen.page.goto(address)
-        screen.page.wait_for_selector("dialog[open]")
-        assert 20 <= seconds_said(screen) <= WARNING_S
+        has_left(session, WARNING_S - 3)
+        to_the_warning(screen, address)
+        assert seconds_said(screen) == WARNING_S - 4
+        screen.page.clock.resume()
         assert screen.keep("en-warning")["small"] == []
         screen.page.click("[data-still-here]")
         screen.page.wait_for_selector("dialog:not([open])", state="attached")
-        assert session.left() > PATIENCE_S[State.ABOUT] - 5
+        wait_until(
+            lambda: screen.page.evaluate("true") and session.left() > WARNING_S, "the touch to be told"
+        )
         screen.arrives_at("about")
 
 
@@ -253,15 +279,16 @@ def test_a_warning_that_was_answered_does_not_come_back_while_the_kiosk_is_slow(
     with on_screen(browser, address, TALL) as screen:
         screen.tap("button[value=en]")
         (session,) = bench.kiosk.sessions._sessions.values()
-        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
-        screen.page.goto(address)
-        screen.page.wait_for_selector("dialog[open]")
+        has_left(session, WARNING_S - 3)
+        to_the_warning(screen, address)
         screen.page.evaluate(SLOW_TOUCH)
+        screen.page.click("[data-still-here]")
+        pass_time(screen.page, 2400)  # a look at the clock a second
         with screen.page.expect_response("**/touch"):
-            screen.page.click("[data-still-here]")
-        screen.page.wait_for_timeout(1500)  # a look at the clock a second
+            pass_time(screen.page, 100)
+        pass_time(screen.page, 1500)
         assert screen.page.evaluate("window.opened") == 0
-        assert session.left() > PATIENCE_S[State.ABOUT] - 10
+        assert session.left() > WARNING_S
 
 
 def test_a_warning_closes_by_itself_once_the_kiosk_gives_more_time(
@@ -270,12 +297,16 @@ def test_a_warning_closes_by_itself_once_the_kiosk_gives_more_time(
     with on_screen(browser, address, TALL) as screen:
         screen.tap("button[value=en]")
         (session,) = bench.kiosk.sessions._sessions.values()
-        session.touched -= PATIENCE_S[State.ABOUT] - WARNING_S + 3
-        screen.page.goto(address)
-        screen.page.wait_for_selector("dialog[open]")
+        has_left(session, WARNING_S - 3)
+        to_the_warning(screen, address)
         # A tap before the warning was there, answered after it.
         screen.page.evaluate("document.querySelector('dialog').dispatchEvent(new Event('cancel'))")
-        screen.page.wait_for_selector("dialog:not([open])", state="attached")
+
+        def is_closed() -> bool:
+            pass_time(screen.page, 1000)
+            return screen.page.locator("dialog[open]").count() == 0
+
+        wait_until(is_closed, "the warning to close")
 
 
 def test_a_patient_who_left_is_forgotten_on_the_screen_too(

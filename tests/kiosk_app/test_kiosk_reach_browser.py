@@ -12,12 +12,25 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from kiosk_app.demo.supervisor import free_port
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.patient.pages import COOKIE, TEXT_SIZES
 from kiosk_app.scanning.close_ups import CloseUps
 from sync.wire.findings.canonical_face import inside
-from tests.support.browser import DRAWN, TALL, WIDE, pass_time, read_on, still, visit, wait_for_answers
+from tests.support.browser import (
+    DRAWN,
+    TALL,
+    WIDE,
+    pass_time,
+    patient,
+    read_on,
+    still,
+    stop_clock,
+    visit,
+    wait_for_answers,
+    wait_for_each_answer,
+)
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import PLACE, PatientAt
 from tests.support.serving import running_server
@@ -26,6 +39,7 @@ from tests.support.waiting import wait_until
 
 PRIMARY = "form[data-primary] button.primary"
 PLACED = """() => (({ x, y }) => [x.value, y.value])(document.querySelector("[data-place]").elements)"""
+WAITS_S = 240.0  # no test waits so long
 DECIDES = ("consent", "light_questions", "eyes", "delete", "leave")
 # A screen of ours at a zoom of 133, 150 and 200 per cent.
 ZOOMED = [(960, 600), (864, 540), (640, 400), (810, 1440), (540, 960)]
@@ -196,7 +210,7 @@ def test_a_tap_while_the_kiosk_does_not_answer_leads_on_once_it_does(
 ) -> None:
     app = create_app(bench.kiosk)
     with ExitStack() as visits, ExitStack() as first:
-        port = int(first.enter_context(running_server(app)).effective_port)
+        first.enter_context(running_server(app, port=(port := free_port())))
         page = at_about(browser, port, visits)
         address = page.url
         first.close()
@@ -214,7 +228,7 @@ def test_a_tap_while_the_kiosk_starts_again_is_answered_by_its_word_of_that(
     browser: Browser, bench: Bench, tapped: str
 ) -> None:
     with ExitStack() as visits, ExitStack() as first:
-        port = int(first.enter_context(running_server(create_app(bench.kiosk))).effective_port)
+        first.enter_context(running_server(create_app(bench.kiosk), port=(port := free_port())))
         page = at_about(browser, port, visits)
         first.close()
         page.click(tapped)
@@ -234,13 +248,12 @@ def test_a_kiosk_that_ends_while_it_is_at_work_on_a_tap_shows_a_page_of_its_own_
     def ends(environ: dict[str, Any], start_response: Any) -> Any:
         if environ["REQUEST_METHOD"] == "POST" and environ["PATH_INFO"] not in ("/language", "/touch"):
             at_work.set()
-            over.wait(30)
+            over.wait(WAITS_S)
         return pages(environ, start_response)
 
     app.wsgi_app = ends  # type: ignore[assignment]
     with ExitStack() as visits, ExitStack() as first:
-        server = first.enter_context(running_server(app))
-        port = int(server.effective_port)
+        server = first.enter_context(running_server(app, port=(port := free_port())))
         page = at_about(browser, port, visits)
         page.click(tapped)
         wait_until(lambda: bool(page.evaluate("1")) and at_work.is_set(), "the tap to be sent")
@@ -268,7 +281,7 @@ def test_a_tap_that_the_kiosk_is_at_work_on_for_long_is_answered_by_a_word_until
     def slowly(environ: dict[str, Any], start_response: Any) -> Any:
         if (environ["REQUEST_METHOD"], environ["PATH_INFO"]) == ("POST", f"/{place}"):
             at_work.set()
-            over.wait(30)
+            over.wait(WAITS_S)
         return pages(environ, start_response)
 
     app.wsgi_app = slowly  # type: ignore[assignment]
@@ -299,7 +312,7 @@ def test_a_camera_is_to_be_held_still_only_while_the_kiosk_takes_the_picture(
 ) -> None:
     app = create_app(bench.with_close_up().kiosk)
     token, session = bench.kiosk.sessions.begin()
-    with running_server(app) as server, closing(browser.new_context()) as context:
+    with running_server(app) as server, closing(patient(browser)) as context:
         address = f"http://127.0.0.1:{server.effective_port}"
         context.add_cookies([{"name": COOKIE, "value": token, "url": address}])
         page = context.new_page()
@@ -321,6 +334,7 @@ def test_only_the_first_way_that_is_taken_counts_while_the_kiosk_is_asked(
     sent: list[str] = []
     page.route("**/healthz", lambda route: asked.append(route))
     page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    wait_for_each_answer(page)
     page.goto(address + stand(bench, session, "about"))
     wait_for_answers(page)
     page.click(PRIMARY)
@@ -374,7 +388,7 @@ def test_a_first_page_that_nobody_touches_looks_again_whether_scans_are_taken(
 ) -> None:
     with closing(still(browser)) as context:
         page = context.new_page()
-        page.clock.install()
+        stop_clock(page)
         page.goto(address)
         for unlicensed, name in (("for research only", "closed"), (None, "language")):
             bench.unlicensed = unlicensed
@@ -397,7 +411,7 @@ def test_a_first_page_that_would_be_the_same_is_left_to_who_reads_it(
         page = context.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        page.clock.install()
+        stop_clock(page)
         page.goto(address)
         if broken:  # a page of a fault would lead nowhere by itself
             monkeypatch.setattr(bench.kiosk, "closed_because", bug)
@@ -417,7 +431,7 @@ def test_a_page_before_which_nobody_is_any_more_leads_to_the_first_one_but_not_w
 ) -> None:
     with closing(still(browser)) as context:
         page = context.new_page()
-        page.clock.install()
+        stop_clock(page)
         page.goto(address + parked)
         assert page.evaluate("document.body.dataset.page") != "language"
         pass_time(page, 280_000)
@@ -435,6 +449,7 @@ def test_a_kiosk_that_does_not_hear_of_a_touch_takes_the_next_tap(
     touched: list[Route] = []
     page.route("**/touch", lambda route: touched.append(route))
     page.clock.install()
+    wait_for_each_answer(page)
     page.goto(address + stand(bench, session, "about"))
     pass_time(page, 6000)  # a touch soon after the page came is not told
     wait_for_answers(page)
@@ -452,7 +467,8 @@ def test_the_end_of_the_time_asks_the_kiosk_once_not_at_each_second(
     page.route("**/healthz", lambda route: asked.append(route))
     stand(bench, session, "about")
     session.touched -= PATIENCE_S[State.ABOUT] - 1
-    page.clock.install()
+    stop_clock(page)
+    wait_for_each_answer(page)
     page.goto(f"{address}/about")
 
     def is_asked() -> bool:
@@ -460,7 +476,7 @@ def test_the_end_of_the_time_asks_the_kiosk_once_not_at_each_second(
         return bool(asked)
 
     wait_until(is_asked, "the kiosk to be asked")
-    pass_time(page, 2000)  # three more would be asked, one for each second; it asks again after three
+    pass_time(page, 5000)  # five more would be asked, one for each second
     assert page.evaluate("1") and len(asked) == 1
 
 

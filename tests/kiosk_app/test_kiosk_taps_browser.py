@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import PATIENCE_S, WARNING_S, Session, State
 from kiosk_app.patient.pages import COOKIE
-from tests.support.browser import TALL, WIDE
+from tests.support.browser import TALL, WIDE, patient, stop_clock
 from tests.support.kiosk_bench import Bench, Clinic, scans_at_work
 from tests.support.serving import served
 from tests.support.standing import PLACES, stand
@@ -64,12 +64,11 @@ class Finger:
     ) -> None:
         self.address, self.bench, self.clock = address, bench, clock
         viewport = {"width": size[0], "height": size[1]}
-        self.context: BrowserContext = browser.new_context(viewport=viewport, has_touch=True)  # type: ignore[arg-type]
+        self.context: BrowserContext = patient(browser, viewport=viewport, has_touch=True)  # type: ignore[arg-type]
         self.context.add_init_script(HEARD)
         self.page: Page = self.context.new_page()
         self.touch_screen: CDPSession = self.context.new_cdp_session(self.page)
-        self.page.clock.install(time=0)
-        self.page.clock.pause_at(1)
+        stop_clock(self.page)
         token, self.session = bench.kiosk.sessions.begin()
         self._cookie = {"name": COOKIE, "value": token, "url": address}
 

@@ -25,8 +25,8 @@ from tests.support.waiting import wait_until
 from tests.support.wire import Party
 
 COMMAND = (sys.executable, "-c", "from kiosk_app.cli import main; main()")
-# Two seconds are promised; a machine that runs other tests beside gets more.
-STOP_SECONDS = 5.0
+# Two seconds are promised; this long at most is waited for it, on however slow a machine.
+STOP_SECONDS, WAIT_SECONDS = 5.0, 60.0
 
 
 class AgentProcess:
@@ -75,7 +75,7 @@ class AgentProcess:
         self._end(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Stop cleanly; the seconds that it took."""
+        """Stop cleanly; the seconds that it took. A test of those plays a few rounds."""
         started = time.monotonic()
         assert self._end(number) == 0, self.log.read_text()
         return time.monotonic() - started
@@ -95,16 +95,16 @@ class AgentProcess:
         assert process is not None
         process.send_signal(number)
         try:
-            return process.wait(10)
+            return process.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(WAIT_SECONDS)
             raise
 
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(WAIT_SECONDS)
             self._process = None
 
 

@@ -62,7 +62,14 @@ def of_a_kiosk(browser: Browser) -> Iterator[Browser]:
 
 def still(browser: Browser, **how: Any) -> BrowserContext:
     """A visitor who asks for no motion: a fade drawn frame by frame costs more than the rest of its page."""
-    return browser.new_context(reduced_motion="reduce", **how)
+    return patient(browser, reduced_motion="reduce", **how)
+
+
+def patient(browser: Browser, **how: Any) -> BrowserContext:
+    """A visitor of `how`, each of whose waits has the same minute as an `expect`."""
+    context = browser.new_context(**how)
+    context.set_default_timeout(WAIT_MS)
+    return context
 
 
 @contextmanager
@@ -83,6 +90,17 @@ def visit(browser: Browser, address: str, size: tuple[int, int]) -> Iterator[tup
 def wait_for_answers(page: Page) -> None:
     """Wait until the page takes answers, as a person does who reads it first."""
     expect(page.locator("html[data-answers]")).to_be_attached()
+
+
+def stop_clock(page: Page) -> None:
+    """From the page that is gone to next on, time passes by `pass_time` only."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+
+
+def wait_for_each_answer(page: Page) -> None:
+    """The page that is gone to next gives up no question to the kiosk: its limits are of real time."""
+    page.add_init_script("AbortSignal.timeout = () => new AbortController().signal;")
 
 
 def pass_time(page: Page, ms: int) -> None:

@@ -37,7 +37,7 @@ from sync.wire.envelope import open_envelope, verify
 from sync.wire.findings import Findings
 from sync.wire.messages import Message
 
-END_S = 20.0
+END_S = 60.0
 LIGHTS = ("white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365")
 ZONES = {"forehead": 9.1, "left_cheek": 14.2, "right_cheek": 10.3, "nose": 15.6, "chin": 11.0}
 

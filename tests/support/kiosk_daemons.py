@@ -47,8 +47,8 @@ def small_board(folder: Path, extra: str = "", profile: Path = SIMULATED, **repl
     return path
 
 
-def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
-    """Wait until `condition()` is true; fail after `deadline_s`, within which it is to happen."""
+def until(condition: Callable[[], object], deadline_s: float = 60.0) -> None:
+    """Wait until `condition()` is true; fail after `deadline_s`."""
     wait_until(condition, seconds=deadline_s)
 
 
@@ -69,7 +69,7 @@ class Daemon:
         arguments += ["--board", str(board), "--state", str(state), *more]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(arguments, cwd=ROOT, stderr=log, stdout=log)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while b'"ready"' not in self.log.read_bytes():
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.01)
@@ -80,12 +80,12 @@ class Daemon:
     def stop(self) -> int:
         """SIGTERM, then the exit status."""
         self.kill(signal.SIGTERM)
-        return self.process.wait(5)
+        return self.process.wait(60)
 
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(5)
+        self.process.wait(60)
 
 
 class Kiosk:

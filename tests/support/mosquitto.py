@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BOARD = Path(hardware.__file__).parent / "boards" / "simulated.toml"
-START_SECONDS = 15.0
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 
 
 class Mosquitto:
@@ -87,7 +87,7 @@ class Mosquitto:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
-            with socket.create_connection((self.host, self.port), timeout=1) as plain:
+            with socket.create_connection((self.host, self.port), timeout=START_SECONDS) as plain:
                 context.wrap_socket(plain).close()
         except OSError:
             return False

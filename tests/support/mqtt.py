@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 
 from tests.support.mosquitto import Mosquitto, tls_context
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 
 class MqttClient:

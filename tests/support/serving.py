@@ -23,7 +23,7 @@ def running_server(app: Any, threads: int = 8, port: int = 0) -> Iterator[WebSer
         for channel in list(server.active_channels.values()):
             channel.will_close = True
         server.close()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -29,7 +29,7 @@ from sync.wire.keys import (
 )
 from sync.wire.receipt import ReceiptStatus
 from sync.wire.status import CLOCK_AHEAD, Status
-from tests.support.agent import STOP_SECONDS, AgentProcess, Clinic, party_of, running_agent
+from tests.support.agent import AgentProcess, Clinic, party_of, running_agent
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.mqtt import connected
 from tests.support.waiting import wait_until
@@ -76,7 +76,7 @@ def test_a_message_goes_and_is_deleted_on_its_receipt(clinic: Clinic, state: Pat
         status = agent.status()
         assert (status["waiting"], status["sent"], status["bytes"]) == (0, 0, 0)
         assert status["last_receipt_at"]
-        assert agent.stop() < STOP_SECONDS
+        agent.stop()
 
 
 def test_a_message_given_while_the_broker_is_away_goes_when_it_comes(
@@ -339,7 +339,7 @@ def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: P
         agent.wait_connected()
         wait_until(lambda: heartbeat().online)
         submit(agent, party)
-        assert agent.stop(signal.SIGINT) < STOP_SECONDS
+        agent.stop(signal.SIGINT)
     last = heartbeat()
     assert (last.online, last.waiting + last.sent) == (False, 1)
 
@@ -422,7 +422,7 @@ def test_a_kiosk_whose_certificate_is_of_another_clinic_keeps_its_messages(
         assert not agent.status()["connected"]
         assert agent.status()["connection_problem"]
         assert agent.client.state(message) == "waiting"
-        assert agent.stop() < STOP_SECONDS
+        agent.stop()
 
 
 def test_a_server_of_another_clinic_gets_nothing(

@@ -33,7 +33,7 @@ def test_a_patient_gets_from_language_to_result_and_the_clinic_sees_the_scan(
             expect(page.locator("body")).to_have_attribute("data-page", name)
             if name == "position":
                 # The preview shows the patient, and says that the face is in the right place.
-                expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
+                expect(page.locator("[data-preview][data-good]")).to_be_visible()
             expect(page.get_by_text("Start over")).to_be_visible()
             expect(page.get_by_text("SIMULATED", exact=True)).to_be_visible()
             take_picture(page, f"kiosk-{screen}-{step + 1}-{name}")
@@ -57,10 +57,10 @@ def test_a_patient_sees_the_scan_at_work_for_as_long_as_a_slow_camera_holds_it_u
         for name in WAY_WITHOUT_UV[: WAY_WITHOUT_UV.index("scan")]:
             expect(page.locator("body")).to_have_attribute("data-page", name)
             if name == "position":
-                expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=60_000)
+                expect(page.locator("[data-preview][data-good]")).to_be_visible()
             wait_for_answers(page)
             page.locator(NEXT).click()
-        expect(page.locator("body[data-page=scan][data-state=working]")).to_be_attached(timeout=30_000)
+        expect(page.locator("body[data-page=scan][data-state=working]")).to_be_attached()
         expect(page.locator("h1[data-sentence]")).to_be_visible()
         expect(page.locator(NEXT)).to_be_hidden()  # there is nothing to answer
         expect(page.get_by_text("Start over")).to_be_visible()

@@ -23,7 +23,7 @@ NEXT = "form[data-primary] button.primary"
 
 
 def _arrive(page: Page, name: str) -> None:
-    expect(page.locator("body")).to_have_attribute("data-page", name, timeout=60_000)
+    expect(page.locator("body")).to_have_attribute("data-page", name)
 
 
 def _tap(page: Page) -> None:
@@ -37,7 +37,7 @@ def _walk_to_spots(page: Page) -> None:
             continue
         _arrive(page, name)
         if name == "position":
-            expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
+            expect(page.locator("[data-preview][data-good]")).to_be_visible()
         _tap(page)
     _arrive(page, "spots")
     wait_for_answers(page)
@@ -51,10 +51,10 @@ def test_a_spot_is_touched_at_the_kiosk_and_read_at_the_clinic(
         x, y = page.evaluate(PLACE, list(inside("left_cheek")))
         page.mouse.click(x, y)
         _arrive(page, "close_up")
-        expect(page.locator("[data-preview][data-good]")).to_be_visible(timeout=30_000)
+        expect(page.locator("[data-preview][data-good]")).to_be_visible()
         take_picture(page, "system-close-up")
         _tap(page)
-        expect(page.locator("body[data-page=spots][data-taken='1']")).to_be_visible(timeout=60_000)
+        expect(page.locator("body[data-page=spots][data-taken='1']")).to_be_visible()
         _tap(page)
         _arrive(page, "result")
         expect(page.locator("[data-spots='1']")).to_be_visible()

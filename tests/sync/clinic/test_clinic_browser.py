@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from sync.clinic.receiving.opener import Opener
 from sync.clinic.store.database import Database
 from sync.wire.findings import Mark
 from sync.wire.keys import OpeningKey
-from tests.support.browser import WIDE, take_picture
+from tests.support.browser import WIDE, patient, take_picture
 from tests.support.clinic import SealingKiosk, findings, registered
 from tests.support.serving import served
 
@@ -45,9 +46,8 @@ def address(sqlite: Database, opening_key: OpeningKey, tmp_path: Path) -> Iterat
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": WIDE[0], "height": WIDE[1]})
-    yield page
-    page.close()
+    with closing(patient(browser, viewport={"width": WIDE[0], "height": WIDE[1]})) as context:
+        yield context.new_page()
 
 
 def shoot(page: Page, name: str) -> None:
