@@ -16,6 +16,7 @@ from firmware.cameras.reflectance import reflectance
 from firmware.cameras.v4l2 import UsbCamera
 from hardware.board import BOARDS, DriverMissing, load_board
 from tests.support.picamera2_fake import fake_module
+from tests.support.waiting import in_one_of_three_rounds
 
 
 @pytest.fixture
@@ -23,8 +24,14 @@ def board():
     board = load_board(BOARDS / "simulated.toml")
     still = board.camera.still.model_copy(update={"width": 48, "height": 64, "fps": 50.0})
     preview = board.camera.preview.model_copy(update={"width": 24, "height": 32})
-    changes = {"still": still, "preview": preview, "rotate_deg": 90, "deadline_s": 0.4}
+    changes = {"still": still, "preview": preview, "rotate_deg": 90, "deadline_s": 60.0}
     return board.model_copy(update={"camera": board.camera.model_copy(update=changes)})
+
+
+@pytest.fixture
+def impatient(board):
+    """The same board, whose camera is given up soon."""
+    return board.model_copy(update={"camera": board.camera.model_copy(update={"deadline_s": 0.4})})
 
 
 @pytest.fixture
@@ -111,10 +118,14 @@ def test_a_frame_with_older_settings_is_passed_over(camera):
 def test_what_was_prepared_is_there_at_once(camera, module):
     camera.prepare("still", 12_000, 2.0)
     changed = len(module.opened[0].controls_set)
-    started = time.monotonic_ns()
-    exposure = camera.expose("still", 12_000, 2.0, started)
-    # The frame that begins next, and its arrival; not three frames more for the sensor to obey.
-    assert exposure.timestamp_ns - started < 2.1 * 20e6
+
+    def is_there_at_once():
+        started = time.monotonic_ns()
+        exposure = camera.expose("still", 12_000, 2.0, started)
+        # The frame that begins next, and its arrival; not three frames more for the sensor to obey.
+        assert exposure.timestamp_ns - started < 2.1 * 20e6
+
+    in_one_of_three_rounds(is_there_at_once)
     assert len(module.opened[0].controls_set) == changed
 
 
@@ -124,26 +135,36 @@ def test_every_request_goes_back_to_the_camera(camera, module):
     assert module.opened[0].free == module.opened[0].configurations[0]["buffer_count"]
 
 
-def test_a_wait_that_ran_out_keeps_no_buffer(camera, module):
+def test_a_wait_that_ran_out_keeps_no_buffer(board, impatient, module):
+    camera = PiCamera(impatient, module)
     module.fails = "freeze"
     for _ in range(2):
         with pytest.raises(TimeoutError):
             camera.expose("still", 5000, 1.0, 0)
     module.fails = None
+    camera._profile = board.camera
     camera.expose("still", 5000, 1.0, 0)
+    camera.close()
     assert module.opened[0].free == module.opened[0].configurations[0]["buffer_count"]
 
 
 @pytest.mark.parametrize(("fault", "words"), [("freeze", "no frames"), ("unplug", "timed out")])
-def test_a_camera_that_stops_is_an_error_within_its_deadline(camera, module, fault, words):
+def test_a_camera_that_stops_is_an_error_within_its_deadline(impatient, module, fault, words):
+    camera = PiCamera(impatient, module)
     module.fails = fault
-    started = time.monotonic()
-    with pytest.raises(OSError, match=words):
-        camera.expose("still", 5000, 1.0, time.monotonic_ns())
-    assert time.monotonic() - started < 2
+
+    def ends():
+        started = time.monotonic()
+        with pytest.raises(OSError, match=words):
+            camera.expose("still", 5000, 1.0, time.monotonic_ns())
+        assert time.monotonic() - started < 2
+
+    in_one_of_three_rounds(ends)
+    camera.close()
 
 
-def test_after_a_freeze_a_new_one_works(board, camera, module):
+def test_after_a_freeze_a_new_one_works(board, impatient, module):
+    camera = PiCamera(impatient, module)
     module.fails = "freeze"
     with pytest.raises(TimeoutError):
         camera.expose("still", 5000, 1.0, 0)
@@ -153,7 +174,8 @@ def test_after_a_freeze_a_new_one_works(board, camera, module):
     assert [opened.closed for opened in module.opened] == [True, False]
 
 
-def test_settings_that_never_work_are_an_error(camera, module):
+def test_settings_that_never_work_are_an_error(impatient, module):
+    camera = PiCamera(impatient, module)
     module.opened[0].set_controls = lambda controls: None
     with pytest.raises(TimeoutError, match="no frame with 9000 µs"):
         camera.expose("still", 9000, 1.0, 0)
@@ -250,7 +272,7 @@ class FakeCapture:
             return False
         if self.fault == "hangs":
             self.hanging.set()
-            self.let_go.wait(10.0)
+            self.let_go.wait(60.0)
             self.hanging.clear()
             return False
         self._next = max(self._next + 0.02, time.monotonic() - 0.02)
@@ -269,6 +291,11 @@ class FakeCapture:
 
 @pytest.fixture
 def usb(board):
+    return open_usb(board)
+
+
+def open_usb(board):
+    """The camera, and what stands in for its device."""
     board = board.model_copy(update={"camera": board.camera.model_copy(update={"device": "/dev/video2"})})
     captures = []
 
@@ -384,8 +411,8 @@ def test_a_usb_camera_that_does_not_take_an_exposure_time_is_an_error(usb):
         camera.prepare("still", 5000, 1.0)
 
 
-def test_a_usb_camera_is_not_let_go_of_under_the_feet_of_a_call_that_hangs(usb):
-    camera, capture = usb
+def test_a_usb_camera_is_not_let_go_of_under_the_feet_of_a_call_that_hangs(impatient):
+    camera, capture = open_usb(impatient)
     capture.fault = "hangs"
     failed = []
 
@@ -396,12 +423,12 @@ def test_a_usb_camera_is_not_let_go_of_under_the_feet_of_a_call_that_hangs(usb):
 
     call = threading.Thread(target=expose)
     call.start()
-    assert capture.hanging.wait(10.0)
+    assert capture.hanging.wait(60.0)
     with pytest.raises(TimeoutError, match="left behind"):
         camera.close()
     assert not capture.released
     capture.let_go.set()
-    call.join(10.0)
+    call.join(60.0)
     camera.close()
     assert capture.released and failed
 

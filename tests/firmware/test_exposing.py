@@ -10,7 +10,7 @@ from firmware.cameras.camera import CameraFrozen
 from firmware.cameras.exposing import DARK, Exposing, Setting
 from firmware.lights.client import LightsFault
 from tests.support.kiosk_daemons import ROOT
-from tests.support.sequences import lit_lamps, uv_rises
+from tests.support.sequences import impatient, lit_lamps, uv_rises
 
 PLACE = "firmware/cameras/exposing.py"
 
@@ -44,7 +44,9 @@ def exposing(stage):
 
     def build(watch=None, **simulation) -> Exposing:
         sequence = stage(**simulation)
-        return Exposing(sequence.board, sequence.camera, sequence.lights, watch or sequence.lights.beat)
+        hangs = simulation.get("camera_fault") == "hangs"
+        board = impatient(sequence.board) if hangs else sequence.board
+        return Exposing(board, sequence.camera, sequence.lights, watch or sequence.lights.beat)
 
     return build
 

@@ -179,9 +179,9 @@ def test_a_hanging_call_is_given_up_and_watched_meanwhile():
 
 
 def test_a_watched_call_gives_its_result_or_its_error():
-    assert watched(lambda: 7, 1, 0.1, lambda: None) == 7
+    assert watched(lambda: 7, 60, 0.1, lambda: None) == 7
     with pytest.raises(OSError, match="no camera"):
-        watched(lambda: (_ for _ in ()).throw(OSError("no camera")), 1, 0.1, lambda: None)
+        watched(lambda: (_ for _ in ()).throw(OSError("no camera")), 60, 0.1, lambda: None)
 
 
 def test_a_driver_that_is_not_there_is_an_error_with_the_line_to_fix(tmp_path):
@@ -219,13 +219,13 @@ def test_only_its_own_user_and_its_peers_may_talk_to_a_daemon(tmp_path, monkeypa
     with monkeypatch.context() as another:
         another.setattr(os, "getuid", lambda: 54_321)
         listener = Listener(tmp_path / "light.sock", peers)
-    lights = Lights(tmp_path / "light.sock", timeout=0.5)
+    lights = Lights(tmp_path / "light.sock", timeout=60)
     answers = []
     asking = threading.Thread(target=lambda: answers.append(refusal_of(lights.status)))
     asking.start()
-    link = listener.accept(5.0)
+    link = listener.accept(60)
     assert (link is not None) is welcome
-    asking.join(5.0)
+    asking.join(60)
     assert ("nor one of its peers" in answers[0]) is not welcome
     lights.close()
     listener.close()

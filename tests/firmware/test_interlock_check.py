@@ -36,7 +36,7 @@ def broken_daemon(folder, rule):
         yield load_board(board), state
     finally:
         process.kill()
-        process.wait(5)
+        process.wait(60)
 
 
 def checked(board, state):

@@ -553,7 +553,7 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         lights = Lights(state / "run" / "light.sock")
         lights.lease("s1", consent(), uv_allowance())
         lights.pulse("uv365", 0.15)
-        until(lambda: lights.status()["fault"] == "uv_unseen", 3)
+        until(lambda: lights.status()["fault"] == "uv_unseen")
         lights.on("white")
         lights.close()
         failed = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
@@ -595,7 +595,7 @@ def test_staff_are_told_which_file_cannot_be_read_and_that_there_is_nothing_to_c
         assert refused.returncode == 1
         assert str(ledger) in refused.stderr and "no fault is cleared" in refused.stderr
         ledger.rmdir()
-        until(lambda: lights_command(state, "status").returncode == 0, 10)
+        until(lambda: lights_command(state, "status").returncode == 0)
         assert "dose ledger" not in lights_command(state, "status").stdout
     finally:
         daemon.end()

@@ -195,7 +195,7 @@ class Rounds:
         for changes in (self.tape.open, self.tape.stuck, self.tape.blind):
             changes.append((now, False))
         time.sleep(0.1)
-        with contextlib.closing(Lights(self._socket, timeout=4.0)) as staff:
+        with contextlib.closing(Lights(self._socket, timeout=60.0)) as staff:
             if staff.status()["fault"] is None:
                 return
             wall = time.time()
@@ -222,7 +222,7 @@ class Rounds:
         log = self.state / "lightd.log"
         with log.open("wb") as stream:
             self.daemon = subprocess.Popen(command, cwd=ROOT, stderr=stream, stdout=stream)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while b'"ready"' not in log.read_bytes():
             if self.daemon.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(log.read_text())
@@ -233,7 +233,7 @@ class Rounds:
     def _end_daemon(self, number: int) -> None:
         self._note_gone(EVERYONE)
         self.daemon.send_signal(number)
-        self.daemon.wait(10)
+        self.daemon.wait(60)
         history = self._history()
         self.tape.pins += history
         if number == signal.SIGKILL:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from firmware.capture.sequence import Sequence
+from hardware.board import Board
 from hardware.capture import Capture
 from hardware.simulated.pins import PinReader
 from tests.support.kiosk_daemons import EVERY_LIGHT, lit
@@ -19,6 +20,11 @@ def lit_lamps(folder: Path) -> set[str]:
         return lit(reader)
     finally:
         reader.close()
+
+
+def impatient(board: Board, deadline_s: float = 0.5) -> Board:
+    """The same board, whose camera is given up soon."""
+    return board.model_copy(update={"camera": board.camera.model_copy(update={"deadline_s": deadline_s})})
 
 
 def run(

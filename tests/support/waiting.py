@@ -24,16 +24,15 @@ def wait_until(question: Callable[[], T], what: str = "what was waited for", sec
 ROUNDS = 3
 
 
-def in_one_of_three_rounds(play: Callable[[], object], *stalled: type[Exception]) -> None:
-    """Play what a real limit of time is kept in, anew until it is kept; fails as the last of three rounds did.
+def in_one_of_three_rounds(play: Callable[[], T], *stalled: type[Exception]) -> T:
+    """Play what a real limit of time is kept in, anew until it is kept; fails as the last of three did.
 
     A machine that stalls for longer than the limit looks like a fault in one round, as an assertion that does
     not hold or one of `stalled`. It does not stall in each of them, whereas a fault is there in each.
     """
     for _ in range(ROUNDS - 1):
         try:
-            play()
+            return play()
         except (AssertionError, *stalled):
             continue
-        return
-    play()
+    return play()
