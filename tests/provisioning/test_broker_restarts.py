@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from tests.support.mosquitto import running_broker
 from tests.support.mqtt import connected
+from tests.support.waiting import wait_until
 
 DAY = 86_400
 SESSION = {"session_expiry": DAY, "clean_start": False}
@@ -39,9 +39,7 @@ def test_what_was_not_saved_is_lost_when_the_broker_is_killed(tmp_path: Path) ->
             client.subscribe(f"clinic/v1/{kiosk}/down/#")
         store = tmp_path / "broker" / "data" / "mosquitto.db"
         broker.save()
-        deadline = time.monotonic() + 10
-        while not store.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(store.exists, "what the broker saves")
         with connected(broker, broker.ingest) as ingest:
             assert ingest.publish(receipts, b"acknowledged by the broker") == 0
         broker.kill()

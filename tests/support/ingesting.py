@@ -22,7 +22,7 @@ from tests.support.mosquitto import Broker
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 
 
 @dataclass

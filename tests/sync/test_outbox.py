@@ -468,7 +468,7 @@ def test_what_was_acknowledged_survives_kill_9_of_the_writer(tmp_path: Path) -> 
         os.kill(writer.pid, signal.SIGKILL)
         rest = writer.stdout.read().splitlines()
         acknowledged.extend(UUID(line) for line in rest if len(line) == 36)
-        assert writer.wait(10) == -signal.SIGKILL
+        assert writer.wait(60) == -signal.SIGKILL
 
         outbox = Outbox(path)
         assert outbox._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

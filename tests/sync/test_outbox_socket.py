@@ -241,7 +241,7 @@ def test_whatever_is_said_on_the_socket_the_agent_goes_on(side: Side) -> None:
     @given(said=FRAMES)
     def say(said: bytes) -> None:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2.0)
+            connection.settimeout(60.0)
             connection.connect(str(side.path))
             connection.sendall(said)
             connection.shutdown(socket.SHUT_WR)

@@ -317,7 +317,7 @@ def test_whoever_has_claimed_a_result_does_not_wait_for_who_withdraws_its_scan(
     def claimed(session: Any, scans: Any) -> Any:
         monkeypatch.setattr(withdrawals, "lock_those_free", lock_those_free)
         other.start()
-        assert has_scan.wait(10)
+        assert has_scan.wait(60)
         return lock_those_free(session, scans)
 
     def erase_now(*given: Any) -> Any:

@@ -84,12 +84,13 @@ def all_come(clinic: Clinic, client: MqttClient, count: int) -> None:
 def test_a_worker_that_stops_stores_what_the_broker_has_for_it_and_the_others_get_what_comes_then(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(handing_over, "HAND_OVER_SECONDS", 60.0)
     with clinic.worker(), kiosk_client(clinic) as client:
         send_many(clinic, client, 1)
         all_come(clinic, client, 1)
         with another_that_cannot_store(clinic, monkeypatch, until_it_stops=True) as tried:
             send_many(clinic, client, 20)
-            assert tried.wait(30)
+            assert tried.wait(60)
             assert clinic.stored() < 21
         wait_until(lambda: clinic.stored() == 21, "what the broker had for it")
         send_many(clinic, client, 20)
@@ -106,7 +107,7 @@ def test_what_a_worker_cannot_store_when_it_stops_waits_for_it_and_the_others_ge
         all_come(clinic, client, 1)
         with another_that_cannot_store(clinic, monkeypatch, until_it_stops=False) as tried:
             send_many(clinic, client, 20)
-            assert tried.wait(30)
+            assert tried.wait(60)
         later = send_many(clinic, client, 20)
         wait_until(lambda: later <= stored(clinic), "the others get all of what comes")
         assert clinic.stored() < 41
@@ -149,7 +150,7 @@ def test_what_a_worker_has_given_up_before_it_stops_comes_to_it_again(
         with monkeypatch.context() as patch, clinic.worker():
             patch.setattr(IngestWorker, "_store", give_up)
             send_many(clinic, client, 1)
-            assert tried.wait(30)
+            assert tried.wait(60)
         with clinic.worker():
             all_come(clinic, client, 1)
 

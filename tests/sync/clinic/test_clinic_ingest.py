@@ -191,7 +191,8 @@ def test_a_heartbeat_is_noted(clinic: Clinic) -> None:
 def test_two_workers_share_the_work_and_lose_nothing(clinic: Clinic) -> None:
     second = clinic.broker.role("ingest-2", clinic.state / "ingest-2")
     workers = [IngestWorker(clinic.database, second, Address.read(second))]
-    with clinic.worker(), running(workers[0].run), kiosk_client(clinic) as client:
+    with clinic.worker() as first, running(workers[0].run), kiosk_client(clinic) as client:
+        wait_until(lambda: first._connection and workers[0]._connection, "both are connected")
         for _ in range(30):
             send(clinic, client, clinic.kiosk.seal())
         receipts = [clinic.receipt(client) for _ in range(30)]
@@ -213,13 +214,13 @@ def test_two_workers_that_hear_the_same_kiosks_in_other_orders_do_not_wait_in_a_
     database = Database.at(tmp_path / "on-postgresql", postgresql_url)
     database.migrate()
     kiosks = [registered(database, SealingKiosk(clinic.kiosk.opening), tmp_path) for _ in range(8)]
-    begin, stored = threading.Barrier(2, timeout=30), []
+    begin, stored = threading.Barrier(2, timeout=60), []
 
     def work(order: list[SealingKiosk]) -> None:
         worker = IngestWorker(database, clinic.state / "ingest", Address.read(clinic.state / "ingest"))
         for counter in range(1, 16):
             batch = [arrived(kiosk, counter) for kiosk in order]
-            begin.wait(30)
+            begin.wait(60)
             worker._store(batch)
             stored.append(counter)
 

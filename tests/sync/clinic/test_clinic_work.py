@@ -27,11 +27,11 @@ from sync.clinic.store.tables import Account, Job, ScheduleRun, SignInTries, Web
 from sync.clinic.work import jobs, schedules
 from sync.clinic.work import machines as machines_module
 from sync.clinic.work import worker as worker_module
-from sync.clinic.work.jobs import Leased
+from sync.clinic.work.jobs import JobState, Leased
 from sync.clinic.work.machines import MachinesWorker
 from sync.clinic.work.schedules import Schedule
 from sync.clinic.work.worker import Worker
-from tests.support.dying_worker import KIND, Gateway
+from tests.support.dying_worker import KIND, Gateway, is_of
 from tests.support.effort import statements
 from tests.support.waiting import wait_until
 
@@ -265,19 +265,28 @@ def until_all_are_done(
         for worker in [each for each in workers if each.poll() is not None]:
             assert worker.returncode == -signal.SIGKILL
             dead.append(worker.pid)
+            end_leases_of(database, worker.pid)
             workers.remove(worker)
         while len(workers) < workers_at_once:
             workers.append(subprocess.Popen([*command, str(next(seeds)), str(DEATHS / jobs_in_all), *many]))
         return states(database) == {"done": jobs_in_all}
 
     try:
-        wait_until(all_done, "every job is done", 250)
+        wait_until(all_done, "every job is done", 200)
     finally:
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            worker.wait(30)
+            worker.wait(60)
     return len(dead)
+
+
+def end_leases_of(database: Database, pid: int) -> None:
+    """As if the time of all that a dead worker had leased were over."""
+    with database.writing() as session:
+        for job in session.scalars(select(Job).where(Job.state == JobState.DOING.value)):
+            if job.lease is not None and is_of(job.lease, pid):
+                job.due_at = now()
 
 
 def assert_each_was_sent_once(gateway: Gateway, jobs_in_all: int, deaths: int) -> None:
@@ -492,8 +501,8 @@ def test_a_worker_works_until_it_is_told_to_end(sqlite: Database, tmp_path: Path
     try:
         wait_until(lambda: rows(sqlite)["now"] == ("done", None), "the house is kept")
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
     finally:
         worker.kill()
-        worker.wait(30)
+        worker.wait(60)
     assert '"stopped"' in log.read_text()
