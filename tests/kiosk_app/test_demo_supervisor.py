@@ -66,12 +66,18 @@ time.sleep(60)
 
 
 def test_a_part_that_hangs_is_killed_and_started_again(supervisor: Supervisor) -> None:
-    speaks = Part("part", [sys.executable, "-c", READY + SPEAKS.format(alive="True")], logged_ready, 1.0)
+    speaks = Part("part", [sys.executable, "-c", READY + SPEAKS.format(alive="True")], logged_ready, 60.0)
     supervisor.start(speaks, part(STAY, "other"))
     first, other = supervisor.pid("part"), supervisor.pid("other")
     # It has been heard once it may be silent for no longer: only then it is stopped.
-    until(supervisor.mend, lambda: supervisor._heartbeats._until["part"] < time.monotonic() + 1.0)
+    heartbeats = supervisor._heartbeats
+    until(supervisor.mend, lambda: heartbeats._until["part"] < time.monotonic() + 60.0)
     os.kill(first, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
+    assert heartbeats.silent() == []
+    supervisor.mend()
+    assert supervisor.pid("part") == first, "it may be silent for a minute"
+    heartbeats._until["part"] = time.monotonic()  # the minute is over
     until(supervisor.mend, lambda: supervisor.pid("part") != first)
     assert not psutil.pid_exists(first)
     assert supervisor.pid("other") == other
@@ -122,16 +128,16 @@ import time
 from sync.clinic.store.notify import Notifier
 notifier = Notifier()
 notifier.alive()
-with notifier.long_step(1.5):
+with notifier.long_step({announced}):
     time.sleep({takes})
 print('{{"event": "done"}}', flush=True)
 while True:
     notifier.alive()
     time.sleep(0.01)
 """
-    for takes, restarts in ((1.0, False), (60.0, True)):
-        argv = [sys.executable, "-c", READY + steps.format(takes=takes)]
-        supervisor.start(Part("part", argv, logged_ready, 0.5))
+    for announced, takes, restarts in ((60.0, 1.5, False), (1.0, 60.0, True)):
+        argv = [sys.executable, "-c", READY + steps.format(announced=announced, takes=takes)]
+        supervisor.start(Part("part", argv, logged_ready, 1.0))
         first = supervisor.pid("part")
 
         def is_over(first: int = first) -> bool:
@@ -171,13 +177,13 @@ def test_one_question_without_an_answer_does_not_end_a_part(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ASK_SECONDS", 0.0)
-    answers = iter([True, False, *[True] * 1000])
-    busy = Part("part", [sys.executable, "-c", STAY], logged_ready, 0.1, lambda: next(answers))
+    answers = [True]
+    busy = Part("part", [sys.executable, "-c", STAY], logged_ready, 60.0, lambda: answers[0])
     supervisor.start(busy)
     first = supervisor.pid("part")
-    for _ in range(30):
+    for answers[0] in (False, True):
         supervisor.mend()
-        time.sleep(0.01)
+        assert ("part" in supervisor._heartbeats._until) is not answers[0]
     assert supervisor.pid("part") == first
 
 

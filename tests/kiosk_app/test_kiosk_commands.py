@@ -72,17 +72,17 @@ def state(tmp_path: Path, clinic: Clinic) -> Path:
 
 def test_serve_says_where_it_is_and_ends_at_sigterm(state: Path) -> None:
     with serving(state) as (process, address):
-        with urllib.request.urlopen(f"{address}healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"{address}healthz", timeout=60) as answer:
             assert json.load(answer)["ok"] is True
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with browser.open(address, timeout=10) as answer:
+        with browser.open(address, timeout=60) as answer:
             assert b"SIMULATED" in answer.read()
         secret = (state / "run" / "screen" / "key").read_text().strip()
         assert secret in address
         assert (state / "run" / "screen" / "key").stat().st_mode & 0o777 == 0o600
         assert secret not in Path(f"/proc/{process.pid}/cmdline").read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         said = process.stderr.read()
         assert secret not in said
@@ -149,7 +149,7 @@ def test_a_restart_after_kill_9_abandons_what_had_no_pictures(bench: Bench) -> N
         scan = bench.kiosk.records.create({"text_version": "1", "language": "en", "at": "2026-01-01"}, None)
         (bench.kiosk.vault.folder / f".{scan}.partial").mkdir()
         process.kill()
-        process.wait(10)
+        process.wait(60)
     with serving(bench.state):
         assert bench.kiosk.records.scan(scan).state == "abandoned"
         assert list(bench.kiosk.vault.folder.iterdir()) == []
@@ -400,7 +400,7 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     began = time.monotonic()
     with pytest.raises(AnalysisFailed, match="not done within 1 s"):
         Analyst("ai-edge-litert", deadline_s=1.0).measure(a_capture(picture(64, 48)), uuid4())
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 55
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -408,9 +408,9 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_child_that_does_nothing_is_ended_long_before_one_that_is_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyst, "STILL_S", 0.5)
+    monkeypatch.setattr(analyst, "STILL_S", 1.0)
     stand_in(tmp_path / "child", f"echo $$ > {tmp_path}/pid; kill -STOP $$", monkeypatch)
-    with pytest.raises(AnalysisFailed, match="did nothing for 0.5 s"):
+    with pytest.raises(AnalysisFailed, match="did nothing for 1 s"):
         Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -449,7 +449,7 @@ def test_a_command_told_to_stop_does_not_wait_for_the_child(
     began = time.monotonic()
     with pytest.raises(Stopped):
         Analyst("ai-edge-litert").measure(a_capture(picture(64, 48)), uuid4())
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 55
 
 
 def test_a_child_that_dies_is_a_failure_that_can_be_tried_again(

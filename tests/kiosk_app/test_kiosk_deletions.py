@@ -26,6 +26,7 @@ from kiosk_app.scanning.delivery import Delivery
 from kiosk_app.scanning.shred import shred
 from sync.wire.messages import WithdrawMessages
 from tests.support.full_disk import on_a_small_disk
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import (
     consented,
@@ -568,13 +569,12 @@ def test_who_waits_for_a_result_that_the_desk_deletes_is_told_that_it_is_deleted
     assert (page.status, page.name) == (200, "deleted")
 
 
-@pytest.mark.usefixtures("short_waits")
 def test_a_deletion_that_could_not_be_begun_leaves_the_patient_the_choice(
     visitor: Visitor, bench: Bench
 ) -> None:
     visitor.walk_to("result")
     visitor.look("/delete")
-    with bench.kiosk.records.keyring.lock():
+    with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
         page = visitor.tap("/delete")
     assert (page.status, page.name) == (503, "kiosk_busy")
     bench.kiosk.work.go_on()

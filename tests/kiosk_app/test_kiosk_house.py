@@ -24,10 +24,11 @@ from kiosk_app.patient.app import PAGE_S
 from kiosk_app.patient.journey import PATIENCE_S, State
 from kiosk_app.serve_cli import LONGEST_PAGE_S
 from sync.kiosk.client import ANSWER_S, OutboxClient
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import writing
 from tests.support.visitor import Visitor, the_session
-from tests.support.waiting import wait_until
+from tests.support.waiting import in_one_of_three_rounds, wait_until
 
 
 def bug(*_args: object, **_kwargs: object) -> None:
@@ -59,7 +60,7 @@ def test_one_broken_task_of_the_house_keeping_starves_no_other(
         wait_until(lambda: done == set(tasks))
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_patient_is_forgotten_even_if_the_leaving_goes_wrong(
@@ -93,9 +94,9 @@ def test_no_page_waits_for_what_is_done_about_a_session_whose_time_is_up(
     assert leaving.wait(60)
     page = threading.Thread(target=lambda: (visitor.client.get(address), answered.set()))
     page.start()
-    page.join(20)
+    page.join(60)
     assert answered.is_set()
-    house.join(20)
+    house.join(60)
     assert session.state is State.EXPIRED
 
 
@@ -163,7 +164,7 @@ def a_page_at_work(bench: Bench) -> Iterator[None]:
         yield
     finally:
         done.set()
-        page.join(20)
+        page.join(60)
 
 
 @pytest.mark.parametrize(
@@ -187,24 +188,27 @@ def test_whatever_a_page_waits_for_ends_with_the_time_of_the_page(
     asks: str,
 ) -> None:
     visitor.walk_to(place)
-    if asks == "/delete":
-        visitor.look(asks)
-    monkeypatch.setattr(app, "PAGE_S", 0.3)
     monkeypatch.setattr(
         records, "ALONE_S", ANSWER_S
     )  # none of the waits ends before the page's time by itself
-    with held_up(bench):
-        began = time.monotonic()
-        visitor.client.get(asks) if place == "position" else visitor.tap(asks)
-        assert time.monotonic() - began < ANSWER_S / 2
+
+    def ends() -> None:
+        if asks == "/delete":
+            visitor.look(asks)
+        with held_up(bench), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app, "PAGE_S", 0.3)
+            began = time.monotonic()
+            visitor.client.get(asks) if place == "position" else visitor.tap(asks)
+            assert time.monotonic() - began < ANSWER_S / 2
+
+    in_one_of_three_rounds(ends)
 
 
 def test_a_page_that_waits_too_long_for_another_of_its_session_says_that_nothing_was_done(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visitor.walk_to("consent")
-    monkeypatch.setattr(app, "KEYS_S", 0.1)
-    with a_page_at_work(bench):
+    with a_page_at_work(bench), pages_wait_briefly():
         page = visitor.tap(consent="agree")
     assert (page.status, page.name) == (503, "kiosk_busy")
     assert the_session(bench).state is State.CONSENT
@@ -221,9 +225,13 @@ def test_a_page_waits_for_what_it_sent_until_the_watchdog_has_ended_a_kiosk_that
 
 
 def test_a_page_waits_for_records_no_longer_than_for_keys(bench: Bench) -> None:
-    with closing(sqlite3.connect(bench.kiosk.records.path)) as holder, waiting_at_most(0.05):
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        began = time.monotonic()
-        with pytest.raises(RecordsHeld):
-            bench.kiosk.records.create({}, None)
-    assert time.monotonic() - began < LOCKED_S / 2
+
+        def waits_no_longer() -> None:
+            began = time.monotonic()
+            with pytest.raises(RecordsHeld), waiting_at_most(0.05):
+                bench.kiosk.records.create({}, None)
+            assert time.monotonic() - began < LOCKED_S / 2
+
+        in_one_of_three_rounds(waits_no_longer)

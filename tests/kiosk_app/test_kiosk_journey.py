@@ -11,11 +11,12 @@ import pytest
 from firmware.capture.client import CaptureFault
 from firmware.line.stamps import ConsentStamp
 from kiosk_app.kept.states import ScanState
-from kiosk_app.patient import app, speech
+from kiosk_app.patient import speech
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.journey import ENDS, PATIENCE_S, STEPS, TABLE, WARNING_S, NotNow, Session, State
 from kiosk_app.patient.sessions import LOST_S
 from kiosk_app.scanning.progress import LONG_S, Progress
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Page, PatientClock, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
@@ -161,10 +162,9 @@ def test_a_page_out_of_turn_leads_back_to_ones_own(visitor: Visitor) -> None:
 def test_the_consent_that_is_written_down_is_that_of_the_tap_that_counted(
     visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "KEYS_S", 0.05)
     visitor.tap(language="de")
     visitor.walk_to("consent")
-    with bench.kiosk.records.keyring.lock():
+    with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
         assert visitor.tap("/consent", consent="agree").status == 503
     session = the_session(bench)
     assert (session.consent, session.scan, bench.kiosk.records.scans()) == (None, None, [])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page
 
-from kiosk_app.patient import app
 from kiosk_app.patient.pages import TEXT_SIZES
 from tests.support.browser import TALL, WIDE
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import LOOK, OUT_OF_SIGHT, PatientAt
 from tests.support.standing import PLACES as STANDS
@@ -93,7 +93,6 @@ def test_the_way_on_from_a_wait_for_the_keys_lies_where_no_button_was_or_will_be
     language: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "KEYS_S", 0.05)
     page, session = patient_at(size)
     for text_size in TEXT_SIZES:
         places = {}
@@ -110,7 +109,7 @@ def test_the_way_on_from_a_wait_for_the_keys_lies_where_no_button_was_or_will_be
         for address_of_it in ("/result", "/delete"):
             with_a_kept_scan(bench, session, language, text_size)
             page.goto(address + "/delete")
-            with bench.kiosk.records.keyring.lock():
+            with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
                 if address_of_it == "/delete":
                     with page.expect_navigation():  # it is not done, and leads back here
                         page.click("form[action='/delete'] button")

@@ -31,6 +31,7 @@ from tests.support.browser import (
     wait_for_answers,
     wait_for_each_answer,
 )
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import PLACE, PatientAt
 from tests.support.serving import running_server
@@ -345,7 +346,6 @@ def test_only_the_first_way_that_is_taken_counts_while_the_kiosk_is_asked(
     assert not [url for url in sent if "start-over" in url]
 
 
-@pytest.mark.usefixtures("short_waits")
 def test_a_late_answer_to_a_page_that_came_of_another_answer_sends_neither(
     patient_at: PatientAt, address: str, bench: Bench
 ) -> None:
@@ -355,7 +355,7 @@ def test_a_late_answer_to_a_page_that_came_of_another_answer_sends_neither(
     page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
     page.goto(address + stand(bench, session, "consent"))
     wait_for_answers(page)
-    with bench.kiosk.records.keyring.lock():
+    with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
         page.click(PRIMARY)
         expect(page.locator("body")).to_have_attribute("data-page", "kiosk_busy")
     wait_for_answers(page)

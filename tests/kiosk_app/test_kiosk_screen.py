@@ -124,6 +124,6 @@ def test_the_browser_ends_with_its_watcher() -> None:
         assert watcher.stdout is not None
         browser = int(watcher.stdout.readline())
         watcher.terminate()
-        assert watcher.wait(20) == 0
+        assert watcher.wait(60) == 0
     with pytest.raises(ProcessLookupError):
         os.kill(browser, 0)

@@ -17,12 +17,12 @@ from kiosk_app.kept import keyring, records, records_file
 from kiosk_app.kept.keyring import Keyring, KeyringBusy, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsFull
-from kiosk_app.patient import app
 from kiosk_app.scanning.identity import NotEnrolled
 from kiosk_app.scanning.sealer import Sealer
 from tests.hardware.test_host_durable import killed_before_step
 from tests.kiosk_app.test_kiosk_records import analysed
 from tests.support.full_disk import on_a_small_disk
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import held, writing
 from tests.support.visitor import Visitor
@@ -248,12 +248,11 @@ def test_a_patient_whose_answer_has_to_wait_is_told_that_nothing_was_done(
     action: str,
     held_up: Callable[[Bench], AbstractContextManager[object]],
 ) -> None:
-    monkeypatch.setattr(app, "KEYS_S", 0.05)
     visitor.walk_to("result" if page == "delete" else page)
     if page == "delete":
         visitor.look("/delete")
     before = [scan.state for scan in bench.kiosk.records.scans()]
-    with held_up(bench):
+    with held_up(bench), pages_wait_briefly():
         said = visitor.tap(action, consent="agree")
     assert (said.status, said.name) == (503, "kiosk_busy")
     assert "what you chose has not been done yet" in said.words
@@ -280,9 +279,8 @@ def test_a_page_that_has_to_wait_for_the_records_is_no_fault_of_ours(
 def test_a_page_that_has_to_wait_for_the_keys_does_not_speak_of_a_choice(
     bench: Bench, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr(app, "KEYS_S", 0.05)
     visitor.walk_to("result")
-    with bench.kiosk.records.keyring.lock():
+    with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
         said = visitor.look(address)
         picture = visitor.client.get("/result/zones.png")
     assert (said.status, said.name, picture.status_code) == (503, "kiosk_busy", 503)

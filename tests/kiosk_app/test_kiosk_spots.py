@@ -26,6 +26,7 @@ from kiosk_app.scanning.close_ups import ABOUT_THE_PICTURE, NOT_KEPT, CloseUps
 from kiosk_app.serve_cli import scan_size_mb
 from sync.wire.findings.canonical_face import ZONES, inside
 from sync.wire.messages import Result
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import LIGHTS, Bench, Clinic
 from tests.support.visitor import PatientClock, Visitor, the_scan, the_session
 from tests.support.waiting import wait_until
@@ -471,15 +472,15 @@ def test_after_a_slow_camera_a_close_up_is_checked_within_the_time_of_the_page_o
 ) -> None:
     bench.kiosk.close_ups = CloseUps(bench.camera, Analyst("ai-edge-litert"))  # type: ignore[arg-type]
     _mark(visitor, zone="nose")
-    monkeypatch.setattr(app, "PAGE_S", 1.0)
+    monkeypatch.setattr(app, "PAGE_S", 2.0)
     bench.camera.hold.clear()
-    slow = threading.Timer(0.7, bench.camera.hold.set)
+    slow = threading.Timer(0.3, bench.camera.hold.set)
     slow.start()
     with held_up(bench, tmp_path):
         began = time.monotonic()
         visitor.tap()
         assert time.monotonic() - began < CHECK_TURN_S / 2
-    slow.join(20)
+    slow.join(60)
     [(spot, frame)] = the_session(bench).progress.marking.taken
     assert spot.zone == "nose"
     assert frame is not None
@@ -490,21 +491,20 @@ def test_a_close_up_whose_session_is_held_too_long_is_not_kept_and_can_be_taken_
 ) -> None:
     _mark(visitor, zone="nose")
     session, taken = the_session(bench), CloseUps.take
-    monkeypatch.setattr(app, "KEYS_S", 0.1)
     done = threading.Event()
 
     def take_beside_another_page(*given: Any) -> Any:
         def work() -> None:
             with session.alone():
                 begun.set()
-                done.wait(20)
+                done.wait(240)
 
         begun = threading.Event()
         threading.Thread(target=work).start()
-        assert begun.wait(20)
+        assert begun.wait(60)
         return taken(*given)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pages_wait_briefly():
         patch.setattr(CloseUps, "take", take_beside_another_page)
         try:
             page = visitor.tap()

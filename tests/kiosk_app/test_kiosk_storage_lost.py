@@ -111,11 +111,11 @@ def test_a_kiosk_that_lost_its_vault_rests_after_a_new_start_too(bench: Bench) -
     vault.rename(vault.with_name("aside"))
     with serving(bench.state) as (_process, address):
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with browser.open(address, timeout=10) as page:
+        with browser.open(address, timeout=60) as page:
             assert b'data-reason="storage_lost"' in page.read()
         assert not vault.exists()
         vault.with_name("aside").rename(vault)
-        with browser.open(address, timeout=10) as page:
+        with browser.open(address, timeout=60) as page:
             assert b'data-page="language"' in page.read()
 
 

@@ -9,13 +9,13 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from hardware.capture import Spot
-from kiosk_app.patient import app
 from kiosk_app.patient.pages import TEXT_SIZES
 from kiosk_app.scanning.analyst import Outcome
 from kiosk_app.web.languages import LANGUAGES
 from sync.wire.findings import Findings
 from tests.support import kiosk_bench
 from tests.support.browser import TALL, WIDE, take_picture, wait_for_answers
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import LOOK, PatientAt
 from tests.support.standing import with_a_kept_scan
@@ -86,7 +86,6 @@ def test_where_a_picture_has_to_wait_for_the_keys_the_page_says_so_in_its_place(
     language: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "KEYS_S", 0.05)
     page, session = patient_at(size, scripts=True)
     with_a_kept_scan(bench, session, language)
     page.goto(address + "/result?picture=zones")
@@ -96,6 +95,7 @@ def test_where_a_picture_has_to_wait_for_the_keys_the_page_says_so_in_its_place(
 
         def when_the_page_is_there(route: Route) -> None:
             held.enter_context(bench.kiosk.records.keyring.lock())
+            held.enter_context(pages_wait_briefly())
             route.continue_()
 
         page.route("**/result/zones.png", when_the_page_is_there)

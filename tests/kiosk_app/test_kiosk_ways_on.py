@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from flask.testing import FlaskClient
 
 from kiosk_app.web.ways_on import HEADER, MOST
+from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.visitor import Page, Visitor
 
@@ -28,10 +28,9 @@ def test_a_script_is_told_of_the_page_that_a_browser_would_be_sent_to(visitor: V
     assert visitor.look("/consent").name == "consent"
 
 
-@pytest.mark.usefixtures("short_waits")
 def test_a_page_that_an_answer_comes_to_has_an_address_of_its_own(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("consent")
-    with bench.kiosk.records.keyring.lock():
+    with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
         address = sent(visitor)
     for _ in range(2):
         page = visitor.look(address)
@@ -39,10 +38,9 @@ def test_a_page_that_an_answer_comes_to_has_an_address_of_its_own(visitor: Visit
     assert visitor.look(page.way_on).name == "consent"
 
 
-@pytest.mark.usefixtures("short_waits")
 def test_only_the_newest_of_them_are_kept(visitor: Visitor, bench: Bench) -> None:
     visitor.walk_to("consent")
-    with bench.kiosk.records.keyring.lock():
+    with bench.kiosk.records.keyring.lock(), pages_wait_briefly():
         addresses = [sent(visitor) for _ in range(MOST + 1)]
     assert [visitor.look(address).name for address in addresses] == ["consent"] + ["kiosk_busy"] * MOST
 

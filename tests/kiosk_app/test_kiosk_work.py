@@ -142,7 +142,7 @@ def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -
     wait_until(lambda: progress.done == 4)
     bench.kiosk.work.leave(scan)
     bench.camera.hold.set()
-    thread.join(10)
+    thread.join(60)
     assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
@@ -172,7 +172,7 @@ def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench
     wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
     bench.kiosk.work.leave(scan)
     bench.analyst.go.set()
-    thread.join(10)
+    thread.join(60)
     assert state_of(bench, scan) == ScanState.HANDED_OVER
 
 
@@ -192,7 +192,7 @@ def test_a_camera_lost_after_the_lit_pictures_costs_the_uv_picture_only(bench: B
     progress, thread = asked(bench, scan)
     bench.camera.uv_fault = CaptureFault(code, "gone")
     progress.answer(UvAllowance("demo-1", True, time.time()))
-    thread.join(10)
+    thread.join(60)
     assert progress.state == "ready"
     assert state_of(bench, scan) == ScanState.HANDED_OVER
     assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": code}
@@ -204,7 +204,7 @@ def test_uv_that_the_lights_refuse_is_not_asked_for_again(bench: Bench) -> None:
     progress, thread = asked(bench, scan)
     bench.camera.uv_says = ["dose_per_day"]
     progress.answer(UvAllowance("demo-1", True, time.time()))
-    thread.join(10)
+    thread.join(60)
     assert bench.camera.phases() == [("lit", False), ("uv", True)]
     assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": "dose_per_day"}
 
@@ -223,7 +223,7 @@ def test_a_patient_who_leaves_at_the_question_leaves_nothing(bench: Bench) -> No
     scan = consented(bench)
     _, thread = asked(bench, scan)
     bench.kiosk.work.leave(scan)
-    thread.join(10)
+    thread.join(60)
     assert state_of(bench, scan) == ScanState.ABANDONED
     assert nothing_is_kept(bench, scan)
 
@@ -336,9 +336,9 @@ def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
     wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
     other = threading.Thread(target=bench.kiosk.work.go_on)
     other.start()
-    other.join(10)
+    other.join(60)
     bench.analyst.go.set()
-    thread.join(10)
+    thread.join(60)
     assert bench.analyst.measured == [scan]
 
 
@@ -420,7 +420,7 @@ def test_a_scan_that_is_at_work_already_says_so(bench: Bench) -> None:
     wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
     assert do(bench, scan).reason == "busy"
     bench.analyst.go.set()
-    thread.join(10)
+    thread.join(60)
     assert first.state == "ready"
 
 
