@@ -72,7 +72,7 @@ def test_no_lamp_is_lit_at_a_close_up_and_the_preview_light_goes_out(
 ) -> None:
     session = uuid.uuid4().hex
     client.preview(session, consent())
-    until(lambda: kiosk.lit() == {"white"})
+    assert {item.light for item in kiosk.history() if item.level > 0} == {"white"}
     client.close_up(session, consent())
     until(lambda: not kiosk.lit())
     assert intervals(kiosk.history(), "uv365") == []

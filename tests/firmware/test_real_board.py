@@ -84,7 +84,7 @@ def test_a_transfer_that_hangs_holds_up_nobody_who_asks(kiosk, bus):
     for _ in range(1000):
         assert hardware.senses.uv_seen() == (None, None)
     # A call that waited for the bus would never come back; a thousand that do not are quick on any machine.
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     hardware.close()
     bus.chip.hangs.set()
 

@@ -84,7 +84,7 @@ def test_a_writer_that_was_killed_leaves_darkness(path):
     now = time.monotonic_ns()
     assert reader.levels(now, now + MS)["uv365"] == 1.0
     os.kill(writer.pid, signal.SIGKILL)
-    writer.wait(5)
+    writer.wait(60)
     writer.stdout.close()
     now = time.monotonic_ns()
     assert reader.levels(now, now + MS)["uv365"] == 0.0

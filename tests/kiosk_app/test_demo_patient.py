@@ -29,7 +29,7 @@ def answering(answer: bytes) -> Iterator[str]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        thread.join(5)
+        thread.join(60)
 
 
 def test_a_whole_answer_is_a_page() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -44,6 +45,13 @@ class RunningSystem:
         """Every pin low, every process gone, from one instant on; `start_all` is the power coming back."""
         fail_power(self.system, self.supervisor)
 
+    def may_be_silent(self, name: str, seconds: float) -> None:
+        """Until it is started again the part may be so from now on; all others for as long as ever."""
+        heartbeats = self.supervisor._heartbeats
+        heartbeats._allowed[name] = seconds
+        if name in heartbeats._until:
+            heartbeats._until[name] = time.monotonic() + seconds
+
     def start_all(self) -> None:
         start_all(self.supervisor, list(self.parts.values()))
 
@@ -78,16 +86,15 @@ def running_system(
     without: Sequence[str] = (),
     extra: dict[str, Sequence[str]] | None = None,
     replace: dict[str, Sequence[str]] | None = None,
-    watchdog_s: Mapping[str, float] | None = None,
     lasting: bool = False,
     tapped: bool = False,
 ) -> Iterator[RunningSystem]:
     """Provision and start a system under `root`, with smaller pictures unless a `board` is named; stop it.
 
     `without` names parts that are left out at first, `extra` adds options to a part's command line,
-    `replace` takes another command in the place of `dermakiosk` itself, `watchdog_s` is for how long a part
-    may be silent. A `lasting` one has the parts of a demo that goes on, a `tapped` one the auditor's copy of
-    what crosses the broker. What every new kiosk asks its engine is noted as answered; a demo's kiosk asks.
+    `replace` takes another command in the place of `dermakiosk` itself. A `lasting` one has the parts of a
+    demo that goes on, a `tapped` one the auditor's copy of what crosses the broker. What every new kiosk asks
+    its engine is noted as answered; a demo's kiosk asks.
     """
     board = board or small_system_board(root.with_name(f"{root.name}-board"))
     with open_system(root, board=board) as (system, _):
@@ -99,8 +106,7 @@ def running_system(
             argv = list(part.argv) + list((extra or {}).get(part.name, ()))
             if part.name in (replace or {}):
                 argv = [*(replace or {})[part.name], *argv[1:]]
-            silent_s = (watchdog_s or {}).get(part.name, part.watchdog_s)
-            table[part.name] = dataclasses.replace(part, argv=argv, watchdog_s=silent_s)
+            table[part.name] = dataclasses.replace(part, argv=argv)
         yield from _run(system, table, without)
 
 

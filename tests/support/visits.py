@@ -66,7 +66,7 @@ class Visit(threading.Thread):
 
 
 def capturing(running: RunningSystem) -> Callable[[], bool]:
-    client = CaptureClient(running.system.kiosk / "run" / "capture.sock", timeout=2.0)
+    client = CaptureClient(running.system.kiosk / "run" / "capture.sock", timeout=60.0)
 
     def now() -> bool:
         try:
@@ -88,17 +88,15 @@ def measuring(running: RunningSystem) -> Callable[[], bool]:
     return a_new_scan_is(running, ScanState.CAPTURED)
 
 
+def is_settled(running: RunningSystem) -> bool:
+    """Whether every scan is stored or given up."""
+    over = {ScanState.STORED, ScanState.REFUSED, ScanState.ABANDONED}
+    return {row.state for row in records_of(running).scans()} <= over
+
+
 def everything_arrived_once(running: RunningSystem) -> None:
     """Every scan with pictures ends up with one record at the clinic, and the clinic has no other."""
     records = records_of(running)
-
-    def settled() -> bool:
-        return {row.state for row in records.scans()} <= {
-            ScanState.STORED,
-            ScanState.REFUSED,
-            ScanState.ABANDONED,
-        }
-
-    wait_until(settled, "every scan stored or given up")
+    wait_until(lambda: is_settled(running), "every scan stored or given up")
     kept = sorted(row.id.hex for row in records.scans(ScanState.STORED))
     wait_until(lambda: sorted(running.clinic_scans()) == kept, "one clinic record for each stored scan")

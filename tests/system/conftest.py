@@ -53,9 +53,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
 
 @pytest.fixture(scope="module")
 def running_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """The same with little work in each scan; its agent may be silent for a shorter time."""
-    root, quick, silent_s = tmp_path_factory.mktemp("system"), {"app": QUICK}, {"sync": 8.0}
-    with running_system(root, extra=OPTIONS, replace=quick, watchdog_s=silent_s) as system:
+    """The same with little work in each scan."""
+    root = tmp_path_factory.mktemp("system")
+    with running_system(root, extra=OPTIONS, replace={"app": QUICK}) as system:
         yield system
 
 

@@ -65,7 +65,7 @@ def running_demo(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -156,7 +156,7 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
     for number in (signal.SIGINT, signal.SIGTERM):
         with running_demo(tmp_path / "demo", elsewhere) as (process, addresses):
             for name in ("kiosk", "clinic"):
-                with browser().open(addresses[name], timeout=10) as page:
+                with browser().open(addresses[name], timeout=60) as page:
                     assert page.status == 200
             assert len(processes_of(tmp_path / "demo")) >= 9
             if not identities:
@@ -164,7 +164,7 @@ def test_signals_stop_every_part_leave_nothing_outside_the_folder_and_a_second_s
                 assert second.returncode == 2
                 assert "Another demo runs" in second.stderr
             process.send_signal(number)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         everything_ended(tmp_path / "demo")
         starts.append((addresses["clinic"], next(line for line in addresses if "password" in line)))
         identities.append((tmp_path / "demo" / "kiosk" / "identity.json").read_bytes())
@@ -194,7 +194,7 @@ def test_a_scan_cut_short_ends_at_once_wherever_it_is_and_the_folder_can_be_used
         process = headless(out)
         wait_until(lambda name=reached: bool(list(out.glob(name))), reached)
         process.send_signal(number)
-        assert process.wait(20) == 128 + number
+        assert process.wait(60) == 128 + number
         assert processes_of(out) == []
 
 
@@ -204,7 +204,7 @@ def test_a_part_that_dies_in_a_headless_scan_ends_it_and_is_named(tmp_path: Path
     wait_until(lambda: bool(list((out / "kiosk" / "app" / "vault").glob("*"))), "pictures in the vault")
     victim = next(p for p in processes_of(out) if "ingest" in p.cmdline())
     victim.kill()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "ingest ended" in said
     assert processes_of(out) == []
@@ -230,7 +230,7 @@ def test_a_part_that_dies_is_started_again_and_the_demo_goes_on(tmp_path: Path) 
         assert process.poll() is None
         Patient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     everything_ended(tmp_path)
 
 
@@ -244,7 +244,7 @@ def test_a_capture_daemon_with_a_frozen_camera_is_started_again_and_the_demo_goe
         wait_until(lambda: bool(pids_of(state, "captured") - before), "another capture daemon")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     everything_ended(tmp_path)
 
 
@@ -258,7 +258,7 @@ def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_
         wait_until(lambda: serves(state, addresses["kiosk"]), "a kiosk that serves")
         Patient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     everything_ended(tmp_path)
 
 
@@ -275,7 +275,7 @@ def test_a_power_cut_while_the_demo_starts_does_not_end_it(tmp_path: Path) -> No
     process.send_signal(signal.SIGUSR1)
     wait_until(lambda: process.poll() is not None or "power failed" in said.read_text(), "the power cut")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     everything_ended(tmp_path)
 
 
@@ -287,8 +287,8 @@ def browser() -> urllib.request.OpenerDirector:
 def serves(state: Path, address: str) -> bool:
     """Whether the kiosk's page is there, and its camera behind it."""
     try:
-        CaptureClient(state / "kiosk" / "run" / "capture.sock", timeout=2).status()
-        with browser().open(address, timeout=5) as page:
+        CaptureClient(state / "kiosk" / "run" / "capture.sock", timeout=60).status()
+        with browser().open(address, timeout=60) as page:
             return bool(page.status == 200)
     except (OSError, CaptureFault):
         return False
@@ -304,5 +304,5 @@ def test_a_real_board_is_no_demo(tmp_path: Path) -> None:
 def test_a_supervisor_killed_outright_takes_its_parts_along(tmp_path: Path) -> None:
     with running_demo(tmp_path / "demo") as (process, _):
         process.kill()
-        process.wait(10)
-        wait_until(lambda: processes_of(tmp_path) == [], "every part gone", 15)
+        process.wait(60)
+        wait_until(lambda: processes_of(tmp_path) == [], "every part gone")

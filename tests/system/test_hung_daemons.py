@@ -59,6 +59,7 @@ def test_a_daemon_that_hangs_costs_one_try_and_the_patient_reads_what_is_known(
 
 def test_an_agent_that_hangs_costs_the_patient_nothing_and_the_result_arrives(running: RunningSystem) -> None:
     first = hang(running, "sync")
+    running.may_be_silent("sync", 6.0)
     assert Visit(running).end() is None
     started_again(running, "sync", first)
     everything_arrived_once(running)
