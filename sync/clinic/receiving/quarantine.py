@@ -61,8 +61,8 @@ _TAKEN = {
 class Held:
     """One message in quarantine, as far as it may be shown: nothing in it is about a patient.
 
-    `only_here` says that its kiosk was told that the clinic has it, so it keeps no copy. Where it was not,
-    nobody here knows: the kiosk was to keep one, but its scan may be deleted, or its disk be lost.
+    `only_here` is True where its kiosk was told that the clinic has it, so it keeps no copy. Else it is None,
+    for nobody here knows: the kiosk was to keep one, but its scan may be deleted, or its disk be lost.
     `id` is the message's own where its signature was good (an envelope), otherwise the payload's number here.
     """
 
@@ -76,7 +76,7 @@ class Held:
     received_at: datetime
     size: int
     sha256: bytes
-    only_here: bool = False
+    only_here: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -91,7 +91,7 @@ class Held:
             "received_at": self.received_at.isoformat(timespec="seconds"),
             "bytes": self.size,
             "sha256": self.sha256.hex(),
-            "only_here": self.only_here or None,
+            "only_here": self.only_here,
         }
 
 
@@ -121,8 +121,20 @@ def held(session: Session) -> list[Held]:
         Poison.sha256,
     )
     found = [
-        Held(str(row), "envelope", kiosk, names.get(kiosk), topics.up_kind(kind), kind, reason or "", *rest)
-        for row, kiosk, kind, reason, *rest in session.execute(envelopes)
+        Held(
+            str(row),
+            "envelope",
+            kiosk,
+            names.get(kiosk),
+            topics.up_kind(kind),
+            kind,
+            reason or "",
+            received_at,
+            size,
+            sha256,
+            only_here=True if has_let_go else None,
+        )
+        for row, kiosk, kind, reason, received_at, size, sha256, has_let_go in session.execute(envelopes)
     ] + [
         Held(str(row), "payload", kiosk, names.get(kiosk), topic, None, reason, *rest)
         for row, kiosk, topic, reason, *rest in session.execute(payloads)

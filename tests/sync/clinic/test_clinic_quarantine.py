@@ -363,6 +363,8 @@ def test_whoever_discards_is_told_first_and_afterwards_of_an_only_copy_and_is_ne
     only_here: bool,
 ) -> None:
     set_aside(database, kiosk)
+    with database.reading() as session:
+        assert [each.only_here for each in quarantine.held(session)] == [True if only_here else None]
     (one,) = listed()
     assert one["only_here"] is (True if only_here else None)
     assert ("only_here" in run("show", one["id"]).output) is only_here
