@@ -17,7 +17,8 @@ from sync.clinic.web.hosts import host_name
 from sync.web.server import WebServer, make_web_server
 
 THREADS = 4
-STOP_SECONDS, STOP_LOOK_SECONDS = 1.5, 0.5
+# For pages that are being made when a stop comes.
+LAST_PAGES_SECONDS, STOP_LOOK_SECONDS = 1.5, 0.5
 # Longer than a lock is waited for: whoever waits for a page is told then that the database is away.
 STATEMENT_SECONDS = 30
 # Longer than a page waits for anything: a PostgreSQL that is gone without a word, a lock, a statement.
@@ -78,7 +79,7 @@ def serve_pages(
     while not stop.wait(STOP_LOOK_SECONDS):
         pass
     notifier.stopping()
-    server.task_dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=LAST_PAGES_SECONDS)
     server.close()
     notifier.close()
     log.info("stopped")
