@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import gc
 import json
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 # It counts among the processes of one session or container only; of services their units say it (CPUWeight).
 _BEHIND_PAGES = 5
 # A stop takes no longer, whatever the step at hand waits for; shorter than systemd waits for a service.
-STOP_SECONDS = 7.0
+STOP_SECONDS, _LAST_WORD_SECONDS = 6.5, 0.5
 
 log = structlog.get_logger()
 
@@ -271,16 +270,32 @@ def _let_pages_go_first() -> None:
 
 
 def _stop_on_signal() -> threading.Event:
+    """What is set once the process is told to stop; a while after that the process ends, whatever it does.
+
+    A handler in Python would wait until the main thread comes back from a disk, or from a lock of SQLite. The
+    number of a signal goes through a pipe at once, whichever thread the signal comes to.
+    """
     stop = threading.Event()
+    told, tells = os.pipe()
+    os.set_blocking(tells, False)
+    signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # In another thread: a handler may run where this one holds the event's lock, in `wait`.
-        signal.signal(number, lambda *_: _thread.start_new_thread(_stop, (stop,)))
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_stop, args=(told, stop), name="stop", daemon=True).start()
     return stop
 
 
-def _stop(stop: threading.Event) -> None:
+def _stop(told: int, stop: threading.Event) -> None:
     """Have the process stop by itself, or end it: as after a power cut, what was not done is done later."""
+    os.read(told, 1)
     stop.set()
     time.sleep(STOP_SECONDS)
-    log.warning("ended_before_it_had_stopped", after_s=STOP_SECONDS)
+    # In a thread of its own: what is waited for may be whoever takes the log.
+    saying = threading.Thread(target=_say_unstopped, daemon=True)
+    saying.start()
+    saying.join(_LAST_WORD_SECONDS)
     os._exit(0)
+
+
+def _say_unstopped() -> None:
+    log.warning("ended_before_it_had_stopped", after_s=STOP_SECONDS)

@@ -75,7 +75,6 @@ def serve_pages(
     thread = threading.Thread(target=server.run, name="pages", daemon=True)
     thread.start()
     log.info("ready", host=host, port=int(server.effective_port))
-    # The signal may come to another thread: only where this one turns is it acted upon.
     while not stop.wait(STOP_LOOK_SECONDS):
         pass
     notifier.stopping()
