@@ -39,6 +39,7 @@ from sync.clinic.work import machines as machines_module
 from sync.clinic.work.machines import LONGEST_SWEEP_SECONDS, MachinesWorker
 from sync.clinic.work.worker import Worker
 from sync.wire import topics
+from tests.support import unhurried
 from tests.support.ingesting import Clinic, running
 from tests.support.systemd import Systemd, heard_by, listening_systemd
 from tests.support.waiting import wait_until
@@ -78,7 +79,7 @@ def test_a_daemon_says_that_it_works_that_it_lives_and_that_it_stops(
     clinic: Clinic, tmp_path: Path, command: str
 ) -> None:
     options = [word.replace("OUT", str(tmp_path / "out")) for word in DAEMONS[command]]
-    argv = [sys.executable, "-c", "from kiosk_app.cli import main; main()", "clinic", command, *options]
+    argv = [*unhurried.CLINIC, command, *options]
     with listening_systemd(WATCHDOG_S) as systemd:
         process = subprocess.Popen(
             [*argv, "--state", str(clinic.state)], env=heard_by(systemd), stderr=subprocess.DEVNULL
@@ -94,7 +95,7 @@ def test_a_daemon_says_that_it_works_that_it_lives_and_that_it_stops(
             process.send_signal(signal.SIGCONT)
             systemd.await_words()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(unhurried.STOP_SECONDS) == 0
             assert "STOPPING=1" in systemd.hear()
         finally:
             process.kill()

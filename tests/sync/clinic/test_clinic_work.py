@@ -31,6 +31,7 @@ from sync.clinic.work.jobs import JobState, Leased
 from sync.clinic.work.machines import MachinesWorker
 from sync.clinic.work.schedules import Schedule
 from sync.clinic.work.worker import Worker
+from tests.support import unhurried
 from tests.support.dying_worker import KIND, Gateway, is_of
 from tests.support.effort import statements
 from tests.support.waiting import wait_until
@@ -497,11 +498,12 @@ def test_a_worker_works_until_it_is_told_to_end(sqlite: Database, tmp_path: Path
     with sqlite.writing() as session:
         jobs.add(session, "housekeeping", "now")
     with log.open("wb") as file:
-        worker = subprocess.Popen(command("--state", str(tmp_path / "clinic")), stdout=file, stderr=file)
+        argv = [*unhurried.CLINIC, "work", "--state", str(tmp_path / "clinic")]
+        worker = subprocess.Popen(argv, stdout=file, stderr=file)
     try:
         wait_until(lambda: rows(sqlite)["now"] == ("done", None), "the house is kept")
         worker.terminate()
-        assert worker.wait(60) == 0
+        assert worker.wait(unhurried.STOP_SECONDS) == 0
     finally:
         worker.kill()
         worker.wait(60)
