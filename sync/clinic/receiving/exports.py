@@ -10,16 +10,19 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import exists, select, union_all
+import structlog
+from sqlalchemy import delete, exists, select, tuple_, union_all
+from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.erasing import IDS_AT_ONCE
 from sync.clinic.receiving.results import Key
-from sync.clinic.receiving.sealed import Seals, among, read
+from sync.clinic.receiving.sealed import Sealed, Seals, among, has_key
 from sync.clinic.store.database import Database
 from sync.clinic.store.durable import require_writable, sync_folder, write_whole
 from sync.clinic.store.errors import ClinicError
-from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, WithdrawnMessage
+from sync.clinic.store.rows import insert_once
+from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, OwedFile, WithdrawnMessage
 from sync.wire.messages import Message
 
 # What is half written of messages.
@@ -30,6 +33,9 @@ OWED_AT_ONCE = 25
 # What is written and not named yet.
 _WRITTEN = ".part"
 _IS_HERE = (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id)
+
+
+log = structlog.get_logger()
 
 
 class ExportsUnusable(ClinicError):
@@ -44,15 +50,14 @@ class Exports:
     would write to the database waits for this folder's disk; on PostgreSQL only those do who would change the
     very envelopes that the opener has claimed, or their scans. Wherever between these steps a process ends,
     each message that was opened has its file, at the latest once an opener has begun with this folder again.
-    A file can come a second time. Of a withdrawal that could not wait for its own file that comes later; so
-    does, after a start, that of any that has none.
+    A file can come a second time. Of a withdrawal that could not wait for its own file that comes later, here
+    or where another opener writes, as soon as any can.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._begun: tuple[int, int] | None = None
         self._unsettled: set[Key] = set()
-        self._owed: dict[Key, Message] = {}
 
     def require_usable(self) -> None:
         """Before an opener begins: raises ClinicUsageError where no file can be made in the folder.
@@ -80,16 +85,37 @@ class Exports:
                 "that this user may write."
             ) from error
 
-    def owe(self, key: Key, message: Message) -> None:
-        """Have the file of a message that is opened now come with `write_owed`."""
-        if self.folder is not None:
-            self._owed[key] = message
+    def owe(self, session: Session, row: Sealed) -> None:
+        """In the transaction that opens a message, if it does: have its file come with `write_owed`."""
+        opened = exists().where(has_key(row.key), Envelope.state == OPENED)
+        if self.folder is not None and session.scalar(select(opened)):
+            insert_once(session, OwedFile(kiosk=row.kiosk, message_id=row.message_id, data=row.data))
 
-    def write_owed(self) -> None:
-        """Have files that are owed be settled, a few at once. Raises ExportsUnusable."""
-        for key, message in list(self._owed.items())[:OWED_AT_ONCE]:
-            self.write([(key, message)])
-            del self._owed[key]
+    def write_owed(self, database: Database, seals: Seals) -> None:
+        """Have files that any opener owes be settled, a few at once, as far as `seals` open what is in them.
+
+        Raises ExportsUnusable.
+        """
+        if self.folder is None:
+            return
+        owed = (
+            select(OwedFile.kiosk, OwedFile.message_id, OwedFile.data)
+            .join(Envelope, (Envelope.kiosk == OwedFile.kiosk) & (Envelope.message_id == OwedFile.message_id))
+            .where(Envelope.recipient.in_(seals.kids))
+            .order_by(Envelope.received_at)
+        )
+        with database.reading() as session:
+            found = session.execute(owed.limit(OWED_AT_ONCE)).all()
+        if not found:
+            return
+        contents = [((kiosk, message_id), seals.content(kiosk, data)) for kiosk, message_id, data in found]
+        self.write([(key, content) for key, content in contents if isinstance(content, Message)])
+        for key, content in contents:
+            if not isinstance(content, Message):
+                log.error("file_not_written", message=str(key[1]), reason=content.reason)
+        with database.writing(gives_way=True) as session:
+            keys = tuple_(OwedFile.kiosk, OwedFile.message_id)
+            session.execute(delete(OwedFile).where(keys.in_([key for key, _ in contents])))
 
     def require_deletable(self, keys: Collection[Key]) -> None:
         """Raises ExportsUnusable where one of these may have a file, and none can be deleted now."""
@@ -155,34 +181,6 @@ class Exports:
                 raise self._unsettleable(error) from error
         written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
         self._unsettled.update(key for key in written if key is not None)
-
-    def owe_lacking(self, database: Database, seals: Seals) -> None:
-        """Owe the files of withdrawals that were acted on, and have none here, as far as `seals` open them.
-
-        An opener that has ended may have owed them. Raises ExportsUnusable.
-        """
-        if self.folder is None:
-            return
-        acted_on = (Envelope.type == withdrawals.WITHDRAW) & (Envelope.state == OPENED)
-        with database.reading() as session:
-            keys = session.execute(select(Envelope.kiosk, Envelope.message_id).where(acted_on)).all()
-        try:
-            lacking = [
-                (kiosk, message)
-                for kiosk, message in keys
-                if not any(map(_is_there, _paths(self.folder, (kiosk, message), {})))
-            ]
-        except OSError as error:
-            raise self._unsettleable(error) from error
-        for start in range(0, len(lacking), IDS_AT_ONCE):
-            which = select(Envelope.kiosk, Envelope.message_id).where(
-                among(lacking[start : start + IDS_AT_ONCE])
-            )
-            with database.reading() as session:
-                found = read(session, which)
-            for row, content in seals.look(*found):
-                if isinstance(content, Message):
-                    self.owe(row.key, content)
 
     def forget_withdrawn(self, database: Database) -> None:
         """Delete the files of whatever is withdrawn; those that cannot be deleted are left to `settle`.

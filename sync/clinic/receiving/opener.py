@@ -73,7 +73,6 @@ class Opener:
         erasing.reapply(self._database)
         self._exports.catch_up(self._database)
         self._settle_exports()
-        self._exports.owe_lacking(self._database, self._seals)
         with self._database.writing() as session:
             self._heard = opening_keys.hold(session, self._seals.kids)
             self._take_back(session)
@@ -149,7 +148,7 @@ class Opener:
         return found
 
     def _open_some(self, most: int) -> bool:
-        self._exports.write_owed()
+        self._exports.write_owed(self._database, self._seals)
         which = waiting(
             most, self._seals.kids, self._set_aside(), tombstones_rest=self._alone.tombstones_rest()
         )

@@ -18,7 +18,7 @@ from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.receiving.reasons import Reason, SetAside, reason_with
 from sync.clinic.receiving.receipts import owe_late
 from sync.clinic.receiving.results import Key
-from sync.clinic.receiving.sealed import Content, Seals, among, forget_replaced, has_key, read
+from sync.clinic.receiving.sealed import Content, Sealed, Seals, among, forget_replaced, has_key, read
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.failure import failed_itself
 from sync.clinic.store.tables import OPENED, QUARANTINED, STORED, Envelope, Scan
@@ -67,7 +67,7 @@ class Alone:
                 found = read(session, select(*_KEY).where(among([key]), Envelope.state == STORED))
             for row, content in self._seals.look(*found):
                 if exports_rest and isinstance(content, Withdraw):
-                    self._withdraw_at_once(key, content)
+                    self._withdraw_at_once(row, content)
                 elif not self._open_known(key, content):
                     content = self._seals.content(row.kiosk, row.data)
                     self._open_known(key, content)
@@ -91,13 +91,13 @@ class Alone:
         with self._database.writing() as session:
             return self._open_claimed(session, key, content)
 
-    def _withdraw_at_once(self, key: Key, message: Withdraw) -> None:
+    def _withdraw_at_once(self, row: Sealed, message: Withdraw) -> None:
         with self._database.reading() as session:
-            exported = withdrawals.opened_before(session, key[0], message)
+            exported = withdrawals.opened_before(session, row.kiosk, message)
         self._exports.require_deletable(exported)
         with self._database.writing() as session:
-            self._open_claimed(session, key, message)
-        self._exports.owe(key, message)
+            self._open_claimed(session, row.key, message)
+            self._exports.owe(session, row)
 
     def _is_gone(self, key: Key, message: Message) -> bool:
         """Whether it is about a scan that its kiosk has taken back, and no withdrawal itself."""

@@ -31,7 +31,7 @@ from sync.wire.findings import Geometry, MarkedSpot
 from sync.wire.messages import Consent
 
 # The newest step in migrations/versions.
-REVISION = "0011"
+REVISION = "0012"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
 # one, whose scan was withdrawn, of a discarded one, of one that its kiosk was asked to seal again, and of an
@@ -289,6 +289,20 @@ class WithdrawnMessage(Base):
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
     kiosk: Mapped[UUID] = mapped_column(primary_key=True)
     scan: Mapped[UUID]
+
+
+class OwedFile(Base):
+    """A withdrawal that was acted on while no file could be written among the exports: its own is to come.
+
+    `data` is its envelope as it came, for of one that repeats another the envelope's own row keeps nothing.
+    """
+
+    __tablename__ = "owed_files"
+    __table_args__ = (_of_an_envelope(),)
+
+    kiosk: Mapped[UUID] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
 
 
 class ReminderRow(Base):

@@ -82,6 +82,7 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
         ("0008", {}),
         ("0009", {}),
         ("0010", {}),
+        ("0011", {}),
     ],
 )
 def test_every_row_of_a_version_before_stays(

@@ -21,7 +21,7 @@ from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, STRIKES, Opener
 from sync.clinic.store.database import Database
-from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, Scan
+from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, OwedFile, Scan
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
@@ -378,15 +378,77 @@ def test_the_file_of_a_withdrawal_acted_on_while_there_could_be_none_comes_after
     assert (told[0]["scan"], told[0]["messages"]) == (str(scan), [str(carried)])
 
 
-def test_a_withdrawal_that_has_its_file_is_not_written_again_at_a_start(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def withdrawn_while_unusable(database: Database, kiosk: SealingKiosk, out: Path | None, scan: UUID) -> UUID:
+    """Have an opener that can write no file in `out` act on a withdrawal, and be killed."""
+    word, killed = arrive(database, kiosk, withdraw(scan)), Opener(database, [kiosk.opening], out)
+    killed.begin()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Exports, "write", unusable if out else Exports.write)
+        while killed.open_next(5):
+            pass
+    assert envelope(database, word).state == "opened"
+    return word
+
+
+def test_the_file_of_a_withdrawal_that_only_repeats_another_comes_after_a_start_too(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    words = [withdrawn_while_unusable(database, kiosk, out, scan) for _ in range(2)]
+    assert count(database, OwedFile) == 2
+    open_all(database, kiosk.opening, export=out)
+    assert files(out) == {f"{kiosk.id}.{word}.json" for word in words}
+    assert count(database, OwedFile) == 0
+
+
+@pytest.mark.parametrize("was", ["written when it came", "owed"])
+def test_a_withdrawal_whose_file_an_importer_took_away_is_not_written_again(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, was: str
 ) -> None:
     out = tmp_path / "opened"
-    word = arrive(database, kiosk, withdraw(uuid4()))
+    if was == "owed":
+        withdrawn_while_unusable(database, kiosk, out, uuid4())
+    else:
+        arrive(database, kiosk, withdraw(uuid4()))
     open_all(database, kiosk.opening, export=out)
-    monkeypatch.setattr(Exports, "write", unusable)
+    for path in out.glob("*.json"):
+        path.unlink()
     open_all(database, kiosk.opening, export=out)
-    assert files(out) == {f"{kiosk.id}.{word}.json"}
+    open_all(database, kiosk.opening, export=tmp_path / "another")
+    assert not any((*out.glob("*.json"), *(tmp_path / "another").glob("*.json")))
+
+
+def test_what_an_opener_owes_that_was_killed_another_one_writes_that_runs(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    running = begun(database, kiosk.opening, tmp_path / "another")
+    word = withdrawn_while_unusable(database, kiosk, tmp_path / "opened", uuid4())
+    running.open_next()
+    assert (tmp_path / "another" / f"{kiosk.id}.{word}.json").exists()
+    open_all(database, kiosk.opening, export=tmp_path / "opened")
+    assert not any((tmp_path / "opened").glob("*.json"))
+
+
+def test_an_opener_that_writes_no_files_owes_none(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    withdrawn_while_unusable(database, kiosk, None, uuid4())
+    open_all(database, kiosk.opening, export=tmp_path / "opened")
+    assert not any((tmp_path / "opened").glob("*.json"))
+
+
+def test_what_is_owed_and_cannot_be_opened_any_more_is_told_once_and_keeps_no_other_from_its_file(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out = tmp_path / "opened"
+    spoilt, word = (withdrawn_while_unusable(database, kiosk, out, uuid4()) for _ in range(2))
+    with database.writing() as session:
+        session.execute(update(OwedFile).where(OwedFile.message_id == spoilt).values(data=b"spoilt"))
+    with capture_logs() as logged:
+        for _ in range(2):
+            open_all(database, kiosk.opening, export=out)
+    assert [each["message"] for each in logged if each["event"] == "file_not_written"] == [str(spoilt)]
+    assert (out / f"{kiosk.id}.{word}.json").exists()
 
 
 @pytest.mark.parametrize("there", ["another folder", "nothing"])
@@ -542,7 +604,7 @@ def test_a_withdrawal_deletes_files_of_what_came_after_the_copy_that_the_databas
     # Another opener, which writes no files, is told of it.
     open_all(database, kiosk.opening)
     open_all(database, kiosk.opening, export=out)
-    assert files(out) == {f"{kiosk.id}.{word}.json" for word in words}
+    assert files(out) == {f"{kiosk.id}.{words[0]}.json"}
 
 
 def test_what_an_opener_with_another_folder_has_erased_goes_within_a_day(
