@@ -125,7 +125,7 @@ class Exports:
         try:
             if os.access(self.folder, os.W_OK | os.X_OK):
                 return
-            halves = _halves(self.folder)
+            halves = _halves(_names(self.folder))
             for path in (path for key in keys for path in _paths(self.folder, key, halves)):
                 if _is_there(path):
                     raise PermissionError(errno.EACCES, "its folder cannot be written", str(path))
@@ -150,9 +150,9 @@ class Exports:
         for start in range(0, len(keys), IDS_AT_ONCE):
             some = keys[start : start + IDS_AT_ONCE]
             for key, state in _states(database, some).items():
-                if halves is None and state == ERASED:
-                    halves = _halves(self.folder)
                 try:
+                    if halves is None and state == ERASED:
+                        halves = _halves(_names(self.folder))
                     _settle(self.folder, key, state, halves or {})
                 except OSError as error:
                     failed[key] = error
@@ -174,12 +174,13 @@ class Exports:
         if self.folder is None:
             return
         self.forget_withdrawn(database)
-        for half in (half for halves in _halves(self.folder).values() for half in halves):
-            try:
+        try:
+            names = _names(self.folder)
+            for half in (half for halves in _halves(names).values() for half in halves):
                 half.unlink(missing_ok=True)
-            except OSError as error:
-                raise self._unsettleable(error) from error
-        written = map(_key, self.folder.glob(f"*{_WRITTEN}"))
+        except OSError as error:
+            raise self._unsettleable(error) from error
+        written = (_key(name) for name in names if name.suffix == _WRITTEN)
         self._unsettled.update(key for key in written if key is not None)
 
     def forget_withdrawn(self, database: Database) -> None:
@@ -192,14 +193,19 @@ class Exports:
             return
         erased = select(Envelope.kiosk, Envelope.message_id).where(Envelope.state == ERASED)
         named = select(WithdrawnMessage.kiosk, WithdrawnMessage.message_id).where(~exists().where(_IS_HERE))
-        halves = _halves(self.folder)
         with database.reading() as session:
-            for kiosk, message in session.execute(union_all(erased, named)):
-                try:
-                    self._require_begun(self.folder)
-                    _delete(self.folder, (kiosk, message), halves)
-                except (OSError, ExportsUnusable):
-                    self._unsettled.add((kiosk, message))
+            keys = [(kiosk, message) for kiosk, message in session.execute(union_all(erased, named))]
+        try:
+            self._require_begun(self.folder)
+            halves = _halves(_names(self.folder))
+        except (OSError, ExportsUnusable):
+            self._unsettled.update(keys)
+            return
+        for key in keys:
+            try:
+                _delete(self.folder, key, halves)
+            except OSError:
+                self._unsettled.add(key)
 
     def _require_begun(self, folder: Path) -> None:
         """Raises ExportsUnusable where another folder is in its place, as where its disk is away."""
@@ -212,7 +218,7 @@ class Exports:
 
     def _unsettleable(self, error: OSError) -> ExportsUnusable:
         return ExportsUnusable(
-            f"{error.filename or self.folder} among the exports cannot be renamed or deleted "
+            f"{error.filename or self.folder} among the exports cannot be read, renamed or deleted "
             f"({error.strerror}), so that what was opened lacks its file, or what was withdrawn still has "
             "one: correct the rights of it and of its folder, or have its disk take writing."
         )
@@ -239,11 +245,17 @@ def _key(path: Path) -> Key | None:
     return kiosk, message
 
 
-def _halves(folder: Path) -> Halves:
-    """What is being written there, or was when a process was killed, of each message."""
+def _names(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / entry.name for entry in entries]
+
+
+def _halves(names: Iterable[Path]) -> Halves:
+    """What among these is being written, or was when a process was killed, of each message."""
     halves = defaultdict[Key, list[Path]](list)
-    for half in folder.glob(f".*{_WRITTEN}.*"):
-        if (key := _key(Path(half.stem[1:]))) is not None:
+    for half in names:
+        whole = Path(half.stem)
+        if whole.suffix == _WRITTEN and (key := _key(Path(whole.name.removeprefix(".")))) is not None:
             halves[key].append(half)
     return halves
 

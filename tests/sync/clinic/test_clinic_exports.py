@@ -486,6 +486,30 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
     assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
 
 
+def test_a_folder_that_cannot_be_listed_is_told_and_seen_to_once_it_can(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
+) -> None:
+    out, scan = tmp_path / "opened", uuid4()
+    carried = arrive(database, kiosk, kiosk.result(scan))
+    opener = begun(database, kiosk.opening, out)
+    opener.open_next()
+    word = arrive(database, kiosk, withdraw(scan, carried))
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
+        patch.setattr(os, "scandir", fails)
+        opener.open_next()
+        opener._looked_again = -LOOK_AGAIN_SECONDS
+        opener._look_again()
+        with pytest.raises(ExportsUnusable, match=str(out)):
+            begun(database, kiosk.opening, out)
+    assert events(logged, "error") == {"exports_unusable"}
+    opener.open_next()
+    assert files(out) == {f"{kiosk.id}.{word}.json"}
+
+
 def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
     database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
 ) -> None:
