@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -16,22 +16,23 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.erasing import IDS_AT_ONCE
+from sync.clinic.receiving.export_folder import OpenFolder
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Sealed, Seals, among, has_key
 from sync.clinic.store.database import Database
-from sync.clinic.store.durable import require_writable, sync_folder, write_whole
+from sync.clinic.store.durable import require_writable
 from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, OwedFile, WithdrawnMessage
 from sync.wire.messages import Message
 
 # What is half written of messages.
-Halves = Mapping[Key, Sequence[Path]]
+Halves = Mapping[Key, Sequence[str]]
 
 # Between two words to the watchdog.
 OWED_AT_ONCE = 25
-# What is written and not named yet.
-_WRITTEN = ".part"
+# How what is written and not named yet ends, and what is.
+_WRITTEN, _NAMED = ".part", ".json"
 _IS_HERE = (Envelope.kiosk == WithdrawnMessage.kiosk) & (Envelope.message_id == WithdrawnMessage.message_id)
 
 
@@ -66,24 +67,25 @@ class Exports:
         """
         if self.folder is not None:
             require_writable(self.folder, "--export")
-            self._begun = _identity(self.folder)
+            with contextlib.closing(OpenFolder(self.folder)) as folder:
+                self._begun = folder.place
 
     def write(self, messages: Iterable[tuple[Key, Message]]) -> None:
         """Have the files of these messages on the disk, under another name. Raises ExportsUnusable."""
         if self.folder is None:
             return
-        self._require_begun(self.folder)
-        try:
-            for key, message in messages:
-                self._unsettled.add(key)
-                text = message.model_dump_json(indent=2) + "\n"
-                _write(_named(self.folder, key).with_suffix(_WRITTEN), text.encode())
-        except OSError as error:
-            raise ExportsUnusable(
-                f"The folder {self.folder} of the exports cannot be written ({error.strerror}), and no "
-                "message is opened before its file is there: make room on its disk, or have it be a folder "
-                "that this user may write."
-            ) from error
+        with self._opened(self.folder) as folder:
+            try:
+                for key, message in messages:
+                    self._unsettled.add(key)
+                    text = message.model_dump_json(indent=2) + "\n"
+                    _write(folder, _stem(key) + _WRITTEN, text.encode())
+            except OSError as error:
+                raise ExportsUnusable(
+                    f"The folder {self.folder} of the exports cannot be written ({error.strerror}), and no "
+                    "message is opened before its file is there: make room on its disk, or have it be a "
+                    "folder that this user may write."
+                ) from error
 
     def owe(self, session: Session, row: Sealed) -> None:
         """In the transaction that opens a message, if it does: have its file come with `write_owed`."""
@@ -121,16 +123,17 @@ class Exports:
         """Raises ExportsUnusable where one of these may have a file, and none can be deleted now."""
         if self.folder is None or not keys:
             return
-        self._require_begun(self.folder)
-        try:
-            if os.access(self.folder, os.W_OK | os.X_OK):
-                return
-            halves = _halves(_names(self.folder))
-            for path in (path for key in keys for path in _paths(self.folder, key, halves)):
-                if _is_there(path):
-                    raise PermissionError(errno.EACCES, "its folder cannot be written", str(path))
-        except OSError as error:
-            raise self._unsettleable(error) from error
+        with self._opened(self.folder) as folder:
+            try:
+                if folder.takes_writing():
+                    return
+                halves = _halves(folder.names())
+                for name in (name for key in keys for name in _names(key, halves)):
+                    if folder.is_there(name):
+                        path = str(self.folder / name)
+                        raise PermissionError(errno.EACCES, "its folder cannot be written", path)
+            except OSError as error:
+                raise self._unsettleable(error) from error
 
     def note_erased(self, kiosk: UUID, messages: Iterable[UUID]) -> None:
         """The files of these messages of one kiosk go, once their erasure is committed."""
@@ -144,24 +147,23 @@ class Exports:
         """
         if self.folder is None or not self._unsettled:
             return
-        self._require_begun(self.folder)
         keys, failed = list(self._unsettled), dict[Key, OSError]()
         halves: Halves | None = None
-        for start in range(0, len(keys), IDS_AT_ONCE):
-            some = keys[start : start + IDS_AT_ONCE]
-            for key, state in _states(database, some).items():
+        with self._opened(self.folder) as folder:
+            for start in range(0, len(keys), IDS_AT_ONCE):
+                some = keys[start : start + IDS_AT_ONCE]
+                for key, state in _states(database, some).items():
+                    try:
+                        if halves is None and state == ERASED:
+                            halves = _halves(folder.names())
+                        _settle(folder, key, state, halves or {})
+                    except OSError as error:
+                        failed[key] = error
                 try:
-                    if halves is None and state == ERASED:
-                        halves = _halves(_names(self.folder))
-                    _settle(self.folder, key, state, halves or {})
+                    folder.sync()
                 except OSError as error:
-                    failed[key] = error
-            try:
-                if self.folder.exists():
-                    sync_folder(self.folder)
-            except OSError as error:
-                failed |= dict.fromkeys(some, error)
-            self._unsettled.difference_update(set(some) - failed.keys())
+                    failed |= dict.fromkeys(some, error)
+                self._unsettled.difference_update(set(some) - failed.keys())
         if failed:
             first = next(iter(failed.values()))
             raise self._unsettleable(first) from first
@@ -174,13 +176,14 @@ class Exports:
         if self.folder is None:
             return
         self.forget_withdrawn(database)
-        try:
-            names = _names(self.folder)
-            for half in (half for halves in _halves(names).values() for half in halves):
-                half.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._unsettleable(error) from error
-        written = (_key(name) for name in names if name.suffix == _WRITTEN)
+        with self._opened(self.folder) as folder:
+            try:
+                names = folder.names()
+                for half in (half for halves in _halves(names).values() for half in halves):
+                    folder.delete(half)
+            except OSError as error:
+                raise self._unsettleable(error) from error
+        written = (_key(name.removesuffix(_WRITTEN)) for name in names if name.endswith(_WRITTEN))
         self._unsettled.update(key for key in written if key is not None)
 
     def forget_withdrawn(self, database: Database) -> None:
@@ -196,25 +199,31 @@ class Exports:
         with database.reading() as session:
             keys = [(kiosk, message) for kiosk, message in session.execute(union_all(erased, named))]
         try:
-            self._require_begun(self.folder)
-            halves = _halves(_names(self.folder))
+            with self._opened(self.folder) as folder:
+                halves = _halves(folder.names())
+                for key in keys:
+                    try:
+                        _delete(folder, key, halves)
+                    except OSError:
+                        self._unsettled.add(key)
         except (OSError, ExportsUnusable):
             self._unsettled.update(keys)
-            return
-        for key in keys:
-            try:
-                _delete(self.folder, key, halves)
-            except OSError:
-                self._unsettled.add(key)
 
-    def _require_begun(self, folder: Path) -> None:
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[OpenFolder]:
         """Raises ExportsUnusable where another folder is in its place, as where its disk is away."""
-        if self._begun is None or _identity(folder) != self._begun:
-            raise ExportsUnusable(
-                f"At {folder} is not the folder of the exports that this opener began with: mount its disk "
-                "again, or start the opener anew with what is there. Until then no message is opened, and no "
-                "withdrawal of what has a file is acted on."
-            )
+        with contextlib.ExitStack() as closing:
+            folder = None
+            with contextlib.suppress(OSError):
+                folder = OpenFolder(path)
+                closing.callback(folder.close)
+            if folder is None or folder.place != self._begun:
+                raise ExportsUnusable(
+                    f"At {path} is not the folder of the exports that this opener began with: mount its disk "
+                    "again, or start the opener anew with what is there. Until then no message is opened, "
+                    "and no withdrawal of what has a file is acted on."
+                )
+            yield folder
 
     def _unsettleable(self, error: OSError) -> ExportsUnusable:
         return ExportsUnusable(
@@ -224,48 +233,35 @@ class Exports:
         )
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
+def _stem(key: Key) -> str:
+    """The name of a message's file, but for its end; two kiosks can have used the same id."""
+    return f"{key[0]}.{key[1]}"
+
+
+def _key(stem: str) -> Key | None:
     try:
-        facts = folder.stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
-
-
-def _named(folder: Path, key: Key) -> Path:
-    """The file of a message; two kiosks can have used the same id."""
-    return folder / f"{key[0]}.{key[1]}.json"
-
-
-def _key(path: Path) -> Key | None:
-    try:
-        kiosk, message = map(UUID, path.stem.split("."))
+        kiosk, message = map(UUID, stem.split("."))
     except ValueError:  # somebody else's file, or one of an earlier version, which named no kiosk
         return None
     return kiosk, message
 
 
-def _names(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return [folder / entry.name for entry in entries]
-
-
-def _halves(names: Iterable[Path]) -> Halves:
+def _halves(names: Iterable[str]) -> Halves:
     """What among these is being written, or was when a process was killed, of each message."""
-    halves = defaultdict[Key, list[Path]](list)
-    for half in names:
-        whole = Path(half.stem)
-        if whole.suffix == _WRITTEN and (key := _key(Path(whole.name.removeprefix(".")))) is not None:
-            halves[key].append(half)
+    halves = defaultdict[Key, list[str]](list)
+    for name in names:
+        stem, written, _ = name.removeprefix(".").rpartition(f"{_WRITTEN}.")
+        if name.startswith(".") and written and (key := _key(stem)) is not None:
+            halves[key].append(name)
     return halves
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(folder: OpenFolder, name: str, data: bytes) -> None:
     try:
-        write_whole(path, data)
+        folder.write(name, data)
     except FileNotFoundError:
         # Another opener here took what was half written for a killed one's.
-        write_whole(path, data)
+        folder.write(name, data)
 
 
 def _states(database: Database, keys: Sequence[Key]) -> dict[Key, str]:
@@ -278,44 +274,29 @@ def _states(database: Database, keys: Sequence[Key]) -> dict[Key, str]:
     return states | dict.fromkeys(unknown & named, ERASED)
 
 
-def _settle(folder: Path, key: Key, state: str, halves: Halves) -> None:
-    path = _named(folder, key)
+def _settle(folder: OpenFolder, key: Key, state: str, halves: Halves) -> None:
+    written = _stem(key) + _WRITTEN
     if state == OPENED:
         # None is there where it has its name, or its scan was withdrawn meanwhile.
         with contextlib.suppress(FileNotFoundError):
-            if _is_there(path.with_suffix(_WRITTEN)):
-                path.with_suffix(_WRITTEN).rename(path)
+            if folder.is_there(written):
+                folder.rename(written, _stem(key) + _NAMED)
     elif state == ERASED:
         _delete(folder, key, halves)
     elif state != STORED:
-        _unlink(path.with_suffix(_WRITTEN))
+        folder.delete(written)
 
 
-def _delete(folder: Path, key: Key, halves: Halves) -> None:
-    for path in _paths(folder, key, halves):
-        _unlink(path)
+def _delete(folder: OpenFolder, key: Key, halves: Halves) -> None:
+    for name in _names(key, halves):
+        folder.delete(name)
 
 
-def _paths(folder: Path, key: Key, halves: Halves) -> Iterator[Path]:
+def _names(key: Key, halves: Halves) -> Iterator[str]:
     """What there may be of a message."""
     # Deleted in this order it is gone even if another opener names it at this moment.
     yield from halves.get(key, ())
     # What an earlier version wrote without a kiosk may be another's: better gone than left.
-    for path in (_named(folder, key), folder / f"{key[1]}.json"):
-        yield path.with_suffix(_WRITTEN)
-        yield path
-
-
-def _is_there(path: Path) -> bool:
-    """Raises OSError where that cannot be known."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _unlink(path: Path) -> None:
-    # A disk that takes no writing refuses even to delete what is not there.
-    if _is_there(path):
-        path.unlink(missing_ok=True)
+    for stem in (_stem(key), str(key[1])):
+        yield stem + _WRITTEN
+        yield stem + _NAMED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -21,8 +22,20 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE, owner: tuple[int, 
 
     It belongs to `owner`, a user id and a group id, else to whoever calls this. Raises OSError.
     """
-    beginning = path.name.encode(errors="ignore")[:_BEGINNING_BYTES].decode(errors="ignore")
-    handle, name = tempfile.mkstemp(prefix=f".{beginning}.", dir=path.parent)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        write_whole_in(folder, path.name, data, mode, owner)
+    finally:
+        os.close(folder)
+
+
+def write_whole_in(
+    folder: int, name: str, data: bytes, mode: int = PRIVATE, owner: tuple[int, int] | None = None
+) -> None:
+    """The same in the folder of this handle, whatever is at its path by now."""
+    beginning = name.encode(errors="ignore")[:_BEGINNING_BYTES].decode(errors="ignore")
+    half = f".{beginning}.{secrets.token_hex(8)}"
+    handle = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE, dir_fd=folder)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -31,11 +44,11 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE, owner: tuple[int, 
                 os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(half, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        os.unlink(name)
+        os.unlink(half, dir_fd=folder)
         raise
-    sync_folder(path.parent)
+    os.fsync(folder)
 
 
 def require_writable(folder: Path, option: str) -> None:

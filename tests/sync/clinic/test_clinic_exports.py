@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving.export_folder import OpenFolder
 from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, STRIKES, Opener
 from sync.clinic.store.database import Database
@@ -43,16 +44,17 @@ def before_each_act(patch: pytest.MonkeyPatch, folder: Path, do: Callable[[str],
 
     def watched(act: Callable[..., Any]) -> Callable[..., Any]:
         def instead(which: int | str | Path, *given: Any, **named: Any) -> Any:
-            path = Path(f"/proc/self/fd/{which}").readlink() if isinstance(which, int) else Path(which)
+            handle = which if isinstance(which, int) else named.get("src_dir_fd", named.get("dir_fd"))
+            path = Path() if handle is None else Path(f"/proc/self/fd/{handle}").readlink()
+            path = path if which == handle else path / str(which)
             if path.is_relative_to(folder):
                 do(path.name)
             return act(which, *given, **named)
 
         return instead
 
-    acts = (os, "fsync"), (os, "replace"), (os, "unlink"), (Path, "rename"), (Path, "unlink")
-    for owner, name in acts:
-        patch.setattr(owner, name, watched(getattr(owner, name)))
+    for name in ("fsync", "replace", "rename", "unlink"):
+        patch.setattr(os, name, watched(getattr(os, name)))
 
 
 def is_killed_at(act: int, folder: Path, work: Callable[[], object]) -> bool:
@@ -180,7 +182,7 @@ def test_a_file_that_the_disk_does_not_let_be_named_is_named_as_soon_as_it_does(
     out, messages = tmp_path / "opened", [arrive(database, kiosk, kiosk.result()) for _ in range(2)]
     opener = begun(database, kiosk.opening, out)
     with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
-        patch.setattr(Path, "rename", full)
+        patch.setattr(OpenFolder, "rename", full)
         for opened in (1, 2):
             assert opener.open_next()
             assert count(database, Scan) == opened
@@ -205,7 +207,7 @@ def a_file_in_its_place(out: Path) -> Callable[[], None]:
 def a_full_disk(out: Path) -> Callable[[], None]:
     """The same."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("sync.clinic.receiving.exports.write_whole", full)
+    patch.setattr("sync.clinic.receiving.export_folder.write_whole_in", full)
     return patch.undo
 
 
@@ -330,7 +332,7 @@ def test_the_file_of_what_no_more_than_its_withdrawal_is_known_of_holds_that_too
     opener = begun(database, kiosk.opening, out)
     with monkeypatch.context() as patch:
         patch.setattr(Exports, "write", unusable)
-        patch.setattr(os, "access", lambda *_: False)
+        patch.setattr(OpenFolder, "takes_writing", lambda _: False)
         while opener.open_next(5):
             pass
     assert [envelope(database, word).state for word in words] == ["stored", "opened"]
@@ -484,6 +486,31 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
         opener.open_next(10)
     assert [envelope(database, each).state for each in (new, *words)] == ["opened"] * 3
     assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
+
+
+def test_where_the_disk_of_the_exports_goes_while_they_are_written_nothing_is_written_below_it(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
+) -> None:
+    out, away = tmp_path / "opened", tmp_path / "away"
+    messages = [arrive(database, kiosk, kiosk.result()) for _ in range(3)]
+    opener, seen = begun(database, kiosk.opening, out), list[str]()
+
+    def go(name: str) -> None:
+        seen.append(name)
+        if len(seen) == 1:
+            out.rename(away)
+            out.mkdir()
+
+    with pytest.MonkeyPatch.context() as patch:
+        before_each_act(patch, out, go)
+        opener.open_next(3)
+    assert files(out) == set()
+    out.rmdir()
+    away.rename(out)
+    while opener.open_next(3):
+        pass
+    assert {envelope(database, message).state for message in messages} == {"opened"}
+    assert files(out) == {f"{kiosk.id}.{message}.json" for message in messages}
 
 
 def test_a_folder_that_cannot_be_listed_is_told_and_seen_to_once_it_can(
