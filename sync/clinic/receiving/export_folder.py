@@ -1,13 +1,74 @@
-"""The folder of the exports, by a handle: also where something else is at its place since that was opened."""
+"""The folder of the exports: known again by a mark in it, whatever is at its place meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
-from sync.clinic.store.durable import write_whole_in
+from sync.clinic.store.durable import PRIVATE, TAKES_NOTHING, require_writable, write_whole_in
+from sync.clinic.store.errors import ClinicUsageError
+
+# Nothing but a number that was drawn for this folder: its disk can come back under another one of its own.
+MARK = ".dermakiosk-exports"
+_MARK_MODE = 0o644
+_IS_MARK = re.compile(rb"[0-9a-f]{32}\n")
+
+
+class ExportFolder:
+    """The folder at `path`, as it is when an opener begins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mark = b""
+        self._place: tuple[int, int] | None = None
+
+    def begin(self) -> None:
+        """Make it, and its mark, where they are not there. Raises ClinicUsageError where no file can be made.
+
+        Raises OSError where its disk takes nothing.
+        """
+        require_writable(self.path, "--export")
+        try:
+            with contextlib.closing(OpenFolder(self.path)) as folder:
+                self._place, found = folder.place, folder.mark()
+                self._mark = found or f"{uuid4().hex}\n".encode()
+                if found is None:
+                    folder.write(MARK, self._mark, _MARK_MODE)
+        except OSError as error:
+            if error.errno in TAKES_NOTHING:
+                raise
+            raise ClinicUsageError(
+                f"{self.path / MARK}, by which the folder that --export names is known again, cannot be made "
+                f"({error.strerror}): delete what is there, or name a folder that you may write to."
+            ) from error
+
+    @contextmanager
+    def opened(self) -> Iterator[OpenFolder | None]:
+        """The same folder as when this began; None where another is at its place, or none."""
+        try:
+            folder = OpenFolder(self.path)
+        except OSError:
+            yield None
+            return
+        with contextlib.closing(folder):
+            yield folder if self._is_the_same(folder) else None
+
+    def _is_the_same(self, folder: OpenFolder) -> bool:
+        found, place = folder.mark(), folder.place
+        if place != self._place and found != self._mark:
+            return False
+        if found is None:
+            # Somebody deleted it; where it cannot be made now the next look does.
+            with contextlib.suppress(OSError):
+                folder.write(MARK, self._mark, _MARK_MODE)
+        # Another mark at the same place is that of an opener that began at the same moment, or since.
+        self._mark, self._place = found or self._mark, place
+        return True
 
 
 class OpenFolder:
@@ -26,6 +87,16 @@ class OpenFolder:
         facts = os.fstat(self._handle)
         return facts.st_dev, facts.st_ino
 
+    def mark(self) -> bytes | None:
+        """What it is known again by; None where there is nothing of the kind that can be read."""
+        try:
+            handle = os.open(MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._handle)
+            with os.fdopen(handle, "rb") as file:
+                found = file.read(100)
+        except OSError:
+            return None
+        return found if _IS_MARK.fullmatch(found) else None
+
     def names(self) -> list[str]:
         with _naming(self.path), os.scandir(self._handle) as entries:
             return [entry.name for entry in entries]
@@ -41,10 +112,10 @@ class OpenFolder:
                 return False
         return True
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, mode: int = PRIVATE) -> None:
         """Have it on the disk, whole."""
         with _naming(self.path / name):
-            write_whole_in(self._handle, name, data)
+            write_whole_in(self._handle, name, data, mode)
 
     def rename(self, name: str, to: str) -> None:
         with _naming(self.path / name):

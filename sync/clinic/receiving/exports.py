@@ -16,11 +16,10 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.receiving import withdrawals
 from sync.clinic.receiving.erasing import IDS_AT_ONCE
-from sync.clinic.receiving.export_folder import OpenFolder
+from sync.clinic.receiving.export_folder import ExportFolder, OpenFolder
 from sync.clinic.receiving.results import Key
 from sync.clinic.receiving.sealed import Sealed, Seals, among, has_key
 from sync.clinic.store.database import Database
-from sync.clinic.store.durable import require_writable
 from sync.clinic.store.errors import ClinicError
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import ERASED, OPENED, STORED, Envelope, OwedFile, WithdrawnMessage
@@ -56,8 +55,7 @@ class Exports:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._begun: tuple[int, int] | None = None
+        self.folder = None if folder is None else ExportFolder(folder)
         self._unsettled: set[Key] = set()
 
     def require_usable(self) -> None:
@@ -66,9 +64,7 @@ class Exports:
         It is made if it is not there, and from now on is the only one that is used.
         """
         if self.folder is not None:
-            require_writable(self.folder, "--export")
-            with contextlib.closing(OpenFolder(self.folder)) as folder:
-                self._begun = folder.place
+            self.folder.begin()
 
     def write(self, messages: Iterable[tuple[Key, Message]]) -> None:
         """Have the files of these messages on the disk, under another name. Raises ExportsUnusable."""
@@ -82,8 +78,8 @@ class Exports:
                     _write(folder, _stem(key) + _WRITTEN, text.encode())
             except OSError as error:
                 raise ExportsUnusable(
-                    f"The folder {self.folder} of the exports cannot be written ({error.strerror}), and no "
-                    "message is opened before its file is there: make room on its disk, or have it be a "
+                    f"The folder {self.folder.path} of the exports cannot be written ({error.strerror}), and "
+                    "no message is opened before its file is there: make room on its disk, or have it be a "
                     "folder that this user may write."
                 ) from error
 
@@ -130,10 +126,10 @@ class Exports:
                 halves = _halves(folder.names())
                 for name in (name for key in keys for name in _names(key, halves)):
                     if folder.is_there(name):
-                        path = str(self.folder / name)
+                        path = str(self.folder.path / name)
                         raise PermissionError(errno.EACCES, "its folder cannot be written", path)
             except OSError as error:
-                raise self._unsettleable(error) from error
+                raise _unsettleable(error) from error
 
     def note_erased(self, kiosk: UUID, messages: Iterable[UUID]) -> None:
         """The files of these messages of one kiosk go, once their erasure is committed."""
@@ -166,7 +162,7 @@ class Exports:
                 self._unsettled.difference_update(set(some) - failed.keys())
         if failed:
             first = next(iter(failed.values()))
-            raise self._unsettleable(first) from first
+            raise _unsettleable(first) from first
 
     def catch_up(self, database: Database) -> None:
         """Before an opener begins: find in the folder what any process has left to `settle`.
@@ -182,7 +178,7 @@ class Exports:
                 for half in (half for halves in _halves(names).values() for half in halves):
                     folder.delete(half)
             except OSError as error:
-                raise self._unsettleable(error) from error
+                raise _unsettleable(error) from error
         written = (_key(name.removesuffix(_WRITTEN)) for name in names if name.endswith(_WRITTEN))
         self._unsettled.update(key for key in written if key is not None)
 
@@ -210,27 +206,24 @@ class Exports:
             self._unsettled.update(keys)
 
     @contextmanager
-    def _opened(self, path: Path) -> Iterator[OpenFolder]:
+    def _opened(self, named: ExportFolder) -> Iterator[OpenFolder]:
         """Raises ExportsUnusable where another folder is in its place, as where its disk is away."""
-        with contextlib.ExitStack() as closing:
-            folder = None
-            with contextlib.suppress(OSError):
-                folder = OpenFolder(path)
-                closing.callback(folder.close)
-            if folder is None or folder.place != self._begun:
+        with named.opened() as folder:
+            if folder is None:
                 raise ExportsUnusable(
-                    f"At {path} is not the folder of the exports that this opener began with: mount its disk "
-                    "again, or start the opener anew with what is there. Until then no message is opened, "
-                    "and no withdrawal of what has a file is acted on."
+                    f"At {named.path} is not the folder of the exports that this opener began with: mount "
+                    "its disk again, or start the opener anew with what is there. Until then no message is "
+                    "opened, and no withdrawal of what has a file is acted on."
                 )
             yield folder
 
-    def _unsettleable(self, error: OSError) -> ExportsUnusable:
-        return ExportsUnusable(
-            f"{error.filename or self.folder} among the exports cannot be read, renamed or deleted "
-            f"({error.strerror}), so that what was opened lacks its file, or what was withdrawn still has "
-            "one: correct the rights of it and of its folder, or have its disk take writing."
-        )
+
+def _unsettleable(error: OSError) -> ExportsUnusable:
+    return ExportsUnusable(
+        f"{error.filename} among the exports cannot be read, renamed or deleted "
+        f"({error.strerror}), so that what was opened lacks its file, or what was withdrawn still has "
+        "one: correct the rights of it and of its folder, or have its disk take writing."
+    )
 
 
 def _stem(key: Key) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -18,7 +19,7 @@ from structlog.testing import capture_logs
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.export_folder import OpenFolder
+from sync.clinic.receiving.export_folder import MARK, OpenFolder
 from sync.clinic.receiving.exports import Exports, ExportsUnusable
 from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, STRIKES, Opener
 from sync.clinic.store.database import Database
@@ -115,7 +116,8 @@ def begun(database: Database, key: OpeningKey, out: Path) -> Opener:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+    """But for the one by which it is known again."""
+    return {path.name for path in folder.iterdir()} - {MARK} if folder.exists() else set()
 
 
 def test_nobody_who_would_write_to_the_database_waits_for_the_disk_of_the_exports(
@@ -453,7 +455,7 @@ def test_what_is_owed_and_cannot_be_opened_any_more_is_told_once_and_keeps_no_ot
     assert (out / f"{kiosk.id}.{word}.json").exists()
 
 
-@pytest.mark.parametrize("there", ["another folder", "nothing"])
+@pytest.mark.parametrize("there", ["another folder", "the folder of other exports", "nothing"])
 def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_for_them(
     database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None, there: str
 ) -> None:
@@ -464,8 +466,10 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
     while opener.open_next(10):
         pass
     out.rename(away)
-    if there == "another folder":
+    if there != "nothing":
         out.mkdir()
+    if there == "the folder of other exports":
+        (out / MARK).write_text(f"{uuid4().hex}\n")
     # Another opener, with another folder, has this one know of it by its daily look only.
     arrive(database, kiosk, withdraw(scans[1], gone))
     open_all(database, kiosk.opening, export=tmp_path / "another")
@@ -479,13 +483,98 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
     assert [envelope(database, each).state for each in (new, *words)] == ["stored", "stored", "opened"]
     assert files(out) == set() and len(files(away)) == 2
     assert {"exports_unusable", "withdrawal_waits"} == events(logged, "error")
-    if out.exists():
-        out.rmdir()
+    shutil.rmtree(out, ignore_errors=True)
     away.rename(out)
     for _ in range(3):
         opener.open_next(10)
     assert [envelope(database, each).state for each in (new, *words)] == ["opened"] * 3
     assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
+
+
+MOUNTED_AGAIN = """
+import shutil, subprocess
+from uuid import uuid4
+from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
+from sync.wire.keys import generate_opening_key
+from tests.support.clinic import SealingKiosk, registered
+from tests.support.withdrawing import arrive, envelope, withdraw
+from tests.sync.clinic.test_clinic_exports import files
+opener_module.EXPORTS_WAIT_SECONDS = 0.0
+database = Database.at(disk.parent / "clinic")
+database.migrate()
+opening = generate_opening_key()
+kiosk = registered(database, SealingKiosk(opening), disk.parent)
+out, other, scan = disk / "out", disk.parent / "other", uuid4()
+carried = arrive(database, kiosk, kiosk.result(scan))
+opener = Opener(database, [opening], out)
+opener.begin()
+opener.open_next()
+if sys.argv[2] == "its mark was deleted":
+    (out / ".dermakiosk-exports").unlink(missing_ok=True)
+    opener.open_next()
+    arrive(database, kiosk, kiosk.result())
+    opener.open_next()
+other.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(other)], check=True)
+shutil.copytree(out, other / "out")
+subprocess.run(["umount", str(disk)], check=True)
+waiting = [arrive(database, kiosk, each) for each in (withdraw(scan, carried), kiosk.result())]
+for _ in range(3):
+    opener.open_next(10)
+print("|", *[envelope(database, each).state for each in waiting], *disk.iterdir())
+subprocess.run(["mount", "--bind", str(other), str(disk)], check=True)
+for _ in range(3):
+    opener.open_next(10)
+print("|", *[envelope(database, each).state for each in waiting], f"{kiosk.id}.{carried}.json" in files(out))
+"""
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing happened", "its mark was deleted"])
+def test_the_disk_of_the_exports_is_used_again_once_it_is_mounted_under_whatever_number(
+    tmp_path: Path, meanwhile: str
+) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    said = on_a_small_disk(disk, MOUNTED_AGAIN, "1m", meanwhile).splitlines()
+    away, back = [line[2:] for line in said if line.startswith("| ")]
+    assert away == "stored stored"
+    assert back == "opened opened False"
+
+
+def test_openers_with_one_folder_know_it_by_one_mark_in_which_there_is_nothing_but_a_number(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path
+) -> None:
+    out = tmp_path / "opened"
+    first = begun(database, kiosk.opening, out)
+    mark = (out / MARK).read_bytes()
+    assert len(mark) == 33 and int(mark, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        # As where both begin at once, and find none.
+        patch.setattr(OpenFolder, "mark", lambda _: None)
+        second = begun(database, kiosk.opening, out)
+    assert (out / MARK).read_bytes() != mark
+    first.open_next()
+    arrive(database, kiosk, kiosk.result())
+    assert first.open_next()
+    # Its number is another one then.
+    shutil.copytree(out, tmp_path / "copy")
+    shutil.rmtree(out)
+    (tmp_path / "copy").rename(out)
+    for number, opener in enumerate((first, second, begun(database, kiosk.opening, out)), 2):
+        arrive(database, kiosk, kiosk.result())
+        assert opener.open_next()
+        assert len(files(out)) == number
+
+
+def test_a_folder_that_takes_no_mark_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, out = made(tmp_path / "clinic")["open"], tmp_path / "opened"
+    (out / MARK).mkdir(parents=True)
+    code, err = said(capsys, [*command, "--export", str(out)])
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"{out / MARK}, by which" in err
 
 
 def test_where_the_disk_of_the_exports_goes_while_they_are_written_nothing_is_written_below_it(

@@ -264,7 +264,7 @@ def test_what_is_opened_can_be_exported_for_its_owner_only(
     result = kiosk.result()
     message_id = store(sqlite, kiosk, result)
     open_all(sqlite, opening_key, export=tmp_path / "opened")
-    (path,) = (tmp_path / "opened").iterdir()
+    (path,) = (tmp_path / "opened").glob("*.json")
     assert (path.name, path.stat().st_mode & 0o777) == (f"{kiosk.id}.{message_id}.json", 0o600)
     assert json.loads(path.read_text()) == result.model_dump(mode="json")
 
