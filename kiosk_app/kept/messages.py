@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import count
 from uuid import UUID, uuid5
 
 from kiosk_app.kept.records_file import RecordsError, RecordsFile, known_state, moment
@@ -32,7 +33,6 @@ INSERT INTO messages
 SELECT :id, id, 'result', -1, (SELECT coalesce(max(sequence), 0) + 1 FROM messages WHERE epoch = -1),
     '{MessageState.DISCARDING_UNSENT}', :now, 0, NULL
 FROM scans WHERE id = :scan
-    AND state NOT IN ({", ".join(f"'{state}'" for state in (ScanState.CONSENTED, *GONE))})
     AND NOT EXISTS (SELECT 1 FROM messages WHERE scan = :scan AND kind = 'result')
 """
 
@@ -147,6 +147,10 @@ class Messages:
         """Every message that carried the result of a scan, the ones sealed again included."""
         return self._results(scan)
 
+    def later_ids(self, scan: UUID) -> Iterator[UUID]:
+        """The ids of further results of a scan: if these records are an older copy, there may be some."""
+        return (_id(scan, "result", tries) for tries in count(len(self.carriers(scan))))
+
     def _results(self, scan: UUID, where: str = "", *values: str) -> list[UUID]:
         query = f"SELECT id FROM messages WHERE scan = ? AND kind = 'result'{where} ORDER BY epoch, sequence"
         with self._file.connection() as db:
@@ -244,7 +248,7 @@ class Messages:
 
 
 def ask_for_the_result(db: sqlite3.Connection, scan: UUID) -> None:
-    """Have the outbox asked for the result of a kept scan that is to be deleted, where there is none here.
+    """Have the outbox asked for the result of a scan that is deleted, where there is none here.
 
     These records may be an older copy, and the scan have been sealed since: by the id that its result had
     then it is found, and withdrawn.

@@ -64,6 +64,8 @@ class Records:
         self._file = RecordsFile(path, as_it_is=as_it_is)
         self.messages = Messages(self._file)
         self.keyring = keyring
+        # Consented to through these records, and without pictures yet: of these nobody knows a result.
+        self._fresh: set[UUID] = set()
         self._told = Told()
 
     @property
@@ -88,6 +90,7 @@ class Records:
                     facts,
                 ),
             )
+        self._fresh.add(scan)
         return scan
 
     def dek(self, scan: UUID) -> bytes:
@@ -136,6 +139,7 @@ class Records:
             if row is None or row["state"] != before:
                 found = row["state"] if row else "missing"
                 raise RecordsError(f"A scan cannot go from {found} to {after}: it should be {before}.")
+            self._fresh.discard(scan)
             merged = _merge(json.loads(row["figures"]), figures)
             db.execute(
                 "UPDATE scans SET state = ?, figures = ? WHERE id = ?", (after, json.dumps(merged), str(scan))
@@ -193,7 +197,7 @@ class Records:
                 # Each one anew: a try that failed may have left this key in the log, under its own.
                 if wrapped is not None:
                     self.keyring.begin_generation(instead_of_newest=unused)
-                if state == ScanState.SHREDDED:
+                if scan not in self._fresh:
                     ask_for_the_result(db, scan)
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
@@ -223,6 +227,12 @@ class Records:
                 db.execute(_DISCARD_RESEALED, {"scan": str(scan)})
                 self._rewrap(db)
             return self._end_old_generations()
+
+    def ask_for_the_result(self, scan: UUID) -> None:
+        """Have the outbox asked for the result of a scan that is gone, where nobody has asked it yet."""
+        if scan not in self._fresh and not self.messages.carriers(scan):
+            with self._file.transaction() as db:
+                ask_for_the_result(db, scan)
 
     def finish_rewrap(self, wait_s: float = 0.0) -> bool:
         """Complete what a shredding left: one generation, and every key wrapped under it.

@@ -24,6 +24,8 @@ log = structlog.get_logger()
 TURN_S = 10.0
 # An outbox that loses again what it has just taken is given it again no sooner.
 AGAIN_S = 60.0
+# An outbox that knows none of so many results in a row knows none after them.
+LATER_RESULTS = 3
 # What an outbox says of what certainly stayed here.
 NEVER_LEFT = ("waiting", "unknown")
 # With these words it has not taken what it was given. After any other, such as none in time, it may have it.
@@ -292,17 +294,19 @@ class Courier:
     def _discard(self, message: Message) -> None:
         """A shredded scan's result: taken out of the outbox when unsent, else withdrawn at the clinic.
 
-        So are those of which another one took the place. One that did so was sent before, whatever became of
-        it.
+        So are those of which another one took the place, or that these records forgot. One that did so was
+        sent before, whatever became of it.
         """
         was = self._outbox.discard(message.id)
         carriers = self._records.messages.carriers(message.scan)
         for carrier in carriers:
             if carrier != message.id:
                 self._outbox.discard(carrier)
+        forgotten = self._forgotten(message.scan)
+        left_since = [each for each in forgotten if self._outbox.discard(each) not in NEVER_LEFT]
         certain = message.state == MessageState.DISCARDING_UNSENT and message.id not in self._may_have_left
         unsent = was == "waiting" or (was == "unknown" and certain)
-        if unsent and self._records.messages.superseded(message.scan) is None:
+        if unsent and not left_since and self._records.messages.superseded(message.scan) is None:
             self._records.messages.settle(message, MessageState.DISCARDED)
         else:
             scan = self._records.scan(message.scan)
@@ -312,8 +316,19 @@ class Courier:
                 "withdraw",
                 self._sealer.epoch,
                 lambda id_, sequence: self._sealer.seal_withdraw(
-                    id_, sequence, scan=scan.id, reason=reason, messages=carriers
+                    id_, sequence, scan=scan.id, reason=reason, messages=[*carriers, *forgotten]
                 ),
             )
             self._records.messages.settle(message, MessageState.WITHDRAWN)
         self._may_have_left.discard(message.id)
+
+    def _forgotten(self, scan: UUID) -> list[UUID]:
+        """The results of a scan that the outbox knows, and these records, an older copy, do not."""
+        known, unknown = [], 0
+        for message in self._records.messages.later_ids(scan):
+            if self._outbox.state(message) != "unknown":
+                known.append(message)
+                unknown = 0
+            elif (unknown := unknown + 1) == LATER_RESULTS:
+                break
+        return known

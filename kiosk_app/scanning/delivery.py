@@ -42,6 +42,7 @@ def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
     result = records.messages.of(scan)
     if records.scan(scan).state not in GONE:
         return Delivery.KEPT if result is None else _of_message(result, outbox)
+    # None is there only of a scan that cannot have had one: of any other the outbox is asked.
     if result is None or result.state == MessageState.DISCARDED:
         return Delivery.NOTHING_SENT
     word = records.messages.of(scan, "withdraw")

@@ -74,6 +74,7 @@ def destroy(
 
     def destroy_key() -> bool:
         if records.scan(scan).state in GONE:
+            records.ask_for_the_result(scan)
             return records.finish_rewrap()  # of one that ended half-way the key may still be there
         return records.forget(scan, state, reason)
 

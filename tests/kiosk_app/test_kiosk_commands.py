@@ -190,7 +190,8 @@ def test_shred_says_what_is_gone_while_the_pages_are_served(bench: Bench) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "2 encrypted items" in done.stdout
-    assert "Nothing of it had been sent to the clinic." in done.stdout
+    # It runs no outbox that could be asked, and the records may be an older copy.
+    assert "Its result may have been sent, and the clinic could not be told yet" in done.stdout
     assert vault.items(scan) == []
     assert records.keyring.generations() == [2]
     again = run("shred", scan, "--state", bench.state)

@@ -7,19 +7,20 @@ import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 
+from firmware.capture.client import CaptureFault
 from hardware.host import sqlite
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringFull
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
-from kiosk_app.kept.states import MessageState, ScanState
+from kiosk_app.kept.states import GONE, MessageState, ScanState
 from kiosk_app.kept.vault import VaultError, new_key
 from kiosk_app.scanning import scan_work
 from kiosk_app.scanning.delivery import Delivery
@@ -155,6 +156,35 @@ def test_nothing_is_withdrawn_of_a_scan_that_was_never_sealed(
     bench.kiosk.courier.run_once()
     assert bench.outbox.submitted == {}
     assert bench.kiosk.delivery(scan) is Delivery.NOTHING_SENT
+
+
+@pytest.mark.parametrize("given_up", [True, False])
+def test_nothing_is_sent_of_a_scan_without_pictures_whether_there_is_an_outbox_or_not(
+    bench: Bench, given_up: bool
+) -> None:
+    bench.outbox.there = False
+    scan = consented(bench)
+    if given_up:
+        bench.camera.fault = CaptureFault("camera_frozen", "It gave no picture.")
+        do(bench, scan)
+        assert state_of(bench, scan) == ScanState.ABANDONED
+    assert shred_it(bench, scan) is Delivery.NOTHING_SENT
+    bench.outbox.there = True
+    bench.kiosk.courier.run_once()
+    assert bench.outbox.submitted == {}
+
+
+@pytest.mark.parametrize("state", GONE)
+def test_the_outbox_is_asked_for_the_result_of_a_scan_that_is_gone_and_nobody_asked_for_before(
+    bench: Bench, state: ScanState
+) -> None:
+    scan = consented(bench)
+    with closing(sqlite3.connect(bench.kiosk.records.path)) as db, db:
+        db.execute("UPDATE scans SET state = ?", (state,))
+    bench.again()
+    bench.outbox.states[uuid5(scan, "result 0")] = "stored"
+    assert shred_it(bench, scan) is Delivery.TELLING
+    assert [kind for kind, _ in bench.outbox.submitted.values()] == ["withdraw"]
 
 
 @pytest.mark.parametrize("first", ["deleted", "written"])

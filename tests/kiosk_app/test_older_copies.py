@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from sqlalchemy import select
@@ -21,6 +21,7 @@ from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.client import OutboxClient
 from sync.kiosk.outbox import Outbox
 from sync.kiosk.server import serving
+from sync.wire.messages import Withdraw
 from tests.kiosk_app.test_kiosk_commands import BOARDS, run
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
@@ -364,6 +365,100 @@ def test_a_scan_that_older_records_find_unfinished_is_withdrawn_by_its_deletion(
     assert way.bench.kiosk.delivery(scan) is Delivery.TOLD
     assert way.count(Scan) == 0
     assert way.nobody_has_to_look()
+
+
+def unfinished(way: Way) -> UUID:
+    """A scan whose pictures are kept, and not measured yet."""
+    scan = consented(way.bench)
+    way.bench.analyst.fail = OSError("no memory")
+    do(way.bench, scan)
+    way.bench.analyst.fail = None
+    assert state_of(way.bench, scan) == ScanState.CAPTURED
+    return scan
+
+
+def test_a_result_at_the_clinic_is_withdrawn_of_a_scan_that_older_records_have_measured_and_refused(
+    way: Way,
+) -> None:
+    way.broker.start()
+    way.agent.start()
+    scan = unfinished(way)
+    copy = copied_records(way)
+    way.bench.kiosk.work.recover()
+    way.round()
+    way.reaches_the_clinic()
+    assert way.count(Scan) == 1
+    older_records(way, copy)
+    way.bench.analyst.refuse = "too_dark"
+    way.bench.kiosk.work.go_on()
+    assert state_of(way.bench, scan) == ScanState.REFUSED
+    assert way.bench.kiosk.delivery(scan) is Delivery.UNTOLD
+    way.reaches_the_clinic()
+    assert way.delete(scan) is Delivery.TOLD
+    assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+    assert way.nobody_has_to_look()
+
+
+@pytest.mark.parametrize("abandoned_before", [True, False])
+def test_a_result_at_the_clinic_is_withdrawn_of_a_scan_that_older_records_know_from_its_consent_only(
+    way: Way, abandoned_before: bool
+) -> None:
+    """Its pictures went with the vault, say: to these records there never were any."""
+    way.broker.start()
+    way.agent.start()
+    scan = consented(way.bench)
+    copy = copied_records(way)
+    do(way.bench, scan)
+    way.reaches_the_clinic()
+    if abandoned_before:
+        way.bench.kiosk.vault.destroy(scan)
+    older_records(way, copy)
+    assert state_of(way.bench, scan) == (ScanState.ABANDONED if abandoned_before else ScanState.CONSENTED)
+    assert way.delete(scan) in (Delivery.UNTOLD, Delivery.TELLING)
+    way.reaches_the_clinic()
+    assert way.delete(scan) is Delivery.TOLD
+    assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+    assert way.nobody_has_to_look()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_scan_of_which_older_records_forgot_that_it_was_sealed_again_is_deleted_with_that_result(
+    bench: Bench, connected: bool
+) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    app, copy = bench.state / "app", bench.state / "app.copy"
+    shutil.copytree(app, copy)
+    (first,) = bench.outbox.submitted
+    bench.outbox.states[first] = "reseal"
+    bench.kiosk.courier.run_once()
+    bench.kiosk.work.go_on()
+    (second,) = bench.outbox.submitted
+    bench.outbox.states[second] = "sent" if connected else "waiting"
+    shutil.rmtree(app)
+    shutil.copytree(copy, app)
+    bench.again()
+    bench.kiosk.shred(scan)
+    bench.kiosk.courier.run_once()
+    assert second not in bench.outbox.submitted
+    ((kind, envelope),) = bench.outbox.submitted.values()
+    withdrawal = bench.clinic.open(envelope)
+    assert kind == "withdraw" and isinstance(withdrawal, Withdraw)
+    assert set(withdrawal.messages) == {first, second}
+
+
+def test_a_result_of_which_the_outbox_forgot_all_but_the_last_try_is_withdrawn(bench: Bench) -> None:
+    """These records know none of them."""
+    scan = consented(bench)
+    bench.analyst.fail = OSError("no memory")
+    do(bench, scan)
+    bench.again()
+    last = uuid5(scan, "result 2")
+    bench.outbox.states[last] = "sent"
+    assert bench.kiosk.shred(scan).clinic is not Delivery.NOTHING_SENT
+    assert bench.outbox.states.get(last) is None
+    bench.kiosk.courier.run_once()
+    assert [kind for kind, _ in bench.outbox.submitted.values()] == ["withdraw"]
 
 
 def test_a_deletion_whose_number_was_used_since_is_told_the_clinic(way: Way) -> None:
