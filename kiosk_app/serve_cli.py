@@ -34,7 +34,6 @@ from hardware.host.sockets import check_folder
 from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import GONE
 from kiosk_app.kept.storage import StateRefused, has_records, only_server, open_storage, unknown_scans
-from kiosk_app.kept.vault import Vault
 from kiosk_app.patient.app import create_app
 from kiosk_app.patient.kiosk import Kiosk
 from kiosk_app.scanning.analyst import Analyst
@@ -92,9 +91,9 @@ _UNKNOWN = (
     "What is 'unknown' is in the vault, and these records know nothing of it: put back the records that do,"
     " or destroy it with 'dermakiosk shred'."
 )
-_RECORDS_ELSEWHERE = (
-    "Its key, and whether its result was sent, stand in the records that know it: destroy those too, and if"
-    " it was sent have it erased at the clinic."
+_KEY_ELSEWHERE = (
+    "Its key stands in the records that know it: destroy those too. If the kiosk was enrolled anew after"
+    " that scan, it cannot have the clinic erase it: ask the clinic to do so."
 )
 
 
@@ -279,9 +278,7 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
         # The sentences below say what an event would; only what they cannot say is still logged.
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     records, vault = open_storage(state / "app", as_it_is=True)
-    if scan in unknown_scans(records, vault):
-        click.echo(_shred_unknown(scan, vault))
-        return
+    unknown = scan in unknown_scans(records, vault)
     outbox = OutboxClient(state / "run" / "outbox.sock")
 
     def tell(scan: UUID) -> None:
@@ -290,20 +287,19 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
         except NotEnrolled as error:
             log.error("not_told", why=str(error))
 
-    gone = destroy(scan, records, vault, tell, outbox, by="staff")
-    click.echo(_what_is_gone(scan, gone))
+    gone = destroy(scan, records, vault, tell, outbox, by="staff", unknown=unknown)
+    click.echo(_what_is_gone(scan, gone, unknown))
     click.echo(CLINIC_KNOWS[gone.clinic])
-    click.echo(_KEY_LEFT if gone.key_left else _KEY_GONE)
+    if gone.key_left:
+        click.echo(_KEY_LEFT)
+    else:
+        click.echo(_KEY_ELSEWHERE if unknown or gone.key_elsewhere else _KEY_GONE)
 
 
-def _shred_unknown(scan: UUID, vault: Vault) -> str:
-    items = counted(len(vault.destroy(scan)), "encrypted item")
-    vault.reserve.fill()
-    return f"Scan {scan}, which these records do not know: gone with it: {items}.\n{_RECORDS_ELSEWHERE}"
-
-
-def _what_is_gone(scan: UUID, gone: Shredded) -> str:
+def _what_is_gone(scan: UUID, gone: Shredded, unknown: bool) -> str:
     items = counted(len(gone.items), "encrypted item")
+    if unknown:
+        return f"Scan {scan}, which these records do not know: gone with it: {items}."
     if gone.before:
         left = (
             f"what was left of it here is gone now ({items})" if gone.items else "no item of it was left here"

@@ -28,10 +28,10 @@ _OVER = (
 )
 _NOT_ANALYSED = "A result is of an analysed scan, and this one is not in that state."
 # In the place of an epoch, which is later, is -1: of what these records did not seal themselves.
-_ASK_FOR_THE_RESULT = f"""
+_ASK_FOR_THE_RESULT = """
 INSERT INTO messages
 SELECT :id, id, 'result', -1, (SELECT coalesce(max(sequence), 0) + 1 FROM messages WHERE epoch = -1),
-    '{MessageState.DISCARDING_UNSENT}', :now, 0, NULL
+    :state, :now, 0, NULL
 FROM scans WHERE id = :scan
     AND NOT EXISTS (SELECT 1 FROM messages WHERE scan = :scan AND kind = 'result')
 """
@@ -247,13 +247,15 @@ class Messages:
         return changed == 1
 
 
-def ask_for_the_result(db: sqlite3.Connection, scan: UUID) -> None:
+def ask_for_the_result(db: sqlite3.Connection, scan: UUID, *, may_have_left: bool = False) -> None:
     """Have the outbox asked for the result of a scan that is deleted, where there is none here.
 
     These records may be an older copy, and the scan have been sealed since: by the id that its result had
-    then it is found, and withdrawn.
+    then it is found, and withdrawn. Where they certainly are one it `may_have_left`, and is withdrawn also if
+    the outbox does not know it: that may have been lost.
     """
-    facts = {"id": str(_id(scan, "result", 0)), "scan": str(scan), "now": moment()}
+    state = MessageState.DISCARDING if may_have_left else MessageState.DISCARDING_UNSENT
+    facts = {"id": str(_id(scan, "result", 0)), "scan": str(scan), "state": state, "now": moment()}
     db.execute(_ASK_FOR_THE_RESULT, facts)
 
 

@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 # Whoever holds the keys alone waits no longer for the file: patients wait for the keys meanwhile.
 ALONE_S = 2.0
+KEY_ELSEWHERE = "key_elsewhere"  # among the figures of a scan: its key was never in these records
 LOOK_S = 0.05  # between two looks whether whoever reads or writes is done
 # A result that was to be sealed again has left this kiosk. Where no other took its place, it is withdrawn.
 _DISCARD_RESEALED = f"""
@@ -233,6 +234,18 @@ class Records:
         if scan not in self._fresh and not self.messages.carriers(scan):
             with self._file.transaction() as db:
                 ask_for_the_result(db, scan)
+
+    def take_in(self, scan: UUID, reason: str) -> None:
+        """Have a scan of which newer records knew more be deleted, with its result at the clinic.
+
+        One that these do not know at all is a tombstone from now on: its key is not here.
+        """
+        with self._file.transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO scans (id, state, created, reason, figures) VALUES (?, ?, ?, ?, ?)",
+                (str(scan), ScanState.SHREDDED, moment(), reason, json.dumps({KEY_ELSEWHERE: True})),
+            )
+            ask_for_the_result(db, scan, may_have_left=True)
 
     def finish_rewrap(self, wait_s: float = 0.0) -> bool:
         """Complete what a shredding left: one generation, and every key wrapped under it.

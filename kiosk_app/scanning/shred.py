@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from hardware.host.patience import patience
-from kiosk_app.kept.records import Records
+from kiosk_app.kept.records import KEY_ELSEWHERE, Records
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
@@ -26,7 +26,8 @@ class Shredded:
     """What this shredding destroyed; `before` says that the scan had been deleted already.
 
     `clinic` is what was known right after of what had been sent. `key_left`: the scan is deleted, and its old
-    key is destroyed by the next one who finds that nobody uses the records.
+    key is destroyed by the next one who finds that nobody uses the records. `key_elsewhere`: these records
+    never had it.
     """
 
     items: list[str]
@@ -34,6 +35,7 @@ class Shredded:
     clinic: Delivery
     before: bool
     key_left: bool
+    key_elsewhere: bool
 
 
 def shred(
@@ -43,26 +45,35 @@ def shred(
     tell: Callable[[UUID], object],
     outbox: OutboxClient,
     by: str,
+    unknown: bool = False,
 ) -> Shredded:
     """Destroy the scan here, then take its result out of the outbox or withdraw it at the clinic.
 
     `tell` does the latter, as `Courier.run_once`. `by` is who wants it: "patient" or "staff".
+    `unknown` are the scans of `storage.unknown_scans`: newer records may have sent them.
     May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
-    row = records.scan(scan)
-    before = row.state in GONE
-    items, key_left = destroy(scan, ScanState.SHREDDED, by, records, vault)
+    row = None if unknown else records.scan(scan)
+    before = row is not None and row.state in GONE
+    items, key_left = destroy(scan, ScanState.SHREDDED, by, records, vault, unknown)
     if key_left:
         log.warning("old_key_left", scan=str(scan))
     tell(scan)
     clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
-    findings = 0 if before else int(row.figures.get("findings", 0))
-    return Shredded(items=items, findings=findings, clinic=clinic, before=before, key_left=key_left)
+    figures = records.scan(scan).figures
+    return Shredded(
+        items=items,
+        findings=0 if before else int(figures.get("findings", 0)),
+        clinic=clinic,
+        before=before,
+        key_left=key_left,
+        key_elsewhere=KEY_ELSEWHERE in figures,
+    )
 
 
 def destroy(
-    scan: UUID, state: ScanState, reason: str, records: Records, vault: Vault
+    scan: UUID, state: ScanState, reason: str, records: Records, vault: Vault, unknown: bool = False
 ) -> tuple[list[str], bool]:
     """Destroy the key of a scan, then its pictures; which, and whether the old key is left.
 
@@ -73,6 +84,8 @@ def destroy(
     """
 
     def destroy_key() -> bool:
+        if unknown:
+            records.take_in(scan, reason)
         if records.scan(scan).state in GONE:
             records.ask_for_the_result(scan)
             return records.finish_rewrap()  # of one that ended half-way the key may still be there

@@ -421,6 +421,75 @@ def test_a_result_at_the_clinic_is_withdrawn_of_a_scan_that_older_records_know_f
     assert way.nobody_has_to_look()
 
 
+@pytest.fixture(params=["not_at_all", "from_its_consent"])
+def unknown(way: Way, request: pytest.FixtureRequest) -> tuple[UUID, Path]:
+    """A scan whose result waits in the outbox, and a copy of records from before."""
+    way.agent.start()
+    if request.param == "not_at_all":
+        copy, scan = copied_records(way), consented(way.bench)
+    else:
+        scan, copy = consented(way.bench), copied_records(way)
+    do(way.bench, scan)
+    return scan, copy
+
+
+def shredded_by_staff(way: Way, scan: UUID) -> str:
+    done = run("shred", scan, "--state", way.state)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("agent_began_anew", [True, False])
+def test_a_waiting_result_of_a_scan_that_staff_delete_and_the_records_do_not_know_is_not_sent(
+    way: Way, unknown: tuple[UUID, Path], agent_began_anew: bool
+) -> None:
+    """What an agent found in its outbox may have left before, though it has not."""
+    scan, copy = unknown
+    message = way.message(scan, "result")
+    older_records(way, copy)
+    if agent_began_anew:
+        way.agent.kill()
+        way.agent.start()
+    said = shredded_by_staff(way, scan)
+    assert "which these records do not know" in said and "destroy those too" in said
+    assert ("Nothing of it had been sent to the clinic." in said) is not agent_began_anew
+    assert way.agent.client.state(message) == "discarded"
+    way.broker.start()
+    way.reaches_the_clinic()
+    assert way.count(Scan) == 0
+    known = Delivery.TOLD if agent_began_anew else Delivery.NOTHING_SENT
+    assert way.bench.kiosk.delivery(scan) is known
+
+
+@pytest.mark.parametrize("then", ["stays", "lost", "away"])
+def test_a_result_at_the_clinic_of_a_scan_that_the_records_do_not_know_is_withdrawn(
+    way: Way, unknown: tuple[UUID, Path], then: str
+) -> None:
+    """Whatever becomes of the outbox, which alone remembers that the result was sent."""
+    scan, copy = unknown
+    way.broker.start()
+    way.reaches_the_clinic()
+    assert way.count(Scan) == 1
+    older_records(way, copy)
+    if then != "stays":
+        way.agent.kill()
+    if then == "lost":
+        for file in way.outbox_file.parent.glob(f"{way.outbox_file.name}*"):
+            file.unlink()
+        way.agent.start()
+    for _ in range(2):
+        assert "Its result may have" in shredded_by_staff(way, scan)
+    if then == "away":
+        way.agent.start()
+    way.reaches_the_clinic()
+    said = shredded_by_staff(way, scan)
+    if then == "lost":  # and with it which numbers were used: the clinic holds what has one of them
+        assert "The clinic has the word to erase it, but in quarantine" in said
+    else:
+        assert "has confirmed the word to erase it" in said
+        assert (way.count(Scan), way.count(Withdrawal)) == (0, 1)
+
+
 @pytest.mark.parametrize("connected", [True, False])
 def test_a_scan_of_which_older_records_forgot_that_it_was_sealed_again_is_deleted_with_that_result(
     bench: Bench, connected: bool
