@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -76,7 +78,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = Database.at(tmp_path_factory.mktemp("made"))
     database.migrate()
     database.close()
-    return Path(str(database.engine.url.database))
+    path = Path(str(database.engine.url.database))
+    with closing(sqlite3.connect(path)) as file:  # whatever else still has it open: the file alone is copied
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
