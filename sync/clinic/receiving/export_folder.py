@@ -24,24 +24,25 @@ class ExportFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._mark = b""
-        self._place: tuple[int, int] | None = None
+        # None as long as there is none: a full disk takes it later.
+        self._mark: bytes | None = None
+        self._numbers: tuple[int, int, int] | None = None
 
     def begin(self) -> None:
         """Make it, and its mark, where they are not there. Raises ClinicUsageError where no file can be made.
 
-        Raises OSError where its disk takes nothing.
+        Raises OSError where its disk takes not even a file with nothing in it.
         """
         require_writable(self.path, "--export")
         try:
             with contextlib.closing(OpenFolder(self.path)) as folder:
-                self._place, found = folder.place, folder.mark()
-                self._mark = found or f"{uuid4().hex}\n".encode()
-                if found is None:
-                    folder.write(MARK, self._mark, _MARK_MODE)
+                self._numbers = folder.numbers
+                self._mark = folder.mark()
+                if self._mark is None:
+                    self._mark = folder.make_mark(_new_mark())
         except OSError as error:
             if error.errno in TAKES_NOTHING:
-                raise
+                return
             raise ClinicUsageError(
                 f"{self.path / MARK}, by which the folder that --export names is known again, cannot be made "
                 f"({error.strerror}): delete what is there, or name a folder that you may write to."
@@ -49,26 +50,36 @@ class ExportFolder:
 
     @contextmanager
     def opened(self) -> Iterator[OpenFolder | None]:
-        """The same folder as when this began; None where another is at its place, or none."""
+        """The same folder as when this began; None where another is at its place, or none.
+
+        Raises OSError where what is there cannot be opened.
+        """
         try:
             folder = OpenFolder(self.path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             yield None
             return
         with contextlib.closing(folder):
             yield folder if self._is_the_same(folder) else None
 
     def _is_the_same(self, folder: OpenFolder) -> bool:
-        found, place = folder.mark(), folder.place
-        if place != self._place and found != self._mark:
+        found, numbers = folder.mark(), folder.numbers
+        if found is None or self._mark is None:
+            # Deleted by somebody, or without room until now. Numbers say less: another disk can get them.
+            if numbers != self._numbers:
+                return False
+            if found is None:
+                # Where it cannot be made now the next look does.
+                with contextlib.suppress(OSError):
+                    found = folder.make_mark(self._mark or _new_mark())
+        elif found != self._mark:
             return False
-        if found is None:
-            # Somebody deleted it; where it cannot be made now the next look does.
-            with contextlib.suppress(OSError):
-                folder.write(MARK, self._mark, _MARK_MODE)
-        # Another mark at the same place is that of an opener that began at the same moment, or since.
-        self._mark, self._place = found or self._mark, place
+        self._mark, self._numbers = found or self._mark, numbers
         return True
+
+
+def _new_mark() -> bytes:
+    return f"{uuid4().hex}\n".encode()
 
 
 class OpenFolder:
@@ -82,10 +93,10 @@ class OpenFolder:
         os.close(self._handle)
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Its disk and its number there, as they are until the disk is mounted anew."""
+    def numbers(self) -> tuple[int, int, int]:
+        """Its disk's, its own there and its file system's, as they are until the disk is mounted anew."""
         facts = os.fstat(self._handle)
-        return facts.st_dev, facts.st_ino
+        return facts.st_dev, facts.st_ino, os.fstatvfs(self._handle).f_fsid
 
     def mark(self) -> bytes | None:
         """What it is known again by; None where there is nothing of the kind that can be read."""
@@ -96,6 +107,22 @@ class OpenFolder:
         except OSError:
             return None
         return found if _IS_MARK.fullmatch(found) else None
+
+    def make_mark(self, mark: bytes) -> bytes:
+        """Have it known by `mark`, or by the one that another opener has made meanwhile; which it is."""
+        half = f"{MARK}.{uuid4().hex}"
+        self.write(half, mark, _MARK_MODE)
+        try:
+            with contextlib.suppress(OSError):  # one is there, or this disk knows no links
+                os.link(half, MARK, src_dir_fd=self._handle, dst_dir_fd=self._handle, follow_symlinks=False)
+            found = self.mark()
+            if found is None:
+                with _naming(self.path / MARK):
+                    os.replace(half, MARK, src_dir_fd=self._handle, dst_dir_fd=self._handle)
+        finally:
+            self.delete(half)
+        self.sync()
+        return found or mark
 
     def names(self) -> list[str]:
         with _naming(self.path), os.scandir(self._handle) as entries:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -208,12 +208,19 @@ class Exports:
     @contextmanager
     def _opened(self, named: ExportFolder) -> Iterator[OpenFolder]:
         """Raises ExportsUnusable where another folder is in its place, as where its disk is away."""
-        with named.opened() as folder:
+        until = "Until then no message is opened, and no withdrawal of what has a file is acted on."
+        with ExitStack() as closing:
+            try:
+                folder = closing.enter_context(named.opened())
+            except OSError as error:
+                raise ExportsUnusable(
+                    f"The folder {named.path} of the exports cannot be opened ({error.strerror}): have it "
+                    f"be a folder that this user may read, or mount its disk anew. {until}"
+                ) from error
             if folder is None:
                 raise ExportsUnusable(
                     f"At {named.path} is not the folder of the exports that this opener began with: mount "
-                    "its disk again, or start the opener anew with what is there. Until then no message is "
-                    "opened, and no withdrawal of what has a file is acted on."
+                    f"its disk again, or start the opener anew with what is there. {until}"
                 )
             yield folder
 

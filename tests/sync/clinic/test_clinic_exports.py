@@ -491,7 +491,7 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
     assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
 
 
-MOUNTED_AGAIN = """
+ON_A_DISK = """
 import shutil, subprocess
 from uuid import uuid4
 from sync.clinic.receiving import opener as opener_module
@@ -506,6 +506,8 @@ database = Database.at(disk.parent / "clinic")
 database.migrate()
 opening = generate_opening_key()
 kiosk = registered(database, SealingKiosk(opening), disk.parent)
+"""
+MOUNTED_AGAIN = """
 out, other, scan = disk / "out", disk.parent / "other", uuid4()
 carried = arrive(database, kiosk, kiosk.result(scan))
 opener = Opener(database, [opening], out)
@@ -536,35 +538,135 @@ def test_the_disk_of_the_exports_is_used_again_once_it_is_mounted_under_whatever
     tmp_path: Path, meanwhile: str
 ) -> None:
     (disk := tmp_path / "disk").mkdir()
-    said = on_a_small_disk(disk, MOUNTED_AGAIN, "1m", meanwhile).splitlines()
+    said = on_a_small_disk(disk, ON_A_DISK + MOUNTED_AGAIN, "1m", meanwhile).splitlines()
     away, back = [line[2:] for line in said if line.startswith("| ")]
     assert away == "stored stored"
     assert back == "opened opened False"
 
 
+ANOTHER_DISK = """
+def numbers():
+    facts = os.stat(disk)
+    return facts.st_dev, facts.st_ino
+arrive(database, kiosk, kiosk.result())
+opener = Opener(database, [opening], disk)
+opener.begin()
+opener.open_next()
+before = numbers(), os.statvfs(disk).f_fsid
+subprocess.run(["umount", str(disk)], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], check=True)
+print("|", before[0] == numbers(), before[1] != os.statvfs(disk).f_fsid)
+if sys.argv[2] == "of other exports":
+    (disk / ".dermakiosk-exports").write_text(f"{uuid4().hex}\\n")
+new = arrive(database, kiosk, kiosk.result())
+opener.open_next()
+print("|", envelope(database, new).state, len(files(disk)))
+"""
+
+
+@pytest.mark.parametrize(("what", "needed"), [("of other exports", "True"), ("that is empty", "True True")])
+def test_another_disk_that_gets_the_numbers_of_the_disk_of_the_exports_is_not_taken_for_it(
+    tmp_path: Path, what: str, needed: str
+) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    said = on_a_small_disk(disk, ON_A_DISK + ANOTHER_DISK, "1m", what).splitlines()
+    numbers, then = [line[2:] for line in said if line.startswith("| ")]
+    if not numbers.startswith(needed):
+        pytest.skip("this kernel gives it another number, or a tmpfs none of its own")
+    assert then == "stored 0"
+
+
+WITHOUT_ROOM = """
+fill()
+word = arrive(database, kiosk, withdraw(uuid4()))
+openers = [Opener(database, [opening], disk) for _ in range(2)]
+for opener in openers:
+    opener.begin()
+openers[0].open_next()
+print("|", envelope(database, word).state, files(disk))
+(disk / "filler").unlink()
+for opener in openers:
+    arrive(database, kiosk, kiosk.result())
+    opener.open_next()
+    print("|", len(files(disk)), (disk / ".dermakiosk-exports").stat().st_size)
+"""
+
+
+def test_an_opener_begins_though_there_is_no_room_for_the_mark_of_its_exports(tmp_path: Path) -> None:
+    """What a patient took back goes all the same."""
+    (disk := tmp_path / "disk").mkdir()
+    said = on_a_small_disk(disk, ON_A_DISK + WITHOUT_ROOM).splitlines()
+    full, *later = [line[2:] for line in said if line.startswith("| ")]
+    assert full == "opened {'filler'}"
+    assert later == ["2 33", "3 33"]
+
+
 def test_openers_with_one_folder_know_it_by_one_mark_in_which_there_is_nothing_but_a_number(
     database: Database, kiosk: SealingKiosk, tmp_path: Path
 ) -> None:
-    out = tmp_path / "opened"
-    first = begun(database, kiosk.opening, out)
+    out, marked, other = tmp_path / "opened", OpenFolder.mark, list[Opener]()
+
+    def another_begins(folder: OpenFolder) -> bytes | None:
+        found = marked(folder)
+        if not other:
+            other.append(Opener(database, [kiosk.opening], out))
+            other[0].begin()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenFolder, "mark", another_begins)
+        first = begun(database, kiosk.opening, out)
     mark = (out / MARK).read_bytes()
     assert len(mark) == 33 and int(mark, 16)
-    with pytest.MonkeyPatch.context() as patch:
-        # As where both begin at once, and find none.
-        patch.setattr(OpenFolder, "mark", lambda _: None)
-        second = begun(database, kiosk.opening, out)
-    assert (out / MARK).read_bytes() != mark
-    first.open_next()
-    arrive(database, kiosk, kiosk.result())
-    assert first.open_next()
+    assert {path.name for path in out.iterdir()} == {MARK}
     # Its number is another one then.
     shutil.copytree(out, tmp_path / "copy")
     shutil.rmtree(out)
     (tmp_path / "copy").rename(out)
-    for number, opener in enumerate((first, second, begun(database, kiosk.opening, out)), 2):
+    for number, opener in enumerate((first, *other, begun(database, kiosk.opening, out)), 1):
         arrive(database, kiosk, kiosk.result())
         assert opener.open_next()
         assert len(files(out)) == number
+
+
+def test_a_mark_is_made_on_a_disk_that_knows_no_links_and_over_what_is_none(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def knows_no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", knows_no_links)
+    for before in (None, b"no mark"):
+        (out := tmp_path / str(before)).mkdir()
+        if before is not None:
+            (out / MARK).write_bytes(before)
+        opener = begun(database, kiosk.opening, out)
+        arrive(database, kiosk, kiosk.result())
+        assert opener.open_next()
+        assert (out / MARK).stat().st_size == 33
+        assert len(files(out)) == 1
+
+
+def test_a_folder_that_cannot_be_opened_is_told_with_the_reason(
+    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
+) -> None:
+    """It is there: nobody is sent to mount what is mounted."""
+    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
+    opener = begun(database, kiosk.opening, out)
+    for reason in (errno.EACCES, errno.EIO):
+
+        def fails(*_: object, reason: int = reason) -> None:
+            raise OSError(reason, os.strerror(reason))
+
+        for owner, name in ((OpenFolder, "__init__"), (os, "fstatvfs")):
+            with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
+                patch.setattr(owner, name, fails)
+                opener.open_next()
+            (told,) = (each["why"] for each in logged if each["log_level"] == "error")
+            assert f"{out} of the exports cannot be opened ({os.strerror(reason)})" in told
+    assert envelope(database, message).state == "stored"
+    assert opener.open_next()
+    assert files(out) == {f"{kiosk.id}.{message}.json"}
 
 
 def test_a_folder_that_takes_no_mark_is_refused_in_a_sentence(
