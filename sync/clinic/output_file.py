@@ -31,6 +31,9 @@ STANDARD_OUTPUT, _STANDARD_OUTPUT_FD = "-", 1
 _LINKS = 40  # as many as Linux follows
 # Of a file that may be written: its folder takes no other one, or lets it not be replaced.
 _NOT_TO_BE_REPLACED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+# Of a disk that can set no room aside, as NFS before 4.2. EBADF is the C library's, which would do it itself,
+# and cannot read what is open for writing only.
+_SETS_NOTHING_ASIDE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV, errno.ENOSYS, errno.EBADF)
 
 
 class OutputUnwritable(ClinicError):
@@ -165,7 +168,7 @@ def write_output(name: str | Path, data: bytes) -> None:
 
 
 def _write_in_place(name: str | Path, data: bytes) -> None:
-    """Write over the file of before, which loses nothing where the disk has no room for `data`."""
+    """Write over the file of before, which loses nothing where the disk says first that it has no room."""
     handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC)
     with open(handle, "wb") as file:
         before = os.fstat(handle)
@@ -173,9 +176,10 @@ def _write_in_place(name: str | Path, data: bytes) -> None:
         if is_regular and data:
             try:
                 os.posix_fallocate(handle, 0, len(data))
-            except OSError:
+            except OSError as error:
                 os.ftruncate(handle, before.st_size)
-                raise
+                if error.errno not in _SETS_NOTHING_ASIDE:
+                    raise
         file.write(data)
         file.flush()
         if is_regular:

@@ -209,6 +209,34 @@ def test_a_full_disk_costs_a_file_with_another_name_nothing(room: str, tmp_path:
     assert on_a_small_disk(tmp_path, FULL.format(room=room)) == f"True {BEFORE}\n"
 
 
+# The kernel answers a question for room as NFS before 4.2 does, and the C library asks in its own way.
+NOTHING_SET_ASIDE = """
+import ctypes, errno, struct
+from {room}.output_file import opened_output
+file, link = disk / "file", disk / "link"
+file.write_text("of the run before\\n")
+link.hardlink_to(file)
+load, equals, answer, allowed, unsupported = 0x20, 0x15, 0x06, 0x7FFF0000, 0x50000 | errno.EOPNOTSUPP
+fallocate = {{"x86_64": 285, "aarch64": 47}}[os.uname().machine]
+steps = [(load, 0, 0, 0), (equals, 0, 1, fallocate), (answer, 0, 0, unsupported), (answer, 0, 0, allowed)]
+rules = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps), 8 * len(steps))
+program = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(rules)))
+for asked in ((38, 1, 0, 0, 0), (22, 2, program, 0, 0)):
+    assert ctypes.CDLL(None).prctl(*asked) == 0
+for words in ("it", "more than was there " * 100):
+    with opened_output(str(link)) as out:
+        out.write(words)
+    print(file.read_text() == words)
+"""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_file_with_another_name_is_written_where_no_room_can_be_set_aside(
+    room: str, tmp_path: Path
+) -> None:
+    assert on_a_small_disk(tmp_path, NOTHING_SET_ASIDE.format(room=room)) == "True\nTrue\n"
+
+
 @pytest.mark.parametrize("opened", OPENED)
 def test_what_is_written_where_it_is_is_on_the_disk_before_it_is_said_to_be(
     opened: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
