@@ -38,6 +38,8 @@ def hang(*_, **__):
     Path(sys.argv.pop()).touch()
     {how}()
 
+if {how} is not a_log_that_nobody_takes:
+    cli._LAST_WORD_SECONDS = 60.0
 {owner}.{step} = hang
 cli.clinic(sys.argv[1:-1])
 """
