@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import structlog
 from structlog.processors import add_log_level
@@ -21,31 +25,55 @@ if TYPE_CHECKING:
 # measures whole pictures.
 LONG = frozenset(
     """
-    agent agent_command agent_poison broker_access broker_restarts broker_tls broker_user
-    calibration_colour calibration_kiosk captured_phases captured_preview captured_process
-    checks_real_face clinic_alarms clinic_batches clinic_cli clinic_database clinic_db_option
-    clinic_effort clinic_erasure clinic_exports clinic_extremes clinic_failures clinic_handing_over
-    clinic_heartbeats clinic_ingest clinic_intake clinic_opener clinic_poison clinic_postgresql
-    clinic_quarantine clinic_retained clinic_spots clinic_stopping clinic_throttle clinic_tombstones
-    clinic_unseen_withdrawals clinic_watchdog clinic_withdrawals clinic_work close_up demo_supervisor
-    demo_system firmware_cli first_opening formats interlock_check kiosk_commands kiosk_courier
-    kiosk_deletions kiosk_delivery kiosk_door kiosk_house kiosk_journey kiosk_leaving kiosk_lights
-    kiosk_overlay_words kiosk_phases kiosk_screen kiosk_spots kiosk_storage kiosk_vault kiosk_work
-    lightd_faults lightd_machine lightd_process lightd_staff lost_outbox models_abstaining models_acne
-    models_acne_scan models_capture models_capture_folder models_command models_known_answers
-    models_lesion models_lights models_manifest models_marked_spots models_parsing models_reader
+    agent agent_command agent_hold agent_poison broker_access broker_restarts broker_tls broker_user
+    calibration_colour calibration_kiosk captured_phases captured_preview captured_process checks_real_face
+    clinic_alarms clinic_batches clinic_cli clinic_database clinic_db_option clinic_effort clinic_erasure
+    clinic_exports clinic_extremes clinic_failures clinic_handing_over clinic_heartbeats clinic_ingest
+    clinic_intake clinic_opener clinic_poison clinic_postgresql clinic_quarantine clinic_retained
+    clinic_spots clinic_stopping clinic_throttle clinic_tombstones clinic_unseen_withdrawals clinic_watchdog
+    clinic_withdrawals clinic_work close_up demo_supervisor demo_system firmware_cli first_opening formats
+    interlock_check kiosk_commands kiosk_courier kiosk_deletions kiosk_delivery kiosk_door kiosk_house
+    kiosk_journey kiosk_leaving kiosk_lights kiosk_overlay_words kiosk_phases kiosk_screen kiosk_secrets
+    kiosk_spots kiosk_storage kiosk_storage_lost kiosk_vault kiosk_work lightd_faults lightd_machine
+    lightd_process lightd_staff lost_outbox models_abstaining models_acne models_acne_scan models_capture
+    models_capture_folder models_command models_known_answers models_lesion models_lights models_manifest
+    models_marked_spots models_overlay_words models_parsing models_reader models_sheets models_upright
     older_copies outbox_socket phantom picture_colours picture_file product_file provision_command
-    provision_enrol provision_waiver sequence_faults setup simulated_kiosk standard_output wheel
-    workbench
+    provision_enrol provision_waiver sequence_faults setup simulated_kiosk standard_output wheel workbench
     """.split()  # noqa: SIM905
 )
 
 
-def pytest_configure() -> None:
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 10 * 2**30
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Everything here talks to this computer only, so no proxy of the environment may come between."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
     log_plainly()
+    if not hasattr(config, "workerinput"):  # the workers are started with what is said here
+        config.add_cleanup(temporary_files_in_memory())
+
+
+def temporary_files_in_memory() -> Callable[[], None]:
+    """Have the tests write where no disk is waited for, if there is room; gives what ends that.
+
+    Whatever is kept for good here waits for the disk after each step, several milliseconds a time.
+    """
+    if not has_room_for_tests():
+        return lambda: None
+    folder = tempfile.mkdtemp(prefix="dk-", dir=MEMORY)
+    os.chmod(folder, 0o1777)  # as any folder for temporary files: tests run commands as other accounts
+    os.environ["TMPDIR"] = folder
+    tempfile.tempdir = None  # it was asked for before
+    return partial(shutil.rmtree, folder, ignore_errors=True)
+
+
+def has_room_for_tests() -> bool:
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
+        return False
+    return min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) >= ROOM_BYTES
 
 
 def log_plainly() -> None:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from hardware.counts import counted, rounded
 from hardware.host.patience import so_long
 from sync.clinic.web import words
+from tests.support.sources import ROOMS, ROOT, code_of, modules, parsed
 
-ROOT = Path(__file__).parents[1]
-ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
 # Of a time, and of whatever is counted anywhere.
 TIMES = {"second", "minute", "hour", "day", "week", "month", "year"}
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in (path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))):
-        if "training" not in path.parts:
-            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for path in modules(training=False):
+        yield str(path.relative_to(ROOT)), parsed(path)
 
 
 def templates() -> dict[str, str]:
@@ -32,8 +29,8 @@ def templates() -> dict[str, str]:
 
 def nouns() -> str:
     """What is counted somewhere, by the last words of what `counted` is given: a part of a pattern."""
-    calls = [node for _, tree in modules() for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    given = [each.args[1] for each in calls if ast.unparse(each.func).endswith("counted")]
+    calls = [node for _, tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    given = [each.args[1] for each in calls if code_of(each.func).endswith("counted")]
     things = {str(thing.value) for thing in given if isinstance(thing, ast.Constant)}
     for page in templates().values():
         things |= set(re.findall(r'counted\([^"]*, "([^"]+)"\)', page))
@@ -46,9 +43,9 @@ def plurals_by_hand(tree: ast.AST, plural: re.Pattern[str]) -> Iterator[str]:
         if isinstance(sentence, ast.JoinedStr):
             for value, then in zip(sentence.values, sentence.values[1:], strict=False):
                 if isinstance(value, ast.FormattedValue) and isinstance(then, ast.Constant):
-                    constant = ast.unparse(value.value).rpartition(".")[2].isupper()
+                    constant = code_of(value.value).rpartition(".")[2].isupper()
                     if not constant and plural.match(str(then.value)):
-                        yield ast.unparse(sentence)
+                        yield code_of(sentence)
 
 
 def durations_to_nothing(tree: ast.AST) -> Iterator[str]:
@@ -57,10 +54,10 @@ def durations_to_nothing(tree: ast.AST) -> Iterator[str]:
         if isinstance(sentence, ast.JoinedStr):
             for value, then in zip(sentence.values, sentence.values[1:], strict=False):
                 if isinstance(value, ast.FormattedValue) and isinstance(then, ast.Constant):
-                    how = "" if value.format_spec is None else ast.unparse(value.format_spec)
-                    constant = ast.unparse(value.value).rpartition(".")[2].isupper()
+                    how = "" if value.format_spec is None else code_of(value.format_spec)
+                    constant = code_of(value.value).rpartition(".")[2].isupper()
                     if not constant and re.search(r"\.\df", how) and re.match(r" m?[sh]\b", str(then.value)):
-                        yield ast.unparse(sentence)
+                        yield code_of(sentence)
 
 
 @pytest.mark.parametrize("say", [counted, words.counted])
@@ -70,7 +67,7 @@ def test_one_is_no_plural(say) -> None:
 
 def test_no_sentence_writes_a_plural_behind_a_number_that_may_be_one() -> None:
     plural = re.compile(rf"\s(?:[a-z]+ )?(?:{nouns()})s\b(?!/)")
-    found = [(path, text) for path, tree in modules() for text in plurals_by_hand(tree, plural)]
+    found = [(path, text) for path, tree in sources() for text in plurals_by_hand(tree, plural)]
     assert found == []
     assert list(plurals_by_hand(ast.parse("f'{wait} seconds'"), plural))
     assert list(plurals_by_hand(ast.parse("f'{len(gone)} encrypted items'"), plural))
@@ -83,7 +80,7 @@ def test_no_page_writes_a_plural_behind_a_number_that_may_be_one() -> None:
 
 
 def test_no_sentence_rounds_a_time_to_nothing() -> None:
-    assert [(path, text) for path, tree in modules() for text in durations_to_nothing(tree)] == []
+    assert [(path, text) for path, tree in sources() for text in durations_to_nothing(tree)] == []
     assert list(durations_to_nothing(ast.parse("f'no answer for {timeout:.1f} s.'")))
     assert not list(durations_to_nothing(ast.parse("f'no answer for {LONGEST:.1f} s.'")))
 

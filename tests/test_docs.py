@@ -14,8 +14,6 @@ import pytest
 
 from kiosk_app.cli import cli
 from tests.support.documents import (
-    ROOMS,
-    ROOT,
     Document,
     cards,
     document,
@@ -26,6 +24,7 @@ from tests.support.documents import (
     source_words,
     words_of,
 )
+from tests.support.sources import ROOMS, ROOT, modules, parsed
 
 DOCUMENTS = documents()
 README = DOCUMENTS[0]
@@ -262,8 +261,8 @@ def imported_by(folder: str) -> set[str]:
     """Every module of another room that a room, or one of the three parts of `sync`, imports."""
     found = set()
     own = folder.replace("/", ".")
-    for path in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path in modules(folder):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 found |= {each.name for each in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.sources import ROOMS, ROOT, code_of, modules, parsed
+
 _MODES = frozenset("rwaxbt+")
 # Where the mode stands, by what is opened: a path's method, a name or a number, a nameless file.
 _MODE_AT = {".open": 0, "open": 1, "os.fdopen": 1, "tempfile.NamedTemporaryFile": 0, "NamedTemporaryFile": 0}
 
 
-def left_to_the_locale(source: str) -> Iterator[str]:
-    """The calls in `source` that read, write or exchange text and do not say how it is encoded."""
-    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+def left_to_the_locale(tree: ast.AST) -> Iterator[str]:
+    """The calls in `tree` that read, write or exchange text and do not say how it is encoded."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         if is_text(call) and all(each.arg != "encoding" for each in call.keywords):
-            yield f"{call.lineno}: {ast.unparse(call.func)}"
+            yield f"{call.lineno}: {code_of(call.func)}"
 
 
 def is_text(call: ast.Call) -> bool:
-    function, positional = ast.unparse(call.func), len(call.args)
+    function, positional = code_of(call.func), len(call.args)
     if function.endswith((".read_text", ".write_text", "TextIOWrapper")):
         return positional <= (not function.endswith(".read_text"))
     if function.startswith("subprocess."):
@@ -40,12 +40,12 @@ def is_text(call: ast.Call) -> bool:
     return is_mode and "b" not in mode.value
 
 
-@pytest.mark.parametrize("room", ["firmware", "hardware", "kiosk_app", "models", "provisioning", "sync"])
+@pytest.mark.parametrize("room", ROOMS)
 def test_no_text_is_left_to_the_locale(room: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{call}"
-        for path in sorted((ROOT / room).rglob("*.py"))
-        for call in left_to_the_locale(path.read_text(encoding="utf-8"))
+        for path in modules(room)
+        for call in left_to_the_locale(parsed(path))
     ]
     assert wrong == []
 
@@ -68,7 +68,7 @@ def test_no_text_is_left_to_the_locale(room: str) -> None:
     ],
 )
 def test_a_call_that_leaves_its_text_to_the_locale_is_seen(source: str) -> None:
-    assert list(left_to_the_locale(source))
+    assert list(left_to_the_locale(ast.parse(source)))
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_a_call_that_leaves_its_text_to_the_locale_is_seen(source: str) -> None:
     ],
 )
 def test_a_call_that_says_its_encoding_or_has_bytes_is_let_be(source: str) -> None:
-    assert list(left_to_the_locale(source)) == []
+    assert list(left_to_the_locale(ast.parse(source))) == []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
+from tests.support.sources import ROOT, code_of, modules, parsed
+
 # By the name of what is called: the place of its deadline among the arguments, the word for it.
 DEADLINES = {
     "accept": (0, "timeout"),
@@ -106,7 +106,7 @@ class Waits(ast.NodeVisitor):
                 made = self._full_name(within.value)
                 kinds = ((self._polls, POLLS), (self._contexts, CONTEXTS), (self._locks, LOCKS))
                 for names, kind in kinds:
-                    names |= {ast.unparse(target) for target in targets if made in kind}
+                    names |= {code_of(target) for target in targets if made in kind}
         self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -114,9 +114,9 @@ class Waits(ast.NodeVisitor):
         told = set()
         for call in ast.walk(node):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-                how = call.func.attr, ast.unparse(call.args[0]) if call.args else ""
+                how = call.func.attr, code_of(call.args[0]) if call.args else ""
                 if how[0] == "settimeout" and how[1] != "None" or how == ("setblocking", "False"):
-                    told.add(ast.unparse(call.func.value))
+                    told.add(code_of(call.func.value))
         self._told.append(told)
         self.generic_visit(node)
         self._told.pop()
@@ -124,21 +124,22 @@ class Waits(ast.NodeVisitor):
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
         before, self._slow = self._slow, set()
-        for _ in methods:
-            self._slow |= {f"self.{method.name}" for method in methods if self._takes_long(method)}
+        found = True
+        while found:
+            found = {f"self.{each.name}" for each in methods if self._takes_long(each)} - self._slow
+            self._slow |= found
         self.generic_visit(node)
         self._slow = before
 
     def visit_With(self, node: ast.With) -> None:
         """A lock is waited for as long as its holder waits for something else."""
-        locks = [item.context_expr for item in node.items if ast.unparse(item.context_expr) in self._locks]
+        locks = [item.context_expr for item in node.items if code_of(item.context_expr) in self._locks]
         if locks and any(self._takes_long(within) for within in node.body):
-            self.faults += [(f"with {ast.unparse(lock)}", NO_DEADLINE) for lock in locks]
+            self.faults += [(f"with {code_of(lock)}", NO_DEADLINE) for lock in locks]
         self.generic_visit(node)
 
     def _takes_long(self, within: ast.AST) -> bool:
-        calls = [call for call in ast.walk(within) if isinstance(call, ast.Call)]
-        return any(ast.unparse(call.func) in self._slow or self._is_wait(call) for call in calls)
+        return any(code_of(call.func) in self._slow or self._is_wait(call) for call in calls_in(within))
 
     def _is_wait(self, call: ast.Call) -> bool:
         """Whether it waits, with a deadline or without."""
@@ -155,19 +156,19 @@ class Waits(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         wrong = self._wrong_with(node)
         if wrong:
-            self.faults.append((ast.unparse(node), wrong))
+            self.faults.append((code_of(node), wrong))
         self.generic_visit(node)
 
     def _full_name(self, call: ast.Call) -> str:
         """What is called, as it is named where it comes from."""
-        first, _, rest = ast.unparse(call.func).partition(".")
+        first, _, rest = code_of(call.func).partition(".")
         return self._imported.get(first, first) + (f".{rest}" if rest else "")
 
     def _wrong_with(self, call: ast.Call) -> str | None:
         full = self._full_name(call)
         short = full.rpartition(".")[2]
         if short in UNLESS:
-            return None if any(word in ast.unparse(call) for word in UNLESS[short]) else NO_DEADLINE
+            return None if any(word in code_of(call) for word in UNLESS[short]) else NO_DEADLINE
         if short in OF_A_SOCKET and (short != "accept" or not call.args):
             return self._wrong_with_socket(call)
         name = next((name for name in DEADLINES if full == name or full.endswith(f".{name}")), None)
@@ -191,7 +192,7 @@ class Waits(ast.NodeVisitor):
         return wrong_with_deadline(until)
 
     def _is_no_wait(self, name: str, call: ast.Call, blocking: ast.expr | None) -> bool:
-        owner = ast.unparse(call.func).rpartition(".")[0]
+        owner = code_of(call.func).rpartition(".")[0]
         if name == "get" and is_constant(blocking, True):
             return False
         if name == "poll":
@@ -203,8 +204,13 @@ class Waits(ast.NodeVisitor):
     def _wrong_with_socket(self, call: ast.Call) -> str | None:
         if not isinstance(call.func, ast.Attribute):
             return None
-        told = ast.unparse(call.func.value) in self._told[-1] or "MSG_DONTWAIT" in ast.unparse(call)
+        told = code_of(call.func.value) in self._told[-1] or "MSG_DONTWAIT" in code_of(call)
         return None if told else NO_DEADLINE
+
+
+@functools.cache
+def calls_in(node: ast.AST) -> list[ast.Call]:
+    return [each for each in ast.walk(node) if isinstance(each, ast.Call)]
 
 
 def given(call: ast.Call, place: int | None, word: str) -> ast.expr | None:
@@ -240,16 +246,11 @@ def faults(tree: ast.AST) -> list[tuple[str, str]]:
     return waits.faults
 
 
-def product() -> list[Path]:
-    files = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-    return [path for path in files if "training" not in path.parts]
-
-
 def test_every_wait_has_a_deadline_with_a_name() -> None:
     found = Counter(
         (path.relative_to(ROOT).as_posix(), code)
-        for path in product()
-        for code, _ in faults(ast.parse(path.read_text(), str(path)))
+        for path in modules(training=False)
+        for code, _ in faults(parsed(path))
     )
     allowed = Counter((file, code) for file, code, _ in ALLOWED)
     assert found - allowed == Counter()

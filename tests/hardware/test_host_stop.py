@@ -5,13 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import hardware
-
-ROOMS = Path(hardware.__file__).parent.parent
+from tests.support.sources import modules, parsed
 
 MADE_BY = {
     "every daemon": "from hardware.host.stop import on_stop; stop = threading.Event(); on_stop(stop.set)",
@@ -48,8 +45,6 @@ def handlers(tree: ast.Module) -> list[ast.AST]:
 
 
 def test_no_handler_of_a_signal_sets_an_event_itself() -> None:
-    rooms = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
-    sources = [path for room in rooms for path in (ROOMS / room).rglob("*.py")]
-    found = {path: handlers(ast.parse(path.read_text())) for path in sources}
+    found = {path: handlers(parsed(path)) for path in modules()}
     assert sum(map(len, found.values())) >= 5
     assert [path for path, each in found.items() if any(map(sets_an_event, each))] == []

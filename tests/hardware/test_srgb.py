@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hardware.srgb import srgb_coded, srgb_linear
+from tests.support.sources import ROOMS, ROOT
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync", "tests")
 CODE = ("py", "js", "html", "css", "toml", "sh", "c", "yaml")
 NUMBER = re.compile(r"(?<![\w.])(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?(?![\w.])")
 # The knees (today's and an older edition's, the first of 255 too), the slope below them, and the light of 1.
@@ -61,7 +59,7 @@ def writes_the_curve(text: str) -> bool:
 
 
 def test_nobody_writes_the_curve_down_again() -> None:
-    files = [path for room in ROOMS for kind in CODE for path in (ROOT / room).rglob(f"*.{kind}")]
+    files = [path for room in (*ROOMS, "tests") for kind in CODE for path in (ROOT / room).rglob(f"*.{kind}")]
     written = {path.relative_to(ROOT).as_posix() for path in files if writes_the_curve(path.read_text())}
     assert written == {"hardware/srgb.py", *WRITTEN_AS_DATA}
 

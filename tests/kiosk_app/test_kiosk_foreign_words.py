@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support import sources
+
 ROOMS = ("models", "kiosk_app", "firmware", "hardware")
 OURS = (*ROOMS, "sync", "provisioning")
 # Their words are the system's, of a file, a device or a package that is not there: they are what to mend.
@@ -33,19 +33,11 @@ KNOWN = {
 }
 
 
-@lru_cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
 def modules() -> Iterator[tuple[Path, ModuleType]]:
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            if path.is_relative_to(ROOT / "models" / "training"):
-                continue  # it needs what no kiosk has
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            if not name.endswith("__main__"):
-                yield path, importlib.import_module(name)
+    for path in sources.modules(*ROOMS, training=False):  # that needs what no kiosk has
+        name = ".".join(path.relative_to(sources.ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if not name.endswith("__main__"):
+            yield path, importlib.import_module(name)
 
 
 def caught(handler: ast.ExceptHandler, module: ModuleType) -> Iterator[Any]:
@@ -62,7 +54,7 @@ def caught(handler: ast.ExceptHandler, module: ModuleType) -> Iterator[Any]:
 
 def _imported_within(module: ModuleType, name: str) -> Any:
     """The class that a function of the module imports for itself, or the name where there is none."""
-    for node in ast.walk(tree_of(Path(str(module.__file__)))):
+    for node in ast.walk(sources.parsed(Path(str(module.__file__)))):
         if isinstance(node, ast.ImportFrom) and node.module and name in {each.name for each in node.names}:
             return getattr(importlib.import_module(node.module), name)
     return name
@@ -138,7 +130,7 @@ def function_of(path: Path, line: int) -> str:
     """The name of the innermost function around a line."""
     around = [
         node
-        for node in ast.walk(tree_of(path))
+        for node in ast.walk(sources.parsed(path))
         if isinstance(node, ast.FunctionDef) and node.lineno <= line <= (node.end_lineno or 0)
     ]
     return max(around, key=lambda node: node.lineno).name if around else ""
@@ -149,13 +141,13 @@ def test_no_sentence_quotes_an_exception_that_is_not_ours() -> None:
     known: set[str] = set()
     handlers = 0
     for path, module in modules():
-        for node in ast.walk(tree_of(path)):
+        for node in ast.walk(sources.parsed(path)):
             if not isinstance(node, ast.ExceptHandler) or not node.name:
                 continue
             handlers += 1
             if any(foreign(kind) for kind in caught(node, module)):
                 for line in quotes(node):
-                    place = f"{path.relative_to(ROOT)} {function_of(path, line)}"
+                    place = f"{path.relative_to(sources.ROOT)} {function_of(path, line)}"
                     (known.add if place in KNOWN else found.append)(place)
     assert handlers > 100
     assert found == []

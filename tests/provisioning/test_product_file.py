@@ -12,7 +12,8 @@ from collections import Counter
 import pytest
 
 from sync.clinic.web.words import ITA_CLASSES
-from tests.support.documents import ROOT, document, documents, files_of_tests, in_code, nodes_named
+from tests.support.documents import document, documents, files_of_tests, in_code, nodes_named
+from tests.support.sources import ROOT
 
 RISKS = document("provisioning/docs/file/risks.md").table("id")
 PLAN = document("provisioning/docs/file/clinical-evaluation.md")

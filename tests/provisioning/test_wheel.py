@@ -14,9 +14,9 @@ from zipfile import ZipFile
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
-LOCKS = CHECKOUT / "provisioning" / "locks"
-ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
+from tests.support.sources import ROOMS, ROOT
+
+LOCKS = ROOT / "provisioning" / "locks"
 # What nobody needs who runs it: pictures of the README, what sets a checkout up, how texts are found.
 LEFT_OUT = {".png", ".sh", ".cfg", ".pyc"}
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
@@ -41,9 +41,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for room in ROOMS:
-        shutil.copytree(CHECKOUT / room, source / room)
+        shutil.copytree(ROOT / room, source / room)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / name, source)
+        shutil.copy(ROOT / name, source)
     build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", folder / "wheels", source]
     subprocess.run(build, check=True, timeout=200)
     [built] = (folder / "wheels").iterdir()
@@ -100,9 +100,9 @@ def run(folder: Path, *words: object) -> str:
 
 
 def test_every_file_that_runs_or_is_read_is_in_the_wheel(wheel: Path) -> None:
-    files = (path for room in ROOMS for path in (CHECKOUT / room).rglob("*") if path.is_file())
+    files = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file())
     needed = (path for path in files if path.suffix not in LEFT_OUT and path.parent != LOCKS)
-    wanted = {path.relative_to(CHECKOUT).as_posix() for path in needed}
+    wanted = {path.relative_to(ROOT).as_posix() for path in needed}
     assert len(wanted) > 400
     with ZipFile(wheel) as archive:
         held = set(archive.namelist())
@@ -111,7 +111,7 @@ def test_every_file_that_runs_or_is_read_is_in_the_wheel(wheel: Path) -> None:
 
 
 def test_no_room_reaches_into_another_by_a_link() -> None:
-    assert [path for room in ROOMS for path in (CHECKOUT / room).rglob("*") if path.is_symlink()] == []
+    assert [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_symlink()] == []
 
 
 def test_a_kiosk_verifies_its_networks_and_its_board(kiosk: Path, tmp_path: Path) -> None:

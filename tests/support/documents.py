@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kiosk_app.cli import COMMANDS
+from tests.support.sources import ROOMS, ROOT
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("firmware", "hardware", "kiosk_app", "models", "provisioning", "sync")
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.M | re.S)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
