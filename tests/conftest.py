@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,27 +47,29 @@ LONG = frozenset(
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 10 * 2**30
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Everything here talks to this computer only, so no proxy of the environment may come between."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
     log_plainly()
     if not hasattr(config, "workerinput"):  # the workers are started with what is said here
-        config.add_cleanup(temporary_files_in_memory())
+        write_in_memory(config)
 
 
-def temporary_files_in_memory() -> Callable[[], None]:
-    """Have the tests write where no disk is waited for, if there is room; gives what ends that.
+def write_in_memory(config: pytest.Config) -> None:
+    """Have the tests write where no disk is waited for, if there is room.
 
     Whatever is kept for good here waits for the disk after each step, several milliseconds a time.
     """
-    if not has_room_for_tests():
-        return lambda: None
-    folder = tempfile.mkdtemp(prefix="dk-", dir=MEMORY)
-    os.chmod(folder, 0o1777)  # as any folder for temporary files: tests run commands as other accounts
-    os.environ["TMPDIR"] = folder
+    if config.option.basetemp or not has_room_for_tests():
+        return
+    folder = Path(tempfile.mkdtemp(prefix="dk-", dir=MEMORY))
+    config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
+    folder.chmod(0o1777)  # as any folder for temporary files: tests run commands as other accounts
+    os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None  # it was asked for before
-    return partial(shutil.rmtree, folder, ignore_errors=True)
+    config.option.basetemp = str(folder / "t")  # short: a socket's path has its limit
 
 
 def has_room_for_tests() -> bool:

@@ -47,10 +47,13 @@ def found_in(data: bytes, needles: Iterable[bytes]) -> bytes | None:
 
 
 def clear_pictures(files: Iterable[Path]) -> list[str]:
-    """Every file that begins like a picture."""
+    """Every file that begins like a picture, of those that are still there."""
     seen = []
     for path in files:
-        head = path.open("rb").read(8)
+        try:
+            head = path.open("rb").read(8)
+        except FileNotFoundError:  # half a file, which has its name since
+            continue
         seen += [f"{path}: {name}" for magic, name in PICTURE_MAGIC.items() if head.startswith(magic)]
     return seen
 
