@@ -31,9 +31,12 @@ def test_the_real_light_daemon_holds_in_a_few_rounds_of_trouble(tmp_path):
 
     def holds():
         rounds = Rounds(tmp_path / str(next(times)), seed=3)
-        for number in range(4):
-            rounds.play(number)
-        assert rounds.close() == []
+        try:
+            for number in range(4):
+                rounds.play(number)
+            assert rounds.close() == []
+        finally:
+            rounds.give_up()
         assert rounds.tape.pins
 
     in_one_of_three_rounds(holds, LightsFault, IndexError)
