@@ -159,12 +159,12 @@ def a_page_at_work(bench: Bench) -> Iterator[None]:
     def work() -> None:
         with the_session(bench).alone():
             begun.set()
-            done.wait(20)
+            done.wait(240)
 
     page = threading.Thread(target=work)
     page.start()
     try:
-        assert begun.wait(20)
+        assert begun.wait(60)
         yield
     finally:
         done.set()
