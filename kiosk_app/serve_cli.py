@@ -290,10 +290,12 @@ def shred(context: click.Context, scan: UUID, state: Path) -> None:
     gone = destroy(scan, records, vault, tell, outbox, by="staff", unknown=unknown)
     click.echo(_what_is_gone(scan, gone, unknown))
     click.echo(CLINIC_KNOWS[gone.clinic])
-    if gone.key_left:
+    if gone.key_left and not gone.key_elsewhere:
         click.echo(_KEY_LEFT)
-    else:
-        click.echo(_KEY_ELSEWHERE if unknown or gone.key_elsewhere else _KEY_GONE)
+    if unknown or gone.key_elsewhere:
+        click.echo(_KEY_ELSEWHERE)
+    elif not gone.key_left:
+        click.echo(_KEY_GONE)
 
 
 def _what_is_gone(scan: UUID, gone: Shredded, unknown: bool) -> str:

@@ -122,9 +122,13 @@ class Records:
         return [_scan_row(row) for row in rows]
 
     def latest(self) -> ScanRow | None:
-        """The scan that was made last, whatever the clock said; it costs the same however many there are."""
+        """The scan that was made last, whatever the clock said; it costs the same however many there are.
+
+        What was only taken in was made through other records, and does not count.
+        """
+        here = f"json_type(figures, '$.{KEY_ELSEWHERE}') IS NULL"
         with self._file.connection() as db:
-            row = db.execute("SELECT * FROM scans ORDER BY rowid DESC LIMIT 1").fetchone()
+            row = db.execute(f"SELECT * FROM scans WHERE {here} ORDER BY rowid DESC LIMIT 1").fetchone()
         return None if row is None else _scan_row(row)
 
     def patient_reference(self, scan: UUID) -> str | None:

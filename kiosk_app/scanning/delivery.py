@@ -39,8 +39,10 @@ _WITHOUT_CONNECTION = {"waiting": Delivery.WAITING, "sent": Delivery.KEPT}
 
 def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
     """What is known of `scan` at this moment. Raises NoSuchScan."""
+    # The scan first: one that is deleted meanwhile has a message of which the outbox is asked, and no less.
+    gone = records.scan(scan).state in GONE
     result = records.messages.of(scan)
-    if records.scan(scan).state not in GONE:
+    if not gone:
         return Delivery.KEPT if result is None else _of_message(result, outbox)
     # None is there only of a scan that cannot have had one: of any other the outbox is asked.
     if result is None or result.state == MessageState.DISCARDED:

@@ -78,7 +78,7 @@ def run(command, board, state, *more, engine=lambda name: (True, "right answers"
 
 
 def taken(kiosk):
-    client = CaptureClient(kiosk.capture_socket, timeout=20)
+    client = CaptureClient(kiosk.capture_socket, timeout=60)
     return client.capture(uuid.uuid4().hex, consent(), EVERY_LIGHT, None)
 
 

@@ -42,7 +42,7 @@ def missing(tmp_path, aside):
     daemon = CaptureDaemon(board, tmp_path / "k", aside, lambda: patient)
     thread = threading.Thread(target=daemon.serve)
     thread.start()
-    client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=20)
+    client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=60)
 
     def take(session, phase):
         allowance = uv_allowance(session) if phase == "uv" else None
@@ -51,7 +51,7 @@ def missing(tmp_path, aside):
     take.preview = lambda session: client.preview(session, consent())
     yield take
     daemon.stop()
-    thread.join(10)
+    thread.join(60)
     lightd.end()
 
 

@@ -45,7 +45,7 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
     thread = threading.Thread(target=daemon.serve)
     thread.start()
     try:
-        client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=20)
+        client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=60)
         for _ in range(3):
             client.preview("s1", consent())
         client.end("s1")
@@ -53,7 +53,7 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
         client.end("s2")
     finally:
         daemon.stop()
-        thread.join(10)
+        thread.join(60)
         lightd.end()
     assert asked[1:3] == [begun[0] + 1, begun[1] + 1]
     # The next session's light has gone on since: what was taken in the dark between is not for it.
@@ -82,9 +82,9 @@ def previewing(tmp_path, monkeypatch):
         daemon = CaptureDaemon(board, tmp_path / "k", find_stand_in, lambda: patient)
         thread = threading.Thread(target=daemon.serve)
         thread.start()
-        ending.callback(thread.join, 10)
+        ending.callback(thread.join, 60)
         ending.callback(daemon.stop)
-        return CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=20), leased
+        return CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=60), leased
 
     with ending:
         yield start
@@ -223,7 +223,7 @@ def test_a_network_that_says_nothing_usable_is_told_of_with_its_own_sentence(tmp
         thread = threading.Thread(target=daemon.serve)
         thread.start()
         try:
-            client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=20)
+            client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=60)
             with pytest.raises(CaptureFault) as fault:
                 if what == "preview":
                     client.preview("s1", consent())
@@ -233,7 +233,7 @@ def test_a_network_that_says_nothing_usable_is_told_of_with_its_own_sentence(tmp
             assert client.status()["last_fault"] == "unavailable"
         finally:
             daemon.stop()
-            thread.join(10)
+            thread.join(60)
             lightd.end()
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
     assert [event["why"] for event in events if event["level"] == "error"] == [sentence]

@@ -80,19 +80,19 @@ def test_a_refusal_of_the_face_finder_is_a_reason_and_a_bug_is_not():
 
 def test_a_message_and_its_memory_arrive(tmp_path):
     listener = Listener(tmp_path / "s")
-    client = Link.connect(tmp_path / "s", 2)
-    server = listener.accept(2)
+    client = Link.connect(tmp_path / "s", 60)
+    server = listener.accept(60)
     fd = publish("test", [b"hello ", memoryview(b"world")])
     server.send({"a": 1}, [fd])
     os.close(fd)
-    message, (received,) = client.receive(2)
+    message, (received,) = client.receive(60)
     assert message == {"a": 1}
     assert bytes(adopt(received)) == b"hello world"
     assert not server.peer_gone()
     client.close()
     assert server.peer_gone()
     with pytest.raises(LinkClosed):
-        server.receive(1)
+        server.receive(60)
     listener.close()
     assert not (tmp_path / "s").exists()
 

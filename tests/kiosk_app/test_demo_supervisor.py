@@ -122,30 +122,30 @@ def test_a_part_that_hangs_before_its_first_word_is_started_again(
     until(supervisor.mend, lambda: supervisor.pid("part") != second)
 
 
-def test_a_part_that_announces_a_long_step_is_given_its_time_and_no_more(supervisor: Supervisor) -> None:
-    steps = """
-import time
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_part_that_announces_a_long_step_is_given_its_time_and_no_more(
+    supervisor: Supervisor, tmp_path: Path, is_done: bool
+) -> None:
+    step = f"""
+import pathlib, time
 from sync.clinic.store.notify import Notifier
-notifier = Notifier()
+notifier, done = Notifier(), pathlib.Path({str(tmp_path / "done")!r})
 notifier.alive()
-with notifier.long_step({announced}):
-    time.sleep({takes})
-print('{{"event": "done"}}', flush=True)
-while True:
-    notifier.alive()
-    time.sleep(0.01)
+with notifier.long_step(600.0):
+    while not done.exists():
+        time.sleep(0.01)
+time.sleep(240)
 """
-    for announced, takes, restarts in ((60.0, 1.5, False), (1.0, 60.0, True)):
-        argv = [sys.executable, "-c", READY + steps.format(announced=announced, takes=takes)]
-        supervisor.start(Part("part", argv, logged_ready, 1.0))
-        first = supervisor.pid("part")
-
-        def is_over(first: int = first) -> bool:
-            return supervisor.pid("part") != first or b"done" in supervisor._log_text("part")
-
-        until(supervisor.mend, is_over)
-        assert (supervisor.pid("part") != first) == restarts
-        supervisor.kill("part")
+    supervisor.start(Part("part", [sys.executable, "-c", READY + step], logged_ready, 60.0))
+    first, until_when = supervisor.pid("part"), supervisor._heartbeats._until
+    until(supervisor.mend, lambda: until_when.get("part", 0.0) > time.monotonic() + 120.0)
+    if is_done:
+        (tmp_path / "done").touch()
+        until(supervisor.mend, lambda: until_when["part"] < time.monotonic() + 60.0)
+        assert supervisor.pid("part") == first
+    else:
+        until_when["part"] = time.monotonic()  # all of its time is over
+        until(supervisor.mend, lambda: supervisor.pid("part") != first)
 
 
 def test_a_part_that_says_nothing_of_itself_is_asked_and_started_again_when_it_answers_no_more(

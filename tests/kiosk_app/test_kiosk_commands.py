@@ -608,7 +608,7 @@ def test_scan_told_to_stop_leaves_no_picture(tmp_path: Path) -> None:
         try:
             wait_until(lambda: log.exists() and "ready" in log.read_text())
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 143
+            assert process.wait(60) == 143
         finally:
             process.kill()
         assert process.stderr is not None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from kiosk_app.kept.states import ScanState
 from kiosk_app.patient import sentences
-from kiosk_app.scanning.delivery import Delivery
+from kiosk_app.scanning.delivery import Delivery, delivery
 from kiosk_app.web.languages import LANGUAGES
 from sync.wire.messages import WithdrawMessages
 from tests.support.kiosk_bench import Bench
+from tests.support.scanning import consented, do
 from tests.support.visitor import Page, Visitor, the_scan
 
 Befalls = Callable[[Bench, UUID], None]
@@ -50,6 +52,28 @@ def receipted(bench: Bench, scan: UUID) -> None:
     bench.outbox.states[the_message(bench)] = "stored"
     bench.kiosk.courier.run_once()
     bench.outbox.there = False
+
+
+@pytest.mark.parametrize("after", ["scan", "of"])
+def test_of_a_scan_that_is_deleted_between_two_looks_at_it_nobody_is_told_that_nothing_was_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The records may be an older copy, and the outbox, which knows, has not been asked."""
+    scan, records = consented(bench), bench.kiosk.records
+    bench.analyst.fail = OSError("no memory")
+    do(bench, scan)
+    owner = records if after == "scan" else records.messages
+    look = getattr(owner, after)
+
+    def deleted_after_it(*asked: Any) -> object:
+        seen: object = look(*asked)
+        records.forget(scan)
+        return seen
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, after, deleted_after_it)
+        assert delivery(scan, records, bench.outbox) is not Delivery.NOTHING_SENT  # type: ignore[arg-type]
+    assert bench.kiosk.delivery(scan) is Delivery.UNTOLD
 
 
 @pytest.mark.parametrize(

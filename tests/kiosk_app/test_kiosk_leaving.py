@@ -156,7 +156,7 @@ def start_over_while_pictures_are_noted_as_kept(
 
     def slowly(*args: Any, **figures: Any) -> None:
         notes.set()
-        go.wait(30)
+        go.wait(240)
         note(*args, **figures)
 
     def asked(scan: UUID) -> bool:
@@ -172,7 +172,7 @@ def start_over_while_pictures_are_noted_as_kept(
     starting_over.start()
     wait_until(leaves.is_set)
     go.set()
-    starting_over.join(30)
+    starting_over.join(60)
     assert visitor.page.name == "leave"
 
 

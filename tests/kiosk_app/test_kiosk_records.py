@@ -204,8 +204,7 @@ def test_whoever_uses_the_records_is_waited_for_without_the_keys(
     records: Records, keyring: Keyring, uses: str
 ) -> None:
     """As patients wait for these."""
-    scan, checkpoint, held = analysed(records), records._file.checkpoint, list[float]()
-    lock = keyring.lock
+    checkpoint, lock, held = records._file.checkpoint, keyring.lock, list[float]()
 
     @contextmanager
     def timed(*, shared: bool = False) -> Iterator[None]:
@@ -229,6 +228,9 @@ def test_whoever_uses_the_records_is_waited_for_without_the_keys(
         patch.setattr(records._file, "checkpoint", checkpoint_meanwhile)
 
         def are_held_briefly() -> None:
+            if other.in_transaction:
+                other.execute("ROLLBACK")
+            scan = analysed(records)
             held.clear()
             assert not records.forget(scan)
             assert not records.finish_rewrap(0.1)

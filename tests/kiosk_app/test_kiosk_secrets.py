@@ -230,8 +230,8 @@ def test_who_waits_with_a_patient_gives_up_early_and_what_works_behind_the_pages
                 mine.lock(),
             ):
                 raise AssertionError("nobody may hold it beside the other")
-    assert had.wait(20)
-    thread.join(20)
+    assert had.wait(60)
+    thread.join(60)
 
 
 @pytest.mark.parametrize(

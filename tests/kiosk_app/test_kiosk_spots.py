@@ -414,7 +414,7 @@ def a_picture_under_way(visitor: Visitor, bench: Bench) -> Iterator[dict[str, st
         yield fields
     finally:
         bench.camera.hold.set()
-        taking.join(10)
+        taking.join(60)
 
 
 def test_a_spot_that_is_left_out_while_its_picture_is_taken_is_not_kept(

@@ -11,8 +11,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
+from kiosk_app import serve_cli
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsUnusable
@@ -20,7 +22,7 @@ from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.storage import AlreadyServed, RecordsLost, StateRefused, only_server, open_storage
 from tests.kiosk_app.test_kiosk_commands import BOARD, run, serving
 from tests.support.kiosk_bench import Bench
-from tests.support.scanning import consented, do, state_of
+from tests.support.scanning import consented, do, reading, state_of
 
 
 @pytest.fixture
@@ -194,6 +196,38 @@ def test_staff_destroy_a_scan_that_the_records_do_not_know(bench: Bench, copied:
     again = run("shred", unknown, "--state", bench.state)
     assert again.returncode == 0 and f"Scan {unknown} was deleted before" in again.stdout
     assert "destroyed key" not in again.stdout and "destroy those too" in again.stdout
+
+
+def test_records_that_know_no_scan_are_refused_also_after_staff_destroyed_one_of_those_in_the_vault(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """They would use numbers again, whichever of the scans are left."""
+    with closing(sqlite3.connect(tmp_path / "copy.sqlite")) as copy:
+        with closing(sqlite3.connect(bench.kiosk.records.path)) as now:
+            now.backup(copy)
+        scans = [consented(bench) for _ in range(2)]
+        for scan in scans:
+            do(bench, scan)
+        with closing(sqlite3.connect(bench.kiosk.records.path)) as now:
+            copy.backup(now)
+    for left in (2, 1):
+        with pytest.raises(RecordsLost, match=f"know no scan, but its vault holds {left} scan"):
+            open_storage(bench.state / "app")
+        assert run("shred", scans.pop(), "--state", bench.state).returncode == 0
+    open_storage(bench.state / "app")
+
+
+def test_of_a_key_that_is_elsewhere_staff_are_told_that_and_not_what_keeps_another_one(
+    bench: Bench, copied: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kiosk_app.scanning.shred.USED_S", 0.0)
+    known, unknown = copied
+    with reading(bench):
+        for scan in (known, unknown, unknown):
+            arguments = [str(scan), "--state", str(bench.state)]
+            said = CliRunner().invoke(serve_cli.shred, arguments, obj={"debug": True}).output
+            left, elsewhere = "Its old key is not destroyed yet", "Its key stands in the records that know it"
+            assert [left in said, elsewhere in said] == [scan == known, scan == unknown]
 
 
 def test_pictures_of_a_capture_that_a_crash_ended_fill_no_disk(bench: Bench) -> None:

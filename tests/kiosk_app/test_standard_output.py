@@ -125,7 +125,7 @@ def test_an_account_goes_again_whose_password_was_not_taken_before_the_command_i
     os.close(full)
     wait_until(is_there)
     command.send_signal(stopped_by)
-    assert command.wait(30) == 130
+    assert command.wait(60) == 130
     assert not is_there()
     with os.fdopen(taken, "rb") as rest:
         assert rest.read().strip() == b""

@@ -48,7 +48,7 @@ def kill_captured(kiosk: Kiosk) -> float:
     killed_ns = time.monotonic_ns()
     kiosk.captured.kill()
     seconds = dark_after(kiosk.pins, killed_ns)
-    thread.join(10)
+    thread.join(60)
     kiosk.captured.end()
     kiosk.revive()
     return seconds
@@ -62,7 +62,7 @@ def kill_app(kiosk: Kiosk) -> float:
     killed_ns = time.monotonic_ns()
     app.kill()
     seconds = dark_after(kiosk.pins, killed_ns)
-    app.wait(5)
+    app.wait(60)
     until(lambda: not kiosk.lit())
     return seconds
 
@@ -83,7 +83,7 @@ def kill_lightd(kiosk: Kiosk) -> float:
     killed_ns = time.monotonic_ns()
     kiosk.lightd.kill()
     seconds = dark_after(kiosk.pins, killed_ns)
-    thread.join(10)
+    thread.join(60)
     kiosk.lightd.end()
     kiosk.revive()
     return seconds

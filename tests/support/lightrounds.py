@@ -67,6 +67,13 @@ class Rounds:
         self.tape.end = time.monotonic()
         return Judge(self.tape).violations()
 
+    def give_up(self) -> None:
+        """Leave no daemon behind, where something raised before `close` was done."""
+        if self.daemon.poll() is None:
+            self.daemon.kill()
+            self.daemon.wait(60)
+            self._pins.close()
+
     def play(self, number: int) -> None:
         """One round: a client lights and beats, something goes wrong, all is mended."""
         random, patient = self.random, f"p{number // 2}"
