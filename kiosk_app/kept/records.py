@@ -65,8 +65,6 @@ class Records:
         self._file = RecordsFile(path, as_it_is=as_it_is)
         self.messages = Messages(self._file)
         self.keyring = keyring
-        # Consented to through these records, and without pictures yet: of these nobody knows a result.
-        self._fresh: set[UUID] = set()
         self._told = Told()
 
     @property
@@ -91,7 +89,7 @@ class Records:
                     facts,
                 ),
             )
-        self._fresh.add(scan)
+        self.messages.unsealed.add(scan)
         return scan
 
     def dek(self, scan: UUID) -> bytes:
@@ -140,7 +138,6 @@ class Records:
             if row is None or row["state"] != before:
                 found = row["state"] if row else "missing"
                 raise RecordsError(f"A scan cannot go from {found} to {after}: it should be {before}.")
-            self._fresh.discard(scan)
             merged = _merge(json.loads(row["figures"]), figures)
             db.execute(
                 "UPDATE scans SET state = ?, figures = ? WHERE id = ?", (after, json.dumps(merged), str(scan))
@@ -198,7 +195,7 @@ class Records:
                 # Each one anew: a try that failed may have left this key in the log, under its own.
                 if wrapped is not None:
                     self.keyring.begin_generation(instead_of_newest=unused)
-                if scan not in self._fresh:
+                if scan not in self.messages.unsealed:
                     ask_for_the_result(db, scan)
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
@@ -231,7 +228,7 @@ class Records:
 
     def ask_for_the_result(self, scan: UUID) -> None:
         """Have the outbox asked for the result of a scan that is gone, where nobody has asked it yet."""
-        if scan not in self._fresh and not self.messages.carriers(scan):
+        if scan not in self.messages.unsealed and not self.messages.carriers(scan):
             with self._file.transaction() as db:
                 ask_for_the_result(db, scan)
 
