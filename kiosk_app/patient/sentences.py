@@ -63,6 +63,10 @@ OVERLAYS: dict[str, LazyString] = {
 
 # What is known of the measurements' way to the clinic; the page says no more than that.
 DELIVERIES: dict[Delivery, LazyString] = {
+    Delivery.MEASURING: _(
+        "Your pictures are kept safe in this kiosk. It measures them by itself, and sends the result to"
+        " %(clinic)s once there is one."
+    ),
     Delivery.KEPT: _(
         "Your measurements are kept safe in this kiosk until %(clinic)s confirms that it has them."
     ),
@@ -75,6 +79,10 @@ DELIVERIES: dict[Delivery, LazyString] = {
     Delivery.HELD: _(
         "Your measurements have reached %(clinic)s, where someone has to look at the message first."
         " Please tell someone at the desk."
+    ),
+    Delivery.NOT_MEASURED: _(
+        "Your pictures could not be measured, so they have been deleted. Nothing of them was sent to"
+        " %(clinic)s."
     ),
     Delivery.NOTHING_SENT: _("Nothing of it had been sent to %(clinic)s."),
     Delivery.UNTOLD: _(
