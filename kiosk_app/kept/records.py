@@ -18,7 +18,14 @@ from hardware.host.patience import waiting_at_most
 from kiosk_app.kept import vault
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringBusy
 from kiosk_app.kept.messages import Messages, ask_for_the_result
-from kiosk_app.kept.records_file import RecordsError, RecordsFile, RecordsHeld, known_state, moment
+from kiosk_app.kept.records_file import (
+    RecordsError,
+    RecordsFile,
+    RecordsHeld,
+    RecordsUnusable,
+    known_state,
+    moment,
+)
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 from kiosk_app.log import Told
 from sync.wire.findings import Findings
@@ -339,11 +346,14 @@ def _open(scan: UUID, item: str, dek: bytes, data: bytes) -> dict[str, Any]:
 
 
 def _scan_row(row: sqlite3.Row) -> ScanRow:
-    return ScanRow(
-        id=UUID(row["id"]),
-        state=known_state(ScanState, row["state"]),
-        created=datetime.fromisoformat(row["created"]),
-        consent=json.loads(row["consent"] or "{}"),
-        reason=row["reason"],
-        figures=json.loads(row["figures"]),
-    )
+    try:
+        return ScanRow(
+            id=UUID(row["id"]),
+            state=known_state(ScanState, row["state"]),
+            created=datetime.fromisoformat(row["created"]),
+            consent=dict(json.loads(row["consent"] or "{}")),
+            reason=row["reason"],
+            figures=dict(json.loads(row["figures"])),
+        )
+    except (ValueError, TypeError) as error:
+        raise RecordsUnusable("The kiosk's records hold a damaged row: put a copy of them back.") from error

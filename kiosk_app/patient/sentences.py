@@ -302,6 +302,11 @@ TROUBLES: dict[str, Trouble] = {
         _("This kiosk is still finishing something else, so this page cannot be shown yet."),
         _("Please wait a few seconds, then try again."),
     ),
+    "unread": Trouble(
+        _("This page cannot be shown just now"),
+        _("This kiosk cannot read what it keeps of your scan, so it cannot say what became of it."),
+        _("You can try again. If it happens twice, please tell someone at the desk."),
+    ),
     "camera_frozen": _SILENT,
     "unavailable": _SILENT,
     "deadline": _SILENT,
