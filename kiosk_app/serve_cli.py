@@ -74,6 +74,7 @@ _ELSE = "(default: our own, or who owns its state)."
 
 # What `shred` says of the clinic: what is known at that moment. The same command, later, says it anew.
 CLINIC_KNOWS = {
+    Delivery.NOT_MEASURED: "It could not be measured, and nothing of it had been sent to the clinic.",
     Delivery.NOTHING_SENT: "Nothing of it had been sent to the clinic.",
     Delivery.UNTOLD: "Its result may have been sent, and the clinic could not be told yet to erase it: the"
     " kiosk does that once 'dermakiosk serve' and 'dermakiosk sync run' are running and connected.",

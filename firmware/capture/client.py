@@ -132,7 +132,10 @@ class CaptureClient:
         request = {"do": "close_up", "session": session, "consent": consent.to_dict()}
         _, memory = self._ask(request, None, CLOSE_UP_S)
         try:
-            return Capture.from_bytes(memory)
+            capture = Capture.from_bytes(memory)
+            if len(capture.close_ups) != 1:
+                raise CaptureError("one frame of the close-up camera is missing")
+            return capture
         except CaptureError as error:
             raise CaptureFault("unavailable", f"The camera's pictures are not understood: {error}") from error
 
@@ -150,7 +153,10 @@ class CaptureClient:
     def _seen(self, what: str, session: str, consent: ConsentStamp) -> Preview:
         answer, memory = self._ask({"do": what, "session": session, "consent": consent.to_dict()})
         try:
-            picture = np.frombuffer(memory, np.uint8).reshape(answer["shape"])
+            height, width, colours = answer["shape"]
+            picture = np.frombuffer(memory, np.uint8).reshape(height, width, colours)
+            if colours != 3 or not picture.size:
+                raise ValueError("a picture has pixels of three colours")
             box: tuple[float, float, float, float] | None = None
             if answer["face_box"] is not None:
                 x0, y0, x1, y1 = map(float, answer["face_box"])
@@ -176,9 +182,9 @@ class CaptureClient:
                     if "progress" not in answer:
                         break
                     close_all(fds)
+                    light, done, of = _progress(answer)
                     if on_progress:
-                        light, done, of = answer["progress"]
-                        on_progress(str(light), int(done), int(of))
+                        on_progress(light, done, of)
                 if answer.get("ok") is not True:
                     close_all(fds)
                     raise CaptureFault(
@@ -192,6 +198,14 @@ class CaptureClient:
             ) from error
         except LinkError as error:
             raise CaptureFault("unavailable", f"The camera cannot be reached. {error}") from error
+
+
+def _progress(answer: dict[str, Any]) -> tuple[str, int, int]:
+    try:
+        light, done, of = answer["progress"]
+        return str(light), int(done), int(of)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LinkError("What it says of its progress is not understood.") from error
 
 
 def _left(deadline: float) -> float:

@@ -60,6 +60,8 @@ class Messages:
     def __init__(self, file: RecordsFile) -> None:
         self._file = file
         held = self.in_states(MessageState.WAITING, MessageState.DISCARDING_UNSENT)
+        # Scans that were consented to through these records since: of these nobody knows a result.
+        self.unsealed: set[UUID] = set()
         # Of what was only asked for, in case that somebody knows of it, there has been no envelope.
         self.may_have_left = frozenset(message.id for message in held if message.size)
 
@@ -78,6 +80,7 @@ class Messages:
         state. When the scan already has a message of this kind, that one is returned and nothing is sealed.
         Raises RecordsError where `after` does not follow, since the scan has been deleted, say.
         """
+        self.unsealed.discard(scan)
         with self._file.transaction() as db:
             known = db.execute(_LIVING, (str(scan), kind)).fetchone()
             if known is not None:

@@ -18,7 +18,14 @@ from hardware.host.patience import waiting_at_most
 from kiosk_app.kept import vault
 from kiosk_app.kept.keyring import KeyGone, Keyring, KeyringBusy
 from kiosk_app.kept.messages import Messages, ask_for_the_result
-from kiosk_app.kept.records_file import RecordsError, RecordsFile, RecordsHeld, known_state, moment
+from kiosk_app.kept.records_file import (
+    RecordsError,
+    RecordsFile,
+    RecordsHeld,
+    RecordsUnusable,
+    known_state,
+    moment,
+)
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 from kiosk_app.log import Told
 from sync.wire.findings import Findings
@@ -65,8 +72,6 @@ class Records:
         self._file = RecordsFile(path, as_it_is=as_it_is)
         self.messages = Messages(self._file)
         self.keyring = keyring
-        # Consented to through these records, and without pictures yet: of these nobody knows a result.
-        self._fresh: set[UUID] = set()
         self._told = Told()
 
     @property
@@ -91,7 +96,7 @@ class Records:
                     facts,
                 ),
             )
-        self._fresh.add(scan)
+        self.messages.unsealed.add(scan)
         return scan
 
     def dek(self, scan: UUID) -> bytes:
@@ -144,7 +149,6 @@ class Records:
             if row is None or row["state"] != before:
                 found = row["state"] if row else "missing"
                 raise RecordsError(f"A scan cannot go from {found} to {after}: it should be {before}.")
-            self._fresh.discard(scan)
             merged = _merge(json.loads(row["figures"]), figures)
             db.execute(
                 "UPDATE scans SET state = ?, figures = ? WHERE id = ?", (after, json.dumps(merged), str(scan))
@@ -202,7 +206,7 @@ class Records:
                 # Each one anew: a try that failed may have left this key in the log, under its own.
                 if wrapped is not None:
                     self.keyring.begin_generation(instead_of_newest=unused)
-                if scan not in self._fresh:
+                if scan not in self.messages.unsealed:
                     ask_for_the_result(db, scan)
                 db.execute(
                     "UPDATE scans SET state = ?, reason = ?, consent = NULL, wrapped_dek = NULL,"
@@ -235,7 +239,7 @@ class Records:
 
     def ask_for_the_result(self, scan: UUID) -> None:
         """Have the outbox asked for the result of a scan that is gone, where nobody has asked it yet."""
-        if scan not in self._fresh and not self.messages.carriers(scan):
+        if scan not in self.messages.unsealed and not self.messages.carriers(scan):
             with self._file.transaction() as db:
                 ask_for_the_result(db, scan)
 
@@ -346,11 +350,14 @@ def _open(scan: UUID, item: str, dek: bytes, data: bytes) -> dict[str, Any]:
 
 
 def _scan_row(row: sqlite3.Row) -> ScanRow:
-    return ScanRow(
-        id=UUID(row["id"]),
-        state=known_state(ScanState, row["state"]),
-        created=datetime.fromisoformat(row["created"]),
-        consent=json.loads(row["consent"] or "{}"),
-        reason=row["reason"],
-        figures=json.loads(row["figures"]),
-    )
+    try:
+        return ScanRow(
+            id=UUID(row["id"]),
+            state=known_state(ScanState, row["state"]),
+            created=datetime.fromisoformat(row["created"]),
+            consent=dict(json.loads(row["consent"] or "{}")),
+            reason=row["reason"],
+            figures=dict(json.loads(row["figures"])),
+        )
+    except (ValueError, TypeError) as error:
+        raise RecordsUnusable("The kiosk's records hold a damaged row: put a copy of them back.") from error

@@ -10,9 +10,10 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError
 from werkzeug.wrappers import Response
 
-from kiosk_app.kept.keyring import KeyringBusy
-from kiosk_app.kept.records_file import RecordsHeld
+from kiosk_app.kept.keyring import KeyringBusy, KeyringError
+from kiosk_app.kept.records_file import RecordsError, RecordsHeld
 from kiosk_app.kept.reserve import DiskFull
+from kiosk_app.kept.vault import VaultError
 from kiosk_app.log import own_words, why
 from kiosk_app.patient import sentences
 from kiosk_app.patient.journey import NotNow, Session, SessionHeld
@@ -92,6 +93,24 @@ def register_errors(app: Flask) -> None:  # noqa: C901  a list of handlers, not 
         """What was chosen is not done, and the way on leads to where it was; a page is asked for anew."""
         log.warning("kiosk_busy", page=request.endpoint, why=str(error))
         return waits(asked=request.method in SAFE_METHODS)
+
+    @app.errorhandler(RecordsError)
+    @app.errorhandler(KeyringError)
+    @app.errorhandler(VaultError)
+    def unread(error: RecordsError | KeyringError | VaultError) -> tuple[Response | str, int]:
+        """What the page tells of cannot be read, which is no fault of the page."""
+        if isinstance(error, DiskFull):
+            return no_room(error)
+        if request.path in FETCHED:
+            return jsonify(reason="unread"), 503
+        log.error("unread", page=request.endpoint, why=str(error))
+        return render(
+            "kiosk_busy",
+            503,
+            trouble=sentences.trouble("unread"),
+            asked=request.method in SAFE_METHODS,
+            address=asked_from(),
+        )
 
     @app.errorhandler(Stranger)
     def stranger(_error: Stranger) -> tuple[str, int]:

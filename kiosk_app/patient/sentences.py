@@ -63,6 +63,10 @@ OVERLAYS: dict[str, LazyString] = {
 
 # What is known of the measurements' way to the clinic; the page says no more than that.
 DELIVERIES: dict[Delivery, LazyString] = {
+    Delivery.MEASURING: _(
+        "Your pictures are kept safe in this kiosk. It measures them by itself, and sends the result to"
+        " %(clinic)s once there is one."
+    ),
     Delivery.KEPT: _(
         "Your measurements are kept safe in this kiosk until %(clinic)s confirms that it has them."
     ),
@@ -75,6 +79,10 @@ DELIVERIES: dict[Delivery, LazyString] = {
     Delivery.HELD: _(
         "Your measurements have reached %(clinic)s, where someone has to look at the message first."
         " Please tell someone at the desk."
+    ),
+    Delivery.NOT_MEASURED: _(
+        "Your pictures could not be measured, so they have been deleted. Nothing of them was sent to"
+        " %(clinic)s."
     ),
     Delivery.NOTHING_SENT: _("Nothing of it had been sent to %(clinic)s."),
     Delivery.UNTOLD: _(
@@ -293,6 +301,11 @@ TROUBLES: dict[str, Trouble] = {
         _("One moment, please"),
         _("This kiosk is still finishing something else, so this page cannot be shown yet."),
         _("Please wait a few seconds, then try again."),
+    ),
+    "unread": Trouble(
+        _("This page cannot be shown just now"),
+        _("This kiosk cannot read what it keeps of your scan, so it cannot say what became of it."),
+        _("You can try again. If it happens twice, please tell someone at the desk."),
     ),
     "camera_frozen": _SILENT,
     "unavailable": _SILENT,

@@ -7,19 +7,21 @@ from uuid import UUID
 
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.states import GONE, MessageState
+from kiosk_app.kept.states import GONE, MessageState, ScanState
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 
 
 class Delivery(str, Enum):
     """How far a scan's measurements have come or, once the scan is deleted, the word to erase them."""
 
+    MEASURING = "measuring"  # the pictures are kept, and there is no result yet
     KEPT = "kept"  # in this kiosk; nothing more is known, as while the outbox does not answer, or has lost it
     WAITING = "waiting"  # sealed; there is no connection
     UNDER_WAY = "under_way"  # sent, or about to be; the clinic has not said that it has them
     RECEIVED = "received"  # the clinic's signed receipt is here
     HELD = "held"  # the clinic's receipt says that a person there must look at it
 
+    NOT_MEASURED = "not_measured"  # the pictures were refused, so that nothing can have left this kiosk
     NOTHING_SENT = "nothing_sent"  # deleted, and certain that nothing had left this kiosk
     UNTOLD = "untold"  # something may have left, and the clinic does not know of the deletion yet
     TELLING = "telling"  # the word is sent, or about to be
@@ -40,13 +42,14 @@ _WITHOUT_CONNECTION = {"waiting": Delivery.WAITING, "sent": Delivery.KEPT}
 def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
     """What is known of `scan` at this moment. Raises NoSuchScan."""
     # The scan first: one that is deleted meanwhile has a message of which the outbox is asked, and no less.
-    gone = records.scan(scan).state in GONE
+    state = records.scan(scan).state
     result = records.messages.of(scan)
-    if not gone:
-        return Delivery.KEPT if result is None else _of_message(result, outbox)
+    if state not in GONE:
+        none_yet = Delivery.MEASURING if state == ScanState.CAPTURED else Delivery.KEPT
+        return none_yet if result is None else _of_message(result, outbox)
     # None is there only of a scan that cannot have had one: of any other the outbox is asked.
     if result is None or result.state == MessageState.DISCARDED:
-        return Delivery.NOTHING_SENT
+        return Delivery.NOT_MEASURED if state == ScanState.REFUSED else Delivery.NOTHING_SENT
     word = records.messages.of(scan, "withdraw")
     if word is None:
         return Delivery.UNTOLD

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from hardware.host.errors import Fault, PlainError
@@ -30,6 +30,7 @@ class OutboxRefused(Fault, OutboxUnavailable):
 
 
 ANSWER_S = 5.0
+T = TypeVar("T")
 
 
 class OutboxClient:
@@ -51,7 +52,7 @@ class OutboxClient:
         is `sent` from the first. Raises OutboxUnavailable.
         """
         question = {"do": "submit", "id": message_id.bytes, "kind": kind, "envelope": envelope}
-        self._ask(question | {"may_have_left": may_have_left})
+        self._ask(question | {"may_have_left": may_have_left}, _state)
 
     def state(self, message_id: UUID) -> str:
         """`waiting` (has never left, and was handed over since the agent began), `sent` (may have left; no
@@ -59,14 +60,14 @@ class OutboxClient:
         `unknown`: it was never handed over to this outbox, or was finished very long ago. Raises
         OutboxUnavailable, also where the outbox's file cannot be read.
         """
-        return str(self._ask({"do": "state", "id": message_id.bytes})["state"])
+        return self._ask({"do": "state", "id": message_id.bytes}, _state)
 
     def discard(self, message_id: UUID) -> str:
         """Take an envelope out, and return the state it was in.
 
         Only after `waiting` or `unknown` the clinic never sees it; after any other it may have it.
         """
-        return str(self._ask({"do": "discard", "id": message_id.bytes})["state"])
+        return self._ask({"do": "discard", "id": message_id.bytes}, _state)
 
     def unvouched(self) -> list[UUID]:
         """What the agent found in the outbox when it began, and nobody has vouched for; of many the first.
@@ -74,22 +75,22 @@ class OutboxClient:
         It is sent once somebody has, or after an hour in which nobody did. Also what an agent before it sent
         so. Raises OutboxUnavailable.
         """
-        return [UUID(bytes=each) for each in self._ask({"do": "unvouched"})["ids"]]
+        return self._ask({"do": "unvouched"}, _ids)
 
     def sent_unvouched(self) -> list[UUID]:
         """Those of the `unvouched` that were sent, since nobody looked. Raises OutboxUnavailable."""
-        return [UUID(bytes=each) for each in self._ask({"do": "sent_unvouched"})["ids"]]
+        return self._ask({"do": "sent_unvouched"}, _ids)
 
     def vouch(self, messages: Collection[UUID]) -> None:
         """Have what is still there of these `unvouched` messages sent. Raises OutboxUnavailable."""
-        self._ask({"do": "vouch", "ids": [each.bytes for each in messages]})
+        self._ask({"do": "vouch", "ids": [each.bytes for each in messages]}, lambda _: None)
 
     def status(self) -> dict[str, Any]:
         """Counts, fill and connection, as `dermakiosk sync status --json` shows them."""
-        status: dict[str, Any] = self._ask({"do": "status"})["status"]
-        return status
+        return self._ask({"do": "status"}, _status)
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, question: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+        """What `read` finds in the answer; what it raises says that it is none of an outbox."""
         timeout = time_left(self._timeout)
         deadline = time.monotonic() + timeout
         try:
@@ -105,10 +106,35 @@ class OutboxClient:
             raise OutboxUnavailable(
                 f"The outbox does not answer on {self._path} ({error}): is 'dermakiosk sync run' running?"
             ) from error
-        if "refused" in answer:
-            refused = OutboxRefused(
-                str(answer["refused"]), str(answer.get("sentence", "The outbox refused."))
-            )
-            refused.highest = int(answer.get("highest", 0))
-            raise refused
-        return answer
+        try:
+            if "refused" in answer:
+                raise _refusal(answer)
+            return read(answer)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise OutboxUnavailable(
+                f"What answers on {self._path} does not answer as an outbox: is 'dermakiosk sync run' of this"
+                " version running?"
+            ) from error
+
+
+def _refusal(answer: dict[str, Any]) -> OutboxRefused:
+    refused = OutboxRefused(str(answer["refused"]), str(answer.get("sentence", "The outbox refused.")))
+    refused.highest = int(answer.get("highest", 0))
+    return refused
+
+
+def _state(answer: dict[str, Any]) -> str:
+    if not isinstance(state := answer["state"], str):
+        raise TypeError("a state is a word")
+    return state
+
+
+def _ids(answer: dict[str, Any]) -> list[UUID]:
+    if not all(isinstance(each, bytes) for each in answer["ids"]):
+        raise TypeError("an id is bytes")
+    return [UUID(bytes=each) for each in answer["ids"]]
+
+
+def _status(answer: dict[str, Any]) -> dict[str, Any]:
+    status = dict(answer["status"])
+    return status | {"fill": float(status["fill"])}

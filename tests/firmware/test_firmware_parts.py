@@ -6,17 +6,19 @@ import os
 import socket
 import threading
 from contextlib import ExitStack
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 
 from firmware.cameras.camera import CameraFrozen, open_camera, watched
 from firmware.cameras.reflectance import to_srgb
+from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.guidance import guide, look_for_face
 from firmware.lights.client import Lights, LightsFault
 from firmware.line.link import Link, LinkClosed, LinkError, LinkTimeout, Listener
 from firmware.line.memory import adopt, publish
-from firmware.line.stamps import StampError, UvAllowance
+from firmware.line.stamps import ConsentStamp, StampError, UvAllowance
 from firmware.pins.opening import open_light_hardware
 from hardware.board import BOARDS, DriverMissing, load_board
 from hardware.host.sockets import PathTooLong
@@ -95,6 +97,43 @@ def test_a_message_and_its_memory_arrive(tmp_path):
         server.receive(60)
     listener.close()
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"ok": True},
+        {"ok": True, "shape": 7, "guidance": "hold_still", "face_box": None},
+        {"ok": True, "shape": [6], "guidance": "hold_still", "face_box": None},
+        {"ok": True, "shape": [2, 3, 1], "guidance": "hold_still", "face_box": None},
+        {"ok": True, "shape": [0, 2, 3], "guidance": "hold_still", "face_box": None},
+        {"ok": True, "shape": [1, 2, 3], "guidance": "hold_still", "face_box": ["left", 0, 1, 1]},
+        {"progress": None},
+        {"progress": ["white", "some", 3]},
+        {"progress": ["white", float("inf"), 3]},
+    ],
+)
+def test_what_is_no_answer_of_the_capture_daemon_is_told_as_none(tmp_path, answer):
+    listener = Listener(tmp_path / "s")
+    size = 0 if answer.get("shape") == [0, 2, 3] else 6
+
+    def serve():
+        for _ in range(3):
+            with listener.accept(60) as link:
+                link.receive(60)
+                fd = publish("answer", [bytes(size)])
+                link.send(answer, [fd])
+                os.close(fd)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    client, consent = CaptureClient(tmp_path / "s"), ConsentStamp("1", "en", datetime.now(timezone.utc))
+    for ask in (client.preview, client.close_up_preview, client.close_up):
+        with pytest.raises(CaptureFault) as fault:
+            ask("s1", consent)
+        assert fault.value.code == "unavailable"
+    server.join()
+    listener.close()
 
 
 def test_memory_that_could_still_change_is_refused():

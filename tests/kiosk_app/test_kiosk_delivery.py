@@ -16,6 +16,7 @@ from sync.wire.messages import WithdrawMessages
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do
 from tests.support.visitor import Page, Visitor, the_scan
+from tests.support.waiting import wait_until
 
 Befalls = Callable[[Bench, UUID], None]
 
@@ -136,6 +137,33 @@ def test_what_the_outbox_will_never_take_is_not_said_to_have_reached_anyone(
     assert says(visitor.walk_to("result"), Delivery.KEPT)
     visitor.look("/delete")
     assert says(visitor.tap("/delete"), Delivery.NOTHING_SENT)
+
+
+def leaves_it(visitor: Visitor) -> Page:
+    """The patient starts over while the pictures are measured, and keeps the scan."""
+    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    visitor.tap("/start-over")
+    return visitor.tap("/start-over", scan="keep")
+
+
+@pytest.mark.parametrize("refused", [None, "too_blurred"])
+@pytest.mark.parametrize("there", [True, False])
+def test_who_leaves_before_there_is_a_result_is_told_of_no_measurements(
+    visitor: Visitor, bench: Bench, refused: str | None, there: bool
+) -> None:
+    bench.analyst.go.clear()
+    bench.analyst.refuse = refused
+    bench.outbox.there = there
+    visitor.walk_to("eyes")
+    visitor.tap()
+    page = leaves_it(visitor)
+    assert page.name == "done"
+    assert says(page, Delivery.MEASURING)
+    assert "Ask your clinician about your measurements" not in page.words
+    bench.end_scans()
+    known = Delivery.NOT_MEASURED if refused else Delivery.UNDER_WAY if there else Delivery.WAITING
+    assert says(visitor.look("/done"), known)
+    assert ("Ask your clinician about your measurements" in visitor.page.words) is (refused is None)
 
 
 def deleted(visitor: Visitor) -> Page:

@@ -323,7 +323,7 @@ def test_a_page_that_offers_no_deletion_deletes_nothing(visitor: Visitor, bench:
 def test_start_over_at_the_marking_of_spots_asks_too(at_the_spots: Visitor, bench: Bench) -> None:
     assert at_the_spots.tap("/start-over").name == "leave"
     page = at_the_spots.tap()
-    assert (page.name, 'data-delivery="kept"' in page.text) == ("done", True)
+    assert (page.name, 'data-delivery="measuring"' in page.text) == ("done", True)
     wait_until(lambda: the_scan(bench).state == ScanState.HANDED_OVER)
     assert bench.kiosk.delivery(the_scan(bench).id) is Delivery.UNDER_WAY
 
@@ -347,7 +347,7 @@ def test_pictures_that_could_not_be_measured_yet_are_said_to_be_kept(visitor: Vi
     assert "will measure them again and send" not in page.text
     assert "tries again by itself" in page.text
     page = visitor.tap()
-    assert (page.name, 'data-delivery="kept"' in page.text) == ("done", True)
+    assert (page.name, 'data-delivery="measuring"' in page.text) == ("done", True)
 
 
 @pytest.mark.parametrize(

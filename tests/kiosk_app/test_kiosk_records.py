@@ -394,6 +394,7 @@ def effort_of_a_deletion(records: Records, others: int) -> int:
             [(scan, scan, number) for number, scan in enumerate(ids, last + 1)],
         )
     scan = analysed(records)
+    records.messages.unsealed.clear()  # as after a restart: the outbox is asked for its result
     with effort_of(records) as effort:
         records.forget(scan)
         assert records.messages.superseded(scan) is None and len(records.messages.carriers(scan)) == 1

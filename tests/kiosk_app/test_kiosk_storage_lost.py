@@ -158,3 +158,60 @@ def test_a_try_that_cannot_be_kept_is_no_fault_of_the_pages(bench: Bench, visito
     lose(bench.state / "app" / "vault.key")
     page = visitor.tap()
     assert (page.status, page.name, page.body["data-reason"]) == (503, "closed", "storage_lost")
+
+
+def no_row(bench: Bench) -> None:
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute("DELETE FROM messages")
+        db.execute("DELETE FROM scans")
+
+
+def no_records(bench: Bench) -> None:
+    for file in (bench.state / "app").glob("records.sqlite*"):
+        lose(file)
+
+
+def damaged_row(bench: Bench) -> None:
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute("UPDATE scans SET figures = '[1'")
+
+
+def another_versions_row(bench: Bench) -> None:
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute("UPDATE scans SET state = 'measured twice'")
+
+
+def damaged_findings(bench: Bench) -> None:
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute("UPDATE scans SET findings = x'00'")
+
+
+def no_key(bench: Bench) -> None:
+    lose(bench.state / "app" / "vault.key")
+
+
+@pytest.mark.parametrize("act", ["/result", "/delete", "/start-over"])
+@pytest.mark.parametrize(
+    "befalls", [no_row, no_records, damaged_row, another_versions_row, damaged_findings, no_key]
+)
+def test_a_page_of_a_scan_that_cannot_be_read_says_so_and_is_no_fault_of_the_pages(
+    bench: Bench,
+    visitor: Visitor,
+    capsys: pytest.CaptureFixture[str],
+    befalls: Callable[[Bench], None],
+    act: str,
+) -> None:
+    page = visitor.walk_to("result")
+    befalls(bench)
+    for address in ("/result", "/leave", "/delivery", "/result/zones.png"):
+        assert visitor.client.get(address, follow_redirects=True).status_code != 500
+    shown = visitor.look("/result")
+    assert (shown.status, shown.name, shown.way_on) == (503, "kiosk_busy", "/result")
+    assert "cannot read what it keeps of your scan" in shown.words
+    visitor.page = page if act != "/delete" else visitor.look("/delete")
+    visitor.tap(act)
+    for address in ("/", "/done", "/deleted", "/delivery"):
+        assert visitor.look(address).status != 500
+    said = capsys.readouterr()
+    assert "page_failed" not in said.out + said.err
+    assert "Traceback" not in said.out + said.err

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -132,7 +132,7 @@ def test_a_number_that_another_message_has_is_refused_with_the_highest(side: Sid
 @pytest.mark.parametrize("ids", [None, [1], [b"short"], [bytes(16)] * (server.PAGE + 1)])
 def test_what_is_vouched_for_has_to_be_message_ids(side: Side, ids: object) -> None:
     with side.serving() as client, pytest.raises(OutboxRefused) as caught:
-        client._ask({"do": "vouch", "ids": ids})
+        client._ask({"do": "vouch", "ids": ids}, lambda _: None)
     assert caught.value.code == "bad_request"
 
 
@@ -215,6 +215,64 @@ def test_an_agent_that_hangs_does_not_hang_the_application(tmp_path: Path) -> No
         silent.listen()
         with pytest.raises(OutboxUnavailable, match=r"deadline|timed out"):
             OutboxClient(tmp_path / "s", timeout=0.2).state(uuid4())
+
+
+@contextmanager
+def answering(path: Path, frame: bytes) -> Iterator[OutboxClient]:
+    """A process of our own that says `frame` to whoever asks."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(frame)
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield OutboxClient(path)
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+
+
+def framed(body: bytes) -> bytes:
+    return struct.pack("!I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        framed(b"\xa1\x66status\xc4\x82\x1b\x7f\xff\xff\xff\xff\xff\xff\xff\x01"),  # a number without bound
+        *(
+            framed(cbor2.dumps(answer))
+            for answer in (
+                {},
+                {"state": 5, "status": {"fill": "full"}, "ids": None},
+                {"state": ["sent"], "status": {}, "ids": [b"short"]},
+                {"state": None, "status": "well", "ids": ["sixteen letters!"]},
+                {"state": b"sent", "status": {"fill": 10**400}, "ids": [16]},
+                {"refused": "used", "highest": "most"},
+            )
+        ),
+    ],
+)
+def test_what_answers_otherwise_than_an_outbox_is_told_as_no_outbox(tmp_path: Path, frame: bytes) -> None:
+    questions: list[Callable[[OutboxClient], object]] = [
+        lambda client: client.submit(uuid4(), "result", b"sealed"),
+        lambda client: client.state(uuid4()),
+        lambda client: client.discard(uuid4()),
+        lambda client: client.unvouched(),
+        lambda client: client.sent_unvouched(),
+        lambda client: client.status(),
+    ]
+    with answering(tmp_path / "s", frame) as client:
+        for ask in questions:
+            with pytest.raises(OutboxUnavailable, match="sync run"):
+                ask(client)
 
 
 def test_an_agent_is_not_asked_where_no_time_is_left_for_its_answer(side: Side) -> None:
