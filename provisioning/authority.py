@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,20 +15,26 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hardware.host.errors import PlainError
 from provisioning import certificates, files
+from provisioning.authority_files import (
+    AuthorityRefused,
+    Broker,
+    Clinic,
+    Entry,
+    KeysListed,
+    read_certificate,
+    read_json,
+    read_public_key,
+    read_signing_key,
+    read_tls_key,
+    whole,
+)
 from provisioning.broker import AUDITOR, INGEST_WORKERS, write_broker
 from sync.wire import keys as wire_keys
-from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.clinic_keys import MOST_KEYS, ClinicKeys
 
 _KEY_FILE_BYTES = 1 << 20  # more than any; it may be a file that another account put there
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-class AuthorityRefused(PlainError):
-    """The authority cannot do what it is asked, or is not there."""
-
-    exit_status = 2
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,8 @@ class Authority:
                 f"{folder} holds no clinic authority: make one with "
                 f"'dermakiosk provision authority --state {folder}'."
             )
-        clinic = json.loads(files.read_regular_text(folder / "clinic.json"))["clinic"]
-        root, issuing = (
-            x509.load_pem_x509_certificate(files.read_regular_file(folder / f"{name}.crt"))
-            for name in ("root", "issuing")
-        )
+        clinic = read_json(folder / "clinic.json", Clinic)["clinic"]
+        root, issuing = (read_certificate(folder / f"{name}.crt") for name in ("root", "issuing"))
         return cls(folder, clinic, root, issuing)
 
     def renew_issuing(self) -> Authority:
@@ -87,7 +90,7 @@ class Authority:
         key = self.issuing.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise AuthorityRefused(f"{self.folder / 'issuing.crt'} is not one of ours: restore it.")
-        root_key = wire_keys.load_signing_key(self._private("root"))
+        root_key = read_signing_key(self._private("root"))
         issuing = certificates.make_issuing(key, self.clinic, root_key, self.root)
         files.write(self.folder / "issuing.crt", certificates.pem(issuing), files.PUBLIC)
         return replace(self, issuing=issuing)
@@ -104,8 +107,7 @@ class Authority:
             raise AuthorityRefused(
                 "The clinic has no broker yet: make one with 'dermakiosk provision broker' first."
             )
-        address: dict[str, Any] = json.loads(files.read_regular_text(path))
-        return address
+        return read_json(path, Broker)
 
     def make_broker(
         self,
@@ -120,6 +122,8 @@ class Authority:
         The first of `hosts` is the name by which clients are told to reach it; `user` is the account
         that it runs as.
         """
+        known = self.folder / "broker.json"
+        share = self.broker["share"] if known.exists() else f"ingest-{secrets.token_hex(16)}"
         key = certificates.generate_tls_key()
         server = certificates.make_server(key.public_key(), hosts, self._issuing_key(), self.issuing)
         configuration = write_broker(
@@ -131,8 +135,6 @@ class Authority:
             key=certificates.private_pem(key),
             user=user,
         )
-        known = self.folder / "broker.json"
-        share = self.broker["share"] if known.exists() else f"ingest-{secrets.token_hex(16)}"
         address = {"host": hosts[0], "port": port, "share": share}
         files.write(known, json.dumps(address) + "\n", files.PRIVATE)
         return configuration
@@ -168,7 +170,7 @@ class Authority:
         path = files.make_folder(out) / "opening.key"
         key_file = files.read_own(path, _KEY_FILE_BYTES)
         if key_file is None:
-            self._private("root")
+            self._require_listable("opening", self._listed())
             key_file = wire_keys.dump_opening_keys([wire_keys.generate_opening_key()])
             files.write(path, key_file, files.PRIVATE)
         public = wire_keys.load_opening_keys(key_file)[-1].public
@@ -179,14 +181,15 @@ class Authority:
 
     def signed_keys(self) -> bytes:
         """The clinic's key set as the root signed it; it is checked before it is given to anybody."""
-        path = self.folder / "clinic-keys.cose"
+        path = self._signed
         if not path.exists():
             raise AuthorityRefused(
                 "The clinic has no opening key or no receipt key yet: run 'dermakiosk provision opener' "
                 "and 'dermakiosk provision role ingest-1' first."
             )
         data = files.read_regular_file(path)
-        ClinicKeys.verify(data, self.root_public)
+        with whole(path):
+            ClinicKeys.verify(data, self.root_public)
         return data
 
     @property
@@ -203,12 +206,12 @@ class Authority:
         path = self.folder / "manifest.pub"
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: restore it from a copy of the authority's folder.")
-        return files.read_regular_text(path).strip()
+        return read_public_key(path)
 
     @property
     def manifest_key(self) -> Ed25519PrivateKey:
         """The key that signs what is about networks; it may be kept on another medium."""
-        return wire_keys.load_signing_key(self._private("manifest"))
+        return read_signing_key(self._private("manifest"))
 
     def certify(self, request: bytes, kiosk: UUID) -> x509.Certificate:
         """A client certificate for the key in a signing request (DER); the name is the kiosk's id."""
@@ -222,59 +225,100 @@ class Authority:
 
     def kiosks(self) -> list[dict[str, Any]]:
         """The entries of the enrolled kiosks, in the order of their enrolment."""
-        entries = [
-            json.loads(files.read_regular_text(path)) for path in (self.folder / "kiosks").glob("*.json")
-        ]
+        entries = [read_json(path, Entry) for path in (self.folder / "kiosks").glob("*.json")]
         return sorted(entries, key=lambda entry: (entry["enrolled_at"], entry["kiosk"]))
 
     def _list_receipt_key(self, path: Path) -> None:
         key_file = files.read_own(path, _KEY_FILE_BYTES)
         if key_file is None:
-            self._private("root")
+            self._require_listable("receipt", self._listed())
             key_file = wire_keys.dump_signing_key(wire_keys.generate_signing_key())
             files.write(path, key_file, files.PRIVATE)
         self._list_key("receipt", wire_keys.public_bytes(wire_keys.load_signing_key(key_file)).hex())
 
     def _list_key(self, purpose: str, key: Any) -> bool:
         """List a public key as the newest of its purpose, in a new version of the set; False if it was."""
-        state = self.folder / "clinic-keys.json"
         with files.locked(self.folder):
-            listed: dict[str, Any] = {"version": 0, "opening": [], "receipt": []}
-            if state.exists():
-                listed = json.loads(files.read_regular_text(state))
+            listed = self._listed()
             new = key not in listed[purpose]
             if new:
-                self._private("root")
+                self._require_listable(purpose, listed)
                 listed[purpose].append(key)
                 listed["version"] += 1
-                files.write(state, json.dumps(listed, indent=2) + "\n", files.PUBLIC)
+                files.write(self._list, json.dumps(listed, indent=2) + "\n", files.PUBLIC)
             if listed["opening"] and listed["receipt"]:
                 self._sign(listed)
             return new
 
+    @property
+    def _list(self) -> Path:
+        return self.folder / "clinic-keys.json"
+
+    @property
+    def _signed(self) -> Path:
+        return self.folder / "clinic-keys.cose"
+
+    def _listed(self) -> dict[str, Any]:
+        """The public keys that are in the key set, or are to be. Raises AuthorityRefused."""
+        listed: dict[str, Any] = {"version": 0, "opening": [], "receipt": []}
+        if self._list.exists():
+            listed = read_json(self._list, KeysListed)
+        signed = self._key_set()
+        if signed is not None and not _lists_all(listed, signed):
+            raise AuthorityRefused(
+                f"{self._list} is older than {self._signed}, and no key may be lost: bring back the newest "
+                "copy of both."
+            )
+        return listed
+
+    def _key_set(self) -> ClinicKeys | None:
+        """What is signed; None where nothing is yet."""
+        if not self._signed.exists():
+            return None
+        data = files.read_regular_file(self._signed)
+        with whole(self._signed):
+            return ClinicKeys.verify(data, self.root_public)
+
+    def _require_listable(self, purpose: str, listed: Mapping[str, Any]) -> None:
+        """Raises AuthorityRefused where a new key of this purpose could not be listed: then none is made."""
+        self._private("root")
+        if len(listed[purpose]) >= MOST_KEYS:
+            raise AuthorityRefused(
+                f"The clinic lists {MOST_KEYS} {purpose} keys, and kiosks take no more: put the {purpose}.key"
+                " of a folder that nobody uses any more into the new one, then run this command again."
+            )
+
     def _sign(self, listed: dict[str, Any]) -> None:
         """Sign what is listed, unless this version is signed already."""
-        path = self.folder / "clinic-keys.cose"
-        if (
-            path.exists()
-            and ClinicKeys.verify(files.read_regular_file(path), self.root_public).version
-            == listed["version"]
-        ):
+        before = self._key_set()
+        if before is not None and before.version == listed["version"]:
             return
-        opening = (
-            wire_keys.OpeningPublicKey(item["suite"], bytes.fromhex(item["public"]))
-            for item in listed["opening"]
-        )
-        receipt = map(bytes.fromhex, listed["receipt"])
-        key_set = ClinicKeys(listed["version"], datetime.now(timezone.utc), tuple(opening), tuple(receipt))
-        signed = key_set.sign(wire_keys.load_signing_key(self._private("root")))
-        files.write(path, signed, files.PUBLIC)
+        root_key = read_signing_key(self._private("root"))
+        with whole(self._list):
+            opening = (
+                wire_keys.OpeningPublicKey(item["suite"], bytes.fromhex(item["public"]))
+                for item in listed["opening"]
+            )
+            receipt = map(bytes.fromhex, listed["receipt"])
+            now = datetime.now(timezone.utc)
+            key_set = ClinicKeys(listed["version"], now, tuple(opening), tuple(receipt))
+            signed = key_set.sign(root_key)
+        files.write(self._signed, signed, files.PUBLIC)
 
     def _issuing_key(self) -> certificates.TlsKey:
-        return certificates.load_private(self._private("issuing"))
+        return read_tls_key(self._private("issuing"))
 
-    def _private(self, name: str) -> bytes:
+    def _private(self, name: str) -> Path:
+        """The file of one of the authority's own keys, which is there."""
         path = self.folder / f"{name}.key"
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: bring the medium that holds the {name} key.")
-        return files.read_regular_file(path)
+        return path
+
+
+def _lists_all(listed: Mapping[str, Any], signed: ClinicKeys) -> bool:
+    """Whether the key set `signed` is what is `listed`, or a version before it."""
+    if listed["version"] != signed.version:
+        return bool(listed["version"] > signed.version)
+    opening, receipt = [key.public.hex() for key in signed.opening], [key.hex() for key in signed.receipt]
+    return ([key["public"] for key in listed["opening"]], listed["receipt"]) == (opening, receipt)

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from hardware.board import load_board
 from provisioning import certificates, files
-from provisioning.authority import Authority, AuthorityRefused
+from provisioning.authority import Authority
+from provisioning.authority_files import AuthorityRefused
 from sync.wire import keys as wire_keys
 from sync.wire.bounds import Name
 

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
 from provisioning import files
-from provisioning.authority import Authority, AuthorityRefused
+from provisioning.authority import Authority
+from provisioning.authority_files import AuthorityRefused
 from sync.wire.statement import StatementError
 from sync.wire.waiver import FILE, OTHERS, ResearchWaiver
 

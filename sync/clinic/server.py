@@ -66,7 +66,7 @@ def serve_pages(
         else {}
     )
     try:
-        server = make_web_server(app, host, port, THREADS, **behind)
+        server = make_web_server(app, host, port, THREADS, in_turn=_is_sign_in, **behind)
     except OSError as error:
         raise ClinicUsageError(f"{host}:{port} cannot be listened on: {error.strerror}.") from error
     notifier = Notifier()
@@ -82,6 +82,11 @@ def serve_pages(
     server.close()
     notifier.close()
     log.info("stopped")
+
+
+def _is_sign_in(method: str, path: str) -> bool:
+    """Sign-ins wait for each other: who sends any number of them keeps no member of staff from a page."""
+    return (method, path) == ("POST", "/login")
 
 
 def _say_alive(notifier: Notifier, server: WebServer) -> None:

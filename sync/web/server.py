@@ -9,6 +9,7 @@ from typing import Any
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
 
 # A browser sends a request in one piece; one that is not whole after this is nobody's who waits for a page.
 ASK_SECONDS = 10.0
@@ -64,6 +65,29 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return now - since > (ASK_SECONDS if never else KEEP_SECONDS)
 
 
+class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """The threads that answer, and one more for what waits for each other: that holds up nobody else."""
+
+    def __init__(self, threads: int, in_turn: Callable[[str, str], bool]) -> None:
+        super().__init__()
+        self._in_turn, self._one_by_one = in_turn, ThreadedTaskDispatcher()
+        self._one_by_one.set_thread_count(1)
+        self.set_thread_count(threads)
+
+    def add_task(self, task: _Channel) -> None:
+        request = task.requests[0]
+        # One that could not be read has neither.
+        if self._in_turn(getattr(request, "command", ""), getattr(request, "path", "")):
+            self._one_by_one.add_task(task)
+        else:
+            super().add_task(task)
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        self._one_by_one.set_thread_count(0)
+        ended: bool = super().shutdown(cancel_pending, timeout)
+        return bool(self._one_by_one.shutdown(cancel_pending, 0)) and ended
+
+
 class WebServer(TcpWSGIServer):  # type: ignore[misc]
     """Serves one address. `on_turn` is called at each turn of its loop, about once a second at least.
 
@@ -102,8 +126,18 @@ class WebServer(TcpWSGIServer):  # type: ignore[misc]
         return max((now - one for one in since if one is not None), default=0.0)
 
 
-def make_web_server(app: Any, host: str, port: int, threads: int, **settings: Any) -> WebServer:
-    """A server that listens on the one address; `run` serves. Raises OSError."""
+def make_web_server(
+    app: Any,
+    host: str,
+    port: int,
+    threads: int,
+    in_turn: Callable[[str, str], bool] = lambda method, path: False,
+    **settings: Any,
+) -> WebServer:
+    """A server that listens on the one address; `run` serves. Raises OSError.
+
+    Requests that are `in_turn`, by their method and path, are answered one by one, beside the `threads`.
+    """
     adjustments = Adjustments(
         host=host,
         port=port,
@@ -116,4 +150,10 @@ def make_web_server(app: Any, host: str, port: int, threads: int, **settings: An
         max_request_body_size=MAX_BODY,
         **settings,
     )
-    return WebServer(app, map={}, adj=adjustments, sockinfo=adjustments.listen[0])
+    return WebServer(
+        app,
+        map={},
+        adj=adjustments,
+        sockinfo=adjustments.listen[0],
+        dispatcher=_Dispatcher(threads, in_turn),
+    )

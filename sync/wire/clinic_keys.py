@@ -12,6 +12,8 @@ from sync.wire.keys import KeyRefused, OpeningPublicKey, SuiteName, load_public_
 from sync.wire.statement import Statement, StatementError, sign_statement, verify_statement
 
 TYPE = "dermakiosk-clinic-keys"
+# Of each purpose: a kiosk refuses a set with more.
+MOST_KEYS = 16
 
 RawKey = Annotated[bytes, Field(min_length=32, max_length=2048)]
 
@@ -26,8 +28,8 @@ class _ListedKey(BaseModel):
 class _KeySet(Statement):
     version: Annotated[Counter, Field(ge=1)]
     issued_at: Moment
-    opening: Annotated[tuple[_ListedKey, ...], Field(min_length=1, max_length=16), unique()]
-    receipt: Annotated[tuple[RawKey, ...], Field(min_length=1, max_length=16), unique()]
+    opening: Annotated[tuple[_ListedKey, ...], Field(min_length=1, max_length=MOST_KEYS), unique()]
+    receipt: Annotated[tuple[RawKey, ...], Field(min_length=1, max_length=MOST_KEYS), unique()]
 
 
 class ClinicKeys:

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from provisioning import certificates, files
-from provisioning.authority import Authority, AuthorityRefused
+from provisioning.authority import Authority
+from provisioning.authority_files import AuthorityRefused
 from provisioning.broker import AUDITOR, INGEST_WORKERS
 from sync.wire import keys as wire_keys
-from sync.wire.clinic_keys import ClinicKeys
-from sync.wire.statement import StatementError
+from sync.wire.clinic_keys import MOST_KEYS, ClinicKeys
 
 
 @pytest.fixture
@@ -215,6 +215,32 @@ def test_every_worker_has_a_receipt_key_of_its_own(authority: Authority, tmp_pat
     assert len(kids) == 3
 
 
+@pytest.mark.parametrize("purpose", ["receipt", "opening"])
+def test_no_more_keys_are_made_than_kiosks_take_and_everything_else_goes_on(
+    authority: Authority, tmp_path: Path, purpose: str
+) -> None:
+    def made(number: int) -> Path:
+        out = tmp_path / "clinic" / str(number)
+        if purpose == "receipt":
+            authority.make_role("ingest-1", out)
+        else:
+            authority.make_opener(out)
+        return out / f"{purpose}.key"
+
+    authority.make_opener(tmp_path / "clinic" / "opener")
+    authority.make_role("ingest-2", tmp_path / "clinic" / "ingest-2")
+    first, *_ = (made(number) for number in range(1, MOST_KEYS))
+    with pytest.raises(AuthorityRefused, match=f"lists {MOST_KEYS} {purpose} keys, .* {purpose}.key of a"):
+        made(MOST_KEYS)
+    authority.make_role("ingest-2", tmp_path / "clinic" / "ingest-2")
+    assert key_set(authority).version == MOST_KEYS + 1
+    assert not list((tmp_path / "clinic" / str(MOST_KEYS)).iterdir())
+    if purpose == "receipt":
+        # As the refusal says.
+        shutil.copy(first, tmp_path / "clinic" / str(MOST_KEYS))
+        made(MOST_KEYS)
+
+
 def test_a_role_made_again_gets_a_new_certificate_but_keeps_its_receipt_key(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -288,8 +314,31 @@ def test_a_key_set_of_another_clinic_is_refused(authority: Authority, tmp_path: 
     other.make_opener(tmp_path / "other-opener")
     other.make_role("ingest-1", tmp_path / "other-clinic" / "ingest")
     shutil.copy(other.folder / "clinic-keys.cose", authority.folder / "clinic-keys.cose")
-    with pytest.raises(StatementError):
+    with pytest.raises(AuthorityRefused, match="another clinic's"):
         authority.signed_keys()
+
+
+@pytest.mark.parametrize("copied_before", ["the last key", "another key came in its place"])
+def test_no_key_is_listed_in_an_older_copy_of_the_list_than_the_one_that_is_signed(
+    authority: Authority, tmp_path: Path, copied_before: str
+) -> None:
+    authority.make_opener(tmp_path / "opener")
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    listed, signed = authority.folder / "clinic-keys.json", authority.folder / "clinic-keys.cose"
+    older = listed.read_bytes()
+    authority.make_role("ingest-2", tmp_path / "clinic" / "ingest-2")
+    newer = signed.read_bytes()
+    listed.write_bytes(older)
+    if copied_before == "another key came in its place":
+        signed.unlink()
+        authority.make_role("ingest-3", tmp_path / "clinic" / "ingest-3")
+        signed.write_bytes(newer)
+    for name in ("ingest-1", "ingest-4"):
+        with pytest.raises(AuthorityRefused, match="is older than .*bring back the newest copy of both"):
+            authority.make_role(name, tmp_path / "clinic" / name)
+    with pytest.raises(AuthorityRefused, match="is older than"):
+        authority.make_opener(tmp_path / "another")
+    assert signed.read_bytes() == newer
 
 
 def test_two_commands_do_not_change_the_key_set_at_once(authority: Authority, tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from kiosk_app.cli import main
 from tests.support.mosquitto import BOARD, Mosquitto, free_port
 from tests.support.mqtt import connected
 
@@ -112,6 +115,57 @@ def test_the_wrong_order_is_refused_with_the_command_to_run(tmp_path: Path) -> N
     refuses("dermakiosk provision broker", "role", "ingest-1", *state, "--out", tmp_path / "ingest")
     refuses("dermakiosk provision opener", "enrol", *state, "--kiosk", tmp_path / "kiosk", "--board", BOARD)
     assert not (tmp_path / "kiosk").exists()
+
+
+_DAMAGED = (b"", b"\xff\xfe", b"garbage", b"{}", b"[]", b"null", b'{"clinic": 1}')
+
+
+def test_a_file_of_the_authority_that_is_damaged_is_named_in_a_sentence_by_whatever_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, clinic, number = tmp_path / "authority", tmp_path / "clinic", count()
+    state = ("--state", authority)
+    succeeds("authority", *state)
+    succeeds("broker", *state, "--out", tmp_path / "broker", *OWNER)
+    succeeds("role", "ingest-1", *state, "--out", clinic / "ingest")
+    succeeds("opener", *state, "--out", clinic / "opener")
+    succeeds("enrol", *state, "--kiosk", tmp_path / "kiosk", "--board", BOARD)
+    enrol = ("enrol", *state, "--kiosk", "{new}", "--board", BOARD)
+    role = ("role", "ingest-2", *state, "--out", "{new}/ingest")
+    (entry,) = (authority / "kiosks").iterdir()
+    waive = ("waive", *state, "--kiosk", tmp_path / "kiosk", "--by", "a", "--reason", "b", "--until")
+    today = datetime.now(timezone.utc).date().isoformat()
+    read_by = {
+        "clinic.json": (role, enrol, ("list", *state)),
+        "root.crt": (role, enrol, ("list", *state)),
+        "issuing.crt": (role, enrol, ("list", *state)),
+        "broker.json": (role, enrol, ("broker", *state, "--out", "{new}", *OWNER)),
+        "clinic-keys.json": (role, ("opener", *state, "--out", "{new}")),
+        "clinic-keys.cose": (role, enrol),
+        "manifest.pub": (enrol, (*waive, today)),
+        "manifest.key": ((*waive, today),),
+        "issuing.key": (role, enrol),
+        "root.key": (role, ("renew-issuer", *state)),
+        f"kiosks/{entry.name}": (("list", *state),),
+    }
+    for name, commands in read_by.items():
+        path = authority / name
+        before = path.read_bytes()
+        for data in _DAMAGED:
+            for command in commands:
+                new = tmp_path / "new" / str(next(number))
+                arguments = [str(each).format(new=new) for each in command]
+                kept = {each: each.read_bytes() for each in authority.glob("clinic-keys.*")}
+                path.write_bytes(data)
+                monkeypatch.setattr(sys, "argv", ["dermakiosk", "provision", *arguments])
+                with pytest.raises(SystemExit) as ended:
+                    main()
+                said = capsys.readouterr().err
+                case = f"{name} is {data!r}, {command[0]}: {said}"
+                assert ended.value.code == 2, case
+                assert said.startswith(f"Error: {path} is damaged") and said.count("\n") == 1, case
+                for each, data_before in (*kept.items(), (path, before)):
+                    each.write_bytes(data_before)
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "mqtt"])

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hardware.board import BoardError
 from provisioning import files
-from provisioning.authority import Authority, AuthorityRefused
+from provisioning.authority import Authority
+from provisioning.authority_files import AuthorityRefused
 from provisioning.enrol import enrol
 from sync.wire import keys as wire_keys
 from sync.wire.clinic_keys import ClinicKeys

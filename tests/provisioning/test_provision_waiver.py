@@ -12,7 +12,8 @@ import pytest
 
 from kiosk_app.scanning.licence import why_not_licensed
 from models.networks.manifest import load_manifest
-from provisioning.authority import Authority, AuthorityRefused
+from provisioning.authority import Authority
+from provisioning.authority_files import AuthorityRefused
 from provisioning.enrol import enrol
 from provisioning.waiver import LONGEST, waive
 from sync.wire.waiver import FILE, ResearchWaiver

@@ -11,9 +11,9 @@ from sync.web.server import WebServer, make_web_server
 
 
 @contextmanager
-def running_server(app: Any, threads: int = 8, port: int = 0) -> Iterator[WebServer]:
+def running_server(app: Any, threads: int = 8, port: int = 0, **settings: Any) -> Iterator[WebServer]:
     """`app` at `port`, or at a free one; neither a thread nor a connection is left of it afterwards."""
-    server = make_web_server(app, "127.0.0.1", port, threads)
+    server = make_web_server(app, "127.0.0.1", port, threads, **settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

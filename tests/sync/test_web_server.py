@@ -28,11 +28,11 @@ def hello(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
     return [b"hello"]
 
 
-def ask(server: WebServer) -> bytes:
+def ask(server: WebServer, path: str = "/") -> bytes:
     """One whole request, as a browser sends it."""
     connection = http.client.HTTPConnection("127.0.0.1", int(server.effective_port), timeout=60)
     with contextlib.closing(connection):
-        connection.request("GET", "/")
+        connection.request("GET", path)
         return connection.getresponse().read()
 
 
@@ -120,3 +120,30 @@ def test_a_request_that_is_worked_on_is_never_cut_off_and_its_time_is_known(
             asking.join(60)
         assert answers == [b"hello"]
         assert server.longest_service() == 0
+
+
+def test_requests_that_wait_for_each_other_are_answered_in_turn_and_keep_no_other_waiting() -> None:
+    go_on, at_once, most = threading.Semaphore(0), list[int](), list[int]()
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/turn":
+            at_once.append(1)
+            most.append(len(at_once))
+            go_on.acquire(timeout=60)
+            at_once.pop()
+        return hello(environ, start)
+
+    with running_server(app, 2, in_turn=lambda method, path: (method, path) == ("GET", "/turn")) as server:
+        answers: list[bytes] = []
+        asking = [threading.Thread(target=lambda: answers.append(ask(server, "/turn"))) for _ in range(5)]
+        for one in asking:
+            one.start()
+        wait_until(lambda: len(server.active_channels) == 5 and bool(most), "all have asked")
+        for _ in range(3):
+            assert ask(server) == b"hello"
+        assert answers == []
+        go_on.release(5)
+        for one in asking:
+            one.join(60)
+    assert answers == [b"hello"] * 5
+    assert set(most) == {1}
