@@ -26,7 +26,8 @@ from hardware.host.stop import on_stop
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 from sync.kiosk.identity import Identity, KeySet
-from sync.kiosk.outbox import DEFAULT_CAPACITY, LOCKED_SECONDS, Outbox, read_counts
+from sync.kiosk.outbox import DEFAULT_CAPACITY, Outbox
+from sync.kiosk.outbox_file import LOCKED_SECONDS, read_counts
 from sync.kiosk.report import AGENT_ONLY, report
 from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS
 from sync.kiosk.server import serving

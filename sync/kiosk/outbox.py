@@ -15,6 +15,7 @@ from uuid import UUID
 
 from hardware.host import sqlite
 from hardware.host.errors import PlainError
+from sync.kiosk.outbox_file import Counts, emptied, open_file, read_counts
 from sync.wire.receipt import Receipt
 from sync.wire.status import CLOCK_AHEAD
 
@@ -26,8 +27,6 @@ Outcome = Literal["accepted", "unknown", "mismatch", "same_key", "key_held"]
 
 DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL, REFUSE_FILL = 0.80, 0.95
-# Only the agent writes; `sync status` reads while none runs.
-LOCKED_SECONDS = 5.0
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 # More than any outbox holds: what has a sequence number so far below the highest was sealed by old records.
@@ -42,50 +41,6 @@ NUMBERS_BEHIND = timedelta(hours=6)
 # discards it again is told so again; who is about to give it here, from what it read before, adds nothing.
 _NEVER_LEFT: dict[bytes, State] = {b"": "unknown", b"\0": "waiting"}
 _MARKS = {state: mark for mark, state in _NEVER_LEFT.items()}
-_SCHEMA = """
-CREATE TABLE envelopes (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    message_id BLOB NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    envelope BLOB NOT NULL,
-    sha256 BLOB NOT NULL,
-    put_at TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'reseal'))
-) STRICT;
-CREATE TABLE quarantine (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    message_id BLOB NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    envelope BLOB NOT NULL
-) STRICT;
-CREATE TABLE history (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    message_id BLOB NOT NULL UNIQUE,
-    sha256 BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('stored', 'quarantined', 'discarded')),
-    at TEXT NOT NULL
-) STRICT;
-"""
-_HEARTBEATS = "CREATE TABLE heartbeats (next INTEGER NOT NULL) STRICT"
-# How many bytes all envelopes have: adding them up at each new one takes longer the more there are.
-_USED = """
-CREATE TABLE used (bytes INTEGER NOT NULL) STRICT;
-INSERT INTO used SELECT coalesce(sum(length(envelope)), 0) FROM envelopes
-"""
-# To list and to count reads past no envelope: that was the whole file, at each message and each minute.
-_BY_STATE = "CREATE INDEX envelopes_by_state ON envelopes (state, number, message_id)"
-# Which message has which number, for records that are an older copy and count from where they were.
-_PLACES = """
-CREATE TABLE places (
-    epoch INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    message_id BLOB NOT NULL,
-    PRIMARY KEY (epoch, sequence)
-) STRICT, WITHOUT ROWID
-"""
-# What was sent before the application had looked it through: it may have been deleted before.
-_UNVOUCHED = "CREATE TABLE unvouched (message_id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID"
-_STEPS = (_SCHEMA, _HEARTBEATS, _USED, _BY_STATE, _PLACES, _UNVOUCHED)
 
 
 class OutboxError(PlainError):
@@ -113,23 +68,6 @@ class Waiting:
     envelope: bytes
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How full the outbox is. `fill` is the part of its capacity that is used."""
-
-    waiting: int
-    sent: int
-    reseal: int
-    quarantined: int
-    bytes: int
-    capacity: int
-    last_receipt_at: datetime | None
-
-    @property
-    def fill(self) -> float:
-        return self.bytes / self.capacity
-
-
 class Outbox:
     """The outbox in one SQLite file. Safe to use from several threads, of
     which one numbers heartbeats, by one process at a time.
@@ -154,7 +92,7 @@ class Outbox:
         # A process may have ended between a discarding and this: nobody remembers it.
         self._to_empty = True
         try:
-            self._db = self._open()
+            self._db = open_file(path)
             rows = self._db.execute("SELECT message_id FROM envelopes").fetchall()
             self.found = frozenset(UUID(bytes=key) for (key,) in rows)
         except sqlite3.Error as error:
@@ -163,15 +101,6 @@ class Outbox:
                 f"The outbox {path} cannot be used: {sqlite.cause(error, path)}. What has no receipt yet is"
                 " in the kiosk's records too, and a new outbox is given it.",
             ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite.connect(self._path, LOCKED_SECONDS, make=True, check_same_thread=False)
-        try:
-            _prepare(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
 
     def close(self) -> None:
         with self._lock:
@@ -381,7 +310,7 @@ class Outbox:
         with self._lock:
             if self._to_empty:
                 with contextlib.suppress(sqlite3.Error):  # such as a disk without room
-                    self._to_empty = not _emptied(self._db)
+                    self._to_empty = not emptied(self._db)
             return not self._to_empty
 
     def state(self, message_id: UUID) -> State:
@@ -437,40 +366,6 @@ class Outbox:
                 raise OutboxError(
                     "storage", f"The outbox does not take it: {sqlite.cause(error, self._path)}."
                 ) from error
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-        sqlite.execute_first(db, f"PRAGMA {pragma}")
-    sqlite.bring_up(db, _STEPS)
-
-
-def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
-    """The counts of an open outbox. Raises sqlite3.Error, for one of another version too."""
-    sqlite.require_version(db, _STEPS)
-    by_state = dict(db.execute("SELECT state, count(*) FROM envelopes GROUP BY state").fetchall())
-    (used,) = db.execute("SELECT bytes FROM used").fetchone()
-    (quarantined,) = db.execute("SELECT count(*) FROM quarantine").fetchone()
-    (last,) = db.execute("SELECT max(at) FROM history WHERE state != 'discarded'").fetchone()
-    return Counts(
-        waiting=by_state.get("waiting", 0),
-        sent=by_state.get("sent", 0),
-        reseal=by_state.get("reseal", 0),
-        quarantined=quarantined,
-        bytes=used,
-        capacity=capacity,
-        last_receipt_at=datetime.fromisoformat(last) if last else None,
-    )
-
-
-def _emptied(db: sqlite3.Connection) -> bool:
-    """Whether the write-ahead log is empty now."""
-    db.execute("PRAGMA busy_timeout = 0")
-    try:
-        ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {int(1000 * LOCKED_SECONDS)}")
-    return not busy
 
 
 def _take_place(db: sqlite3.Connection, message_id: UUID, epoch: int, sequence: int) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sync.kiosk.identity import Identity
-from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL, Counts
+from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL
+from sync.kiosk.outbox_file import Counts
 from sync.wire.clinic_keys import ClinicKeys
 
 # Null while no agent runs: these are the connection's, came by it, or follow from the capacity the agent was

@@ -16,7 +16,7 @@ from kiosk_app import screen_cli
 from kiosk_app.cli import COMMANDS
 from kiosk_app.kept import keyring, records_file
 from kiosk_app.scanning import engine_check
-from sync.kiosk import outbox
+from sync.kiosk import outbox_file
 
 UNITS = Path(__file__).parents[2] / "provisioning" / "systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
@@ -27,7 +27,7 @@ BOUND = {"app": 15, "browser": 25, "capture": 10, "lightd": 10, "sync": 17}
 # keys and its records, asks the engine, then goes on with what was left.
 WAITS_S = {
     "app": 2 * (keyring.LOCKED_S + records_file.LOCKED_S) + engine_check.DEADLINE_SECONDS,
-    "sync": outbox.LOCKED_SECONDS,
+    "sync": outbox_file.LOCKED_SECONDS,
 }
 START_S = 90  # systemd's own patience, where a unit says nothing
 

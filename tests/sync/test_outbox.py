@@ -24,6 +24,7 @@ from hardware.host.errors import PlainError
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from sync.kiosk import outbox as module
+from sync.kiosk import outbox_file
 from sync.kiosk.outbox import NumberUsed, Outbox, OutboxError
 from sync.wire.keys import generate_opening_key
 from sync.wire.receipt import Receipt
@@ -404,7 +405,7 @@ def test_to_count_and_to_list_reads_past_no_envelope(outbox: Outbox) -> None:
 def test_whoever_reads_the_outbox_keeps_what_is_discarded_in_the_files_and_holds_up_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOCKED_SECONDS", 1000.0)  # a wait for it would end the test
+    monkeypatch.setattr(outbox_file, "LOCKED_SECONDS", 1000.0)  # a wait for it would end the test
     path = tmp_path / "outbox.sqlite"
     outbox = Outbox(path)
     given = [put(outbox) for _ in range(5)]
