@@ -88,13 +88,13 @@ class Opener:
         self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
         with self._database.writing(gives_way=True) as session:
             heard = opening_keys.say(session, self._seals.kids, self._heard)
-            # Once more a while later: somebody may have been about to set apart what was sealed to it.
+            # Once more a while later: somebody may have been about to quarantine what was sealed to it.
             if heard.back or self._heard.back:
                 self._take_back(session)
         self._heard = heard
 
     def _take_back(self, session: Session) -> None:
-        """Look once more at what another opener has set apart for want of a key that this one has."""
+        """Look once more at what another opener has quarantined for want of a key that this one has."""
         has_key = (Envelope.reason == NO_KEY) & Envelope.recipient.in_(self._seals.kids)
         apart = update(Envelope).where(Envelope.state == QUARANTINED, has_key)
         session.execute(apart.values(state=STORED, reason=None))

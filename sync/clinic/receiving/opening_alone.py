@@ -1,4 +1,4 @@
-"""An envelope that is opened alone: whatever is in it, and for which reason it is set apart."""
+"""An envelope that is opened alone: whatever is in it, and for which reason it is quarantined."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Alone:
         except Exception as error:
             if failed_itself(error):
                 raise
-            self._quarantine(key, content, error)
+            self._quarantine_unforeseen(key, content, error)
 
     def tombstones_rest(self) -> bool:
         """Whether the file of tombstones could not be written a moment ago."""
@@ -137,9 +137,9 @@ class Alone:
         except envelope.EnvelopeError as error:
             if error.reason == "unknown_recipient":
                 log.warning("no_opening_key", key=row.recipient.hex())
-            _set_apart(row, NO_KEY if error.reason == "unknown_recipient" else error.reason)
+            _quarantine(row, NO_KEY if error.reason == "unknown_recipient" else error.reason)
         except Refused as error:
-            _set_apart(row, error.reason)
+            _quarantine(row, error.reason)
         else:
             row.state, row.reason, row.opened_at = OPENED, None, now()
             session.flush()
@@ -195,8 +195,8 @@ class Alone:
         with self._database.writing() as session:
             _note_scan(session, key, content)
 
-    def _quarantine(self, key: Key, content: Content, error: Exception) -> None:
-        """Set an envelope apart by its key, for its row may be what cannot be read."""
+    def _quarantine_unforeseen(self, key: Key, content: Content, error: Exception) -> None:
+        """Quarantine an envelope by its key, for its row may be what cannot be read."""
         log.error("quarantined", message=str(key[1]), reason="not_foreseen", exc_info=error)
         reason = reason_with("not_foreseen:", error)
         with self._database.writing() as session:
@@ -219,7 +219,7 @@ def _named_by(message: Withdraw) -> Sequence[UUID]:
     return message.messages if isinstance(message, WithdrawMessages) else ()
 
 
-def _set_apart(row: Envelope, reason: Reason) -> None:
+def _quarantine(row: Envelope, reason: Reason) -> None:
     row.state, row.reason = QUARANTINED, reason
     log.warning("quarantined", message=str(row.message_id), reason=reason)
 

@@ -1,4 +1,4 @@
-"""Reasons: the words for which the clinic sets a message aside."""
+"""Reasons: the words for which the clinic quarantines a message."""
 
 from __future__ import annotations
 
