@@ -34,9 +34,10 @@ from kiosk_app.kept import records_file
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.storage import StateRefused
 from kiosk_app.kept.vault import new_key
-from kiosk_app.scanning import analyst
+from kiosk_app.scanning import analyst, engine_check
 from kiosk_app.scanning.analyst import AnalysisFailed, Analyst
 from models.analysis.words import Words
+from models.networks.manifest import ModelsError
 from tests.support.kiosk_bench import Bench, Clinic, picture
 from tests.support.kiosk_daemons import small_board
 from tests.support.scanning import consented, do, reading
@@ -124,6 +125,22 @@ def test_serve_refuses_networks_that_the_clinic_did_not_sign(state: Path) -> Non
     assert len(done.stderr.splitlines()) == 1
     signature.unlink()
     assert "dermakiosk models sign" in run("serve", "--board", BOARD, "--state", state, "--port", 0).stderr
+
+
+def test_serve_refuses_an_engine_that_answers_the_known_picture_otherwise(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_child = engine_check.subprocess.run
+    wrong = "import sys; sys.exit('The engine computes wrongly.')"
+    monkeypatch.setattr(
+        engine_check.subprocess, "run", lambda command, **k: run_child([command[0], "-c", wrong], **k)
+    )
+    monkeypatch.setattr(serve_cli, "keep_memory_to_ourselves", lambda: None)
+    monkeypatch.setattr(serve_cli, "make_web_server", lambda *a, **k: pytest.fail("it serves all the same"))
+    arguments = ["--board", str(BOARD), "--state", str(state), "--port", "0"]
+    result = CliRunner().invoke(serve_cli.serve, arguments, obj={"debug": True})
+    assert isinstance(result.exception, ModelsError)
+    assert str(result.exception) == "No scan can be measured here. The engine computes wrongly."
 
 
 def test_the_child_that_measures_is_told_whose_networks_it_may_run(

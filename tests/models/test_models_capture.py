@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from models.analysis.request import Request
 from models.analysis.result import Result, ResultError, read_result, write_result
 from models.analysis.words import ENGLISH, Words
 from models.cli import analyse
+from models.networks.processor import instruction_set
 from models.networks.runtime import DEFAULT_ENGINE
 from sync.wire.findings.canonical_face import VERTICES
 
@@ -76,6 +78,14 @@ def test_every_measure_is_there_for_the_zones_in_view(analysis: Analysis) -> Non
     assert "uncalibrated_scale" in findings.quality
     assert "uncalibrated_colour" not in findings.quality
     assert findings.calibration == "nominal-test"
+
+
+def test_findings_name_the_version_the_engine_and_the_processor_that_measured_them(
+    analysis: Analysis,
+) -> None:
+    version, engine = (importlib.metadata.version(name) for name in ("dermakiosk", "ai-edge-litert"))
+    named = f"dermakiosk {version}, ai-edge-litert {engine} on {instruction_set()}"
+    assert analysis.findings.software == named
 
 
 def test_the_same_capture_gives_the_same_findings(large_portrait: np.ndarray, analysis: Analysis) -> None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from hardware.srgb import srgb_linear
 from models.analysis.batch import Row, run_batch
 from models.analysis.face import find_face
 from models.analysis.zones import outline, polygon_mask, zone_masks
@@ -45,6 +46,21 @@ def test_each_picture_gets_its_line_in_order(folder: Path) -> None:
     assert set(face["zones"]) == {
         "forehead", "left_cheek", "right_cheek", "nose", "chin", "left_periorbital", "right_periorbital",
     }  # fmt: skip
+
+
+def test_pictures_are_read_in_the_colours_that_they_are_said_to_have(
+    folder: Path, portrait: np.ndarray
+) -> None:
+    light = np.round(65535 * srgb_linear(portrait / 255.0)).astype(np.uint16)
+    cv2.imwrite(str(folder / "light.png"), light[..., ::-1])
+    faces = [
+        json.loads(_run(folder / name, "--colour", colour).stdout)["faces"][0]["landmarks"]
+        for name, colour in (("face.png", "srgb"), ("light.png", "linear-srgb"), ("light.png", "srgb"))
+    ]
+    apart = [float(np.abs(np.subtract(faces[0], other)).max()) for other in faces[1:]]
+    assert apart[0] < apart[1] / 4
+    refused = _run(folder / "face.png", "--colour", "purple")
+    assert refused.returncode == 2 and "'auto', 'srgb', 'linear-srgb'" in refused.stderr
 
 
 def test_when_none_succeeds_the_exit_status_is_2(folder: Path) -> None:

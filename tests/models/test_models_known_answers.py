@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from hardware.board import BOARDS
+from kiosk_app.cli import cli
 from kiosk_app.scanning import engine_check
 from kiosk_app.scanning.engine_check import CHECKED, require_right_engine
 from models.cli import models
@@ -91,6 +93,23 @@ def test_a_kiosk_does_not_start_on_an_engine_that_is_wrong(
     with pytest.raises(ModelsError, match=r"No scan can be measured here\. The engine computes wrongly\."):
         require_right_engine(DEFAULT_ENGINE, tmp_path)
     assert not (tmp_path / CHECKED).exists()
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_self_test_lets_the_engine_of_the_board_answer_the_known_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: bool
+) -> None:
+    monkeypatch.setattr("firmware.bench.selftest.run_selftest", lambda *_: [])
+    if not right:
+        wrong = known_answers.answers()
+        changed = {**wrong["iris"], "outputs": [[1e3] * len(each) for each in wrong["iris"]["outputs"]]}
+        monkeypatch.setattr(known_answers, "answers", lambda: wrong | {"iris": changed})
+    board = str(BOARDS / "simulated.toml")
+    result = CliRunner().invoke(cli, ["selftest", "--board", board, "--state", str(tmp_path), "--json"])
+    row = json.loads(result.stdout)
+    assert (row["check"], row["ok"], result.exit_code) == ("networks", right, 0 if right else 1)
+    said = f"right answers, {engine_here(DEFAULT_ENGINE)}" if right else "computes the network 'iris' wrongly"
+    assert said in row["found"]
 
 
 @pytest.mark.parametrize(
