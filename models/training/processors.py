@@ -43,7 +43,10 @@ onnxruntime is no engine of the product. In whole numbers its sums of products s
 AVX2 but without VNNI; in floats, rounded where the graph rounds, it is what the tests compare our engine
 with.
 
+At the top is each network's file, by the beginning of its SHA-256.
+
 """
+NOT_MEASURED = "not measured"
 
 
 @click.command()
@@ -66,25 +69,37 @@ def main(under: tuple[str, ...], engines: tuple[str, ...], onnx: Path | None, on
     places = [(instruction_set(), [sys.executable])]
     places += [(name, shlex.split(command)) for name, _, command in emulated]
     before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    rows, after = known_rows(before), before.rpartition("|\n")[2]
+    files = columns()
+    rows, after = known_rows(before, files), before.rpartition("|\n")[2]
     for place, command in places:
         for engine in engines:
             rows[place, engine] = _cells(command, engine, onnx, len(names))
             print(_line(place, engine, *rows[place, engine]), flush=True)
             PAGE.parent.mkdir(exist_ok=True)
-            PAGE.write_text(page(names, rows) + after, encoding="utf-8")
+            PAGE.write_text(page(files, rows) + after, encoding="utf-8")
 
 
-def known_rows(text: str) -> dict[tuple[str, str], list[str]]:
-    """The cells of the page's table, by processor and engine."""
+def columns() -> list[str]:
+    """Each network with its file, as the table's head names it."""
+    return [f"{name} ({entry.sha256[:7]})" for name, entry in load_manifest().networks.items()]
+
+
+def known_rows(text: str, files: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """The cells of the page's table, by processor and engine; of another file nothing is."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return {(place, engine): cells for place, engine, *cells in lines[2:]}
+    if not lines:
+        return {}
+    places = {file: number for number, file in enumerate(lines[0])}
+    return {
+        (line[0], line[1]): [line[places[file]] if file in places else NOT_MEASURED for file in files]
+        for line in lines[2:]
+    }
 
 
-def page(names: Sequence[str], rows: dict[tuple[str, str], list[str]]) -> str:
+def page(files: Sequence[str], rows: dict[tuple[str, str], list[str]]) -> str:
     """The whole page: processors in the order in which they came, their engines together."""
     order = list(dict.fromkeys(place for place, _ in rows))
-    lines = [_line("processor", "engine", *names), _line(*["---"] * (2 + len(names)))]
+    lines = [_line("processor", "engine", *files), _line(*["---"] * (2 + len(files)))]
     lines += [_line(*key, *rows[key]) for key in sorted(rows, key=lambda key: order.index(key[0]))]
     return _HEAD.format(steps=STEPS) + "\n".join(lines) + "\n"
 

@@ -168,19 +168,33 @@ def test_the_page_of_processors_keeps_its_end_and_the_rows_that_were_not_asked_f
 ) -> None:
     page = tmp_path / "processors.md"
     page.write_text(processors.PAGE.read_text() + "\nThe end.\n")
-    before = processors.known_rows(page.read_text())
-    assert all(len(cells) == len(NETWORKS) for cells in before.values())
+    files = processors.columns()
+    before = processors.known_rows(page.read_text(), files)
     monkeypatch.setattr(processors, "PAGE", page)
     monkeypatch.setattr(processors, "_cells", lambda *_: ["1.25"] * len(NETWORKS))
     line = ["--engine", "onnxruntime", "--onnx", str(tmp_path), "--under", "another=python"]
     assert CliRunner().invoke(processors.main, line, catch_exceptions=False).exit_code == 0
     new = {("another", "onnxruntime"), (processor.instruction_set(), "onnxruntime")}
-    after = processors.known_rows(page.read_text())
+    after = processors.known_rows(page.read_text(), files)
     assert {key for key in after if after[key] == ["1.25"] * len(NETWORKS)} == new
     assert {key: cells for key, cells in after.items() if key not in new} == {
         key: cells for key, cells in before.items() if key not in new
     }
     assert page.read_text().endswith("\nThe end.\n")
+
+
+def test_the_page_of_processors_is_about_the_networks_that_are_shipped() -> None:
+    rows = processors.known_rows(processors.PAGE.read_text(), processors.columns())
+    ours = {place: cells for (place, engine), cells in rows.items() if engine == DEFAULT_ENGINE}
+    assert len(ours) >= 3
+    assert all(float(cell) <= 1 for cells in ours.values() for cell in cells)
+
+
+def test_of_a_network_whose_file_is_another_one_the_page_of_processors_knows_nothing() -> None:
+    files = processors.columns()
+    before = processors.known_rows(processors.PAGE.read_text(), files)
+    after = processors.known_rows(processors.PAGE.read_text(), [*files[:-1], f"{NETWORKS[-1]} (another)"])
+    assert after == {key: [*cells[:-1], processors.NOT_MEASURED] for key, cells in before.items()}
 
 
 @pytest.mark.parametrize("name", ["lesion-class", "iris"])
