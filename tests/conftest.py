@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 import structlog
 from structlog.processors import add_log_level
 
+from tests.support import in_memory
 from tests.support.own_log import given_back
 
 if TYPE_CHECKING:
@@ -44,9 +42,6 @@ LONG = frozenset(
 )
 
 
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 10 * 2**30
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Everything here talks to this computer only, so no proxy of the environment may come between."""
@@ -58,24 +53,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def write_in_memory(config: pytest.Config) -> None:
-    """Have the tests write where no disk is waited for, if there is room.
+    """Have the tests write where no disk is waited for, if there is room; `--basetemp` keeps it elsewhere.
 
     Whatever is kept for good here waits for the disk after each step, several milliseconds a time.
     """
-    if config.option.basetemp or not has_room_for_tests():
+    in_memory.remove_what_killed_runs_left()
+    if config.option.basetemp or not in_memory.has_room():
         return
-    folder = Path(tempfile.mkdtemp(prefix="dk-", dir=MEMORY))
-    config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
-    folder.chmod(0o1777)  # as any folder for temporary files: tests run commands as other accounts
-    os.environ["TMPDIR"] = str(folder)
+    folder = in_memory.OwnFolder()
+    config.add_cleanup(folder.remove)
+    os.environ["TMPDIR"] = str(folder.path)
     tempfile.tempdir = None  # it was asked for before
-    config.option.basetemp = str(folder / "t")  # short: a socket's path has its limit
-
-
-def has_room_for_tests() -> bool:
-    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
-        return False
-    return min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) >= ROOM_BYTES
+    config.option.basetemp = str(folder.path / "t")
 
 
 def log_plainly() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -95,8 +96,10 @@ def shared_memory() -> set[Path]:
 
 
 def is_mine(file: Path) -> bool:
+    """No folder is: that is where another run of the tests writes."""
     try:
-        return file.lstat().st_uid == os.geteuid()
+        facts = file.lstat()
+        return stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
     except FileNotFoundError:  # another test's, which has ended
         return False
 
