@@ -59,10 +59,11 @@ def receipted(bench: Bench, scan: UUID) -> None:
 def test_of_a_scan_that_is_deleted_between_two_looks_at_it_nobody_is_told_that_nothing_was_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    """The records may be an older copy, and the outbox, which knows, has not been asked."""
-    scan, records = consented(bench), bench.kiosk.records
+    """After a restart the records may be an older copy, and the outbox, which knows, has not been asked."""
+    scan = consented(bench)
     bench.analyst.fail = OSError("no memory")
     do(bench, scan)
+    records = bench.again().records
     owner = records if after == "scan" else records.messages
     look = getattr(owner, after)
 
