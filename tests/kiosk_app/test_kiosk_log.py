@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hardware.host.errors import PlainError
 from tests.support.kiosk_bench import Bench
 from tests.support.own_log import own_log
 from tests.support.visitor import Visitor
@@ -263,18 +264,34 @@ def test_a_page_of_ours_that_fails_is_logged_by_its_number_and_its_place(
 
 
 def test_a_page_that_fails_by_an_error_of_ours_is_logged_with_its_sentence(
+    visitor: Visitor, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise PlainError("The lid is open: close it.")
+
+    with own_log():
+        visitor.walk_to("result")
+        monkeypatch.setattr(bench.kiosk.records, "findings", fails)
+        failed = visitor.look("/result")
+    assert failed.status == 500 and "The lid" not in failed.text
+    said = capsys.readouterr().err.splitlines()
+    [event] = [json.loads(line) for line in said if '"page_failed"' in line]
+    assert event["why"] == "The lid is open: close it."
+    assert event["fault"][0].startswith("PlainError at tests/kiosk_app/test_kiosk_log.py:")
+
+
+def test_a_page_of_what_cannot_be_read_logs_the_sentence_of_its_cause(
     visitor: Visitor, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = bench.kiosk.records.keyring.path
     with own_log():
         visitor.walk_to("result")
         key.write_text("{}")
-        failed = visitor.look("/result")
-    assert failed.status == 500 and str(key) not in failed.text
+        unread = visitor.look("/result")
+    assert unread.status == 503 and str(key) not in unread.text
     said = capsys.readouterr().err.splitlines()
-    [event] = [json.loads(line) for line in said if '"page_failed"' in line]
+    [event] = [json.loads(line) for line in said if '"unread"' in line]
     assert event["why"].startswith(f"The vault's key file {key} is damaged: ") and "Restore" in event["why"]
-    assert event["fault"][0].startswith("KeyringError at kiosk_app/kept/keyring.py:")
 
 
 def test_a_kiosk_that_rests_at_the_consent_logs_the_sentence_of_its_cause(
