@@ -167,6 +167,18 @@ def test_who_leaves_before_there_is_a_result_is_told_of_no_measurements(
     assert ("Ask your clinician about your measurements" in visitor.page.words) is (refused is None)
 
 
+def test_whose_scan_the_desk_deletes_is_not_sent_to_ask_about_its_measurements(
+    visitor: Visitor, bench: Bench
+) -> None:
+    visitor.walk_to("result")
+    visitor.tap()
+    scan = the_scan(bench).id
+    bench.kiosk.shred(scan)
+    page = visitor.look("/done")
+    assert page.name == "done" and says(page, Delivery.NOTHING_SENT)
+    assert "Ask your clinician about your measurements" not in page.words
+
+
 def deleted(visitor: Visitor) -> Page:
     visitor.look("/delete")
     page = visitor.tap("/delete")
