@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 10 * 2**30
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 16 * 2**30
 PREFIX = "dkt-"  # short: a socket's path has its limit
 _MODE = 0o1777  # as any folder for temporary files has: tests run commands as other accounts
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
