@@ -29,7 +29,13 @@ from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
 from hardware.host.output_file import require_outside
 from hardware.host.sockets import check_folder
-from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
+from hardware.simulated.patient_options import (
+    SimulatedPatient,
+    check_is_shown,
+    check_spots,
+    patient_options,
+    spot_options,
+)
 from kiosk_app.demo.given_pictures import PictureRefused, check_close_up, check_portrait
 from kiosk_app.demo.progress_line import show_progress
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, dermakiosk, logged_ready, stop_on_signals
@@ -91,6 +97,7 @@ def scan(
     check_spots(profile, spots)
     check_portrait(patient, profile)
     check_close_up(patient, profile.engine)
+    check_is_shown(patient, spots)
     check_folder(out / RUN / "run", "--out")
     stop_on_signals()
     os.umask(0o077)  # whatever is written, by the daemons as well, is a face

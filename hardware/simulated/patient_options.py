@@ -106,6 +106,12 @@ def check_spots(board: Board, spots: tuple[str, ...]) -> None:
         raise click.UsageError("--spot needs a board with [close_up], a close-up camera.")
 
 
+def check_is_shown(patient: SimulatedPatient, spots: tuple[str, ...]) -> None:
+    """Raises click.UsageError where nothing would look at the close-up of `patient`: no spot is marked."""
+    if patient.close_up is not None and not spots:
+        raise click.UsageError("--close-up is of a spot: name the zone that it is in with --spot.")
+
+
 def patient_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--portrait, --seed, --phantom, --tone, --close-up, --colour, which reach `command` as its `patient`."""
 

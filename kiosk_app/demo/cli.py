@@ -15,7 +15,13 @@ import click
 from hardware.board import load_board
 from hardware.host.existing_path import ExistingPath
 from hardware.host.output_file import require_outside
-from hardware.simulated.patient_options import SimulatedPatient, check_spots, patient_options, spot_options
+from hardware.simulated.patient_options import (
+    SimulatedPatient,
+    check_is_shown,
+    check_spots,
+    patient_options,
+    spot_options,
+)
 from kiosk_app.demo.given_pictures import check_close_up, check_portrait
 from kiosk_app.demo.patient import JourneyBroken, Patient
 from kiosk_app.demo.scan_record import wait_for_record
@@ -104,6 +110,7 @@ def demo(
     check_portrait(patient, profile)
     if once:
         check_close_up(patient, profile.engine)
+        check_is_shown(patient, spots)
     if spots and not once:
         raise click.UsageError("--spot is for --once: at the kiosk's pages the patient marks spots.")
     stop_on_signals()

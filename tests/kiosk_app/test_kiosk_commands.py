@@ -574,6 +574,20 @@ def test_a_picture_that_cannot_be_measured_is_refused_before_anything_is_made(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [("scan", "--board", BOARD), ("demo", "--once")], ids=lambda each: each[0]
+)
+def test_a_close_up_of_no_spot_is_refused_rather_than_left_out(
+    tmp_path: Path, command: tuple[object, ...]
+) -> None:
+    file = tmp_path / "mole.png"
+    cv2.imwrite(str(file), draw_skin(600, 450, 3).picture[..., ::-1])
+    done = run(*command, "--out", tmp_path / "out", "--close-up", file)
+    assert done.returncode == 2
+    assert "--spot" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_close_up_that_is_out_of_focus_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
     sharp = draw_skin(600, 450, 3).picture
     file = tmp_path / "mole.png"
