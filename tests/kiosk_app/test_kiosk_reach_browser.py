@@ -217,11 +217,19 @@ def test_a_tap_while_the_kiosk_does_not_answer_leads_on_once_it_does(
         first.close()
         page.click(tapped)
         expect(page.locator("#one-moment h2")).to_be_visible()
+        assert middle(page, "#one-moment .drawing") == pytest.approx(middle(page, "#one-moment h2"), abs=1)
         assert page.url == address
         with running_server(app, port=port):
             expect(page.locator("#one-moment h2")).to_be_hidden()
             expect(page.locator("body")).to_have_attribute("data-page", page_of)
             expect(page.locator("html")).to_have_attribute("data-text", text_size)
+
+
+def middle(page: Page, selector: str) -> float:
+    """Across the page, in pixels."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2
 
 
 @pytest.mark.parametrize("tapped", [PRIMARY, "button[name=larger]", "footer button"])
