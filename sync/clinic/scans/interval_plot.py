@@ -66,11 +66,14 @@ class IntervalPlot:
 
 
 def _axis(findings: Sequence[FindingRow]) -> tuple[float, float, float]:
-    """First tick, last tick and the step between: 1, 2 or 5 times a power of ten, about five of them."""
+    """First tick, last tick and the step between: 1, 2 or 5 times a power of ten, about five of them.
+
+    No step is finer than the measure is written: nobody has half a lesion.
+    """
     low, high = min(row.low for row in findings), max(row.high for row in findings)
     least = _FINEST * max(1.0, abs(low), abs(high))
     span = max((high - low) or abs(high) or 1.0, least)
-    rough = span / 4
+    rough = max(span / 4, 10.0 ** -words.measure(findings[0].measure).decimals)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     start, stop = math.floor(low / step) * step, math.ceil(high / step) * step

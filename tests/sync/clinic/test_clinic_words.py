@@ -141,6 +141,12 @@ def test_the_plot_holds_every_interval_between_few_ticks(values: tuple[float, fl
     assert plot.ticks[0].x <= row.low <= row.value <= row.high <= plot.ticks[-1].x
 
 
+@pytest.mark.parametrize("measure", ["spot_count", "acne_count", "acne_severity"])
+def test_the_plot_of_what_is_counted_has_no_halves(measure: str) -> None:
+    assert [tick.text for tick in IntervalPlot(rows(measure, nose=(0, 0, 1))).ticks] == ["0", "1"]
+    assert [tick.text for tick in IntervalPlot(rows(measure, nose=(0, 1, 2))).ticks] == ["0", "1", "2"]
+
+
 def test_the_patients_left_is_drawn_on_our_right_and_labels_do_not_meet() -> None:
     face = DrawnFace([], words.ZONES)
     places = {label.zone: label for label in face.labels}
