@@ -27,6 +27,13 @@ _TONES: tuple[tuple[float, LazyString], ...] = (
     (10, _("Medium")),
     (-30, _("Brown")),
 )
+# Of each overlay: the measure whose numbers it shows, and how it writes them.
+_SHOWN: dict[str, tuple[str, LazyString]] = {
+    "zones": ("ita", _("colour %(value)s°")),
+    "spots": ("spot_count", _("spots: %(value)s")),
+    "redness": ("redness", _("%(value)s %% red")),
+    "acne": ("acne_count", _("blemishes: %(value)s")),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,19 @@ def cards(findings: Iterable[Finding], quality: Collection[str]) -> list[Card]:
         _blemishes_card(table),
     )
     return [card for card in made if card is not None]
+
+
+def numbers_on(overlay: str, findings: Iterable[Finding], quality: Collection[str]) -> list[str]:
+    """What the overlay of this name has written on it of each zone, for who cannot see it."""
+    measure, written = _SHOWN.get(overlay, ("", ""))
+    if measure == "ita" and "uncalibrated_colour" in quality:
+        return []
+    values = {f.zone: f.value for f in findings if f.measure == measure}
+    return [
+        f"{word}: {str(written) % {'value': _number(values[zone])}}"
+        for zone, word in ZONES.items()
+        if zone in values
+    ]
 
 
 @dataclass(frozen=True)

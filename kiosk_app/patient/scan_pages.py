@@ -14,7 +14,7 @@ from kiosk_app.kept.vault import VaultError
 from kiosk_app.patient import sentences, speech, spot_sentences
 from kiosk_app.patient.journey import LEADS, TABLE, Session, State
 from kiosk_app.patient.page import preview_picture, the_kiosk, the_session
-from kiosk_app.patient.readings import cards
+from kiosk_app.patient.readings import cards, numbers_on
 from kiosk_app.scanning.progress import Step
 
 blueprint = Blueprint("scan_pages", __name__)
@@ -71,14 +71,16 @@ def result_facts(session: Session) -> dict[str, object]:
     quality = findings.quality if findings else ()
     figures = kiosk.records.scan(scan).figures
     overlays, missing = figures.get("overlays", []), figures.get("missing", {})
-    chosen = request.args.get("picture")
+    chosen = request.args.get("picture", "")
+    measured = findings.findings if findings else ()
     marked, kept = len(session.progress.marking.marked), len(findings.spots) if findings else 0
     return {
         "scan": scan,
-        "cards": cards(findings.findings if findings else (), quality),
+        "cards": cards(measured, quality),
         "not_measured": sentences.not_measured(quality),
         "overlays": [(name, sentences.OVERLAYS.get(name, name)) for name in overlays],
         "chosen": chosen if chosen in overlays else None,
+        "numbers_on_it": numbers_on(chosen, measured, quality) if chosen in overlays else [],
         "uv_left_out": sentences.uv_left_out(missing.get("uv365")),
         "room_light": sentences.ROOM_LIGHT if missing.get("dark") == "room_lit" else None,
         "spots": max(marked, kept),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kiosk_app.patient import sentences
 from kiosk_app.patient.app import create_app
-from kiosk_app.patient.readings import ZONES, Card, cards
+from kiosk_app.patient.readings import ZONES, Card, cards, numbers_on
 from kiosk_app.web.languages import LANGUAGES
 from models.analysis.words import Words
 from sync.wire.findings import Finding
@@ -113,3 +113,28 @@ def test_neither_the_result_page_nor_an_overlay_says_acne(visitor: Visitor) -> N
     assert not DISEASE.search(visitor.walk_to("result").words)
     assert not DISEASE.search(str(sentences.OVERLAYS["acne"]))
     assert not DISEASE.search(Words().model_dump_json().replace('"acne_', '"'))
+
+
+@pytest.mark.parametrize(
+    ("name", "measure", "written"),
+    [
+        ("zones", "ita", "Nose: colour 12°"),
+        ("spots", "spot_count", "Nose: spots: 12"),
+        ("redness", "redness", "Nose: 12 % red"),
+        ("acne", "acne_count", "Nose: blemishes: 12"),
+    ],
+)
+def test_who_does_not_see_a_picture_hears_the_numbers_that_are_written_on_it(
+    bench: Bench, name: str, measure: str, written: str
+) -> None:
+    rows = [_row(measure, "nose", 12.3, 11, 14), _row(measure, "face", 5, 4, 6)]
+    with create_app(bench.kiosk).test_request_context(), force_locale("en"):
+        assert numbers_on(name, rows, ()) == [written]
+        assert numbers_on(name, [], ()) == [] == numbers_on("another", rows, ())
+        assert numbers_on("zones", [_row("ita", "nose", 12, 11, 14)], ("uncalibrated_colour",)) == []
+
+
+def test_the_description_of_a_picture_says_its_numbers(visitor: Visitor) -> None:
+    visitor.walk_to("result")
+    said = visitor.look("/result?picture=zones").words
+    assert re.search(r"the measured places outlined\. Forehead: colour \d+°\. Left cheek: ", said)
