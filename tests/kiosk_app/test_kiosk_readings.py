@@ -103,6 +103,12 @@ def test_colour_is_no_number_without_calibration(bench: Bench) -> None:
         assert "not given as a number" in said
 
 
+def test_one_that_was_seen_is_not_spoken_of_as_many(bench: Bench) -> None:
+    for measure, place in (("spot_count", 1), ("acne_count", 2)):
+        one = _cards(bench, "es", {(measure, zone): (1, 0, 3) for zone in ("face", *ZONES)})
+        assert "1 vistas" not in one[place].reading and "toda la cara: " in one[place].reading
+
+
 def test_without_a_count_there_is_no_card(bench: Bench) -> None:
     rows = [row for row in findings(uuid4()).findings if not row.measure.startswith("acne")]
     with create_app(bench.kiosk).test_request_context(), force_locale("en"):
