@@ -196,6 +196,8 @@ def _problem(item: Any) -> str:
     """One wrong key with the reason, as the end of a sentence."""
     key = " ".join(".".join(str(part) for part in item["loc"]).split()) or "it"
     message = str(item["msg"])
+    if item["type"] == "json_invalid":
+        return f"it is no JSON ({item['ctx']['error']})"
     if item["type"] == "missing":
         return f"{key} is missing"
     if item["type"] == "model_type":

@@ -190,6 +190,11 @@ def test_what_is_no_index_is_refused(visit: Path, text: str) -> None:
     assert "capture.json is not a capture index: " in _refusal(visit)
 
 
+def test_what_is_no_json_is_said_to_be_none_and_where(visit: Path) -> None:
+    (visit / "capture.json").write_text("frames: white.png")
+    assert _refusal(visit).endswith(" index: it is no JSON (expected ident at line 1 column 2).")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
