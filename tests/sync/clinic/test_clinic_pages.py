@@ -235,6 +235,7 @@ def test_a_withdrawn_scan_is_told_without_any_number_and_is_in_no_list(
     answer = staff.get(f"/scans/{scan}")
     assert answer.status_code == 410
     assert "was withdrawn" in answer.text and "The patient deleted it" in answer.text
+    assert re.search(r"Scan <code>[0-9a-f-]{36}</code>, withdrawn <time", answer.text)
     assert not {"33.0", "<table", "ref-1"} & set(re.split(r"\s", answer.text))
     assert str(scan) not in staff.get("/").text
     sought = staff.get("/?reference=ref-1").text
