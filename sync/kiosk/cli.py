@@ -185,7 +185,9 @@ def _only_agent(path: Path) -> Iterator[None]:
     try:
         descriptor = open_own(path, os.O_CREAT | os.O_RDWR)
     except FileNotFoundError as error:
-        raise NoOutbox(f"{path.parent} cannot be used ({error.strerror}): enrol this kiosk.") from error
+        raise NoOutbox(
+            f"{path.parent} cannot be used ({error.strerror}): enrol this kiosk, or correct --state."
+        ) from error
     except OSError as error:
         raise NoOutbox(
             f"{path} cannot be used ({error.strerror}): it has to be a file that this user may write."

@@ -108,4 +108,6 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular_file(path)
     except OSError as error:
-        raise NotEnrolled(f"{path} cannot be read ({error.strerror}): enrol this kiosk.") from error
+        raise NotEnrolled(
+            f"{path} cannot be read ({error.strerror}): enrol this kiosk, or correct --state."
+        ) from error

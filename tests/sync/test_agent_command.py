@@ -84,7 +84,10 @@ def test_status_counts_with_an_agent_and_without(system: tuple[Broker, Path]) ->
 
 
 def test_the_status_of_no_kiosk_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    for state, why in ((tmp_path / "none", "does not exist"), (tmp_path, "enrol this kiosk")):
+    for state, why in (
+        (tmp_path / "none", "does not exist"),
+        (tmp_path, "enrol this kiosk, or correct --state"),
+    ):
         refused = sync("status", "--state", str(state))
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
         assert why in refused.stderr
@@ -137,7 +140,7 @@ def test_a_state_too_deep_for_a_socket_is_refused_in_a_sentence(tmp_path: Path) 
 def test_a_state_that_is_not_a_kiosks_is_an_error_with_what_to_do(tmp_path: Path) -> None:
     refused = sync("run", "--state", str(tmp_path))
     assert refused.returncode == 2
-    assert "enrol this kiosk" in refused.stderr
+    assert "enrol this kiosk, or correct --state" in refused.stderr
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["status"]])
