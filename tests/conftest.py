@@ -26,7 +26,7 @@ LONG = frozenset(
     agent agent_command agent_hold agent_poison broker_access broker_restarts broker_tls broker_user
     calibration_colour calibration_kiosk captured_phases captured_preview captured_process checks_real_face
     clinic_alarms clinic_batches clinic_cli clinic_database clinic_db_option clinic_effort clinic_erasure
-    clinic_exports clinic_extremes clinic_failures clinic_handing_over clinic_heartbeats clinic_ingest
+    clinic_export_folder clinic_exports clinic_extremes clinic_failures clinic_handing_over clinic_heartbeats clinic_ingest
     clinic_intake clinic_opener clinic_poison clinic_postgresql clinic_quarantine clinic_retained
     clinic_spots clinic_stopping clinic_throttle clinic_tombstones clinic_unseen_withdrawals clinic_watchdog
     clinic_withdrawals clinic_work close_up demo_supervisor demo_system firmware_cli first_opening formats

@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from sqlalchemy import create_engine, make_url, text
 
 from sync.clinic.people import accounts
+from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.registry import register_kiosk
 from sync.clinic.store.database import Database
 from sync.wire.keys import OpeningKey, generate_opening_key
@@ -144,3 +145,9 @@ def clinic(tmp_path: Path) -> Iterator[Clinic]:
         hold(database, kiosk.opening)
         yield Clinic(broker, state, database, kiosk, tmp_path / "kiosk" / "sync")
         database.close()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be done to exports is tried again at once."""
+    monkeypatch.setattr(opener_module, "EXPORTS_WAIT_SECONDS", 0.0)

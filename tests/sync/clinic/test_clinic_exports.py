@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,105 +16,30 @@ from structlog.testing import capture_logs
 
 from sync.clinic.receiving import erasing, unseen_withdrawals
 from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.export_folder import MARK, OpenFolder
+from sync.clinic.receiving.export_folder import OpenFolder
 from sync.clinic.receiving.exports import Exports, ExportsUnusable
-from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, STRIKES, Opener
+from sync.clinic.receiving.opener import STRIKES, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Envelope, FindingRow, Kiosk, OwedFile, Scan
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
+from tests.support.exporting import (
+    Killed,
+    before_each_act,
+    begun,
+    events,
+    files,
+    full,
+    is_killed_at,
+    of_every_kind,
+)
 from tests.support.full_disk import on_a_small_disk
 from tests.support.waiting import wait_until
-from tests.support.withdrawing import a_reminder, a_result, arrive, count, envelope, open_all, withdraw
-from tests.sync.clinic.test_clinic_failures import made, said
+from tests.support.withdrawing import a_result, arrive, count, envelope, open_all, withdraw
 
 # Two values each: PostgreSQL takes 65,535 of them at most.
 MORE_THAN_A_STATEMENT_TAKES = 33_000
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-def before_each_act(patch: pytest.MonkeyPatch, folder: Path, do: Callable[[str], None]) -> None:
-    """Have `do` be called, with the file's name, before anything is done to the disk in `folder`."""
-
-    def watched(act: Callable[..., Any]) -> Callable[..., Any]:
-        def instead(which: int | str | Path, *given: Any, **named: Any) -> Any:
-            handle = which if isinstance(which, int) else named.get("src_dir_fd", named.get("dir_fd"))
-            path = Path() if handle is None else Path(f"/proc/self/fd/{handle}").readlink()
-            path = path if which == handle else path / str(which)
-            if path.is_relative_to(folder):
-                do(path.name)
-            return act(which, *given, **named)
-
-        return instead
-
-    for name in ("fsync", "replace", "rename", "unlink"):
-        patch.setattr(os, name, watched(getattr(os, name)))
-
-
-def is_killed_at(act: int, folder: Path, work: Callable[[], object]) -> bool:
-    """Do `work`, which ends before it does so much to the disk in `folder`; False if it does not so much."""
-    left = act
-
-    def count_down(_: str) -> None:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        before_each_act(patch, folder, count_down)
-        try:
-            work()
-        except Killed:
-            return True
-    return False
-
-
-def of_every_kind(database: Database, kiosk: SealingKiosk) -> set[UUID]:
-    """Let messages come that are opened together, or alone, or not at all; those that have a file at last."""
-    first, gone, unnamed, twice = uuid4(), uuid4(), uuid4(), uuid4()
-    arrive(database, kiosk, kiosk.result(twice), first)
-    carried = arrive(database, kiosk, kiosk.result(gone))
-    arrive(database, kiosk, kiosk.result(unnamed))
-    stay = [
-        arrive(database, kiosk, kiosk.result()),
-        arrive(database, kiosk, a_reminder(None)),
-        first,
-        arrive(database, kiosk, kiosk.result(twice, supersedes=first)),
-        arrive(database, kiosk, withdraw(gone, carried)),
-        arrive(database, kiosk, withdraw(unnamed)),
-    ]
-    arrive(database, kiosk, kiosk.result(twice))
-    return set(stay)
-
-
-def full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be done to exports is tried again at once."""
-    monkeypatch.setattr(opener_module, "EXPORTS_WAIT_SECONDS", 0.0)
-
-
-def events(logged: Iterable[Mapping[str, Any]], level: str) -> set[str]:
-    return {each["event"] for each in logged if each["log_level"] == level}
-
-
-def begun(database: Database, key: OpeningKey, out: Path) -> Opener:
-    opener = Opener(database, [key], out)
-    opener.begin()
-    return opener
-
-
-def files(folder: Path) -> set[str]:
-    """But for the one by which it is known again."""
-    return {path.name for path in folder.iterdir()} - {MARK} if folder.exists() else set()
 
 
 def test_nobody_who_would_write_to_the_database_waits_for_the_disk_of_the_exports(
@@ -264,7 +185,7 @@ from sync.clinic.store.tables import Scan
 from sync.wire.keys import generate_opening_key
 from tests.support.clinic import SealingKiosk, registered
 from tests.support.withdrawing import arrive, count, envelope, withdraw
-from tests.sync.clinic.test_clinic_exports import files
+from tests.support.exporting import files
 opener_module.EXPORTS_WAIT_SECONDS = 0.0
 database = Database.at(disk.parent / "clinic")
 database.migrate()
@@ -454,343 +375,6 @@ def test_what_is_owed_and_cannot_be_opened_any_more_is_told_once_and_keeps_no_ot
             open_all(database, kiosk.opening, export=out)
     assert [each["message"] for each in logged if each["event"] == "file_not_written"] == [str(spoilt)]
     assert (out / f"{kiosk.id}.{word}.json").exists()
-
-
-@pytest.mark.parametrize("there", ["another folder", "the folder of other exports", "nothing"])
-def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_for_them(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None, there: str
-) -> None:
-    """As where their disk is not mounted: the folder below it is empty, or has none."""
-    out, away, scans = tmp_path / "mount" / "out", tmp_path / "away", (uuid4(), uuid4())
-    exported, gone = (arrive(database, kiosk, kiosk.result(scan)) for scan in scans)
-    opener = begun(database, kiosk.opening, out)
-    while opener.open_next(10):
-        pass
-    out.rename(away)
-    if there != "nothing":
-        out.mkdir()
-    if there == "the folder of other exports":
-        (out / MARK).write_text(f"{uuid4().hex}\n")
-    # Another opener, with another folder, has this one know of it by its daily look only.
-    arrive(database, kiosk, withdraw(scans[1], gone))
-    open_all(database, kiosk.opening, export=tmp_path / "another")
-    new = arrive(database, kiosk, kiosk.result())
-    words = [arrive(database, kiosk, each) for each in (withdraw(scans[0], exported), withdraw(uuid4()))]
-    opener._looked_again = -LOOK_AGAIN_SECONDS
-    with capture_logs() as logged:
-        opener.open_next(10)
-        opener._look_again()
-        opener.open_next(10)
-    assert [envelope(database, each).state for each in (new, *words)] == ["stored", "stored", "opened"]
-    assert files(out) == set() and len(files(away)) == 2
-    assert {"exports_unusable", "withdrawal_waits"} == events(logged, "error")
-    shutil.rmtree(out, ignore_errors=True)
-    away.rename(out)
-    for _ in range(3):
-        opener.open_next(10)
-    assert [envelope(database, each).state for each in (new, *words)] == ["opened"] * 3
-    assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
-
-
-ON_A_DISK = """
-import shutil, subprocess
-from uuid import uuid4
-from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.opener import Opener
-from sync.clinic.store.database import Database
-from sync.wire.keys import generate_opening_key
-from tests.support.clinic import SealingKiosk, registered
-from tests.support.withdrawing import arrive, envelope, withdraw
-from tests.sync.clinic.test_clinic_exports import files
-opener_module.EXPORTS_WAIT_SECONDS = 0.0
-database = Database.at(disk.parent / "clinic")
-database.migrate()
-opening = generate_opening_key()
-kiosk = registered(database, SealingKiosk(opening), disk.parent)
-"""
-MOUNTED_AGAIN = """
-out, other, scan = disk / "out", disk.parent / "other", uuid4()
-carried = arrive(database, kiosk, kiosk.result(scan))
-opener = Opener(database, [opening], out)
-opener.begin()
-opener.open_next()
-if sys.argv[2] == "its mark was deleted":
-    (out / ".dermakiosk-exports").unlink(missing_ok=True)
-    opener.open_next()
-    arrive(database, kiosk, kiosk.result())
-    opener.open_next()
-other.mkdir()
-subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(other)], check=True)
-shutil.copytree(out, other / "out")
-subprocess.run(["umount", str(disk)], check=True)
-waiting = [arrive(database, kiosk, each) for each in (withdraw(scan, carried), kiosk.result())]
-for _ in range(3):
-    opener.open_next(10)
-print("|", *[envelope(database, each).state for each in waiting], *disk.iterdir())
-subprocess.run(["mount", "--bind", str(other), str(disk)], check=True)
-for _ in range(3):
-    opener.open_next(10)
-print("|", *[envelope(database, each).state for each in waiting], f"{kiosk.id}.{carried}.json" in files(out))
-"""
-
-
-@pytest.mark.parametrize("meanwhile", ["nothing happened", "its mark was deleted"])
-def test_the_disk_of_the_exports_is_used_again_once_it_is_mounted_under_whatever_number(
-    tmp_path: Path, meanwhile: str
-) -> None:
-    (disk := tmp_path / "disk").mkdir()
-    said = on_a_small_disk(disk, ON_A_DISK + MOUNTED_AGAIN, "1m", meanwhile).splitlines()
-    away, back = [line[2:] for line in said if line.startswith("| ")]
-    assert away == "stored stored"
-    assert back == "opened opened False"
-
-
-@pytest.mark.parametrize("what", ["of other exports", "that is empty"])
-def test_another_disk_that_gets_the_numbers_of_the_disk_of_the_exports_is_not_taken_for_it(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """As a kernel gives them, the lowest that are free; a file system brings a number of its own."""
-    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
-    opener = begun(database, kiosk.opening, out)
-    with closing(OpenFolder(out)) as folder:
-        disk, number, file_system = folder.numbers
-    out.rename(tmp_path / "away")
-    out.mkdir()
-    if what == "of other exports":
-        (out / MARK).write_text(f"{uuid4().hex}\n")
-    else:
-        file_system += 1
-    monkeypatch.setattr(OpenFolder, "numbers", (disk, number, file_system))
-    opener.open_next()
-    assert (envelope(database, message).state, files(out)) == ("stored", set())
-
-
-WITHOUT_ROOM = """
-fill()
-word = arrive(database, kiosk, withdraw(uuid4()))
-openers = [Opener(database, [opening], disk) for _ in range(2)]
-for opener in openers:
-    opener.begin()
-openers[0].open_next()
-print("|", envelope(database, word).state, files(disk))
-(disk / "filler").unlink()
-for opener in openers:
-    arrive(database, kiosk, kiosk.result())
-    opener.open_next()
-    print("|", len(files(disk)), (disk / ".dermakiosk-exports").stat().st_size)
-"""
-
-
-def test_an_opener_begins_though_there_is_no_room_for_the_mark_of_its_exports(tmp_path: Path) -> None:
-    """What a patient took back goes all the same."""
-    (disk := tmp_path / "disk").mkdir()
-    said = on_a_small_disk(disk, ON_A_DISK + WITHOUT_ROOM).splitlines()
-    full, *later = [line[2:] for line in said if line.startswith("| ")]
-    assert full == "opened {'filler'}"
-    assert later == ["2 33", "3 33"]
-
-
-def test_openers_with_one_folder_know_it_by_one_mark_in_which_there_is_nothing_but_a_number(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path
-) -> None:
-    out, marked, other = tmp_path / "opened", OpenFolder.mark, list[Opener]()
-
-    def another_begins(folder: OpenFolder) -> bytes | None:
-        found = marked(folder)
-        if not other:
-            other.append(Opener(database, [kiosk.opening], out))
-            other[0].begin()
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OpenFolder, "mark", another_begins)
-        first = begun(database, kiosk.opening, out)
-    mark = (out / MARK).read_bytes()
-    assert len(mark) == 33 and int(mark, 16)
-    assert {path.name for path in out.iterdir()} == {MARK}
-    # Its number is another one then.
-    shutil.copytree(out, tmp_path / "copy")
-    shutil.rmtree(out)
-    (tmp_path / "copy").rename(out)
-    for number, opener in enumerate((first, *other, begun(database, kiosk.opening, out)), 1):
-        arrive(database, kiosk, kiosk.result())
-        assert opener.open_next()
-        assert len(files(out)) == number
-
-
-def test_a_mark_is_made_on_a_disk_that_knows_no_links_and_over_what_is_none(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def knows_no_links(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", knows_no_links)
-    for before in (None, b"no mark"):
-        (out := tmp_path / str(before)).mkdir()
-        if before is not None:
-            (out / MARK).write_bytes(before)
-        opener = begun(database, kiosk.opening, out)
-        arrive(database, kiosk, kiosk.result())
-        assert opener.open_next()
-        assert (out / MARK).stat().st_size == 33
-        assert len(files(out)) == 1
-
-
-def test_a_folder_that_cannot_be_opened_is_told_with_the_reason(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
-) -> None:
-    """It is there: nobody is sent to mount what is mounted."""
-    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
-    opener = begun(database, kiosk.opening, out)
-    for reason in (errno.EACCES, errno.EIO):
-
-        def fails(*_: object, reason: int = reason) -> None:
-            raise OSError(reason, os.strerror(reason))
-
-        for owner, name in ((OpenFolder, "__init__"), (os, "fstatvfs")):
-            with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
-                patch.setattr(owner, name, fails)
-                opener.open_next()
-            (told,) = (each["why"] for each in logged if each["log_level"] == "error")
-            assert f"{out} of the exports cannot be opened ({os.strerror(reason)})" in told
-    assert envelope(database, message).state == "stored"
-    assert opener.open_next()
-    assert files(out) == {f"{kiosk.id}.{message}.json"}
-
-
-def test_a_folder_that_takes_no_mark_is_refused_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command, out = made(tmp_path / "clinic")["open"], tmp_path / "opened"
-    (out / MARK).mkdir(parents=True)
-    code, err = said(capsys, [*command, "--export", str(out)])
-    assert (code, err.count("\n")) == (2, 1), err
-    assert f"{out / MARK}, by which" in err
-
-
-def test_where_the_disk_of_the_exports_goes_while_they_are_written_nothing_is_written_below_it(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
-) -> None:
-    out, away = tmp_path / "opened", tmp_path / "away"
-    messages = [arrive(database, kiosk, kiosk.result()) for _ in range(3)]
-    opener, seen = begun(database, kiosk.opening, out), list[str]()
-
-    def go(name: str) -> None:
-        seen.append(name)
-        if len(seen) == 1:
-            out.rename(away)
-            out.mkdir()
-
-    with pytest.MonkeyPatch.context() as patch:
-        before_each_act(patch, out, go)
-        opener.open_next(3)
-    assert files(out) == set()
-    out.rmdir()
-    away.rename(out)
-    while opener.open_next(3):
-        pass
-    assert {envelope(database, message).state for message in messages} == {"opened"}
-    assert files(out) == {f"{kiosk.id}.{message}.json" for message in messages}
-
-
-def test_a_folder_that_cannot_be_listed_is_told_and_seen_to_once_it_can(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
-) -> None:
-    out, scan = tmp_path / "opened", uuid4()
-    carried = arrive(database, kiosk, kiosk.result(scan))
-    opener = begun(database, kiosk.opening, out)
-    opener.open_next()
-    word = arrive(database, kiosk, withdraw(scan, carried))
-
-    def fails(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
-        patch.setattr(os, "scandir", fails)
-        opener.open_next()
-        opener._looked_again = -LOOK_AGAIN_SECONDS
-        opener._look_again()
-        with pytest.raises(ExportsUnusable, match=str(out)):
-            begun(database, kiosk.opening, out)
-    assert events(logged, "error") == {"exports_unusable"}
-    opener.open_next()
-    assert files(out) == {f"{kiosk.id}.{word}.json"}
-
-
-def test_one_file_that_cannot_be_named_or_deleted_keeps_no_other_from_it(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path, soon: None
-) -> None:
-    out, scans = tmp_path / "opened", [uuid4() for _ in range(5)]
-    results = [arrive(database, kiosk, kiosk.result(scan)) for scan in scans]
-    open_all(database, kiosk.opening, export=out)
-    stuck = out / f"{kiosk.id}.{results[2]}.json"
-    stuck.unlink()
-    stuck.mkdir()
-    opener = begun(database, kiosk.opening, out)
-    words = [arrive(database, kiosk, withdraw(scan)) for scan in scans]
-    new = arrive(database, kiosk, kiosk.result())
-    with capture_logs() as logged:
-        while opener.open_next(10):
-            pass
-        # A start is not kept from it either.
-        open_all(database, kiosk.opening, export=out)
-    assert events(logged, "error") == {"exports_unusable"}
-    assert str(stuck) in next(each["why"] for each in logged if each["event"] == "exports_unusable")
-    stays = {f"{kiosk.id}.{message}.json" for message in (*words, new)}
-    assert files(out) == stays | {stuck.name}
-    stuck.rmdir()
-    stuck.write_text("old")
-    opener.open_next()
-    assert files(out) == stays
-
-
-@pytest.mark.parametrize("place", ["/proc/x", "/proc/1/x", "{tmp_path}/a-file/x", "/dev/fd/x"])
-def test_a_place_where_no_file_can_be_made_is_told_before_the_opener_is_ready(
-    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = made(tmp_path / "clinic")["open"]
-    (tmp_path / "a-file").write_text("")
-    place = place.format(tmp_path=tmp_path)
-    code, err = said(capsys, [*command, "--export", place])
-    assert (code, err.count("\n")) == (2, 1), err
-    assert f"{place}, which --export names" in err
-
-
-def test_an_opener_that_begins_in_a_folder_names_what_another_one_there_has_just_opened(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path
-) -> None:
-    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
-    first, seen = begun(database, kiosk.opening, out), list[str]()
-
-    def another_begins(name: str) -> None:
-        if count(database, Scan) and not seen:
-            seen.append(name)
-            begun(database, kiosk.opening, out)
-
-    with pytest.MonkeyPatch.context() as patch:
-        before_each_act(patch, out, another_begins)
-        assert first.open_next()
-    assert seen == [f"{kiosk.id}.{message}.part"]
-    assert files(out) == {f"{kiosk.id}.{message}.json"}
-
-
-def test_an_opener_that_begins_in_a_folder_disturbs_nobody_who_writes_there(
-    database: Database, kiosk: SealingKiosk, tmp_path: Path
-) -> None:
-    out, message = tmp_path / "opened", arrive(database, kiosk, kiosk.result())
-    first, seen = begun(database, kiosk.opening, out), list[str]()
-
-    def another_begins(name: str) -> None:
-        if not seen:
-            seen.append(name)
-            begun(database, kiosk.opening, out)
-
-    with pytest.MonkeyPatch.context() as patch, capture_logs() as log:
-        before_each_act(patch, out, another_begins)
-        assert first.open_next()
-    assert seen[0].startswith(f".{kiosk.id}.{message}.part.")
-    assert [line["event"] for line in log] == ["opened"]
-    assert files(out) == {f"{kiosk.id}.{message}.json"}
 
 
 @pytest.mark.parametrize("waits", [False, True])
