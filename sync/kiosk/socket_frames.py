@@ -33,7 +33,8 @@ def receive_frame(connection: socket.socket, deadline: float) -> dict[str, Any]:
         raise FrameError(f"A frame of {length} bytes is larger than {MAX_FRAME}.")
     try:
         content = cbor2.loads(_receive(connection, length, deadline))
-    except (cbor2.CBORError, ValueError, ArithmeticError) as error:  # the last of numbers without bound
+    except (cbor2.CBORError, ValueError, TypeError, ArithmeticError) as error:
+        # The last two of what a tag makes of another kind of value, or of numbers without bound.
         raise FrameError("A frame does not hold CBOR.") from error
     if not isinstance(content, dict):
         raise FrameError("A frame does not hold a map.")

@@ -247,6 +247,8 @@ def framed(body: bytes) -> bytes:
     "frame",
     [
         framed(b"\xa1\x66status\xc4\x82\x1b\x7f\xff\xff\xff\xff\xff\xff\xff\x01"),  # a number without bound
+        framed(b"\xa1\x66status\xc5\x82\x40\x01"),  # of a number, bytes
+        framed(b"\xa1\x66status\xd8\x23\x00"),  # of a pattern, a number
         *(
             framed(cbor2.dumps(answer))
             for answer in (
