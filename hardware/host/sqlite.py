@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hardware.host.folders import ANOTHERS_LINK, opened_folder
 from hardware.host.own_file import PRIVATE, check_own, no_file
@@ -16,11 +17,14 @@ _FULL = "the disk is full: make room on it, then it goes on by itself"
 _HELD = "database is locked"
 _HELD_BY_A_FIRST, _TRIES = "locking protocol", 3
 _DAMAGED = "the file is damaged: move it aside"
+_MALFORMED = "database disk image is malformed"
 _FULL_DISK, _NOT_OPENED = "database or disk is full", "unable to open database file"
 # By what SQLite says, for Python 3.10 gives no code of it.
 _CAUSES = {
     _FULL_DISK: _FULL,
-    "database disk image is malformed": _DAMAGED,
+    _MALFORMED: _DAMAGED,
+    "malformed database schema": _DAMAGED,
+    "Could not decode to UTF-8": _DAMAGED,
     "file is not a database": _DAMAGED,
     "disk I/O error": "the disk reports an error: check its health",
     **dict.fromkeys((_HELD, _HELD_BY_A_FIRST), "another process holds it: try again in a moment"),
@@ -37,6 +41,16 @@ class LaterVersion(sqlite3.DatabaseError):
 
 class EarlierVersion(sqlite3.DatabaseError):
     """A store is of a version that this software would bring up, and it is only to be read."""
+
+
+class _Store(sqlite3.Connection):
+    """A connection that says, of a garbled schema that SQLite quotes and nobody can decode, that it is one."""
+
+    def execute(self, *statement: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*statement)
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError(_MALFORMED) from error
 
 
 def connect(
@@ -70,6 +84,7 @@ def connect(
         timeout=wait_s,
         isolation_level=None,
         check_same_thread=check_same_thread,
+        factory=_Store,
     )
     try:
         # SQLite follows links: one that came there since, to a file that was there, has changed nothing yet.
@@ -161,7 +176,7 @@ def is_full(error: BaseException, store: Path) -> bool:
 
 def is_damaged(error: BaseException) -> bool:
     """Whether what the store holds cannot be read any more, whatever holds it."""
-    return _CAUSES.get(str(error)) == _DAMAGED
+    return _in_words(error) == _DAMAGED
 
 
 def is_held(error: BaseException) -> bool:
@@ -184,8 +199,12 @@ def cause(error: BaseException, store: Path) -> str:
         return "this user may not write it: run this as the user whose it is"
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    return _in_words(error) or str(error)
+
+
+def _in_words(error: BaseException) -> str | None:
     said = str(error)
-    return next((words for start, words in _CAUSES.items() if said.startswith(start)), said)
+    return next((words for start, words in _CAUSES.items() if said.startswith(start)), None)
 
 
 def _is_held_by_a_first(error: sqlite3.Error) -> bool:

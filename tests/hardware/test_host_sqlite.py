@@ -109,6 +109,23 @@ def test_a_store_that_is_only_read_is_of_this_version_or_is_not_read(
             require_version(db, ("CREATE TABLE a (x)",))
 
 
+@pytest.mark.parametrize("garbled", [b"CREATE T\xffBLE", b"CREATE TXBLE"], ids=["not text", "text"])
+@pytest.mark.parametrize("store", STORES, ids=lambda store: store.__name__)
+def test_a_store_whose_schema_is_garbled_is_told_as_a_damaged_file(
+    store: Callable[[Path], None], garbled: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "store.sqlite"
+    store(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", garbled))
+    before = path.read_bytes()
+    _, _, refused = STORES[store]
+    with pytest.raises(refused, match="the file is damaged: move it aside"):
+        store(path)
+    assert path.read_bytes() == before
+
+
 def test_a_step_that_fails_leaves_the_version_before(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as db:
         bring_up(db, ("CREATE TABLE a (x)",))
