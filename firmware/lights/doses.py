@@ -30,6 +30,7 @@ _LOCKED_S = 0.5
 _SLEW_S = 2.0
 # Rows are forgotten when they are much older than any limit looks back.
 _KEEP_S = 7 * DAY_S
+_KEY_BYTES = 32
 
 
 class DoseRefused(Fault):
@@ -286,7 +287,9 @@ class DoseLedger:
             sqlite.bring_up(database, _STEPS)
             made_before = self._path != ":memory:" and _made_before(Path(self._path))
             row = database.execute("SELECT key FROM secret").fetchone() or _begin(database, made_before)
-            self._key = bytes(row[0])
+            if not isinstance(row[0], bytes) or len(row[0]) != _KEY_BYTES:
+                raise sqlite3.DatabaseError(sqlite.MALFORMED)  # nobody would be known by another key
+            self._key = row[0]
         except BaseException:
             database.close()
             raise
@@ -307,7 +310,7 @@ def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:
         database.execute(
             "INSERT INTO faults (wall, fault) VALUES (?, ?), (?, ?)", (wall, LEDGER_NEW, wall, FAULT_UNKNOWN)
         )
-    row = (secrets.token_bytes(32),)
+    row = (secrets.token_bytes(_KEY_BYTES),)
     database.execute("INSERT INTO secret (key) VALUES (?)", row)
     return row
 

@@ -16,13 +16,13 @@ from hardware.host.own_file import PRIVATE, check_own, no_file
 _FULL = "the disk is full: make room on it, then it goes on by itself"
 _HELD = "database is locked"
 _HELD_BY_A_FIRST, _TRIES = "locking protocol", 3
+MALFORMED = "database disk image is malformed"  # what a store says, too, that holds what it cannot
 _DAMAGED = "the file is damaged: move it aside"
-_MALFORMED = "database disk image is malformed"
 _FULL_DISK, _NOT_OPENED = "database or disk is full", "unable to open database file"
 # By what SQLite says, for Python 3.10 gives no code of it.
 _CAUSES = {
     _FULL_DISK: _FULL,
-    _MALFORMED: _DAMAGED,
+    MALFORMED: _DAMAGED,
     "malformed database schema": _DAMAGED,
     "Could not decode to UTF-8": _DAMAGED,
     "file is not a database": _DAMAGED,
@@ -44,13 +44,13 @@ class EarlierVersion(sqlite3.DatabaseError):
 
 
 class _Store(sqlite3.Connection):
-    """A connection that says, of a garbled schema that SQLite quotes and nobody can decode, that it is one."""
+    """A connection that says it also of a garbled schema, which SQLite quotes, that the file is damaged."""
 
     def execute(self, *statement: Any) -> sqlite3.Cursor:
         try:
             return super().execute(*statement)
         except UnicodeDecodeError as error:
-            raise sqlite3.DatabaseError(_MALFORMED) from error
+            raise sqlite3.DatabaseError(MALFORMED) from error
 
 
 def connect(

@@ -99,6 +99,10 @@ def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
     (used,) = db.execute("SELECT bytes FROM used").fetchone()
     (quarantined,) = db.execute("SELECT count(*) FROM quarantine").fetchone()
     (last,) = db.execute("SELECT max(at) FROM history WHERE state != 'discarded'").fetchone()
+    try:
+        last_receipt_at = datetime.fromisoformat(last) if last else None
+    except ValueError as error:
+        raise sqlite3.DatabaseError(sqlite.MALFORMED) from error
     return Counts(
         waiting=by_state.get("waiting", 0),
         sent=by_state.get("sent", 0),
@@ -106,7 +110,7 @@ def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
         quarantined=quarantined,
         bytes=used,
         capacity=capacity,
-        last_receipt_at=datetime.fromisoformat(last) if last else None,
+        last_receipt_at=last_receipt_at,
     )
 
 

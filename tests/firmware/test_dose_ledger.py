@@ -122,6 +122,16 @@ def test_a_ledger_that_is_no_database_allows_nothing(path, junk):
             ask(reopened(path))
 
 
+@pytest.mark.parametrize("key", [b"", b"cut short", "k" * 32, 32, 10**18])
+def test_a_ledger_whose_key_is_damaged_allows_nothing(path, key):
+    """By another key nobody who had UV would be known again."""
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE secret SET key = ?", (key,))
+    with pytest.raises(DoseRefused, match="the file is damaged: move it aside") as refused:
+        reopened(path).charge(replace(ALL_OF_A_SCAN, session="s2"), 0.0, Limits(), AT)
+    assert refused.value.code == "ledger_failed"
+
+
 def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
     limits = Limits()
     ledger = DoseLedger(tmp_path / "doses.sqlite")

@@ -309,6 +309,18 @@ def test_a_damaged_file_is_left_alone(tmp_path: Path, damage: bytes) -> None:
     assert path.read_bytes() == damage
 
 
+def test_an_outbox_with_a_time_that_is_none_is_told_as_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    outbox = Outbox(path)
+    message, envelope = put(outbox)
+    outbox.accept_receipt(PARTY.receipt(message, envelope))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE history SET at = replace(at, '20', '2\x10')")
+    with pytest.raises(OutboxError, match="the file is damaged: move it aside"):
+        outbox.counts()
+    outbox.close()
+
+
 @pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "emptied"])
 def test_a_file_that_is_lost_without_what_stands_beside_it_is_begun_anew(
     tmp_path: Path, lose: Callable[[Path], object]
