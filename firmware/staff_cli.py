@@ -105,7 +105,7 @@ def _read_chart_file(path: Path) -> Any:
         values = np.array(json.loads(read_regular_text(path)), np.float64)
     except OSError as error:
         raise CalibrationError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CalibrationError(f"{path} is no JSON list of 24 colours: L*, a*, b* of each.") from error
     if values.shape != (24, 3) or not np.isfinite(values).all():
         raise CalibrationError(f"{path} does not have 24 colours of three numbers: L*, a*, b*.")

@@ -94,7 +94,7 @@ def _kiosk_of(kiosk: Path, authority: Authority) -> UUID:
         raise AuthorityRefused(
             f"{kiosk} is not an enrolled kiosk's: run 'dermakiosk provision enrol' first."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AuthorityRefused(
             f"What enrolment wrote in {kiosk} is damaged: enrol the kiosk again."
         ) from error

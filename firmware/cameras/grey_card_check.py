@@ -63,7 +63,7 @@ def why_not_to_scan(
             {str(k): float(v) for k, v in data["uneven"].items()},
         )
         hours = (now - check.at).total_seconds() / 3600
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         check, hours = None, float("inf")
     if check is not None and check.calibration == calibration.id and check.failing:
         return (

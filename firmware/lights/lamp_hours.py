@@ -150,7 +150,15 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, int]]:
         why = "it has a count that cannot be"
     except FileNotFoundError:
         return {}, {}
-    except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         why = error.strerror or "unknown" if isinstance(error, OSError) else "the file is damaged"
     log.error("lamp_hours_unreadable", why=why, begin_at=0)
     try:

@@ -162,7 +162,7 @@ class Keyring:
                 f"The vault's key file {self.path} cannot be read ({error.strerror}): "
                 "put the file itself there, for this user to read."
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise KeyringError(self._unusable("is damaged")) from error
         if not generations or any(len(key) != KEY_BYTES for key in generations.values()):
             raise KeyringError(self._unusable("holds no usable key"))

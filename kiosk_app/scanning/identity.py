@@ -39,5 +39,5 @@ class Identity:
             ) from error
         except OSError as error:
             raise NotEnrolled(f"{path} cannot be read ({error.strerror}). Make it readable.") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise NotEnrolled(f"{path} is damaged. Enrol the kiosk again.") from error

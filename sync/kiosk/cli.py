@@ -164,10 +164,8 @@ def _may_be_there(path: Path) -> bool:
     """Also where the folder does not let us look."""
     try:
         path.stat()
-    except FileNotFoundError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
 
 

@@ -82,6 +82,42 @@ def test_serve_refuses_a_pipe_in_the_place_of_its_files(bench: Bench, name: str)
     assert Path(name).name in str(said) or "keys are damaged" in str(said)
 
 
+DEEP = "[" * 100_000  # deeper than Python reads
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("identity.json", DEEP),
+        ("identity.json", '{"kiosk": 1, "clinic": "C", "epoch": 1}'),
+        ("identity.json", '{"kiosk": [], "clinic": "C", "epoch": 1}'),
+        (
+            "identity.json",
+            '{"kiosk": "6e0cdd67-ad56-4cd6-9cd4-70e3df8a4d10", "clinic": "C", "epoch": 1e999}',
+        ),
+        ("app/vault.key", DEEP),
+    ],
+)
+def test_serve_says_of_a_file_with_other_json_that_it_is_damaged(
+    bench: Bench, name: str, content: str
+) -> None:
+    (bench.state / name).write_text(content)
+    with pytest.raises(PlainError, match=f"{Path(name).name} is damaged"):
+        serve(bench.state)
+
+
+def test_lamp_hours_and_grey_cards_with_other_json_are_none(tmp_path: Path) -> None:
+    hours, card, huge = tmp_path / "hours.json", tmp_path / "calibration" / "grey-card.json", "1" + "0" * 400
+    card.parent.mkdir()
+    board = BOARD.model_copy(update={"grey_card_every_h": 24.0})
+    a_card = f'{{"calibration": "", "at": "2026-11-30", "level_off": {{"white": {huge}}}}}'
+    for of_lamps, of_card in ((DEEP, DEEP), (f'{{"white": {huge}}}', a_card)):
+        hours.write_text(of_lamps)
+        card.write_text(of_card)
+        assert lamp_hours._read(hours) == ({}, {})
+        assert "was not checked" in str(why_not_to_scan(tmp_path, board, calibration()))
+
+
 def test_the_clinics_keys_are_read_from_no_pipe(bench: Bench) -> None:
     a_pipe(bench.state / "clinic-keys.cose")
     assert isinstance(comes_to_its_end(bench.kiosk.courier._sealer._clinic_keys), SealerError)

@@ -162,7 +162,7 @@ def test_only_the_clinic_of_an_enrolled_kiosk_signs_for_it(
     other = clinic(tmp_path / "other")
     with pytest.raises(AuthorityRefused, match="belongs to another clinic"):
         waive(other, kiosk, NETWORKS, by="A", reason="B", until=today())
-    (kiosk / "identity.json").write_text("{}")
+    (kiosk / "identity.json").write_text('{"kiosk": 1}')
     with pytest.raises(AuthorityRefused, match="is damaged"):
         waive(authority, kiosk, NETWORKS, by="A", reason="B", until=today())
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -91,6 +92,22 @@ def test_the_status_of_no_kiosk_is_refused_in_a_sentence(tmp_path: Path) -> None
         refused = sync("status", "--state", str(state))
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
         assert why in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("in_its_place", "why"),
+    [(Path.touch, "There is no outbox"), (lambda sync: sync.symlink_to("sync"), "cannot be read")],
+    ids=["file", "link to itself"],
+)
+def test_the_status_where_the_outboxs_folder_is_none_says_what_to_do(
+    system: tuple[Broker, Path], in_its_place: Callable[[Path], object], why: str
+) -> None:
+    _, state = system
+    (state / "sync").rename(state / "elsewhere")
+    in_its_place(state / "sync")
+    refused = sync("status", "--state", str(state))
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert why in refused.stderr and "start 'dermakiosk sync run'" in refused.stderr
 
 
 @pytest.mark.parametrize(
