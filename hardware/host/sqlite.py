@@ -24,6 +24,7 @@ _CAUSES = {
     _FULL_DISK: _FULL,
     MALFORMED: _DAMAGED,
     "malformed database schema": _DAMAGED,
+    "malformed JSON": _DAMAGED,
     "Could not decode to UTF-8": _DAMAGED,
     "file is not a database": _DAMAGED,
     "disk I/O error": "the disk reports an error: check its health",

@@ -126,6 +126,18 @@ def test_a_store_whose_schema_is_garbled_is_told_as_a_damaged_file(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("figures", [b"{zzz", b'{"zzz": "\xff"}'], ids=["no JSON", "no text"])
+def test_records_with_a_garbled_row_are_told_as_a_damaged_file_and_not_quoted(
+    figures: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "records.sqlite"
+    records(path)
+    change(path, f"UPDATE scans SET figures = CAST(x'{figures.hex()}' AS TEXT)")
+    with pytest.raises(RecordsUnusable, match="the file is damaged: move it aside") as refused:
+        Records(path, Keyring(path.with_name("vault.key"))).latest()
+    assert "zzz" not in str(refused.value)
+
+
 def test_a_step_that_fails_leaves_the_version_before(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)) as db:
         bring_up(db, ("CREATE TABLE a (x)",))
