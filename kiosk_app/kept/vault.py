@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -165,7 +166,19 @@ class Vault:
 
     def holds(self, scan: UUID) -> bool:
         """Whether anything of a scan is here, half-written or whole."""
-        return any(folder.exists() for folder in self._folders(scan))
+        with self._looking():
+            return any(folder.exists() for folder in self._folders(scan))
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Raises VaultError where this user may not look through the vault, as after root put it back."""
+        try:
+            yield
+        except PermissionError as error:
+            raise VaultError(
+                f"The vault {self.folder} cannot be looked through ({error.strerror}): give its folder, with"
+                " all that is in it, to the user whom the records belong to."
+            ) from error
 
     def _folders(self, scan: UUID) -> tuple[Path, Path]:
         return self._scan_folder(scan), self.folder / f".{scan}.partial"
@@ -190,7 +203,9 @@ class Vault:
         gone = self.items(scan)
         for folder in self._folders(scan):
             shutil.rmtree(folder, ignore_errors=True)
-            if folder.exists():
+            with self._looking():
+                left = folder.exists()
+            if left:
                 raise VaultError("Not every picture of a scan could be deleted. Check the kiosk's storage.")
         try:
             sync_folder(self.folder)
@@ -205,7 +220,8 @@ class Vault:
 
     def scans(self) -> list[UUID]:
         """The scans of which the vault holds items."""
-        return scans_in(self.folder)
+        with self._looking():
+            return scans_in(self.folder)
 
     def sweep(self, gone: Collection[UUID]) -> int:
         """Delete what a crash left half-written, and what is left of scans that are `gone`; how many.
@@ -213,7 +229,8 @@ class Vault:
         Nothing else: what no records know today may be known to records that were put aside. What was never
         whole is known to none.
         """
-        strays = [path for path in map(self._scan_folder, gone) if path.exists()]
+        with self._looking():
+            strays = [path for path in map(self._scan_folder, gone) if path.exists()]
         strays += [path for path in self.folder.glob(".*.partial") if _scan_of(path.stem[1:])]
         for path in strays:
             shutil.rmtree(path, ignore_errors=True)

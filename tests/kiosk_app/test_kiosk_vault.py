@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -149,6 +150,30 @@ def test_a_sweep_removes_what_a_crash_left_half_written_and_what_is_gone_and_not
     assert {path.name for path in vault.folder.iterdir()} == {str(kept), "lost+found"}
     assert [path.name for path in (vault.folder / str(kept)).iterdir()] == ["a.cob"]
     assert vault.scans() == [kept]
+
+
+def test_a_vault_that_this_user_may_not_look_through_is_said_plainly(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after root put it back."""
+
+    def refused(path: Path, *_flags: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    scan = uuid4()
+    monkeypatch.setattr(Path, "iterdir", refused)
+    monkeypatch.setattr(Path, "exists", refused)
+    looks: list[Callable[[], object]] = [
+        vault.scans,
+        lambda: vault.holds(scan),
+        lambda: vault.sweep([scan]),
+        lambda: vault.destroy(scan),
+    ]
+    for look in looks:
+        with pytest.raises(
+            VaultError, match=r"cannot be looked through \(Permission denied\): give its folder"
+        ):
+            look()
 
 
 def test_an_item_that_the_disk_does_not_give_back_is_said_plainly(vault: Vault) -> None:
