@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from firmware.line.link import Link, LinkClosed, LinkError
@@ -15,6 +17,30 @@ from hardware.host.peers import servers_of
 PROTOCOL = 1
 ANSWER_S = 2.0
 _LOOK_S = 0.02
+# What the daemon's answers have, and of which kinds it may be.
+_Kinds = Mapping[str, tuple[type, ...]]
+_NOTHING: _Kinds = {}
+_REFUSAL: _Kinds = {"code": (str,), "sentence": (str,), "retry_s": (int, float, NoneType)}
+_AT: _Kinds = {"at_ns": (int,)}
+_NEW_LAMP: _Kinds = {"measure": (bool,), "written": (bool,)}
+_STATUS: _Kinds = {
+    "leased": (bool,),
+    "lit": (dict,),
+    "pulse": (bool,),
+    "fault": (str, NoneType),
+    "ledger_unread": (str, NoneType),
+    "check": (str,),
+    "check_why_not": (str, NoneType),
+    "pulse_over_ns": (int, NoneType),
+    "pulse_cut_by": (str, NoneType),
+    "interlock": (str, NoneType),
+    "shroud_closed": (list, NoneType),
+    "has_uv": (bool,),
+    "sensors": (dict,),
+    "uv_seen": (list,),
+    "lamp_hours": (dict,),
+    "lamp_renewals": (dict,),
+}
 
 
 class LightsFault(Fault):
@@ -54,11 +80,11 @@ class Lights:
 
     def on(self, light: str, level: float = 1.0) -> int:
         """Light `light` alone; returns when, in monotonic ns. Waits where it would flash too fast."""
-        return int(self._ask_in_time(do="on", light=light, level=level)["at_ns"])
+        return int(self._ask_in_time(_AT, do="on", light=light, level=level)["at_ns"])
 
     def pulse(self, light: str, seconds: float) -> int:
         """A UV pulse; returns when it began, in monotonic ns. Beat every 100 ms to keep it."""
-        return int(self._ask_in_time(do="pulse", light=light, seconds=seconds)["at_ns"])
+        return int(self._ask_in_time(_AT, do="pulse", light=light, seconds=seconds)["at_ns"])
 
     def beat(self) -> None:
         self._ask(do="beat")
@@ -93,33 +119,33 @@ class Lights:
 
     def new_lamp(self, light: str, staff: str) -> NewLamp:
         """`staff` put in a new lamp: its hours begin at 0. Raises LightsFault."""
-        answer = self._ask(do="new_lamp", light=light, staff=staff)
-        return NewLamp(bool(answer["measure"]), bool(answer["written"]))
+        answer = self._ask(_NEW_LAMP, do="new_lamp", light=light, staff=staff)
+        return NewLamp(answer["measure"], answer["written"])
 
     def status(self) -> dict[str, Any]:
         """What is lit, whether leased, which fault, what the sensors read, how long each lamp was lit in its
         life and how often it was renewed. Raises LightsFault.
         """
-        answer = self._ask(do="status")
+        answer = self._ask(_STATUS, do="status")
         return {key: value for key, value in answer.items() if key not in ("v", "ok")}
 
     def close(self) -> None:
         with self._lock:
             self._hang_up()
 
-    def _ask_in_time(self, **request: Any) -> dict[str, Any]:
+    def _ask_in_time(self, has: _Kinds = _NOTHING, **request: Any) -> dict[str, Any]:
         """The answer to `request`, asked again where it came too soon for the flashing limit."""
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return self._ask(**request)
+                return self._ask(has, **request)
             except LightsFault as fault:
                 wait = fault.retry_s
                 if fault.code != "too_soon" or wait is None or time.monotonic() + wait > deadline:
                     raise
                 time.sleep(wait)
 
-    def _ask(self, **request: Any) -> dict[str, Any]:
+    def _ask(self, has: _Kinds = _NOTHING, **request: Any) -> dict[str, Any]:
         with self._lock:
             try:
                 if self._link is None:
@@ -137,14 +163,30 @@ class Lights:
                 ) from error
             except LinkError as error:
                 self._hang_up()
-                raise LightsFault("unavailable", f"The light daemon cannot be reached. {error}") from error
+                raise LightsFault(
+                    "unavailable",
+                    f"The light daemon cannot be reached: is 'dermakiosk lightd' running? {error}",
+                ) from error
             if answer.get("code") == "full":
                 self._hang_up()  # as the daemon does; another call connects anew
-        if answer.get("ok") is not True:
-            raise LightsFault(str(answer.get("code")), str(answer.get("sentence")), answer.get("retry_s"))
+            done = answer.get("ok") is True
+            if not _fits(answer, has if done else _REFUSAL):
+                self._hang_up()  # nobody knows what it has lit
+                raise LightsFault(
+                    "unavailable",
+                    "What answers for the light daemon does not answer as one: is 'dermakiosk lightd' of this"
+                    " version running?",
+                )
+        if not done:
+            raise LightsFault(answer["code"], answer["sentence"], answer["retry_s"])
         return answer
 
     def _hang_up(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+
+def _fits(answer: Mapping[str, Any], kinds: _Kinds) -> bool:
+    """Whether an answer has all of these fields, each of its kind."""
+    return all(name in answer and isinstance(answer[name], of) for name, of in kinds.items())

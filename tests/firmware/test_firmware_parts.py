@@ -271,6 +271,41 @@ def test_only_its_own_user_and_its_peers_may_talk_to_a_daemon(tmp_path, monkeypa
     listener.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"ok": True},
+        {"ok": True, "at_ns": None, "measure": 1, "written": None, "lit": [], "fault": 5},
+        {"ok": "yes"},
+        {"ok": False, "code": "too_soon", "sentence": "Later.", "retry_s": "soon"},
+        {"ok": False},
+    ],
+)
+def test_what_answers_otherwise_than_a_light_daemon_is_told_as_none_and_hung_up_on(tmp_path, answer):
+    listener = Listener(tmp_path / "light.sock")
+    lights = Lights(tmp_path / "light.sock", timeout=60)
+    asks = [
+        lights.status,
+        lambda: lights.on("white"),
+        lambda: lights.pulse("uv365", 0.1),
+        lambda: lights.new_lamp("white", "A"),
+        lambda: lights.clear("A"),
+    ]
+    for ask in asks:
+        answers = []
+        asking = threading.Thread(target=lambda ask=ask, into=answers: into.append(refusal_of(ask)))
+        asking.start()
+        link = listener.accept(60)
+        with pytest.raises(LinkClosed):
+            while True:
+                link.receive(60)
+                link.send(answer)
+        asking.join(60)
+        assert "is 'dermakiosk lightd' of this version running?" in answers[0]
+        link.close()
+    listener.close()
+
+
 def refusal_of(ask):
     with pytest.raises(LightsFault) as refused:
         ask()
