@@ -132,6 +132,17 @@ def test_a_ledger_whose_key_is_damaged_allows_nothing(path, key):
     assert refused.value.code == "ledger_failed"
 
 
+@pytest.mark.parametrize(
+    "damage", ["dose_j_m2 = -150.0", "dose_j_m2 = 'x'", "wall = 'x'", "since_boot = 'x'", "reference = 'p1'"]
+)
+def test_a_ledger_with_a_row_that_is_no_pulse_allows_nothing(path, damage):
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE pulses SET {damage}")
+    with pytest.raises(DoseRefused, match="the file is damaged: move it aside") as refused:
+        reopened(path).charge(replace(ALL_OF_A_SCAN, session="s2"), 0.0, Limits(), AT)
+    assert refused.value.code == "ledger_failed"
+
+
 def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
     limits = Limits()
     ledger = DoseLedger(tmp_path / "doses.sqlite")
