@@ -24,20 +24,21 @@ if TYPE_CHECKING:
 LONG = frozenset(
     """
     agent agent_command agent_hold agent_poison broker_access broker_restarts broker_tls broker_user
-    calibration_colour calibration_kiosk captured_phases captured_preview captured_process checks_real_face
-    clinic_alarms clinic_batches clinic_cli clinic_database clinic_db_option clinic_effort clinic_erasure
-    clinic_export_folder clinic_exports clinic_extremes clinic_failures clinic_handing_over clinic_heartbeats clinic_ingest
-    clinic_intake clinic_opener clinic_poison clinic_postgresql clinic_quarantine clinic_retained
-    clinic_spots clinic_stopping clinic_throttle clinic_tombstones clinic_unseen_withdrawals clinic_watchdog
-    clinic_withdrawals clinic_work close_up demo_supervisor demo_system firmware_cli first_opening formats
-    interlock_check kiosk_commands kiosk_courier kiosk_deletions kiosk_delivery kiosk_door kiosk_house
-    kiosk_journey kiosk_leaving kiosk_lights kiosk_overlay_words kiosk_phases kiosk_screen kiosk_secrets
-    kiosk_spots kiosk_storage kiosk_storage_lost kiosk_vault kiosk_work lightd_faults lightd_machine
-    lightd_process lightd_staff lost_outbox models_abstaining models_acne models_acne_scan models_capture
-    models_capture_folder models_command models_known_answers models_lesion models_lights models_manifest
-    models_marked_spots models_overlay_words models_parsing models_reader models_sheets models_upright
-    older_copies outbox_socket phantom picture_colours picture_file product_file provision_command
-    provision_enrol provision_waiver sequence_faults setup simulated_kiosk standard_output wheel workbench
+    calibration_colour calibration_kiosk captured_phases captured_preview captured_process
+    checks_real_face clinic_alarms clinic_batches clinic_cli clinic_database clinic_db_option
+    clinic_effort clinic_erasure clinic_export_folder clinic_exports clinic_extremes clinic_failures
+    clinic_handing_over clinic_heartbeats clinic_ingest clinic_intake clinic_opener clinic_poison
+    clinic_postgresql clinic_quarantine clinic_retained clinic_spots clinic_stopping clinic_throttle
+    clinic_tombstones clinic_unseen_withdrawals clinic_watchdog clinic_withdrawals clinic_work close_up
+    demo_supervisor demo_system firmware_cli first_opening formats interlock_check kiosk_commands
+    kiosk_courier kiosk_deletions kiosk_delivery kiosk_door kiosk_house kiosk_journey kiosk_leaving
+    kiosk_lights kiosk_overlay_words kiosk_phases kiosk_screen kiosk_secrets kiosk_spots kiosk_storage
+    kiosk_storage_lost kiosk_vault kiosk_work lightd_faults lightd_machine lightd_process lightd_staff
+    lost_outbox models_abstaining models_acne models_acne_scan models_capture models_capture_folder
+    models_command models_known_answers models_lesion models_lights models_manifest models_marked_spots
+    models_overlay_words models_parsing models_reader models_sheets models_upright older_copies
+    outbox_socket phantom picture_colours picture_file product_file provision_command provision_enrol
+    provision_waiver sequence_faults setup simulated_kiosk standard_output wheel workbench
     """.split()  # noqa: SIM905
 )
 
