@@ -6,6 +6,7 @@ import json
 import ssl
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -17,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pydantic import BaseModel, ConfigDict, Field
 
+from sync.clinic.store.database import now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.wire.regular_file import read_regular_file
 from sync.wire.tls import TlsRefused, client_context
@@ -25,6 +27,10 @@ KEEPALIVE_SECONDS = 30
 RECONNECT_SECONDS = (1, 30)
 # The client's own thread turns once a second while it is connected.
 TURN_SECONDS = 30.0
+_ENDED = (
+    "no broker lets it in any more: make the role again with 'dermakiosk provision role' and start this "
+    "process anew, or set this computer's clock"
+)
 
 log = structlog.get_logger()
 
@@ -62,6 +68,18 @@ class Client(mqtt.Client):
 
     _turned_at = 0.0
     _thread_died = False
+    # When the role's certificate ends. Brokers end a connection over it without a word of why.
+    ends_at: datetime | None = None
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Dial. What is in the way is told here: paho's own callbacks do not get it."""
+        if self.ends_at is not None and self.ends_at <= now():
+            log.error("certificate_ended", at=self.ends_at.isoformat(timespec="seconds"), why=_ENDED)
+        try:
+            return super().reconnect()
+        except OSError as error:
+            log.warning("broker_unreachable", reason=f"{type(error).__name__}: {error}")
+            raise
 
     def _thread_main(self) -> None:
         try:
@@ -89,15 +107,7 @@ class Role:
     @property
     def name(self) -> str:
         """The client id, from the certificate."""
-        try:
-            certificate = x509.load_pem_x509_certificate(read_regular_file(self.folder / "tls.crt"))
-            (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        except (OSError, ValueError) as error:
-            raise ClinicUsageError(
-                f"{self.folder / 'tls.crt'} is not there or names nobody: make it with "
-                f"'dermakiosk provision role … --out {self.folder}'."
-            ) from error
-        return str(attribute.value)
+        return self._certificate()[0]
 
     def tls(self) -> ssl.SSLContext:
         """TLS 1.3 that believes the clinic's authority only."""
@@ -110,11 +120,24 @@ class Role:
 
     def client(self, *, manual_ack: bool = False) -> Client:
         """An MQTT 5 client of this role that reconnects by itself; not connected yet."""
-        client = Client(CallbackAPIVersion.VERSION2, self.name, protocol=mqtt.MQTTv5, manual_ack=manual_ack)
+        name, ends_at = self._certificate()
+        client = Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5, manual_ack=manual_ack)
         client.tls_set_context(self.tls())
         client.reconnect_delay_set(*RECONNECT_SECONDS)
-        client.on_connect_fail = lambda *_: log.warning("broker_unreachable")
+        client.ends_at = ends_at
         return client
+
+    def _certificate(self) -> tuple[str, datetime]:
+        """Whom the certificate names, and when it ends."""
+        try:
+            certificate = x509.load_pem_x509_certificate(read_regular_file(self.folder / "tls.crt"))
+            (attribute,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        except (OSError, ValueError) as error:
+            raise ClinicUsageError(
+                f"{self.folder / 'tls.crt'} is not there or names nobody: make it with "
+                f"'dermakiosk provision role … --out {self.folder}'."
+            ) from error
+        return str(attribute.value), certificate.not_valid_after_utc
 
 
 def connect(

@@ -16,7 +16,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
+from provisioning import certificates
+from provisioning.authority import Authority
 from sync.clinic.receiving import ingest
 from sync.clinic.receiving.broker import Address
 from sync.clinic.receiving.ingest import Arrival, IngestWorker
@@ -124,6 +127,32 @@ def test_the_worker_is_there_before_the_broker_and_outlives_it(clinic: Clinic) -
         with kiosk_client(clinic) as client:
             send(clinic, client, clinic.kiosk.seal())
             assert clinic.receipt(client).status == "stored"
+
+
+def test_a_worker_tells_why_it_reaches_no_broker(clinic: Clinic, tmp_path: Path) -> None:
+    def why() -> list[str]:
+        return [str(line["reason"]) for line in logged if line["event"] == "broker_unreachable"]
+
+    with capture_logs() as logged:
+        clinic.broker.stop()
+        with clinic.worker():
+            wait_until(lambda: any("refused" in reason for reason in why()))
+        clinic.broker.start()
+        stranger = Authority.create(tmp_path / "elsewhere", "Elsewhere")
+        (clinic.state / "ingest" / "ca.crt").write_bytes(certificates.pem(stranger.root))
+        with clinic.worker():
+            wait_until(lambda: any("certificate verify failed" in reason for reason in why()))
+
+
+def test_a_worker_whose_certificate_has_ended_says_so(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "LEAF_LIFE", -certificates.CLOCK_SKEW / 2)
+    clinic.broker.authority.make_role("ingest-1", clinic.state / "ingest")
+    with capture_logs() as logged, clinic.worker():
+        wait_until(lambda: any(line["event"] == "disconnected" for line in logged))
+    (told, *_) = [line for line in logged if line["event"] == "certificate_ended"]
+    assert "dermakiosk provision role" in told["why"]
 
 
 def test_nothing_is_acknowledged_while_the_database_is_locked(
