@@ -16,7 +16,14 @@ from uuid import UUID
 import structlog
 
 from hardware.host.notify import Notifier
-from sync.kiosk.identity import Identity, KeySet, NotEnrolled, load_status_key, tls_context
+from sync.kiosk.identity import (
+    Identity,
+    KeySet,
+    NotEnrolled,
+    certificate_ended,
+    load_status_key,
+    tls_context,
+)
 from sync.kiosk.link import DIAL_SECONDS, WINDOW, Link, Received
 from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL, Outbox, OutboxError
 from sync.kiosk.report import Connection, report
@@ -261,6 +268,8 @@ class Agent:
         now = time.monotonic()
         link.drop()
         self._link = None
+        # The broker says no word of that.
+        reason = certificate_ended(self._state, datetime.now(timezone.utc)) or reason
         self._problem = reason
         if self._online or self._failures == 0:
             log.warning("disconnected", reason=reason)

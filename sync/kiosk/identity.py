@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,6 +65,18 @@ def tls_context(state: Path) -> ssl.SSLContext:
         return client_context(folder)
     except TlsRefused as error:
         raise NotEnrolled(f"{error} Enrol this kiosk again.") from error
+
+
+def certificate_ended(state: Path, moment: datetime) -> str | None:
+    """What to do where the kiosk's certificate has ended by `moment`: brokers end a connection without it."""
+    try:
+        certificate = x509.load_pem_x509_certificate(_read(state / "sync" / "tls.crt"))
+    except (NotEnrolled, ValueError):  # whoever dials next says so
+        return None
+    until = certificate.not_valid_after_utc
+    if moment < until:
+        return None
+    return f"The kiosk's certificate ended on {until.date()}: set this clock, or enrol it in a new folder."
 
 
 class KeySet:

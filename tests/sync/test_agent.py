@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from provisioning import certificates
 from sync.kiosk.outbox import Outbox
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import ClinicKeys
@@ -421,6 +422,20 @@ def test_a_kiosk_whose_certificate_is_of_another_clinic_keeps_its_messages(
         wait_until(lambda: "disconnected" in [event["event"] for event in agent.events()])
         assert not agent.status()["connected"]
         assert agent.status()["connection_problem"]
+        assert agent.client.state(message) == "waiting"
+        agent.stop()
+
+
+def test_a_kiosk_whose_certificate_has_ended_says_so(
+    broker: Broker, state: Path, party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "LEAF_LIFE", -certificates.CLOCK_SKEW / 2)
+    broker.enrol(tmp_path / "ended")
+    for name in ("tls.key", "tls.crt"):
+        shutil.copy(tmp_path / "ended" / "sync" / name, state / "sync" / name)
+    with running_agent(state) as agent:
+        message, _ = submit(agent, party)
+        wait_until(lambda: "certificate ended" in (agent.status()["connection_problem"] or ""))
         assert agent.client.state(message) == "waiting"
         agent.stop()
 
