@@ -106,8 +106,8 @@ def discard(
     """
     from sync.clinic.receiving import quarantine as messages
 
-    if not 0 < len(reason.strip()) <= 200:
-        raise ClinicUsageError("--reason takes 1 to 200 characters: say in a few words why.")
+    if not 0 < len(reason.strip()) <= 200 or not reason.isprintable():
+        raise ClinicUsageError("--reason takes 1 to 200 printable characters: say in a few words why.")
     database = ready(state, db)
     with database.reading() as session:
         one = messages.find(session, message, kiosk)

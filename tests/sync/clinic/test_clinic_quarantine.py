@@ -276,8 +276,8 @@ def test_discard_asks_for_yes_and_a_reason_and_changes_nothing_without(
     with pytest.raises(ClinicUsageError, match="a patient took back would stay: give --yes"):
         run("discard", word, "--reason", "a test message")
     assert run("discard", word, "--yes").exit_code == 2
-    for reason in ("", "  ", "x" * 201):
-        with pytest.raises(ClinicUsageError, match="1 to 200 characters"):
+    for reason in ("", "  ", "x" * 201, "two\nlines", "no letter: \udcff"):
+        with pytest.raises(ClinicUsageError, match="1 to 200 printable characters"):
             run("discard", word, "--yes", "--reason", reason)
     assert (row(database, word).state, acts(database)) == ("quarantined", [])
 
