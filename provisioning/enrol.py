@@ -66,8 +66,12 @@ def enrol(
     """
     if (kiosk / "identity.json").exists():
         raise AuthorityRefused(f"{kiosk} is enrolled already: choose another folder.")
+    if (kiosk / "clinic.json").exists():
+        raise AuthorityRefused(
+            f"{kiosk} holds a clinic's keys, which no kiosk may have: choose another folder."
+        )
     try:
-        _NAME.validate_python(name)
+        _NAME.validate_python(name if name.strip() else "")
     except ValidationError as error:
         raise AuthorityRefused(
             "A kiosk's name must be 1 to 120 printable characters: choose another."

@@ -158,6 +158,20 @@ def test_an_enrolled_kiosk_is_not_enrolled_again(authority: Authority, kiosk: Pa
     assert len(authority.kiosks()) == 1
 
 
+def test_no_kiosk_is_made_in_the_authoritys_own_folder(authority: Authority) -> None:
+    before = modes(authority.folder)
+    with pytest.raises(AuthorityRefused, match="choose another folder"):
+        enrol(authority, authority.folder, board=BOARD)
+    assert modes(authority.folder) == before
+
+
+@pytest.mark.parametrize("name", ["", "   ", "a line\n", "x" * 121])
+def test_a_kiosk_has_a_name_that_can_be_read(authority: Authority, kiosk: Path, name: str) -> None:
+    with pytest.raises(AuthorityRefused, match="printable"):
+        enrol(authority, kiosk, board=BOARD, name=name)
+    assert not kiosk.exists()
+
+
 FILES = (
     "app/result.key",
     "sync/tls.key",
