@@ -202,7 +202,9 @@ class IngestWorker:
         except topics.TopicError:
             topic = None
         found_by = getattr(message.properties, "SubscriptionIdentifier", ())
-        if LOOKING in found_by and not message.retain:
+        # What wants no acknowledgement, as no kiosk of ours sends, comes past every bound of the broker's.
+        is_flood = message.qos == 0 and self._arrivals.qsize() >= RECEIVE_MAXIMUM
+        if is_flood or (LOOKING in found_by and not message.retain):
             self._client.ack(message.mid, message.qos)
             return
         data = bytes(message.payload)
@@ -365,13 +367,12 @@ class IngestWorker:
         return bool(batch)
 
     def _note_last(self) -> None:
-        """The same once more before a stop, as far as the database answers."""
+        """The same once more before a stop, as far as the database answers: others are sent again."""
         try:
             self._note_sent(idle=True)
         except Exception as error:
             if not failed_itself(error):
                 raise
-            # They are sent again, which harms nobody.
             log.warning("not_noted", worker=self.name, receipts=len(self._sent), kind=why_away(error))
 
     def _note_acknowledged(self) -> None:
@@ -386,8 +387,7 @@ class IngestWorker:
                 self._clearing.discard(mid)
                 self._note_cleared(reason)
                 continue
-            if owed is None:
-                # A receipt that took so long that it was published again.
+            if owed is None:  # a receipt that took so long that it was published again
                 continue
             if reason >= FAILURE:
                 log.error("receipt_refused", worker=self.name, kiosk=str(owed.kiosk), reason=reason)

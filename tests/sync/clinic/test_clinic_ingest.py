@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+import paho.mqtt.client as mqtt
 import pytest
 from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import Session
@@ -153,6 +154,23 @@ def test_a_worker_whose_certificate_has_ended_says_so(
         wait_until(lambda: any(line["event"] == "disconnected" for line in logged))
     (told, *_) = [line for line in logged if line["event"] == "certificate_ended"]
     assert "dermakiosk provision role" in told["why"]
+
+
+def test_a_flood_of_what_wants_no_acknowledgement_waits_within_a_bound(clinic: Clinic) -> None:
+    folder = clinic.state / "ingest"
+    worker = IngestWorker(clinic.database, folder, Address.read(folder))
+    topic = topics.up(clinic.kiosk.id, "result").encode()
+
+    def hear(mid: int, qos: int) -> None:
+        message = mqtt.MQTTMessage(mid, topic)
+        message.payload, message.qos = b"x", qos
+        worker._on_message(worker._client, None, message)
+
+    for _ in range(2 * ingest.RECEIVE_MAXIMUM):
+        hear(0, 0)
+    assert worker._arrivals.qsize() == ingest.RECEIVE_MAXIMUM
+    hear(7, 1)
+    assert worker._arrivals.qsize() == ingest.RECEIVE_MAXIMUM + 1
 
 
 def test_nothing_is_acknowledged_while_the_database_is_locked(
