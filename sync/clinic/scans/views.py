@@ -102,11 +102,11 @@ def logout() -> Page:
 @pages.get("/")
 @signed_in
 def scans() -> Page:
-    reference = request.args.get("reference", "").strip()[:128]
+    reference, after = request.args.get("reference", "").strip()[:128], _place()
     with _database().reading() as records:
-        page = scan_page(records, reference or None, _place())
+        page = scan_page(records, reference or None, after)
         silent = silence(records)
-    return render_template("scans.html", page=page, reference=reference, silence=silent)
+    return render_template("scans.html", page=page, reference=reference, after=after, silence=silent)
 
 
 @pages.get("/scans/<uuid:scan>")

@@ -336,6 +336,9 @@ def test_older_scans_follow_where_the_last_one_stood_although_it_was_withdrawn_s
     arrive(sqlite, kiosk, Withdraw(scan=scans[1], at=MOMENT, reason="patient"))
     older = staff.get(following[1].replace("&amp;", "&")).text
     assert re.findall(r'href="/scans/([0-9a-f-]+)"', older) == [str(scan) for scan in scans[2:]]
+    arrive(sqlite, kiosk, *(Withdraw(scan=scan, at=MOMENT, reason="patient") for scan in scans[2:]))
+    none = staff.get(following[1].replace("&amp;", "&")).text
+    assert "No older scans" in none and "No scans yet" not in none
 
 
 @pytest.mark.parametrize(
