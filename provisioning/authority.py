@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from cryptography import x509
@@ -34,6 +34,7 @@ from sync.wire import keys as wire_keys
 from sync.wire.clinic_keys import MOST_KEYS, ClinicKeys
 
 _KEY_FILE_BYTES = 1 << 20  # more than any; it may be a file that another account put there
+Key = TypeVar("Key", Ed25519PrivateKey, certificates.TlsKey)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -90,8 +91,7 @@ class Authority:
         key = self.issuing.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise AuthorityRefused(f"{self.folder / 'issuing.crt'} is not one of ours: restore it.")
-        root_key = read_signing_key(self._private("root"))
-        issuing = certificates.make_issuing(key, self.clinic, root_key, self.root)
+        issuing = certificates.make_issuing(key, self.clinic, self._root_key(), self.root)
         files.write(self.folder / "issuing.crt", certificates.pem(issuing), files.PUBLIC)
         return replace(self, issuing=issuing)
 
@@ -151,12 +151,11 @@ class Authority:
             )
         if (out / "tls.crt").exists() and (holder := certificates.holder(out / "tls.crt")) != name:
             raise AuthorityRefused(f"{out} belongs to {holder}: choose another folder for {name}.")
-        address = self.broker
+        address, key = self.broker, certificates.generate_tls_key()
+        certificate = certificates.make_client(key.public_key(), name, self._issuing_key(), self.issuing)
         folder = files.real_path(files.make_folder(out))
         if name in INGEST_WORKERS:
             self._list_receipt_key(out / "receipt.key")
-        key = certificates.generate_tls_key()
-        certificate = certificates.make_client(key.public_key(), name, self._issuing_key(), self.issuing)
         files.write(folder.parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
         files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC)
         files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE)
@@ -211,7 +210,11 @@ class Authority:
     @property
     def manifest_key(self) -> Ed25519PrivateKey:
         """The key that signs what is about networks; it may be kept on another medium."""
-        return read_signing_key(self._private("manifest"))
+        path = self._private("manifest")
+        key = read_signing_key(path)
+        return _of_this_clinic(
+            path, "manifest.pub", key, wire_keys.public_bytes(key).hex() == self.manifest_public
+        )
 
     def certify(self, request: bytes, kiosk: UUID) -> x509.Certificate:
         """A client certificate for the key in a signing request (DER); the name is the kiosk's id."""
@@ -281,7 +284,7 @@ class Authority:
 
     def _require_listable(self, purpose: str, listed: Mapping[str, Any]) -> None:
         """Raises AuthorityRefused where a new key of this purpose could not be listed: then none is made."""
-        self._private("root")
+        self._root_key()
         if len(listed[purpose]) >= MOST_KEYS:
             raise AuthorityRefused(
                 f"The clinic lists {MOST_KEYS} {purpose} keys, and kiosks take no more: put the {purpose}.key"
@@ -293,7 +296,7 @@ class Authority:
         before = self._key_set()
         if before is not None and before.version == listed["version"]:
             return
-        root_key = read_signing_key(self._private("root"))
+        root_key = self._root_key()
         with whole(self._list):
             opening = (
                 wire_keys.OpeningPublicKey(item["suite"], bytes.fromhex(item["public"]))
@@ -305,8 +308,15 @@ class Authority:
             signed = key_set.sign(root_key)
         files.write(self._signed, signed, files.PUBLIC)
 
+    def _root_key(self) -> Ed25519PrivateKey:
+        path = self._private("root")
+        key = read_signing_key(path)
+        return _of_this_clinic(path, "root.crt", key, key.public_key() == self.root.public_key())
+
     def _issuing_key(self) -> certificates.TlsKey:
-        return read_tls_key(self._private("issuing"))
+        path = self._private("issuing")
+        key = read_tls_key(path)
+        return _of_this_clinic(path, "issuing.crt", key, key.public_key() == self.issuing.public_key())
 
     def _private(self, name: str) -> Path:
         """The file of one of the authority's own keys, which is there."""
@@ -314,6 +324,19 @@ class Authority:
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: bring the medium that holds the {name} key.")
         return path
+
+
+def _of_this_clinic(path: Path, public: str, key: Key, is_its: bool) -> Key:
+    """The private `key` of `path`. Raises AuthorityRefused where it is not that of the file named `public`.
+
+    Nobody would believe what it signs, and what is signed takes the place of what was good.
+    """
+    if not is_its:
+        raise AuthorityRefused(
+            f"{path} is not the key of {path.with_name(public)}: one of them is another clinic's, so bring "
+            "this clinic's own."
+        )
+    return key
 
 
 def _lists_all(listed: Mapping[str, Any], signed: ClinicKeys) -> bool:

@@ -63,9 +63,10 @@ def holder(path: Path) -> str:
     """The common name in the first certificate of a PEM file."""
     try:
         certificate = x509.load_pem_x509_certificate(files.read(path, _CHAIN_BYTES) or b"")
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError as error:
-        raise CertificateRefused(f"{path} is no certificate: remove or restore it.") from error
-    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        raise CertificateRefused(f"{path} is no certificate of ours: remove or restore it.") from error
+    return str(name.value)
 
 
 def pem(*certificates: x509.Certificate) -> bytes:

@@ -308,6 +308,43 @@ def test_the_key_set_does_not_change_while_the_root_key_is_away(authority: Autho
     authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
 
 
+@pytest.mark.parametrize("name", ["root", "issuing", "manifest"])
+def test_the_medium_of_another_clinic_is_refused_and_nothing_is_signed_with_its_key(
+    authority: Authority, tmp_path: Path, name: str
+) -> None:
+    authority.make_opener(tmp_path / "opener")
+    authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
+    other = Authority.create(tmp_path / "other", "Another clinic")
+    shutil.copy(other.folder / f"{name}.key", authority.folder / f"{name}.key")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    signing = {
+        "root": [
+            authority.renew_issuing,
+            lambda: authority.make_opener(tmp_path / "second"),
+            lambda: authority.make_role("ingest-2", tmp_path / "clinic" / "ingest-2"),
+        ],
+        "issuing": [
+            lambda: authority.make_role("ingest-1", tmp_path / "clinic" / "ingest"),
+            lambda: authority.make_role("ingest-2", tmp_path / "clinic" / "ingest-2"),
+            lambda: authority.make_broker(tmp_path / "broker", 18885),
+        ],
+        "manifest": [lambda: authority.manifest_key],
+    }
+    for sign in signing[name]:
+        with pytest.raises(AuthorityRefused, match="bring this clinic's own"):
+            sign()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_certificate_that_names_nobody_is_no_roles(authority: Authority, tmp_path: Path) -> None:
+    key, nobody = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(timezone.utc)
+    made = x509.CertificateBuilder(nobody, nobody, key.public_key(), 1, now, now + timedelta(days=1))
+    (tmp_path / "tls.crt").write_bytes(certificates.pem(made.sign(key, hashes.SHA256())))
+    with pytest.raises(certificates.CertificateRefused, match="remove or restore"):
+        authority.make_role("ingest-1", tmp_path)
+
+
 def test_a_key_set_of_another_clinic_is_refused(authority: Authority, tmp_path: Path) -> None:
     other = Authority.create(tmp_path / "other", "Another clinic")
     other.make_broker(tmp_path / "other-broker", 18884)
