@@ -122,6 +122,12 @@ def write_broker(
     if given:
         _check_giving(folder, given)
     _check_ours(folder)
+    written = os.fsencode(folder.resolve()).decode(errors="surrogateescape")
+    if not written.isprintable():
+        raise BrokerRefused(
+            f"{folder} has characters in its path that mosquitto does not read in its configuration, such as "
+            "a tab: choose a folder without."
+        )
     folder = files.make_folder(folder).resolve()
     owner = (given.pw_uid, given.pw_gid) if given else None
     if owner:
@@ -131,7 +137,7 @@ def write_broker(
     files.write(folder / "server.crt", certificate, files.PUBLIC, owner)
     files.write(folder / "ca.crt", root, files.PUBLIC, owner)
     configuration = CONFIGURATION.format(
-        folder=os.fsencode(folder).decode(errors="surrogateescape"),
+        folder=written,
         port=port,
         address=address,
         # No line for a user id without an account: mosquitto asks for a name only where root starts it.

@@ -87,6 +87,14 @@ def test_a_broker_starts_in_a_folder_whose_name_the_locale_cannot_write(account:
             assert f"cafile {out}/ca.crt".encode() in (out / "mosquitto.conf").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "no letter \udcff"])
+def test_a_broker_is_not_made_where_mosquitto_could_not_be_told_of(tmp_path: Path, name: str) -> None:
+    authority = Authority.create(tmp_path / "authority", "Clinic")
+    with pytest.raises(BrokerRefused, match="choose a folder without"):
+        authority.make_broker(tmp_path / name / "broker", free_port())
+    assert not (tmp_path / name).exists()
+
+
 def test_a_broker_is_not_made_for_whom_it_could_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
