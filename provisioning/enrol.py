@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -77,6 +78,12 @@ def enrol(
             "A kiosk's name must be 1 to 120 printable characters: choose another."
         ) from error
     profile = load_board(board)
+    try:
+        board_path = os.fsencode(board.resolve()).decode()
+    except UnicodeDecodeError as error:
+        raise AuthorityRefused(
+            f"{board} has a name that no text can hold: rename it, or its folder."
+        ) from error
     clinic_keys, manifest_public = authority.signed_keys(), authority.manifest_public
     address = {"host": host or authority.broker["host"], "port": port or authority.broker["port"]}
 
@@ -118,7 +125,7 @@ def enrol(
         "clinic": authority.clinic,
         "epoch": epoch,
         "broker": address,
-        "board": str(board.resolve()),
+        "board": board_path,
     }
     authority.register(entry)
     # Written last: a kiosk with this file is enrolled.

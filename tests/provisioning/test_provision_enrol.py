@@ -224,6 +224,16 @@ def test_a_board_that_is_none_is_refused_before_anything_is_made(
     assert authority.kiosks() == []
 
 
+def test_a_board_whose_path_no_kiosk_could_read_again_is_refused(
+    authority: Authority, kiosk: Path, tmp_path: Path
+) -> None:
+    board = tmp_path / "no letter \udcff.toml"
+    board.write_bytes(BOARD.read_bytes())
+    with pytest.raises(AuthorityRefused, match="rename it"):
+        enrol(authority, kiosk, board=board)
+    assert not kiosk.exists() and not authority.kiosks()
+
+
 def test_an_enrolment_waits_for_no_pipe_that_lies_in_the_place_of_a_certificate(
     authority: Authority, kiosk: Path
 ) -> None:
