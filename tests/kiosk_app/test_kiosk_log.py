@@ -53,6 +53,27 @@ def logged(code: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
+@pytest.mark.parametrize("unwritable", ["full", "unread"])
+def test_whoever_logs_goes_on_where_the_log_takes_nothing(unwritable: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open("/dev/full" if unwritable == "full" else writes, "wb") as nowhere:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"{REACH}for _ in range(99): structlog.get_logger().info('x' * 999)\nprint(1)",
+                "",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=nowhere,
+            timeout=60,
+            check=False,
+            env=os.environ | {"PYTHONPATH": "."},
+        )
+    assert done.stdout == b"1\n"
+
+
 def test_a_fault_is_its_class_and_its_place_and_so_is_what_it_came_of() -> None:
     [event] = logged(
         """
