@@ -58,6 +58,7 @@ class Authority:
             raise AuthorityRefused("The clinic's name must be 1 to 64 printable characters: choose another.")
         if (folder / "clinic.json").exists():
             raise AuthorityRefused(f"{folder} already holds an authority: choose another folder.")
+        _refuse_what_was_used(folder)
         files.make_folder(folder)
         files.make_folder(folder / "kiosks")
         root_key, manifest_key = wire_keys.generate_signing_key(), wire_keys.generate_signing_key()
@@ -78,6 +79,7 @@ class Authority:
     def load(cls, folder: Path) -> Authority:
         """The authority in `folder`."""
         if not (folder / "clinic.json").exists():
+            _refuse_what_was_used(folder)
             raise AuthorityRefused(
                 f"{folder} holds no clinic authority: make one with "
                 f"'dermakiosk provision authority --state {folder}'."
@@ -324,6 +326,20 @@ class Authority:
         if not path.exists():
             raise AuthorityRefused(f"{path} is not there: bring the medium that holds the {name} key.")
         return path
+
+
+def _refuse_what_was_used(folder: Path) -> None:
+    """Raises AuthorityRefused where a folder without clinic.json has more than a making that was cut leaves.
+
+    New keys would take the place of those that kiosks believe.
+    """
+    made_later = [folder / name for name in ("broker.json", "clinic-keys.json", "clinic-keys.cose")]
+    used = next((path for path in (*made_later, *(folder / "kiosks").glob("*.json")) if path.exists()), None)
+    if used is not None:
+        raise AuthorityRefused(
+            f"{folder} holds {used.name} and no clinic.json: if it is an authority's, restore that from a "
+            "copy of it; for a new authority choose another folder."
+        )
 
 
 def _of_this_clinic(path: Path, public: str, key: Key, is_its: bool) -> Key:

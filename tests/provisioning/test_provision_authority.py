@@ -308,6 +308,26 @@ def test_the_key_set_does_not_change_while_the_root_key_is_away(authority: Autho
     authority.make_role("ingest-1", tmp_path / "clinic" / "ingest")
 
 
+def test_no_authority_takes_the_place_of_one_that_has_lost_a_file(
+    authority: Authority, tmp_path: Path
+) -> None:
+    (authority.folder / "clinic.json").unlink()
+    before = {path: path.read_bytes() for path in authority.folder.rglob("*") if path.is_file()}
+    with pytest.raises(AuthorityRefused, match="restore that from a copy of it"):
+        Authority.load(authority.folder)
+    with pytest.raises(AuthorityRefused, match="restore that from a copy of it"):
+        Authority.create(authority.folder, "Test clinic")
+    assert {path: path.read_bytes() for path in authority.folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_authority_that_a_crash_left_half_made_is_made(tmp_path: Path) -> None:
+    folder = Authority.create(tmp_path / "authority", "Test clinic").folder
+    for name in ("clinic.json", "issuing.crt"):
+        (folder / name).unlink()
+    Authority.create(folder, "Test clinic")
+    assert Authority.load(folder).clinic == "Test clinic"
+
+
 @pytest.mark.parametrize("name", ["root", "issuing", "manifest"])
 def test_the_medium_of_another_clinic_is_refused_and_nothing_is_signed_with_its_key(
     authority: Authority, tmp_path: Path, name: str
