@@ -95,16 +95,17 @@ def add_account(name: str, state: Path, db: str | None) -> None:
 def ingest(state: Path, db: str | None) -> None:
     """Take in what kiosks send, still sealed, and send receipts.
 
-    Any number of workers may run.
+    Any number of workers may run, each by a role of its own.
     """
-    from sync.clinic.receiving.broker import Address
+    from sync.clinic.receiving.broker import Address, Role
     from sync.clinic.receiving.ingest import IngestWorker
 
     folder = state / "ingest"
     worker = IngestWorker(ready(state, db), folder, Address.read(folder))
-    _settle()
-    _let_pages_go_first()
-    worker.run(_stop_on_signal())
+    with Role(folder).alone():
+        _settle()
+        _let_pages_go_first()
+        worker.run(_stop_on_signal())
 
 
 @clinic.command("open")
@@ -239,11 +240,13 @@ def status(state: Path, db: str | None, json_file: str | None) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Where each payload becomes a file.")
 def tap(state: Path, out: Path) -> None:
     """Write down what crosses the broker, as an auditor sees it."""
-    from sync.clinic.receiving.broker import Address
+    from sync.clinic.receiving.broker import Address, Role
     from sync.clinic.receiving.tap import Tap
 
     role = state / "auditor"
-    Tap(role, Address.read(role), out).run(_stop_on_signal())
+    written = Tap(role, Address.read(role), out)
+    with Role(role).alone():
+        written.run(_stop_on_signal())
 
 
 def _of_many_machines() -> type[MachinesWorker]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -109,6 +113,19 @@ class Role:
         """The client id, from the certificate."""
         return self._certificate()[0]
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one here with this role: for each connection of another's the broker ends ours.
+
+        Raises ClinicUsageError.
+        """
+        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _lock(handle, self.folder)
+            yield
+        finally:
+            os.close(handle)
+
     def tls(self) -> ssl.SSLContext:
         """TLS 1.3 that believes the clinic's authority only."""
         try:
@@ -138,6 +155,18 @@ class Role:
                 f"'dermakiosk provision role … --out {self.folder}'."
             ) from error
         return str(attribute.value), certificate.not_valid_after_utc
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ClinicUsageError(
+            f"Another process is at work with the keys in {folder}, and a broker serves one at a time: end "
+            "it, or give this one a state folder with a role of its own ('dermakiosk provision role')."
+        ) from error
+    except OSError:
+        return  # a disk that knows no locks
 
 
 def connect(

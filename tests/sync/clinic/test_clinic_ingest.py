@@ -21,8 +21,9 @@ from structlog.testing import capture_logs
 
 from provisioning import certificates
 from provisioning.authority import Authority
+from sync.clinic.cli import clinic as commands
 from sync.clinic.receiving import ingest
-from sync.clinic.receiving.broker import Address
+from sync.clinic.receiving.broker import Address, Role
 from sync.clinic.receiving.ingest import Arrival, IngestWorker
 from sync.clinic.receiving.intake import Offered, Outcome, take_envelopes
 from sync.clinic.receiving.tap import Tap
@@ -143,6 +144,14 @@ def test_a_worker_tells_why_it_reaches_no_broker(clinic: Clinic, tmp_path: Path)
         (clinic.state / "ingest" / "ca.crt").write_bytes(certificates.pem(stranger.root))
         with clinic.worker():
             wait_until(lambda: any("certificate verify failed" in reason for reason in why()))
+
+
+def test_a_second_process_with_the_same_role_is_refused_until_the_first_has_ended(clinic: Clinic) -> None:
+    first = Role(clinic.state / "ingest")
+    with first.alone(), pytest.raises(ClinicUsageError, match="a role of its own"):
+        commands.main(["ingest", "--state", str(clinic.state)], standalone_mode=False)
+    with first.alone():
+        assert clinic.stored() == 0
 
 
 def test_a_worker_whose_certificate_has_ended_says_so(
