@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from models.networks.manifest import load_manifest
 from models.networks.runtime import DEFAULT_ENGINE, engine_here
 from models.training import score
 from models.training.boxes import level, read_boxes
@@ -78,3 +80,26 @@ def test_a_score_says_on_which_processor_and_engine_it_was_measured_and_so_does_
     for card in Path("models/cards").glob("*.md"):
         [line] = [line for line in card.read_text().splitlines() if line.startswith("| measured on |")]
         assert line.split(";")[1] == last.split(";")[1], card.name
+
+
+CARDS = Path(__file__).parents[2] / "models" / "cards"
+_PERCENT = r"(\d+\.\d) %"
+
+
+@pytest.mark.parametrize(
+    ("card", "network"),
+    [("acne", "acne"), ("lesion", "lesion-class"), ("outline", "lesion-outline"), ("parsing", "parsing")],
+)
+def test_a_card_is_about_the_file_that_is_shipped(card: str, network: str) -> None:
+    [row] = re.findall(r"^\| file \|.*$", (CARDS / f"{card}.md").read_text(), re.MULTILINE)
+    shipped = load_manifest().entry(network)
+    assert f"`{shipped.path.name}`, {shipped.path.stat().st_size:,} bytes, SHA-256 `{shipped.sha256}`" in row
+
+
+def test_of_the_close_ups_that_were_altered_no_more_are_refused_than_may_be_and_of_others_no_fewer() -> None:
+    section = (CARDS / "lesion.md").read_text().partition("## What is refused")[2].partition("\n## ")[0]
+    kinds = [float(share) for share in re.findall(rf"^\| [^*|]+ \| {_PERCENT} \|", section, re.MULTILINE)]
+    [together] = re.findall(rf"\*\*{_PERCENT}\*\* \[.*\] \| \|$", section, re.MULTILINE)
+    [others, at_least] = re.findall(rf"refuses \*\*{_PERCENT}\*\* \[{_PERCENT}", section)[0]
+    assert len(kinds) > 30 and max(kinds) <= 5 and float(together) <= 2
+    assert float(others) >= float(at_least) >= 95
