@@ -26,14 +26,18 @@ SECRETS = {"opener": "open", "ingest": "ingest", "web": "serve", "auditor": "tap
 def units() -> dict[str, str]:
     """The unit of each command, put together as the document says."""
     text = document("sync/docs/running-a-clinic.md").text
-    (unit,) = UNIT.findall(text)
+    unit, closed = UNIT.findall(text)
     rows = {
         command: (f"clinic {command} ", hidden(re.findall(r"`([\w.]+)`", names)), f"CPUWeight={weight}\n")
         for command, names, weight in ROW.findall(text)
     }
     shown = rows["ingest"]
     assert [unit.count(part) for part in shown] == [1, 1, 1]
-    return {command: with_parts(unit, shown, parts) for command, parts in rows.items()}
+    open_ = {command: with_parts(unit, shown, parts) for command, parts in rows.items()}
+    return {
+        command: text if command == "ingest" else text.replace("\n[Install]", f"{closed}\n[Install]")
+        for command, text in open_.items()
+    }
 
 
 def with_parts(unit: str, shown: Sequence[str], parts: Sequence[str]) -> str:
@@ -59,7 +63,7 @@ def test_a_unit_is_one_of_systemds_and_waits_longer_than_any_step(tmp_path: Path
     text = units()[command]
     settings = settings_of(text)
     assert settings["Type"] == "notify" and settings["NotifyAccess"] == "main"
-    assert settings["Restart"] == "always" and settings["LimitCORE"] == "0"
+    assert settings["Restart"] == "always"
     gone_s = DEADLINES["connect_timeout"] + DEADLINES["tcp_user_timeout"] / 1000
     minutes = int(settings["WatchdogSec"].removesuffix("min"))
     assert minutes * 60 > gone_s * 1.25
@@ -80,6 +84,25 @@ def test_no_service_reaches_the_keys_of_another(command: str) -> None:
     assert set(settings["InaccessiblePaths"].split()) == others
     # Else processes of one user look into each other by /proc, where nothing is hidden.
     assert settings["PrivateUsers"] == "yes"
+
+
+@pytest.mark.parametrize("command", ["ingest", "open", "serve", "work"])
+def test_keys_and_results_reach_neither_a_core_file_nor_a_swap(command: str) -> None:
+    settings = settings_of(units()[command])
+    assert (settings["LimitCORE"], settings["MemorySwapMax"]) == ("0", "0")
+
+
+def test_only_the_way_to_the_broker_leads_out_of_the_machine() -> None:
+    ways = {command: settings_of(unit) for command, unit in units().items()}
+    assert {
+        command: (settings.get("IPAddressDeny"), settings.get("IPAddressAllow"))
+        for command, settings in ways.items()
+    } == {
+        "ingest": (None, None),
+        "open": ("any", "localhost"),
+        "serve": ("any", "localhost"),
+        "work": ("any", "localhost"),
+    }
 
 
 def test_a_backlog_leaves_the_pages_three_times_its_share_of_the_processors() -> None:
