@@ -29,6 +29,14 @@ WAITS_S = {
     "app": 2 * (keyring.LOCKED_S + records_file.LOCKED_S) + engine_check.DEADLINE_SECONDS,
     "sync": outbox_file.LOCKED_SECONDS,
 }
+# What each may reach: IPAddressDeny and IPAddressAllow, and the families of its sockets.
+NETWORK = {
+    "app": (["any"], ["localhost"], "AF_UNIX AF_INET"),
+    "browser": (["any"], ["localhost"], "AF_UNIX AF_INET AF_NETLINK"),
+    "capture": (["any"], [], "AF_UNIX AF_NETLINK"),
+    "lightd": (["any"], [], "AF_UNIX"),
+    "sync": ([], [], "AF_UNIX AF_INET AF_INET6"),
+}
 START_S = 90  # systemd's own patience, where a unit says nothing
 
 
@@ -112,11 +120,13 @@ def test_no_service_can_see_anothers_secrets(path):
         assert {f"-/var/lib/dermakiosk/{folder}" for folder in others} == set(hidden)
 
 
-def test_only_the_sync_agent_has_a_way_out():
-    for path in SERVICES:
-        closed = "any" in settings(path, "IPAddressDeny")
-        assert closed != (name(path) == "sync")
-        assert settings(path, "IPAddressAllow") in ([], ["localhost"])
+@pytest.mark.parametrize("path", SERVICES, ids=name)
+def test_only_the_sync_agent_has_a_way_out(path):
+    denied, allowed, families = NETWORK[name(path)]
+    assert settings(path, "IPAddressDeny") == denied
+    assert settings(path, "IPAddressAllow") == allowed
+    assert settings(path, "RestrictAddressFamilies") == [families]
+    assert settings(path, "PrivateNetwork") == (["yes"] if "AF_INET" not in families else [])
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
