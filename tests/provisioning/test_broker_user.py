@@ -20,9 +20,7 @@ from provisioning.broker import BrokerRefused
 from provisioning.cli import provision
 from tests.support.mosquitto import Mosquitto, free_port, running_broker
 from tests.support.mqtt import connected
-from tests.support.other_accounts import let_files_be_given_away
-
-SOMEBODY = 54_321  # a user id without an account
+from tests.support.other_accounts import SOMEBODY, let_files_be_given_away, run_without_account
 
 
 def test_a_broker_starts_for_root_who_came_by_su(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +257,6 @@ def test_a_broker_may_have_a_disk_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_broker_starts_for_a_user_without_an_account(tmp_path: Path) -> None:
-    command = ["unshare", "--user", f"--map-user={SOMEBODY}", f"--map-group={SOMEBODY}"]
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -267,16 +264,6 @@ def test_a_broker_starts_for_a_user_without_an_account(tmp_path: Path) -> None:
         "with running_broker(Path(sys.argv[1])):\n"
         "    print(os.geteuid())\n"
     )
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("HOME", "LOGNAME", "USER")
-    }
-    done = subprocess.run(
-        [*command, sys.executable, "-c", code, str(tmp_path / "system")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_without_account([sys.executable, "-c", code, str(tmp_path / "system")])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(SOMEBODY)]

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+SOMEBODY = 54_321  # a user id without an account
 # Of os.stat_result, what a sequence of it begins with.
 _UID, _GID, _FIRST = 4, 5, 10
+
+
+def run_without_account(command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command as a user without an account, as containers do: the system knows no name and no home."""
+    named = ("HOME", "LOGNAME", "USER")
+    return subprocess.run(
+        ["unshare", "--user", f"--map-user={SOMEBODY}", f"--map-group={SOMEBODY}", *command],
+        env={name: value for name, value in os.environ.items() if name not in named},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def let_files_be_given_away(patch: pytest.MonkeyPatch) -> None:
