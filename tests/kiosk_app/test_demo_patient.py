@@ -47,11 +47,3 @@ def test_an_answer_cut_short_is_a_journey_that_broke(status: bytes, after: str) 
         pytest.raises(JourneyBroken, match="does not answer"),
     ):
         Patient(address).walk()
-
-
-def test_a_proxy_in_the_environment_never_sees_the_kiosk(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9/")
-    monkeypatch.delenv("no_proxy", raising=False)
-    with answering(HEAD % (b"200 OK", len(BODY)) + BODY) as address:
-        assert Patient(address).walk() == ["done"]

@@ -48,12 +48,12 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def of_a_kiosk(browser: Browser) -> Iterator[Browser]:
+def of_a_kiosk(browser: Browser, **how: Any) -> Iterator[Browser]:
     """The browser that a kiosk's service starts, by its own words, on no screen; beside `browser`."""
     [command] = [line for line in _UNIT.read_text().splitlines() if line.startswith("ExecStart=")]
     program, *words = command.rpartition(" -- ")[2].split()
     flags = [word for word in words if word.startswith("--") and not word.startswith(_OF_ITS_SCREEN)]
-    started = browser.browser_type.launch(executable_path=program, args=[*_FLAGS, *flags])
+    started = browser.browser_type.launch(executable_path=program, args=[*_FLAGS, *flags], **how)
     try:
         yield started
     finally:
