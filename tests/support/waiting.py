@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -29,11 +30,16 @@ def in_one_of_three_rounds(play: Callable[[], T]) -> T:
 
     A machine that stalls for longer than the limit looks like a fault in one round: an assertion does not
     hold, or a part that was given up raises. It does not stall in each of them, whereas a fault is there in
-    each. So whatever a round leaves, the next one begins as the first did.
+    each. So whatever a round leaves, the next one begins as the first did. Where the last one fails too, what
+    the others failed of is printed: it may be another thing.
     """
-    for _ in range(ROUNDS - 1):
+    before: list[Exception] = []
+    while True:
         try:
             return play()
-        except Exception:  # noqa: BLE001, S112  what it was the last round says
-            continue
-    return play()
+        except Exception as error:
+            if len(before) == ROUNDS - 1:
+                for number, reason in enumerate(before, 1):
+                    print(f"round {number} of {ROUNDS}:", *traceback.format_exception(reason), sep="\n")
+                raise
+            before.append(error)
