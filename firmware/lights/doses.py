@@ -129,10 +129,11 @@ CREATE TABLE IF NOT EXISTS lamps (
 # Within one boot a jump of the wall clock cannot make anything look older than it is.
 _IN_DAY = "(wall > ? OR (boot = ? AND since_boot > ?))"
 
-# A row that cannot be one of a pulse.
-_NO_PULSE = (
+# A row that cannot be one of a pulse, or of a lamp.
+_NO_SUCH_ROW = (
     "SELECT 1 FROM pulses WHERE typeof(dose_j_m2) <> 'real' OR dose_j_m2 < 0 OR typeof(wall) <> 'real'"
-    " OR typeof(since_boot) <> 'real' OR typeof(reference) <> 'blob' OR typeof(session) <> 'blob' LIMIT 1"
+    " OR typeof(since_boot) <> 'real' OR typeof(reference) <> 'blob' OR typeof(session) <> 'blob'"
+    " UNION ALL SELECT 1 FROM lamps WHERE typeof(wall) <> 'real' LIMIT 1"
 )
 
 # When staff cleared LEDGER_NEW: the doses of the 24 h before are not known.
@@ -291,8 +292,9 @@ class DoseLedger:
             if found != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {found}")
             sqlite.bring_up(database, _STEPS)
-            if database.execute(_NO_PULSE).fetchone() is not None:
-                raise sqlite3.DatabaseError(sqlite.MALFORMED)  # in a sum it would make another's dose smaller
+            # In a sum it would make another's dose smaller, or pass off a lamp for one that was measured since.
+            if database.execute(_NO_SUCH_ROW).fetchone() is not None:
+                raise sqlite3.DatabaseError(sqlite.MALFORMED)
             made_before = self._path != ":memory:" and _made_before(Path(self._path))
             row = database.execute("SELECT key FROM secret").fetchone() or _begin(database, made_before)
             if not isinstance(row[0], bytes) or len(row[0]) != _KEY_BYTES:

@@ -143,6 +143,18 @@ def test_a_ledger_with_a_row_that_is_no_pulse_allows_nothing(path, damage):
     assert refused.value.code == "ledger_failed"
 
 
+def test_a_ledger_that_does_not_say_when_a_lamp_was_put_in_allows_nothing(path):
+    """By another time the lamp could pass for one that was measured since."""
+    ledger = reopened(path)
+    ledger.renew("uv365", "nurse", AT)
+    ledger.close()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE lamps SET wall = 'x'")
+    with pytest.raises(DoseRefused, match="the file is damaged: move it aside") as refused:
+        reopened(path).renewed_at("uv365")
+    assert refused.value.code == "ledger_failed"
+
+
 def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
     limits = Limits()
     ledger = DoseLedger(tmp_path / "doses.sqlite")
