@@ -141,7 +141,7 @@ class Lights:
                 return self._ask(has, **request)
             except LightsFault as fault:
                 wait = fault.retry_s
-                if fault.code != "too_soon" or wait is None or time.monotonic() + wait > deadline:
+                if fault.code != "too_soon" or wait is None or not 0 <= wait <= deadline - time.monotonic():
                     raise
                 time.sleep(wait)
 

@@ -306,6 +306,20 @@ def test_what_answers_otherwise_than_a_light_daemon_is_told_as_none_and_hung_up_
     listener.close()
 
 
+@pytest.mark.parametrize("retry_s", [-1, float("nan"), float("inf"), 10**400])
+def test_a_light_that_may_come_at_no_time_to_wait_for_is_refused(tmp_path, retry_s):
+    listener = Listener(tmp_path / "light.sock")
+    lights, answers = Lights(tmp_path / "light.sock", timeout=60), []
+    asking = threading.Thread(target=lambda: answers.append(refusal_of(lambda: lights.on("white"))))
+    asking.start()
+    with listener.accept(60) as link:
+        link.receive(60)
+        link.send({"ok": False, "code": "too_soon", "sentence": "Later.", "retry_s": retry_s})
+        asking.join(60)
+    assert answers == ["Later."]
+    listener.close()
+
+
 def refusal_of(ask):
     with pytest.raises(LightsFault) as refused:
         ask()
