@@ -31,7 +31,8 @@ from hardware.host.output_file import OutputFile, opened_output, require_apart
 from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
-from kiosk_app.kept.records_file import RecordsUnusable
+from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import RecordsUnusable, RowDamaged
 from kiosk_app.kept.states import GONE
 from kiosk_app.kept.storage import StateRefused, has_records, only_server, open_storage, unknown_scans
 from kiosk_app.patient.app import create_app
@@ -317,6 +318,13 @@ def scans() -> None:
     """The scans that this kiosk keeps, by the ids that 'dermakiosk shred' takes."""
 
 
+def _consented_at(scan: UUID, records: Records) -> str | None:
+    try:
+        return records.scan(scan).created.isoformat(timespec="seconds")
+    except RowDamaged:
+        return None
+
+
 @scans.command("list")
 @STATE
 @click.option(
@@ -331,20 +339,21 @@ def list_scans(state: Path, json_file: str | None) -> None:
     """List the scans that are kept, the newest last.
 
     Of each its id, the time of the consent (UTC), its bytes and its state; nobody is named. Last come those
-    in the vault that the records do not know: their state is "unknown", and so is their time.
+    in the vault that the records do not know: their state is "unknown", and so is their time, as it is where
+    the records are damaged.
     """
     require_apart(json_file, state)
     records, vault = open_storage(state / "app", as_it_is=True)
     strangers = unknown_scans(records, vault)
     entries: list[dict[str, Any]] = [
         {
-            "scan": str(row.id),
-            "at": row.created.isoformat(timespec="seconds"),
-            "bytes": vault.size(row.id),
-            "state": str(row.state),
+            "scan": str(scan),
+            "at": _consented_at(scan, records),
+            "bytes": vault.size(scan),
+            "state": state,
         }
-        for row in records.scans()
-        if row.state not in GONE and row.id not in strangers
+        for scan, state in records.states().items()
+        if state not in GONE and scan not in strangers
     ]
     unknown = [
         {"scan": str(scan), "at": None, "bytes": vault.size(scan), "state": "unknown"} for scan in strangers

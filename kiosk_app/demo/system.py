@@ -206,8 +206,8 @@ def _let_old_go(system: System) -> None:
     app = system.kiosk / "app"
     if (app / "records.sqlite").exists():
         try:
-            rows = Records(app / "records.sqlite", Keyring(app / "vault.key")).scans()
-            old = [row.id for row in rows if row.state not in GONE][:-KEPT_SCANS]
+            states = Records(app / "records.sqlite", Keyring(app / "vault.key")).states()
+            old = [scan for scan, state in states.items() if state not in GONE][:-KEPT_SCANS]
             if old:
                 run_steps(*(("shred", scan, "--state", system.kiosk) for scan in old))
         except (PartFailed, RecordsError, KeyringError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -22,7 +23,7 @@ from kiosk_app.kept.records_file import (
     RecordsError,
     RecordsFile,
     RecordsHeld,
-    RecordsUnusable,
+    RowDamaged,
     known_state,
     moment,
 )
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 
 # Whoever holds the keys alone waits no longer for the file: patients wait for the keys meanwhile.
 ALONE_S = 2.0
+_DAMAGED = "What the kiosk's records hold of a scan is damaged: put a copy of them back, or delete that scan."
 KEY_ELSEWHERE = "key_elsewhere"  # among the figures of a scan: its key was never in these records
 LOOK_S = 0.05  # between two looks whether whoever reads or writes is done
 # A result that was to be sealed again has left this kiosk. Where no other took its place, it is withdrawn.
@@ -108,33 +110,55 @@ class Records:
             return self.keyring.unwrap(wrapped)
 
     def _one(self, scan: UUID) -> sqlite3.Row:
+        for row in self._rows("WHERE id = ?", str(scan)):
+            return row
+        raise NoSuchScan(f"This kiosk has no scan {scan}. Check the id.")
+
+    def state(self, scan: UUID) -> ScanState:
+        """The state of one scan, whatever else its row holds. Raises NoSuchScan."""
+        return known_state(ScanState, self._one(scan)["state"])
+
+    def _rows(self, where: str, *values: str) -> list[sqlite3.Row]:
+        """The rows of the scans `where` that is; what is no text in them comes as the bytes that it is."""
         with self._file.connection() as db:
-            row: sqlite3.Row | None = db.execute("SELECT * FROM scans WHERE id = ?", (str(scan),)).fetchone()
-        if row is None:
-            raise NoSuchScan(f"This kiosk has no scan {scan}. Check the id.")
-        return row
+            db.text_factory = _text
+            return db.execute(f"SELECT * FROM scans {where}", values).fetchall()
 
     def scan(self, scan: UUID) -> ScanRow:
-        """What is known about one scan. Raises NoSuchScan."""
+        """What is known about one scan. Raises NoSuchScan, RowDamaged."""
         return _scan_row(self._one(scan))
 
     def scans(self, *states: ScanState) -> list[ScanRow]:
-        """The scans in these states (all without any), oldest first."""
-        marks = ",".join("?" * len(states))
-        where = f"WHERE state IN ({marks})" if states else ""
-        with self._file.connection() as db:
-            rows = db.execute(f"SELECT * FROM scans {where} ORDER BY created, rowid", states).fetchall()
-        return [_scan_row(row) for row in rows]
+        """The scans in these states (all without any), oldest first. Raises RowDamaged for any of them."""
+        return [_scan_row(row) for row in self._in_states(*states)]
+
+    def states(self, *states: ScanState) -> dict[UUID, str]:
+        """The scans in these states (all without any), oldest first, each with its state.
+
+        Whatever else their rows hold: one that is damaged does not keep anyone from the others.
+        """
+        return {UUID(row["id"]): str(row["state"]) for row in self._in_states(*states) if _is_id(row["id"])}
+
+    def _in_states(self, *states: ScanState) -> list[sqlite3.Row]:
+        where = f"WHERE state IN ({','.join('?' * len(states))})" if states else ""
+        return self._rows(f"{where} ORDER BY created, rowid", *states)
 
     def latest(self) -> ScanRow | None:
         """The scan that was made last, whatever the clock said; it costs the same however many there are.
 
         What was only taken in was made through other records, and does not count.
         """
-        here = f"json_type(figures, '$.{KEY_ELSEWHERE}') IS NULL"
-        with self._file.connection() as db:
-            row = db.execute(f"SELECT * FROM scans WHERE {here} ORDER BY rowid DESC LIMIT 1").fetchone()
-        return None if row is None else _scan_row(row)
+        return next(map(_scan_row, self._newest()), None)
+
+    def knows_any(self) -> bool:
+        """Whether there is a `latest` scan, also where its row is damaged."""
+        return bool(self._newest())
+
+    def _newest(self) -> list[sqlite3.Row]:
+        there = f"json_type(figures, '$.{KEY_ELSEWHERE}')"
+        return self._rows(
+            f"WHERE CASE WHEN json_valid(figures) THEN {there} END IS NULL ORDER BY rowid DESC LIMIT 1"
+        )
 
     def patient_reference(self, scan: UUID) -> str | None:
         """The clinic's pseudonymous id of the patient; None for a walk-in."""
@@ -149,7 +173,7 @@ class Records:
             if row is None or row["state"] != before:
                 found = row["state"] if row else "missing"
                 raise RecordsError(f"A scan cannot go from {found} to {after}: it should be {before}.")
-            merged = _merge(json.loads(row["figures"]), figures)
+            merged = _merge(_object(row["figures"]), figures)
             db.execute(
                 "UPDATE scans SET state = ?, figures = ? WHERE id = ?", (after, json.dumps(merged), str(scan))
             )
@@ -159,7 +183,7 @@ class Records:
         with self._file.transaction() as db:
             row = db.execute("SELECT figures FROM scans WHERE id = ?", (str(scan),)).fetchone()
             if row is not None:
-                merged = _merge(json.loads(row["figures"]), figures)
+                merged = _merge(_object(row["figures"]), figures)
                 db.execute("UPDATE scans SET figures = ? WHERE id = ?", (json.dumps(merged), str(scan)))
 
     def keep_findings(self, scan: UUID, findings: Findings, /, **figures: Any) -> None:
@@ -171,7 +195,7 @@ class Records:
             ).fetchone()
             if row is None:
                 raise RecordsError("Findings belong to a captured scan, and this one is not in that state.")
-            merged = _merge(json.loads(row["figures"]), figures)
+            merged = _merge(_object(row["figures"]), figures)
             db.execute(
                 "UPDATE scans SET findings = ?, state = ?, figures = ? WHERE id = ?",
                 (ciphertext, ScanState.ANALYSED, json.dumps(merged), str(scan)),
@@ -349,15 +373,37 @@ def _open(scan: UUID, item: str, dek: bytes, data: bytes) -> dict[str, Any]:
     return opened
 
 
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _is_id(found: str | bytes) -> bool:
+    with contextlib.suppress(ValueError, TypeError):
+        return str(UUID(found)) == found  # type: ignore[arg-type]  # bytes are a TypeError
+    return False
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RowDamaged(_DAMAGED) from error
+
+
 def _scan_row(row: sqlite3.Row) -> ScanRow:
+    if isinstance(row["reason"], bytes):
+        raise RowDamaged(_DAMAGED)
     try:
         return ScanRow(
             id=UUID(row["id"]),
             state=known_state(ScanState, row["state"]),
             created=datetime.fromisoformat(row["created"]),
-            consent=dict(json.loads(row["consent"] or "{}")),
+            consent=_object(row["consent"] or "{}"),
             reason=row["reason"],
-            figures=dict(json.loads(row["figures"])),
+            figures=_object(row["figures"]),
         )
     except (ValueError, TypeError) as error:
-        raise RecordsUnusable("The kiosk's records hold a damaged row: put a copy of them back.") from error
+        raise RowDamaged(_DAMAGED) from error

@@ -84,6 +84,10 @@ class RecordsError(PlainError):
     """The local records cannot be used, or do not hold what was asked for."""
 
 
+class RowDamaged(RecordsError):
+    """What the row of one scan holds cannot be read; the others can."""
+
+
 class RecordsUnusable(RecordsError):
     """The file itself cannot be used now (held by another process, damaged, its disk full): no row of it."""
 

@@ -31,7 +31,7 @@ UNFINISHED = (ScanState.CONSENTED, ScanState.CAPTURED, ScanState.ANALYSED)
 GONE = (ScanState.REFUSED, ScanState.ABANDONED, ScanState.SHREDDED)
 
 
-def is_kept(state: ScanState) -> bool:
+def is_kept(state: str) -> bool:
     """Whether pictures of a scan in this state are kept, so that leaving does not undo it."""
     return state not in (ScanState.CONSENTED, *GONE)
 

@@ -79,7 +79,7 @@ def open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
         # Who wants to make room by deleting scans has to open the records first.
         records = vault.reserve.lend(lambda: Records(path, keyring, as_it_is=as_it_is))
         if not as_it_is:
-            if records.latest() is None:
+            if not records.knows_any():
                 _refuse_over_scans(path, "know no scan")
             _make_vault(vault, records)
     except OSError as error:
@@ -89,7 +89,7 @@ def open_storage(app: Path, *, as_it_is: bool = False) -> tuple[Records, Vault]:
 
 def _make_vault(vault: Vault, records: Records) -> None:
     """Make the vault's folder, but in the place of one that is lost: until that is back the kiosk rests."""
-    if not vault.folder.is_dir() and not any(is_kept(row.state) for row in records.scans()):
+    if not vault.folder.is_dir() and not any(map(is_kept, records.states().values())):
         sync_folder(make_folder(vault.folder).parent)
 
 
@@ -112,8 +112,10 @@ def unknown_scans(records: Records, vault: Vault) -> list[UUID]:
     """
     held = vault.scans()  # before the records are asked: a scan is known before it has pictures
     kept = {scan for scan in held if vault.was_kept(scan)}
-    known = {row.id for row in records.scans() if row.state != ScanState.CONSENTED or row.id not in kept}
-    return [scan for scan in held if scan not in known]
+    known = records.states()
+    return [
+        scan for scan in held if scan not in known or (known[scan] == ScanState.CONSENTED and scan in kept)
+    ]
 
 
 def _has_content(path: Path) -> bool:

@@ -98,7 +98,7 @@ class Kiosk:
         """Why no scan can be kept, for staff; None also where another one holds what it would be kept in."""
         try:
             self.records.keyring.generations()
-            self.records.latest()
+            self.records.knows_any()
             self.vault.free_mb()
         except RecordsHeld:
             return None
@@ -175,7 +175,7 @@ class Kiosk:
         scan = session.scan
         if scan is None:
             return False
-        return is_kept(self.records.scan(scan).state)
+        return is_kept(self.records.state(scan))
 
     def lets_go(self, session: Session) -> bool:
         """Whether the patient can go and nothing of the scan stays; from then on no pictures of it are kept.
@@ -187,7 +187,7 @@ class Kiosk:
 
     def is_gone(self, session: Session) -> bool:
         """Whether the session's scan is one of which nothing may stay: who has the right may delete it."""
-        return session.scan is not None and self.records.scan(session.scan).state in GONE
+        return session.scan is not None and self.records.state(session.scan) in GONE
 
     def is_destroyed(self, scan: UUID) -> bool:
         """Whether neither a picture nor a key is left of a scan that is gone."""
@@ -195,7 +195,7 @@ class Kiosk:
 
     def is_unreadable(self, scan: UUID) -> bool:
         """Whether its pictures could not be read, so that there is no result of it."""
-        return self.records.scan(scan).state == ScanState.UNREADABLE
+        return self.records.state(scan) == ScanState.UNREADABLE
 
     def delivery(self, scan: UUID) -> Delivery | None:
         """What is known of a scan's way to the clinic; None where nothing of it is to go there."""

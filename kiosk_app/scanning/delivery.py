@@ -42,7 +42,7 @@ _WITHOUT_CONNECTION = {"waiting": Delivery.WAITING, "sent": Delivery.KEPT}
 def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
     """What is known of `scan` at this moment. Raises NoSuchScan."""
     # The scan first: one that is deleted meanwhile has a message of which the outbox is asked, and no less.
-    state = records.scan(scan).state
+    state = records.state(scan)
     result = records.messages.of(scan)
     if state not in GONE:
         none_yet = Delivery.MEASURING if state == ScanState.CAPTURED else Delivery.KEPT

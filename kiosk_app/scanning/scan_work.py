@@ -163,7 +163,7 @@ class ScanWork:
     def leave_unless_kept(self, scan: UUID) -> bool:
         """`leave`, where no pictures of the scan are kept; whether it is so. Where they are, all goes on."""
         with self._lock:
-            if is_kept(self._records.scan(scan).state):
+            if is_kept(self._records.state(scan)):
                 return False
             self._leave(scan)
             return True
@@ -183,7 +183,7 @@ class ScanWork:
         """Whether a consented scan has had no try: each try has a scan of its own."""
         with self._lock:
             had_one = scan in self._at_work or scan in self._to_destroy
-        return not had_one and self._records.scan(scan).state == ScanState.CONSENTED
+        return not had_one and self._records.state(scan) == ScanState.CONSENTED
 
     def recover(self) -> None:
         """After a start: finish what was begun, abandon what has no pictures, sweep what a crash left.
@@ -192,23 +192,26 @@ class ScanWork:
 
         Where keys or records do not allow it now, `go_on` does.
         """
-        for row in self._records.scans(ScanState.CONSENTED):
-            self._to_destroy.note(row.id)
+        for scan in self._records.states(ScanState.CONSENTED):
+            self._to_destroy.note(scan)
         try:
             self._alone("still_unreadable", self._try_unreadable)  # which `go_on` does not, and needs no keys
             self._destroy_what_is_due()
         except (KeyringBusy, RecordsHeld) as error:
             log.error("not_recovered", why=str(error))
-        swept = self._vault.sweep([row.id for row in self._records.scans(*GONE)])
-        log.info("recovered", unfinished=len(self._records.scans(*UNFINISHED)), swept=swept)
+        swept = self._vault.sweep(self._records.states(*GONE).keys())
+        log.info("recovered", unfinished=len(self._records.states(*UNFINISHED)), swept=swept)
         unknown = unknown_scans(self._records, self._vault)
         if unknown:
             log.warning("scans_unknown", scans=[str(scan) for scan in unknown])
 
     def _try_unreadable(self) -> None:
         """Let `go_on` measure what could not be read once more: the cause may be mended by now."""
-        for row in self._records.scans(ScanState.UNREADABLE):
-            self._records.advance(row.id, ScanState.UNREADABLE, ScanState.CAPTURED)
+        for scan in self._records.states(ScanState.UNREADABLE):
+            self._alone("still_unreadable", self._try_again, scan)
+
+    def _try_again(self, scan: UUID) -> None:
+        self._records.advance(scan, ScanState.UNREADABLE, ScanState.CAPTURED)
 
     def _destroy_what_is_due(self) -> None:
         if time.monotonic() >= self._look_at:
@@ -240,9 +243,9 @@ class ScanWork:
 
     def _look_for_remains(self) -> None:
         """Of scans that are gone: a failed deletion, or a command that was ended, leaves pictures."""
-        for row in self._records.scans(*GONE):
-            if self._vault.holds(row.id):
-                self._to_destroy.note(row.id)
+        for scan in self._records.states(*GONE):
+            if self._vault.holds(scan):
+                self._to_destroy.note(scan)
         self._vault.reserve.fill()
 
     def _alone(self, event: str, step: Callable[..., object], *scan: UUID) -> bool:
@@ -275,9 +278,7 @@ class ScanWork:
         try:
             self._destroy_what_is_due()
             enough = time.monotonic() + ENOUGH_S
-            scans = dict.fromkeys(
-                row.id for row in self._records.scans(ScanState.CAPTURED, ScanState.ANALYSED)
-            )
+            scans = self._records.states(ScanState.CAPTURED, ScanState.ANALYSED)
             for scan in self._failed.keys() - scans.keys():
                 del self._failed[scan]
                 self._told.over(("not_finished", scan))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from hardware.host.patience import patience
 from kiosk_app.kept.records import KEY_ELSEWHERE, Records
+from kiosk_app.kept.records_file import RowDamaged
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
@@ -53,15 +56,16 @@ def shred(
     `unknown` are the scans of `storage.unknown_scans`: newer records may have sent them.
     May be repeated. Raises NoSuchScan. Where the outbox cannot be reached, the courier does the rest later.
     """
-    row = None if unknown else records.scan(scan)
-    before = row is not None and row.state in GONE
+    before = not unknown and records.state(scan) in GONE
     items, key_left = destroy(scan, ScanState.SHREDDED, by, records, vault, unknown)
     if key_left:
         log.warning("old_key_left", scan=str(scan))
     tell(scan)
     clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
-    figures = records.scan(scan).figures
+    figures: dict[str, Any] = {}
+    with contextlib.suppress(RowDamaged):  # it is gone all the same
+        figures = records.scan(scan).figures
     return Shredded(
         items=items,
         findings=0 if before else int(figures.get("findings", 0)),
@@ -86,7 +90,7 @@ def destroy(
     def destroy_key() -> bool:
         if unknown:
             records.take_in(scan, reason)
-        if records.scan(scan).state in GONE:
+        if records.state(scan) in GONE:
             records.ask_for_the_result(scan)
             return records.finish_rewrap()  # of one that ended half-way the key may still be there
         return records.forget(scan, state, reason)

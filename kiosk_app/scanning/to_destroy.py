@@ -44,7 +44,7 @@ class ToDestroy:
             raise
 
     def _destroy(self, scan: UUID, reason: str | None) -> None:
-        state = self._records.scan(scan).state
+        state = self._records.state(scan)
         if state not in (ScanState.CONSENTED, *GONE):
             return
         if state == ScanState.CONSENTED and self._vault.was_kept(scan):

@@ -16,7 +16,7 @@ from hardware.host.sqlite import bring_up, require_version
 from hardware.profile import Limits
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.records_file import RecordsUnusable
+from kiosk_app.kept.records_file import RecordsUnusable, RowDamaged
 from sync.kiosk.outbox import Outbox, OutboxError
 
 NOW = Moment(2e9, 100.0, "boot")
@@ -127,13 +127,11 @@ def test_a_store_whose_schema_is_garbled_is_told_as_a_damaged_file(
 
 
 @pytest.mark.parametrize("figures", [b"{zzz", b'{"zzz": "\xff"}'], ids=["no JSON", "no text"])
-def test_records_with_a_garbled_row_are_told_as_a_damaged_file_and_not_quoted(
-    figures: bytes, tmp_path: Path
-) -> None:
+def test_records_with_a_garbled_row_are_told_as_that_and_not_quoted(figures: bytes, tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite"
     records(path)
     change(path, f"UPDATE scans SET figures = CAST(x'{figures.hex()}' AS TEXT)")
-    with pytest.raises(RecordsUnusable, match="the file is damaged: move it aside") as refused:
+    with pytest.raises(RowDamaged, match="of a scan is damaged: put a copy of them back") as refused:
         Records(path, Keyring(path.with_name("vault.key"))).latest()
     assert "zzz" not in str(refused.value)
 

@@ -1,0 +1,85 @@
+"""One damaged row of the records: the other scans go on, and its own can be deleted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kiosk_app.kept.keyring import KeyGone
+from kiosk_app.kept.records_file import RecordsError
+from kiosk_app.kept.states import ScanState
+from tests.kiosk_app.test_kiosk_commands import run
+from tests.support.kiosk_bench import Bench
+from tests.support.scanning import consented, do
+
+DAMAGE = pytest.mark.parametrize(
+    "damage",
+    [
+        "figures = '[1'",
+        "figures = '[1]'",
+        f"figures = '{'[' * 100_000}'",
+        "figures = CAST(x'7b22fa223a317d' AS TEXT)",
+        "consent = '1'",
+        "created = 'then'",
+        "created = CAST(x'ff' AS TEXT)",
+        "reason = CAST(x'ff' AS TEXT)",
+    ],
+    ids=[
+        "no JSON",
+        "another shape",
+        "too deep",
+        "no text",
+        "no consent",
+        "no time",
+        "no text of a time",
+        "no text of a reason",
+    ],
+)
+
+
+def damage_row(bench: Bench, scan: object, damage: str) -> None:
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute(f"UPDATE scans SET {damage} WHERE id = ?", (str(scan),))
+
+
+@DAMAGE
+@pytest.mark.parametrize("state", [ScanState.CAPTURED, ScanState.UNREADABLE])
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_damaged_row_keeps_no_other_scan_from_going_on(
+    bench: Bench, damage: str, state: ScanState, damaged: int
+) -> None:
+    bench.analyst.fail = OSError("no memory")
+    scans = [consented(bench) for _ in range(2)]
+    for scan in scans:
+        do(bench, scan)
+        damage_row(bench, scan, f"state = '{state}'")
+    given_up = consented(bench)
+    bench.analyst.fail = None
+    damage_row(bench, scans[damaged], damage)
+    kiosk = bench.again()
+    with pytest.raises(RecordsError):
+        kiosk.records.scan(scans[damaged])
+    kiosk.work.recover()
+    kiosk.work.go_on()
+    other = kiosk.records.state(scans[1 - damaged])
+    assert other not in (ScanState.CAPTURED, ScanState.UNREADABLE, ScanState.ANALYSED)
+    assert kiosk.records.state(given_up) == ScanState.ABANDONED
+    assert kiosk.closed_because() is None
+
+
+@DAMAGE
+def test_a_scan_whose_row_is_damaged_is_deleted_and_so_is_another(bench: Bench, damage: str) -> None:
+    scans = [consented(bench) for _ in range(2)]
+    for scan in scans:
+        do(bench, scan)
+    damage_row(bench, scans[1], damage)
+    listed = run("scans", "list", "--state", bench.state, "--json")
+    assert sorted(json.loads(line)["scan"] for line in listed.stdout.splitlines()) == sorted(map(str, scans))
+    records = bench.kiosk.records
+    for scan in scans:
+        done = run("shred", scan, "--state", bench.state)
+        assert done.returncode == 0, done.stderr
+        assert records.state(scan) == ScanState.SHREDDED and not bench.kiosk.vault.holds(scan)
+        with pytest.raises(KeyGone):
+            records.dek(scan)
