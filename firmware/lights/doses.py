@@ -292,7 +292,7 @@ class DoseLedger:
             if found != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {found}")
             sqlite.bring_up(database, _STEPS)
-            # In a sum it would make another's dose smaller, or pass off a lamp for one that was measured since.
+            # It would make the sum of a day smaller, or pass off a lamp for one that was measured since.
             if database.execute(_NO_SUCH_ROW).fetchone() is not None:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)
             made_before = self._path != ":memory:" and _made_before(Path(self._path))
