@@ -10,6 +10,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
+from waitress.utilities import Error
 
 # A browser sends a request in one piece; one that is not whole after this is nobody's who waits for a page.
 ASK_SECONDS = 10.0
@@ -18,6 +19,8 @@ TAKE_SECONDS = 20.0
 # A browser keeps its connection for the next page.
 KEEP_SECONDS = 75.0
 CONNECTIONS = 200
+# Of the connections so many at most wait for their turn; without a bound there is none left for anybody else.
+WAIT_FOR_TURN = 50
 MAX_HEADERS, MAX_BODY = 32 * 1024, 128 * 1024
 
 
@@ -65,6 +68,10 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         return now - since > (ASK_SECONDS if never else KEEP_SECONDS)
 
 
+class _Busy(Error):  # type: ignore[misc]
+    code, reason = 503, "Service Unavailable"
+
+
 class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
     """The threads that answer, and one more for what waits for each other: that holds up nobody else."""
 
@@ -77,15 +84,19 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
     def add_task(self, task: _Channel) -> None:
         request = task.requests[0]
         # One that could not be read has neither.
-        if self._in_turn(getattr(request, "command", ""), getattr(request, "path", "")):
+        if not self._in_turn(getattr(request, "command", ""), getattr(request, "path", "")):
+            super().add_task(task)
+        elif len(self._one_by_one.queue) < WAIT_FOR_TURN:
             self._one_by_one.add_task(task)
         else:
+            request.error = _Busy("Too many ask for this just now. Please try again in a few seconds.")
             super().add_task(task)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        end = time.monotonic() + timeout
         self._one_by_one.set_thread_count(0)
         ended: bool = super().shutdown(cancel_pending, timeout)
-        return bool(self._one_by_one.shutdown(cancel_pending, 0)) and ended
+        return bool(self._one_by_one.shutdown(cancel_pending, max(0.0, end - time.monotonic()))) and ended
 
 
 class WebServer(TcpWSGIServer):  # type: ignore[misc]
@@ -136,7 +147,8 @@ def make_web_server(
 ) -> WebServer:
     """A server that listens on the one address; `run` serves. Raises OSError.
 
-    Requests that are `in_turn`, by their method and path, are answered one by one, beside the `threads`.
+    Requests that are `in_turn`, by their method and path, are answered one by one, beside the `threads`;
+    where too many wait for that, by 503 at once.
     """
     adjustments = Adjustments(
         host=host,

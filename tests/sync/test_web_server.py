@@ -147,3 +147,44 @@ def test_requests_that_wait_for_each_other_are_answered_in_turn_and_keep_no_othe
             one.join(60)
     assert answers == [b"hello"] * 5
     assert set(most) == {1}
+
+
+def test_no_flood_of_what_waits_for_its_turn_takes_the_connections_of_others() -> None:
+    go_on = threading.Event()
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/turn":
+            go_on.wait(60)
+        return hello(environ, start)
+
+    said = b"GET /turn HTTP/1.1\r\nHost: x\r\n\r\n"
+    with (
+        running_server(app, 2, in_turn=lambda method, path: path == "/turn") as server,
+        half_sent(server, web_server.CONNECTIONS, said) as flood,
+    ):
+        refused = flood[-1].recv(4096)
+        answers = [ask(server) for _ in range(3)]
+        go_on.set()
+        assert flood[0].recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"Please try again" in refused
+    assert answers == [b"hello"] * 3
+
+
+def test_what_is_answered_in_turn_is_waited_for_at_a_stop_as_everything_is() -> None:
+    begun = threading.Event()
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        begun.set()
+        time.sleep(0.5)
+        return hello(environ, start)
+
+    with running_server(app, 2, in_turn=lambda method, path: True) as server:
+        answers: list[bytes] = []
+        asking = threading.Thread(target=lambda: answers.append(ask(server)))
+        asking.start()
+        assert begun.wait(60)
+        server.task_dispatcher.shutdown(cancel_pending=True, timeout=60)
+        assert not server.longest_service()
+        asking.join(60)
+    assert answers == [b"hello"]
