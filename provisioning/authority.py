@@ -145,7 +145,8 @@ class Authority:
         """Write the keys and the certificate of one of the clinic's own clients of the broker into `out`.
 
         `out` is a folder in the clinic's state; `broker.json`, which all its processes share, goes beside it.
-        A second time, the TLS key and its certificate are new and an ingest worker's receipt key stays.
+        A second time, the TLS key and its certificate are new and an ingest worker's receipt key stays; what
+        root writes belongs to whom the folder belongs.
         """
         if name not in (*INGEST_WORKERS, AUDITOR):
             raise AuthorityRefused(
@@ -156,12 +157,15 @@ class Authority:
         address, key = self.broker, certificates.generate_tls_key()
         certificate = certificates.make_client(key.public_key(), name, self._issuing_key(), self.issuing)
         folder = files.real_path(files.make_folder(out))
+        owner, beside = files.owner_of(folder), folder.parent / "broker.json"
         if name in INGEST_WORKERS:
             self._list_receipt_key(out / "receipt.key")
-        files.write(folder.parent / "broker.json", json.dumps(address) + "\n", files.PRIVATE)
-        files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC)
-        files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE)
-        files.write(out / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC)
+        said = (json.dumps(address) + "\n").encode()
+        if files.read(beside, len(said) + 1) != said:  # it may have been given to others than this role
+            files.write(beside, said, files.PRIVATE, owner)
+        files.write(out / "ca.crt", certificates.pem(self.root), files.PUBLIC, owner)
+        files.write(out / "tls.key", certificates.private_pem(key), files.PRIVATE, owner)
+        files.write(out / "tls.crt", certificates.pem(certificate, self.issuing), files.PUBLIC, owner)
 
     def make_opener(self, out: Path) -> Path:
         """Write a new opening key into `out`, list its public half, and return the file.
@@ -173,7 +177,7 @@ class Authority:
         if key_file is None:
             self._require_listable("opening", self._listed())
             key_file = wire_keys.dump_opening_keys([wire_keys.generate_opening_key()])
-            files.write(path, key_file, files.PRIVATE)
+            files.write(path, key_file, files.PRIVATE, files.owner_of(path.parent))
         public = wire_keys.load_opening_keys(key_file)[-1].public
         listed = {"suite": public.suite, "public": public.public.hex()}
         if not self._list_key("opening", listed):
@@ -238,7 +242,7 @@ class Authority:
         if key_file is None:
             self._require_listable("receipt", self._listed())
             key_file = wire_keys.dump_signing_key(wire_keys.generate_signing_key())
-            files.write(path, key_file, files.PRIVATE)
+            files.write(path, key_file, files.PRIVATE, files.owner_of(path.parent))
         self._list_key("receipt", wire_keys.public_bytes(wire_keys.load_signing_key(key_file)).hex())
 
     def _list_key(self, purpose: str, key: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hardware.host.durable import write_whole as write
 from hardware.host.errors import PlainError
-from hardware.host.folders import make_folder, real_path
+from hardware.host.folders import make_folder, opened_folder, real_path
 from hardware.host.own_file import PRIVATE, open_own
 from hardware.host.regular_file import read_regular_file, read_regular_text
 
@@ -24,6 +24,7 @@ __all__ = [
     "locked",
     "make_folder",
     "opened",
+    "owner_of",
     "read",
     "read_own",
     "read_regular_file",
@@ -102,6 +103,15 @@ def read_own(path: Path, limit: int) -> bytes | None:
             return file.read(limit)
     except FileNotFoundError:
         return None
+
+
+def owner_of(folder: Path) -> tuple[int, int] | None:
+    """Whose `folder` is, for what root puts there: a service reads only its own. None where root does not."""
+    if os.geteuid() != 0:
+        return None
+    with opened_folder(folder) as (handle, _):
+        facts = os.fstat(handle)
+    return facts.st_uid, facts.st_gid
 
 
 @contextmanager

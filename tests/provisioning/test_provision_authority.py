@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -20,6 +21,7 @@ from provisioning.authority_files import AuthorityRefused
 from provisioning.broker import AUDITOR, INGEST_WORKERS
 from sync.wire import keys as wire_keys
 from sync.wire.clinic_keys import MOST_KEYS, ClinicKeys
+from tests.support.other_accounts import SOMEBODY, let_files_be_given_away
 
 
 @pytest.fixture
@@ -252,6 +254,29 @@ def test_a_role_made_again_gets_a_new_certificate_but_keeps_its_receipt_key(
     second = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name for name in first if first[name] != second[name]} == {"tls.key", "tls.crt"}
     assert key_set(authority).version == 2
+
+
+def test_what_root_makes_again_belongs_to_the_account_that_the_folder_was_given_to(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_files_be_given_away(monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    clinic = tmp_path / "clinic"
+    authority.make_role("ingest-1", clinic / "ingest")
+    (clinic / "opener").mkdir()
+    for path in (clinic, *clinic.rglob("*")):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    authority.make_role("ingest-1", clinic / "ingest")
+    authority.make_opener(clinic / "opener")
+    (clinic / "ingest" / "receipt.key").unlink()
+    address = authority.broker | {"host": "another.example"}
+    (authority.folder / "broker.json").write_text(json.dumps(address))
+    authority.make_role("ingest-1", clinic / "ingest")
+    assert json.loads((clinic / "broker.json").read_text()) == address
+    assert {path.name: os.stat(path).st_uid for path in clinic.rglob("*")} == dict.fromkeys(
+        ("broker.json", "ingest", "receipt.key", "tls.key", "tls.crt", "ca.crt", "opener", "opening.key"),
+        SOMEBODY,
+    )
 
 
 def test_a_role_does_not_take_anothers_folder(authority: Authority, tmp_path: Path) -> None:
