@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kiosk_app.cli import main
+from tests.support.documents import document
 from tests.support.mosquitto import BOARD, Mosquitto, free_port
 from tests.support.mqtt import connected
 
@@ -202,3 +204,32 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(tmp_path: Path
     succeeds("opener", *state, "--out", tmp_path / "opener")
     refuses("/proc/xx cannot be used", "enrol", *state, "--kiosk", "/proc/xx", "--board", BOARD)
     assert succeeds("list", *state).count("\n") == 1, "nobody was enrolled"
+
+
+def test_the_page_for_the_first_time_does_what_it_says_in_its_order(tmp_path: Path) -> None:
+    board, clinic = tmp_path / "board.toml", tmp_path / "CLINIC"
+    shutil.copy(BOARD, board)
+    (tmp_path / "ANOTHER").mkdir()
+    here = {
+        "sudo -u dk-clinic /opt/dermakiosk/.venv/bin/": "",
+        "/etc/dermakiosk/board.toml": str(board),
+        "/var/lib/dermakiosk-broker --user mosquitto": " ".join(("BROKER", *OWNER)),
+        "2027-02-28": datetime.now(timezone.utc).date().isoformat(),
+        "ID.json": "AUTHORITY/kiosks/*.json",
+    }
+    done = []
+    for line in document("provisioning/docs/first-time.md").code_lines:
+        for said, meant in here.items():
+            line = line.replace(said, meant)
+        if line.startswith(("dermakiosk ", "mv ", "install ")):
+            done.append(line)
+    path = f"{COMMAND.parent}:{os.environ['PATH']}"
+    script = "\n".join(("set -e", *done))
+    ran = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, timeout=120
+    )
+    assert (ran.returncode, ran.stderr) == (0, b""), ran.stderr
+    assert not (tmp_path / "AUTHORITY" / "root.key").exists()
+    assert {path.name for path in clinic.iterdir() if path.is_dir()} == {"ingest", "opener", "web"}
+    status = dermakiosk("clinic", "status", "--state", clinic).stdout
+    assert "front: never heard" in status
