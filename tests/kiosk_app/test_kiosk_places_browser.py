@@ -10,20 +10,25 @@ from tests.support.browser import TALL, WIDE
 from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import LOOK, OUT_OF_SIGHT, PatientAt
+from tests.support.standing import DECIDES, stand, with_a_kept_scan
 from tests.support.standing import PLACES as STANDS
-from tests.support.standing import stand, with_a_kept_scan
 
-# A page whose answers decide -> the pages whose buttons lead to it.
+# Where pictures may be kept, so that "Start over" leads to the question what becomes of them.
+MAY_START_OVER = ("scan", "spots", "result", "delete", "help", "languages")
+ANSWERS, START_OVER = ".act .button", "footer form .button"
+# A page whose answers decide -> which buttons lead to it, and of which pages.
 LEAD_TO = {
-    "consent": ("about", "help", "languages"),
-    "light_questions": ("consent", "help", "languages"),
-    "eyes": ("position", "help", "languages"),
-    "delete": ("result",),
+    "consent": (ANSWERS, ("about", "help", "languages")),
+    "light_questions": (ANSWERS, ("consent", "help", "languages")),
+    "eyes": (ANSWERS, ("position", "help", "languages")),
+    "delete": (ANSWERS, ("result",)),
+    "leave": (START_OVER, MAY_START_OVER),
+    "leave, unreadable": (START_OVER, MAY_START_OVER),
 }
-PLACES = (*LEAD_TO, "about", "help", "languages", "position", "result")
+PLACES = sorted({*LEAD_TO, *(before for _which, befores in LEAD_TO.values() for before in befores)})
 # Where keys may be waited for: what is shown meanwhile lies beside all that comes before and after it.
-MAY_WAIT = ("consent", "light_questions", "position", "eyes", "result", "delete", "leave")
-BUTTONS = """() => [...document.querySelectorAll(".act .button")].map(e => e.getBoundingClientRect())
+MAY_WAIT = (*DECIDES, "position", "result")
+BOXES = """which => [...document.querySelectorAll(which)].map(e => e.getBoundingClientRect())
   .map(r => [r.left, r.top, r.right, r.bottom])"""
 BAND = """() => {
   const [band, footer] = [".act", "footer"].map(name => document.querySelector(name));
@@ -42,8 +47,8 @@ HIDDEN_TEXT = "(m => m.scrollHeight - m.clientHeight)(document.querySelector('ma
 Box = tuple[float, float, float, float]
 
 
-def boxes(page: Page) -> list[Box]:
-    return [tuple(box) for box in page.evaluate(BUTTONS)]
+def boxes(page: Page, which: str = ANSWERS) -> list[Box]:
+    return [tuple(box) for box in page.evaluate(BOXES, which)]
 
 
 def overlap(one: Box, other: Box) -> bool:
@@ -60,15 +65,15 @@ def test_an_answer_that_decides_is_not_where_the_button_was_that_led_to_it(
         seen_first, touched_last = {}, {}
         for place in PLACES:
             page.goto(address + stand(bench, session, place, language, text_size))
-            seen_first[place] = boxes(page)
+            seen_first[place] = {which: boxes(page, which) for which in (ANSWERS, START_OVER)}
             page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")  # read to its end
-            touched_last[place] = boxes(page)
+            touched_last[place] = {which: boxes(page, which) for which in (ANSWERS, START_OVER)}
             if text_size == TEXT_SIZES[0]:
                 assert page.evaluate(HIDDEN_TEXT) <= 0, place
-        for place, befores in LEAD_TO.items():
+        for place, (which, befores) in LEAD_TO.items():
             for before in befores:
-                for last in touched_last[before] + seen_first[before]:
-                    for answer in seen_first[place]:
+                for last in touched_last[before][which] + seen_first[before][which]:
+                    for answer in seen_first[place][ANSWERS]:
                         assert not overlap(last, answer), (text_size, before, place, last, answer)
 
 
@@ -97,12 +102,8 @@ def test_the_way_on_from_a_wait_for_the_keys_lies_where_no_button_was_or_will_be
     for text_size in TEXT_SIZES:
         places = {}
         for place in MAY_WAIT:
-            if place == "leave":
-                with_a_kept_scan(bench, session, language, text_size)
-                page.goto(address + "/leave")
-            else:
-                page.goto(address + stand(bench, session, place, language, text_size))
-            assert page.locator(f"body[data-page={place}]").count() == 1
+            page.goto(address + stand(bench, session, place, language, text_size))
+            assert page.locator(f"body[data-page={place.split(',')[0]}]").count() == 1
             places[place] = boxes(page)
             page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
             places[place] += boxes(page)
@@ -131,7 +132,7 @@ def test_answers_that_decide_stand_in_a_band_that_reaches_from_edge_to_edge(
     patient_at: PatientAt, address: str, bench: Bench, size: tuple[int, int]
 ) -> None:
     page, session = patient_at(size)
-    for place in ("consent", "eyes", "delete"):
+    for place in ("consent", "eyes", "delete", "leave", "leave, unreadable"):
         for text_size in TEXT_SIZES:
             page.goto(address + stand(bench, session, place, "de", text_size))
             band = page.evaluate(BAND)

@@ -35,13 +35,12 @@ from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.kiosk_screen import PLACE, PatientAt
 from tests.support.serving import running_server
-from tests.support.standing import stand, with_a_kept_scan
+from tests.support.standing import DECIDES, stand, with_a_kept_scan
 from tests.support.waiting import wait_until
 
 PRIMARY = "form[data-primary] button.primary"
 PLACED = """() => (({ x, y }) => [x.value, y.value])(document.querySelector("[data-place]").elements)"""
 WAITS_S = 240.0  # no test waits so long
-DECIDES = ("consent", "light_questions", "eyes", "delete", "leave")
 # A screen of ours at a zoom of 133, 150 and 200 per cent.
 ZOOMED = [(960, 600), (864, 540), (640, 400), (810, 1440), (540, 960)]
 ASKS = """() => {
@@ -63,11 +62,7 @@ def test_a_page_that_decides_shows_its_question_and_says_that_there_is_more_to_r
     page, session = patient_at(size, scripts=True)
     for name in DECIDES:
         for text_size in TEXT_SIZES if size in (TALL, WIDE) else (100,):
-            if name == "leave":
-                with_a_kept_scan(bench, session, "de", text_size)
-                page.goto(f"{address}/leave")
-            else:
-                page.goto(address + stand(bench, session, name, "de", text_size))
+            page.goto(address + stand(bench, session, name, "de", text_size))
             wait_for_answers(page)
             wait_until(
                 lambda: page.evaluate(ASKS) == {"asked": True, "told": True}, f"{name} at {text_size} %"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from kiosk_app import patient
 from kiosk_app.kept.states import ScanState
 from kiosk_app.patient.journey import Session, State
 from kiosk_app.patient.page import COOKIE
 from kiosk_app.web.showings import HARMLESS, READ_S, SAFE_METHODS
 from tests.support.kiosk_bench import Bench
-from tests.support.standing import PLACES, stand
+from tests.support.standing import DECIDES, PLACES, stand
 from tests.support.visitor import Page, Visitor, the_session
 
 # Where a tap lands that does not count: the page's name.
 NAMES = {place: re.split(", | ", place)[0] for place in PLACES}
+# Answers that put the same page again: the work on the scan goes on, or the question stands.
+LEAD_BACK = {("scan", "/scan"), ("leave", "/start-over"), ("leave, unreadable", "/start-over")}
+# Templates that others are made of, and pages of faults, which lead to the start.
+NO_PLACES = {"base", "forms", "closed", "failed", "restarted"}
 PLACES_WITH_A_PATIENT = sorted(set(PLACES) - {"language"})
 
 
@@ -29,6 +35,13 @@ def bench(bench: Bench) -> Bench:
 def session(visitor: Visitor, bench: Bench) -> Session:
     visitor.tap()
     return the_session(bench)
+
+
+def test_there_is_a_place_before_every_page_that_asks() -> None:
+    pages = {page.stem: page.read_text() for page in Path(patient.__file__).parent.glob("templates/*.html")}
+    asks = {name for name, page in pages.items() if re.search(r"{{ (primary|second)\(|<form", page)}
+    assert asks - set(NAMES.values()) == NO_PLACES
+    assert {name for name, page in pages.items() if "data-apart" in page} <= set(DECIDES)
 
 
 def what_is_known(session: Session, bench: Bench) -> tuple[object, ...]:
@@ -80,7 +93,8 @@ def test_an_answer_counts_from_when_its_page_can_be_read(
         visitor.clock.now = sent + READ_S + 0.001
         fields = form["fields"] | {"zone": "chin"}  # of the spots, a button's
         assert visitor.client.post(form["action"], data=fields).status_code == 303
-        assert session.turn != known[0], form["action"]
+        leads_back = (place, form["action"]) in LEAD_BACK and "scan" not in fields  # that one keeps the scan
+        assert (session.turn == known[0]) == leads_back, form["action"]
 
 
 def test_an_answer_that_does_not_count_leaves_the_picture_that_was_looked_at(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from hardware.capture import Spot
+from kiosk_app.kept.states import ScanState
 from kiosk_app.patient.journey import Session, State
 from kiosk_app.scanning.progress import Progress
 from models.analysis.words import ENGLISH
@@ -40,6 +41,7 @@ PLACES: dict[str, tuple[str, State, Callable[[Progress], None]]] = {
     "consent": ("/consent", State.CONSENT, _nothing),
     "light_questions": ("/light_questions", State.LIGHT_QUESTIONS, _nothing),
     "position": ("/position", State.POSITION, _nothing),
+    "scan": ("/scan", State.SCAN, _nothing),
     "scan that failed": ("/scan", State.SCAN, _failed("no_face")),
     "scan that ended": ("/scan", State.SCAN, _failed("storage_full")),
     "scan that cannot be read": ("/scan", State.SCAN, _failed("unreadable")),
@@ -51,6 +53,8 @@ PLACES: dict[str, tuple[str, State, Callable[[Progress], None]]] = {
     "close_up_again, lost": ("/close_up_again", State.CLOSE_UP_AGAIN, _not_taken("close_up_lost")),
     "result": ("/result", State.RESULT, _nothing),
     "delete": ("/delete", State.RESULT, _nothing),
+    "leave": ("/leave", State.RESULT, _nothing),
+    "leave, unreadable": ("/leave", State.SCAN, _failed("unreadable")),
     "trouble": ("/trouble", State.POSITION, _nothing),
     "trouble, lost": ("/trouble", State.CLOSE_UP, _marks),
     "help": ("/help", State.CONSENT, _nothing),
@@ -60,6 +64,10 @@ PLACES: dict[str, tuple[str, State, Callable[[Progress], None]]] = {
     "deleted": ("/deleted", State.DELETED, _nothing),
     "expired": ("/expired", State.EXPIRED, _nothing),
 }
+# At these the pictures are kept.
+KEPT = {"leave": ScanState.CAPTURED, "leave, unreadable": ScanState.UNREADABLE}
+# Pages whose answers decide something.
+DECIDES = ("consent", "light_questions", "eyes", "delete", "leave", "leave, unreadable")
 BEFORE_CONSENT = (State.LANGUAGE, State.ABOUT, State.CONSENT)
 
 
@@ -72,6 +80,9 @@ def stand(bench: Bench, session: Session, place: str, language: str = "en", text
         bench.kiosk.consent(session)
         session.uv_screened = True
         work(session.progress)
+    if place in KEPT:
+        assert session.scan is not None
+        bench.kiosk.records.advance(session.scan, ScanState.CONSENTED, KEPT[place])
     return address
 
 
