@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from itertools import count
 from uuid import UUID, uuid5
 
-from kiosk_app.kept.records_file import RecordsError, RecordsFile, known_state, moment
+import structlog
+
+from kiosk_app.kept.records_file import RecordsError, RecordsFile, RowDamaged, known_state, moment, text_of
 from kiosk_app.kept.states import GONE, MessageState, ScanState
+from kiosk_app.log import Told
+
+log = structlog.get_logger()
 
 # Without its envelope: that is read where it is handed over, and not each time that somebody looks.
 _MESSAGE = "SELECT id, scan, kind, sequence, state, size FROM messages"
@@ -59,6 +64,7 @@ class Messages:
 
     def __init__(self, file: RecordsFile) -> None:
         self._file = file
+        self._told = Told()
         held = self.in_states(MessageState.WAITING, MessageState.DISCARDING_UNSENT)
         # Scans that were consented to through these records since: of these nobody knows a result.
         self.unsealed: set[UUID] = set()
@@ -121,12 +127,25 @@ class Messages:
             return _next_id(db, message.scan, message.kind)
 
     def in_states(self, *states: MessageState) -> list[Message]:
-        """The messages in these states (all without any), in the order of their sequence numbers."""
+        """The messages in these states (all without any), in the order of their sequence numbers.
+
+        One whose row is damaged is told of, and left out: it does not keep anyone from the others.
+        """
         marks = ",".join("?" * len(states))
         where = f"WHERE state IN ({marks})" if states else ""
         with self._file.connection() as db:
+            db.text_factory = text_of
             rows = db.execute(f"{_MESSAGE} {where} ORDER BY epoch, sequence", states).fetchall()
-        return [_message(row) for row in rows]
+        return [_message(row) for row in rows if self._is_whole(row)]
+
+    def _is_whole(self, row: sqlite3.Row) -> bool:
+        try:
+            _message(row)
+        except RowDamaged:
+            if self._told.begins(("message_damaged", row["sequence"])):
+                log.error("message_damaged", sequence=row["sequence"])
+            return False
+        return True
 
     def are_over(self, messages: Collection[UUID]) -> list[UUID]:
         """Those of `messages` that are not to leave this kiosk any more, whatever an outbox says of them."""
@@ -285,11 +304,16 @@ def _count_from(db: sqlite3.Connection, epoch: int, highest: int) -> None:
 
 
 def _message(row: sqlite3.Row) -> Message:
-    return Message(
-        id=UUID(row["id"]),
-        scan=UUID(row["scan"]),
-        kind=row["kind"],
-        sequence=row["sequence"],
-        state=known_state(MessageState, row["state"]),
-        size=row["size"],
-    )
+    if isinstance(row["kind"], bytes):
+        raise RowDamaged
+    try:
+        return Message(
+            id=UUID(row["id"]),
+            scan=UUID(row["scan"]),
+            kind=row["kind"],
+            sequence=row["sequence"],
+            state=known_state(MessageState, row["state"]),
+            size=row["size"],
+        )
+    except (ValueError, TypeError) as error:
+        raise RowDamaged from error

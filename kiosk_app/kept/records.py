@@ -26,6 +26,7 @@ from kiosk_app.kept.records_file import (
     RowDamaged,
     known_state,
     moment,
+    text_of,
 )
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 from kiosk_app.log import Told
@@ -35,7 +36,6 @@ log = structlog.get_logger()
 
 # Whoever holds the keys alone waits no longer for the file: patients wait for the keys meanwhile.
 ALONE_S = 2.0
-_DAMAGED = "What the kiosk's records hold of a scan is damaged: put a copy of them back, or delete that scan."
 KEY_ELSEWHERE = "key_elsewhere"  # among the figures of a scan: its key was never in these records
 LOOK_S = 0.05  # between two looks whether whoever reads or writes is done
 # A result that was to be sealed again has left this kiosk. Where no other took its place, it is withdrawn.
@@ -121,7 +121,7 @@ class Records:
     def _rows(self, where: str, *values: str) -> list[sqlite3.Row]:
         """The rows of the scans `where` that is; what is no text in them comes as the bytes that it is."""
         with self._file.connection() as db:
-            db.text_factory = _text
+            db.text_factory = text_of
             return db.execute(f"SELECT * FROM scans {where}", values).fetchall()
 
     def scan(self, scan: UUID) -> ScanRow:
@@ -373,13 +373,6 @@ def _open(scan: UUID, item: str, dek: bytes, data: bytes) -> dict[str, Any]:
     return opened
 
 
-def _text(raw: bytes) -> str | bytes:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
-
-
 def _is_id(found: str | bytes) -> bool:
     with contextlib.suppress(ValueError, TypeError):
         return str(UUID(found)) == found  # type: ignore[arg-type]  # bytes are a TypeError
@@ -390,12 +383,12 @@ def _object(text: str | bytes) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
-        raise RowDamaged(_DAMAGED) from error
+        raise RowDamaged from error
 
 
 def _scan_row(row: sqlite3.Row) -> ScanRow:
     if isinstance(row["reason"], bytes):
-        raise RowDamaged(_DAMAGED)
+        raise RowDamaged
     try:
         return ScanRow(
             id=UUID(row["id"]),
@@ -406,4 +399,4 @@ def _scan_row(row: sqlite3.Row) -> ScanRow:
             figures=_object(row["figures"]),
         )
     except (ValueError, TypeError) as error:
-        raise RowDamaged(_DAMAGED) from error
+        raise RowDamaged from error

@@ -85,7 +85,12 @@ class RecordsError(PlainError):
 
 
 class RowDamaged(RecordsError):
-    """What the row of one scan holds cannot be read; the others can."""
+    """What one row holds cannot be read; the others can."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What the kiosk's records hold of a scan is damaged: put a copy of them back, or delete the scan."
+        )
 
 
 class RecordsUnusable(RecordsError):
@@ -189,6 +194,14 @@ def known_state(states: type[S], found: str) -> S:
         raise RecordsUnusable(
             "The kiosk's records hold a state that this version does not know: use the one that wrote them."
         ) from error
+
+
+def text_of(raw: bytes) -> str | bytes:
+    """A row's text, or the bytes that are in its place: SQLite's own error would be of all rows."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def moment() -> str:

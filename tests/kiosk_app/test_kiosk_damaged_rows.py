@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from kiosk_app.kept.keyring import KeyGone
 from kiosk_app.kept.records_file import RecordsError
-from kiosk_app.kept.states import ScanState
+from kiosk_app.kept.states import MessageState, ScanState
 from tests.kiosk_app.test_kiosk_commands import run
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do
@@ -83,3 +84,22 @@ def test_a_scan_whose_row_is_damaged_is_deleted_and_so_is_another(bench: Bench, 
         assert records.state(scan) == ScanState.SHREDDED and not bench.kiosk.vault.holds(scan)
         with pytest.raises(KeyGone):
             records.dek(scan)
+
+
+@pytest.mark.parametrize("damage", ["id = 'x'", "id = CAST(x'ff' AS TEXT)", "kind = CAST(x'ff' AS TEXT)"])
+def test_a_damaged_row_of_a_message_keeps_no_other_from_being_handed_over(bench: Bench, damage: str) -> None:
+    bench.outbox.there = False
+    scans = [consented(bench) for _ in range(2)]
+    for scan in scans:
+        do(bench, scan)
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute(f"UPDATE messages SET {damage} WHERE scan = ?", (str(scans[0]),))
+    bench.outbox.there = True
+    with capture_logs() as logs:
+        kiosk = bench.again()
+        for _ in range(2):
+            kiosk.courier.run_once()
+    assert kiosk.records.state(scans[1]) == ScanState.HANDED_OVER
+    assert kiosk.records.state(scans[0]) == ScanState.SEALED
+    assert [each["log_level"] for each in logs if each["event"] == "message_damaged"] == ["error"]
+    assert [each.scan for each in kiosk.records.messages.in_states(MessageState.SUBMITTED)] == [scans[1]]
