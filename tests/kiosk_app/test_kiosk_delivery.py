@@ -55,7 +55,7 @@ def receipted(bench: Bench, scan: UUID) -> None:
     bench.outbox.there = False
 
 
-@pytest.mark.parametrize("after", ["scan", "of"])
+@pytest.mark.parametrize("after", ["state", "of"])
 def test_of_a_scan_that_is_deleted_between_two_looks_at_it_nobody_is_told_that_nothing_was_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
@@ -64,7 +64,7 @@ def test_of_a_scan_that_is_deleted_between_two_looks_at_it_nobody_is_told_that_n
     bench.analyst.fail = OSError("no memory")
     do(bench, scan)
     records = bench.again().records
-    owner = records if after == "scan" else records.messages
+    owner = records if after == "state" else records.messages
     look = getattr(owner, after)
 
     def deleted_after_it(*asked: Any) -> object:

@@ -252,17 +252,17 @@ def test_what_is_noted_again_while_it_is_looked_at_stays_left_behind(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deletion of the scan, with pictures left, between the look at its state and the end of the look."""
-    scan, look = consented(bench), bench.kiosk.records.scan
+    scan, look = consented(bench), bench.kiosk.records.state
     do(bench, scan)
     left = bench.kiosk.work._to_destroy
     left.note(scan)
 
-    def noted_meanwhile(wanted: UUID) -> ScanRow:
-        row = look(wanted)
+    def noted_meanwhile(wanted: UUID) -> ScanState:
+        state = look(wanted)
         left.note(scan)
-        return row
+        return state
 
-    monkeypatch.setattr(bench.kiosk.records, "scan", noted_meanwhile)
+    monkeypatch.setattr(bench.kiosk.records, "state", noted_meanwhile)
     left.destroy(scan)
     assert scan in left
 
