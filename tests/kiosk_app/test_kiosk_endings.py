@@ -11,7 +11,6 @@ import pytest
 
 from firmware.capture.client import CaptureFault
 from kiosk_app.kept.keyring import KeyringBusy, KeyringError
-from kiosk_app.kept.records import ScanRow
 from kiosk_app.kept.records_file import RecordsFull, RecordsHeld
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultError, VaultFull, new_key
