@@ -159,15 +159,20 @@ def test_eyes_that_were_seen_open_are_asked_again_kindly(
             assert screen.complaints == []
 
 
-def test_eyes_are_told_to_open_even_if_the_application_is_gone(
-    browser: Browser, address: str, bench: Bench
+@pytest.mark.parametrize("answers", [False, True], ids=["it is gone", "it cannot say"])
+def test_eyes_are_told_to_open_even_if_the_application_says_nothing_of_the_scan(
+    browser: Browser, address: str, bench: Bench, answers: bool
 ) -> None:
     with on_screen(browser, address, TALL) as screen:
         screen.tap("button[value=en]")
         screen.walk_to("eyes")
         bench.camera.hold.clear()
         screen.tap()
-        screen.page.route("**/scan/progress", lambda route: route.abort())
+        expect(screen.page.locator("[data-said]")).to_contain_text("Keep your eyes closed")
+        screen.page.route(
+            "**/scan/progress",
+            lambda route: route.fulfill(status=503, json={"reason": "unread"}) if answers else route.abort(),
+        )
         expect(screen.page.locator("[data-said]")).to_have_text("You can open your eyes.")
         screen.page.unroute("**/scan/progress")
         bench.camera.hold.set()
