@@ -89,6 +89,7 @@ def render(name: str, status: int = 200, first: str = "", **facts: Any) -> tuple
         f"{name}.html",
         page=name,
         answers_one=request.method not in SAFE_METHODS,
+        shown_at=request.full_path.rstrip("?") if request.method in SAFE_METHODS else "",
         session=session,
         left=None if session is None else max(0, round(session.left())),
         warning=0 if session is None or session.is_calm else round(WARNING_S),

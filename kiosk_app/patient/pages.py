@@ -294,7 +294,7 @@ def help_page() -> tuple[str, int]:
 
 @blueprint.get("/languages")
 def languages_page() -> tuple[str, int]:
-    return render("languages")
+    return render("languages", back_to=request.args.get("back_to", ""))
 
 
 @blueprint.get("/delete")
@@ -338,6 +338,20 @@ def back() -> Response:
     if "larger" in request.form:
         place = TEXT_SIZES.index(session.text_size) + 1
         session.text_size = TEXT_SIZES[place % len(TEXT_SIZES)]
+    return _where_it_was(session)
+
+
+# What a patient looks at beside the page of their state; each leads there by itself when it is over.
+_ASIDE = ("/help", "/delete", "/leave", "/trouble")
+
+
+def _where_it_was(session: Session) -> Response:
+    """The page on which another language or larger text was asked for; else that of the state."""
+    path, _, picture = request.form.get("back_to", "").partition("?picture=")
+    if path in _ASIDE:
+        return redirect(path, 303)
+    if picture and path == url_for("pages.show", name=session.state.value):
+        return redirect(url_for("pages.show", name=session.state.value, picture=picture), 303)
     return page_of(session)
 
 

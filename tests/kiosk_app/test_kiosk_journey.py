@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import sqlite3
 from datetime import datetime, timezone
@@ -233,6 +234,29 @@ def test_text_can_be_made_larger_on_the_spot(visitor: Visitor) -> None:
         sizes.append(visitor.tap("/text-size", larger="1").html["data-text"])
     assert sizes == ["150", "200", "100"]
     assert visitor.page.name == "about"
+
+
+@pytest.mark.parametrize("address", ["/help", "/delete", "/leave", "/trouble", "/result?picture=zones"])
+def test_who_asks_for_larger_text_or_another_language_comes_back_to_the_page_that_was_there(
+    visitor: Visitor, address: str
+) -> None:
+    visitor.walk_to("result")
+    shown = visitor.look(address).name
+    assert visitor.tap("/text-size", larger="1").name == shown
+    link = re.search(r'href="(/languages\?[^"]*)"', visitor.page.text)
+    assert link is not None
+    visitor.look(html.unescape(link[1]))
+    page = visitor.tap(language="es")
+    assert (page.name, page.html["lang"], page.html["data-text"]) == (shown, "es", "150")
+    assert page.form("/text-size")["fields"]["back_to"] == address
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["//example.com", "https://example.com/help", "/healthz", "/result?a=b"]
+)
+def test_nobody_is_led_to_what_is_no_page_of_the_patient(visitor: Visitor, elsewhere: str) -> None:
+    visitor.walk_to("result")
+    assert visitor.tap("/text-size", larger="1", back_to=elsewhere).name == "result"
 
 
 @pytest.mark.parametrize(
