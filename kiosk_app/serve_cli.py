@@ -32,7 +32,7 @@ from hardware.host.peers import USER
 from hardware.host.secrecy import keep_memory_to_ourselves
 from hardware.host.sockets import check_folder
 from kiosk_app.kept.records import Records
-from kiosk_app.kept.records_file import RecordsUnusable, RowDamaged
+from kiosk_app.kept.records_file import RecordsUnusable, RowDamaged, StateUnknown
 from kiosk_app.kept.states import GONE
 from kiosk_app.kept.storage import StateRefused, has_records, only_server, open_storage, unknown_scans
 from kiosk_app.patient.app import create_app
@@ -309,8 +309,9 @@ def _what_is_gone(scan: UUID, gone: Shredded, unknown: bool) -> str:
             f"what was left of it here is gone now ({items})" if gone.items else "no item of it was left here"
         )
         return f"Scan {scan} was deleted before; {left}."
+    findings = "" if gone.findings is None else f" and {counted(gone.findings, 'finding')}"
     done = "it is deleted" if gone.key_left else "its key is destroyed"
-    return f"Scan {scan}: {done}; gone with it: {items} and {counted(gone.findings, 'finding')}."
+    return f"Scan {scan}: {done}; gone with it: {items}{findings}."
 
 
 @click.group()
@@ -321,7 +322,7 @@ def scans() -> None:
 def _consented_at(scan: UUID, records: Records) -> str | None:
     try:
         return records.scan(scan).created.isoformat(timespec="seconds")
-    except RowDamaged:
+    except (RowDamaged, StateUnknown):
         return None
 
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 import structlog
 
+from hardware.host.one_line import one_line
 from kiosk_app.kept.records_file import RecordsError, RecordsFile, RowDamaged, known_state, moment, text_of
 from kiosk_app.kept.states import GONE, MessageState, ScanState
 from kiosk_app.log import Told
@@ -143,7 +144,7 @@ class Messages:
             _message(row)
         except RowDamaged:
             if self._told.begins(("message_damaged", row["sequence"])):
-                log.error("message_damaged", sequence=row["sequence"])
+                log.error("message_damaged", sequence=row["sequence"], scan=one_line(str(row["scan"])))
             return False
         return True
 
@@ -157,6 +158,7 @@ class Messages:
     def of(self, scan: UUID, kind: str = "result") -> Message | None:
         """The living message of this kind about a scan."""
         with self._file.connection() as db:
+            db.text_factory = text_of
             row = db.execute(_LIVING, (str(scan), kind)).fetchone()
         return None if row is None else _message(row)
 
@@ -176,7 +178,12 @@ class Messages:
     def _results(self, scan: UUID, where: str = "", *values: str) -> list[UUID]:
         query = f"SELECT id FROM messages WHERE scan = ? AND kind = 'result'{where} ORDER BY epoch, sequence"
         with self._file.connection() as db:
-            return [UUID(row["id"]) for row in db.execute(query, (str(scan), *values))]
+            db.text_factory = text_of
+            rows = db.execute(query, (str(scan), *values)).fetchall()
+        try:
+            return [UUID(row["id"]) for row in rows]
+        except (ValueError, TypeError) as error:
+            raise RowDamaged from error
 
     def withdraw_again(self, message: Message) -> None:
         """Another one takes the place of this withdrawal: the scan's result is to be withdrawn once more."""

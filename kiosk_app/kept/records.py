@@ -114,9 +114,13 @@ class Records:
             return row
         raise NoSuchScan(f"This kiosk has no scan {scan}. Check the id.")
 
-    def state(self, scan: UUID) -> ScanState:
-        """The state of one scan, whatever else its row holds. Raises NoSuchScan."""
-        return known_state(ScanState, self._one(scan)["state"])
+    def state(self, scan: UUID) -> str:
+        """The state of one scan, as it stands there, whatever else its row holds. Raises NoSuchScan."""
+        return str(self._one(scan)["state"])
+
+    def is_staffs_wish(self, scan: UUID) -> bool:
+        """Whether staff deleted a scan, whatever else its row holds. Raises NoSuchScan."""
+        return bool(self._one(scan)["reason"] == "staff")
 
     def _rows(self, where: str, *values: str) -> list[sqlite3.Row]:
         """The rows of the scans `where` that is; what is no text in them comes as the bytes that it is."""
@@ -330,12 +334,13 @@ class Records:
         A damaged key stays as it is: the right key file, put back, still opens it.
         """
         rows = db.execute(
-            "SELECT id, wrapped_dek FROM scans WHERE substr(wrapped_dek, 1, 4) != ?", (self.keyring.mark(),)
+            "SELECT rowid, wrapped_dek FROM scans WHERE substr(wrapped_dek, 1, 4) != ?",
+            (self.keyring.mark(),),
         ).fetchall()
         rewrapped = self.keyring.rewrap(row["wrapped_dek"] for row in rows)
         db.executemany(
-            "UPDATE scans SET wrapped_dek = ? WHERE id = ?",
-            [(wrapped, row["id"]) for row, wrapped in zip(rows, rewrapped, strict=True) if wrapped],
+            "UPDATE scans SET wrapped_dek = ? WHERE rowid = ?",
+            [(wrapped, row["rowid"]) for row, wrapped in zip(rows, rewrapped, strict=True) if wrapped],
         )
         damaged = rewrapped.count(None)
         if damaged and self._told.begins("keys_damaged", str(damaged)):

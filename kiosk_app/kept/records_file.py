@@ -97,6 +97,10 @@ class RecordsUnusable(RecordsError):
     """The file itself cannot be used now (held by another process, damaged, its disk full): no row of it."""
 
 
+class StateUnknown(RecordsUnusable):
+    """A row is in a state that this version does not know: another one wrote it, or it is damaged."""
+
+
 class RecordsFull(RecordsUnusable, DiskFull):
     """There is no room on the disk for what should be written."""
 
@@ -191,7 +195,7 @@ def known_state(states: type[S], found: str) -> S:
     try:
         return states(found)
     except ValueError as error:
-        raise RecordsUnusable(
+        raise StateUnknown(
             "The kiosk's records hold a state that this version does not know: use the one that wrote them."
         ) from error
 

@@ -309,14 +309,13 @@ class Courier:
         if unsent and not left_since and self._records.messages.superseded(message.scan) is None:
             self._records.messages.settle(message, MessageState.DISCARDED)
         else:
-            scan = self._records.scan(message.scan)
-            reason = "staff" if scan.reason == "staff" else "patient"
+            reason = "staff" if self._records.is_staffs_wish(message.scan) else "patient"
             self._records.messages.add(
-                scan.id,
+                message.scan,
                 "withdraw",
                 self._sealer.epoch,
                 lambda id_, sequence: self._sealer.seal_withdraw(
-                    id_, sequence, scan=scan.id, reason=reason, messages=[*carriers, *forgotten]
+                    id_, sequence, scan=message.scan, reason=reason, messages=[*carriers, *forgotten]
                 ),
             )
             self._records.messages.settle(message, MessageState.WITHDRAWN)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import structlog
 
 from hardware.host.patience import patience
 from kiosk_app.kept.records import KEY_ELSEWHERE, Records
-from kiosk_app.kept.records_file import RowDamaged
+from kiosk_app.kept.records_file import RowDamaged, StateUnknown
 from kiosk_app.kept.reserve import DiskFull
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
@@ -28,13 +27,14 @@ USED_S = 1.0  # so long whoever deletes a scan waits for others to be done with 
 class Shredded:
     """What this shredding destroyed; `before` says that the scan had been deleted already.
 
-    `clinic` is what was known right after of what had been sent. `key_left`: the scan is deleted, and its old
+    `clinic` is what was known right after of what had been sent. `findings`: None where the records no longer
+    say how many there were. `key_left`: the scan is deleted, and its old
     key is destroyed by the next one who finds that nobody uses the records. `key_elsewhere`: these records
     never had it.
     """
 
     items: list[str]
-    findings: int
+    findings: int | None
     clinic: Delivery
     before: bool
     key_left: bool
@@ -61,18 +61,19 @@ def shred(
     if key_left:
         log.warning("old_key_left", scan=str(scan))
     tell(scan)
-    clinic = delivery(scan, records, outbox)
+    clinic, figures = Delivery.UNTOLD, None
+    with contextlib.suppress(RowDamaged, StateUnknown):  # of its message: nobody knows what became of it
+        clinic = delivery(scan, records, outbox)
     log.info("scan", scan=str(scan), state=ScanState.SHREDDED, items=len(items), clinic=clinic.value)
-    figures: dict[str, Any] = {}
     with contextlib.suppress(RowDamaged):  # it is gone all the same
         figures = records.scan(scan).figures
     return Shredded(
         items=items,
-        findings=0 if before else int(figures.get("findings", 0)),
+        findings=0 if before else None if figures is None else int(figures.get("findings", 0)),
         clinic=clinic,
         before=before,
         key_left=key_left,
-        key_elsewhere=KEY_ELSEWHERE in figures,
+        key_elsewhere=figures is not None and KEY_ELSEWHERE in figures,
     )
 
 
@@ -91,7 +92,8 @@ def destroy(
         if unknown:
             records.take_in(scan, reason)
         if records.state(scan) in GONE:
-            records.ask_for_the_result(scan)
+            with contextlib.suppress(RowDamaged):  # it has had a message, then
+                records.ask_for_the_result(scan)
             return records.finish_rewrap()  # of one that ended half-way the key may still be there
         return records.forget(scan, state, reason)
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from kiosk_app.kept.keyring import KeyGone
 from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.states import MessageState, ScanState
+from kiosk_app.scanning.shred import shred
 from tests.kiosk_app.test_kiosk_commands import run
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do
@@ -25,6 +26,8 @@ DAMAGE = pytest.mark.parametrize(
         "created = 'then'",
         "created = CAST(x'ff' AS TEXT)",
         "reason = CAST(x'ff' AS TEXT)",
+        "state = 'zzz'",
+        "state = CAST(x'ff' AS TEXT)",
     ],
     ids=[
         "no JSON",
@@ -35,6 +38,8 @@ DAMAGE = pytest.mark.parametrize(
         "no time",
         "no text of a time",
         "no text of a reason",
+        "another state",
+        "no text of a state",
     ],
 )
 
@@ -84,6 +89,54 @@ def test_a_scan_whose_row_is_damaged_is_deleted_and_so_is_another(bench: Bench, 
         assert records.state(scan) == ScanState.SHREDDED and not bench.kiosk.vault.holds(scan)
         with pytest.raises(KeyGone):
             records.dek(scan)
+
+
+@DAMAGE
+@pytest.mark.parametrize("by", ["patient", "staff"])
+def test_the_clinic_is_told_of_the_deletion_of_a_scan_whose_row_is_damaged(
+    bench: Bench, damage: str, by: str
+) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    bench.kiosk.courier.run_once()
+    [result] = bench.outbox.submitted
+    bench.outbox.states[result] = "stored"
+    damage_row(bench, scan, damage)
+    kiosk = bench.kiosk
+    shred(scan, kiosk.records, kiosk.vault, kiosk.courier.run_once, kiosk.outbox, by=by)
+    bench.again().courier.run_once()
+    [withdrawal] = [each for each in bench.kiosk.records.messages.in_states() if each.kind == "withdraw"]
+    assert withdrawal.scan == scan and withdrawal.id in bench.outbox.submitted
+
+
+def test_a_row_whose_id_is_no_text_keeps_no_other_scan_from_being_deleted(bench: Bench) -> None:
+    bench.analyst.fail = OSError("no memory")  # a scan without a message, to whose id nothing holds
+    damaged, deleted = (consented(bench) for _ in range(2))
+    for scan in (damaged, deleted):
+        do(bench, scan)
+    records = bench.kiosk.records
+    damage_row(bench, damaged, "id = CAST(x'ff' AS TEXT)")
+    assert run("shred", deleted, "--state", bench.state).returncode == 0
+    assert not bench.kiosk.vault.holds(deleted)
+    assert len(records.keyring.generations()) == 1
+    with records._file.connection() as db:
+        (wrapped,) = db.execute("SELECT wrapped_dek FROM scans WHERE id = CAST(x'ff' AS TEXT)").fetchone()
+    assert records.keyring.unwrap(wrapped)
+
+
+@pytest.mark.parametrize("damage", ["id = 'x'", "id = CAST(x'ff' AS TEXT)", "state = 'zzz'"])
+def test_a_scan_whose_message_has_a_damaged_row_is_destroyed_and_nobody_is_told_that_it_was_not_sent(
+    bench: Bench, damage: str
+) -> None:
+    scan = consented(bench)
+    do(bench, scan)
+    with bench.kiosk.records._file.transaction() as db:
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        db.execute(f"UPDATE messages SET {damage} WHERE scan = ?", (str(scan),))
+    for _ in range(2):
+        done = run("shred", scan, "--state", bench.state)
+        assert (done.returncode, "may have been sent" in done.stdout) == (0, True), done.stderr
+    assert not bench.kiosk.vault.holds(scan)
 
 
 @pytest.mark.parametrize("damage", ["id = 'x'", "id = CAST(x'ff' AS TEXT)", "kind = CAST(x'ff' AS TEXT)"])

@@ -24,8 +24,8 @@ async function speak(name) {
 async function ask() {
   const answer = await fetch("/scan/progress", { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
   const { done, of, sentence: text, say: line, next } = await answer.json();
-  if (of === undefined && !next) throw new Error("it does not say how far the scan is");
   failures = 0;
+  if (of === undefined && !next) return true; // it cannot say how far the scan is; UV may still come
   if (text && !next && text !== sentence.textContent) sentence.textContent = text;
   way.setAttribute("stroke-dasharray", `${of ? Math.round((100 * done) / of) : 100} 100`);
   if (next) {
