@@ -33,13 +33,15 @@ _OVER = (
     MessageState.WITHDRAWN,
 )
 _NOT_ANALYSED = "A result is of an analysed scan, and this one is not in that state."
-# In the place of an epoch, which is later, is -1: of what these records did not seal themselves.
+# In the place of an epoch, which is later, is -1: of what these records did not seal themselves. What has its
+# id is its row, damaged.
 _ASK_FOR_THE_RESULT = """
 INSERT INTO messages
 SELECT :id, id, 'result', -1, (SELECT coalesce(max(sequence), 0) + 1 FROM messages WHERE epoch = -1),
     :state, :now, 0, NULL
 FROM scans WHERE id = :scan
     AND NOT EXISTS (SELECT 1 FROM messages WHERE scan = :scan AND kind = 'result')
+ON CONFLICT (id) DO UPDATE SET scan = excluded.scan, kind = 'result', state = excluded.state, envelope = NULL
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from kiosk_app.kept.records import Records
+from kiosk_app.kept.records_file import known_state
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault
 
@@ -44,7 +45,7 @@ class ToDestroy:
             raise
 
     def _destroy(self, scan: UUID, reason: str | None) -> None:
-        state = self._records.state(scan)
+        state = known_state(ScanState, self._records.state(scan))
         if state not in (ScanState.CONSENTED, *GONE):
             return
         if state == ScanState.CONSENTED and self._vault.was_kept(scan):

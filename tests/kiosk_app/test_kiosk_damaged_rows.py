@@ -124,7 +124,9 @@ def test_a_row_whose_id_is_no_text_keeps_no_other_scan_from_being_deleted(bench:
     assert records.keyring.unwrap(wrapped)
 
 
-@pytest.mark.parametrize("damage", ["id = 'x'", "id = CAST(x'ff' AS TEXT)", "state = 'zzz'"])
+@pytest.mark.parametrize(
+    "damage", ["id = 'x'", "id = CAST(x'ff' AS TEXT)", "state = 'zzz'", "kind = CAST(x'ff' AS TEXT)"]
+)
 def test_a_scan_whose_message_has_a_damaged_row_is_destroyed_and_nobody_is_told_that_it_was_not_sent(
     bench: Bench, damage: str
 ) -> None:

@@ -23,7 +23,7 @@ async function speak(name) {
 
 async function ask() {
   const answer = await fetch("/scan/progress", { cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
-  const { done, of, sentence: text, say: line, next } = await answer.json();
+  const { done, of, sentence: text, say: line, next } = await answer.json().catch(() => ({}));
   failures = 0;
   if (of === undefined && !next) return true; // it cannot say how far the scan is; UV may still come
   if (text && !next && text !== sentence.textContent) sentence.textContent = text;
@@ -45,9 +45,9 @@ async function run() {
   for (;;) {
     try {
       if (!(await ask())) return;
-    } catch {
-      // The kiosk is starting again; it will say where to go.
-      failures += 1;
+    } catch (error) {
+      // The kiosk is starting again; it will say where to go. One that hangs may still light a lamp.
+      if (error.name !== "TimeoutError") failures += 1;
     }
     const late = performance.now() - begun > closedAtMost * 1000;
     if (late || failures >= FAILURES) await tellClosedEyes();
