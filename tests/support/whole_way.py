@@ -72,6 +72,11 @@ class Way:
         assert message is not None
         return message.id
 
+    def has_left(self, scan: UUID) -> None:
+        """Wait until the agent has sent the scan's result, with or without a receipt."""
+        message = self.message(scan, "result")
+        wait_until(lambda: self.agent.client.state(message) != "waiting", "a message that has left")
+
     def is_settled(self) -> bool:
         """Whether, after one more round, the clinic's receipt for everything is here."""
         self.round()
