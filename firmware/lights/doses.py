@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import sqlite3
 import time
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from firmware.lights.witness import Witness, digest
 from hardware.counts import counted
 from hardware.host import sqlite
-from hardware.host.durable import sync_folder
 from hardware.host.errors import Fault
-from hardware.host.own_file import open_own
 from hardware.profile import Limits
 
 DAY_S = 86_400.0
@@ -102,11 +100,13 @@ LAMP_NEW = "uv_lamp_new"
 """The fault of a lamp that was put in and has not been checked since."""
 
 LEDGER_NEW = "uv_ledger_new"
-"""The fault of a ledger that was lost, and with it whom UV was given to in the last 24 h."""
+"""The fault of a ledger that was lost, or that is not what it last was, such as an older copy of it: whom UV
+was given to in the last 24 h is not known.
+"""
 
 FAULT_UNKNOWN = "fault_unknown"
-"""The fault of a ledger that was lost, and with it which fault was latched; and of one that was not read yet.
-It locks as much as any, until no light of the lamp is seen.
+"""The fault of such a ledger too, since which fault was latched is not known either; and of one that was not
+read yet. It locks as much as any, until no light of the lamp is seen.
 """
 
 # With these, UV alone is locked: white light needs neither the lamp nor the photodiode.
@@ -138,7 +138,10 @@ _NO_SUCH_ROW = (
 
 # When staff cleared LEDGER_NEW: the doses of the 24 h before are not known.
 _LOSSES = "CREATE TABLE losses (wall REAL NOT NULL, boot TEXT NOT NULL, since_boot REAL NOT NULL)"
-_STEPS = (_TABLES, _LOSSES)
+# The digest of what it held before the last change: the witness may not have heard of that one yet.
+_PAST = "CREATE TABLE past (digest TEXT NOT NULL)"
+_STEPS = (_TABLES, _LOSSES, _PAST)
+_ANOTHER = "it is not what it was: another copy of it was put here"
 
 
 class DoseLedger:
@@ -146,13 +149,16 @@ class DoseLedger:
 
     Every method fails closed: whatever goes wrong with the file, the disk or the clock is a DoseRefused. A
     file that is gone, or empty, is not a fresh start where there was one before: it is made anew with
-    LEDGER_NEW and FAULT_UNKNOWN latched in it. That there was one, the file `.made` beside it says.
+    LEDGER_NEW and FAULT_UNKNOWN latched in it. So are they in one that does not hold what it last held: an
+    older copy of it, or one in which a row is another. What it last held the file `.made` beside it says.
     """
 
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
+        self._witness = None if self._path == ":memory:" else Witness(Path(self._path).with_suffix(".made"))
         self._database: sqlite3.Connection | None = None
         self._key = b""
+        self._held = ""
 
     def close(self) -> None:
         if self._database is not None:
@@ -223,7 +229,9 @@ class DoseLedger:
             lost = database.execute(f"SELECT 1 FROM losses WHERE {_IN_DAY}", _day_before(at)).fetchone()
         if lost is not None:
             raise DoseRefused(
-                "ledger_new", "The dose ledger was lost, so there is no UV until 24 h after that was cleared."
+                "ledger_new",
+                "The dose ledger was lost, or an older copy put back, so there is no UV until 24 h after that"
+                " was cleared.",
             )
 
     def renew(self, light: str, staff: str, at: Moment) -> None:
@@ -267,10 +275,17 @@ class DoseLedger:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            if self._database is None:
-                self._database = self._open()
-            with sqlite.transaction(self._database):
-                yield self._database
+            database = self._database = self._database or self._open()
+            before, held = database.total_changes, None
+            with sqlite.transaction(database):
+                if self._witness is not None and digest(database) != self._held:
+                    raise sqlite3.DatabaseError(_ANOTHER)  # opened anew, it locks the lights
+                yield database
+                if database.total_changes != before:
+                    held = self._after_change(database)
+            if self._witness is not None and held is not None:
+                self._witness.say(held)
+                self._held = held
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise DoseRefused(
@@ -288,22 +303,39 @@ class DoseLedger:
             # EXTRA also syncs the folder when the journal goes, so a commit outlives a power cut.
             database.execute("PRAGMA synchronous = EXTRA")
             # What an index has lost would be missing in a sum.
-            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if found != "ok":
-                raise sqlite3.DatabaseError(f"it is damaged: {found}")
+            checked = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if checked != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged: {checked}")
+            found = digest(database)  # before a step changes it
             sqlite.bring_up(database, _STEPS)
             # It would make the sum of a day smaller, or pass off a lamp for one that was measured since.
             if database.execute(_NO_SUCH_ROW).fetchone() is not None:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)
-            made_before = self._path != ":memory:" and _made_before(Path(self._path))
-            row = database.execute("SELECT key FROM secret").fetchone() or _begin(database, made_before)
+            said = None if self._witness is None else self._witness.said()
+            row = database.execute("SELECT key FROM secret").fetchone()
+            if row is None:
+                row = _begin(database, made_before=said is not None)
+            elif said and said not in (found, *_past(database)):
+                _lock_unknown(database)
             if not isinstance(row[0], bytes) or len(row[0]) != _KEY_BYTES:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)  # nobody would be known by another key
             self._key = row[0]
+            if self._witness is not None:
+                self._held = digest(database)
+                if said != self._held:
+                    self._witness.say(self._held)
         except BaseException:
             database.close()
             raise
         return database
+
+    def _after_change(self, database: sqlite3.Connection) -> str | None:
+        """What the ledger holds now, and in it what it held before; None where nobody witnesses it."""
+        if self._witness is None:
+            return None
+        database.execute("DELETE FROM past")
+        database.execute("INSERT INTO past (digest) VALUES (?)", (self._held,))
+        return digest(database)
 
 
 def _day_before(at: Moment) -> tuple[float, str, float]:
@@ -311,25 +343,25 @@ def _day_before(at: Moment) -> tuple[float, str, float]:
     return at.wall - DAY_S, at.boot, at.since_boot - DAY_S
 
 
-def _begin(database: sqlite3.Connection, made_before: bool) -> tuple[bytes]:
+def _past(database: sqlite3.Connection) -> tuple[str, ...]:
+    return tuple(held for (held,) in database.execute("SELECT digest FROM past"))
+
+
+def _begin(database: sqlite3.Connection, *, made_before: bool) -> tuple[bytes]:
     """Make the key of a ledger that has none. The faults come first, lest a power cut leave them out."""
     if database.execute("SELECT count(*) FROM pulses").fetchone()[0]:
         raise sqlite3.DatabaseError("its key is gone")
     if made_before:
-        wall = Moment.now().wall
-        database.execute(
-            "INSERT INTO faults (wall, fault) VALUES (?, ?), (?, ?)", (wall, LEDGER_NEW, wall, FAULT_UNKNOWN)
-        )
+        _lock_unknown(database)
     row = (secrets.token_bytes(_KEY_BYTES),)
     database.execute("INSERT INTO secret (key) VALUES (?)", row)
     return row
 
 
-def _made_before(ledger: Path) -> bool:
-    """Whether `ledger` was ever made; from now on it was, over a power cut too. Raises OSError."""
-    mark = ledger.with_suffix(".made")
-    if mark.exists():
-        return True
-    os.close(open_own(mark, os.O_WRONLY | os.O_CREAT))
-    sync_folder(mark.parent)
-    return False
+def _lock_unknown(database: sqlite3.Connection) -> None:
+    """Lock the lights: what was given and latched is not known, nor which lamps were put in."""
+    wall = Moment.now().wall
+    database.execute("DELETE FROM lamps")
+    database.execute(
+        "INSERT INTO faults (wall, fault) VALUES (?, ?), (?, ?)", (wall, LEDGER_NEW, wall, FAULT_UNKNOWN)
+    )

@@ -26,10 +26,10 @@ FAULT_WORDS = {
     "uv_unseen": "photodiode or current sense did not see a UV pulse: look at lamp, sensors and wires",
     "dark_unseen": "photodiode or current sense did not answer after a UV pulse: look at it and its wires",
     LAMP_NEW: "the UV lamp is new: measure it and write that into the board profile",
-    LEDGER_NEW: "the dose ledger was lost, and with it the doses of the last 24 h: clear this, and UV comes"
-    " back 24 h later",
-    FAULT_UNKNOWN: "the dose ledger (doses.sqlite) was lost or cannot be read, and with it any fault that was"
-    " latched: see to its disk, and that no lamp stays on",
+    LEDGER_NEW: "the dose ledger was lost, or is an older copy or damaged, and with it the doses of the last"
+    " 24 h: clear this, and UV comes back 24 h later",
+    FAULT_UNKNOWN: "the dose ledger (doses.sqlite) was lost, is an older copy or damaged, or cannot be read,"
+    " and with it any fault that was latched: see to its disk, and that no lamp stays on",
 }
 _OF_A_CHECK = {
     **{fault: FAULT_WORDS[fault] for fault in ("light_after_off", "pin_failed", "uv_unseen", "dark_unseen")},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from dataclasses import replace
 
 import pytest
 
+from firmware.lights import witness
 from firmware.lights.doses import (
     DAY_S,
     FAULT_UNKNOWN,
@@ -99,6 +101,136 @@ def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):
     ledger.close()
     path.unlink()
     assert reopened(path).latched() == FAULT_UNKNOWN
+
+
+def another_day(path, at=AT):
+    """What the patient, who has had all the UV of a day, may have by this ledger."""
+    ledger = DoseLedger(path)
+    try:
+        ledger.charge(replace(ALL_OF_A_SCAN, session="s9"), 0.0, Limits(uv_dose_per_day_j_m2=150.0), at)
+    finally:
+        ledger.close()
+
+
+def charged(path):
+    ledger = reopened(path)
+    ledger.charge(Dose("p2", "s2", 1.0), 0.0, Limits(), AT)
+    ledger.close()
+
+
+def fault(path):
+    ledger = reopened(path)
+    ledger.latch("light_after_off", AT)
+    ledger.close()
+
+
+def owned_up(path):
+    ledger = reopened(path)
+    ledger.own_up(Dose("p2", "s2", 1.0), AT)
+    ledger.close()
+
+
+def renewed(path):
+    ledger = reopened(path)
+    ledger.renew("uv365", "nurse", AT)
+    ledger.close()
+
+
+@pytest.mark.parametrize("since", [charged, fault, renewed])
+@pytest.mark.parametrize("changes", [1, 3])
+def test_an_older_copy_of_the_ledger_locks_every_light(path, since, changes):
+    """It does not know what was given, latched or put in since, be it one dose alone."""
+    copy = path.read_bytes()
+    for _ in range(changes):
+        since(path)
+    path.write_bytes(copy)
+    ledger = reopened(path)
+    assert ledger.latched() == FAULT_UNKNOWN
+    ledger.clear("nurse", AT, only=FAULT_UNKNOWN)
+    assert ledger.latched() == LEDGER_NEW
+    assert ledger.renewed_at("uv365") is None
+    ledger.clear("nurse", AT)
+    with pytest.raises(DoseRefused, match="older copy"):
+        ledger.refuse_unknown_day(AT)
+    ledger.close()
+    assert reopened(path).latched() is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE pulses SET dose_j_m2 = 1.0",
+        "UPDATE pulses SET wall = wall - 90000, since_boot = 0, boot = 'another'",
+        "UPDATE secret SET key = zeroblob(32)",
+        "DELETE FROM pulses",
+        "DELETE FROM faults",
+        "UPDATE faults SET cleared_by = 'nobody'",
+        "UPDATE past SET digest = 'x'",
+    ],
+)
+def test_a_ledger_in_which_a_row_is_another_locks_every_light(path, damage):
+    """However well it may be read: a rotten bit can make a dose a believable smaller one."""
+    fault(path)
+    with sqlite3.connect(path) as database:
+        database.execute(damage)
+    assert reopened(path).latched() == FAULT_UNKNOWN
+
+
+def test_a_copy_that_is_put_over_the_open_ledger_gives_nobody_a_second_dose(path, tmp_path):
+    copy = path.read_bytes()
+    ledger = reopened(path)
+    ledger.charge(Dose("p2", "s2", 150.0), 0.0, Limits(), AT)
+    path.write_bytes(copy)
+    with pytest.raises(DoseRefused) as refused:
+        ledger.charge(Dose("p2", "s3", 150.0), 0.0, Limits(uv_dose_per_day_j_m2=150.0), AT)
+    assert refused.value.code == "ledger_failed"
+    assert ledger.latched() == FAULT_UNKNOWN
+
+
+class Cut(BaseException):
+    """The power goes."""
+
+
+@pytest.mark.parametrize("change", [charged, fault, owned_up, renewed])
+def test_a_power_cut_between_the_ledger_and_its_witness_is_no_older_copy(path, monkeypatch, change):
+    """What was written counts, and nothing is locked for it, however often the power goes there."""
+
+    def cut(*_):
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(witness, "write_whole", cut)
+        for _ in range(2):
+            with pytest.raises(Cut):
+                change(path)
+    faults = {fault: "light_after_off", renewed: "uv_lamp_new"}
+    assert reopened(path).latched() == faults.get(change)
+    with pytest.raises(DoseRefused) as refused:
+        another_day(path)
+    assert refused.value.code == "dose_limit"
+
+
+@pytest.mark.parametrize("said", [b"what no digest is", b"\xff" * 64])
+def test_a_damaged_witness_locks_every_light(path, said):
+    path.with_suffix(".made").write_bytes(said)
+    assert reopened(path).latched() == FAULT_UNKNOWN
+
+
+def test_a_dose_that_the_witness_cannot_be_told_is_not_given_and_counts(path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ledger = reopened(path)
+    assert ledger.latched() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(witness, "write_whole", full)
+        with pytest.raises(DoseRefused, match="the disk is full") as refused:
+            ledger.charge(Dose("p2", "s2", 150.0), 0.0, Limits(), AT)
+    assert refused.value.code == "ledger_failed"
+    with pytest.raises(DoseRefused) as refused:
+        ledger.charge(Dose("p2", "s2", 1.0), 0.0, Limits(), AT)
+    assert refused.value.code == "dose_limit"
+    assert ledger.latched() is None
 
 
 def test_a_ledger_whose_index_lost_a_row_allows_nothing(path):

@@ -49,7 +49,7 @@ STORES: dict[Callable[[Path], None], tuple[int, tuple[str, ...], type[Exception]
         ("DROP INDEX messages_by_scan",),
         RecordsUnusable,
     ),
-    ledger: (1, ("DROP TABLE losses",), DoseRefused),
+    ledger: (2, ("DROP TABLE past",), DoseRefused),
 }
 
 

@@ -347,6 +347,12 @@ MUTANTS = [
         "            pass\n",
     ),
     _ledger("a lost ledger locks", "lit after a lost ledger", "    if made_before:\n", "    if False:\n"),
+    _ledger(
+        "another ledger locks",
+        "lit after a lost ledger",
+        "            elif said and said not in (found, *_past(database)):\n",
+        "            elif False:\n",
+    ),
     Mutant(
         "a fault that cannot be read locks",
         "lit after",

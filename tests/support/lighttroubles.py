@@ -86,7 +86,7 @@ def fail_the_ledger(scene: Scene) -> None:
 def lose_the_ledger(scene: Scene) -> None:
     """Whose scan it was, the new one does not know; some staff clear the lock, and then that of UV."""
     scene.scan += 1
-    scene.world.lose_ledger()
+    scene.world.lose_ledger(another=scene.random.random() < 0.5)
     if scene.random.random() < 0.5:
         scene.world.restart()
     for _ in range(scene.random.choice([0, 0, 1, 2])):

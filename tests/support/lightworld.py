@@ -142,17 +142,22 @@ class World:
         if self.core.status()["check"] == "passed":
             (self.tape.white_cleared if white_only else self.tape.cleared).append(self.now)
 
-    def lose_ledger(self) -> None:
-        """The ledger's file is gone; who opens it next makes it anew."""
+    def lose_ledger(self, *, another: bool = False) -> None:
+        """The ledger's file is gone, and who opens it next makes it anew; or `another` is there."""
         with TemporaryDirectory() as folder:
-            Path(folder, "doses.made").touch()
+            Path(folder, "doses.made").write_text("what it held" if another else "")
             made = self._ledger_class(Path(folder, "doses.sqlite"))
+            if another:
+                assert self._database._database is not None
+                with contextlib.closing(sqlite3.connect(Path(folder, "doses.sqlite"))) as copy:
+                    self._database._database.backup(copy)
             made.latched()
             # In memory it goes on as the others do.
             there, made._database = made._database, sqlite3.connect(":memory:", isolation_level=None)
             assert there is not None
             there.backup(made._database)
             there.close()
+            made._witness = None
         self._database.close()
         self._database = made
         self.tape.lost_ledgers.append(self.now)
