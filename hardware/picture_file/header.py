@@ -11,7 +11,7 @@ from functools import partial
 from hardware.picture_file import tags
 from hardware.picture_file.directory import Directory, with_number
 from hardware.picture_file.encoding import SRGB, Encoding
-from hardware.picture_file.profile import of_lab, read_profile
+from hardware.picture_file.icc_profile import of_lab, read_profile
 from hardware.picture_file.unreadable import (
     CUT_SHORT,
     NOT_A_PICTURE,

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from skimage import data
 
 from hardware.picture_file import PictureError, read_picture_file
-from hardware.picture_file.profile import read_profile
+from hardware.picture_file.icc_profile import read_profile
 from models.analysis.colour import linear
 from tests.support import icc
 from tests.support.picture_files import bmp, exif, iccp, pillow, png, save, tiff, turned
