@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hardware.arrays import Float32Array, PixelArray
+from hardware.arrays import PixelArray
 from hardware.picture_colours import Colour
 from hardware.picture_file.conversion import converted
 from hardware.picture_file.decode import Numbers, decode
-from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey, same
 from hardware.picture_file.header import Header, read_header
+from hardware.picture_file.meaning import meaning
 from hardware.picture_file.picture import Picture, on_white, turned, upright
 from hardware.picture_file.regular_file import read_regular_file
 from hardware.picture_file.unreadable import (
@@ -20,9 +20,7 @@ from hardware.picture_file.unreadable import (
     TOO_BIG,
     PictureError,
     Unreadable,
-    broken_profile,
 )
-from hardware.srgb import srgb_linear
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -38,14 +36,6 @@ __all__ = [
 
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 512_000_000
-_INK = (
-    "This picture is in printing inks (CMYK) and has no profile that says which: save it as sRGB, or take "
-    "their complement with --colour srgb."
-)
-_FRACTIONS = (
-    "This picture has floating-point numbers, and does not say whether they are linear light: say it with "
-    "--colour linear-srgb or --colour srgb."
-)
 
 
 def read_picture_file(path: Path, colour: Colour = "auto") -> Picture:
@@ -60,7 +50,7 @@ def read_picture_file(path: Path, colour: Colour = "auto") -> Picture:
     path = Path(path)
     with _sentences(path):
         header = _header(path)
-        encoding = _meaning(header, colour)
+        encoding = meaning(header, colour)
         numbers, alpha = _decoded(header)
         return upright(on_white(converted(numbers, encoding), alpha), header.orientation)
 
@@ -112,34 +102,3 @@ def _require_size(height: int, width: int) -> None:
         raise Unreadable(TOO_BIG, "too_big")
     if not height or not width:
         raise Unreadable
-
-
-def _meaning(header: Header, colour: Colour) -> Encoding:
-    """What the numbers of the file mean. Raises Unreadable where nobody says."""
-    inks = header.channels == 4
-    if header.lab:
-        # Whatever is said of the other pictures of a batch: L*, a* and b* are no red, green and blue.
-        colour = "auto"
-    if colour != "auto" and not (inks and colour == "linear-srgb"):
-        said = SRGB if colour == "srgb" else LINEAR_SRGB
-        return _COMPLEMENT if inks else said if header.channels == 3 else as_grey(said)
-    stated = header.stated()
-    if stated is None:
-        if inks:
-            raise Unreadable(_INK, "colour_unknown")
-        if header.levels == "floating":
-            raise Unreadable(_FRACTIONS, "colour_unknown")
-        stated = SRGB
-    if stated.channels == 3 and header.channels == 1:
-        return as_grey(stated)
-    if stated.channels != header.channels:
-        raise broken_profile("it is of another kind of picture")
-    return stated
-
-
-def _inked(cmyk: Float32Array) -> Float32Array:
-    return srgb_linear((1 - cmyk[:, :3]) * (1 - cmyk[:, 3:]))
-
-
-# What a program without profiles makes of inks.
-_COMPLEMENT = Encoding(4, (same,) * 4, _inked)
