@@ -23,13 +23,13 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.audit.log import alarm
 from sync.clinic.receiving.broker import Address, Role, connect, leave
+from sync.clinic.receiving.broker_refusals import Refusals
 from sync.clinic.receiving.handing_over import hand_over
 from sync.clinic.receiving.heartbeats import check_heartbeat, lock_kiosks, note_heartbeat
 from sync.clinic.receiving.intake import Offered, check, take_envelopes
 from sync.clinic.receiving.poison import take_poison
 from sync.clinic.receiving.reasons import Reason, reason_with
 from sync.clinic.receiving.receipts import Owed, mark_sent, others_at_work, unsent
-from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.receiving.registry import RESULT, STATUS, KioskKeys
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError

@@ -17,10 +17,10 @@ from structlog.testing import capture_logs
 from sync.clinic.receiving import erasing, ingest, withdrawals
 from sync.clinic.receiving import results as results_module
 from sync.clinic.receiving.broker import Address
+from sync.clinic.receiving.broker_refusals import Refusals
 from sync.clinic.receiving.ingest import NOT_AUTHORISED, RECEIPT_WINDOW, Arrival, IngestWorker
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.receipts import Owed, mark_sent, owe, unsent
-from sync.clinic.receiving.refusals import Refusals
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.rows import _AsColumn, listed
 from sync.clinic.store.tables import (
