@@ -13,7 +13,7 @@ from typing import Any
 
 from firmware.lights.doses import FAULT_UNKNOWN, LAMP_NEW, Dose, DoseRefused, Ledger, Moment
 from firmware.lights.interlocks import interlocks, open_interlock
-from firmware.lights.irradiance import good_irradiance
+from firmware.lights.lamp_calibration import good_irradiance
 from firmware.lights.latch import FaultLatch
 from firmware.lights.terms import Check, Lease, LightRefused, Pulse, refusals_of_the_ledger, staff_name
 from firmware.line.stamps import ConsentStamp, UvAllowance

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware.lights import core as lightcore
-from firmware.lights import doses, interlocks, irradiance, latch
+from firmware.lights import doses, interlocks, lamp_calibration, latch
 from firmware.lights import terms as light_terms
 from firmware.lights.core import LightCore
 from firmware.lights.doses import DoseLedger
@@ -42,7 +42,7 @@ def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[Dose
     modules = {
         "doses": doses,
         "interlocks": interlocks,
-        "irradiance": irradiance,
+        "lamp_calibration": lamp_calibration,
         "latch": latch,
         "core": lightcore,
     }
@@ -64,7 +64,7 @@ def _mutated(where: str, old: str, new: str) -> tuple[type[LightCore], type[Dose
         {
             "FaultLatch": made["latch"].FaultLatch,
             "open_interlock": made["interlocks"].open_interlock,
-            "good_irradiance": made["irradiance"].good_irradiance,
+            "good_irradiance": made["lamp_calibration"].good_irradiance,
             "LightRefused": light_terms.LightRefused,
         }
     )
@@ -278,7 +278,7 @@ MUTANTS = [
         "a new lamp is measured before it is lit",
         "not measured",
         (),
-        "irradiance",
+        "lamp_calibration",
         "if renewed_at is not None and (",
         "if False and (",
     ),
