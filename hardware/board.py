@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from hardware.coherence import incoherences
 from hardware.host.errors import PlainError
 from hardware.host.regular_file import FileTooBig, read_regular_file
 from hardware.profile import Profile
+from hardware.profile_rules import incoherences
 
 if sys.version_info >= (3, 11):
     import tomllib
