@@ -15,7 +15,7 @@ from models.analysis.lesion_view import framed
 from models.analysis.outline import Outline, find_outline
 from models.analysis.picture import MIN_PIXELS_A_SIDE
 from models.analysis.refusal import Refused
-from models.analysis.strangeness import strangeness, traits, unusualness
+from models.analysis.unlike_skin import strangeness, traits, unusualness
 from models.networks.lesion_views import CLASSES, NATIVE, VIEWS
 from models.networks.manifest import verified_constants
 from models.networks.runtime import DEFAULT_ENGINE, network

@@ -19,7 +19,7 @@ import scipy.optimize
 
 from models.analysis import lesion
 from models.analysis.outline import NETWORK as OUTLINE
-from models.analysis.strangeness import scores, strangeness, unusualness
+from models.analysis.unlike_skin import scores, strangeness, unusualness
 from models.networks.lesion_views import CLASSES
 from models.networks.manifest import load_manifest
 from models.training.dermoscopes import FITTED, altered, read_lesion
