@@ -40,7 +40,7 @@ class CameraProfile(_Strict):
     `colour` is what the camera itself delivers; a driver makes srgb linear first. `device` is the path of
     a V4L2 camera or the number of a libcamera one. The sensor's picture is turned by `rotate_deg` clockwise
     to stand upright. `port` is the socket that its cable goes to. A face less sharp than
-    `sharpness_at_least` (see `firmware.capture.checks`) is blurred. `sensor` names its colours in
+    `sharpness_at_least` (see `firmware.capture.frame_checks`) is blurred. `sensor` names its colours in
     `hardware.spectra`.
     """
 

@@ -20,8 +20,8 @@ from firmware.cameras.close_up import CloseUpFault, CloseUps
 from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.cameras.kept_camera import BEAT_S, CameraLost, KeptCamera
 from firmware.cameras.reflectance import to_srgb
-from firmware.capture.checks import Points
 from firmware.capture.eyes import eyes_closed
+from firmware.capture.frame_checks import Points
 from firmware.capture.guidance import CannotLook, FaceFinder, face_box, guide, look_for_face
 from firmware.capture.preview_light import PreviewLight
 from firmware.capture.refusals import Abandoned, Refused, by_the_camera, by_the_lights, place

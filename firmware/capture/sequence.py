@@ -12,8 +12,8 @@ from firmware.cameras.calibration import Calibration
 from firmware.cameras.camera import Camera
 from firmware.cameras.exposing import DARK, Exposing, Setting
 from firmware.cameras.reflectance import reflectance, to_srgb
-from firmware.capture.checks import FrameChecks, Points
 from firmware.capture.eyes import eyes_closed
+from firmware.capture.frame_checks import FrameChecks, Points
 from firmware.capture.guidance import FaceFinder, look_for_face
 from firmware.lights.client import Lights, LightsFault
 from hardware.board import Board

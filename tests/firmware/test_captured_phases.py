@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from firmware.capture.checks import MOVED_MM
 from firmware.capture.client import CaptureClient
 from firmware.capture.daemon import CaptureDaemon
+from firmware.capture.frame_checks import MOVED_MM
 from hardware.board import load_board
 from hardware.face_mesh import FACE_WIDTH_MM
 from hardware.simulated.patient import Patient

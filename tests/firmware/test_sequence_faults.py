@@ -14,9 +14,9 @@ import pytest
 from firmware.cameras.calibration import Calibration
 from firmware.cameras.camera import CameraFrozen
 from firmware.cameras.kept_camera import CameraLost
-from firmware.capture.checks import FrameChecks, sharpness
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
+from firmware.capture.frame_checks import FrameChecks, sharpness
 from firmware.capture.sequence import ORDER, Sequence, SequenceFailed
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.pins import PinReader

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from firmware.cameras.reflectance import reflectance, to_srgb
-from firmware.capture.checks import FrameChecks
 from firmware.capture.eyes import eyes_closed
+from firmware.capture.frame_checks import FrameChecks
 from hardware.board import BOARDS, load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient, default_portrait
