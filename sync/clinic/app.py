@@ -23,6 +23,7 @@ from sync.clinic.store.failure import out_of_room
 from sync.clinic.web import words
 from sync.clinic.web.answers import refuse_unguarded
 from sync.clinic.web.hosts import LOOPBACK, host_name
+from sync.clinic.web.sign_in_pages import sign_in_pages
 from sync.web.look import FILES, LOOK
 
 CONTENT_POLICY = (
@@ -99,6 +100,7 @@ def make_app(  # noqa: C901  a list of handlers, not a way through
 
     CSRFProtect(app)
     app.register_blueprint(LOOK)
+    app.register_blueprint(sign_in_pages)
     app.register_blueprint(pages)
     refuse_unguarded(app)
     app.jinja_env.globals.update(words=words)

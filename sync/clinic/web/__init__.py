@@ -1,1 +1,1 @@
-"""What every page of the clinic needs: frame, words, headers, drawing."""
+"""What every page of the clinic needs: sign-in, frame, words, headers, drawing."""
