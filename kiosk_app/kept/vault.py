@@ -196,7 +196,8 @@ class Vault:
         return sum(_size(path) for folder in self._folders(scan) for path in folder.glob("*"))
 
     def destroy(self, scan: UUID) -> list[str]:
-        """Delete every item of a scan and say which; their key is destroyed by Records.forget.
+        """Delete every item of a scan and say which. Their key is destroyed by `Records.forget`, which has
+        `Keyring.destroy_old` do it.
 
         Raises VaultError where something of it is left.
         """

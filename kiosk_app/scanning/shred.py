@@ -1,4 +1,8 @@
-"""Shredding: one scan's key, pictures, findings, unsent envelope, all gone for good."""
+"""Shredding: one scan's key, pictures, findings, unsent envelope, all gone for good.
+
+What makes it so is that the key is destroyed: `Records.forget` has the survivors wrapped anew, and
+`Keyring.destroy_old` ends the generation that it was under. `Vault.destroy` only deletes what it opened.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Refused: a picture that could be read but not measured."""
+"""Refused: a picture that could be read but not measured.
+
+Who decides: `not_skin` lesion (`is_close_up`) by unlike_skin; `no_lesion` lesion, opaque; `no_face` face,
+face_quality, acne, describe; `two_faces` face, acne; `turned` upright; `too_dark` face_quality, acne, lesion;
+`too_blurred` face_quality.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ingest worker: from the broker into the database, and the receipts back."""
+"""The ingest worker: from the broker into the database, and the receipts back.
+
+Any number of workers share one subscription: the broker gives each message to one of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Reasons: the words for which the clinic quarantines a message."""
+"""Reasons: the words for which the clinic quarantines a message.
+
+Who decides: of the envelope's own `sync.wire.envelope`, of the others intake, heartbeats, opening_alone, and
+ingest where it is a payload that the database does not take.
+"""
 
 from __future__ import annotations
 
