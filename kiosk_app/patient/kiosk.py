@@ -32,7 +32,6 @@ from sync.kiosk.client import OutboxClient, OutboxUnavailable
 
 log = structlog.get_logger()
 
-FULL = 0.95  # of the outbox: no new scans
 ROUND_S = 2.0  # between two rounds of the courier
 TURN_S = 1.0  # between two looks for sessions whose time is up
 
@@ -89,10 +88,10 @@ class Kiosk:
         if self.vault.free_mb() < self.room_for_a_scan_mb:
             return "no_room"
         try:
-            fill = float(self.outbox.status().get("fill", 0.0))
+            accepting = self.outbox.status()["accepting"]
         except OutboxUnavailable:
             return None  # the records keep sealed results until the outbox is back
-        return "outbox_full" if fill >= FULL else None
+        return None if accepting else "outbox_full"
 
     def _storage_fault(self) -> str | None:
         """Why no scan can be kept, for staff; None also where another one holds what it would be kept in."""

@@ -25,7 +25,7 @@ from sync.kiosk.identity import (
     tls_context,
 )
 from sync.kiosk.link import DIAL_SECONDS, WINDOW, Link, Received
-from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL, Outbox, OutboxError
+from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL, Outbox, OutboxError
 from sync.kiosk.report import Connection, report
 from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
 from sync.wire import topics
@@ -371,7 +371,7 @@ class Agent:
         fill = self._outbox.counts().fill
         if (fill >= WARN_FILL) != self._filling:
             self._filling = not self._filling
-            log.warning("outbox_fill", fill=round(fill, 2), accepting=fill < REFUSE_FILL)
+            log.warning("outbox_fill", fill=round(fill, 2), accepting=fill < CLOSED_FILL)
 
     def _send_alone(self, link: Link, message_id: UUID, now: float) -> None:
         """Send one message; one that cannot be is tried again in its time, and the next has its turn."""

@@ -86,7 +86,10 @@ class OutboxClient:
         self._ask({"do": "vouch", "ids": [each.bytes for each in messages]}, lambda _: None)
 
     def status(self) -> dict[str, Any]:
-        """Counts, fill and connection, as `dermakiosk sync status --json` shows them."""
+        """Counts, fill and connection, as `dermakiosk sync status --json` shows them.
+
+        `accepting` says whether there is room for new scans. Raises OutboxUnavailable.
+        """
         return self._ask({"do": "status"}, _status)
 
     def _ask(self, question: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
@@ -137,4 +140,6 @@ def _ids(answer: dict[str, Any]) -> list[UUID]:
 
 def _status(answer: dict[str, Any]) -> dict[str, Any]:
     status = dict(answer["status"])
+    if not isinstance(status["accepting"], bool):
+        raise TypeError("an outbox is accepting, or is not")
     return status | {"fill": float(status["fill"])}

@@ -26,7 +26,9 @@ State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded
 Outcome = Literal["accepted", "unknown", "mismatch", "same_key", "key_held"]
 
 DEFAULT_CAPACITY = 64 * 1024 * 1024
-WARN_FILL, REFUSE_FILL = 0.80, 0.95
+WARN_FILL = 0.80
+# The outbox itself takes what it has room for; so full, the kiosk begins no new scan.
+CLOSED_FILL = 0.95
 HISTORY_ROWS = 10_000
 QUARANTINE_ROWS = 100
 # More than any outbox holds: what has a sequence number so far below the highest was sealed by old records.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sync.kiosk.identity import Identity
-from sync.kiosk.outbox import REFUSE_FILL, WARN_FILL
+from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL
 from sync.kiosk.outbox_file import Counts
 from sync.wire.clinic_keys import ClinicKeys
 
@@ -57,7 +57,7 @@ def report(
         "capacity": counts.capacity,
         "fill": round(counts.fill, 4),
         "warn": counts.fill >= WARN_FILL,
-        "accepting": counts.fill < REFUSE_FILL,
+        "accepting": counts.fill < CLOSED_FILL,
         "last_receipt_at": counts.last_receipt_at.isoformat() if counts.last_receipt_at else None,
         "last_refusal": connection and connection.last_refusal,
         "connection_problem": connection and connection.problem,

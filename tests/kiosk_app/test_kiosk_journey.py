@@ -417,7 +417,7 @@ def test_a_scan_that_cannot_begin_leaves_a_page_and_a_session_that_expires(
 
 
 def test_a_full_outbox_closes_the_kiosk_and_says_so(visitor: Visitor, bench: Bench) -> None:
-    bench.outbox.fill = 0.96
+    bench.outbox.accepting = False
     page = visitor.look("/")
     assert (page.name, page.body["data-reason"]) == ("closed", "outbox_full")
     bench.outbox.there = False  # unknown is not full
@@ -433,10 +433,10 @@ def test_the_first_page_knows_whether_it_would_be_another_now(
 
     of_open = visitor.look("/").body["data-first"]
     assert would_be() == of_open
-    bench.outbox.fill = 0.96
+    bench.outbox.accepting = False
     of_closed = visitor.look("/").body["data-first"]
     assert would_be() == of_closed != of_open
-    bench.outbox.fill = 0.0
+    bench.outbox.accepting = True
     other = Visitor(visitor.client.application.test_client(), clock)
     other.walk_to("about")
     assert would_be() not in (of_open, of_closed)

@@ -204,7 +204,7 @@ class FakeOutbox:
 
     def __init__(self) -> None:
         self.there = True
-        self.fill = 0.0
+        self.accepting = True
         self.connected = True
         self.submitted: dict[UUID, tuple[str, bytes]] = {}
         self.states: dict[UUID, str] = {}
@@ -258,7 +258,7 @@ class FakeOutbox:
 
     def status(self) -> dict[str, Any]:
         self._check()
-        return {"fill": self.fill, "connected": self.connected}
+        return {"accepting": self.accepting, "connected": self.connected}
 
 
 class FakeAnalyst:

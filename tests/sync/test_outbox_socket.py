@@ -253,10 +253,12 @@ def framed(body: bytes) -> bytes:
             framed(cbor2.dumps(answer))
             for answer in (
                 {},
-                {"state": 5, "status": {"fill": "full"}, "ids": None},
+                {"state": 5, "status": {"fill": "full", "accepting": True}, "ids": None},
+                {"state": 5, "status": {"fill": 0.5, "accepting": "no"}, "ids": None},
+                {"state": 5, "status": {"fill": 0.5}, "ids": None},
                 {"state": ["sent"], "status": {}, "ids": [b"short"]},
                 {"state": None, "status": "well", "ids": ["sixteen letters!"]},
-                {"state": b"sent", "status": {"fill": 10**400}, "ids": [16]},
+                {"state": b"sent", "status": {"fill": 10**400, "accepting": True}, "ids": [16]},
                 {"refused": "used", "highest": "most"},
             )
         ),
