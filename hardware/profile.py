@@ -173,7 +173,10 @@ class Sensors(_Strict):
 
 
 class Limits(_Strict):
-    """What the light daemon enforces. Each may be stricter than its bound here, never looser."""
+    """What the light daemon enforces, but for `uv_design_w_m2`: of a lamp beyond it `board check` only warns.
+
+    Each may be stricter than its bound here, never looser.
+    """
 
     uv_design_w_m2: Annotated[float, Field(gt=0, le=10.0)] = 10.0
     uv_lockout_w_m2: Annotated[float, Field(gt=0, le=33.0)] = 33.0
