@@ -18,6 +18,7 @@ from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Scan
 from tests.support.clinic import SealingKiosk
+from tests.support.clinic_commands import made, said
 from tests.support.exporting import (
     before_each_act,
     begun,
@@ -26,7 +27,6 @@ from tests.support.exporting import (
 )
 from tests.support.full_disk import on_a_small_disk
 from tests.support.withdrawing import arrive, count, envelope, open_all, withdraw
-from tests.sync.clinic.test_clinic_failures import made, said
 
 
 @pytest.mark.parametrize("there", ["another folder", "the folder of other exports", "nothing"])
