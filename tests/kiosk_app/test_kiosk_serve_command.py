@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from hardware.board import BOARDS
 from kiosk_app import serve_cli
-from kiosk_app.scanning import engine_check
 from models.networks.manifest import ModelsError
 from tests.support.kiosk_bench import Bench, Clinic
 from tests.support.kiosk_commands import BOARD, run, serving
+from tests.support.wrong_engine import SAID, have_the_engine_compute_wrongly
 
 
 @pytest.fixture
@@ -83,17 +83,13 @@ def test_serve_refuses_networks_that_the_clinic_did_not_sign(state: Path) -> Non
 def test_serve_refuses_an_engine_that_answers_the_known_picture_otherwise(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_child = engine_check.subprocess.run
-    wrong = "import sys; sys.exit('The engine computes wrongly.')"
-    monkeypatch.setattr(
-        engine_check.subprocess, "run", lambda command, **k: run_child([command[0], "-c", wrong], **k)
-    )
+    have_the_engine_compute_wrongly(monkeypatch)
     monkeypatch.setattr(serve_cli, "keep_memory_to_ourselves", lambda: None)
     monkeypatch.setattr(serve_cli, "make_web_server", lambda *a, **k: pytest.fail("it serves all the same"))
     arguments = ["--board", str(BOARD), "--state", str(state), "--port", "0"]
     result = CliRunner().invoke(serve_cli.serve, arguments, obj={"debug": True})
     assert isinstance(result.exception, ModelsError)
-    assert str(result.exception) == "No scan can be measured here. The engine computes wrongly."
+    assert str(result.exception) == SAID
 
 
 def test_a_port_that_is_taken_is_said_plainly(state: Path, tmp_path: Path, clinic: Clinic) -> None:

@@ -22,6 +22,7 @@ from sync.wire.keys import OpeningKey
 from sync.wire.messages import Withdraw
 from tests.support.clinic import MOMENT, SealingKiosk, registered
 from tests.support.exporting import (
+    ON_A_DISK,
     before_each_act,
     begun,
     files,
@@ -35,21 +36,6 @@ MORE_THAN_A_STATEMENT_TAKES = 33_000
 
 WITHDRAWN_WHILE = """
 import subprocess
-from uuid import uuid4
-from structlog.testing import capture_logs
-from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.opener import Opener
-from sync.clinic.store.database import Database
-from sync.clinic.store.tables import Scan
-from sync.wire.keys import generate_opening_key
-from tests.support.clinic import SealingKiosk, registered
-from tests.support.withdrawing import arrive, count, envelope, withdraw
-from tests.support.exporting import files
-opener_module.EXPORTS_WAIT_SECONDS = 0.0
-database = Database.at(disk.parent / "clinic")
-database.migrate()
-opening = generate_opening_key()
-kiosk = registered(database, SealingKiosk(opening), disk.parent)
 exported, early = uuid4(), uuid4()
 carried = arrive(database, kiosk, kiosk.result(exported))
 arrive(database, kiosk, kiosk.result())
@@ -92,7 +78,7 @@ def test_while_exports_cannot_be_written_only_the_withdrawal_of_what_has_a_file_
     tmp_path: Path, how: str, word: str, left: str, told: str
 ) -> None:
     (disk := tmp_path / "disk").mkdir()
-    said = on_a_small_disk(disk, WITHDRAWN_WHILE, "1m", how).splitlines()
+    said = on_a_small_disk(disk, ON_A_DISK + WITHDRAWN_WHILE, "1m", how).splitlines()
     during, there, events_, after, at_last = [line[2:] for line in said if line.startswith("| ")]
     assert during == f"{word} opened opened stored erased"
     assert (there, events_) == (left, told)
