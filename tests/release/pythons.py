@@ -34,6 +34,7 @@ TESTS = (
     "tests/sync/clinic/test_clinic_pages.py",
     "tests/sync/clinic/test_clinic_sign_in.py",
     "tests/sync/test_outbox.py",
+    "tests/sync/test_outbox_any_order.py",
     "tests/sync/test_outbox_file.py",
     "tests/sync/test_wire_envelope.py",
     "tests/sync/test_wire_messages.py",
