@@ -38,13 +38,13 @@ LONG = frozenset(
     kiosk_overlay_words kiosk_phases kiosk_scan_command kiosk_scans_command kiosk_screen kiosk_secrets
     kiosk_serve_command kiosk_sessions kiosk_spots kiosk_spots_pictures kiosk_storage kiosk_storage_lost
     kiosk_trouble kiosk_unnoted kiosk_vault kiosk_work kiosk_work_errors kiosk_work_leaving
-    lightd_faults lightd_light_sensors lightd_lost_ledger lightd_machine lightd_new_lamp lightd_process
-    lightd_staff lightd_systemd lights_command lost_outbox models_abstaining models_acne
-    models_acne_scan models_capture models_capture_folder models_command models_known_answers
-    models_lesion models_lights models_manifest models_marked_spots models_overlay_words models_parsing
-    models_reader models_sheets models_upright older_outbox older_records older_records_deleted
-    outbox_socket phantom picture_colours picture_file product_file provision_command provision_enrol
-    provision_waiver sequence_faults setup simulated_kiosk standard_output wheel workbench
+    lightd_faults lightd_lamp lightd_ledger lightd_machine lightd_process lightd_senses lightd_staff
+    lightd_systemd lights_command lost_outbox models_abstaining models_acne models_acne_scan
+    models_capture models_capture_folder models_command models_known_answers models_lesion models_lights
+    models_manifest models_marked_spots models_overlay_words models_parsing models_reader models_sheets
+    models_upright older_outbox older_records older_records_deleted outbox_socket phantom
+    picture_colours picture_file product_file provision_command provision_enrol provision_waiver
+    sequence_faults setup simulated_kiosk standard_output wheel workbench
     """.split()  # noqa: SIM905
 )
 
