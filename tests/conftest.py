@@ -32,11 +32,11 @@ LONG = frozenset(
     clinic_quarantine clinic_quarantine_discards clinic_retained clinic_schedules clinic_sealed_again
     clinic_spots clinic_stopping clinic_throttle clinic_tombstone_lines clinic_tombstones
     clinic_unseen_withdrawals clinic_watchdog clinic_withdrawals clinic_work close_up demo_supervisor
-    demo_system firmware_cli first_opening formats interlock_check kiosk_consent kiosk_courier
-    kiosk_deletions kiosk_deletions_full_disk kiosk_deletions_told kiosk_delivery kiosk_door kiosk_house
-    kiosk_journey kiosk_kept_envelopes kiosk_leaving kiosk_lights kiosk_measuring_child
-    kiosk_overlay_words kiosk_phases kiosk_scan_command kiosk_scans_command kiosk_screen kiosk_secrets
-    kiosk_serve_command kiosk_sessions kiosk_spots kiosk_spots_pictures kiosk_storage kiosk_storage_lost
+    demo_system firmware_cli first_opening formats interlock_check kiosk_close_ups kiosk_consent
+    kiosk_courier kiosk_deletions kiosk_deletions_full_disk kiosk_deletions_told kiosk_delivery
+    kiosk_door kiosk_house kiosk_journey kiosk_kept_envelopes kiosk_leaving kiosk_lights
+    kiosk_measuring_child kiosk_overlay_words kiosk_phases kiosk_scan_command kiosk_scans_command
+    kiosk_screen kiosk_secrets kiosk_serve kiosk_sessions kiosk_spots kiosk_storage kiosk_storage_lost
     kiosk_trouble kiosk_unnoted kiosk_vault kiosk_work kiosk_work_errors kiosk_work_leaving
     lightd_faults lightd_lamp lightd_ledger lightd_machine lightd_process lightd_senses lightd_staff
     lightd_systemd lights_command lost_outbox models_abstaining models_acne models_acne_scan

@@ -22,7 +22,7 @@ TESTS = (
     "tests/kiosk_app/test_kiosk_sessions.py",
     "tests/kiosk_app/test_kiosk_trouble.py",
     "tests/kiosk_app/test_kiosk_records.py",
-    "tests/kiosk_app/test_kiosk_records_shredded.py",
+    "tests/kiosk_app/test_kiosk_shredding.py",
     "tests/kiosk_app/test_kiosk_vault.py",
     "tests/models/test_models_capture_folder.py",
     "tests/models/test_models_measures.py",
