@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import click
 import pytest
 
 from kiosk_app.cli import cli, main
+from tests.support.commands import CONTEXTS
 from tests.support.own_log import own_log
 
-
-def commands(command: click.Command, parent: click.Context | None, name: str) -> Iterator[click.Context]:
-    settings = command.context_settings | {"terminal_width": 80}
-    context = click.Context(command, parent=parent, info_name=name, **settings)
-    yield context
-    if isinstance(command, click.Group):
-        for each in command.list_commands(context):
-            found = command.get_command(context, each)
-            assert found is not None
-            yield from commands(found, context, each)
-
-
-CONTEXTS = {context.command_path: context for context in commands(cli, None, "dermakiosk")}
 every_command = pytest.mark.parametrize("path", CONTEXTS)
 
 

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from tests.support.full_disk import on_a_small_disk
-from tests.support.in_memory import PREFIX, OwnFolder, remove_what_killed_runs_left
+from tests.support.in_memory import PREFIX, OwnFolder, remove_what_killed_runs_left, shared_memory
 from tests.support.sources import ROOT
-from tests.system.test_demo_command import shared_memory
 
 RUN = """
 import sys

@@ -83,8 +83,9 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def add_task(self, task: _Channel) -> None:
         request = task.requests[0]
-        # One that could not be read has neither.
-        if not self._in_turn(getattr(request, "command", ""), getattr(request, "path", "")):
+        # One that could not be read has neither. Of all slashes before a path the application hears of one.
+        path = "/" + getattr(request, "path", "").lstrip("/")
+        if not self._in_turn(getattr(request, "command", ""), path):
             super().add_task(task)
         elif len(self._one_by_one.queue) < WAIT_FOR_TURN:
             self._one_by_one.add_task(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from firmware.capture.sequence import Sequence
-from hardware.board import load_board
+from hardware.board import BOARDS, load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
 from tests.support.direct_lights import DirectLights
@@ -45,3 +45,19 @@ def stage(plain, patient, tmp_path, monkeypatch):
     yield build
     for item in reversed(opened):
         item.close()
+
+
+@pytest.fixture
+def board():
+    """The simulated board with the smallest pictures, whose camera lies on its side."""
+    board = load_board(BOARDS / "simulated.toml")
+    still = board.camera.still.model_copy(update={"width": 48, "height": 64, "fps": 50.0})
+    preview = board.camera.preview.model_copy(update={"width": 24, "height": 32})
+    changes = {"still": still, "preview": preview, "rotate_deg": 90, "deadline_s": 60.0}
+    return board.model_copy(update={"camera": board.camera.model_copy(update=changes)})
+
+
+@pytest.fixture
+def impatient(board):
+    """The same board, whose camera is given up soon."""
+    return board.model_copy(update={"camera": board.camera.model_copy(update={"deadline_s": 0.4})})

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.test_help import CONTEXTS
+from tests.support.commands import CONTEXTS
 
 NEEDED = {
     f"{path} {option.opts[0]}": option

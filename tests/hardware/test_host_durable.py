@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import pathlib
-import signal
 import stat
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,33 +13,10 @@ import pytest
 
 from hardware.host import durable
 from hardware.host.durable import finish_wipe, folder_if_used, replace_secret, write_whole
+from tests.support.killed_steps import killed_before_step
 from tests.support.other_accounts import let_files_be_given_away
 
 OLD, NEW = b"old secret " * 40, b"new secret " * 30
-
-
-def killed_before_step(number: int, work: Callable[[], object]) -> bool:
-    """Do `work` in a process that is killed before its nth step on the disk; False if it had fewer."""
-    child = os.fork()
-    if child == 0:
-        taken = 0
-
-        def counted(act: Callable[..., object]) -> Callable[..., object]:
-            def step(*arguments: object, **named: object) -> object:
-                nonlocal taken
-                taken += 1
-                if taken == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return act(*arguments, **named)
-
-            return step
-
-        for name in ("fsync", "link", "replace", "unlink", "fchmod"):
-            setattr(os, name, counted(getattr(os, name)))
-        pathlib.Path.unlink = counted(pathlib.Path.unlink)  # type: ignore[method-assign,assignment]
-        work()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def test_a_file_is_the_old_one_or_the_new_one_wherever_the_process_is_killed(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.support.kiosk_screen import PatientAt
 from tests.support.serving import served
 from tests.support.templates import compiled_once
 from tests.support.visitor import PatientClock, Visitor
+from tests.support.whole_way import Way
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,3 +109,10 @@ def patient_at(browser: Browser, address: str, bench: Bench) -> Iterator[Patient
             return context.new_page(), session
 
         yield begin
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Way]:
+    opened = Way(tmp_path)
+    yield opened
+    opened.close()

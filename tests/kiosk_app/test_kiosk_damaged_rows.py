@@ -11,8 +11,8 @@ from kiosk_app.kept.keyring import KeyGone
 from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.scanning.shred import shred
-from tests.kiosk_app.test_kiosk_commands import run
 from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_commands import run
 from tests.support.scanning import consented, do
 
 DAMAGE = pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsFull
 from kiosk_app.scanning.identity import NotEnrolled
 from kiosk_app.scanning.sealer import Sealer
-from tests.hardware.test_host_durable import killed_before_step
-from tests.kiosk_app.test_kiosk_records import analysed
 from tests.support.full_disk import on_a_small_disk
 from tests.support.impatience import pages_wait_briefly
+from tests.support.killed_steps import killed_before_step
 from tests.support.kiosk_bench import Bench
+from tests.support.records import analysed
 from tests.support.scanning import held, writing
 from tests.support.visitor import Visitor
 

@@ -20,8 +20,8 @@ from kiosk_app.kept.records import Records
 from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.storage import AlreadyServed, RecordsLost, StateRefused, only_server, open_storage
-from tests.kiosk_app.test_kiosk_commands import BOARD, run, serving
 from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_commands import BOARD, run, serving
 from tests.support.scanning import consented, do, reading, state_of
 
 

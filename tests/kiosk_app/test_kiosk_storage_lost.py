@@ -15,8 +15,8 @@ import pytest
 from kiosk_app.kept import vault as vault_module
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.storage import open_storage
-from tests.kiosk_app.test_kiosk_commands import run, serving
 from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_commands import run, serving
 from tests.support.scanning import consented, do, state_of
 from tests.support.visitor import Visitor, the_scan, the_session
 

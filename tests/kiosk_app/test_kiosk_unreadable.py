@@ -15,8 +15,8 @@ from kiosk_app.kept.states import ScanState
 from kiosk_app.patient import sentences
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.web.languages import LANGUAGES
-from tests.kiosk_app.test_kiosk_commands import run
 from tests.support.kiosk_bench import Bench
+from tests.support.kiosk_commands import run
 from tests.support.scanning import consented, do, state_of
 from tests.support.visitor import Visitor, the_scan, the_session
 from tests.support.waiting import wait_until

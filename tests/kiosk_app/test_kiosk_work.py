@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from datetime import datetime, timezone
 from typing import Any
 from uuid import UUID
@@ -12,15 +11,12 @@ from uuid import UUID
 import pytest
 
 from firmware.capture.client import CaptureFault
-from firmware.line.stamps import UvAllowance
 from hardware.board import BOARDS, load_board
 from hardware.capture import Capture
 from kiosk_app import serve_cli
-from kiosk_app.kept.keyring import KeyringBusy
-from kiosk_app.kept.records_file import RecordsFull, RecordsHeld, RecordsUnusable
+from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import ScanState
-from kiosk_app.kept.vault import VaultError, VaultFull
-from kiosk_app.patient import sentences
+from kiosk_app.kept.vault import VaultFull
 from kiosk_app.scanning import scan_work
 from kiosk_app.scanning.analyst import AnalysisFailed, Outcome
 from kiosk_app.scanning.finishing import CLOCK_UNSURE
@@ -133,99 +129,6 @@ def test_a_failed_scan_never_shows_itself_without_its_reason(
     progress.reasons = []
     bench.kiosk.work.do(consented(bench), STAMP, False, progress)
     assert progress.reasons == [reason]
-
-
-def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -> None:
-    scan, progress = consented(bench), Progress()
-    bench.camera.hold.clear()
-    thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: progress.done == 4)
-    bench.kiosk.work.leave(scan)
-    bench.camera.hold.set()
-    thread.join(60)
-    assert state_of(bench, scan) == ScanState.ABANDONED
-    assert nothing_is_kept(bench, scan)
-
-
-def test_a_patient_who_leaves_while_the_pictures_are_being_kept_leaves_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan, vault = consented(bench), bench.kiosk.vault
-    keep = vault.put_capture
-
-    def leaves_meanwhile(*capture: Any) -> int:
-        size = keep(*capture)
-        bench.kiosk.work.leave(scan)
-        return size
-
-    monkeypatch.setattr(vault, "put_capture", leaves_meanwhile)
-    do(bench, scan)
-    assert state_of(bench, scan) == ScanState.ABANDONED
-    assert nothing_is_kept(bench, scan)
-    assert bench.outbox.submitted == {}
-
-
-def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench) -> None:
-    scan, progress = consented(bench), Progress()
-    bench.analyst.go.clear()
-    thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
-    bench.kiosk.work.leave(scan)
-    bench.analyst.go.set()
-    thread.join(60)
-    assert state_of(bench, scan) == ScanState.HANDED_OVER
-
-
-def asked(bench: Bench, scan: UUID) -> tuple[Progress, threading.Thread]:
-    """A scan whose lit pictures are there, and that waits for the patient's word."""
-    progress = Progress()
-    thread = bench.kiosk.work.start(scan, STAMP, True, progress)
-    wait_until(lambda: progress.state == "asking")
-    return progress, thread
-
-
-@pytest.mark.parametrize(
-    "code", ["unavailable", "camera_frozen", "light_fault", "light_lost", "deadline", "busy"]
-)
-def test_a_camera_lost_after_the_lit_pictures_costs_the_uv_picture_only(bench: Bench, code: str) -> None:
-    scan = consented(bench)
-    progress, thread = asked(bench, scan)
-    bench.camera.uv_fault = CaptureFault(code, "gone")
-    progress.answer(UvAllowance("demo-1", True, time.time()))
-    thread.join(60)
-    assert progress.state == "ready"
-    assert state_of(bench, scan) == ScanState.HANDED_OVER
-    assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": code}
-    assert "frame.white" in bench.kiosk.vault.items(scan)
-
-
-def test_uv_that_the_lights_refuse_is_not_asked_for_again(bench: Bench) -> None:
-    scan = consented(bench)
-    progress, thread = asked(bench, scan)
-    bench.camera.uv_says = ["dose_per_day"]
-    progress.answer(UvAllowance("demo-1", True, time.time()))
-    thread.join(60)
-    assert bench.camera.phases() == [("lit", False), ("uv", True)]
-    assert bench.kiosk.records.scan(scan).figures["missing"] == {"uv365": "dose_per_day"}
-
-
-def test_a_question_that_nobody_answers_ends_in_a_scan_without_uv(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kiosk_app.scanning.taking.ASK_S", 0.0)
-    scan, progress = consented(bench), Progress()
-    bench.kiosk.work.do(scan, STAMP, True, progress)
-    assert progress.state == "ready"
-    assert bench.camera.phases() == [("lit", False)]
-
-
-def test_a_patient_who_leaves_at_the_question_leaves_nothing(bench: Bench) -> None:
-    scan = consented(bench)
-    _, thread = asked(bench, scan)
-    bench.kiosk.work.leave(scan)
-    thread.join(60)
-    assert state_of(bench, scan) == ScanState.ABANDONED
-    assert nothing_is_kept(bench, scan)
 
 
 def test_a_crash_before_the_pictures_are_kept_leaves_nothing(bench: Bench) -> None:
@@ -342,77 +245,6 @@ def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
     assert bench.analyst.measured == [scan]
 
 
-def unforeseen(*_args: object, **_kwargs: object) -> None:
-    raise ZeroDivisionError("a freckle of 41.25 mm2")
-
-
-def test_an_unforeseen_error_before_the_pictures_are_kept_ends_the_spinner_and_keeps_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench.camera, "capture", unforeseen)
-    scan = consented(bench)
-    progress = do(bench, scan)
-    assert (progress.state, progress.reason) == ("failed", "not_measurable")
-    assert state_of(bench, scan) == ScanState.ABANDONED
-    assert nothing_is_kept(bench, scan)
-
-
-def test_an_unforeseen_error_in_the_analysis_ends_the_spinner_and_names_its_type_only(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scan = consented(bench)
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.analyst, "measure", unforeseen)
-        progress = do(bench, scan)
-        assert bench.kiosk.work.go_on() == 0
-    assert (progress.state, progress.reason) == ("failed", "analysis_failed")
-    assert state_of(bench, scan) == ScanState.CAPTURED
-    logged = "".join(capsys.readouterr())
-    assert "ZeroDivisionError" in logged
-    assert "freckle" not in logged
-    bench.kiosk.work._failed.clear()  # it waits before the next try
-    assert bench.kiosk.work.go_on() == 1
-
-
-@pytest.mark.parametrize("fault", [VaultFull("full"), VaultError("broken")])
-def test_pictures_are_said_to_be_kept_where_only_what_was_measured_of_them_could_not_be(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: VaultError
-) -> None:
-    def refuse(*_args: object) -> int:
-        raise fault
-
-    scan = consented(bench)
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.kiosk.vault, "add", refuse)
-        assert do(bench, scan).reason == "analysis_failed"
-    assert state_of(bench, scan) == ScanState.CAPTURED
-    bench.again().work.go_on()
-    assert state_of(bench, scan) == ScanState.HANDED_OVER
-
-
-@pytest.mark.parametrize("kept", [True, False])
-def test_where_nobody_can_tell_whether_pictures_are_kept_neither_is_said(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
-    note = bench.kiosk.records.advance
-    scan = consented(bench)
-    with monkeypatch.context() as patch:
-
-        def breaks(*args: Any, **figures: Any) -> None:
-            if kept:
-                note(*args, **figures)
-            patch.setattr(bench.kiosk.records, "_one", held)
-            held()
-
-        patch.setattr(bench.kiosk.records, "advance", breaks)
-        progress = do(bench, scan)
-    said = sentences.trouble(progress.reason)
-    assert "cannot tell just now whether your pictures were put away" in str(said.happened)
-    assert not said.again
-    bench.kiosk.work.go_on()
-    assert state_of(bench, scan) == (ScanState.HANDED_OVER if kept else ScanState.ABANDONED)
-
-
 def test_a_scan_that_is_at_work_already_says_so(bench: Bench) -> None:
     scan, first = consented(bench), Progress()
     bench.analyst.go.clear()
@@ -422,28 +254,6 @@ def test_a_scan_that_is_at_work_already_says_so(bench: Bench) -> None:
     bench.analyst.go.set()
     thread.join(60)
     assert first.state == "ready"
-
-
-@pytest.mark.parametrize(
-    ("fails", "reason"),
-    [
-        (RecordsHeld("held"), "storage"),
-        (KeyringBusy("held"), "storage"),
-        (RecordsFull("full"), "storage_full"),
-        (VaultError("unreadable"), "storage"),
-        (VaultFull("full"), "storage_full"),
-    ],
-)
-def test_only_a_full_disk_is_said_to_be_full(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: Exception, reason: str
-) -> None:
-    def fail(*_args: object) -> int:
-        raise fails
-
-    monkeypatch.setattr(bench.kiosk.vault, "put_capture", fail)
-    assert do(bench, consented(bench)).reason == reason
-    full = "no room" in str(sentences.trouble(reason).happened)
-    assert (full, sentences.trouble(reason).again) == (reason == "storage_full", reason != "storage_full")
 
 
 @pytest.mark.usefixtures("short_waits")

@@ -15,8 +15,8 @@ from hardware.board import BOARDS
 from kiosk_app.cli import main
 from sync.clinic.store.database import Database
 from sync.wire.keys import generate_opening_key
-from tests.kiosk_app.test_odd_arguments import refused
 from tests.support.clinic import SealingKiosk
+from tests.support.commands import refused
 
 BOARD = str(BOARDS / "simulated.toml")
 ENROL = f"provision enrol --state authority --kiosk new --board {BOARD}"

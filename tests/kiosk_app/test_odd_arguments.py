@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import sys
 from pathlib import Path
 
@@ -13,45 +12,11 @@ import numpy as np
 import pytest
 
 from hardware.board import BOARDS
-from kiosk_app.cli import COMMANDS, _sentence, main
-from tests.support.own_log import own_log
+from kiosk_app.cli import _sentence, main
+from tests.support.commands import every_command, found_command, refused
 
 BOARD = str(BOARDS / "simulated.toml")
 ODD = "bad\nline\x1b[2J\u202e.png"
-
-
-def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that the command ends with."""
-    monkeypatch.setattr(sys, "argv", ["dermakiosk", *arguments])
-    with own_log(), pytest.raises(SystemExit) as ended:
-        main()
-    out, line = capsys.readouterr()
-    assert (ended.value.code, out) == (2, "")
-    assert line.endswith("\n")
-    assert line[:-1].isprintable(), f"steers a terminal: {line!r}"
-    return line
-
-
-def leaves(name: str, command: click.Command) -> list[list[str]]:
-    if isinstance(command, click.Group):
-        return [[name, *rest] for sub in command.commands for rest in leaves(sub, command.commands[sub])]
-    return [[name]]
-
-
-def every_command() -> list[list[str]]:
-    found = [
-        leaves(name, getattr(importlib.import_module(at), what)) for name, (at, what, _) in COMMANDS.items()
-    ]
-    return [command for of_one in found for command in of_one]
-
-
-def found_command(words: list[str]) -> click.Command:
-    module, attribute, _ = COMMANDS[words[0]]
-    command: click.Command = getattr(importlib.import_module(module), attribute)
-    for word in words[1:]:
-        assert isinstance(command, click.Group)
-        command = command.commands[word]
-    return command
 
 
 @pytest.mark.parametrize("command", every_command(), ids=" ".join)

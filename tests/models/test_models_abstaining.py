@@ -24,7 +24,7 @@ from models.analysis.redness import shows_redness
 from models.analysis.refusal import Refused
 from models.analysis.spots import find_spots
 from sync.wire.findings import Finding
-from tests.models.test_models_measures import SKIN
+from tests.support.skin import SKIN
 from tests.support.skin_archive import measured_skin
 
 pytestmark = pytest.mark.usefixtures("one_look")

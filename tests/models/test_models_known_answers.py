@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from models.networks.runtime import DEFAULT_ENGINE, Graph, Network, engine_here,
 from models.training import processors
 from models.training.rewire import packed, unpacked
 from tests.support.onnx_twin import onnx_twin
+from tests.support.wrong_engine import SAID, have_the_engine_compute_wrongly
 
 NETWORKS = list(load_manifest().networks)
 
@@ -85,12 +87,8 @@ def test_a_kiosk_asks_once_and_again_on_another_processor(
 def test_a_kiosk_does_not_start_on_an_engine_that_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = engine_check.subprocess.run
-    broken = "import sys; sys.exit('The engine computes wrongly.')"
-    monkeypatch.setattr(
-        engine_check.subprocess, "run", lambda command, **k: run([command[0], "-c", broken], **k)
-    )
-    with pytest.raises(ModelsError, match=r"No scan can be measured here\. The engine computes wrongly\."):
+    have_the_engine_compute_wrongly(monkeypatch)
+    with pytest.raises(ModelsError, match=re.escape(SAID)):
         require_right_engine(DEFAULT_ENGINE, tmp_path)
     assert not (tmp_path / CHECKED).exists()
 

@@ -11,8 +11,7 @@ from models.analysis.findings import Field, measure
 from models.analysis.pigment import erythema_index, melanin_index
 from models.analysis.redness import red_places
 from models.analysis.spots import find_spots
-
-SKIN = np.array([0.45, 0.25, 0.17], np.float32)
+from tests.support.skin import SKIN
 
 
 def _plain(side: int = 400) -> tuple[np.ndarray, np.ndarray]:

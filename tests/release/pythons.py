@@ -17,8 +17,12 @@ from tests.release import locks
 TESTS = (
     "tests/hardware",
     "tests/firmware/test_lightd_core.py",
+    "tests/kiosk_app/test_kiosk_consent.py",
     "tests/kiosk_app/test_kiosk_journey.py",
+    "tests/kiosk_app/test_kiosk_sessions.py",
+    "tests/kiosk_app/test_kiosk_trouble.py",
     "tests/kiosk_app/test_kiosk_records.py",
+    "tests/kiosk_app/test_kiosk_shredding.py",
     "tests/kiosk_app/test_kiosk_vault.py",
     "tests/models/test_models_capture_folder.py",
     "tests/models/test_models_measures.py",
@@ -28,7 +32,10 @@ TESTS = (
     "tests/sync/clinic/test_clinic_database.py",
     "tests/sync/clinic/test_clinic_opener.py",
     "tests/sync/clinic/test_clinic_pages.py",
+    "tests/sync/clinic/test_clinic_sign_in.py",
     "tests/sync/test_outbox.py",
+    "tests/sync/test_outbox_any_order.py",
+    "tests/sync/test_outbox_file.py",
     "tests/sync/test_wire_envelope.py",
     "tests/sync/test_wire_messages.py",
 )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sync.kiosk.agent import Agent
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 from sync.wire import topics
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.envelope import read_header
-from sync.wire.keys import load_opening_keys, load_public_key, load_signing_key
+from sync.wire.keys import (
+    load_opening_keys,
+    load_public_key,
+    load_signing_key,
+)
 from tests.support.mosquitto import Broker
 from tests.support.mqtt import MqttClient
 from tests.support.waiting import wait_until
@@ -179,3 +185,23 @@ class Clinic:
 
     def receipt(self, message: UUID, envelope: bytes, **changes: Any) -> None:
         self.answer(self.party.receipt(message, envelope, **changes).sign(self.party.receipts))
+
+
+def submit(agent: AgentProcess, party: Party) -> tuple[UUID, bytes]:
+    message, envelope = party.envelope()
+    agent.client.submit(message, "result", envelope)
+    return message, envelope
+
+
+@contextmanager
+def at_work(agent: Agent) -> Iterator[threading.Thread]:
+    stop = threading.Event()
+    thread = threading.Thread(target=agent.run, args=(stop,))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        agent.wake()
+        thread.join(30)
+        assert not thread.is_alive()

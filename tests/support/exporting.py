@@ -18,6 +18,25 @@ from sync.wire.keys import OpeningKey
 from tests.support.clinic import SealingKiosk
 from tests.support.withdrawing import a_reminder, arrive, withdraw
 
+# What a script of `on_a_small_disk` begins with: a clinic's database beside the disk, and its kiosk.
+ON_A_DISK = """
+from uuid import uuid4
+from structlog.testing import capture_logs
+from sync.clinic.receiving import opener as opener_module
+from sync.clinic.receiving.opener import Opener
+from sync.clinic.store.database import Database
+from sync.clinic.store.tables import Scan
+from sync.wire.keys import generate_opening_key
+from tests.support.clinic import SealingKiosk, registered
+from tests.support.exporting import files
+from tests.support.withdrawing import arrive, count, envelope, withdraw
+opener_module.EXPORTS_WAIT_SECONDS = 0.0
+database = Database.at(disk.parent / "clinic")
+database.migrate()
+opening = generate_opening_key()
+kiosk = registered(database, SealingKiosk(opening), disk.parent)
+"""
+
 
 class Killed(BaseException):
     """The process ends here."""

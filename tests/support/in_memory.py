@@ -57,3 +57,17 @@ def _opened(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def shared_memory() -> set[Path]:
+    """The files of shared memory that are this user's."""
+    return {file for file in Path("/dev/shm").iterdir() if is_mine(file)}
+
+
+def is_mine(file: Path) -> bool:
+    """No folder is: that is where another run of the tests writes."""
+    try:
+        facts = file.lstat()
+        return stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+    except FileNotFoundError:  # another test's, which has ended
+        return False

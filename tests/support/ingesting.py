@@ -11,9 +11,12 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from sync.clinic.receiving.broker import Address
-from sync.clinic.receiving.ingest import IngestWorker
+from sync.clinic.receiving.ingest import Arrival, IngestWorker
 from sync.clinic.store.database import Database
-from sync.clinic.store.tables import AuditEvent, Envelope
+from sync.clinic.store.tables import (
+    AuditEvent,
+    Envelope,
+)
 from sync.wire import topics
 from sync.wire.clinic_keys import ClinicKeys
 from sync.wire.receipt import Receipt
@@ -94,3 +97,8 @@ def alarms(clinic: Clinic) -> list[tuple[str | None, dict[str, str]]]:
     with clinic.database.reading() as session:
         events = session.scalars(select(AuditEvent).where(AuditEvent.event == "alarm"))
         return [(event.subject, event.detail) for event in events]
+
+
+def arrived(kiosk: SealingKiosk, data: bytes, kind: topics.UpKind = "result") -> Arrival:
+    """What a connection that is gone has brought, so that nobody acknowledges it."""
+    return Arrival(-1, 0, 1, topics.parse(topics.up(kiosk.id, kind)), data, False)

@@ -11,8 +11,16 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from firmware.lights.core import LightCore, LightRefused
-from firmware.lights.doses import FAULT_UNKNOWN, Dose, DoseLedger, DoseRefused, Moment
+from firmware.lights.doses import (
+    FAULT_UNKNOWN,
+    Dose,
+    DoseLedger,
+    DoseRefused,
+    Moment,
+)
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from firmware.pins.protocols import UvSeen
 from hardware.board import Board, load_board
@@ -356,3 +364,22 @@ class World:
         """What the judge finds wrong with everything that happened so far."""
         self.tape.end = self.now
         return Judge(self.tape).violations()
+
+
+def latched() -> World:
+    """A world whose lamp stuck once."""
+    world = World()
+    world.lease(1, "s1", world.allowance())
+    world.pulse(1, 0.1)
+    world.set_uv_stuck(True)
+    world.advance(0.3)
+    world.hang_up(1)
+    world.advance(0.4)
+    assert world.core.status()["fault"] == "light_after_off"
+    return world
+
+
+def refusal(ask):
+    with pytest.raises(LightRefused) as refused:
+        ask()
+    return refused.value.code

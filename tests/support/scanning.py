@@ -13,7 +13,9 @@ import pytest
 from firmware.line.stamps import ConsentStamp
 from kiosk_app.kept.keyring import KeyGone
 from kiosk_app.kept.records_file import RecordsHeld
+from kiosk_app.scanning.delivery import Delivery
 from kiosk_app.scanning.progress import Progress
+from kiosk_app.scanning.shred import shred
 from tests.support.kiosk_bench import Bench
 
 STAMP = ConsentStamp("1", "en", datetime.now(timezone.utc))
@@ -63,3 +65,8 @@ def writing(bench: Bench) -> Iterator[None]:
 def half_destroyed(bench: Bench, scan: UUID) -> tuple[list[int], list[str]]:
     """What could still open a scan that is gone: key generations beside the newest, items in the vault."""
     return bench.kiosk.records.keyring.generations()[:-1], bench.kiosk.vault.items(scan)
+
+
+def shred_it(bench: Bench, scan: UUID) -> Delivery:
+    kiosk = bench.kiosk
+    return shred(scan, kiosk.records, kiosk.vault, kiosk.courier.run_once, bench.outbox, by="staff").clinic  # type: ignore[arg-type]

@@ -128,3 +128,10 @@ def with_other(data: dict[str, Any], place: Place, value: Any) -> dict[str, Any]
 
 
 DOCUMENTS = list(documents())
+
+
+def spotted(**changes: Any) -> dict[str, Any]:
+    """A result with one marked spot, as plain data."""
+    spot = marked("closeup0", Spot(zone="nose", x=0.1, y=0.2)) | changes
+    result = a_result().model_dump(mode="json")
+    return result | {"schema": 2, "findings": result["findings"] | {"schema": 2, "spots": [spot]}}

@@ -15,6 +15,7 @@ from sync.clinic.store.tables import (
     Base,
     Envelope,
 )
+from sync.clinic.store.tombstones import Tombstone
 from sync.wire import topics
 from sync.wire.keys import OpeningKey
 from sync.wire.messages import Message, ReminderDue, Result, Withdraw, WithdrawMessages
@@ -84,3 +85,9 @@ def everything(database: Database) -> str:
 def files_of(folder: Path) -> bytes:
     """Every byte of the database, its write-ahead log and whatever else SQLite left."""
     return b"".join(path.read_bytes() for path in sorted(folder.glob("clinic.sqlite*")))
+
+
+def a_stone() -> Tombstone:
+    return Tombstone(
+        kiosk=uuid4(), scan=uuid4(), message_id=uuid4(), messages=(uuid4(),), at=MOMENT, reason="staff"
+    )

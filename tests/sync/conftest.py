@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sync.kiosk.outbox import Outbox
 from tests.support.agent import Clinic, party_of
 from tests.support.mosquitto import Broker
 from tests.support.mqtt import connected
@@ -27,3 +28,10 @@ def party(broker: Broker, state: Path) -> Party:
 def clinic(broker: Broker, party: Party) -> Iterator[Clinic]:
     with connected(broker, broker.ingest) as client:
         yield Clinic(broker, party, client)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    opened = Outbox(tmp_path / "outbox.sqlite")
+    yield opened
+    opened.close()

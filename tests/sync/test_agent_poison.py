@@ -19,7 +19,7 @@ from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.outbox import Outbox
 from sync.kiosk.schedule import Backoff
 from sync.wire.receipt import Receipt
-from tests.support.agent import Clinic
+from tests.support.agent import Clinic, at_work
 from tests.support.mosquitto import Broker, running_broker
 from tests.support.own_log import own_log
 from tests.support.waiting import wait_until
@@ -47,20 +47,6 @@ def carrying(state: Path, outbox: Outbox, pace: Pace = SOON) -> Iterator[threadi
     """An agent at work, as the process of its own that it is in life."""
     with at_work(Agent(state, outbox, pace)) as thread:
         yield thread
-
-
-@contextmanager
-def at_work(agent: Agent) -> Iterator[threading.Thread]:
-    stop = threading.Event()
-    thread = threading.Thread(target=agent.run, args=(stop,))
-    thread.start()
-    try:
-        yield thread
-    finally:
-        stop.set()
-        agent.wake()
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 def put(outbox: Outbox, party: Party) -> tuple[UUID, bytes]:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from firmware.lights.doses import DoseLedger
-from hardware.host.errors import PlainError
-from kiosk_app.kept.keyring import Keyring
-from kiosk_app.kept.records import Records
 from sync.kiosk import outbox as module
-from sync.kiosk import outbox_file
 from sync.kiosk.outbox import NumberUsed, Outbox, OutboxError
 from sync.wire.keys import generate_opening_key
-from sync.wire.receipt import Receipt
+from tests.support.outbox import put
 from tests.support.wire import Party
 
 PARTY = Party()
@@ -48,20 +37,6 @@ while True:
     outbox.put(message, "result", message.bytes * 300)
     print(message, flush=True)
 """
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    opened = Outbox(tmp_path / "outbox.sqlite")
-    yield opened
-    opened.close()
-
-
-def put(outbox: Outbox, envelope: bytes | None = None) -> tuple[UUID, bytes]:
-    message = uuid4()
-    envelope = envelope if envelope is not None else message.bytes * 10
-    outbox.put(message, "result", envelope)
-    return message, envelope
 
 
 def test_an_envelope_waits_in_the_order_in_which_it_came(outbox: Outbox) -> None:
@@ -268,110 +243,6 @@ def test_what_finds_no_room_has_taken_no_number(tmp_path: Path) -> None:
     outbox.close()
 
 
-def test_only_its_owner_can_read_the_file(outbox: Outbox, tmp_path: Path) -> None:
-    put(outbox)
-    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
-
-
-STORES: dict[str, Callable[[Path], object]] = {
-    "outbox": Outbox,
-    "records": lambda path: Records(path, Keyring(path.with_name("vault.key"))),
-    "doses": lambda path: DoseLedger(path).renewed_at("uv365"),
-}
-
-
-NO_FILES: dict[str, Callable[[Path], object]] = {
-    "folder": Path.mkdir,
-    "pipe": os.mkfifo,
-    "link": lambda path: path.symlink_to("/dev/full"),
-}
-
-
-@pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("what", NO_FILES)
-def test_a_store_that_is_no_file_is_told_for_what_it_is(tmp_path: Path, what: str, store: str) -> None:
-    path = tmp_path / "store.sqlite"
-    NO_FILES[what](path)
-    with pytest.raises(Exception, match=f"it is a .*{what}.*, where a file has to be") as failed:
-        STORES[store](path)
-    assert isinstance(failed.value, PlainError)
-
-
-@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0" + b"\xff" * 5000, b"no database" * 1000])
-def test_a_damaged_file_is_left_alone(tmp_path: Path, damage: bytes) -> None:
-    path = tmp_path / "outbox.sqlite"
-    path.write_bytes(damage)
-    if not damage:
-        Outbox(path).close()
-        return
-    with pytest.raises(OutboxError, match="move it aside.* a new outbox is given it"):
-        Outbox(path)
-    assert path.read_bytes() == damage
-
-
-def test_an_outbox_with_a_time_that_is_none_is_told_as_a_damaged_file(tmp_path: Path) -> None:
-    path = tmp_path / "outbox.sqlite"
-    outbox = Outbox(path)
-    message, envelope = put(outbox)
-    outbox.accept_receipt(PARTY.receipt(message, envelope))
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE history SET at = replace(at, '20', '2\x10')")
-    with pytest.raises(OutboxError, match="the file is damaged: move it aside"):
-        outbox.counts()
-    outbox.close()
-
-
-@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "emptied"])
-def test_a_file_that_is_lost_without_what_stands_beside_it_is_begun_anew(
-    tmp_path: Path, lose: Callable[[Path], object]
-) -> None:
-    killed = tmp_path / "killed"
-    killed.mkdir()
-    outbox = Outbox(tmp_path / "outbox.sqlite")
-    message, envelope = put(outbox)
-    for file in tmp_path.glob("outbox.sqlite*"):
-        shutil.copy(file, killed)
-    outbox.close()
-    assert (killed / "outbox.sqlite-wal").stat().st_size
-    lose(killed / "outbox.sqlite")
-    anew = Outbox(killed / "outbox.sqlite")
-    assert anew.state(message) == "unknown"
-    anew.put(message, "result", envelope, may_have_left=True)
-    assert (anew.state(message), anew.unreceipted()) == ("sent", [message])
-    assert anew.discard(message) == "sent"
-    anew.close()
-
-
-def test_an_outbox_of_newer_software_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "outbox.sqlite"
-    Outbox(path).close()
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(OutboxError, match="schema is 99"):
-        Outbox(path)
-
-
-def test_an_outbox_of_an_early_version_knows_how_full_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "outbox.sqlite"
-    kept = Outbox(path)
-    message, _ = put(kept, bytes(700))
-    put(kept, bytes(300))
-    kept.close()
-    with sqlite3.connect(path) as db:
-        db.execute("DROP TABLE used")
-        db.execute("DROP TABLE places")
-        db.execute("DROP TABLE unvouched")
-        db.execute("DROP INDEX envelopes_by_state")
-        db.execute("PRAGMA user_version = 2")
-    again = Outbox(path, capacity=1000)
-    assert again.counts().bytes == 1000
-    with pytest.raises(OutboxError, match="full"):
-        put(again, b"x")
-    again.discard(message)
-    assert again.counts().bytes == 300
-    again.close()
-
-
 def test_nothing_looks_through_all_envelopes_to_keep_one_or_to_let_one_go(outbox: Outbox) -> None:
     said: list[str] = []
     outbox._db.set_trace_callback(said.append)
@@ -412,40 +283,6 @@ def test_to_count_and_to_list_reads_past_no_envelope(outbox: Outbox) -> None:
     of_envelopes = [step for step in plans if "envelopes" in step]
     assert len(of_envelopes) == 2
     assert all("COVERING INDEX" in step for step in of_envelopes), of_envelopes
-
-
-def test_whoever_reads_the_outbox_keeps_what_is_discarded_in_the_files_and_holds_up_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbox_file, "LOCKED_SECONDS", 1000.0)  # a wait for it would end the test
-    path = tmp_path / "outbox.sqlite"
-    outbox = Outbox(path)
-    given = [put(outbox) for _ in range(5)]
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM envelopes").fetchone()
-        assert [outbox.discard(message) for message, _ in given] == ["waiting"] * 5
-        assert outbox.unreceipted() == []
-        assert not outbox.empty_log()
-    assert outbox.empty_log()
-    files = b"".join(each.read_bytes() for each in tmp_path.iterdir())
-    assert [envelope for _, envelope in given if envelope in files] == []
-    outbox.close()
-
-
-def test_what_a_process_that_was_killed_had_left_in_the_files_the_next_one_takes_out(tmp_path: Path) -> None:
-    path = tmp_path / "outbox.sqlite"
-    outbox = Outbox(path)
-    message, envelope = put(outbox)
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM envelopes").fetchone()
-        outbox.discard(message)
-        again = Outbox(path)
-    assert again.empty_log()
-    assert envelope not in b"".join(each.read_bytes() for each in tmp_path.iterdir())
-    again.close()
-    outbox.close()
 
 
 def test_what_was_discarded_before_it_was_given_here_is_not_taken_any_more(outbox: Outbox) -> None:
@@ -494,99 +331,3 @@ def test_what_was_acknowledged_survives_kill_9_of_the_writer(tmp_path: Path) -> 
             assert taken is not None
             assert taken.envelope == message.bytes * 300
         outbox.close()
-
-
-class OutboxMachine(RuleBasedStateMachine):
-    """Any order of events, compared with a dictionary."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.outbox = Outbox(Path(self.folder.name) / "outbox.sqlite")
-        self.waiting: dict[UUID, bytes] = {}
-        self.states: dict[UUID, str] = {}
-        self.bytes_of: dict[UUID, bytes] = {}
-        self.never_left: set[UUID] = set()
-
-    def pick(self, data: st.DataObject) -> UUID:
-        return data.draw(st.sampled_from(sorted(self.bytes_of, key=str)))
-
-    @rule(seed=st.integers(0, 2**64))
-    def put_new(self, seed: int) -> None:
-        message, envelope = UUID(int=seed), seed.to_bytes(9, "big") * 7
-        self.outbox.put(message, "result", envelope)
-        if message not in self.bytes_of:
-            self.bytes_of[message] = envelope
-            self.waiting[message] = envelope
-            self.states[message] = "waiting"
-
-    @precondition(lambda self: self.bytes_of)
-    @rule(data=st.data())
-    def send(self, data: st.DataObject) -> None:
-        message = self.pick(data)
-        taken = self.outbox.take_to_send(message)
-        if self.states[message] in ("waiting", "sent"):
-            assert taken is not None
-            assert taken.envelope == self.waiting[message]
-            self.states[message] = "sent"
-        else:
-            assert taken is None
-
-    @precondition(lambda self: self.bytes_of)
-    @rule(
-        data=st.data(),
-        status=st.sampled_from(["stored", "duplicate", "quarantined", "reseal"]),
-        right_bytes=st.booleans(),
-    )
-    def receive(self, data: st.DataObject, status, right_bytes: bool) -> None:
-        message = self.pick(data)
-        envelope = self.bytes_of[message] if right_bytes else b"other"
-        receipt: Receipt = PARTY.receipt(message, envelope, status)
-        outcome = self.outbox.accept_receipt(receipt)
-        right = right_bytes and message not in self.never_left
-        assert outcome == ("accepted" if right else "mismatch")
-        if not right:
-            return
-        before = self.states[message]
-        if before in ("waiting", "sent", "reseal"):
-            self.states[message] = {"duplicate": "stored"}.get(status, status)
-            if status != "reseal":
-                del self.waiting[message]
-        elif before == "quarantined" and status in ("stored", "duplicate"):
-            self.states[message] = "stored"
-
-    @precondition(lambda self: self.bytes_of)
-    @rule(data=st.data())
-    def discard(self, data: st.DataObject) -> None:
-        message = self.pick(data)
-        before = "waiting" if message in self.never_left else self.states[message]
-        assert self.outbox.discard(message) == before
-        if before == "waiting":
-            self.never_left.add(message)
-        if self.waiting.pop(message, None) is not None:
-            self.states[message] = "discarded"
-
-    @rule()
-    def start_anew(self) -> None:
-        """Of what is found then nobody knows whether it has left."""
-        self.outbox.close()
-        self.outbox = Outbox(Path(self.folder.name) / "outbox.sqlite")
-        for message, state in self.states.items():
-            self.states[message] = "sent" if state == "waiting" else state
-
-    @invariant()
-    def agrees(self) -> None:
-        assert {m: self.outbox.state(m) for m in self.states} == self.states
-        to_send = [m for m in self.waiting if self.states[m] != "reseal"]
-        assert self.outbox.unreceipted() == to_send
-        assert self.outbox.counts().bytes == sum(map(len, self.waiting.values()))
-
-    def teardown(self) -> None:
-        self.outbox.close()
-        self.folder.cleanup()
-
-
-OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-
-
-TestAnyOrderOfEvents = OutboxMachine.TestCase

@@ -126,7 +126,7 @@ def test_requests_that_wait_for_each_other_are_answered_in_turn_and_keep_no_othe
     go_on, at_once, most = threading.Semaphore(0), list[int](), list[int]()
 
     def app(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
-        if environ["PATH_INFO"] == "/turn":
+        if environ["PATH_INFO"].lstrip("/") == "turn":
             at_once.append(1)
             most.append(len(at_once))
             go_on.acquire(timeout=60)
@@ -135,7 +135,11 @@ def test_requests_that_wait_for_each_other_are_answered_in_turn_and_keep_no_othe
 
     with running_server(app, 2, in_turn=lambda method, path: (method, path) == ("GET", "/turn")) as server:
         answers: list[bytes] = []
-        asking = [threading.Thread(target=lambda: answers.append(ask(server, "/turn"))) for _ in range(5)]
+        # Of however many slashes before its name the application hears of one.
+        paths = ["/turn", "//turn", "/turn", "///turn", "turn"]
+        asking = [
+            threading.Thread(target=lambda path=path: answers.append(ask(server, path))) for path in paths
+        ]
         for one in asking:
             one.start()
         wait_until(lambda: len(server.active_channels) == 5 and bool(most), "all have asked")
@@ -162,7 +166,7 @@ def test_no_flood_of_what_waits_for_its_turn_takes_the_connections_of_others() -
         running_server(app, 2, in_turn=lambda method, path: path == "/turn") as server,
         half_sent(server, web_server.CONNECTIONS, said) as flood,
     ):
-        refused = flood[-1].recv(4096)
+        refused = b"".join(iter(lambda: flood[-1].recv(4096), b""))
         answers = [ask(server) for _ in range(3)]
         go_on.set()
         assert flood[0].recv(4096).startswith(b"HTTP/1.1 200 ")
@@ -172,11 +176,11 @@ def test_no_flood_of_what_waits_for_its_turn_takes_the_connections_of_others() -
 
 
 def test_what_is_answered_in_turn_is_waited_for_at_a_stop_as_everything_is() -> None:
-    begun = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
     def app(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
         begun.set()
-        time.sleep(0.5)
+        go_on.wait(60)
         return hello(environ, start)
 
     with running_server(app, 2, in_turn=lambda method, path: True) as server:
@@ -184,7 +188,18 @@ def test_what_is_answered_in_turn_is_waited_for_at_a_stop_as_everything_is() -> 
         asking = threading.Thread(target=lambda: answers.append(ask(server)))
         asking.start()
         assert begun.wait(60)
-        server.task_dispatcher.shutdown(cancel_pending=True, timeout=60)
-        assert not server.longest_service()
+        ends_with: list[float] = []
+
+        def stop() -> None:
+            server.task_dispatcher.shutdown(cancel_pending=True, timeout=60)
+            ends_with.append(server.longest_service())
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        wait_until(lambda: not server.task_dispatcher.threads, "the others have ended")
+        assert stopping.is_alive()
+        go_on.set()
+        stopping.join(60)
         asking.join(60)
+    assert ends_with == [0.0]
     assert answers == [b"hello"]

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hardware.capture import Spot
 from sync.wire import topics
 from sync.wire.messages import (
     InvalidMessage,
@@ -26,8 +25,8 @@ from sync.wire.messages import (
     parse_message,
     result_kind,
 )
-from tests.support.kiosk_bench import marked
 from tests.support.wire import NOON, a_result
+from tests.support.wire_documents import spotted
 
 JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
 KIOSK = UUID("0b9c0f6e-36f6-4f62-9b6c-0a8f2f7f2f11")
@@ -117,13 +116,6 @@ def test_a_topic_of_others_is_refused(topic: str) -> None:
 def test_a_withdrawal_travels_behind_its_result() -> None:
     assert topics.up_kind("withdraw") == topics.up_kind("result") == "result"
     assert topics.up_kind("reminder") == "reminder"
-
-
-def spotted(**changes: Any) -> dict[str, Any]:
-    """A result with one marked spot, as plain data."""
-    spot = marked("closeup0", Spot(zone="nose", x=0.1, y=0.2)) | changes
-    result = a_result().model_dump(mode="json")
-    return result | {"schema": 2, "findings": result["findings"] | {"schema": 2, "spots": [spot]}}
 
 
 def test_a_result_with_spots_is_of_the_second_schema_and_one_without_reads_as_ever() -> None:

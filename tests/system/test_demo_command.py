@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import pytest
 from firmware.capture.client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
 from kiosk_app.demo.patient import JourneyBroken, Patient
+from tests.support.in_memory import shared_memory
 from tests.support.system import small_system_board
 from tests.support.waiting import wait_until
 from tests.system.conftest import DERMAKIOSK, dermakiosk
@@ -88,20 +88,6 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 def everything_ended(state: Path) -> None:
     """Once the demo has ended, so has all that it started: nothing is waited for."""
     assert not [process for process in processes_of(state) if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def shared_memory() -> set[Path]:
-    """The files of shared memory that are this user's."""
-    return {file for file in Path("/dev/shm").iterdir() if is_mine(file)}
-
-
-def is_mine(file: Path) -> bool:
-    """No folder is: that is where another run of the tests writes."""
-    try:
-        facts = file.lstat()
-        return stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
-    except FileNotFoundError:  # another test's, which has ended
-        return False
 
 
 def is_another_ones(file: Path, folder: Path) -> bool:

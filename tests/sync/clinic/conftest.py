@@ -10,9 +10,12 @@ from uuid import uuid4
 
 import pytest
 from argon2 import PasswordHasher
+from flask.testing import FlaskClient
 from sqlalchemy import create_engine, make_url, text
 
+from sync.clinic.app import make_app
 from sync.clinic.people import accounts
+from sync.clinic.people.accounts import add_account
 from sync.clinic.receiving import opener as opener_module
 from sync.clinic.receiving.registry import register_kiosk
 from sync.clinic.store.database import Database
@@ -26,6 +29,7 @@ from tests.support.clinic import (
 )
 from tests.support.ingesting import Clinic
 from tests.support.mosquitto import running_broker
+from tests.support.signing_in import sign_in
 from tests.support.templates import compiled_once
 
 
@@ -151,3 +155,21 @@ def clinic(tmp_path: Path) -> Iterator[Clinic]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be done to exports is tried again at once."""
     monkeypatch.setattr(opener_module, "EXPORTS_WAIT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def password(sqlite: Database) -> str:
+    """Of the account `ann`."""
+    return add_account(sqlite, "ann")
+
+
+@pytest.fixture
+def site(sqlite: Database, password: str) -> FlaskClient:
+    return make_app(sqlite, b"k" * 32).test_client()
+
+
+@pytest.fixture
+def staff(site: FlaskClient, password: str) -> FlaskClient:
+    """The pages before `ann`, who has signed in."""
+    assert sign_in(site, "ann", password).status_code == 302
+    return site

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import make_url
 
 from kiosk_app.cli import main
+from tests.support.clinic_commands import made
 from tests.support.own_log import own_log
-from tests.sync.clinic.test_clinic_failures import made
 
 SECRET = "hush4711"
 HERE = "127.0.0.1:1/clinic"

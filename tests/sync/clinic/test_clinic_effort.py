@@ -25,7 +25,7 @@ from sync.clinic.store.engine import TURN_SECONDS
 from sync.clinic.store.tables import AuditEvent, Envelope, Scan
 from tests.support.clinic import MOMENT, SealingKiosk
 from tests.support.effort import analyse, effort, statements
-from tests.sync.clinic.test_clinic_pages import sign_in
+from tests.support.signing_in import sign_in
 
 MANY = 1500
 

@@ -18,7 +18,9 @@ from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Scan
 from tests.support.clinic import SealingKiosk
+from tests.support.clinic_commands import made, said
 from tests.support.exporting import (
+    ON_A_DISK,
     before_each_act,
     begun,
     events,
@@ -26,7 +28,6 @@ from tests.support.exporting import (
 )
 from tests.support.full_disk import on_a_small_disk
 from tests.support.withdrawing import arrive, count, envelope, open_all, withdraw
-from tests.sync.clinic.test_clinic_failures import made, said
 
 
 @pytest.mark.parametrize("there", ["another folder", "the folder of other exports", "nothing"])
@@ -65,25 +66,8 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
     assert files(out) == {f"{kiosk.id}.{each}.json" for each in (new, *words)}
 
 
-ON_A_DISK = """
-import shutil, subprocess
-from uuid import uuid4
-from sync.clinic.receiving import opener as opener_module
-from sync.clinic.receiving.opener import Opener
-from sync.clinic.store.database import Database
-from sync.wire.keys import generate_opening_key
-from tests.support.clinic import SealingKiosk, registered
-from tests.support.withdrawing import arrive, envelope, withdraw
-from tests.support.exporting import files
-opener_module.EXPORTS_WAIT_SECONDS = 0.0
-database = Database.at(disk.parent / "clinic")
-database.migrate()
-opening = generate_opening_key()
-kiosk = registered(database, SealingKiosk(opening), disk.parent)
-"""
-
-
 MOUNTED_AGAIN = """
+import shutil, subprocess
 out, other, scan = disk / "out", disk.parent / "other", uuid4()
 carried = arrive(database, kiosk, kiosk.result(scan))
 opener = Opener(database, [opening], out)

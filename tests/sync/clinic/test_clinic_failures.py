@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import sqlite3
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -18,54 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from structlog.testing import capture_logs
 
-from kiosk_app.cli import main
-from sync.clinic.store.database import Database, now
+from sync.clinic.store.database import Database
 from sync.clinic.store.failure import failed_itself, out_of_room, unusable
 from sync.clinic.store.patience import Patience
 from sync.clinic.store.tables import Poison
-from sync.wire.keys import dump_opening_keys, generate_opening_key
-from tests.support.clinic import SealingKiosk
+from tests.support.clinic_commands import READING, WRITING, made, said
 from tests.support.full_disk import on_a_small_disk
-from tests.support.own_log import own_log
-
-WRITING = ("add-account", "register-kiosk", "discard", "retry", "open")
-READING = ("status", "list", "show")
-
-
-def made(state: Path, url: str | None = None) -> dict[str, Sequence[str]]:
-    """A clinic in `state` with one payload in quarantine; each command that may fail there."""
-    database = Database.at(state, url)
-    database.migrate()
-    kiosk = SealingKiosk(generate_opening_key())
-    row = Poison(id=1, kiosk=kiosk.id, sha256=b"s", data=b"x", reason="not_cose", received_at=now())
-    with database.writing() as session:
-        session.add(row)
-    database.close()
-    entry = state / "kiosk.json"
-    entry.write_text(json.dumps(kiosk.registry_entry()))
-    (state / "opener").mkdir()
-    (state / "opener" / "opening.key").write_bytes(dump_opening_keys([kiosk.opening]))
-    where = ("--state", str(state), *(("--db", url) if url else ()))
-    return {
-        "migrate": ("migrate", *where),
-        "add-account": ("add-account", "ann", *where),
-        "register-kiosk": ("register-kiosk", str(entry), *where),
-        "discard": ("quarantine", "discard", "1", "--reason", "a test", "--yes", *where),
-        "retry": ("quarantine", "retry", "1", *where),
-        "open": ("open", *where),
-        "status": ("status", *where),
-        "list": ("quarantine", "list", *where),
-        "show": ("quarantine", "show", "1", *where),
-    }
-
-
-def said(capsys: pytest.CaptureFixture[str], command: Sequence[str]) -> tuple[Any, str]:
-    """The exit status of a clinic command, and what it says on stderr."""
-    capsys.readouterr()
-    with own_log(), pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(sys, "argv", ["dermakiosk", "clinic", *command])
-        main()
-    return ended.value.code, capsys.readouterr().err
 
 
 def assert_one_sentence(code: object, err: str, *words: str) -> None:
@@ -79,7 +35,7 @@ def assert_one_sentence(code: object, err: str, *words: str) -> None:
 ON_A_DISK = """
 import json, shutil, subprocess, tempfile
 from kiosk_app.cli import main
-from tests.sync.clinic.test_clinic_failures import READING, WRITING, made
+from tests.support.clinic_commands import READING, WRITING, made
 if {empty}:
     state = disk / "clinic"
     commands = {{"migrate": ("migrate", "--state", str(state))}}

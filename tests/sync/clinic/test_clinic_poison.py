@@ -35,7 +35,7 @@ from tests.support.clinic import MOMENT, SealingKiosk, registered
 from tests.support.own_log import own_log
 from tests.support.waiting import wait_until
 from tests.support.wire import a_result
-from tests.sync.test_wire_messages import spotted
+from tests.support.wire_documents import spotted
 
 EXTREMES: list[str] = [
     *("null", "true", "-1", "0", "2147483648", "9223372036854775807", "9223372036854775808", "-1e308"),

@@ -22,7 +22,7 @@ from sync.clinic.people import accounts, throttle
 from sync.clinic.people.accounts import Accounts, SignInRefused, add_account
 from sync.clinic.store.database import Database, moment_at
 from sync.clinic.store.tables import Account, SignInTries
-from tests.sync.clinic.test_clinic_pages import sign_in
+from tests.support.signing_in import sign_in
 
 
 class Clock:

@@ -395,10 +395,13 @@ def test_many_machines_are_swept_as_long_as_the_sweeping_does_not_hang(
 ) -> None:
     monkeypatch.setattr(machines_module, "LONGEST_SWEEP_SECONDS", 0.5)
     hanging = Hanging(monkeypatch, MachinesWorker, "sweep")
-    with running(MachinesWorker(postgresql, {}, sweep_seconds=0.1).run):
+    worker = MachinesWorker(postgresql, {}, sweep_seconds=0.1)
+    with running(worker.run):
         systemd.await_words()
         with hanging.hanging():
-            time.sleep(0.5)
+            wait_until(
+                lambda: machines_module._age(worker._sweeping_since) > 0.5, "a sweep that takes too long"
+            )
             falls_silent(systemd)
         systemd.await_words()
 

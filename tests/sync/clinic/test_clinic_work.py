@@ -1,4 +1,4 @@
-"""Work that must happen once: leased rows, killed workers, schedules over the change of clocks."""
+"""Work that must happen once: leased rows, killed workers, many machines."""
 
 from __future__ import annotations
 
@@ -8,52 +8,30 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from uuid import uuid4
-from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from sync.clinic.housekeeping import HANDLERS, SCHEDULES, keep_house
-from sync.clinic.people.throttle import REMEMBERED
 from sync.clinic.store import database as database_module
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
-from sync.clinic.store.tables import Account, Job, ScheduleRun, SignInTries, WebSession
-from sync.clinic.work import jobs, schedules
+from sync.clinic.store.tables import Job
+from sync.clinic.work import jobs
 from sync.clinic.work import machines as machines_module
-from sync.clinic.work import worker as worker_module
 from sync.clinic.work.jobs import JobState, Leased
 from sync.clinic.work.machines import MachinesWorker
-from sync.clinic.work.schedules import Schedule
 from sync.clinic.work.worker import Worker
 from tests.support import unhurried
 from tests.support.dying_worker import KIND, Gateway, is_of
-from tests.support.effort import statements
+from tests.support.jobs import added, rows, states
 from tests.support.waiting import wait_until
 
 MANY, MANY_TOLD = 2000, 600
 DEATHS = 8  # or so, at random
-NEW_YORK = ZoneInfo("America/New_York")
-
-
-def added(database: Database, *keys: str, **more: object) -> list[int | None]:
-    with database.writing() as session:
-        return [jobs.add(session, KIND, key, {"text": f"for {key}"}, **more) for key in keys]  # type: ignore[arg-type]
-
-
-def rows(database: Database) -> dict[str, tuple[str, str | None]]:
-    with database.reading() as session:
-        return {row.key: (row.state, row.reason) for row in session.scalars(select(Job))}
-
-
-def states(database: Database) -> Counter[str]:
-    with database.reading() as session:
-        return Counter(dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all()))  # type: ignore[arg-type]
 
 
 def later(database: Database) -> None:
@@ -352,120 +330,6 @@ def test_a_sweep_tells_of_a_row_that_nobody_knows_of_and_of_none_twice(postgresq
 def test_many_machines_need_a_database_that_they_share(sqlite: Database) -> None:
     with pytest.raises(ClinicUsageError, match="PostgreSQL"):
         MachinesWorker(sqlite, {})
-
-
-def fired(
-    database: Database, schedule: Schedule, zone: ZoneInfo, begin: datetime, end: datetime
-) -> list[datetime]:
-    """When the jobs of a schedule are made, by two workers that look each ten minutes."""
-    made, moment = [], begin
-    while moment < end:
-        local = moment.astimezone(zone)
-        if schedules.is_due(schedule, local):
-            for _ in range(2):
-                with database.writing() as session:
-                    made += [moment] * len(schedules.fire(session, [schedule], local))
-        moment += timedelta(minutes=10)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("day", "cron", "at"),
-    [
-        # 1 November 2026, 01:30 comes twice: at 05:30 and at 06:30 UTC.
-        (datetime(2026, 11, 1), "30 1 * * *", ["05:30"]),
-        # 8 March 2026, 02:30 does not come: 03:00 in New York is 07:00 UTC.
-        (datetime(2026, 3, 8), "30 2 * * *", ["07:00"]),
-        (datetime(2026, 3, 8), "30 1 * * *", ["06:30"]),
-        (datetime(2026, 6, 1), "30 1 * * *", ["05:30"]),
-        (datetime(2026, 6, 1), "30 1 * * 2", []),
-    ],
-)
-def test_a_schedule_fires_once_a_day_though_the_clocks_change(
-    sqlite: Database, day: datetime, cron: str, at: list[str]
-) -> None:
-    begin = day.replace(tzinfo=NEW_YORK).astimezone(timezone.utc)
-    end = (day + timedelta(days=1)).replace(tzinfo=NEW_YORK).astimezone(timezone.utc)
-    made = fired(sqlite, Schedule("nightly", cron, KIND), NEW_YORK, begin, end)
-    assert [f"{moment:%H:%M}" for moment in made] == at
-    assert list(rows(sqlite)) == [f"nightly {day:%Y-%m-%d}"] * len(at)
-
-
-def test_workers_that_see_a_schedule_at_once_make_one_job(database: Database) -> None:
-    schedule, local = Schedule("nightly", "0 0 * * *", KIND), now()
-    made: list[str] = []
-
-    def look() -> None:
-        with database.writing() as session:
-            made.extend(schedules.fire(session, [schedule], local))
-
-    threads = [threading.Thread(target=look) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert made == ["nightly"]
-    assert states(database) == {"waiting": 1}
-
-
-def test_days_on_which_nobody_looked_are_not_made_up_for(sqlite: Database) -> None:
-    schedule = Schedule("nightly", "30 23 * * *", KIND)
-    made = fired(
-        sqlite,
-        schedule,
-        NEW_YORK,
-        datetime(2026, 6, 9, 12, tzinfo=timezone.utc),
-        datetime(2026, 6, 9, 13, tzinfo=timezone.utc),
-    )
-    assert made == []
-    assert rows(sqlite) == {}
-
-
-def test_a_worker_keeps_house_once_a_night(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    night = datetime(2026, 6, 2, 4, 0, tzinfo=timezone.utc)
-    ended = night - timedelta(days=60)
-    with database.writing() as session:
-        session.add(Account(name="ann", password_hash="x", created_at=ended))
-        session.flush()
-        session.add(WebSession(token_hash=b"t" * 32, account="ann", started_at=ended, seen_at=ended))
-        session.add(SignInTries(key_hash=b"k" * 32, tries=1, at=now() - 2 * REMEMBERED, until=ended))
-    monkeypatch.setattr(worker_module, "now", lambda: night)
-    for _ in range(2):
-        worker = Worker(database, HANDLERS, SCHEDULES, ZoneInfo("UTC"))
-        worker.look_at_the_clock()
-        worker.look_at_the_clock()
-        worker.do_some()
-    assert rows(database) == {"housekeeping 2026-06-02": ("done", None)}
-    with database.reading() as session:
-        assert session.scalars(select(ScheduleRun.schedule)).all() == ["housekeeping"]
-        assert session.scalars(select(WebSession)).all() == []
-        assert session.scalars(select(SignInTries)).all() == []
-
-
-def test_what_was_done_long_ago_is_forgotten_and_what_failed_is_not(database: Database) -> None:
-    added(database, "old", "failed", "new")
-    long_ago = now() - 2 * jobs.REMEMBERED
-    with database.writing() as session:
-        for key, state, ended_at in (
-            ("old", "done", long_ago),
-            ("failed", "failed", long_ago),
-            ("new", "done", now()),
-        ):
-            session.execute(
-                update(Job).where(Job.key == key).values(state=state, ended_at=ended_at, due_at=None)
-            )
-    (job,) = [Leased(0, "housekeeping", "k", {}, 1, None)]  # type: ignore[arg-type]
-    keep_house(database, job)
-    assert set(rows(database)) == {"failed", "new"}
-
-
-def test_a_night_does_nothing_that_takes_longer_than_its_lease_where_the_database_is_large(
-    database: Database,
-) -> None:
-    added_at_night = Leased(0, "housekeeping", "k", {}, 1, uuid4())
-    with statements(database) as said:
-        keep_house(database, added_at_night)
-    assert said and not [each for each, _ in said if each.startswith(("VACUUM", "REINDEX", "CLUSTER"))]
 
 
 def command(*arguments: str) -> list[str]:
