@@ -33,17 +33,20 @@ from kiosk_app.demo.system import (
     OURS,
     System,
     fail_power,
+    let_old_go,
     open_system,
     parts,
     start_all,
 )
 
 WATCH_SECONDS = 0.25
+LET_GO_S = 600.0
 PORT = click.IntRange(0, 65535)
 WHAT_TO_TRY = """
 Everything is simulated. Ctrl-C stops it; the next start takes it up again, with the newest {kept} scans.
 What to try:
-  - At the kiosk, in a tall window: a scan in a language of yours. Then sign in at the clinic: it is there.
+  - At the kiosk, in a tall window: a scan, as a walk-in, in a language of yours. Then sign in at the clinic:
+    it is there.
   - Mark a spot when you are asked; see at the clinic what a close-up of it says.
   - "Delete my scan" on the result page: at the clinic it is withdrawn.
   - Open the kiosk in a second browser while the first is in the middle of a scan.
@@ -143,9 +146,16 @@ def demo(
 
 
 def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], power_cuts: list[int]) -> None:
-    """Mend what breaks until a signal ends it; the power fails when `power_cuts` has an entry."""
+    """Mend what breaks until a signal ends it; the power fails when `power_cuts` has an entry.
+
+    What a demo keeps is bounded while it runs too, which may be for weeks.
+    """
+    let_go_at = time.monotonic() + LET_GO_S
     while True:
         time.sleep(WATCH_SECONDS)
+        if time.monotonic() >= let_go_at:
+            let_old_go(system)
+            let_go_at = time.monotonic() + LET_GO_S
         if power_cuts:
             power_cuts.clear()
             fail_power(system, supervisor)

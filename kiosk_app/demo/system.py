@@ -140,7 +140,7 @@ def open_system(
             say("Bringing the folder of the last start up to date…")
             run_step("clinic", "migrate", "--state", system.clinic)
             if lets_old_go:
-                _let_old_go(system)
+                let_old_go(system)
             password = known.get("password")
         else:
             say("Making keys and certificates, a broker, the clinic's database and an enrolled kiosk (once)…")
@@ -198,10 +198,10 @@ def _provision(system: System) -> str:
     return account.rpartition("=")[2].strip()
 
 
-def _let_old_go(system: System) -> None:
+def let_old_go(system: System) -> None:
     """Destroy all but the newest scans, at the clinic too, and all but the newest files of what crossed.
 
-    What cannot be destroyed now is at the next start.
+    What cannot be destroyed now is the next time.
     """
     app = system.kiosk / "app"
     if (app / "records.sqlite").exists():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kiosk_app.demo import cli
 from kiosk_app.demo import system as module
-from kiosk_app.demo.supervisor import free_port
+from kiosk_app.demo.supervisor import Stopped, Supervisor, free_port
 from kiosk_app.demo.system import OURS, FolderRefused, SimulatedPatient, System, open_system
 from kiosk_app.kept.states import ScanState
 from sync.clinic.store.engine import BUSY_SECONDS
@@ -30,12 +31,32 @@ def test_a_demo_that_is_taken_up_again_keeps_the_newest_scans_and_files(
         (wire / f"{number}.cose").write_bytes(b"sealed")
     system = System(tmp_path, 1, 2, 3)
     assert system.kiosk == bench.kiosk.records.path.parents[1]
-    module._let_old_go(system)
+    module.let_old_go(system)
     assert [state_of(bench, scan) for scan in scans] == [ScanState.SHREDDED] * 2 + [ScanState.HANDED_OVER] * 2
     assert [bool(bench.kiosk.vault.items(scan)) for scan in scans] == [False, False, True, True]
     assert sorted(file.name for file in wire.iterdir()) == ["2.cose", "3.cose", "4.cose"]
-    module._let_old_go(system)
+    module.let_old_go(system)
     assert [state_of(bench, scan) for scan in scans].count(ScanState.HANDED_OVER) == 2
+
+
+def test_a_demo_that_runs_for_weeks_lets_old_scans_go_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go: list[System] = []
+    ends = iter([None, None, None, Stopped(0)])
+
+    def mend() -> None:
+        if (end := next(ends)) is not None:
+            raise end
+
+    monkeypatch.setattr(cli, "LET_GO_S", 0.0)
+    monkeypatch.setattr(cli, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(cli, "let_old_go", let_go.append)
+    system, supervisor = System(tmp_path, 1, 2, 3), Supervisor(tmp_path)
+    monkeypatch.setattr(supervisor, "mend", mend)
+    with pytest.raises(Stopped):
+        cli._keep_going(system, supervisor, [], [])
+    assert let_go == [system] * 4
 
 
 def test_a_demo_that_lasts_has_the_clinics_worker_too(tmp_path: Path) -> None:
