@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hardware.host.memory import in_memory
+
 _lock = threading.Lock()
 
 
@@ -22,7 +24,7 @@ def without_lines(unwanted: Callable[[bytes], bool]) -> Iterator[None]:
         except OSError:
             yield
             return
-        held = os.memfd_create("stderr")
+        held = in_memory("stderr")
         os.dup2(held, 2)
         try:
             yield
