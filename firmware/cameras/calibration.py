@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import threading
 import time
@@ -26,7 +25,7 @@ import structlog
 from firmware.cameras.camera import Exposure
 from hardware.board import Board
 from hardware.counts import rounded
-from hardware.host.durable import sync_folder, write_whole
+from hardware.host.durable import rename, write_whole
 from hardware.host.errors import PlainError
 from hardware.host.folders import make_folder
 from hardware.host.regular_file import FileTooBig, NoRegularFile, read_regular_file
@@ -180,8 +179,7 @@ def write_calibration(state: Path, calibration: Calibration) -> Path:
     fresh.mkdir(mode=0o700)
     for name, data in calibration.contents().items():
         write_whole(fresh / name, data)
-    os.replace(fresh, there)
-    sync_folder(folder)
+    rename(fresh, there)
     return there
 
 

@@ -8,7 +8,6 @@ loses less than a minute.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from firmware.pins.protocols import Pins
-from hardware.host.durable import write_whole
+from hardware.host.durable import rename, write_whole
 from hardware.host.regular_file import read_regular_file
 
 EVERY_S = 30.0
@@ -162,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, int]]:
         why = error.strerror or "unknown" if isinstance(error, OSError) else "the file is damaged"
     log.error("lamp_hours_unreadable", why=why, begin_at=0)
     try:
-        os.replace(path, path.with_suffix(".damaged"))
+        rename(path, path.with_suffix(".damaged"))
     except OSError as error:
         log.error("lamp_hours_not_set_aside", why=str(error))
     return {}, {}

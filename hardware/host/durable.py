@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hardware.host.folders import opened_folder
@@ -15,6 +15,8 @@ from hardware.host.own_file import PRIVATE, open_own_in
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 # Of a name's beginning: with what is added to it none is longer than the 255 bytes of a longest name.
 _BEGINNING_BYTES = 200
+# What a file is to hold: at once, as text, or piece by piece.
+Data = bytes | str | Iterable[bytes]
 
 
 @contextlib.contextmanager
@@ -57,26 +59,45 @@ def sync_folder(folder: Path, dir_fd: int | None = None) -> None:
         os.close(handle)
 
 
-def write_whole(
-    path: Path, data: bytes | str, mode: int = PRIVATE, owner: tuple[int, int] | None = None
-) -> None:
+def rename(path: Path, to: Path) -> None:
+    """Give `path` the name `to` in the same folder, for good, in the place of a file of that name.
+
+    Raises OSError.
+    """
+    os.replace(path, to)
+    sync_folder(to.parent)
+
+
+def write_new(path: Path, data: Data) -> int:
+    """Write `data` to the new file `path`, private, and to the disk; how many bytes it has.
+
+    Its name is there for good once its folder is, see `sync_folder`. Raises OSError, which names `path`; a
+    part of it may be there then.
+    """
+    with _naming(path), opened_folder(path.parent) as (folder, _):
+        return _fill(os.open(path.name, _NEW, PRIVATE, dir_fd=folder), data, PRIVATE)
+
+
+def write_whole(path: Path, data: Data, mode: int = PRIVATE, owner: tuple[int, int] | None = None) -> int:
     """Replace `path` by `data` in one step: after a power cut there is the old file or the new one, whole.
 
     It belongs to `owner`, a user id and a group id, else to whoever calls this. Text is UTF-8, but for what a
-    path in it has of other bytes. Raises OSError, which names `path`.
+    path in it has of other bytes. Pieces are asked for one after the other, and written as they come; what
+    they raise leaves the old file. How many bytes the new one has. Raises OSError, which names `path`.
+    A process that dies meanwhile leaves a file beside it, whose name is that of `path` between dots.
     """
-    content = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     beginning = path.name.encode(errors="ignore")[:_BEGINNING_BYTES].decode(errors="ignore")
     name = f".{beginning}.{secrets.token_hex(4)}"
     with _naming(path), opened_folder(path.parent) as (folder, _):
         handle = os.open(name, _NEW, PRIVATE, dir_fd=folder)
         try:
-            _fill(handle, content, mode, owner)
+            size = _fill(handle, data, mode, owner)
             os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             os.unlink(name, dir_fd=folder)
             raise
         sync_folder(Path("."), dir_fd=folder)
+    return size
 
 
 def replace_secret(path: Path, data: bytes) -> None:
@@ -163,12 +184,19 @@ def _beside(name: str) -> tuple[str, str]:
     return f".{name}.new", f".{name}.old"
 
 
-def _fill(handle: int, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+def _fill(handle: int, data: Data, mode: int, owner: tuple[int, int] | None = None) -> int:
     with open(handle, "wb") as file:
-        file.write(content)
+        size = sum(file.write(piece) for piece in _pieces(data))
         file.flush()
         if owner is not None:
             # By the open file: to whom the folder belongs may have put another one under its name.
             os.fchown(file.fileno(), *owner)
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
+    return size
+
+
+def _pieces(data: Data) -> Iterable[bytes]:
+    if isinstance(data, str):
+        return [data.encode(errors="surrogateescape")]
+    return [data] if isinstance(data, bytes) else data

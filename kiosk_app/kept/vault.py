@@ -17,9 +17,8 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from hardware.capture import CLOSE_UP, Capture, Frame, Spot
-from hardware.host.durable import sync_folder
+from hardware.host.durable import rename, sync_folder, write_new, write_whole
 from hardware.host.errors import PlainError
-from hardware.host.own_file import open_own
 from hardware.host.regular_file import read_regular_file
 from kiosk_app.kept.reserve import DiskFull, Reserve
 
@@ -111,10 +110,12 @@ class Vault:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(mode=0o700)
-            size = sum(self._write(partial, scan, dek, item, data) for item, data in items.items())
+            size = sum(
+                write_new(partial / _file(item), encrypt(scan, item, dek, data))
+                for item, data in items.items()
+            )
             sync_folder(partial)
-            os.rename(partial, whole)
-            sync_folder(self.folder)
+            rename(partial, whole)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise _explain(error) from error
@@ -122,35 +123,10 @@ class Vault:
 
     def add(self, scan: UUID, dek: bytes, item: str, data: bytes | memoryview) -> int:
         """Keep one more item of a scan that the vault already holds; the size on disk in bytes."""
-        folder = self._scan_folder(scan)
-        partial = folder / f".{item}.partial"
         try:
-            size = self._write(folder, scan, dek, item, data, partial.name)
-            os.replace(partial, folder / f"{item}.cob")
-            sync_folder(folder)
+            return write_whole(self._scan_folder(scan) / _file(item), encrypt(scan, item, dek, data))
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise _explain(error) from error
-        return size
-
-    def _write(
-        self,
-        folder: Path,
-        scan: UUID,
-        dek: bytes,
-        item: str,
-        data: bytes | memoryview,
-        name: str | None = None,
-    ) -> int:
-        if not _ITEM.match(item):
-            raise ValueError(f"'{item}' cannot name an item of the vault.")
-        handle = open_own(folder / (name or f"{item}.cob"), os.O_WRONLY | os.O_CREAT)
-        with open(handle, "wb") as file:
-            file.truncate()  # what a process that ended half-way left
-            size = sum(file.write(piece) for piece in encrypt(scan, item, dek, data))
-            file.flush()
-            os.fsync(file.fileno())
-        return size
 
     def get(self, scan: UUID, dek: bytes, item: str) -> bytes:
         """One item in the clear, in memory. Raises VaultError."""
@@ -235,7 +211,7 @@ class Vault:
         strays += [path for path in self.folder.glob(".*.partial") if _scan_of(path.stem[1:])]
         for path in strays:
             shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob("*/.*.partial"):
+        for path in self.folder.glob("*/.*"):
             path.unlink(missing_ok=True)
         return sum(not path.exists() for path in strays)
 
@@ -270,6 +246,13 @@ class Vault:
             raise VaultError(
                 "What the vault holds of this scan does not make a Capture; was it kept by another version?"
             ) from error
+
+
+def _file(item: str) -> str:
+    """The name of the file that holds an item."""
+    if not _ITEM.match(item):
+        raise ValueError(f"'{item}' cannot name an item of the vault.")
+    return f"{item}.cob"
 
 
 def scans_in(folder: Path) -> list[UUID]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from datetime import datetime, timezone
 
@@ -80,6 +82,21 @@ def test_every_order_goes_on_to_the_pins_and_so_does_their_failure(counted, cloc
     counted._pins.fails = True
     with pytest.raises(OSError, match="pin failed"):
         counted.set("white", 1.0)
+
+
+def test_a_damaged_file_is_set_aside_for_good_before_a_new_one_begins(tmp_path, clock, monkeypatch):
+    """Else a power cut gives the new hours the damaged ones' place, and these are lost."""
+    (tmp_path / "hours.json").write_text("{")
+    fsync, on_disk = os.fsync, []
+
+    def watched(handle):
+        fsync(handle)
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            on_disk.append(os.listdir(handle))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    LampHours(Pins(), tmp_path / "hours.json", clock)
+    assert on_disk == [["hours.damaged"]]
 
 
 def test_the_hours_go_on_after_a_restart(counted, clock, tmp_path):

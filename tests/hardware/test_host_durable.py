@@ -6,13 +6,14 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from hardware.host import durable
-from hardware.host.durable import finish_wipe, folder_if_used, replace_secret, write_whole
+from hardware.host.durable import finish_wipe, folder_if_used, replace_secret, write_new, write_whole
 from tests.support.killed_steps import killed_before_step
 from tests.support.other_accounts import let_files_be_given_away
 
@@ -28,6 +29,43 @@ def test_a_file_is_the_old_one_or_the_new_one_wherever_the_process_is_killed(tmp
     assert step > 4
     assert path.read_bytes() == NEW
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_comes_piece_by_piece_is_never_there_in_part(tmp_path: Path) -> None:
+    path, seen = tmp_path / "item", []
+    path.write_bytes(OLD)
+
+    def pieces(broken: bool) -> Iterator[bytes]:
+        for number in range(4):
+            seen.append(path.read_bytes())
+            yield bytes([number]) * 70_000
+        if broken:
+            raise ValueError("no more of it")
+
+    with pytest.raises(ValueError, match="no more of it"):
+        write_whole(path, pieces(broken=True))
+    assert list(tmp_path.iterdir()) == [path]
+    assert write_whole(path, pieces(broken=False)) == 4 * 70_000
+    assert seen == [OLD] * 8
+    assert path.read_bytes() == b"".join(bytes([number]) * 70_000 for number in range(4))
+
+
+def test_a_new_file_takes_no_others_place_and_is_private_from_its_first_byte(tmp_path: Path) -> None:
+    path, modes = tmp_path / "item", []
+
+    def pieces() -> Iterator[bytes]:
+        modes.append(stat.S_IMODE(path.stat().st_mode))
+        yield NEW
+
+    before = os.umask(0)
+    try:
+        assert write_new(path, pieces()) == len(NEW)
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    with pytest.raises(FileExistsError):
+        write_new(path, OLD)
+    assert path.read_bytes() == NEW
 
 
 def test_a_replaced_secret_is_wiped_at_the_next_start_wherever_the_process_was_killed(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "records.sqlite-wal": records,
     "records.sqlite-shm": records,
     "reserve": lambda folder: Reserve(folder / "reserve", folder / "records.sqlite").fill(),
-    ".spot.partial": one_more_item,
+    "spot.cob": one_more_item,
     "outbox.sqlite": outbox,
     "outbox.sqlite-wal": outbox,
     "agent.lock": agent,
