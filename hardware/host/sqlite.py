@@ -130,6 +130,20 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+def empty_log(db: sqlite3.Connection) -> bool:
+    """Empty the write-ahead log, which may hold old pages; False where another one reads or writes now.
+
+    That is not waited for: nobody could write meanwhile. Raises sqlite3.Error.
+    """
+    ((patience_ms,),) = db.execute("PRAGMA busy_timeout").fetchall()
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        ((kept_from_it, *_),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {patience_ms}")
+    return not kept_from_it
+
+
 def bring_up(db: sqlite3.Connection, steps: Sequence[str]) -> None:
     """Bring the schema of an open store up to this software: `steps[n]` leads from version n to n + 1.
 

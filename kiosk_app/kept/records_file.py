@@ -173,14 +173,9 @@ class RecordsFile:
             yield db
 
     def checkpoint(self) -> bool:
-        """Empty the write-ahead log, which may hold old pages; False where another one reads or writes now.
-
-        That is not waited for: nobody could write meanwhile.
-        """
+        """Empty the write-ahead log, see `sqlite.empty_log`. Raises RecordsUnusable."""
         with self.connection() as db:
-            db.execute("PRAGMA busy_timeout=0")
-            kept_from_it, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not kept_from_it
+            return sqlite.empty_log(db)
 
 
 def log_of(path: Path) -> Path:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from hardware.host import sqlite
 from hardware.host.errors import PlainError
-from sync.kiosk.outbox_file import Counts, emptied, open_file, read_counts
+from sync.kiosk.outbox_file import Counts, open_file, read_counts
 from sync.wire.receipt import Receipt
 from sync.wire.status import CLOCK_AHEAD
 
@@ -312,7 +312,7 @@ class Outbox:
         with self._lock:
             if self._to_empty:
                 with contextlib.suppress(sqlite3.Error):  # such as a disk without room
-                    self._to_empty = not emptied(self._db)
+                    self._to_empty = not sqlite.empty_log(self._db)
             return not self._to_empty
 
     def state(self, message_id: UUID) -> State:

@@ -112,13 +112,3 @@ def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
         capacity=capacity,
         last_receipt_at=last_receipt_at,
     )
-
-
-def emptied(db: sqlite3.Connection) -> bool:
-    """Whether the write-ahead log is empty now."""
-    db.execute("PRAGMA busy_timeout = 0")
-    try:
-        ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {int(1000 * LOCKED_SECONDS)}")
-    return not busy

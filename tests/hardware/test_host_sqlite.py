@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
-from hardware.host.sqlite import bring_up, require_version
+from hardware.host.sqlite import bring_up, connect, empty_log, require_version
 from hardware.profile import Limits
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
@@ -134,6 +134,31 @@ def test_records_with_a_garbled_row_are_told_as_that_and_not_quoted(figures: byt
     with pytest.raises(RowDamaged, match="of a scan is damaged: put a copy of them back") as refused:
         Records(path, Keyring(path.with_name("vault.key"))).latest()
     assert "zzz" not in str(refused.value)
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["alone", "while another one reads"])
+def test_a_log_is_emptied_without_waiting_and_the_connection_waits_as_before(
+    tmp_path: Path, is_read: bool
+) -> None:
+    path = tmp_path / "store.sqlite"
+    statements: list[str] = []
+    with (
+        contextlib.closing(connect(path, 7.0, make=True)) as db,
+        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE a (x)")
+        if is_read:
+            other.execute("BEGIN")
+            other.execute("SELECT * FROM a").fetchall()
+            db.execute("INSERT INTO a VALUES (1)")
+        db.set_trace_callback(statements.append)
+        assert empty_log(db) is not is_read
+        assert (path.with_name("store.sqlite-wal").stat().st_size > 0) is is_read
+        assert statements.index("PRAGMA busy_timeout = 0") < statements.index(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        )
+        assert db.execute("PRAGMA busy_timeout").fetchone() == (7000,)
 
 
 def test_a_step_that_fails_leaves_the_version_before(tmp_path: Path) -> None:
