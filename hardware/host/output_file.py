@@ -25,7 +25,7 @@ from hardware.host.durable import write_whole
 from hardware.host.errors import PlainError
 from hardware.host.one_line import one_line
 
-# Its twin is `sync.clinic.output_file`: neither of the two rooms may import the
+# Its twin is `sync.clinic.store.output_file`: neither of the two rooms may import the
 # other, so a mend is one of both.
 STANDARD_OUTPUT, _STANDARD_OUTPUT_FD = "-", 1
 _LINKS = 40  # as many as Linux follows

@@ -16,10 +16,10 @@ import click
 import structlog
 
 from sync.clinic.cli_options import FOLDER, ClinicGroup, db_option, named, ready, state_option, who
-from sync.clinic.output_file import OutputFile, opened_output, require_apart
 from sync.clinic.quarantine_cli import quarantine
 from sync.clinic.store.database import Database
 from sync.clinic.store.errors import ClinicError, ClinicUsageError
+from sync.clinic.store.output_file import OutputFile, opened_output, require_apart
 from sync.clinic.store.place import files_of, place_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from hardware.host import output_file
 from hardware.host.output_file import OutputFile, OutputUnwritable, opened_output, streamed_output
 from kiosk_app.cli import main
 from models.analysis.batch import BatchError, write_output
-from sync.clinic import output_file as clinics
+from sync.clinic.store import output_file as clinics
 from sync.clinic.store.database import Database
 from tests.support.commands import every_command, found_command, refused
 from tests.support.full_disk import on_a_small_disk
@@ -31,7 +31,7 @@ OUTPUTS = [
     for option in found_command(command).params
     if isinstance(option.type, (OutputFile, clinics.OutputFile))
 ]
-ROOMS = ["hardware.host", "sync.clinic"]
+ROOMS = ["hardware.host", "sync.clinic.store"]
 OPENED = [opened_output, clinics.opened_output]
 UNWRITABLE = (OutputUnwritable, clinics.OutputUnwritable)
 BEFORE = "of the run before\n"
