@@ -97,7 +97,7 @@ class Exposing:
                 self.lights.off()
             self._waited(lambda: self.camera.prepare(setting.mode, setting.exposure_us, setting.gain))
             once_ready()
-            settled_ns = self._light(setting) + self.board.camera.settle_ms * 1_000_000
+            settled_ns = settled_light(self.board, self.lights, setting)
             for _ in range(frames):
                 taken.append(Taken(setting, self.shoot(setting, settled_ns), settled_ns))
                 settled_ns = taken[-1].exposure.timestamp_ns + 1
@@ -138,16 +138,24 @@ class Exposing:
         # One switch alone that says so is a broken wire, and white light needs no shroud.
         return "shroud_open" if status["shroud_closed"] == [False, False] else None
 
-    def _light(self, setting: Setting) -> int:
-        """Since when it is lit, in monotonic ns."""
-        if setting.light == DARK:
-            return time.monotonic_ns()
-        if setting.is_uv:
-            return self.lights.pulse(setting.light, pulse_s(self.board, setting.light))
-        return self.lights.on(setting.light, setting.level)
-
     def _waited(self, call: Callable[[], _T]) -> _T:
         return watched(call, self.board.camera.deadline_s, _BEAT_S, self.watch)
+
+
+def settled_light(board: Board, lights: Lights, setting: Setting) -> int:
+    """Light as `setting` says; from when on, in monotonic ns, that is what it should be.
+
+    Raises LightsFault.
+    """
+    return _lit_ns(board, lights, setting) + board.camera.settle_ms * 1_000_000
+
+
+def _lit_ns(board: Board, lights: Lights, setting: Setting) -> int:
+    if setting.light == DARK:
+        return time.monotonic_ns()
+    if setting.is_uv:
+        return lights.pulse(setting.light, pulse_s(board, setting.light))
+    return lights.on(setting.light, setting.level)
 
 
 def pulse_s(board: Board, light: str) -> float:

@@ -11,7 +11,7 @@ import structlog
 
 from firmware.cameras.calibration import Calibration
 from firmware.cameras.camera import Camera
-from firmware.cameras.exposing import Exposing, Setting
+from firmware.cameras.exposing import Exposing, Setting, settled_light
 from firmware.cameras.reflectance import reflectance
 from firmware.lights.client import Lights, LightsFault
 from hardware.board import Board
@@ -36,8 +36,7 @@ class PreviewLight:
 
     def shine_for(self, session: str) -> None:
         """Go on for `session`, whose lease the lights have. Raises LightsFault."""
-        self._lights.on(self._look.light, self._look.level)
-        self._from_ns = time.monotonic_ns()
+        self._from_ns = settled_light(self._board, self._lights, self._look)
         self._looked_at = time.monotonic()
         self.session = session
 

@@ -26,8 +26,10 @@ from tests.support.own_log import own_log
 from tests.support.stand_in_face import find_stand_in, landmarks, portrait
 
 
-def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_light(tmp_path, monkeypatch):
-    asked, begun = [], []
+def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_light_has_settled(
+    tmp_path, monkeypatch
+):
+    asked, begun, lit_ns = [], [], []
     expose = SimulatedCamera.expose
 
     def noting(camera, mode, exposure_us, gain, after_ns):
@@ -36,7 +38,13 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
         begun.append(exposure.timestamp_ns)
         return exposure
 
+    def noting_when(lights, light, level=1.0):
+        lit_ns.append(on(lights, light, level))
+        return lit_ns[-1]
+
+    on = Lights.on
     monkeypatch.setattr(SimulatedCamera, "expose", noting)
+    monkeypatch.setattr(Lights, "on", noting_when)
     profile = small_board(tmp_path)
     board = load_board(profile)
     patient = Patient(board, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
@@ -55,9 +63,10 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
         daemon.stop()
         thread.join(60)
         lightd.end()
-    assert asked[1:3] == [begun[0] + 1, begun[1] + 1]
     # The next session's light has gone on since: what was taken in the dark between is not for it.
-    assert asked[3] > begun[2] + 1
+    settled = [at_ns + board.camera.settle_ms * 1_000_000 for at_ns in lit_ns]
+    assert board.camera.settle_ms > 0
+    assert asked == [settled[0], begun[0] + 1, begun[1] + 1, settled[1]]
     assert begun[3] >= asked[3]
 
 
