@@ -184,7 +184,7 @@ def _read_index(folder: Path) -> _Index:
         reason = (error.strerror or "unreadable").lower()
         raise CaptureError(f"{path} cannot be read: {reason}.") from error
     except Unreadable as error:
-        why = "it is longer than a million bytes" if error.reason == "too_big" else "it is not a regular file"
+        why = "it is longer than a million bytes" if error.code == "too_big" else "it is not a regular file"
         raise CaptureError(f"{path} is not a capture index: {why}.") from error
     try:
         return _Index.model_validate_json(text)

@@ -18,7 +18,7 @@ from firmware.capture.guidance import FaceFinder, look_for_face
 from firmware.lights.client import Lights, LightsFault
 from hardware.board import Board
 from hardware.capture import Capture, Frame
-from hardware.host.errors import Fault, PlainError
+from hardware.host.errors import Fault
 
 log = structlog.get_logger()
 
@@ -49,12 +49,12 @@ class SequenceFailed(Fault):
     """No Capture came of it. `code` is one of the capture client's."""
 
 
-class _Unusable(PlainError):
+class _Unusable(Fault):
     """One frame that is not what it should be; `code` names why. `try_again` is whether that may help."""
 
     def __init__(self, code: str, try_again: bool = False) -> None:
-        super().__init__(code)
-        self.code, self.try_again = code, try_again
+        super().__init__(code, f"This picture cannot be used ({code}).")
+        self.try_again = try_again
 
 
 @dataclass

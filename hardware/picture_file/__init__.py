@@ -79,7 +79,7 @@ def _sentences(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise PictureError(path, "too_big", NO_MEMORY) from error
     except Unreadable as error:
-        raise PictureError(path, error.reason, error.sentence) from error
+        raise PictureError(path, error.code, error.sentence) from error
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
         raise PictureError(path, "not_a_picture", f"This file cannot be read: {reason}.") from error

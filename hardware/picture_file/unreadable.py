@@ -1,10 +1,10 @@
-"""Why a file is not read as a picture: a reason for machines with one sentence for people."""
+"""Why a file is not read as a picture: a code for machines with one sentence for people."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from hardware.host.errors import PlainError
+from hardware.host.errors import Fault
 
 NOT_A_PICTURE = "This is not a picture that can be read. Use a whole JPEG, PNG, TIFF, WebP or BMP file."
 TOO_BIG = "This picture is too big. At most 64 million pixels can be read: make it smaller."
@@ -24,16 +24,16 @@ BROKEN_PROFILE = (
 )
 
 
-class Unreadable(ValueError):
+class Unreadable(Fault, ValueError):
     """Bytes that cannot be read as a picture.
 
-    `reason` is "not_a_file", "not_a_picture", "too_big", "several_pictures" or "colour_unknown".
+    `code` is "not_a_file", "not_a_picture", "too_big", "several_pictures" or "colour_unknown".
     """
 
-    def __init__(self, sentence: str = NOT_A_PICTURE, reason: str = "not_a_picture") -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.reason = reason
+    exit_status = 2
+
+    def __init__(self, sentence: str = NOT_A_PICTURE, code: str = "not_a_picture") -> None:
+        super().__init__(code, sentence)
 
 
 def broken_profile(why: str) -> Unreadable:
@@ -41,15 +41,17 @@ def broken_profile(why: str) -> Unreadable:
     return Unreadable(BROKEN_PROFILE.format(why=why), "colour_unknown")
 
 
-class PictureError(PlainError, ValueError):
+class PictureError(Fault, ValueError):
     """A file that cannot be read as a picture; the text names the file, `sentence` is the rest of it.
 
-    `reason` is one of Unreadable's.
+    `code` is one of Unreadable's.
     """
 
     exit_status = 2
 
-    def __init__(self, path: Path, reason: str, sentence: str) -> None:
-        super().__init__(f"{path}: {sentence}")
-        self.reason = reason
-        self.sentence = sentence
+    def __init__(self, path: Path, code: str, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"{self._path}: {self.sentence}"

@@ -31,8 +31,8 @@ from kiosk_app.patient.page import (
 from kiosk_app.patient.scan_pages import known_delivery, result_facts
 from kiosk_app.patient.sessions import AnotherPatient
 from kiosk_app.patient.spot_pages import facts as spot_facts
+from kiosk_app.scanning.finishing import DELETED
 from kiosk_app.scanning.progress import Step
-from kiosk_app.scanning.scan_work import DELETED
 from kiosk_app.web.languages import known
 
 log = structlog.get_logger()

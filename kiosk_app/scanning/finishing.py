@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from hardware.capture import Capture
+from hardware.host.errors import Fault
 from kiosk_app.kept.keyring import KeyGone
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records, ScanRow
@@ -27,6 +28,7 @@ from kiosk_app.scanning.shred import destroy
 from models.analysis.words import ENGLISH, Words
 
 log = structlog.get_logger()
+DELETED = "deleted"  # the code of a scan that staff had deleted while it was worked on
 CLOCK_UNSURE = "clock_unsure"  # the flag of a result: nothing vouched for the time of its pictures
 
 
@@ -38,16 +40,22 @@ class Measures(Protocol):
         ...
 
 
-class Refused(Exception):
-    """The analysis read the pictures and refused them; str() is the reason's code."""
+class Refused(Fault):
+    """The analysis read the pictures and refused them; `code` is its reason."""
 
 
-class Unreadable(Exception):
-    """What is kept of the scan cannot be read: without that there is no result of it."""
+class Unreadable(Fault):
+    """What is kept of the scan cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__("unreadable", "What is kept of this scan cannot be read: there is no result of it.")
 
 
-class ScanGone(Exception):
+class ScanGone(Fault):
     """The scan was deleted meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(DELETED, "This scan was deleted while it was worked on.")
 
 
 class Finishing:
@@ -137,7 +145,7 @@ class Finishing:
             destroy(scan, ScanState.REFUSED, reason, self._records, self._vault)
             self._note(scan, **seconds)
             log.info("scan", scan=str(scan), state=ScanState.REFUSED, reason=reason)
-            raise Refused(reason)
+            raise Refused(reason, outcome.sentence or "The analysis did not measure these pictures.")
         for name, picture in outcome.overlays.items():
             self._vault.add(scan, dek, f"overlay.{name}", picture)
         self._records.keep_findings(

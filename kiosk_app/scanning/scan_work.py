@@ -23,7 +23,7 @@ from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.courier import Courier
-from kiosk_app.scanning.finishing import Finishing, Measures, Refused, ScanGone, Unreadable
+from kiosk_app.scanning.finishing import DELETED, Finishing, Measures, Refused, ScanGone, Unreadable
 from kiosk_app.scanning.progress import Progress, Step
 from kiosk_app.scanning.sealer import Sealer, SealerError
 from kiosk_app.scanning.taking import PatientLeft, Taking
@@ -39,7 +39,6 @@ ENOUGH_S = 10.0  # after which a round of finishing scans begins no other
 REMAINS_S = 600.0  # between two looks for what another process left of a scan
 # A patient whose scan failed waits so long for the keys; after that the house-keeping abandons it.
 ABANDON_S = 1.0
-DELETED = "deleted"  # the reason of a scan that staff had deleted while it was worked on
 
 
 class ScanWork:
@@ -132,9 +131,9 @@ class ScanWork:
         except PatientLeft:
             self._give_up(scan, None)
             progress.fail("left")
-        except ScanGone:
+        except ScanGone as gone:
             self._give_up(scan, None)
-            progress.fail(DELETED)
+            progress.fail(gone.code)
         except DiskFull as error:
             self._fail(scan, progress, "storage_full", str(error))
         except (CaptureFault, VaultError, RecordsError, KeyringError) as error:
@@ -146,10 +145,8 @@ class ScanWork:
             # The measurements are kept; they are sealed after staff have mended the keys.
             progress.state = Step.READY
             log.error("seal_failed", scan=str(scan), why=str(error))
-        except Refused as refusal:
-            progress.fail(str(refusal))
-        except Unreadable:
-            progress.fail("unreadable")
+        except (Refused, Unreadable) as error:
+            progress.fail(error.code)
 
     def leave(self, scan: UUID) -> None:
         """The patient went away: a scan without kept pictures is abandoned, any other goes on.

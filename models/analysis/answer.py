@@ -24,9 +24,9 @@ def answer(path: Path, colour: Colour, describe: Callable[[Picture], Row]) -> Ro
     try:
         return row | describe(read_picture_file(path, colour))
     except PictureError as error:
-        return row | {"error": error.reason, "sentence": error.sentence}
+        return row | {"error": error.code, "sentence": error.sentence}
     except Refused as refused:
-        return row | {"refused": refused.reason, "sentence": refused.sentence}
+        return row | {"refused": refused.code, "sentence": refused.sentence}
     except (MemoryError, cv2.error) as error:
         return row | not_measured(error)
 

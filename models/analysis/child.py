@@ -47,7 +47,7 @@ def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | No
         check_signature(state)
         analysis = analyse_capture(capture, scan, engine, words)
     except Refused as refused:
-        return Result(refused=refused.reason, sentence=refused.sentence, seconds=_total({}, started))
+        return Result(refused=refused.code, sentence=refused.sentence, seconds=_total({}, started))
     except ModelsError as error:
         return Result(error="models", sentence=str(error))
     encoding = time.monotonic()
@@ -69,7 +69,7 @@ def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> R
         check_signature(state)
         require_lesion(close_ups[0], engine)
     except Refused as refused:
-        return Result(refused=refused.reason, sentence=refused.sentence, seconds=_total({}, started))
+        return Result(refused=refused.code, sentence=refused.sentence, seconds=_total({}, started))
     except ModelsError as error:
         return Result(error="models", sentence=str(error))
     return Result(seconds=_total({}, started))

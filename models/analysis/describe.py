@@ -51,11 +51,11 @@ def _described(read: Picture, stem: str, masks: Path | None, parsing: Path | Non
     try:
         require_upright(picture, faces, engine)
     except Refused as refused:
-        return row | {"refused": refused.reason, "sentence": refused.sentence}
+        return row | {"refused": refused.code, "sentence": refused.sentence}
     row["faces"] = [_describe_face(face) for face in faces]
     if not faces:
         why = _why_no_face(picture)
-        row |= {"refused": why.reason, "sentence": why.sentence}
+        row |= {"refused": why.code, "sentence": why.sentence}
     try:
         _write_maps(stem, read, faces, masks, parsing, engine)
     except BatchError as error:
@@ -105,7 +105,7 @@ def measure_folder(path: Path, overlays: Path | None, engine: str, colour: Colou
     except CaptureError as error:
         return row | {"error": "not_a_capture", "sentence": str(error)}
     except Refused as refused:
-        return row | {"refused": refused.reason, "sentence": refused.sentence}
+        return row | {"refused": refused.code, "sentence": refused.sentence}
     except (MemoryError, cv2.error) as error:
         return row | not_measured(error)
     findings = analysis.findings.model_dump(mode="json")

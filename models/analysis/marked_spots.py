@@ -44,7 +44,7 @@ def _marked(name: str, frame: Frame | None, spot: Spot, engine: str) -> MarkedSp
             found = opaque_lesion(find_lesion(picture, engine), frame.shown)
             lesion = _described(picture, found, spot.mm_per_px)
         except Refused as refused:
-            reason = refused.reason
+            reason = refused.code
     return MarkedSpot(frame=name, zone=zone, x=spot.x, y=spot.y, lesion=lesion, refused=reason)
 
 

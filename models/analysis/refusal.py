@@ -7,7 +7,7 @@ face_quality, acne, describe; `two_faces` face, acne; `turned` upright; `too_dar
 
 from __future__ import annotations
 
-from hardware.host.errors import PlainError
+from hardware.host.errors import Fault
 from hardware.picture_file import NOT_A_PICTURE, TOO_BIG
 
 SENTENCES = {
@@ -24,19 +24,14 @@ SENTENCES = {
     "too_small": "The face in this picture is too small to measure. Come closer, or use a larger picture.",
 }
 
-# With the reason "too_small", where it is the picture rather than the face in it.
+# With the code "too_small", where it is the picture rather than the face in it.
 NO_ROOM_FOR_A_FACE = "This picture is too small to hold a face. Use a larger one."
 
 
-class Refused(PlainError):
-    """`reason` is a key of SENTENCES; the text is one plain sentence on what to do."""
+class Refused(Fault):
+    """`code` is a key of SENTENCES; the text is one plain sentence on what to do."""
 
     exit_status = 2
 
-    def __init__(self, reason: str, sentence: str | None = None) -> None:
-        super().__init__(sentence or SENTENCES[reason])
-        self.reason = reason
-
-    @property
-    def sentence(self) -> str:
-        return str(self)
+    def __init__(self, code: str, sentence: str | None = None) -> None:
+        super().__init__(code, sentence or SENTENCES[code])

@@ -14,7 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 from hardware.host import sqlite
-from hardware.host.errors import PlainError
+from hardware.host.errors import Fault
 from sync.kiosk.outbox_file import Counts, open_file, read_counts
 from sync.wire.receipt import Receipt
 from sync.wire.status import CLOCK_AHEAD
@@ -45,12 +45,11 @@ _NEVER_LEFT: dict[bytes, State] = {b"": "unknown", b"\0": "waiting"}
 _MARKS = {state: mark for mark, state in _NEVER_LEFT.items()}
 
 
-class OutboxError(PlainError):
+class OutboxError(Fault):
     """The outbox cannot keep what it is given; `code` says why in one word for programs."""
 
     def __init__(self, code: Literal["full", "conflict", "storage", "used"], sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
+        super().__init__(code, sentence)
 
 
 class NumberUsed(OutboxError):

@@ -104,7 +104,7 @@ def test_inks_without_a_profile_are_asked_about(tmp_path: Path, face: np.ndarray
     Image.fromarray(face).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     with pytest.raises(PictureError, match="has no profile that says which") as refused:
         read_picture_file(tmp_path / "a.jpg")
-    assert refused.value.reason == "colour_unknown"
+    assert refused.value.code == "colour_unknown"
     assert np.abs(read_picture_file(tmp_path / "a.jpg", "srgb").srgb8().astype(int) - face).mean() < 3
 
 
@@ -315,7 +315,7 @@ def test_a_profile_that_says_nothing_is_no_guess(tmp_path: Path, face: np.ndarra
     ):
         with pytest.raises(PictureError, match=r"colour profile .* --colour") as refused:
             read_picture_file(save(tmp_path / name, made))
-        assert refused.value.reason == "colour_unknown" and "\n" not in str(refused.value)
+        assert refused.value.code == "colour_unknown" and "\n" not in str(refused.value)
     assert _difference(tmp_path / "a.png", face, "srgb") == 0
 
 

@@ -132,7 +132,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_decoded(
     path = save(tmp_path / "a", _grown(kind))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = _refusal(path)
-    assert refused.reason == "too_big" or kind == "tiff of one tile"
+    assert refused.code == "too_big" or kind == "tiff of one tile"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
@@ -301,7 +301,7 @@ def test_a_file_of_several_pictures_is_refused_and_a_thumbnail_beside_one_is_non
     image, other = Image.fromarray(face), Image.fromarray(255 - face)
     for name in ("a.png", "a.webp", "a.tif"):
         image.save(tmp_path / name, save_all=True, append_images=[other])
-        assert _refusal(tmp_path / name).reason == "several_pictures"
+        assert _refusal(tmp_path / name).code == "several_pictures"
     import tifffile
 
     with tifffile.TiffWriter(tmp_path / "b.tif") as writer:

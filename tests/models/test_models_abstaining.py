@@ -142,7 +142,7 @@ def test_a_blurred_bare_face_is_never_told_to_take_off_what_covers_it(
     try:
         analysis = analyse_capture(_capture(linear(blurred, "srgb")), SCAN)
     except Refused as refused:
-        assert refused.reason == "too_blurred"
+        assert refused.code == "too_blurred"
     else:
         assert "spot_count" not in _of(analysis) or "soft_focus" not in analysis.findings.quality
 

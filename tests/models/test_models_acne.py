@@ -136,13 +136,13 @@ def test_a_doubled_peak_is_one_box() -> None:
 def test_a_dark_frame_is_called_too_dark(dark_spots: _DarkSpots) -> None:
     with pytest.raises(Refused) as refused:
         find_acne(np.full((480, 640, 3), 3, np.uint8))
-    assert refused.value.reason == "too_dark"
+    assert refused.value.code == "too_dark"
 
 
 def test_a_bare_wall_has_no_face(dark_spots: _DarkSpots) -> None:
     with pytest.raises(Refused) as refused:
         find_acne(np.full((480, 640, 3), 170, np.uint8))
-    assert refused.value.reason == "no_face"
+    assert refused.value.code == "no_face"
 
 
 def test_spots_where_no_face_is_detected_are_no_acne(
@@ -151,7 +151,7 @@ def test_spots_where_no_face_is_detected_are_no_acne(
     monkeypatch.setattr(acne, "detect", lambda picture, engine: [])
     with pytest.raises(Refused) as refused:
         find_acne(_spotted(SIZE, SIZE, [(200, 300), (400, 300)]))
-    assert refused.value.reason == "no_face"
+    assert refused.value.code == "no_face"
 
 
 def test_doubtful_spots_are_acne_only_where_no_dermoscope_took_the_picture(
@@ -164,13 +164,13 @@ def test_doubtful_spots_are_acne_only_where_no_dermoscope_took_the_picture(
     monkeypatch.setattr(acne, "is_close_up", lambda seen: True)
     with pytest.raises(Refused) as refused:
         find_acne(picture)
-    assert refused.value.reason == "no_face"
+    assert refused.value.code == "no_face"
 
 
 def test_the_moon_has_no_acne() -> None:
     with pytest.raises(Refused) as refused:
         find_acne(example("moon"))
-    assert refused.value.reason == "no_face"
+    assert refused.value.code == "no_face"
 
 
 def test_the_command_writes_a_line_for_each_picture_in_order(

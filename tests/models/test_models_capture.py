@@ -187,7 +187,7 @@ def test_what_cannot_be_measured_is_refused_by_name(
 ) -> None:
     with pytest.raises(Refused) as refused:
         analyse_capture(_capture(spoil(large_portrait)), SCAN)  # type: ignore[operator]
-    assert refused.value.reason == reason
+    assert refused.value.code == reason
     assert str(refused.value).endswith(".")
 
 
@@ -195,7 +195,7 @@ def test_a_capture_without_a_picture_is_refused(large_portrait: np.ndarray) -> N
     only_uv = Capture("test", (Frame("uv365", _light(large_portrait), 1, 1.0, 0),))
     with pytest.raises(Refused) as refused:
         analyse_capture(only_uv, SCAN)
-    assert refused.value.reason == "not_a_picture"
+    assert refused.value.code == "not_a_picture"
 
 
 def _run_child(data: bytes, words: Words = ENGLISH) -> tuple[int, bytes]:

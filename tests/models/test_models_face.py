@@ -59,7 +59,7 @@ def test_a_face_that_fills_the_picture_is_found(portrait: np.ndarray) -> None:
 def test_no_face_is_refused_by_name(landscape: np.ndarray) -> None:
     with pytest.raises(Refused, match="No face can be seen") as refused:
         find_face(landscape)
-    assert refused.value.reason == "no_face"
+    assert refused.value.code == "no_face"
     assert refused.value.exit_status == 2
 
 
@@ -67,7 +67,7 @@ def test_two_faces_are_refused_by_name(portrait: np.ndarray) -> None:
     head = portrait[0:256, 90:346]
     with pytest.raises(Refused) as refused:
         find_face(np.ascontiguousarray(np.hstack([head, head[:, ::-1]])))
-    assert refused.value.reason == "two_faces"
+    assert refused.value.code == "two_faces"
 
 
 def test_a_small_face_far_behind_is_passed_over(portrait: np.ndarray) -> None:

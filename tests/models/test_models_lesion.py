@@ -221,7 +221,7 @@ def test_a_wall_noise_and_a_frame_of_skin_without_a_spot_are_refused() -> None:
 def test_too_small_and_too_dark_are_said(size: tuple[int, int], reason: str) -> None:
     with pytest.raises(Refused) as refused:
         find_lesion(np.zeros((*size, 3), np.uint8))
-    assert refused.value.reason == reason
+    assert refused.value.code == reason
 
 
 def test_a_disc_is_symmetric_and_a_half_moon_is_not() -> None:

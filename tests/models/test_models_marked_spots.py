@@ -74,7 +74,7 @@ def test_a_close_up_that_says_nothing_is_refused_by_reason(
     frame = a_frame(pixels())
     with pytest.raises(Refused) as refused:
         require_lesion(frame, DEFAULT_ENGINE)
-    assert refused.value.reason == reason
+    assert refused.value.code == reason
     [spot] = marked_spots(a_capture((Spot(zone="nose"), frame)), DEFAULT_ENGINE)
     assert (spot.refused, spot.lesion, spot.zone) == (reason, None, "nose")
 

@@ -78,7 +78,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, data: bytes, reason: str)
     path.write_bytes(data)
     with pytest.raises(PictureError) as error:
         read_picture(path)
-    assert error.value.reason == reason
+    assert error.value.code == reason
     assert error.value.exit_status == 2
 
 
@@ -120,7 +120,7 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(
     monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(PictureError) as error:
         read_picture(tmp_path / "a.png")
-    assert error.value.reason == "too_big"
+    assert error.value.code == "too_big"
 
 
 def test_a_single_pixel_is_a_picture_without_a_face(tmp_path: Path) -> None:
