@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BLOCKS = 16
-_Picture = TypeVar("_Picture", bound=npt.NDArray[Any])
+_Number = TypeVar("_Number", bound=np.number[Any])
 
 
 def seen_share(light: str) -> float:
@@ -19,10 +19,10 @@ def seen_share(light: str) -> float:
     return 0.5 if light in ("parallel", "cross") else 1.0
 
 
-def middle(picture: _Picture) -> _Picture:
+def middle(picture: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
     """The middle of `picture` (H×W×3), a quarter of it each way."""
     height, width = picture.shape[:2]
-    return picture[3 * height // 8 : 5 * height // 8, 3 * width // 8 : 5 * width // 8]  # type: ignore[return-value]
+    return picture[3 * height // 8 : 5 * height // 8, 3 * width // 8 : 5 * width // 8]
 
 
 def blocks(picture: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:

@@ -162,11 +162,11 @@ def _digest(maps: bytes, header: str) -> str:
     return hashlib.sha256(maps + header.encode()).hexdigest()[:8]
 
 
-def cells(picture: npt.NDArray[Any]) -> Floats:
-    """A picture's (H×W×3) mean over each cell of a map."""
+def cells(picture: Floats) -> Floats:
+    """A picture's (H×W×3, float32) mean over each cell of a map."""
     height, width = picture.shape[:2]
     size = (max(1, width // CELL_PX), max(1, height // CELL_PX))
-    return np.asarray(cv2.resize(picture.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def write_calibration(state: Path, calibration: Calibration) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -114,11 +112,12 @@ def dark_levels(
     return np.asarray(above / (white.white_counts * exposed), np.float64)
 
 
-def _middle_of_map(black: npt.NDArray[np.float32], seen: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _middle_of_map(black: npt.NDArray[np.float32], seen: Pixels) -> npt.NDArray[np.float32]:
     """The part of a map of whole frames that belongs to the middle of one, `seen`, at its size."""
     height, width = seen.shape[:2]
     top, left = height // 2, width // 2
-    return np.asarray(cv2.resize(black, (2 * width, 2 * height)))[top : top + height, left : left + width]
+    whole = np.asarray(cv2.resize(black, (2 * width, 2 * height)), np.float32)
+    return whole[top : top + height, left : left + width]
 
 
 def sharpness(pixels: Pixels, points: Points | None) -> float:

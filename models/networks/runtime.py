@@ -36,6 +36,9 @@ _GREETING = b"Created TensorFlow Lite XNNPACK delegate"
 _DELEGATES = {"DELEGATE", "TfLiteXNNPackDelegate"}
 _WHOLE = (np.int8, np.uint8)
 
+# A graph's own: whole, of 8 bits, or fractions.
+Numbers = npt.NDArray[np.int8 | np.uint8 | np.floating[Any]]
+
 
 class NetworkTooSlow(ModelsError):
     """A network did not answer by its deadline."""
@@ -71,7 +74,7 @@ class Port:
             (self.shape, np.dtype(self.dtype).name, self.zero) == (wanted.shape, wanted.type, wanted.zero)
         ) and math.isclose(self.scale, wanted.scale, rel_tol=1e-5)
 
-    def numbers(self, values: Float32Array) -> npt.NDArray[Any]:
+    def numbers(self, values: Float32Array) -> Numbers:
         """float32 values as the numbers that the graph takes."""
         if self.dtype not in _WHOLE:
             return np.ascontiguousarray(values, self.dtype)
@@ -82,7 +85,7 @@ class Port:
         np.floor(scaled, out=scaled)
         return np.clip(scaled, limits.min, limits.max, out=scaled).astype(self.dtype)
 
-    def values(self, numbers: npt.NDArray[Any]) -> Float32Array:
+    def values(self, numbers: Numbers) -> Float32Array:
         """The graph's numbers as float32 values."""
         if self.dtype not in _WHOLE:
             return np.asarray(numbers, np.float32)
