@@ -12,7 +12,7 @@ import pytest
 import structlog
 from structlog.processors import add_log_level
 
-from tests.support import in_memory
+from tests.support import in_memory, waiting
 from tests.support.own_log import given_back
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ LONG = frozenset(
     sequence_faults setup simulated_kiosk standard_output wheel workbench
     """.split()  # noqa: SIM905
 )
+
+
+PLAYED_ANEW = "played_anew"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -105,6 +108,29 @@ def _log_of_the_tests() -> Iterator[None]:
     log_plainly()
     with given_back():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _rounds_played_anew(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test was excused from is said of it, in whichever process it ran."""
+    yield
+    request.node.user_properties += [(PLAYED_ANEW, said) for said in waiting.played_anew]
+    waiting.played_anew.clear()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests played a round anew, since this machine had held them up in it."""
+    told = [
+        f"{report.nodeid}: {said}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, said in report.user_properties
+        if name == PLAYED_ANEW
+    ]
+    if told:
+        terminalreporter.section(f"{len(told)} rounds of a test were played anew")
+        terminalreporter.write_line("\n".join(told))
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from firmware.cameras.picamera import PiCamera
 from firmware.cameras.reflectance import reflectance
 from hardware.board import DriverMissing
 from tests.support.picamera2_fake import fake_module
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_was_prepared_is_there_at_once(camera, module):
         # The frame that begins next, and its arrival; not three frames more for the sensor to obey.
         assert exposure.timestamp_ns - started < 2.1 * 20e6
 
-    in_one_of_three_rounds(is_there_at_once)
+    unless_held_up(is_there_at_once)
     assert len(module.opened[0].controls_set) == changed
 
 
@@ -141,7 +141,7 @@ def test_a_camera_that_stops_is_an_error_within_its_deadline(impatient, module, 
             camera.expose("still", 5000, 1.0, time.monotonic_ns())
         assert time.monotonic() - started < 2
 
-    in_one_of_three_rounds(ends)
+    unless_held_up(ends)
     camera.close()
 
 

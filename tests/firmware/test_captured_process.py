@@ -31,7 +31,7 @@ from tests.support.kiosk_daemons import (
     until,
     uv_allowance,
 )
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 
 LIGHTS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
 
@@ -221,7 +221,7 @@ def test_a_killed_capture_daemon_leaves_all_pins_low_in_every_step(kiosk, client
             assert dark_after(kiosk.pins, killed_ns) < 0.25
             assert capture.failed() == "unavailable"
 
-        in_one_of_three_rounds(goes_dark)
+        unless_held_up(goes_dark)
     kiosk.revive()
     assert len(client.capture(session, consent(), EVERY_LIGHT, None, None).frames) == 8
 
@@ -237,7 +237,7 @@ def test_a_killed_light_daemon_is_told_as_one_that_does_not_answer_and_a_new_one
         assert kiosk.lit() == set()
         assert capture.failed() == "light_lost"
 
-    in_one_of_three_rounds(is_told)
+    unless_held_up(is_told)
     kiosk.revive()
     assert len(client.capture("s2", consent(), EVERY_LIGHT, None, None).frames) == 8
 
@@ -257,7 +257,7 @@ def test_a_killed_app_ends_the_sequence(kiosk):
             app.kill()
         assert dark_after(kiosk.pins, killed_ns) < 0.25
 
-    in_one_of_three_rounds(goes_dark)
+    unless_held_up(goes_dark)
     assert CaptureClient(kiosk.capture_socket).preview("s2", consent()).guidance == "hold_still"
 
 
@@ -270,7 +270,7 @@ def test_sigterm_in_mid_sequence_exits_with_0_and_darkness(kiosk, client):
         until(lambda: not kiosk.lit())
         assert capture.failed()
 
-    in_one_of_three_rounds(ends)
+    unless_held_up(ends)
     assert kiosk.lightd.stop() == 0
 
 
@@ -282,7 +282,7 @@ def test_a_second_capture_meanwhile_is_told_busy(kiosk, client):
         assert second.failed() == "busy"
         assert first.failed() is None
 
-    in_one_of_three_rounds(is_busy)
+    unless_held_up(is_busy)
 
 
 def test_a_preview_of_closed_eyes_asks_to_open_them(tmp_path):

@@ -29,7 +29,7 @@ from tests.support.kiosk_daemons import (
     until,
     uv_allowance,
 )
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 
 SIMULATED = load_board(ROOT / "hardware/boards/simulated.toml").close_up
 assert SIMULATED is not None
@@ -111,7 +111,7 @@ def test_a_close_up_waits_its_turn_while_the_face_is_under_uv(kiosk: Kiosk, clie
         assert len(uv) == 2
         assert not [at for at in taken_ns if uv[0] <= at <= uv[1]]
 
-    in_one_of_three_rounds(comes_by_itself)
+    unless_held_up(comes_by_itself)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from tests.support.kiosk_daemons import (
     until,
     uv_allowance,
 )
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 
 PATIENCE_S = 60.0
 
@@ -127,7 +127,7 @@ def test_a_pulse_ends_by_itself_while_the_client_beats(daemon, state, pins):
             until(lambda: lights.beat() or not lit(pins))
         assert 0.35 < intervals(pins.history(), "uv365")[-1] < 0.5
 
-    in_one_of_three_rounds(ends_by_itself)
+    unless_held_up(ends_by_itself)
 
 
 def test_uv_goes_out_without_heartbeats(daemon, state, pins):
@@ -137,7 +137,7 @@ def test_uv_goes_out_without_heartbeats(daemon, state, pins):
             until(lambda: not lit(pins))
         assert intervals(pins.history(), "uv365")[-1] < 0.3
 
-    in_one_of_three_rounds(goes_out)
+    unless_held_up(goes_out)
 
 
 def test_hanging_up_in_a_pulse_puts_uv_out(daemon, state, pins):
@@ -147,7 +147,7 @@ def test_hanging_up_in_a_pulse_puts_uv_out(daemon, state, pins):
             hung_up_ns = time.monotonic_ns()
         assert dark_after(pins, hung_up_ns) < 0.25
 
-    in_one_of_three_rounds(goes_out)
+    unless_held_up(goes_out)
 
 
 def test_sigterm_in_a_pulse_puts_uv_out_and_exits_with_0(daemon, lights, pins):
@@ -183,7 +183,7 @@ def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
                 client.kill()
         assert dark_after(pins, killed_ns) < 0.25
 
-    in_one_of_three_rounds(goes_out)
+    unless_held_up(goes_out)
 
 
 def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, shared, folder, state, session):
@@ -350,7 +350,7 @@ def test_a_light_goes_out_with_its_line_whoever_else_is_connected(daemon, state,
             lights.close()
             assert dark_after(pins, hung_up_ns) < 0.25
 
-    in_one_of_three_rounds(goes_out)
+    unless_held_up(goes_out)
 
 
 def test_who_is_one_too_many_is_told_so_and_let_in_once_another_has_gone(daemon, state):

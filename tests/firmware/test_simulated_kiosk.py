@@ -19,7 +19,7 @@ from tests.support.kiosk_daemons import (
     until,
     uv_allowance,
 )
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 
 LIGHTS = ["dark", "white", "parallel", "cross", "dir0", "dir1", "dir2", "dir3", "uv365"]
 # From the switch to darkness, on a machine with other work; the light daemon looks every 10 ms.
@@ -78,7 +78,7 @@ def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_wh
         assert again.missing == {}
         assert [frame.light for frame in again.frames] == LIGHTS
 
-    in_one_of_three_rounds(goes_out_at_once)
+    unless_held_up(goes_out_at_once)
 
 
 def test_a_shroud_opened_for_a_moment_only_is_still_named_as_what_cut_the_pulse(kiosk):
@@ -116,7 +116,7 @@ def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_co
         assert all(pulse < 0.3 for pulse in uv_pulses(played))
         return played
 
-    kiosk = in_one_of_three_rounds(goes_out)
+    kiosk = unless_held_up(goes_out)
     until(lambda: status(kiosk)["interlock"] is None)
     lights = Lights(kiosk.light_socket)
     session = uuid.uuid4().hex

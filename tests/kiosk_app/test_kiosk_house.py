@@ -28,7 +28,7 @@ from tests.support.impatience import pages_wait_briefly
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import writing
 from tests.support.visitor import Visitor, the_session
-from tests.support.waiting import in_one_of_three_rounds, wait_until
+from tests.support.waiting import unless_held_up, wait_until
 
 
 def bug(*_args: object, **_kwargs: object) -> None:
@@ -205,7 +205,7 @@ def test_whatever_a_page_waits_for_ends_with_the_time_of_the_page(
             visitor.client.get(asks) if place == "position" else visitor.tap(asks)
             assert time.monotonic() - began < ANSWER_S / 2
 
-    in_one_of_three_rounds(ends)
+    unless_held_up(ends)
 
 
 def test_a_page_that_waits_too_long_for_another_of_its_session_says_that_nothing_was_done(
@@ -238,4 +238,4 @@ def test_a_page_waits_for_records_no_longer_than_for_keys(bench: Bench) -> None:
                 bench.kiosk.records.create({}, None)
             assert time.monotonic() - began < LOCKED_S / 2
 
-        in_one_of_three_rounds(waits_no_longer)
+        unless_held_up(waits_no_longer)

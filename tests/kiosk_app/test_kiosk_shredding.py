@@ -19,7 +19,7 @@ from kiosk_app.kept.records_file import LOCKED_S, RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.patient.app import KEYS_S
 from tests.support.records import FINDINGS, analysed, everything_in
-from tests.support.waiting import in_one_of_three_rounds, wait_until
+from tests.support.waiting import unless_held_up, wait_until
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_whoever_uses_the_records_is_waited_for_without_the_keys(
             assert not records.finish_rewrap(0.1)
             assert max(held) < KEYS_S / 2
 
-        in_one_of_three_rounds(are_held_briefly)
+        unless_held_up(are_held_briefly)
         other.execute("ROLLBACK")
         patch.undo()
     assert records.finish_rewrap()

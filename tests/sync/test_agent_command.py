@@ -16,7 +16,7 @@ from sync.kiosk.report import AGENT_ONLY
 from sync.wire.keys import signing_kid
 from tests.support.agent import COMMAND, STOP_SECONDS, party_of, running_agent, unavailable
 from tests.support.mosquitto import Broker
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_it_stops_soon_and_leaves_no_socket(system: tuple[Broker, Path]) -> None
             agent.start()
             assert seconds < STOP_SECONDS
 
-        in_one_of_three_rounds(stops_soon)
+        unless_held_up(stops_soon)
         agent.stop()
 
 

@@ -38,7 +38,7 @@ from sync.clinic.summary import as_text, summary
 from sync.clinic.work.worker import Worker
 from sync.wire.keys import dump_opening_keys, generate_opening_key
 from tests.support.clinic import SealingKiosk, hold, miss, registered
-from tests.support.waiting import in_one_of_three_rounds
+from tests.support.waiting import unless_held_up
 from tests.support.withdrawing import arrive, withdraw
 
 WAIT_SECONDS = 60.0
@@ -208,7 +208,7 @@ def test_a_daemon_says_ready_and_stops_at_a_word(tmp_path: Path, command: str) -
     options = ["--port", "0"] if command == "serve" else []
     argv = [sys.executable, "-c", "from kiosk_app.cli import main; main()", "clinic", command]
     argv += ["--state", str(tmp_path), *options]
-    in_one_of_three_rounds(lambda: says_ready_and_stops(argv, command))
+    unless_held_up(lambda: says_ready_and_stops(argv, command))
 
 
 def says_ready_and_stops(argv: list[str], command: str) -> None:
