@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,39 +12,38 @@ import pytest
 import structlog
 from structlog.processors import add_log_level
 
-from tests.support import in_memory, waiting
+from tests.support import in_memory, long_tests, waiting
 from tests.support.own_log import given_back
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-# Beside those of the whole system and of the browser: what starts daemons, brokers, databases or commands, or
-# measures whole pictures.
+# Beside those of the whole system and of the browser, and those that name what starts a server, see
+# `long_tests`: what starts daemons or commands, works in many files, or measures whole pictures.
 LONG = frozenset(
     """
-    agent agent_command agent_hold agent_keys agent_poison broker_access broker_restarts broker_tls
-    broker_user calibration_colour calibration_kept calibration_kiosk captured_phases captured_preview
+    agent_keys calibration_colour calibration_kept calibration_kiosk captured_phases captured_preview
     captured_process checks_real_face clinic_alarms clinic_batches clinic_batches_at_once clinic_cli
     clinic_database clinic_db_option clinic_effort clinic_erasure clinic_export_folder clinic_exports
-    clinic_exports_withdrawn clinic_extremes clinic_failures clinic_handing_over clinic_heartbeats
-    clinic_ingest clinic_intake clinic_missing_keys clinic_opener clinic_poison clinic_postgresql
-    clinic_quarantine clinic_quarantine_discards clinic_retained clinic_schedules clinic_sealed_again
-    clinic_spots clinic_stopping clinic_throttle clinic_tombstone_lines clinic_tombstones
-    clinic_unseen_withdrawals clinic_watchdog clinic_withdrawals clinic_work close_up demo_supervisor
-    demo_system firmware_cli first_opening formats interlock_check kiosk_close_ups kiosk_consent
-    kiosk_courier kiosk_deletions kiosk_deletions_full_disk kiosk_deletions_told kiosk_delivery
-    kiosk_door kiosk_house kiosk_journey kiosk_kept_envelopes kiosk_leaving kiosk_lights
-    kiosk_measuring_child kiosk_overlay_words kiosk_phases kiosk_scan_command kiosk_scans_command
-    kiosk_screen kiosk_secrets kiosk_serve kiosk_sessions kiosk_spots kiosk_storage kiosk_storage_lost
-    kiosk_trouble kiosk_unnoted kiosk_vault kiosk_work kiosk_work_errors kiosk_work_leaving
-    lightd_faults lightd_lamp lightd_ledger lightd_machine lightd_process lightd_senses lightd_staff
-    lightd_systemd lights_command lost_outbox models_abstaining models_acne models_acne_scan
-    models_capture models_capture_folder models_command models_known_answers models_lesion models_lights
-    models_manifest models_marked_spots models_overlay_words models_parsing models_reader models_sheets
-    models_upright older_outbox older_records older_records_deleted outbox_socket phantom
-    picture_colours picture_file product_file provision_command provision_enrol provision_waiver
-    sequence_faults setup simulated_kiosk standard_output wheel workbench
+    clinic_exports_withdrawn clinic_extremes clinic_failures clinic_heartbeats clinic_ingest
+    clinic_intake clinic_missing_keys clinic_opener clinic_poison clinic_quarantine
+    clinic_quarantine_discards clinic_schedules clinic_sealed_again clinic_spots clinic_throttle
+    clinic_tombstone_lines clinic_tombstones clinic_unseen_withdrawals clinic_watchdog
+    clinic_withdrawals clinic_work close_up demo_system firmware_cli first_opening formats
+    interlock_check kiosk_close_ups kiosk_consent kiosk_courier kiosk_deletions
+    kiosk_deletions_full_disk kiosk_deletions_told kiosk_delivery kiosk_door kiosk_house kiosk_journey
+    kiosk_kept_envelopes kiosk_leaving kiosk_lights kiosk_measuring_child kiosk_overlay_words
+    kiosk_phases kiosk_scan_command kiosk_scans_command kiosk_screen kiosk_secrets kiosk_serve
+    kiosk_sessions kiosk_spots kiosk_storage kiosk_storage_lost kiosk_trouble kiosk_unnoted kiosk_vault
+    kiosk_work kiosk_work_errors kiosk_work_leaving lightd_faults lightd_lamp lightd_ledger
+    lightd_machine lightd_process lightd_senses lightd_staff lightd_systemd lights_command lost_outbox
+    models_abstaining models_acne models_acne_scan models_capture models_capture_folder models_command
+    models_known_answers models_lesion models_lights models_manifest models_marked_spots
+    models_overlay_words models_parsing models_reader models_sheets models_upright older_outbox
+    older_records older_records_deleted phantom picture_colours picture_file product_file
+    provision_enrol provision_waiver sequence_faults setup simulated_kiosk standard_output wheel
+    workbench
     """.split()  # noqa: SIM905
 )
 
@@ -86,7 +85,12 @@ def log_plainly() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if is_long(item.path) or "postgresql" in item.nodeid:
+        if (
+            is_long(item.path)
+            or "postgresql" in item.nodeid
+            or long_tests.is_long(item)
+            or "browser" in item.fixturenames
+        ):
             item.add_marker(pytest.mark.long)
     items.sort(
         key=lambda item: (
@@ -95,6 +99,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.get_closest_marker("long") is None,
         )
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have it known which test runs that is to be short, also to what sets up a whole module or all tests."""
+    long_tests.short_test = None if item.get_closest_marker("long") else item.nodeid
+    try:
+        return (yield)
+    finally:
+        long_tests.short_test = None
 
 
 def is_long(path: Path) -> bool:

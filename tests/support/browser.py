@@ -10,6 +10,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 import provisioning
+from tests.support.long_tests import for_long_tests
 
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 TALL, WIDE = (1080, 1920), (1280, 800)
@@ -35,6 +36,7 @@ _OF_ITS_SCREEN = ("--ozone-platform", "--user-data-dir")
 DRAWN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
+@for_long_tests("a browser")
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium without its window, which costs as much as a page does; without it the test fails."""

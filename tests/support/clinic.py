@@ -27,12 +27,14 @@ from sync.wire import cose, envelope, keys
 from sync.wire.findings import Finding, Findings, Geometry, Mark, Zone
 from sync.wire.messages import Consent, Message, Result, result_kind
 from sync.wire.status import Status
+from tests.support.long_tests import for_long_tests
 
 POSTGRESQL = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 MOMENT = datetime(2026, 3, 2, 14, 5, tzinfo=timezone.utc)
 ZONES: tuple[Zone, ...] = ("face", "forehead", "left_cheek", "right_cheek", "nose", "chin")
 
 
+@for_long_tests("a database server")
 @contextmanager
 def running_postgresql(*, durable: bool = False) -> Iterator[str]:
     """A PostgreSQL that listens on a socket only; yields the URL of its server, without a database name.

@@ -18,6 +18,7 @@ import hardware
 from kiosk_app.demo.supervisor import free_port
 from provisioning.authority import Authority
 from provisioning.enrol import enrol
+from tests.support.long_tests import for_long_tests
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,6 +52,7 @@ class Mosquitto:
         assert self._process is not None
         return self._process.pid
 
+    @for_long_tests("a broker")
     def start(self) -> None:
         """Start mosquitto, and return when it answers: before, a signal ends it as it ends any program."""
         assert self._process is None, "the broker is running already"
@@ -146,6 +148,7 @@ def tls_context(folder: Path) -> ssl.SSLContext:
     return context
 
 
+@for_long_tests("a broker")
 @contextmanager
 def running_broker(folder: Path) -> Iterator[Broker]:
     """A running broker in `folder`; it is gone when the block ends, its files stay."""

@@ -15,6 +15,7 @@ from hardware.simulated.patient_options import SimulatedPatient
 from kiosk_app.demo.supervisor import Part, Supervisor
 from kiosk_app.demo.system import BOARD, System, fail_power, open_system, parts, start_all
 from kiosk_app.scanning.engine_check import CHECKED, found_right
+from tests.support.long_tests import for_long_tests
 
 # Half as wide and high as the camera's: most tests of a system are about what becomes of a scan.
 _SMALLER = {
@@ -77,6 +78,7 @@ def small_system_board(folder: Path, simulation: str = "") -> Path:
     return path
 
 
+@for_long_tests("a whole system")
 @contextmanager
 def running_system(
     root: Path,
