@@ -29,7 +29,7 @@ def upgrade() -> None:
     ).mappings()
     rows = [dict(row) for row in known]
     op.drop_table("withdrawals")
-    withdrawals = op.create_table(
+    op.create_table(
         "withdrawals",
         sa.Column("scan", sa.Uuid(), nullable=False),
         sa.Column("kiosk", sa.Uuid(), nullable=False),
@@ -38,7 +38,6 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("scan", "kiosk", name=op.f("pk_withdrawals")),
     )
-    assert withdrawals is not None
     if rows:
         # As the driver gave them, so that each database gets back its own form of ids and moments.
         columns = ", ".join(rows[0])

@@ -17,7 +17,9 @@ KEYS = sa.table(
     sa.column("state", sa.String(16)),
     sa.column("seen", MOMENT),
 )
-AUDIT = sa.table("audit", sa.column("event", sa.Text()), sa.column("subject", sa.Text()), sa.column("at", MOMENT))
+AUDIT = sa.table(
+    "audit", sa.column("event", sa.Text()), sa.column("subject", sa.Text()), sa.column("at", MOMENT)
+)
 
 
 def upgrade() -> None:
