@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 import venv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
 from tests.support.sources import ROOMS, ROOT
+from tests.support.waiting import wait_until
 
 LOCKS = ROOT / "provisioning" / "locks"
 # What nobody needs who runs it: pictures of the README, what sets a checkout up, how texts are found.
 LEFT_OUT = {".png", ".sh", ".cfg", ".pyc"}
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 SIMULATED = "from hardware.board import BOARDS; print(BOARDS / 'simulated.toml')"
-PAGES = """
-import sys
-from pathlib import Path
-from sync.clinic.app import make_app
-from sync.clinic.store.database import Database
-database = Database.at(Path(sys.argv[1]))
-database.migrate()
-client = make_app(database, b"x" * 32).test_client()
-page, style = client.get("/login"), client.get("/static/shared/look.css")
-assert (page.status_code, style.status_code) == (200, 200)
-assert b"<form" in page.data and b"--paper" in style.data
-"""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +91,34 @@ def run(folder: Path, *words: object) -> str:
     return done.stdout
 
 
+@contextmanager
+def serving(folder: Path, *words: object) -> Iterator[str]:
+    """The address of the pages that a command serves in `folder`, as a process of its own."""
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*map(str, words)], stdout=file, stderr=file, cwd=folder, env=nothing_else_in_reach()
+        )
+
+    def port() -> str | None:
+        assert process.poll() is None, log.read_text()
+        said = re.search(r'"port": (\d+), "event": "ready"', log.read_text())
+        return said and said[1]
+
+    try:
+        yield f"http://127.0.0.1:{wait_until(port, 'the pages are served')}"
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def got(address: str) -> bytes:
+    """What stands at an address, as over any network."""
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        page: bytes = answer.read()
+    return page
+
+
 def test_every_file_that_runs_or_is_read_is_in_the_wheel(wheel: Path) -> None:
     files = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file())
     needed = (path for path in files if path.suffix not in LEFT_OUT and path.parent != LOCKS)
@@ -128,9 +148,13 @@ def test_a_kiosk_makes_one_scan(kiosk: Path, tmp_path: Path) -> None:
 
 
 def test_a_clinic_serves_its_pages_and_makes_its_authority(clinic: Path, tmp_path: Path) -> None:
-    run(tmp_path, clinic / "python", "-c", PAGES, tmp_path)
+    state = ("--state", tmp_path / "clinic")
+    run(tmp_path, clinic / "dermakiosk", "clinic", "migrate", *state)
+    with serving(tmp_path, clinic / "dermakiosk", "clinic", "serve", "--port", 0, *state) as pages:
+        assert b"<form" in got(f"{pages}/login")
+        assert b"--paper" in got(f"{pages}/static/shared/look.css")
     run(tmp_path, clinic / "dermakiosk", "provision", "authority", "--state", tmp_path / "authority")
-    assert run(tmp_path, clinic / "dermakiosk", "clinic", "status", "--state", tmp_path)
+    assert run(tmp_path, clinic / "dermakiosk", "clinic", "status", *state)
 
 
 @pytest.mark.parametrize(
