@@ -84,7 +84,7 @@ def row(database: Database, message: UUID) -> Envelope:
 
 def acts(database: Database) -> list[tuple[str, str | None]]:
     with database.reading() as session:
-        rows = session.scalars(select(AuditEvent).where(AuditEvent.event.like("quarantine-%")))
+        rows = session.scalars(select(AuditEvent).where(AuditEvent.event.like("quarantine_%")))
         found = list(rows)
     assert all(event.actor.startswith("command:") and len(event.actor) > 8 for event in found)
     return [(event.event, event.subject) for event in found]

@@ -95,7 +95,7 @@ class Accounts:
             self._turn.release()
         if not right:
             with self._database.writing() as session:
-                note(session, "web", "sign-in-failed", name[:64] if account else None)
+                note(session, "web", "sign_in_failed", name[:64] if account else None)
                 throttle.forget_old(session, moment_at(session))
             raise SignInRefused
         token = secrets.token_urlsafe(32)
@@ -106,7 +106,7 @@ class Accounts:
                 session.execute(update(Account).where(Account.name == name).values(mark=mark))
             forget_ended(session)
             session.add(WebSession(token_hash=_hash(token), account=name, started_at=moment, seen_at=moment))
-            note(session, name, "signed-in")
+            note(session, name, "signed_in")
         return token
 
     def who(self, token: str | None) -> str | None:
@@ -135,7 +135,7 @@ class Accounts:
             found = session.get(WebSession, _hash(token), with_for_update=True)
             if found is not None:
                 session.delete(found)
-                note(session, found.account, "signed-out")
+                note(session, found.account, "signed_out")
 
 
 def forget_ended(session: Session) -> None:
@@ -162,7 +162,7 @@ def add_account(database: Database, name: str, show: Callable[[str], object] = s
         with database.writing() as session:
             if not insert_once(session, account):
                 raise ClinicUsageError(f"There is an account '{name}' already: choose another name.")
-            note(session, "command", "account-added", name)
+            note(session, "command", "account_added", name)
         # Not within the transaction: a terminal that is stopped would keep everybody from writing.
         try:
             show(password)
@@ -178,7 +178,7 @@ def _take_back(database: Database, account: Account) -> None:
     itself = (Account.name == account.name) & (Account.password_hash == account.password_hash)
     with database.writing() as session:
         if session.execute(delete(Account).where(itself).returning(Account.name)).first() is not None:
-            note(session, "command", "account-taken-back", account.name)
+            note(session, "command", "account_taken_back", account.name)
 
 
 def _ended() -> ColumnElement[bool]:

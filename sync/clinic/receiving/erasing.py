@@ -52,7 +52,7 @@ def withdraw(database: Database, session: Session, tombstone: Tombstone) -> list
         its_own = (Envelope.kiosk == tombstone.kiosk) & (Envelope.message_id == tombstone.message_id)
         session.execute(update(Envelope).where(its_own).values(data=b""))
     else:
-        note(session, "opener", "scan-withdrawn", tombstone.scan, by=tombstone.reason)
+        note(session, "opener", "scan_withdrawn", tombstone.scan, by=tombstone.reason)
     return erase(session, tombstone.kiosk, tombstone.scan, tombstone.messages)
 
 
@@ -132,7 +132,7 @@ def reapply(database: Database) -> None:
             for stone in due:
                 withdrawals.note_withdrawal(session, stone)
                 erase(session, stone.kiosk, stone.scan, stone.messages)
-                note(session, "command", "withdrawal-applied-again", stone.scan, by=stone.reason)
+                note(session, "command", "withdrawal_applied_again", stone.scan, by=stone.reason)
         database.scrub_at_once()
         log.warning("withdrawals_applied_again", count=len(due))
 

@@ -83,7 +83,7 @@ def _say(
             of_others[row.kid] = row.seen, words + 1 if row.seen == seen else 0
             if of_others[row.kid][1] >= UNHEARD:
                 row.state, row.since = MISSING, moment
-                note(session, "opener", "opening-key-missing", row.kid.hex())
+                note(session, "opener", "opening_key_missing", row.kid.hex())
                 log.error("opening_key_missing", key=row.kid.hex())
     session.flush()
     return Heard(of_others, back)
@@ -133,7 +133,7 @@ def retire(database: Database, name: str, actor: str) -> None:
                 "One that is held is missing once 'clinic open' has run without it in opener/opening.key for "
                 f"{SAY_SECONDS * UNHEARD / 60:g} minutes, and no other 'clinic open' with it."
             )
-        note(session, actor, "opening-key-retired", name)
+        note(session, actor, "opening_key_retired", name)
 
 
 def _kid(name: str) -> bytes:

@@ -198,7 +198,7 @@ def discard(database: Database, one: Held, actor: str, reason: str) -> None:
                 quarantined.values(data=b"", state=DISCARDED).returning(Envelope.message_id)
             )
         _require(gone.first())
-        _note(session, actor, "quarantine-discarded", one, why=reason)
+        _note(session, actor, "quarantine_discarded", one, why=reason)
     database.scrub()
 
 
@@ -207,14 +207,14 @@ def _hand_back(database: Database, one: Held, actor: str) -> Key:
         quarantined = update(Envelope).where(has_key(_key(one)), Envelope.state == QUARANTINED)
         again = quarantined.values(state=STORED, reason=None).returning(Envelope.message_id)
         _require(session.execute(again).first())
-        _note(session, actor, "quarantine-retried", one)
+        _note(session, actor, "quarantine_retried", one)
     return _key(one)
 
 
 def _hear_again(database: Database, one: Held, actor: str) -> tuple[bool, str]:
     with database.writing() as session:
         row = _claimed(session, one)
-        _note(session, actor, "quarantine-retried", one)
+        _note(session, actor, "quarantine_retried", one)
         if take_heartbeat(session, row.kiosk, row.data, COMMAND, row.received_at) != "heartbeat":
             return False, f"It stays in quarantine: {one.reason}."
         session.delete(row)
@@ -227,7 +227,7 @@ def _take_again(database: Database, one: Held, actor: str) -> Key | str | None:
     None where it was erased, because its kiosk has withdrawn it.
     """
     with database.writing() as session:
-        _note(session, actor, "quarantine-retried", one)
+        _note(session, actor, "quarantine_retried", one)
     try:
         with database.writing() as session:
             row = _claimed(session, one)

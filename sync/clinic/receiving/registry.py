@@ -79,7 +79,7 @@ def register_kiosk(database: Database, path: Path) -> UUID:
                 registered_at=moment,
             )
             if insert_once(session, row):
-                note(session, "command", "kiosk-key-registered", entry.kiosk, purpose=purpose)
+                note(session, "command", "kiosk_key_registered", entry.kiosk, purpose=purpose)
     return entry.kiosk
 
 

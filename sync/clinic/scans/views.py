@@ -45,7 +45,7 @@ def scan(scan: UUID) -> Page:
         return render_template("withdrawn.html", withdrawal=withdrawal), 410
     # By itself, since whoever writes to SQLite waits for whoever else does, and nobody to read.
     with _database().writing() as records:
-        note(records, g.account, "scan-read", scan)
+        note(records, g.account, "scan_read", scan)
     return render_template("scan.html", record=record, view=ScanView(record, request.args.get("measure")))
 
 

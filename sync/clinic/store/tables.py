@@ -31,7 +31,7 @@ from sync.wire.findings import Geometry, MarkedSpot
 from sync.wire.messages import Consent
 
 # The newest step in migrations/versions.
-REVISION = "0012"
+REVISION = "0013"
 
 # What became of an envelope. A stored one waits for the opener, a quarantined one for a person. Of an erased
 # one, whose scan was withdrawn, of a discarded one, of one that its kiosk was asked to seal again, and of an

@@ -25,6 +25,7 @@ from sync.clinic.store.rows import Column, append, insert_once, put_all
 from sync.clinic.store.tables import (
     REVISION,
     Account,
+    AuditEvent,
     Base,
     FindingRow,
     HeldKey,
@@ -83,6 +84,7 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
         ("0009", {}),
         ("0010", {}),
         ("0011", {}),
+        ("0012", {}),
     ],
 )
 def test_every_row_of_a_version_before_stays(
@@ -136,6 +138,22 @@ def test_what_an_earlier_version_knew_of_opening_keys_stays_so(empty_database: D
         found = dict(session.execute(select(HeldKey.kid, HeldKey.state)).all())
         assert summary(session)["opening_keys_missing"] == [b"lost".hex()]
     assert found == {b"held": "held", b"back": "held", b"retired": "retired", b"lost": "missing"}
+
+
+def test_what_an_earlier_version_noted_is_found_by_the_name_that_it_has_now(empty_database: Database) -> None:
+    empty_database.migrate("0012")
+    told = "INSERT INTO audit (at, actor, event, subject, detail) VALUES (:at, :who, :event, :of, :detail)"
+    about = {"at": MOMENT.replace(tzinfo=None), "who": "a-name", "of": "a-b", "detail": '{"why": "a-b"}'}
+    then = ("scan-read", "opening-key-missing", "withdrawal-applied-again", "alarm")
+    with empty_database.writing() as session:
+        for event in then:
+            session.execute(text(told), about | {"event": event})
+    empty_database.migrate()
+    with empty_database.reading() as session:
+        rows = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).all()
+        now_named = ["scan_read", "opening_key_missing", "withdrawal_applied_again", "alarm"]
+        assert [row.event for row in rows] == now_named
+        assert {(row.actor, row.subject, row.detail["why"]) for row in rows} == {("a-name", "a-b", "a-b")}
 
 
 def test_an_empty_database_is_refused_with_the_command_that_mends_it(empty_database: Database) -> None:

@@ -134,7 +134,7 @@ def test_the_page_of_a_scan_holds_up_nobody_while_it_is_read(database: Database,
     assert len(said) > 3
     with database.reading() as session:
         assert session.scalars(select(AuditEvent.event).where(AuditEvent.subject == str(scan))).all() == [
-            "scan-read"
+            "scan_read"
         ]
 
 

@@ -93,7 +93,7 @@ def test_reading_a_scan_is_in_the_audit_log(
     arrive(sqlite, kiosk, kiosk.result(scan))
     staff.get(f"/scans/{scan}")
     with sqlite.reading() as session:
-        read = session.scalars(select(AuditEvent).where(AuditEvent.event == "scan-read")).one()
+        read = session.scalars(select(AuditEvent).where(AuditEvent.event == "scan_read")).one()
     assert (read.actor, read.subject) == ("ann", str(scan))
 
 

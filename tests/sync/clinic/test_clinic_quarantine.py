@@ -117,7 +117,7 @@ def test_an_envelope_whose_cause_is_mended_is_opened_and_that_is_said(
     with an_opener(database, kiosk.opening):
         assert said(run("retry", message)) == "It was opened."
     assert row(database, message).state == "opened"
-    assert acts(database) == [("quarantine-retried", str(message))]
+    assert acts(database) == [("quarantine_retried", str(message))]
 
 
 def test_an_envelope_whose_cause_is_not_mended_is_in_quarantine_again_and_that_is_said(
@@ -150,7 +150,7 @@ def test_a_payload_that_is_good_after_all_is_taken_in_and_opened(
     assert (row(database, message).state, listed()) == ("opened", [])
     with database.reading() as session:
         assert session.scalars(select(ReceiptRow.status)).all() == ["stored"]
-    assert acts(database) == [("quarantine-retried", number)]
+    assert acts(database) == [("quarantine_retried", number)]
 
 
 def test_a_payload_of_before_topics_were_noted_is_taken_by_what_it_claims(
@@ -202,7 +202,7 @@ def test_a_fault_of_our_own_in_a_payload_leaves_it_in_quarantine(
         "It stays in quarantine: it cannot be stored (ValueError).",
     )
     assert [one["id"] for one in listed()] == [number]
-    assert acts(database) == [("quarantine-retried", number)]
+    assert acts(database) == [("quarantine_retried", number)]
 
 
 def a_heartbeat(database: Database, kiosk: SealingKiosk) -> None:

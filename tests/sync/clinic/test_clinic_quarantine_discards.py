@@ -64,9 +64,9 @@ def test_a_discarded_envelope_keeps_ids_and_hash_only_and_the_kiosk_is_never_tol
     assert "discarded" in run("discard", message, "--reason", "sent twice", "--yes").output
     after = row(database, message)
     assert (after.state, after.data, after.sha256) == ("discarded", b"", before.sha256)
-    assert (listed(), acts(database)) == ([], [("quarantine-discarded", str(message))])
+    assert (listed(), acts(database)) == ([], [("quarantine_discarded", str(message))])
     with database.reading() as session:
-        event = session.scalars(select(AuditEvent).where(AuditEvent.event == "quarantine-discarded")).one()
+        event = session.scalars(select(AuditEvent).where(AuditEvent.event == "quarantine_discarded")).one()
     assert (event.detail["why"], event.detail["reason"]) == ("sent twice", "second_result")
     with database.writing() as session:
         assert take_envelope(session, kiosk.id, "result", before.data, "ingest-1") == "quarantined"
@@ -155,7 +155,7 @@ def test_a_discarded_payload_is_gone(database: Database, kiosk: SealingKiosk) ->
     run("discard", number, "--reason", "noise", "--yes")
     with database.reading() as session:
         assert session.scalars(select(Poison)).all() == []
-    assert acts(database) == [("quarantine-discarded", number)]
+    assert acts(database) == [("quarantine_discarded", number)]
 
 
 def test_a_withdrawal_still_reaches_what_was_discarded(database: Database, kiosk: SealingKiosk) -> None:

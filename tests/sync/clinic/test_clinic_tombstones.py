@@ -228,7 +228,7 @@ def test_the_file_and_the_database_tell_each_other_what_they_know(
     assert database.tombstones.read() == known
     with database.reading() as session:
         events = session.scalars(select(AuditEvent.event).where(AuditEvent.subject == str(scan))).all()
-    assert events == ["scan-withdrawn"]
+    assert events == ["scan_withdrawn"]
 
 
 def test_a_second_withdrawal_of_a_scan_adds_the_messages_that_only_it_names_to_both(
