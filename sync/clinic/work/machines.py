@@ -67,7 +67,7 @@ class MachinesWorker:
         self._handlers = handlers
         self._lease = lease
         self._sweep_seconds = sweep_seconds
-        self._worker = Worker(database, handlers, schedules, zone)
+        self._worker = Worker(database, handlers, schedules, zone, add=self.add)
         self._notifier = Notifier()
         # Since when the job at hand is done, and the rows are swept; None between two.
         self._doing_since: float | None = None

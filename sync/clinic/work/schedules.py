@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +12,9 @@ from sqlalchemy.orm import Session
 from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import ScheduleRun
 from sync.clinic.work import jobs
+
+# Makes a job of a kind and a key, as `jobs.add` does.
+Add = Callable[[Session, str, str], int | None]
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Schedule:
     kind: str
 
 
-def fire(session: Session, schedules: Iterable[Schedule], local: datetime) -> list[str]:
+def fire(session: Session, schedules: Iterable[Schedule], local: datetime, add: Add = jobs.add) -> list[str]:
     """Make the jobs of these schedules for the day of `local`; the names of those for which nobody had."""
-    return [each.name for each in schedules if _first(session, each, local)]
+    return [each.name for each in schedules if _first(session, each, local, add)]
 
 
 def is_due(schedule: Schedule, local: datetime) -> bool:
@@ -39,8 +42,8 @@ def is_due(schedule: Schedule, local: datetime) -> bool:
     return due.date() == local.date() and due.timestamp() <= local.timestamp()
 
 
-def _first(session: Session, schedule: Schedule, local: datetime) -> bool:
+def _first(session: Session, schedule: Schedule, local: datetime, add: Add) -> bool:
     day = local.date()
     if not insert_once(session, ScheduleRun(schedule=schedule.name, day=day, at=local)):
         return False
-    return jobs.add(session, schedule.kind, f"{schedule.name} {day.isoformat()}") is not None
+    return add(session, schedule.kind, f"{schedule.name} {day.isoformat()}") is not None

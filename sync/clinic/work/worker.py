@@ -18,7 +18,7 @@ from sync.clinic.store.notify import Notifier
 from sync.clinic.store.patience import Patience
 from sync.clinic.work import jobs
 from sync.clinic.work.jobs import LEASE, Leased
-from sync.clinic.work.schedules import Schedule, fire, is_due
+from sync.clinic.work.schedules import Add, Schedule, fire, is_due
 
 POLL_SECONDS = 1.0
 # So many are leased at once: what a killed worker had waits for its lease to end.
@@ -42,6 +42,7 @@ class Worker:
         *,
         lease: timedelta = LEASE,
         poll_seconds: float = POLL_SECONDS,
+        add: Add = jobs.add,
     ) -> None:
         self._database = database
         self._handlers = handlers
@@ -49,6 +50,7 @@ class Worker:
         self._zone = zone or ZoneInfo("UTC")
         self._lease = lease
         self._poll_seconds = poll_seconds
+        self._add = add
         self._notifier = Notifier()
         # The day on which each is known to have fired, here or elsewhere.
         self._fired: dict[str, date] = {}
@@ -80,7 +82,7 @@ class Worker:
         if not due:
             return
         with self._database.writing(gives_way=True) as session:
-            fired = fire(session, due, local)
+            fired = fire(session, due, local, self._add)
         self._fired.update({each.name: local.date() for each in due})
         for name in fired:
             log.info("fired", schedule=name)

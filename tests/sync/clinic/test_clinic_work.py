@@ -327,6 +327,19 @@ def test_a_sweep_tells_of_a_row_that_nobody_knows_of_and_of_none_twice(postgresq
     assert [machines.sweep(), machines.sweep(), messages(postgresql)] == [1, 0, 1]
 
 
+def test_whichever_machine_is_free_is_told_of_a_schedules_job_as_it_is_made(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to sweep for it, and of two that look at the clock one tells."""
+    monkeypatch.setattr(worker_module, "now", lambda: datetime(2026, 6, 2, 4, 0, tzinfo=timezone.utc))
+    for _ in range(2):
+        machines = MachinesWorker(postgresql, HANDLERS, SCHEDULES, ZoneInfo("UTC"))
+        machines.make()
+        machines._worker.look_at_the_clock()
+    assert (messages(postgresql), machines.sweep()) == (1, 0)
+    assert states(postgresql) == {"waiting": 1}
+
+
 def test_many_machines_need_a_database_that_they_share(sqlite: Database) -> None:
     with pytest.raises(ClinicUsageError, match="PostgreSQL"):
         MachinesWorker(sqlite, {})
