@@ -13,9 +13,12 @@ from cyclonedx.schema import SchemaVersion
 
 from models.networks.manifest import load_manifest
 from tests.release import audit, locks, sbom
+from tests.release.programs import RUNS_ALL, debian_packages
+from tests.support.documents import document, in_code
 
 # What is installed where patients are: not the demonstration, not the tests.
 SHIPPED = sorted(locks.extras().keys() - {"demo", "test"})
+SOUP = document("provisioning/docs/file/soup.md")
 KNOWN = {"id": "PYSEC-1", "fix_versions": ["2.0", "1.9.1"]}
 
 
@@ -60,6 +63,43 @@ def test_the_kiosks_bill_names_each_network_with_its_hash_and_licence(bills: dic
         assert named[name]["licenses"]
     for extra in ("clinic", "machines"):
         assert parts(bills[extra], "machine-learning-model") == []
+
+
+@pytest.mark.parametrize("extra", SHIPPED)
+def test_a_bill_names_each_program_that_set_up_installs_and_what_runs_them_all(
+    bills: dict[str, str], extra: str
+) -> None:
+    named = {part["name"] for part in parts(bills[extra], "application")}
+    assert named == {"python3", "libsqlite3-0"} | debian_packages(extra)
+    assert ("chromium" in named, "mosquitto" in named) == (extra == "kiosk", extra != "kiosk")
+
+
+def test_the_page_on_software_of_others_has_all_that_is_in_a_bill_and_nothing_else(
+    bills: dict[str, str],
+) -> None:
+    """But the networks, which have cards; and PostgreSQL, which the clinic chooses and no set-up installs."""
+    told = [name for row in SOUP.table("part") for name in in_code(row["part"])]
+    in_bills = {
+        part["name"]
+        for bill in bills.values()
+        for kind in ("library", "application")
+        for part in parts(bill, kind)
+    }
+    locked = {pin.name for extra in SHIPPED for pin in locks.read_lock(locks.FOLDER / f"{extra}.txt")}
+    assert len(told) == len(set(told)), "one stands in two rows"
+    assert in_bills | locked | {"postgresql"} == set(told)
+
+
+def test_each_row_of_software_of_others_says_what_is_known_of_it_and_what_would_show_more() -> None:
+    for row in SOUP.table("part"):
+        assert row["known anomalies"], row["part"]
+        assert "::" in row["we would notice by"], row["part"]
+
+
+def test_the_page_on_software_of_others_asks_a_machine_for_every_program() -> None:
+    [line] = [line for line in SOUP.code_lines if line.startswith("dpkg-query --show ")]
+    wanted = RUNS_ALL | {"postgresql"} | {name for extra in SHIPPED for name in debian_packages(extra)}
+    assert set(line.split()[2:]) == wanted
 
 
 @pytest.mark.parametrize("extra", SHIPPED)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-SETUP = Path(__file__).parents[2] / "provisioning" / "setup.sh"
+from tests.release.programs import SETUP, debian_packages
+
 TEST_LOCK = SETUP.parent / "locks" / "test.txt"
 RECIPE = """\
 [metadata]
@@ -252,17 +253,6 @@ def test_a_pi_whose_system_has_no_camera_library_hears_which_system_has(project:
     [line] = done.stderr.splitlines()
     assert "python3-picamera2" in line and "64-bit image of Raspberry Pi OS" in line
     assert not (project / ".venv").exists()
-
-
-def debian_packages(what: str) -> set[str]:
-    """The Debian packages that setup.sh names for `what`."""
-    text, package = SETUP.read_text(), r'"([\w.-]+) /'
-    lists = {name: [one] for name, one in re.findall(rf"^(\w+)={package}", text, re.MULTILINE)}
-    for name, several in re.findall(r"^(\w+)=\((.*?)^\)", text, re.MULTILINE | re.DOTALL):
-        lists[name] = re.findall(package, several)
-    [taken] = re.findall(rf"^  (?:\w+ \| )?{what}(?: \| \w+)?\)(.*?);;$", text, re.MULTILINE | re.DOTALL)
-    named = (one for name in re.findall(r"\$\{?(\w+)", taken) for one in lists.get(name, ()))
-    return {*named, *re.findall(package, taken)}
 
 
 @pytest.mark.parametrize("what", ["kiosk", "clinic", "machines"])

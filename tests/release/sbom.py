@@ -1,7 +1,7 @@
 """`make sbom`: what a kiosk and a clinic's servers are made of, in CycloneDX, from their locks.
 
-Packages come with the hashes by which set-up takes them, networks with those of the manifest. Debian's
-packages have no lock: `dpkg-query --show` lists them on the machine itself.
+Packages come with the hashes by which set-up takes them, networks with those of the manifest. The programs
+of Debian come by name only, which no lock has: `dpkg-query --show` tells their versions on the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from tests.release import locks
+from tests.release.programs import RUNS_ALL, debian_packages
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,8 +54,9 @@ def make_sbom(extra: str) -> Bom:
         for parent in pin.wanted_by & known.keys() or {locks.OURS}:
             bom.register_dependency(known[parent], [packages[pin.name]])
     networks = [_network(name, entry) for name, entry in _manifest().items()] if extra == "kiosk" else []
-    bom.register_dependency(root, networks)
-    bom.components.update(packages.values(), networks)
+    programs = [_program(name) for name in sorted(RUNS_ALL | debian_packages(extra))]
+    bom.register_dependency(root, [*networks, *programs])
+    bom.components.update(packages.values(), networks, programs)
     return bom
 
 
@@ -90,6 +92,11 @@ def _network(name: str, entry: dict[str, str]) -> Component:
         hashes=_sha256([entry["sha256"]]),
         licenses=[LicenseFactory().make_from_string(entry["licence"])],
     )
+
+
+def _program(name: str) -> Component:
+    address = PackageURL("deb", "debian", name)
+    return Component(name=name, type=ComponentType.APPLICATION, bom_ref=str(address), purl=address)
 
 
 def _sha256(hashes: Iterable[str]) -> list[HashType]:
@@ -130,7 +137,8 @@ def main(out: Path) -> None:
         bom = make_sbom(extra)
         path = out / f"{locks.OURS}-{locks.version()}-{extra}.cdx.json"
         path.write_text(JsonV1Dot6(bom).output_as_string(indent=2) + "\n")
-        unknown = sum(not component.licenses for component in bom.components)
+        packages = [each for each in bom.components if each.type is ComponentType.LIBRARY]
+        unknown = sum(not package.licenses for package in packages)
         said = f", {unknown} of them not installed here and so without a licence" if unknown else ""
         click.echo(f"{path}: {len(bom.components)} components{said}")
 
