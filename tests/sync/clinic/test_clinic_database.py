@@ -76,6 +76,9 @@ def rows_of(database: Database) -> dict[str, list[dict[str, object]]]:
 @pytest.mark.parametrize(
     ("version", "unknown_then"),
     [
+        ("0001", {"epoch": None, "heartbeat_epoch": 0, "heartbeat_counter": 0}),
+        ("0002", {"epoch": None, "heartbeat_epoch": 0, "heartbeat_counter": 0}),
+        ("0003", {"epoch": None, "heartbeat_epoch": 0, "heartbeat_counter": 0}),
         ("0004", {"epoch": None, "heartbeat_epoch": 0, "heartbeat_counter": 0}),
         ("0005", {"epoch": None}),
         ("0006", {}),
