@@ -8,27 +8,46 @@ import json
 import re
 import shutil
 import sqlite3
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic.fields import FieldInfo
 
 from firmware.cameras.calibration import read_calibration
+from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.lights.doses import Dose, DoseLedger, DoseRefused, Moment
+from firmware.lights.lamp_hours import LampHours
+from hardware.board import BOARDS, load_board
 from hardware.profile import Limits
 from kiosk_app.kept.keyring import FORMAT, Keyring, KeyringError
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.vault import Vault
+from kiosk_app.scanning.identity import Identity
+from models.networks import manifest as manifest_module
+from models.networks import signature
+from models.networks.manifest import ModelsError
+from provisioning.authority_files import Broker, Clinic, Entry, KeysListed, read_json
+from sync.clinic.receiving.broker import Address
+from sync.clinic.receiving.registry import RegistryEntry
+from sync.clinic.store.tombstones import Tombstones
+from sync.kiosk.identity import Identity as AgentsIdentity
 from sync.kiosk.outbox import Outbox
 from sync.wire import keys, topics
+from sync.wire.clinic_keys import ClinicKeys
+from sync.wire.document import read_document
 from sync.wire.envelope import open_envelope, verify
 from sync.wire.messages import Result
 from sync.wire.receipt import Receipt
 from sync.wire.status import Status
+from sync.wire.waiver import ResearchWaiver
+from tests.support.documents import files_of_tests
+from tests.support.sources import code_of, modules, parsed
 
 CHECKOUT = Path(__file__).parents[2]
 FORMATS = Path(__file__).with_name("formats")
@@ -64,6 +83,54 @@ def written(kind: str) -> list[str]:
     return sorted(name.rpartition("-")[2] for name in names if name.rpartition("-")[0] == kind)
 
 
+# Where what is kept of a row has another name than the row.
+KEPT = {
+    "envelope": "result",
+    "opening keys": "result",
+    "records": "kept",
+    "vault": "kept",
+    "vault keys": "kept",
+    "dose ledger": "doses",
+    **dict.fromkeys(("clinic keys", "research waiver", "signed networks"), "enrolled"),
+    **dict.fromkeys(("identity", "registry entry", "broker", "authority"), "enrolled"),
+}
+# What looks like a version that is written, and why no row is about it.
+NO_ROW = {
+    "kiosk_app.kept.records_file._SCHEMA": "the first of the _STEPS",
+    "sync.kiosk.outbox_file._SCHEMA": "the first of the _STEPS",
+    "models.analysis.redness.VERSION": "the name of a measure, which nobody opens anything by",
+    "models.analysis.spots.VERSION": "the name of a measure, which nobody opens anything by",
+    "sync.clinic.store.tables.Envelope.schema_version": "what the envelope in that row says",
+    "sync.wire.envelope._MAX_SCHEMA": "a bound",
+    "sync.wire.findings.Findings.schema_version": "that of the result or the records which carry them",
+    "sync.wire.status.TYPE": "the version is the row's own field",
+    "sync.wire.topics.CONTENT_TYPE": "what MQTT calls all of COSE",
+}
+A_VERSION = re.compile(r"_?([A-Z]+_)*(TYPE|SCHEMA|FORMAT|REVISION|CONTEXT)|_STEPS|VERSION|schema_version")
+
+
+def versions_in_the_code() -> set[str]:
+    """The dotted name of whatever a module or a class calls as the version of something is called."""
+    found = set()
+    for path in modules(training=False):
+        module = ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
+        tree = parsed(path)
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for place, body in [(module, tree.body), *((f"{module}.{one.name}", one.body) for one in classes)]:
+            names = [name for node in body for name in names_given(node)]
+            found |= {f"{place}.{name}" for name in names if A_VERSION.fullmatch(name)}
+    return found
+
+
+def names_given(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        says = node.value is not None or "Literal[" in code_of(node.annotation)
+        return [node.target.id] if says else []
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
+
+
 def in_the_code(path: str) -> str:
     """The version that a dotted name of the code stands for."""
     module, found = path, None
@@ -74,35 +141,49 @@ def in_the_code(path: str) -> str:
     value: Any = found
     for name in path.removeprefix(f"{module}.").split("."):
         fields = getattr(value, "model_fields", {})
-        value = fields[name].default if name in fields else getattr(value, name)
+        value = version_of(fields[name]) if name in fields else getattr(value, name)
     return str(len(value) if isinstance(value, tuple) else value)
+
+
+def version_of(field: FieldInfo) -> object:
+    """The newest one that a model's field takes."""
+    return get_args(field.annotation)[-1] if field.is_required() else field.default
 
 
 @pytest.mark.parametrize("row", table(), ids=lambda row: row.what)
 def test_the_table_says_what_the_code_says(row: Row) -> None:
-    assert in_the_code(row.code) == row.version
+    assert in_the_code(row.code) == row.version or row.version == "no number"
 
 
 @pytest.mark.parametrize("row", table(), ids=lambda row: row.what)
 def test_each_row_names_a_test_that_opens_what_earlier_software_wrote(row: Row) -> None:
     path, _, name = row.test.partition("::")
-    tree = ast.parse((CHECKOUT / path).read_text())
+    tree = parsed(files_of_tests()[path])
     tests = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert name in tests
     if row.what == "clinic database":
-        tried = "".join(map(ast.unparse, tests[name].decorator_list))
-        assert repr(row.before[-1]) in tried, "the version before is not tried"
-        assert int(row.version) == int(row.before[-1]) + 1
-    elif row.version.isdigit():
-        folder = {"records": "kept", "vault": "kept", "vault keys": "kept", "dose ledger": "doses"}
-        kind = folder.get(row.what, row.what)
-        assert set(written(kind)) >= {*row.before, row.version}, "what this version writes is not kept"
+        [marked] = tests[name].decorator_list
+        assert isinstance(marked, ast.Call)
+        tried = [ast.literal_eval(case)[0] for case in getattr(marked.args[1], "elts", ())]
+        assert tried == row.before, "not each version before is tried"
+        assert row.before == [f"{number:04}" for number in range(1, int(row.version))]
+    elif row.what != "topics":
+        kept = written(KEPT.get(row.what, row.what.replace(" ", "-")))
+        needed = {*row.before, row.version} if row.version.isdigit() else {"1"}
+        assert set(kept) >= needed, "what this version writes is not kept"
 
 
 def test_the_table_has_a_row_for_everything_that_has_versions() -> None:
-    kinds = {row.what for row in table()}
-    assert {*topics._KINDS["up"], "withdraw", "receipt", "outbox", "records", "dose ledger"} <= kinds
-    assert {"vault", "vault keys", "calibration", "clinic database", "envelope", "topics"} <= kinds
+    """Whatever the code names so: a new one has a row, or a line that says why it needs none."""
+    rows = {row.what: row for row in table()}
+    named = versions_in_the_code() - {row.code for row in rows.values()}
+    for name in [name for name in named if name.startswith("sync.wire.messages.")]:
+        message = name.rpartition(".")[0]
+        row = rows[in_the_code(f"{message}.KIND")]
+        assert in_the_code(f"{message}.VERSION") in {*row.before, row.version}, name
+        named.discard(name)
+    assert named == NO_ROW.keys()
+    assert rows.keys() >= {*topics._KINDS["up"], "withdraw", "receipt", "topics"}
 
 
 def bytes_of(name: str) -> bytes:
@@ -206,3 +287,98 @@ def test_a_calibration_of_every_version_is_read(version: str) -> None:
         assert calibration.lamps_mm["dir0"] == (1.0, 2.0, 3.0)
     # Lamps were not counted at first.
     assert [calibration.lamp_hours for calibration in made] == [{"white": 12.5}, {}]
+
+
+ENROLLED = FORMATS / "enrolled-1"
+OF_KIOSK, OF_AUTHORITY = ENROLLED / "kiosk", ENROLLED / "authority"
+
+
+def public_key(name: str) -> Ed25519PublicKey:
+    return keys.load_public_key(bytes.fromhex((OF_KIOSK / name).read_text()))
+
+
+def test_what_enrolment_left_is_read() -> None:
+    entry = read_document(RegistryEntry, (OF_AUTHORITY / "kiosk.json").read_bytes())
+    listed = read_json(OF_AUTHORITY / "kiosk.json", Entry)
+    agents, applications = AgentsIdentity.load(OF_KIOSK), Identity.read(OF_KIOSK)
+    assert {entry.kiosk, agents.kiosk, applications.kiosk} == {UUID(listed["kiosk"])}
+    assert (entry.epoch, agents.epoch) == (applications.epoch, applications.epoch)
+    assert (entry.name, applications.clinic, agents.broker.port) == ("Kiosk by the door", "Clinic", 8883)
+    assert {key.purpose for key in entry.keys} == {"result", "status", "opening"}
+
+
+def test_what_an_authority_keeps_is_read() -> None:
+    assert read_json(OF_AUTHORITY / "clinic.json", Clinic)["clinic"] == "Clinic"
+    assert (
+        Address.read(OF_AUTHORITY / "ingest").host == read_json(OF_AUTHORITY / "broker.json", Broker)["host"]
+    )
+    signed = ClinicKeys.verify((OF_KIOSK / "clinic-keys.cose").read_bytes(), public_key("clinic-root.pub"))
+    listed = read_json(OF_AUTHORITY / "clinic-keys.json", KeysListed)
+    assert (signed.version, signed.seal_to.public.hex()) == (
+        listed["version"],
+        listed["opening"][-1]["public"],
+    )
+    assert [key.hex() for key in signed.receipt] == listed["receipt"]
+
+
+def test_a_waiver_is_believed() -> None:
+    waiver = (OF_KIOSK / "research-waiver.cose").read_bytes()
+    read = ResearchWaiver.verify(waiver, public_key("clinic-manifest.pub"))
+    assert (read.kiosk, read.reason) == (Identity.read(OF_KIOSK).kiosk, "a study")
+
+
+def test_networks_that_were_signed_are_so_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = (FORMATS / "manifest-3.toml").read_bytes()
+    monkeypatch.setattr(signature, "manifest_bytes", lambda: manifest)
+    assert signature.check_signature(OF_KIOSK) == "signed"
+    monkeypatch.setattr(signature, "manifest_bytes", lambda: manifest + b"#")
+    with pytest.raises(ModelsError):
+        signature.check_signature(OF_KIOSK)
+
+
+@pytest.mark.parametrize("version", written("manifest"))
+def test_a_manifest_of_every_version_is_read(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = (FORMATS / f"manifest-{version}.toml").read_bytes()
+    monkeypatch.setattr(manifest_module, "manifest_bytes", lambda: known)
+    assert len(manifest_module.load_manifest().networks) > 5
+
+
+@pytest.mark.parametrize("version", written("board"))
+def test_a_board_of_every_version_is_read(version: str) -> None:
+    board = load_board(FORMATS / f"board-{version}.toml")
+    assert (board.name, board.simulated) == ("simulated", True)
+
+
+class NoPins:
+    """Nothing is lit here."""
+
+    def set(self, light: str, level: float) -> None: ...
+
+    def all_low(self) -> None: ...
+
+
+@pytest.mark.parametrize("form", written("lamp-hours"))
+def test_hours_of_lamps_go_on_from_every_form(tmp_path: Path, form: str) -> None:
+    shutil.copy(FORMATS / f"lamp-hours-{form}.json", tmp_path / "hours.json")
+    hours = LampHours(NoPins(), tmp_path / "hours.json", lambda: 0.0)
+    assert hours.hours() == {"white": 2.0, "uv365": 1.0}
+    # Renewals were not counted at first.
+    assert hours.renewals() == ({} if form == "1" else {"uv365": 1})
+
+
+def test_a_grey_card_that_was_off_still_forbids_scanning(tmp_path: Path) -> None:
+    (tmp_path / "calibration").mkdir()
+    shutil.copy(FORMATS / "grey-card-1.json", tmp_path / "calibration" / "grey-card.json")
+    [made, *_] = [read_calibration(folder) for folder in sorted((FORMATS / "calibration-1").iterdir())]
+    of_then = replace(made, digest="1")
+    said = why_not_to_scan(tmp_path, load_board(BOARDS / "simulated.toml"), of_then, NOON)
+    assert said is not None
+    assert "under white" in said
+
+
+@pytest.mark.parametrize("form", written("tombstones"))
+def test_a_withdrawn_scan_stays_so(form: str) -> None:
+    stones = Tombstones(FORMATS / f"tombstones-{form}.lines").read()
+    assert [(stone.scan.int, stone.unseen) for stone in stones] == [(2, False), (5, True)][: int(form)]
