@@ -56,7 +56,7 @@ lint: setup-test ## style, types and the import rule only
 faults: setup-test ## N=… faults against the light rules
 	@.venv/bin/python -m tests.faults --count $(N)
 
-soak: setup-test ## the long runs: a million faults, real daemons killed and harassed; a table
+soak: setup-test ## the long runs: a million faults, real daemons killed and harassed, 2,000 jobs of three machines; a table
 	@.venv/bin/python -m tests.soak
 
 picamera: setup ## the camera driver on the real Picamera2, in a Debian chroot; needs root and debootstrap

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import click
 
+from sync.clinic.store.database import Database
+from tests.support.clinic import running_postgresql
+from tests.support.killed_workers import do_of_many_machines
 from tests.support.killrounds import KILLS, a_kiosk
 from tests.support.kiosk_daemons import Kiosk
 from tests.support.lightfaults import Outcome, run_faults
@@ -17,15 +20,17 @@ from tests.support.lightrounds import Rounds
 
 _CHUNK = 50_000
 _DARK_WITHIN_S = 0.25
+_JOBS_WITHIN_S = 1800.0
 
 
 @click.command()
 @click.option("--faults", default=1_000_000, show_default=True, help="Faults on an injected clock.")
 @click.option("--rounds", default=100, show_default=True, help="Rounds of the real light daemon.")
 @click.option("--kills", default=20, show_default=True, help="Kills of each process in a pulse.")
+@click.option("--jobs", default=2000, show_default=True, help="Jobs of three machines that are killed.")
 @click.option("--seed", default=1, show_default=True)
-def main(faults: int, rounds: int, kills: int, seed: int) -> None:
-    """The long runs of light safety: a million faults, rounds in real time, kills in a pulse."""
+def main(faults: int, rounds: int, kills: int, jobs: int, seed: int) -> None:
+    """The long runs: a million faults of the lights, rounds in real time, kills in a pulse and of workers."""
     click.echo(f"{'run':<44}{'result':<52}{'goal':<22}{'s':>6}")
     with tempfile.TemporaryDirectory(prefix="dk-") as name:
         folder = Path(name)
@@ -46,6 +51,8 @@ def main(faults: int, rounds: int, kills: int, seed: int) -> None:
                         functools.partial(_kills, kill, kiosk, kills),
                     )
                 )
+        jobs_of_machines = functools.partial(_jobs, folder, jobs)
+        good.append(_row(f"{jobs:,} jobs, 3 machines killed at random", "each done once", jobs_of_machines))
     raise click.exceptions.Exit(0 if all(good) else 1)
 
 
@@ -87,6 +94,19 @@ def _kills(kill: Callable[[Kiosk], float], kiosk: Kiosk, count: int) -> tuple[st
     seconds = [kill(kiosk) for _ in range(count)]
     low = sum(one < _DARK_WITHIN_S for one in seconds)
     return f"{low} of {count}, the slowest {max(seconds, default=0.0) * 1000:.0f} ms", low == count
+
+
+def _jobs(folder: Path, count: int) -> tuple[str, bool]:
+    with running_postgresql() as server:
+        database = Database.at(folder / "clinic", server.format(name="postgres"))
+        database.migrate()
+        try:
+            deaths = do_of_many_machines(database, folder / "gateway.sqlite", count, 3, _JOBS_WITHIN_S)
+        except AssertionError as error:
+            return f"{error}".partition("\n")[0][:52], False
+        finally:
+            database.close()
+    return f"{count:,} done, {deaths} deaths", True
 
 
 if __name__ == "__main__":

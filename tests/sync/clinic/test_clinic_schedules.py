@@ -17,6 +17,7 @@ from sync.clinic.store.tables import Account, Job, ScheduleRun, SignInTries, Web
 from sync.clinic.work import jobs, schedules
 from sync.clinic.work import worker as worker_module
 from sync.clinic.work.jobs import Leased
+from sync.clinic.work.machines import MachinesWorker
 from sync.clinic.work.schedules import Schedule
 from sync.clinic.work.worker import Worker
 from tests.support.dying_worker import KIND
@@ -91,6 +92,19 @@ def test_days_on_which_nobody_looked_are_not_made_up_for(sqlite: Database) -> No
     )
     assert made == []
     assert rows(sqlite) == {}
+
+
+def test_whichever_machine_is_free_is_told_of_a_schedules_job_as_it_is_made(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to sweep for it, and of two that look at the clock one tells."""
+    monkeypatch.setattr(worker_module, "now", lambda: datetime(2026, 6, 2, 4, 0, tzinfo=timezone.utc))
+    for _ in range(2):
+        machines = MachinesWorker(postgresql, HANDLERS, SCHEDULES, ZoneInfo("UTC"))
+        machines.make()
+        machines._worker.look_at_the_clock()
+    assert machines.sweep() == 0
+    assert states(postgresql) == {"waiting": 1}
 
 
 def test_a_worker_keeps_house_once_a_night(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

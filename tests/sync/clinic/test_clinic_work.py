@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,16 +20,21 @@ from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Job
 from sync.clinic.work import jobs
 from sync.clinic.work import machines as machines_module
-from sync.clinic.work.jobs import JobState, Leased
+from sync.clinic.work.jobs import Leased
 from sync.clinic.work.machines import MachinesWorker
 from sync.clinic.work.worker import Worker
 from tests.support import unhurried
-from tests.support.dying_worker import KIND, Gateway, is_of
+from tests.support.dying_worker import KIND, Gateway
 from tests.support.jobs import added, rows, states
+from tests.support.killed_workers import (
+    assert_each_was_sent_once,
+    do_of_many_machines,
+    until_all_are_done,
+)
 from tests.support.waiting import wait_until
 
+# `make soak` has as many done by several machines: here it would take minutes.
 MANY, MANY_TOLD = 2000, 600
-DEATHS = 8  # or so, at random
 
 
 def later(database: Database) -> None:
@@ -231,51 +234,6 @@ def test_what_a_job_cannot_reach_is_no_fault_of_the_database(
     assert rows(database) == {"away": ("waiting", reason), "other": ("done", None)}
 
 
-def until_all_are_done(
-    database: Database, gateway: Path, jobs_in_all: int, workers_at_once: int, *many: str
-) -> int:
-    """Have so many workers, each started anew when it has died, do the jobs; how often one died."""
-    url = database.engine.url.render_as_string(hide_password=False)
-    where = [str(database.tombstones.path.parent), url if "postgresql" in url else ""]
-    command = [sys.executable, "-m", "tests.support.dying_worker", *where, str(gateway)]
-    seeds, workers, dead = count(1), list[subprocess.Popen[bytes]](), list[int]()
-
-    def all_done() -> bool:
-        for worker in [each for each in workers if each.poll() is not None]:
-            assert worker.returncode == -signal.SIGKILL
-            dead.append(worker.pid)
-            end_leases_of(database, worker.pid)
-            workers.remove(worker)
-        while len(workers) < workers_at_once:
-            workers.append(subprocess.Popen([*command, str(next(seeds)), str(DEATHS / jobs_in_all), *many]))
-        return states(database) == {"done": jobs_in_all}
-
-    try:
-        wait_until(all_done, "every job is done", 200)
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait(60)
-    return len(dead)
-
-
-def end_leases_of(database: Database, pid: int) -> None:
-    """As if the time of all that a dead worker had leased were over."""
-    with database.writing() as session:
-        for job in session.scalars(select(Job).where(Job.state == JobState.DOING.value)):
-            if job.lease is not None and is_of(job.lease, pid):
-                job.due_at = now()
-
-
-def assert_each_was_sent_once(gateway: Gateway, jobs_in_all: int, deaths: int) -> None:
-    calls = gateway.calls()
-    assert deaths > 0
-    assert dict(calls) == {f"key {number}": f"for key {number}" for number in range(jobs_in_all)}
-    # Each death costs one call at most, which the gateway knows by its key.
-    assert len(calls) - jobs_in_all <= deaths
-
-
 def test_two_thousand_jobs_are_each_done_though_workers_are_killed_at_random(
     database: Database, tmp_path: Path
 ) -> None:
@@ -288,16 +246,7 @@ def test_two_thousand_jobs_are_each_done_though_workers_are_killed_at_random(
 def test_three_workers_of_many_machines_do_each_job_though_they_are_killed_at_random(
     postgresql: Database, tmp_path: Path
 ) -> None:
-    gateway = Gateway(tmp_path / "gateway.sqlite")
-    machines = MachinesWorker(postgresql, {KIND: lambda *_: None})
-    machines.make()
-    with postgresql.writing() as session:
-        for number in range(0, MANY_TOLD, 2):
-            machines.add(session, KIND, f"key {number}", {"text": f"for key {number}"})
-    # Of these nobody is told: it is for the sweep to find them.
-    added(postgresql, *(f"key {number}" for number in range(1, MANY_TOLD, 2)))
-    deaths = until_all_are_done(postgresql, tmp_path / "gateway.sqlite", MANY_TOLD, 3, "many")
-    assert_each_was_sent_once(gateway, MANY_TOLD, deaths)
+    do_of_many_machines(postgresql, tmp_path / "gateway.sqlite", MANY_TOLD, 3)
 
 
 def messages(database: Database) -> int:
@@ -325,19 +274,6 @@ def test_a_sweep_tells_of_a_row_that_nobody_knows_of_and_of_none_twice(postgresq
     added(postgresql, "missed")
     added(postgresql, "later", not_before=now() + timedelta(hours=1))
     assert [machines.sweep(), machines.sweep(), messages(postgresql)] == [1, 0, 1]
-
-
-def test_whichever_machine_is_free_is_told_of_a_schedules_job_as_it_is_made(
-    postgresql: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody has to sweep for it, and of two that look at the clock one tells."""
-    monkeypatch.setattr(worker_module, "now", lambda: datetime(2026, 6, 2, 4, 0, tzinfo=timezone.utc))
-    for _ in range(2):
-        machines = MachinesWorker(postgresql, HANDLERS, SCHEDULES, ZoneInfo("UTC"))
-        machines.make()
-        machines._worker.look_at_the_clock()
-    assert (messages(postgresql), machines.sweep()) == (1, 0)
-    assert states(postgresql) == {"waiting": 1}
 
 
 def test_many_machines_need_a_database_that_they_share(sqlite: Database) -> None:
