@@ -1,7 +1,4 @@
-"""The ingest worker: from the broker into the database, and the receipts back.
-
-Any number of workers share one subscription: the broker gives each message to one of them.
-"""
+"""The ingest worker: from the broker into the database, the receipts back; any number share the work."""
 
 from __future__ import annotations
 
