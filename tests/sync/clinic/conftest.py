@@ -58,16 +58,36 @@ def postgresql_server() -> Iterator[str]:
         yield url
 
 
+def new_postgresql(server: str, template: str = "template1") -> str:
+    """The URL of a new database of that `server`, a copy of its database `template`."""
+    name = f"clinic_{uuid4().hex}"
+    url = make_url(server.format(name="postgres")).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    engine.dispose()
+    return server.format(name=name)
+
+
 @pytest.fixture
 def postgresql_url(postgresql_server: str) -> str:
     """The URL of an empty database."""
-    name = f"clinic_{uuid4().hex}"
-    server = make_url(postgresql_server.format(name="postgres")).set(drivername="postgresql+psycopg")
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return postgresql_server.format(name=name)
+    return new_postgresql(postgresql_server)
+
+
+@pytest.fixture(scope="session")
+def made_postgresql(postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a migrated database on PostgreSQL that nobody has used."""
+    database = Database.at(tmp_path_factory.mktemp("made"), new_postgresql(postgresql_server))
+    database.migrate()
+    database.close()  # only what nobody is connected to is copied
+    return str(database.engine.url.database)
+
+
+@pytest.fixture
+def migrated_url(postgresql_server: str, made_postgresql: str) -> str:
+    """The URL of a migrated database on PostgreSQL."""
+    return new_postgresql(postgresql_server, made_postgresql)
 
 
 @pytest.fixture(autouse=True)
@@ -97,14 +117,11 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
     database.close()
 
 
-@pytest.fixture
-def database(empty_database: Database, made: Path) -> Database:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
     """A migrated database; each test that takes it runs on SQLite and on PostgreSQL."""
-    if empty_database.engine.dialect.name == "sqlite":
-        shutil.copy(made, str(empty_database.engine.url.database))
-    else:
-        empty_database.migrate()
-    return empty_database
+    migrated: Database = request.getfixturevalue(request.param)
+    return migrated
 
 
 @pytest.fixture
@@ -117,10 +134,9 @@ def sqlite(tmp_path: Path, made: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def postgresql(tmp_path: Path, postgresql_url: str) -> Iterator[Database]:
+def postgresql(tmp_path: Path, migrated_url: str) -> Iterator[Database]:
     """A migrated database on PostgreSQL."""
-    database = Database.at(tmp_path / "clinic", postgresql_url)
-    database.migrate()
+    database = Database.at(tmp_path / "clinic", migrated_url)
     yield database
     database.close()
 

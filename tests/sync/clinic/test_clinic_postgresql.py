@@ -34,15 +34,14 @@ from tests.support.withdrawing import a_result, arrive
 
 
 @pytest.fixture
-def own(postgresql_url: str, tmp_path: Path) -> Iterator[Callable[[str], Database]]:
+def own(migrated_url: str, tmp_path: Path) -> Iterator[Callable[[str], Database]]:
     """A clinic on PostgreSQL, with these options after its URL."""
     made = list[Database]()
 
     def at(options: str = "") -> Database:
-        made.append(Database.at(tmp_path / "clinic", postgresql_url + options))
+        made.append(Database.at(tmp_path / "clinic", migrated_url + options))
         return made[-1]
 
-    at().migrate()
     yield at
     for database in made:
         database.close()
