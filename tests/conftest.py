@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Generator, Iterator
@@ -24,26 +25,25 @@ if TYPE_CHECKING:
 LONG = frozenset(
     """
     agent_keys calibration_colour calibration_kept calibration_kiosk captured_phases captured_preview
-    captured_process checks_real_face clinic_alarms clinic_batches clinic_batches_at_once clinic_cli
-    clinic_database clinic_db_option clinic_effort clinic_erasure clinic_export_folder clinic_exports
-    clinic_exports_withdrawn clinic_extremes clinic_failures clinic_heartbeats clinic_ingest
-    clinic_intake clinic_missing_keys clinic_opener clinic_poison clinic_quarantine
-    clinic_quarantine_discards clinic_schedules clinic_sealed_again clinic_spots clinic_throttle
-    clinic_tombstone_lines clinic_tombstones clinic_unseen_withdrawals clinic_watchdog
-    clinic_withdrawals clinic_work close_up demo_system firmware_cli first_opening formats
-    interlock_check kiosk_close_ups kiosk_consent kiosk_courier kiosk_deletions
-    kiosk_deletions_full_disk kiosk_deletions_told kiosk_delivery kiosk_door kiosk_house kiosk_journey
-    kiosk_kept_envelopes kiosk_leaving kiosk_lights kiosk_measuring_child kiosk_overlay_words
-    kiosk_phases kiosk_scan_command kiosk_scans_command kiosk_screen kiosk_secrets kiosk_serve
-    kiosk_sessions kiosk_spots kiosk_storage kiosk_storage_lost kiosk_trouble kiosk_unnoted kiosk_vault
-    kiosk_work kiosk_work_errors kiosk_work_leaving lightd_faults lightd_lamp lightd_ledger
-    lightd_machine lightd_process lightd_senses lightd_staff lightd_systemd lights_command lost_outbox
-    models_abstaining models_acne models_acne_scan models_capture models_capture_folder models_command
-    models_known_answers models_lesion models_lights models_manifest models_marked_spots
-    models_overlay_words models_parsing models_reader models_sheets models_upright older_outbox
-    older_records older_records_deleted phantom picture_colours picture_file product_file
-    provision_enrol provision_waiver sequence_faults setup simulated_kiosk standard_output wheel
-    workbench
+    captured_process clinic_alarms clinic_batches clinic_batches_at_once clinic_cli clinic_database
+    clinic_db_option clinic_effort clinic_erasure clinic_export_folder clinic_exports
+    clinic_exports_withdrawn clinic_extremes clinic_failures clinic_heartbeats clinic_ingest clinic_intake
+    clinic_missing_keys clinic_opener clinic_poison clinic_quarantine clinic_quarantine_discards
+    clinic_schedules clinic_sealed_again clinic_spots clinic_throttle clinic_tombstone_lines
+    clinic_tombstones clinic_unseen_withdrawals clinic_watchdog clinic_withdrawals clinic_work close_up
+    demo_system firmware_cli first_opening formats frame_checks_real_face garbage interlock_check
+    kiosk_close_ups kiosk_consent kiosk_courier kiosk_deletions kiosk_deletions_full_disk
+    kiosk_deletions_told kiosk_delivery kiosk_door kiosk_house kiosk_journey kiosk_kept_envelopes
+    kiosk_leaving kiosk_lights kiosk_measuring_child kiosk_overlay_words kiosk_phases kiosk_scan_command
+    kiosk_scans_command kiosk_screen kiosk_secrets kiosk_serve kiosk_sessions kiosk_spots kiosk_storage
+    kiosk_storage_lost kiosk_trouble kiosk_unnoted kiosk_vault kiosk_work kiosk_work_errors
+    kiosk_work_leaving lightd_faults lightd_lamp lightd_ledger lightd_machine lightd_process lightd_senses
+    lightd_staff lightd_systemd lights_command lost_outbox models_abstaining models_acne models_acne_scan
+    models_capture models_capture_folder models_command models_known_answers models_lesion models_lights
+    models_manifest models_marked_spots models_overlay_words models_parsing models_reader models_sheets
+    models_upright older_outbox older_records older_records_deleted phantom picture_colours picture_file
+    product_file provision_enrol provision_waiver sequence_faults setup simulated_kiosk standard_output
+    wheel workbench
     """.split()  # noqa: SIM905
 )
 
@@ -81,6 +81,18 @@ def log_plainly() -> None:
     structlog.reset_defaults()
     drawn = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, add_log_level, drawn])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported for the tests stays: looking for garbage in it took a third of the collecting."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()  # nor does any later look at garbage look there
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
