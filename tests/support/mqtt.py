@@ -6,7 +6,7 @@ import queue
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from paho.mqtt.properties import Properties
 from tests.support.mosquitto import Mosquitto, tls_context
 
 WAIT_SECONDS = 60.0
+# What paho sends before it waits for answers.
+AT_A_TIME = 20
 
 
 class MqttClient:
@@ -76,6 +78,16 @@ class MqttClient:
         """The reason code of the PUBACK."""
         self._client.publish(topic, payload, qos=1, retain=retain)
         return int(self._answer("publish"))
+
+    def publish_all(self, topic: str, payloads: Sequence[bytes]) -> set[int]:
+        """Publish many, some at a time; the reason codes of their PUBACKs."""
+        codes = set()
+        for start in range(0, len(payloads), AT_A_TIME):
+            some = payloads[start : start + AT_A_TIME]
+            for payload in some:
+                self._client.publish(topic, payload, qos=1)
+            codes |= {int(self._answer("publish")) for _ in some}
+        return codes
 
     def subscribe(self, topic: str) -> int:
         """The reason code of the SUBACK."""
