@@ -20,8 +20,10 @@ def read_document(model: type[Document], data: bytes) -> Document:
     Numbers, truths, texts and moments are taken as what they are written as, and for nothing that is like it.
     """
     document = model.model_validate_json(data, strict=True)
-    # Only now: what follows the schema is not nested so deep that this reader fails.
-    json.loads(data, object_pairs_hook=_once)
+    # What stands there as it would be written again has no field twice; that is told in a third of the time.
+    if document.model_dump_json().encode() != data.rstrip(b" "):
+        # Only now: what follows the schema is not nested so deep that this reader fails.
+        json.loads(data, object_pairs_hook=_once)
     return document
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sync.wire.envelope import EnvelopeError, open_envelope, seal, verify
+from sync.wire.messages import InvalidMessage, dump_message, parse_message
 from tests.support.wire import NOON, a_result
 from tests.support.wire_documents import DOCUMENTS, PARTY, Document, Place, with_other
 
@@ -87,6 +88,22 @@ def test_no_field_of_an_object_stands_there_twice(document: Document) -> None:
         name, _, _ = each.partition(":")
         assert text.count(each) >= 1
         assert not document.is_read(text.replace(each, f"{name}: 0, {each[1:]}", 1)), name
+
+
+def test_a_message_as_a_kiosk_writes_it_is_read_once_and_with_a_field_twice_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is padded is so too."""
+    message = a_result()
+    text = dump_message(message)
+    with monkeypatch.context() as patch:
+        patch.setattr("sync.wire.document.json.loads", None)
+        assert parse_message(message.KIND, message.VERSION, text + b"  ") == message
+    for name in (b'"scan"', b'"measure"'):
+        value = text.partition(name)[2].partition(b",")[0]
+        twice = text.replace(name + value, name + value + b"," + name + value, 1)
+        with pytest.raises(InvalidMessage, match="twice"):
+            parse_message(message.KIND, message.VERSION, twice)
 
 
 def test_a_measure_has_one_value_in_a_zone() -> None:
