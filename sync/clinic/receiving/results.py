@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from sync.clinic.store.database import now
-from sync.clinic.store.rows import append, core, insert_new
+from sync.clinic.store.rows import append, as_given, core, insert_new
 from sync.clinic.store.tables import FindingRow, ReminderRow, Scan
 from sync.wire.messages import ReminderDue, Result
 
@@ -25,13 +25,14 @@ def keep_results(session: Session, results: Sequence[tuple[Key, Result]]) -> Non
         return
     moment = now()
     session.execute(insert(core(Scan)), [_scan(key, result, moment) for key, result in results])
+    given = [(as_given(session, result.scan), result.findings.findings) for _, result in results]
     append(
         session,
         FindingRow,
         [
-            (result.scan, position, it.measure, it.zone, it.value, it.unit, it.low, it.high, it.model)
-            for _, result in results
-            for position, it in enumerate(result.findings.findings)
+            (scan, position, it.measure, it.zone, it.value, it.unit, it.low, it.high, it.model)
+            for scan, findings in given
+            for position, it in enumerate(findings)
         ],
     )
 

@@ -96,6 +96,11 @@ def append(session: Session, table: type[Base], rows: Sequence[tuple[Any, ...]])
         _copy(connection, table, rows)
 
 
+def as_given(session: Session, identity: UUID) -> UUID | str:
+    """An id as `append` takes it: as text once, where SQLite's driver would make that of it for each row."""
+    return identity.hex if session.connection().dialect.name == "sqlite" else identity
+
+
 def listed(types: Mapping[str, Any]) -> Any:
     """On PostgreSQL: what `as_lists` makes of rows with these columns, as a table to join or insert from."""
     return (
