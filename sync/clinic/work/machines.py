@@ -180,9 +180,10 @@ class MachinesWorker:
             stop.wait(self._sweep_seconds)
 
     def _tell(self, session: Session, row: int) -> None:
-        connection = session.connection().connection.driver_connection
         try:
             with session.begin_nested():
+                # Asked for here: the savepoint is made with the first thing that is asked of the session.
+                connection = session.connection().connection.driver_connection
                 self._teller.configure_task(
                     TASK, queue=QUEUE, queueing_lock=str(row), connection=connection
                 ).defer(row=row)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, select, text, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from sync.clinic.store import database as database_module
 from sync.clinic.store.database import Database, now
@@ -274,6 +275,27 @@ def test_a_sweep_tells_of_a_row_that_nobody_knows_of_and_of_none_twice(postgresq
     added(postgresql, "missed")
     added(postgresql, "later", not_before=now() + timedelta(hours=1))
     assert [machines.sweep(), machines.sweep(), messages(postgresql)] == [1, 0, 1]
+
+
+def test_machines_that_sweep_at_one_moment_tell_of_each_row_once(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another one told first costs the sweep nothing else that it does."""
+    one, other = (MachinesWorker(postgresql, {KIND: lambda *_: None}) for _ in range(2))
+    one.make()
+    added(postgresql, "a", "b")
+    tell, swept = one._tell, list[int]()
+
+    def once_the_other_has_swept(session: Session, row: int) -> None:
+        if not swept:
+            swept.append(other.sweep())
+            with postgresql.writing() as later:
+                jobs.add(later, KIND, "later")
+        tell(session, row)
+
+    monkeypatch.setattr(one, "_tell", once_the_other_has_swept)
+    assert (one.sweep(), swept, messages(postgresql)) == (2, [2], 2)
+    assert (one.sweep(), messages(postgresql)) == (1, 3)
 
 
 def test_many_machines_need_a_database_that_they_share(sqlite: Database) -> None:
