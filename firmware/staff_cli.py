@@ -176,13 +176,13 @@ def selftest(context: click.Context, board: Path, state: Path, hood_empty: bool,
     hold a real camera meanwhile. When asked to, put a grey card where the face would be, and open and close
     the shroud.
     """
-    from firmware.bench.interlock_check import Result
+    from firmware.bench.interlock_check import CheckResult
     from firmware.bench.selftest import run_selftest
 
     profile = load_board(board)
     results = run_selftest(profile, state, _asked_of_staff(profile, state), hood_empty)
     right, found = context.obj["engine_checker"](profile.engine)
-    results.append(Result("networks", right, found))
+    results.append(CheckResult("networks", right, found))
     for result in results:
         if as_json:
             row = {"check": result.check, "ok": result.ok, "found": result.found}

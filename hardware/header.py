@@ -25,7 +25,7 @@ _JETSON_ORIN_NANO = """
 
 
 @dataclass(frozen=True)
-class Header:
+class PinHeader:
     """A 40-pin header: `at` gives the header pin of a GPIO line, `names` what the maker calls the line.
 
     `pulled_up` lines idle high from power-on until a driver takes them: no lamp may hang there. A pull-down
@@ -47,9 +47,9 @@ def _read(table: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _header(table: str, pulled_up: range, pull_down_ohm: int, i2c_bus: int) -> Header:
+def _header(table: str, pulled_up: range, pull_down_ohm: int, i2c_bus: int) -> PinHeader:
     rows = _read(table)
-    return Header(
+    return PinHeader(
         at={line: pin for line, pin, _ in rows},
         names={line: name for line, _, name in rows},
         pulled_up=frozenset(pulled_up),
@@ -58,7 +58,7 @@ def _header(table: str, pulled_up: range, pull_down_ohm: int, i2c_bus: int) -> H
     )
 
 
-HEADERS: Mapping[str, Header] = {
+HEADERS: Mapping[str, PinHeader] = {
     # BCM2711 and RP1 alike: lines 0 to 8 have their pull-ups on at power-on, the others pull-downs.
     "raspberrypi": _header(_RASPBERRYPI, range(9), 10_000, i2c_bus=1),
     # The carrier's level shifters are weak: anything below 50 kΩ bends their levels.

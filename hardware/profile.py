@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hardware.header import HEADERS, Header
+from hardware.header import HEADERS, PinHeader
 from hardware.simulation import Simulation
 
 UVA_NM = (315, 400)
@@ -243,7 +243,7 @@ class Profile(_Strict):
         return self.pin_factory == "none"
 
     @property
-    def connector(self) -> Header | None:
+    def connector(self) -> PinHeader | None:
         return None if self.header is None else HEADERS[self.header]
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from hardware.board import Board
-from hardware.header import I2C, SPI, SUPPLY, Header
+from hardware.header import I2C, SPI, SUPPLY, PinHeader
 from hardware.host.errors import PlainError
 from hardware.profile import Light
 
@@ -77,7 +77,7 @@ def draw_wiring(board: Board) -> str:
     return _document(board, height, parts)
 
 
-def _modules(board: Board, header: Header) -> list[Module]:
+def _modules(board: Board, header: PinHeader) -> list[Module]:
     def net(line: int, terminal: str, colour: str) -> Net:
         return Net(header.at[line], header.names[line], terminal, colour)
 
@@ -200,7 +200,7 @@ def _board_outline(board: Board, bottom: int) -> list[str]:
     ]
 
 
-def _draw_module(module: Module, top: int, header: Header) -> list[str]:
+def _draw_module(module: Module, top: int, header: PinHeader) -> list[str]:
     middle = [*_terminals(module, top)]
     parts = [
         f'<rect class="module" x="{_MODULE_X}" y="{top}" width="{_MODULE_END - _MODULE_X}" '
@@ -273,7 +273,7 @@ def _camera(board: Board, top: int) -> list[str]:
     ]
 
 
-def _notes(board: Board, header: Header, height: int) -> list[str]:
+def _notes(board: Board, header: PinHeader, height: int) -> list[str]:
     notes = (
         f"▷ gate buffer 74HCT244, its 5 V made from the 24 V of the lamps; {header.pull_down_ohm // 1000} kΩ "
         "pulls every input low while nothing drives it.",

@@ -28,7 +28,7 @@ DARK = "dark"
 _APART_NS = 10_000_000_000
 
 
-class OutRefused(PlainError):
+class PhantomFolderRefused(PlainError):
     """The folder given with --out cannot take a phantom."""
 
     exit_status = 2
@@ -73,7 +73,7 @@ def phantom(ctx: click.Context, seed: int, out: Path, tone: float | None, lights
     from hardware.simulated.phantom.face import Phantom
 
     if _holds_something(out):
-        raise OutRefused(f"{out} holds something already: name another folder for --out.")
+        raise PhantomFolderRefused(f"{out} holds something already: name another folder for --out.")
     board = load_board(BOARDS / "simulated.toml")
     face = Phantom(board, ctx.obj["anatomy"](), seed, tone)
     capture = take(board, face, lights, show_progress)
@@ -102,9 +102,9 @@ def _holds_something(out: Path) -> bool:
         raise _cannot_be_written(out, error) from error
 
 
-def _cannot_be_written(out: Path, error: OSError) -> OutRefused:
+def _cannot_be_written(out: Path, error: OSError) -> PhantomFolderRefused:
     reason = error.strerror or error
-    return OutRefused(f"{out} cannot be written ({reason}): name another folder for --out.")
+    return PhantomFolderRefused(f"{out} cannot be written ({reason}): name another folder for --out.")
 
 
 def take(

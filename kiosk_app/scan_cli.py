@@ -53,7 +53,7 @@ ABOUT_THE_PATIENT = frozenset(("moved", "shroud_open"))
 RESULTS = ("capture", "overlays", "findings.json")  # the last one is there when all of them are
 
 
-class OutRefused(PlainError):
+class ScanFolderRefused(PlainError):
     """The folder given with --out cannot take a scan's results."""
 
     exit_status = 2
@@ -138,15 +138,17 @@ def _claimed(out: Path) -> Iterator[Path]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             known = [name for name in RESULTS if os.path.lexists(out / name)]
             if known:
-                raise OutRefused(f"{out} holds a scan already ({', '.join(known)}): name another folder.")
+                raise ScanFolderRefused(
+                    f"{out} holds a scan already ({', '.join(known)}): name another folder."
+                )
             if os.path.lexists(run) and any(run.iterdir()) and not (out / MARK).exists():
-                raise OutRefused(f"{run} is not empty and no scan made it: name another folder.")
+                raise ScanFolderRefused(f"{run} is not empty and no scan made it: name another folder.")
             tidy.callback(_remove, run)
             (out / MARK).touch()
             shutil.rmtree(run, ignore_errors=True)  # of a scan that was killed
             run.mkdir()
         except BlockingIOError as error:
-            raise OutRefused(f"Another scan is at work in {out}: name another folder.") from error
+            raise ScanFolderRefused(f"Another scan is at work in {out}: name another folder.") from error
         except OSError as error:
             raise _unusable(out, error) from error
         yield run
@@ -159,8 +161,10 @@ def _remove(run: Path) -> None:
             run.with_name(MARK).unlink()
 
 
-def _unusable(out: Path, error: OSError) -> OutRefused:
-    return OutRefused(f"{out} cannot be written ({error.strerror or error}): name another folder for --out.")
+def _unusable(out: Path, error: OSError) -> ScanFolderRefused:
+    return ScanFolderRefused(
+        f"{out} cannot be written ({error.strerror or error}): name another folder for --out."
+    )
 
 
 def _lights(board: Board, named: str | None) -> frozenset[str]:

@@ -36,7 +36,7 @@ from kiosk_app.kept.records_file import RecordsUnusable, RowDamaged, StateUnknow
 from kiosk_app.kept.states import GONE
 from kiosk_app.kept.storage import StateRefused, has_records, only_server, open_storage, unknown_scans
 from kiosk_app.patient.app import create_app
-from kiosk_app.patient.kiosk import Kiosk
+from kiosk_app.patient.kiosk import KioskParts
 from kiosk_app.scanning.analyst import Analyst
 from kiosk_app.scanning.close_ups import CloseUps
 from kiosk_app.scanning.courier import Courier, vouch
@@ -156,7 +156,7 @@ def open_kiosk(
     lights: Collection[str],
     capture_user: int | None = None,
     outbox_user: int | None = None,
-) -> Iterator[Kiosk]:
+) -> Iterator[KioskParts]:
     """The kiosk over `state`, with its parts put together; it takes its pictures under `lights`.
 
     The two users are those whose processes may be the capture daemon and the outbox.
@@ -173,7 +173,7 @@ def open_kiosk(
     courier = Courier(records, outbox, sealer)
     analyst = Analyst(board.engine, state)
     try:
-        yield Kiosk(
+        yield KioskParts(
             clinic=identity.clinic,
             simulated=board.simulated,
             has_uv=board.uv_among(lights),
@@ -231,7 +231,7 @@ def serve(
             _serve(kiosk, profile, state, port, screen)
 
 
-def _serve(kiosk: Kiosk, profile: Board, state: Path, port: int, screen: Path | None) -> None:
+def _serve(kiosk: KioskParts, profile: Board, state: Path, port: int, screen: Path | None) -> None:
     require_right_engine(profile.engine, state / "app")
     kiosk.work.recover()
     door, app = _open_door(screen or state / "run" / "screen"), create_app(kiosk)
@@ -262,7 +262,7 @@ def _serve(kiosk: Kiosk, profile: Board, state: Path, port: int, screen: Path | 
     log.info("stopped")
 
 
-def _say_alive(notifier: Notifier, server: WebServer, kiosk: Kiosk) -> None:
+def _say_alive(notifier: Notifier, server: WebServer, kiosk: KioskParts) -> None:
     """Tell the watchdog that the pages are served, unless a page or the house-keeping hangs."""
     since = kiosk.round_since
     house_hangs = since is not None and time.monotonic() - since > LONGEST_ROUND_S

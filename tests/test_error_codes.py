@@ -43,10 +43,10 @@ def test_only_their_base_keeps_the_code_of_an_error() -> None:
         (Refused("no_face"), "no_face", SENTENCES["no_face"]),
         (Unreadable("Cut short.", "too_big"), "too_big", "Cut short."),
         (PictureError(Path("a.png"), "too_big", "Cut short."), "too_big", "a.png: Cut short."),
-        (finishing.Refused("no_face", "No face."), "no_face", "No face."),
+        (finishing.PicturesRefused("no_face", "No face."), "no_face", "No face."),
         (finishing.ScanGone(), "deleted", "This scan was deleted while it was worked on."),
         (
-            finishing.Unreadable(),
+            finishing.ScanUnreadable(),
             "unreadable",
             "What is kept of this scan cannot be read: there is no result of it.",
         ),

@@ -24,7 +24,7 @@ _TRIES = 2
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """One line of the self-test: what was checked, whether it is well (None: not tested), what was found.
 
     `values` are the numbers behind it.
@@ -36,7 +36,9 @@ class Result:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_interlocks(board: Board, state: Path, put: Callable[[str], None], hood_empty: bool) -> list[Result]:
+def check_interlocks(
+    board: Board, state: Path, put: Callable[[str], None], hood_empty: bool
+) -> list[CheckResult]:
     """Every interlock of `board`'s UV, in a line each. `put` as for the Workbench.
 
     UV is asked for only where the shroud is closed and `hood_empty`.
@@ -45,23 +47,23 @@ def check_interlocks(board: Board, state: Path, put: Callable[[str], None], hood
     if light is None:
         return []
     path = state / "run" / "light.sock"
-    results: list[Result] = []
+    results: list[CheckResult] = []
     try:
         with closing(Lights(path)) as lights:
             lights.status()
             results += [_shroud(lights, put), _temperature(lights, board.limits)]
             if not hood_empty:
-                return [*results, Result("UV that is refused", None, "needs --hood-empty")]
+                return [*results, CheckResult("UV that is refused", None, "needs --hood-empty")]
             results += [_refused(lights, *one) for one in _refusals(lights, light, board.limits)]
         results.append(_ends_by_itself(path, light))
         results.append(_without_heartbeat(path, light, board.limits))
         results.append(_hung_up(path, light, board.limits))
     except LightsFault as fault:
-        results.append(Result("interlocks", False, str(fault)))
+        results.append(CheckResult("interlocks", False, str(fault)))
     return results
 
 
-def _shroud(lights: Lights, put: Callable[[str], None]) -> Result:
+def _shroud(lights: Lights, put: Callable[[str], None]) -> CheckResult:
     """Both switches, opened and closed by staff. No UV is asked for meanwhile: the reading is the test."""
     wrong = []
     try:
@@ -70,7 +72,7 @@ def _shroud(lights: Lights, put: Callable[[str], None]) -> Result:
     finally:
         put("shroud_closed")
     wrong += _switches_not(lights, is_closed=True)
-    return Result("shroud", not wrong, "; ".join(wrong) or "both switches open and close")
+    return CheckResult("shroud", not wrong, "; ".join(wrong) or "both switches open and close")
 
 
 def _switches_not(lights: Lights, is_closed: bool) -> list[str]:
@@ -88,12 +90,14 @@ def _switches_not(lights: Lights, is_closed: bool) -> list[str]:
     ]
 
 
-def _temperature(lights: Lights, limits: Limits) -> Result:
+def _temperature(lights: Lights, limits: Limits) -> CheckResult:
     celsius = lights.status()["sensors"]["lamp_temperature_c"]
     if celsius is None:
-        return Result("lamp temperature", False, "the thermometer cannot be read: look at it and its wire")
+        return CheckResult(
+            "lamp temperature", False, "the thermometer cannot be read: look at it and its wire"
+        )
     found = f"{celsius:.0f} °C; UV is off from {limits.lamp_temperature_c:g} °C on"
-    return Result("lamp temperature", celsius < limits.lamp_temperature_c, found, {"celsius": celsius})
+    return CheckResult("lamp temperature", celsius < limits.lamp_temperature_c, found, {"celsius": celsius})
 
 
 def _refusals(lights: Lights, light: str, limits: Limits) -> list[tuple[str, str, Callable[[], object]]]:
@@ -132,30 +136,30 @@ def _refusals(lights: Lights, light: str, limits: Limits) -> list[tuple[str, str
     ]
 
 
-def _refused(lights: Lights, check: str, code: str, ask: Callable[[], object]) -> Result:
+def _refused(lights: Lights, check: str, code: str, ask: Callable[[], object]) -> CheckResult:
     """Whether `ask` is refused with `code`; what was wrongly lit is off after it."""
     try:
         ask()
     except LightsFault as fault:
-        return Result(check, fault.code == code, f"refused: {fault}")
+        return CheckResult(check, fault.code == code, f"refused: {fault}")
     finally:
         lights.off()
-    return Result(check, False, "was lit: switch the lamps' supply off and call for service")
+    return CheckResult(check, False, "was lit: switch the lamps' supply off and call for service")
 
 
-def _ends_by_itself(path: Path, light: str) -> Result:
+def _ends_by_itself(path: Path, light: str) -> CheckResult:
     with closing(Lights(path)) as lights:
         lit = _lit_for(lights, light, _SHORT_S, lights.beat)
     return _in_time("UV ends by itself", lit, _SHORT_S + OVERRUN_S)
 
 
-def _without_heartbeat(path: Path, light: str, limits: Limits) -> Result:
+def _without_heartbeat(path: Path, light: str, limits: Limits) -> CheckResult:
     with closing(Lights(path)) as lights:
         lit = _lit_for(lights, light, min(_LONG_S, limits.uv_pulse_s - OVERRUN_S), lambda: None)
     return _in_time("UV without heartbeat", lit, limits.heartbeat_s + OVERRUN_S)
 
 
-def _hung_up(path: Path, light: str, limits: Limits) -> Result:
+def _hung_up(path: Path, light: str, limits: Limits) -> CheckResult:
     """The client of a pulse goes away; another one asks when it went dark."""
     check, limit_s = "UV after its client", limits.heartbeat_s / 2
     with closing(Lights(path)) as witness:
@@ -169,7 +173,7 @@ def _hung_up(path: Path, light: str, limits: Limits) -> Result:
             # Well before the missing heartbeat would have ended it: this is the test of the hanging up.
             if gone_ns - begun_ns <= limit_s * 1e9:
                 return _in_time(check, dark_ns - going_ns, limit_s)
-    return Result(check, False, "this computer was too busy to time it: run the self-test again")
+    return CheckResult(check, False, "this computer was too busy to time it: run the self-test again")
 
 
 def _lit_for(lights: Lights, light: str, seconds: float, meanwhile: Callable[[], None]) -> int:
@@ -192,7 +196,7 @@ def _over_ns(lights: Lights, meanwhile: Callable[[], None] = lambda: None) -> in
     return int(status["pulse_over_ns"])
 
 
-def _in_time(check: str, lit_ns: int, limit_s: float) -> Result:
+def _in_time(check: str, lit_ns: int, limit_s: float) -> CheckResult:
     seconds = max(0.0, lit_ns / 1e9)
     found = f"dark after {rounded(1000 * seconds, 'ms')}, {1000 * limit_s:g} ms are allowed"
-    return Result(check, seconds <= limit_s, found, {"seconds": round(seconds, 3)})
+    return CheckResult(check, seconds <= limit_s, found, {"seconds": round(seconds, 3)})

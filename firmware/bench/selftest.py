@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware.bench.card import middle, seen_share
-from firmware.bench.interlock_check import Result, check_interlocks
+from firmware.bench.interlock_check import CheckResult, check_interlocks
 from firmware.bench.workbench import Workbench
 from firmware.cameras.calibration import lamps_aged, newest_calibration
 from firmware.cameras.camera import CameraFrozen
@@ -45,7 +45,7 @@ _SENSORS = (("photodiode_w_m2", "photodiode", "W/m²"), ("lamp_current_a", "curr
 
 def run_selftest(
     board: Board, state: Path, put: Callable[[str], None], hood_empty: bool = False
-) -> list[Result]:
+) -> list[CheckResult]:
     """Every check, each in its own line whatever becomes of the others. `put` as for the Workbench."""
     results = [_light_daemon(state)]
     results += _lights(board, state, put, hood_empty)
@@ -67,27 +67,27 @@ def _status(state: Path) -> dict[str, Any]:
         lights.close()
 
 
-def _light_daemon(state: Path) -> Result:
+def _light_daemon(state: Path) -> CheckResult:
     status = _status(state)
     if "unavailable" in status:
-        return Result("light daemon", False, status["unavailable"])
+        return CheckResult("light daemon", False, status["unavailable"])
     latched = status["fault"]
     found = "no fault latched" if latched is None else f"latched: {latched}, {FAULT_WORDS.get(latched)}"
-    return Result("light daemon", latched is None, found)
+    return CheckResult("light daemon", latched is None, found)
 
 
-def _lights(board: Board, state: Path, put: Callable[[str], None], hood_empty: bool) -> list[Result]:
+def _lights(board: Board, state: Path, put: Callable[[str], None], hood_empty: bool) -> list[CheckResult]:
     """Each light as the camera sees it on the grey card: its own pin lights it, and it goes out."""
     results = []
     try:
         with Workbench(board, state, put, hood_empty) as bench:
             bench.show("grey")
             if board.room_lit:
-                return [Result("camera", True, f"sees {100 * _level(bench, 'white'):.0f} % of white")]
+                return [CheckResult("camera", True, f"sees {100 * _level(bench, 'white'):.0f} % of white")]
             results.append(_darkness(bench))
             for name, light in board.lights.items():
                 if light.is_uv and not hood_empty:
-                    results.append(Result(f"light {name}", None, "needs --hood-empty"))
+                    results.append(CheckResult(f"light {name}", None, "needs --hood-empty"))
                     continue
                 # The sensors first: one that is dead locks UV after this pulse.
                 if board.has_uv:
@@ -95,17 +95,17 @@ def _lights(board: Board, state: Path, put: Callable[[str], None], hood_empty: b
                 results.append(_glows(bench, name) if light.is_uv else _seen(bench, name))
             results.append(_darkness(bench, "dark again"))
     except (LightsFault, CameraFrozen, DriverMissing, OSError) as error:
-        results.append(Result("lights and camera", False, str(error)))
+        results.append(CheckResult("lights and camera", False, str(error)))
     return results
 
 
-def _sensed(bench: Workbench, name: str) -> Result:
+def _sensed(bench: Workbench, name: str) -> CheckResult:
     """What photodiode and current sense read with light `name` off, on, and off again."""
     check = f"sensors, {name}"
     try:
         steps = bench.sense(name)
     except LightsFault as fault:
-        return Result(check, False, str(fault))
+        return CheckResult(check, False, str(fault))
     wanted = [False, bench.board.lights[name].is_uv, False]
     found, wrong, values = [], [], {}
     for which, (key, sensor, unit) in enumerate(_SENSORS):
@@ -116,7 +116,9 @@ def _sensed(bench: Workbench, name: str) -> Result:
         wrong += _sensor_wrong(sensor, name, [step["uv_seen"][which] for step in steps], wanted)
     if wanted[1] and not wrong:
         wrong += _brightness_wrong(bench.board.lights[name], name, steps[1]["sensors"]["photodiode_w_m2"])
-    return Result(check, not wrong, "; ".join(wrong or found) + ("" if wrong else " (off, on, off)"), values)
+    return CheckResult(
+        check, not wrong, "; ".join(wrong or found) + ("" if wrong else " (off, on, off)"), values
+    )
 
 
 def _brightness_wrong(light: Light, name: str, seen_w_m2: float | None) -> list[str]:
@@ -155,31 +157,31 @@ def _level(bench: Workbench, name: str) -> float:
     return float(reflectance(bench.board, name, middle(counts), exposure).mean()) / 65_535
 
 
-def _darkness(bench: Workbench, check: str = "dark") -> Result:
+def _darkness(bench: Workbench, check: str = "dark") -> CheckResult:
     level = _level(bench, DARK)
-    return Result(check, level < _DARK, f"{100 * level:.2f} % of white with all lights off")
+    return CheckResult(check, level < _DARK, f"{100 * level:.2f} % of white with all lights off")
 
 
-def _seen(bench: Workbench, name: str) -> Result:
+def _seen(bench: Workbench, name: str) -> CheckResult:
     wanted = GREY_REFLECTANCE * seen_share(name)
     try:
         share = _level(bench, name) / wanted
     except LightsFault as fault:
-        return Result(f"light {name}", False, str(fault))
+        return CheckResult(f"light {name}", False, str(fault))
     well = _LEVEL[0] <= share <= _LEVEL[1]
-    return Result(f"light {name}", well, f"camera sees {100 * share:.0f} % of nominal")
+    return CheckResult(f"light {name}", well, f"camera sees {100 * share:.0f} % of nominal")
 
 
-def _glows(bench: Workbench, name: str) -> Result:
+def _glows(bench: Workbench, name: str) -> CheckResult:
     """A UV light, as the camera sees it: no target has a nominal glow."""
     try:
         level = _level(bench, name)
     except LightsFault as fault:
-        return Result(f"light {name}", False, f"not lit: {fault}")
-    return Result(f"light {name}", level > _DARK, f"camera sees {100 * level:.1f} % of white")
+        return CheckResult(f"light {name}", False, f"not lit: {fault}")
+    return CheckResult(f"light {name}", level > _DARK, f"camera sees {100 * level:.1f} % of white")
 
 
-def _lamp_hours(board: Board, hours: Mapping[str, float]) -> Result:
+def _lamp_hours(board: Board, hours: Mapping[str, float]) -> CheckResult:
     """Lamps beyond what their maker rates them for."""
     worn = [
         f"{name} has {rounded(hours.get(name, 0.0), 'h')} of {light.rated_h:g} h: put in a new lamp, then run"
@@ -188,25 +190,25 @@ def _lamp_hours(board: Board, hours: Mapping[str, float]) -> Result:
         if light.rated_h is not None and hours.get(name, 0.0) > light.rated_h
     ]
     lit = ", ".join(f"{name} {rounded(hours[name], 'h', 1)}" for name in board.lights if name in hours)
-    return Result("lamp hours", not worn, "; ".join(worn) or lit or "no lamp was ever lit", dict(hours))
+    return CheckResult("lamp hours", not worn, "; ".join(worn) or lit or "no lamp was ever lit", dict(hours))
 
 
-def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> Result:
+def _calibration(board: Board, state: Path, status: Mapping[str, Any]) -> CheckResult:
     calibration = newest_calibration(state, board)
     why_not = why_not_to_scan(state, board, calibration)
     if why_not is not None:
-        return Result("calibration", False, why_not)
+        return CheckResult("calibration", False, why_not)
     if calibration is None:
-        return Result("calibration", None, "never calibrated: nominal constants apply")
+        return CheckResult("calibration", None, "never calibrated: nominal constants apply")
     aged = lamps_aged(board, calibration, status)
     if aged is not None:
-        return Result("calibration", False, aged)
+        return CheckResult("calibration", False, aged)
     days = (datetime.now(timezone.utc) - calibration.made_at).days
     old = counted(days, "day") if days else "less than a day"
-    return Result("calibration", True, f"{calibration.id}, {old} old")
+    return CheckResult("calibration", True, f"{calibration.id}, {old} old")
 
 
-def _storage(state: Path) -> Result:
+def _storage(state: Path) -> CheckResult:
     """The disk, in the one folder that whoever runs this may write on an installed kiosk."""
     folder = state / "calibration"
     try:
@@ -218,37 +220,37 @@ def _storage(state: Path) -> Result:
             os.fsync(file.fileno())
             file.seek(0)
             if file.read() != written:
-                return Result("storage", False, "what was written reads back different")
+                return CheckResult("storage", False, "what was written reads back different")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Result("storage", False, f"{folder} cannot be written: {error.strerror or error}")
-    return Result("storage", free >= _LEAST_FREE_BYTES, f"{free / 1024**3:.1f} GiB free")
+        return CheckResult("storage", False, f"{folder} cannot be written: {error.strerror or error}")
+    return CheckResult("storage", free >= _LEAST_FREE_BYTES, f"{free / 1024**3:.1f} GiB free")
 
 
-def _clock(board: Board) -> Result:
+def _clock(board: Board) -> CheckResult:
     now = datetime.now(timezone.utc)
     said = now.isoformat(timespec="seconds")
     if board.simulated or not board.has_uv:
-        return Result("clock", now > _BUILT, said)
+        return CheckResult("clock", now > _BUILT, said)
     by = vouched_by(now.timestamp())
     why = f"by {by}" if by else "neither a time server nor a battery clock vouches for it, so there is no UV"
-    return Result("clock", now > _BUILT and by is not None, f"{said}, {why}")
+    return CheckResult("clock", now > _BUILT and by is not None, f"{said}, {why}")
 
 
-def _temperature() -> Result:
+def _temperature() -> CheckResult:
     with contextlib.suppress(OSError, ValueError):
         celsius = int(_CPU_TEMPERATURE.read_text(encoding="utf-8")) / 1000
-        return Result("processor temperature", celsius < _CPU_HOT_C, f"{celsius:.0f} °C")
-    return Result("processor temperature", None, "this machine has no such sensor")
+        return CheckResult("processor temperature", celsius < _CPU_HOT_C, f"{celsius:.0f} °C")
+    return CheckResult("processor temperature", None, "this machine has no such sensor")
 
 
-def _power(system: Path = Path("/sys")) -> Result:
+def _power(system: Path = Path("/sys")) -> CheckResult:
     """The Raspberry Pi's flags: bit 0 under-voltage now, bit 16 since start."""
     with contextlib.suppress(OSError, ValueError, StopIteration):
         flags = int(next(system.glob(_THROTTLED)).read_text(encoding="utf-8"), 16)
         if flags & 1:
-            return Result("power", False, "under-voltage now: use the supply from the bill of materials")
+            return CheckResult("power", False, "under-voltage now: use the supply from the bill of materials")
         if flags & 1 << 16:
-            return Result("power", False, "under-voltage since start: look at supply and cable")
-        return Result("power", True, "no under-voltage since start")
-    return Result("power", None, "this machine does not report under-voltage")
+            return CheckResult("power", False, "under-voltage since start: look at supply and cable")
+        return CheckResult("power", True, "no under-voltage since start")
+    return CheckResult("power", None, "this machine does not report under-voltage")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import structlog
 
 from firmware.cameras.camera import Camera, CameraFrozen, Exposure, open_camera, watched
-from firmware.cameras.exposing import Exposing, Setting, Taken
+from firmware.cameras.exposing import Exposing, Setting, TakenExposure
 from firmware.lights.client import Lights, LightsFault
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.board import Board
@@ -202,7 +202,7 @@ class Workbench:
         return Target(self.board, self._target)
 
 
-def _undisturbed(exposing: Exposing, setting: Setting, frames: int = 1) -> list[Taken]:
+def _undisturbed(exposing: Exposing, setting: Setting, frames: int = 1) -> list[TakenExposure]:
     """`frames` pictures under the light that they were to have, and no other. Raises LightsFault."""
     taken = exposing.expose(setting, frames)
     by = exposing.disturbed(taken[-1])

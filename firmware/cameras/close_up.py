@@ -35,7 +35,7 @@ class CloseUpFault(Fault):
 
 
 class CloseUpCamera(Protocol):
-    """What is needed of one. Its calls may hang, as cameras do: `CloseUps` watches over them."""
+    """What is needed of one. Its calls may hang, as cameras do: `LazyCloseUpCamera` watches over them."""
 
     def picture(self) -> Picture:
         """The first picture that arrives after the call, H×W×3 RGB sRGB. Raises OSError."""
@@ -86,7 +86,7 @@ class UsbCloseUp:
             self._turn.release()
 
 
-class CloseUps:
+class LazyCloseUpCamera:
     """The close-up camera of `board`, opened when somebody looks and closed when nobody does.
 
     `picture` is a file that a simulated one shows; `watch` is called while it is waited for, and may raise.

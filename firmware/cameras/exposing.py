@@ -56,7 +56,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Taken:
+class TakenExposure:
     """One exposure and how it was to be; from `settled_ns` (monotonic) on its light was what it should be."""
 
     setting: Setting
@@ -84,14 +84,14 @@ class Exposing:
 
     def expose(
         self, setting: Setting, frames: int = 1, once_ready: Callable[[], None] = lambda: None
-    ) -> list[Taken]:
+    ) -> list[TakenExposure]:
         """`frames` pictures, one after the other under one light; under UV one, for which a pulse is made.
 
         The camera is ready before the light goes on, `once_ready` is called in between, and all lights are
         off after it, whatever happens. Raises LightsFault, CameraFrozen, OSError, and what `watch` and
         `once_ready` raise.
         """
-        taken: list[Taken] = []
+        taken: list[TakenExposure] = []
         try:
             if setting.light == DARK:
                 self.lights.off()
@@ -99,7 +99,7 @@ class Exposing:
             once_ready()
             settled_ns = settled_light(self.board, self.lights, setting)
             for _ in range(frames):
-                taken.append(Taken(setting, self.shoot(setting, settled_ns), settled_ns))
+                taken.append(TakenExposure(setting, self.shoot(setting, settled_ns), settled_ns))
                 settled_ns = taken[-1].exposure.timestamp_ns + 1
             if setting.light != DARK and not setting.is_uv:
                 # Silent for too long, we have lost the lease and its light: the light daemon says so here.
@@ -121,7 +121,7 @@ class Exposing:
         """The picture read out, H×W×3 RGB linear counts. Raises what `shoot` does."""
         return watched(exposure.counts, _READ_OUT_S, _BEAT_S, self.watch)
 
-    def disturbed(self, taken: Taken) -> str | None:
+    def disturbed(self, taken: TakenExposure) -> str | None:
         """Why its light is not to be trusted, or None: the interlock that ended its UV pulse before its last
         row was exposed ("shroud_open" and others, "no_heartbeat" among them), or "cut_short" where none did
         and the pulse ran out; under any other light "shroud_open".

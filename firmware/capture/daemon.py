@@ -16,7 +16,7 @@ import structlog
 
 from firmware.cameras.calibration import Calibration, Calibrations
 from firmware.cameras.camera import Camera, CameraFrozen, open_camera
-from firmware.cameras.close_up import CloseUpFault, CloseUps
+from firmware.cameras.close_up import CloseUpFault, LazyCloseUpCamera
 from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.cameras.kept_camera import BEAT_S, CameraLost, KeptCamera
 from firmware.cameras.reflectance import to_srgb
@@ -24,7 +24,7 @@ from firmware.capture.eyes import eyes_closed
 from firmware.capture.frame_checks import Points
 from firmware.capture.guidance import CannotLook, FaceFinder, face_box, guide, look_for_face
 from firmware.capture.preview_light import PreviewLight
-from firmware.capture.refusals import Abandoned, Refused, by_the_camera, by_the_lights, place
+from firmware.capture.refusals import Abandoned, CaptureRefused, by_the_camera, by_the_lights, place
 from firmware.capture.sequence import PHASES, Sequence, SequenceFailed
 from firmware.lights.client import Lights, LightsFault
 from firmware.line.link import Link, LinkError, Listener, close_all
@@ -72,7 +72,7 @@ class CaptureDaemon:
         light_user: int | None = None,
     ) -> None:
         self._board, self._find_face, self._patient = board, find_face, patient
-        self._close_ups = CloseUps(board, self._check_running, close_up)
+        self._close_ups = LazyCloseUpCamera(board, self._check_running, close_up)
         self._state_folder, self._run = state, state / "run"
         make_folder(self._run)
         self._camera = KeptCamera(lambda: open_camera(board, self._run, patient), board.camera.deadline_s)
@@ -148,7 +148,7 @@ class CaptureDaemon:
             except Abandoned:
                 log.info("abandoned", request=str(request.get("do")))
                 return
-            except Refused as refused:
+            except CaptureRefused as refused:
                 self._last_fault = refused.code
                 log.warning("refused", request=str(request.get("do")), code=refused.code)
                 answer, memory = {"ok": False, "code": refused.code, "sentence": str(refused)}, None
@@ -173,7 +173,9 @@ class CaptureDaemon:
 
     def _answer(self, link: Link, request: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
         if request.get("v") != PROTOCOL:
-            raise Refused("unavailable", f"The capture daemon speaks version {PROTOCOL} of its protocol.")
+            raise CaptureRefused(
+                "unavailable", f"The capture daemon speaks version {PROTOCOL} of its protocol."
+            )
         what, session = request.get("do"), str(request.get("session") or "")
         phase = str(request.get("phase", "all"))
         if what == "status":
@@ -182,13 +184,13 @@ class CaptureDaemon:
             self._end(session)
             return {"ok": True}, None
         if what not in ("preview", "capture", "close_up_preview", "close_up"):
-            raise Refused("unavailable", f"{what!r} is not something the capture daemon does.")
+            raise CaptureRefused("unavailable", f"{what!r} is not something the capture daemon does.")
         try:
             consent = ConsentStamp.from_dict(request.get("consent"))
         except StampError as error:
-            raise Refused("no_consent", str(error)) from error
+            raise CaptureRefused("no_consent", str(error)) from error
         if not session:
-            raise Refused("no_consent", "There is no session to consent to.")
+            raise CaptureRefused("no_consent", "There is no session to consent to.")
         if what == "preview":
             return self._preview(session, consent)
         if what != "capture":
@@ -196,9 +198,9 @@ class CaptureDaemon:
         try:
             uv = None if request.get("uv") is None else UvAllowance.from_dict(request["uv"])
         except StampError as error:
-            raise Refused("light_fault", str(error)) from error
+            raise CaptureRefused("light_fault", str(error)) from error
         if phase not in PHASES:
-            raise Refused("unavailable", f"A capture has no phase {phase!r}.")
+            raise CaptureRefused("unavailable", f"A capture has no phase {phase!r}.")
         return self._capture(link, session, consent, _lights(request), uv, phase)
 
     def _status(self) -> dict[str, Any]:
@@ -264,7 +266,7 @@ class CaptureDaemon:
                     return {"ok": True}, publish("close_up", self._close_ups.take().blocks())
                 picture, wrong = self._close_ups.preview()
             except CloseUpFault as fault:
-                raise Refused(fault.code, str(fault)) from fault
+                raise CaptureRefused(fault.code, str(fault)) from fault
         answer = {"ok": True, "shape": picture.shape, "guidance": wrong or "hold_still", "face_box": None}
         return answer, publish("preview", [np.ascontiguousarray(picture).data])
 
@@ -286,7 +288,7 @@ class CaptureDaemon:
             if link.peer_gone():
                 raise Abandoned
             if time.monotonic() > deadline:
-                raise Refused("deadline", "The pictures took too long; they were given up.")
+                raise CaptureRefused("deadline", "The pictures took too long; they were given up.")
 
         def on_progress(light: str, done: int, of: int) -> None:
             try:
@@ -300,7 +302,7 @@ class CaptureDaemon:
             calibration = self._calibration_now()
             why_not = why_not_to_scan(self._state_folder, self._board, calibration)
             if why_not is not None:
-                raise Refused("not_calibrated", why_not)
+                raise CaptureRefused("not_calibrated", why_not)
             camera = self._camera.opened(self._check_running)
             self._lease(session, consent, uv)
             try:
@@ -315,7 +317,7 @@ class CaptureDaemon:
                     self._lit_phase = (session, sequence.landmarks)
                 self._camera.has_worked()
             except SequenceFailed as failed:
-                raise Refused(failed.code, str(failed)) from failed
+                raise CaptureRefused(failed.code, str(failed)) from failed
             finally:
                 self._lights.release()
                 camera.tell("open_eyes")
@@ -347,7 +349,7 @@ class CaptureDaemon:
     def _my_turn(self, state: str) -> Iterator[None]:
         """Camera and lights for this thread; their faults come out as what the client is told."""
         if not self._turn.acquire(timeout=_TURN_S):
-            raise Refused("busy", "The camera is in use just now.")
+            raise CaptureRefused("busy", "The camera is in use just now.")
         self._state, self._turn_since = state, time.monotonic()
         try:
             yield
@@ -390,5 +392,5 @@ def _lights(request: dict[str, Any]) -> frozenset[str]:
     """The lights that a capture is asked for. There is no default: nothing is lit because nobody said."""
     named = request.get("lights")
     if not isinstance(named, list) or not all(isinstance(light, str) for light in named):
-        raise Refused("unavailable", "A capture names the lights that it needs.")
+        raise CaptureRefused("unavailable", "A capture names the lights that it needs.")
     return frozenset(named)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from firmware.capture.guidance import Face
+from firmware.capture.guidance import FoundFace
 from hardware.face_mesh import EYES
 
 # A third of an open eye is iris, far darker in the red than skin of any colour; of a closed one the lashes'
@@ -15,7 +15,7 @@ _DARK_SHARE = 25
 CLOSED_ABOVE = 0.3
 
 
-def lid_brightness(picture: npt.NDArray[np.uint16], face: Face) -> float:
+def lid_brightness(picture: npt.NDArray[np.uint16], face: FoundFace) -> float:
     """How bright the darker quarter of the darker eye is beside the skin around it, in the red; 1 = as skin.
 
     `picture` is H×W×3 linear RGB; `face` has its landmarks in pixels of it. An eye that cannot be looked at
@@ -25,7 +25,7 @@ def lid_brightness(picture: npt.NDArray[np.uint16], face: Face) -> float:
     return min(_one_eye(picture[:, :, 0], points[list(ring)]) for ring in EYES)
 
 
-def eyes_closed(picture: npt.NDArray[np.uint16], face: Face) -> bool:
+def eyes_closed(picture: npt.NDArray[np.uint16], face: FoundFace) -> bool:
     """Whether both eyes are seen closed.
 
     By what is between the lids, not by where the landmark network puts the lids: that one draws closed eyes

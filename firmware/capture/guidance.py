@@ -23,7 +23,7 @@ _OFF_CENTRE = 0.10
 _TURNED = 0.12
 
 
-class Face(Protocol):
+class FoundFace(Protocol):
     """What is needed of a found face: box in pixels, landmarks 468×3 in pixels."""
 
     @property
@@ -33,7 +33,7 @@ class Face(Protocol):
     def landmarks(self) -> npt.NDArray[np.float64]: ...
 
 
-FaceFinder = Callable[[npt.NDArray[np.uint8], str], Face]
+FaceFinder = Callable[[npt.NDArray[np.uint8], str], FoundFace]
 
 
 class CannotLook(PlainError):
@@ -42,7 +42,7 @@ class CannotLook(PlainError):
 
 def look_for_face(
     finder: FaceFinder, picture: npt.NDArray[np.uint8], engine: str
-) -> tuple[Face | None, str | None]:
+) -> tuple[FoundFace | None, str | None]:
     """(face, None), or (None, reason) where the finder refuses the picture ("no_face", "two_faces").
 
     The finder comes from another room: a refusal is whatever it raises that carries a `reason`. Raises
@@ -60,7 +60,7 @@ def look_for_face(
 
 
 def guide(
-    picture: npt.NDArray[np.uint8], face: Face | None, reason: str | None, eyes_closed: bool = False
+    picture: npt.NDArray[np.uint8], face: FoundFace | None, reason: str | None, eyes_closed: bool = False
 ) -> str:
     """One guidance code for a preview `picture` (H×W×3 uint8) with what was found in it.
 
@@ -90,7 +90,9 @@ def guide(
     return "open_eyes" if eyes_closed else "hold_still"
 
 
-def face_box(picture: npt.NDArray[np.uint8], face: Face | None) -> tuple[float, float, float, float] | None:
+def face_box(
+    picture: npt.NDArray[np.uint8], face: FoundFace | None
+) -> tuple[float, float, float, float] | None:
     """The face's box in 0…1 of the picture, or None."""
     if face is None:
         return None

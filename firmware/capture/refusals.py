@@ -16,7 +16,7 @@ _LIGHT_SENTENCES = {
 }
 
 
-class Refused(Fault):
+class CaptureRefused(Fault):
     """What is said to the client: a code of the capture client's, and a sentence."""
 
 
@@ -24,19 +24,19 @@ class Abandoned(PlainError):
     """The client hung up, or the daemon is stopping: nobody waits for these pictures."""
 
 
-def by_the_lights(fault: LightsFault) -> Refused:
+def by_the_lights(fault: LightsFault) -> CaptureRefused:
     """What is said where the lights did not do as asked."""
     sentence = _LIGHT_SENTENCES.get(fault.code, str(fault))
-    return Refused(_LIGHT_CODES.get(fault.code, "light_fault"), sentence)
+    return CaptureRefused(_LIGHT_CODES.get(fault.code, "light_fault"), sentence)
 
 
-def by_the_camera(error: CameraFrozen | OSError) -> Refused:
+def by_the_camera(error: CameraFrozen | OSError) -> CaptureRefused:
     """What is said where the camera gave nothing."""
     why = (getattr(error, "strerror", None) or str(error)).removesuffix(".")
     word = why.partition(" ")[0]
     if word == word.capitalize():  # no name, such as USB or I/O
         why = why[:1].lower() + why[1:]
-    return Refused("camera_frozen", f"No picture could be taken: {why}.")
+    return CaptureRefused("camera_frozen", f"No picture could be taken: {why}.")
 
 
 def place(error: BaseException) -> str:

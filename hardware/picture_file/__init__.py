@@ -10,7 +10,7 @@ from hardware.arrays import PixelArray
 from hardware.picture_colours import Colour
 from hardware.picture_file.conversion import converted
 from hardware.picture_file.decode import Numbers, decode
-from hardware.picture_file.header import Header, read_header
+from hardware.picture_file.header import PictureHeader, read_header
 from hardware.picture_file.meaning import meaning
 from hardware.picture_file.picture import Picture, on_white, turned, upright
 from hardware.picture_file.regular_file import read_regular_file
@@ -85,13 +85,13 @@ def _sentences(path: Path) -> Iterator[None]:
         raise PictureError(path, "not_a_picture", f"This file cannot be read: {reason}.") from error
 
 
-def _header(path: Path) -> Header:
+def _header(path: Path) -> PictureHeader:
     header = read_header(read_regular_file(path, MAX_FILE_BYTES))
     _require_size(header.height, header.width)
     return header
 
 
-def _decoded(header: Header) -> tuple[Numbers, PixelArray | None]:
+def _decoded(header: PictureHeader) -> tuple[Numbers, PixelArray | None]:
     numbers, alpha = decode(header)
     _require_size(*numbers.shape[:2])
     return numbers, alpha

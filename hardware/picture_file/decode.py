@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hardware.arrays import PixelArray, UInt8Array
-from hardware.picture_file.header import Header
+from hardware.picture_file.header import PictureHeader
 from hardware.picture_file.unreadable import NO_MEMORY, UNKNOWN_KIND, Unreadable
 from hardware.stderr_lines import without_lines
 
@@ -25,7 +25,7 @@ _OF_PILLOW = {"L": 1, "LA": 1, "La": 1, "RGB": 3, "RGBX": 3, "RGBA": 3, "RGBa": 
 Numbers = npt.NDArray[np.uint8 | np.uint16 | np.floating[Any]]
 
 
-def decode(header: Header) -> tuple[Numbers, PixelArray | None]:
+def decode(header: PictureHeader) -> tuple[Numbers, PixelArray | None]:
     """Colours H×W×(1, 3 or 4), uint8, uint16 or float, and alpha H×W of the same numbers or None.
 
     Not turned yet. Raises Unreadable.
@@ -48,7 +48,7 @@ def decode(header: Header) -> tuple[Numbers, PixelArray | None]:
     return numbers, alpha
 
 
-def _by_opencv(header: Header) -> tuple[Numbers, PixelArray | None]:
+def _by_opencv(header: PictureHeader) -> tuple[Numbers, PixelArray | None]:
     """JPEG, in half of Pillow's time to the same bytes; and 16 bits a channel, of which Pillow keeps 8."""
     flags = cv2.IMREAD_COLOR_RGB if header.bits == 8 and header.channels == 3 else cv2.IMREAD_UNCHANGED
     with without_lines(_is_of_a_decoder):
@@ -76,7 +76,7 @@ def _by_opencv(header: Header) -> tuple[Numbers, PixelArray | None]:
     return picture, alpha
 
 
-def _by_pillow(header: Header) -> tuple[UInt8Array, UInt8Array | None]:
+def _by_pillow(header: PictureHeader) -> tuple[UInt8Array, UInt8Array | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

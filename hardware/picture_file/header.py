@@ -31,7 +31,7 @@ _MOST_TILE_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
-class Header:
+class PictureHeader:
     """`stated` gives what the numbers mean, None where the file does not say; it raises Unreadable where
     what it says cannot be understood. `pixels` is the file without what no decoder needs. `levels` is
     "fixed" or "floating"; `grey_inverted` is for 16-bit TIFF in which 0 is white; `lab`: the numbers are
@@ -54,8 +54,8 @@ class Header:
     lab: bool = False
 
 
-def read_header(data: bytes) -> Header:
-    """The Header of the file in `data`. Raises Unreadable."""
+def read_header(data: bytes) -> PictureHeader:
+    """The PictureHeader of the file in `data`. Raises Unreadable."""
     for begins, read in _CONTAINERS:
         if begins(data):
             try:
@@ -125,7 +125,7 @@ def _turn(first: Directory | None) -> int:
     return turn if turn in range(1, 9) else 1
 
 
-def _jpeg(data: bytes) -> Header:
+def _jpeg(data: bytes) -> PictureHeader:
     offset, frame, exif = 2, None, None
     parts: dict[int, bytes] = {}
     wanted = 0
@@ -151,7 +151,7 @@ def _jpeg(data: bytes) -> Header:
                 raise Unreadable(CUT_SHORT)
             _, height, width, channels = frame
             profile = _joined(parts, wanted)
-            return Header(
+            return PictureHeader(
                 container="jpeg",
                 width=width,
                 height=height,
@@ -175,7 +175,7 @@ def _joined(parts: dict[int, bytes], wanted: int) -> bytes | None:
     return b"".join(parts[n] for n in sorted(parts))
 
 
-def _png(data: bytes) -> Header:
+def _png(data: bytes) -> PictureHeader:
     chunks: dict[bytes, bytes] = {}
     kept = [_PNG]
     for kind, body, whole in _png_chunks(data):
@@ -190,7 +190,7 @@ def _png(data: bytes) -> Header:
         raise Unreadable(SEVERAL, "several_pictures")
     exif = _exif(chunks[b"eXIf"]) if b"eXIf" in chunks else None
     clear = chunks.get(b"tRNS", b"") if colour in (0, 2) and bits == 16 else b""
-    return Header(
+    return PictureHeader(
         container="png",
         width=width,
         height=height,
@@ -233,7 +233,7 @@ def _png_colour(chunks: dict[bytes, bytes], exif: Directory | None) -> Encoding 
     return tags.of_exif(exif) if stated is None else stated
 
 
-def _tiff(data: bytes) -> Header:
+def _tiff(data: bytes) -> PictureHeader:
     page = Directory.first(data)
     bits = page.numbers(258) or (1,)
     samples, photometric = page.number(277, 1), page.number(262, 1)
@@ -267,7 +267,7 @@ def _tiff(data: bytes) -> Header:
         stated = tags.of_exif(page)
         return tags.of_tiff(page, bits[0]) if stated is None and not floating else stated
 
-    return Header(
+    return PictureHeader(
         container="tiff",
         width=width,
         height=height,
@@ -291,7 +291,7 @@ def _unturned(page: Directory) -> bytes:
     return with_number(page, _ORIENTATION, 1, _XMP)
 
 
-def _webp(data: bytes) -> Header:
+def _webp(data: bytes) -> PictureHeader:
     if struct.unpack_from("<I", data, 4)[0] + 8 > len(data):
         raise Unreadable(CUT_SHORT)
     size, flags, profile, exif = None, 0, b"", None
@@ -317,7 +317,7 @@ def _webp(data: bytes) -> Header:
         raise ValueError("no size")
     if flags & 2:
         raise Unreadable(SEVERAL, "several_pictures")
-    return Header(
+    return PictureHeader(
         container="webp",
         width=size[0],
         height=size[1],
@@ -327,12 +327,12 @@ def _webp(data: bytes) -> Header:
     )
 
 
-def _bmp(data: bytes) -> Header:
+def _bmp(data: bytes) -> PictureHeader:
     (length,) = struct.unpack_from("<I", data, 14)
     if len(data) < 14 + length:
         raise Unreadable(CUT_SHORT)
     width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
-    return Header("bmp", abs(width), abs(height), data, lambda: _bmp_colour(data[14:], length))
+    return PictureHeader("bmp", abs(width), abs(height), data, lambda: _bmp_colour(data[14:], length))
 
 
 def _bmp_colour(header: bytes, length: int) -> Encoding | None:
@@ -347,7 +347,7 @@ def _bmp_colour(header: bytes, length: int) -> Encoding | None:
     return tags.of_bmp(header) if kind == bytes(4) else None
 
 
-_CONTAINERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
+_CONTAINERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], PictureHeader]], ...] = (
     (lambda data: data[:3] == b"\xff\xd8\xff", _jpeg),
     (lambda data: data[:8] == _PNG, _png),
     (lambda data: data[:4] in (b"II*\0", b"MM\0*"), _tiff),

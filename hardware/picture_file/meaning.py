@@ -5,7 +5,7 @@ from __future__ import annotations
 from hardware.arrays import Float32Array
 from hardware.picture_colours import Colour
 from hardware.picture_file.encoding import LINEAR_SRGB, SRGB, Encoding, as_grey, same
-from hardware.picture_file.header import Header
+from hardware.picture_file.header import PictureHeader
 from hardware.picture_file.unreadable import Unreadable, broken_profile
 from hardware.srgb import srgb_linear
 
@@ -19,7 +19,7 @@ _FRACTIONS = (
 )
 
 
-def meaning(header: Header, colour: Colour) -> Encoding:
+def meaning(header: PictureHeader, colour: Colour) -> Encoding:
     """What the numbers of the file mean. Raises Unreadable where nobody says."""
     inks = header.channels == 4
     if header.lab:

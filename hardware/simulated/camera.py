@@ -16,8 +16,8 @@ from hardware.simulated.patient import Patient
 from hardware.simulated.pose import View
 from hardware.simulated.scene import AMBIENT, ROOM
 from hardware.simulated.senses import light_reader
-from hardware.simulated.sensor import Sensor
-from hardware.simulated.shroud import Shroud
+from hardware.simulated.sensor import ImageSensor
+from hardware.simulated.shroud import SimulatedShroud
 from hardware.simulated.targets import Target
 
 
@@ -47,7 +47,7 @@ class SimulatedExposure:
     def counts(self) -> UInt16Array:
         """H×W×3 RGB uint16 linear counts, with the sensor's black in them."""
         camera = self._board.camera
-        sensor = Sensor(camera.bits, camera.black_level)
+        sensor = ImageSensor(camera.bits, camera.black_level)
         rng = np.random.default_rng(self.timestamp_ns)
         positions = {n: light.position_mm for n, light in self._board.lights.items() if light.position_mm}
         scene = self._view.scene
@@ -84,7 +84,7 @@ class SimulatedCamera:
         self._faults = board.simulation
         self._optics = Optics(board)
         self._reader = light_reader(board, page)
-        self._shroud = Shroud(board, self._reader)
+        self._shroud = SimulatedShroud(board, self._reader)
         self._born_ns = time.monotonic_ns()
         self._exposures = 0
         self._frames = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from hardware.board import Board
 from hardware.simulated.lamp import LampHeat
 from hardware.simulated.pins import PinReader
-from hardware.simulated.shroud import Shroud
+from hardware.simulated.shroud import SimulatedShroud
 
 # What a sensor adds of its own (standard deviation), and the time over which it takes the mean.
 _NOISE = {"photodiode": 0.02, "lamp_current": 0.005, "lamp_temperature": 0.1}
@@ -27,7 +27,7 @@ class SimulatedSenses:
         self._lamps = {name: light for name, light in board.lights.items() if light.is_uv}
         self._reader = light_reader(board, page)
         hold_shroud(page, is_open=False)
-        self._shroud = Shroud(board, self._reader, _held_open(page))
+        self._shroud = SimulatedShroud(board, self._reader, _held_open(page))
         self._heat = LampHeat(board.simulation, time.monotonic_ns())
         self._noise = random.Random(1)
         full_w_m2 = sum(light.irradiance_w_m2 or 0.0 for light in self._lamps.values())

@@ -15,7 +15,7 @@ READ_NOISE_E = 4.0
 
 
 @dataclass(frozen=True)
-class Sensor:
+class ImageSensor:
     """A linear sensor of `bits` with its black at `black_level` counts."""
 
     bits: int

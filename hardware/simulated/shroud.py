@@ -8,7 +8,7 @@ from hardware.board import Board
 from hardware.simulated.pins import PinReader
 
 
-class Shroud:
+class SimulatedShroud:
     """The shroud of `board`, opened by the patient at a moment that the pins on `reader`'s page tell.
 
     Staff hold it open for as long as there is a file at `held_open`. Every process of a simulated kiosk has

@@ -23,7 +23,7 @@ from hardware.simulated.patient_options import (
     spot_options,
 )
 from kiosk_app.demo.given_pictures import check_close_up, check_portrait
-from kiosk_app.demo.patient import JourneyBroken, Patient
+from kiosk_app.demo.patient import DemoPatient, JourneyBroken
 from kiosk_app.demo.scan_record import wait_for_record
 from kiosk_app.demo.supervisor import Part, Stopped, Supervisor, stop_on_signals
 from kiosk_app.demo.system import (
@@ -187,7 +187,7 @@ def _scan_once(
 ) -> dict[str, Any]:
     walking = time.monotonic()
     try:
-        Patient(system.kiosk_url, watch=supervisor.check, spots=spots).walk()
+        DemoPatient(system.kiosk_url, watch=supervisor.check, spots=spots).walk()
     except JourneyBroken:
         # If a part died, its last word says more than the page that could not be reached.
         supervisor.check()

@@ -81,7 +81,7 @@ class Page(HTMLParser):
         return self.body.get("data-page") or ""
 
 
-class Patient:
+class DemoPatient:
     """One visit to the kiosk at `url`; a close-up is taken in each zone of `spots`.
 
     `watch` is called while waiting; what it raises ends the visit.

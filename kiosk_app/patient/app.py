@@ -14,7 +14,7 @@ from flask_babel import Babel
 from flask_wtf.csrf import CSRFProtect
 
 from hardware.host.patience import waiting_at_most
-from kiosk_app.patient.kiosk import Kiosk
+from kiosk_app.patient.kiosk import KioskParts
 from kiosk_app.patient.page import text_size
 from kiosk_app.web import showings, ways_on
 from kiosk_app.web.languages import LANGUAGES, current_language, require_words
@@ -51,7 +51,7 @@ HEADERS = {
 }
 
 
-def create_app(kiosk: Kiosk, clock: Callable[[], float] = time.monotonic) -> Flask:
+def create_app(kiosk: KioskParts, clock: Callable[[], float] = time.monotonic) -> Flask:
     """The pages over `kiosk`. Sessions end with the process: its secret is new at each start.
 
     `clock` says how long a page has been before its patient. Raises WordsMissing.

@@ -45,7 +45,7 @@ class StorageLost(PlainError):
 
 
 @dataclass
-class Kiosk:
+class KioskParts:
     """Everything the pages use. `reference()` gives the patient's pseudonymous id, None for a walk-in.
 
     `why_not_licensed()` is why no patient may be measured with its networks, for staff; None where they may.

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 from firmware.capture.client import Preview
 from hardware.host.errors import PlainError
 from kiosk_app.patient.journey import ENDS, WARNING_S, Session, State, step_of
-from kiosk_app.patient.kiosk import Kiosk
+from kiosk_app.patient.kiosk import KioskParts
 from kiosk_app.web.showings import SAFE_METHODS
 
 COOKIE = "dk_session"
@@ -27,9 +27,9 @@ class NoSession(PlainError):
     """The browser knows a session that this process does not: the kiosk was started again."""
 
 
-def the_kiosk() -> Kiosk:
+def the_kiosk() -> KioskParts:
     """The kiosk that this application serves."""
-    kiosk: Kiosk = current_app.extensions["kiosk"]
+    kiosk: KioskParts = current_app.extensions["kiosk"]
     return kiosk
 
 

@@ -18,7 +18,7 @@ from hardware.host.errors import PlainError
 from hardware.host.memory import in_memory
 from hardware.host.patience import patience, so_long, time_left
 from models.analysis.request import Request
-from models.analysis.result import Result, ResultError, read_result
+from models.analysis.result import AnalysisResult, ResultError, read_result
 from models.analysis.words import ENGLISH, Words
 from sync.wire.findings import Findings
 
@@ -40,7 +40,7 @@ class AnalysisFailed(PlainError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AnalysisOutcome:
     """What the analysis says: Findings with overlay pictures (PNG), or a refusal with its reason."""
 
     findings: Findings | None
@@ -111,13 +111,13 @@ class Analyst:
         self._turn = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
-    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
-        """The Outcome for `capture`, its overlays in `words`.
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> AnalysisOutcome:
+        """The AnalysisOutcome for `capture`, its overlays in `words`.
 
         Raises AnalysisFailed when the child cannot be started, dies, is late or talks nonsense.
         """
         result = self._answer(capture, scan, words, self._deadline_s, TURN_S)
-        return Outcome(
+        return AnalysisOutcome(
             findings=result.findings,
             overlays=dict(result.overlays),
             refused=result.refused,
@@ -128,7 +128,7 @@ class Analyst:
 
     def _answer(
         self, capture: Capture, scan: UUID, words: Words, deadline_s: float, turn_s: float, *more: str
-    ) -> Result:
+    ) -> AnalysisResult:
         turn_s = patience(turn_s)
         if not self._turn.acquire(timeout=turn_s):
             raise AnalysisFailed(

@@ -20,7 +20,7 @@ from kiosk_app.kept.records import Records, ScanRow
 from kiosk_app.kept.records_file import RecordsError
 from kiosk_app.kept.states import GONE, ScanState
 from kiosk_app.kept.vault import Vault, VaultError
-from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.scanning.analyst import AnalysisOutcome
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.progress import Progress, Stage, since
 from kiosk_app.scanning.sealer import Sealer
@@ -35,16 +35,16 @@ CLOCK_UNSURE = "clock_unsure"  # the flag of a result: nothing vouched for the t
 class Measures(Protocol):
     """What the work needs of the analysis."""
 
-    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
-        """The Outcome for `capture`, its overlays in `words`."""
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> AnalysisOutcome:
+        """The AnalysisOutcome for `capture`, its overlays in `words`."""
         ...
 
 
-class Refused(Fault):
+class PicturesRefused(Fault):
     """The analysis read the pictures and refused them; `code` is its reason."""
 
 
-class Unreadable(Fault):
+class ScanUnreadable(Fault):
     """What is kept of the scan cannot be read."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Finishing:
 
     @contextlib.contextmanager
     def _reading(self, scan: UUID, state: ScanState) -> Iterator[None]:
-        """What this reads of a scan in `state` is all that a result could be made of. Raises Unreadable.
+        """What this reads of a scan in `state` is all that a result could be made of. Raises ScanUnreadable.
 
         Nothing of it is destroyed: the vault or the key file may be another one than the records belong to,
         and the right one put back. A new start tries it once more, see `ScanWork.recover`.
@@ -105,7 +105,7 @@ class Finishing:
                 raise ScanGone from error
             self._records.advance(scan, state, ScanState.UNREADABLE)
             log.error("unreadable", scan=str(scan), why=str(error))
-            raise Unreadable from error
+            raise ScanUnreadable from error
 
     def _seal(self, scan: UUID) -> Message:
         with self._reading(scan, ScanState.ANALYSED):
@@ -145,7 +145,7 @@ class Finishing:
             destroy(scan, ScanState.REFUSED, reason, self._records, self._vault)
             self._note(scan, **seconds)
             log.info("scan", scan=str(scan), state=ScanState.REFUSED, reason=reason)
-            raise Refused(reason, outcome.sentence or "The analysis did not measure these pictures.")
+            raise PicturesRefused(reason, outcome.sentence or "The analysis did not measure these pictures.")
         for name, picture in outcome.overlays.items():
             self._vault.add(scan, dek, f"overlay.{name}", picture)
         self._records.keep_findings(

@@ -23,7 +23,14 @@ from kiosk_app.kept.vault import Vault, VaultError
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.analyst import AnalysisFailed
 from kiosk_app.scanning.courier import Courier
-from kiosk_app.scanning.finishing import DELETED, Finishing, Measures, Refused, ScanGone, Unreadable
+from kiosk_app.scanning.finishing import (
+    DELETED,
+    Finishing,
+    Measures,
+    PicturesRefused,
+    ScanGone,
+    ScanUnreadable,
+)
 from kiosk_app.scanning.progress import Progress, Step
 from kiosk_app.scanning.sealer import Sealer, SealerError
 from kiosk_app.scanning.taking import PatientLeft, Taking
@@ -145,7 +152,7 @@ class ScanWork:
             # The measurements are kept; they are sealed after staff have mended the keys.
             progress.state = Step.READY
             log.error("seal_failed", scan=str(scan), why=str(error))
-        except (Refused, Unreadable) as error:
+        except (PicturesRefused, ScanUnreadable) as error:
             progress.fail(error.code)
 
     def leave(self, scan: UUID) -> None:
@@ -308,7 +315,7 @@ class ScanWork:
 
     def _finish_later(self, scan: UUID) -> None:
         self._records.note(scan)  # a measurement that could not be kept afterwards is not begun
-        with contextlib.suppress(Refused, ScanGone, Unreadable):
+        with contextlib.suppress(PicturesRefused, ScanGone, ScanUnreadable):
             self._finishing.finish(scan, Progress(), ENGLISH)
 
     def _begin(self, scan: UUID) -> threading.Event | None:

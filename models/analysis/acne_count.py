@@ -21,7 +21,7 @@ _ON_SKIN = 0.5
 
 
 @dataclass(frozen=True)
-class Lesion:
+class AcneLesion:
     """One counted lesion, in pixels of the close-up; `zone` is "face" where it lies in no smaller zone."""
 
     x: float
@@ -45,7 +45,7 @@ def require_size(face: Face) -> None:
         raise Refused("too_small")
 
 
-def lesions_on(boxes: Float64Array, masks: Mapping[str, BoolArray]) -> list[Lesion]:
+def lesions_on(boxes: Float64Array, masks: Mapping[str, BoolArray]) -> list[AcneLesion]:
     """The lesions whose `boxes` (k, 4 or more: x0, y0, x1, y1 in the masks' pixels) lie on the face.
 
     `masks` is H×W bool by zone, as zone_masks gives them, the whole "face" among them.
@@ -59,7 +59,7 @@ def lesions_on(boxes: Float64Array, masks: Mapping[str, BoolArray]) -> list[Lesi
         best = max((zone for zone in shares if zone != "face"), key=lambda zone: shares[zone], default="face")
         zone = best if shares[best] > 0 else "face"
         radius = float(np.sqrt((x1 - x0) * (y1 - y0))) / 2
-        lesions.append(Lesion(float(x0 + x1) / 2, float(y0 + y1) / 2, radius, zone))
+        lesions.append(AcneLesion(float(x0 + x1) / 2, float(y0 + y1) / 2, radius, zone))
     return lesions
 
 
@@ -81,7 +81,7 @@ def interval(counted: int, known: Mapping[str, Any]) -> tuple[int, int]:
     )
 
 
-def acne_findings(acne: Acne, lesions: Sequence[Lesion], zones: Sequence[str]) -> list[Finding]:
+def acne_findings(acne: Acne, lesions: Sequence[AcneLesion], zones: Sequence[str]) -> list[Finding]:
     """The count in each of `zones` and the severity, if there is one, of what the picture shows.
 
     Raises ModelsError.

@@ -17,7 +17,7 @@ from hardware.arrays import BoolArray, Float32Array, PixelArray, UInt8Array
 from hardware.capture import Capture, Frame
 from hardware.picture_file import MAX_PIXELS
 from models.analysis.acne import acne_of_face
-from models.analysis.acne_count import Lesion, acne_findings, lesions_on, require_size
+from models.analysis.acne_count import AcneLesion, acne_findings, lesions_on, require_size
 from models.analysis.colour import reflected, to_srgb8
 from models.analysis.face import Face
 from models.analysis.face_quality import (
@@ -40,7 +40,7 @@ from models.analysis.redness import red_places, shows_redness
 from models.analysis.refusal import NO_ROOM_FOR_A_FACE, Refused
 from models.analysis.scale import Scale, scale_of
 from models.analysis.skin import facial_skin
-from models.analysis.spots import Spot, find_spots
+from models.analysis.spots import DarkSpot, find_spots
 from models.analysis.upright import find_upright_face
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import zone_masks
@@ -95,11 +95,11 @@ class _Work:
     skin: UInt8Array = field(init=False)
     inner: UInt8Array = field(init=False)
     masks: dict[str, BoolArray] = field(init=False)
-    spots: list[Spot] | None = field(init=False)
+    spots: list[DarkSpot] | None = field(init=False)
     red: BoolArray | None = field(init=False)
     findings: list[Finding] = field(init=False)
     hidden: list[str] = field(init=False)
-    lesions: list[Lesion] | None = field(init=False)
+    lesions: list[AcneLesion] | None = field(init=False)
     marked: tuple[MarkedSpot, ...] = ()
 
 

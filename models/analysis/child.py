@@ -29,34 +29,34 @@ from models.analysis.capture import analyse_capture
 from models.analysis.marked_spots import require_lesion
 from models.analysis.refusal import Refused
 from models.analysis.request import Request
-from models.analysis.result import Result, png, write_result
+from models.analysis.result import AnalysisResult, png, write_result
 from models.analysis.words import Words
 from models.networks.manifest import ModelsError
 from models.networks.runtime import DEFAULT_ENGINE, ENGINES
 from models.networks.signature import check_signature
 
 
-def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | None = None) -> Result:
-    """The Result for the Capture in `capture_fd`."""
+def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | None = None) -> AnalysisResult:
+    """The AnalysisResult for the Capture in `capture_fd`."""
     started = time.monotonic()
     try:
         capture = _read(capture_fd)
     except CaptureError as error:
-        return Result(error="capture", sentence=str(error))
+        return AnalysisResult(error="capture", sentence=str(error))
     try:
         check_signature(state)
         analysis = analyse_capture(capture, scan, engine, words)
     except Refused as refused:
-        return Result(refused=refused.code, sentence=refused.sentence, seconds=_total({}, started))
+        return AnalysisResult(refused=refused.code, sentence=refused.sentence, seconds=_total({}, started))
     except ModelsError as error:
-        return Result(error="models", sentence=str(error))
+        return AnalysisResult(error="models", sentence=str(error))
     encoding = time.monotonic()
     overlays = {name: png(picture) for name, picture in analysis.overlays.items()}
     seconds = analysis.seconds | {"encode": round(time.monotonic() - encoding, 4)}
-    return Result(analysis.findings, overlays, seconds=_total(seconds, started))
+    return AnalysisResult(analysis.findings, overlays, seconds=_total(seconds, started))
 
 
-def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> Result:
+def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> AnalysisResult:
     """Whether something can be said of the one close-up in `capture_fd`: an empty Result, or refused."""
     started = time.monotonic()
     try:
@@ -64,15 +64,15 @@ def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> R
         if len(close_ups) != 1:
             raise CaptureError(f"This Capture has {len(close_ups)} close-ups where one is looked at.")
     except CaptureError as error:
-        return Result(error="capture", sentence=str(error))
+        return AnalysisResult(error="capture", sentence=str(error))
     try:
         check_signature(state)
         require_lesion(close_ups[0], engine)
     except Refused as refused:
-        return Result(refused=refused.code, sentence=refused.sentence, seconds=_total({}, started))
+        return AnalysisResult(refused=refused.code, sentence=refused.sentence, seconds=_total({}, started))
     except ModelsError as error:
-        return Result(error="models", sentence=str(error))
-    return Result(seconds=_total({}, started))
+        return AnalysisResult(error="models", sentence=str(error))
+    return AnalysisResult(seconds=_total({}, started))
 
 
 def _read(capture_fd: int) -> Capture:

@@ -17,7 +17,7 @@ from models.analysis.acne_sheet import draw_acne
 from models.analysis.answer import answer
 from models.analysis.batch import BatchError, Row, write_output
 from models.analysis.lesion import NETWORK as LESION
-from models.analysis.lesion import Lesion, find_lesion
+from models.analysis.lesion import FoundLesion, find_lesion
 from models.analysis.lesion_sheet import draw_lesion
 from models.analysis.opaque import opaque_acne, opaque_lesion
 from models.analysis.outline import NETWORK as OUTLINE
@@ -81,7 +81,7 @@ def _written(stem: str, made: _Made) -> Row:
     return {}
 
 
-def _lesion_row(picture: UInt8Array, lesion: Lesion) -> Row:
+def _lesion_row(picture: UInt8Array, lesion: FoundLesion) -> Row:
     manifest = load_manifest()
     return {
         "classes": {name: round(float(p), 6) for name, p in zip(CLASSES, lesion.chances, strict=True)},

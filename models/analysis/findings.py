@@ -12,7 +12,7 @@ from models.analysis import redness, spots
 from models.analysis.colour import ita_degrees, plausible
 from models.analysis.intervals import Grid, Sums, interval, replicated
 from models.analysis.pigment import erythema_index, melanin_index
-from models.analysis.spots import Spot
+from models.analysis.spots import DarkSpot
 from sync.wire.findings import Finding
 
 COLOUR_VERSION = "colour-1"
@@ -34,7 +34,7 @@ class Field:
 
 
 def measure(
-    field: Field, red: BoolArray | None, seen: Sequence[Spot] | None
+    field: Field, red: BoolArray | None, seen: Sequence[DarkSpot] | None
 ) -> tuple[list[Finding], list[str]]:
     """The Findings of every zone with enough skin in view, and a flag "…_hidden" for each of the others.
 
@@ -54,7 +54,7 @@ def measure(
     return findings, flags
 
 
-def _blocks(field: Field, mask: BoolArray, red: BoolArray | None, seen: Sequence[Spot] | None) -> Sums:
+def _blocks(field: Field, mask: BoolArray, red: BoolArray | None, seen: Sequence[DarkSpot] | None) -> Sums:
     """Sums over each block that holds skin of the zone: pixels, light (3), red pixels, spots, their area."""
     grid = Grid.over(mask, field.mm_per_px)
     ys, xs = np.nonzero(mask)

@@ -12,7 +12,7 @@ import numpy as np
 from hardware.arrays import Float32Array, Float64Array, FloatArray, UInt8Array
 from models.analysis.artefacts import artefacts
 from models.analysis.lesion_view import framed
-from models.analysis.outline import Outline, find_outline
+from models.analysis.outline import LesionOutline, find_outline
 from models.analysis.picture import MIN_PIXELS_A_SIDE
 from models.analysis.refusal import Refused
 from models.analysis.unlike_skin import strangeness, traits, unusualness
@@ -31,13 +31,13 @@ _GRAINY, _SMOOTHED = 3.0, 0.004
 class Look:
     """What was seen of a picture before any constant is applied: the outline, logits (7,), `traits`."""
 
-    outline: Outline
+    outline: LesionOutline
     logits: Float32Array
     traits: Float64Array
 
 
 @dataclass(frozen=True)
-class Lesion:
+class FoundLesion:
     """`chances` (7,) in the order of CLASSES, summing to 1.
 
     `flags`: "unusual" for a picture like few of those that the scores were tested on, "artefact:hair" and the
@@ -64,7 +64,7 @@ def constants() -> dict[str, Any]:
     return verified_constants(NETWORK)
 
 
-def find_lesion(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Lesion:
+def find_lesion(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> FoundLesion:
     """The lesion in a dermoscopic close-up (H×W×3 uint8 sRGB, upright).
 
     Raises Refused("too_small", "too_dark", "not_skin", "no_lesion"), ModelsError.
@@ -80,7 +80,7 @@ def find_lesion(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Lesion:
     if not seen.outline.mask.any():
         raise Refused("no_lesion")
     found = chances(seen.logits, known["classes"])
-    return Lesion(
+    return FoundLesion(
         seen.outline.mask,
         found,
         bool(found[CLASSES.index("mel")] >= known["melanoma"]["never_benign"]),

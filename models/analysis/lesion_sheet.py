@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hardware.arrays import FloatArray, UInt8Array
-from models.analysis.lesion import NETWORK, Lesion
+from models.analysis.lesion import NETWORK, FoundLesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.pen import INK, PAPER, SOFT_INK, Pen, halo_line, smooth_line
 from models.analysis.saliency import GRID, Saliency
@@ -30,7 +30,7 @@ FLAT = 0.5
 """With falls in log-odds below this (from a chance of .5 to .38) no place stands out; no scale ends lower."""
 
 
-def draw_lesion(picture: UInt8Array, lesion: Lesion, found: Saliency) -> UInt8Array:
+def draw_lesion(picture: UInt8Array, lesion: FoundLesion, found: Saliency) -> UInt8Array:
     """H×1200×3 uint8 sRGB: the close-up (H×W×3 uint8 sRGB) and a map of `found` for the likeliest class.
 
     A melanoma-like lesion has one for melanoma too.
@@ -68,7 +68,7 @@ def draw_lesion(picture: UInt8Array, lesion: Lesion, found: Saliency) -> UInt8Ar
     return np.asarray(image)
 
 
-def _verdict(lesion: Lesion, likeliest: str) -> list[str]:
+def _verdict(lesion: FoundLesion, likeliest: str) -> list[str]:
     lines = [f"Likeliest: {NAMES[likeliest]}."]
     if lesion.melanoma_like:
         lines.append(f"Melanoma-like, {lesion.melanoma:.2f}: never to be called benign.")

@@ -11,8 +11,7 @@ from hardware.arrays import UInt8Array
 from hardware.capture import Capture, Frame, Spot
 from models.analysis.abcd import abcd
 from models.analysis.colour import linear, to_srgb8
-from models.analysis.lesion import NETWORK, find_lesion
-from models.analysis.lesion import Lesion as Found
+from models.analysis.lesion import NETWORK, FoundLesion, find_lesion
 from models.analysis.opaque import opaque_lesion
 from models.analysis.outline import NETWORK as OUTLINE
 from models.analysis.refusal import Refused
@@ -48,7 +47,7 @@ def _marked(name: str, frame: Frame | None, spot: Spot, engine: str) -> MarkedSp
     return MarkedSpot(frame=name, zone=zone, x=spot.x, y=spot.y, lesion=lesion, refused=reason)
 
 
-def _described(picture: UInt8Array, found: Found, mm_per_px: float | None) -> Lesion:
+def _described(picture: UInt8Array, found: FoundLesion, mm_per_px: float | None) -> Lesion:
     manifest = load_manifest()
     shape = abcd(picture, found.mask)
     across = shape["diameter_px"]

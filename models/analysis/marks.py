@@ -10,14 +10,14 @@ import numpy as np
 from hardware.arrays import BoolArray
 from models.analysis.canonical import to_canonical
 from models.analysis.face import Face
-from models.analysis.spots import Spot
+from models.analysis.spots import DarkSpot
 from sync.wire.findings import Mark
 
 # The sealed message is bounded: beyond this only the largest spots are drawn; all are counted.
 MOST_SPOTS = 300
 
 
-class Place(Protocol):
+class RoundPlace(Protocol):
     """A round place in a close-up, in its pixels."""
 
     @property
@@ -28,7 +28,7 @@ class Place(Protocol):
     def radius_px(self) -> float: ...
 
 
-def spot_marks(spots: Sequence[Spot], masks: Mapping[str, BoolArray], face: Face) -> list[Mark]:
+def spot_marks(spots: Sequence[DarkSpot], masks: Mapping[str, BoolArray], face: Face) -> list[Mark]:
     """The spots as marks on the canonical face, largest first, at most MOST_SPOTS."""
     largest = sorted(spots, key=lambda spot: -spot.area_mm2)[:MOST_SPOTS]
     zones = [
@@ -40,7 +40,7 @@ def spot_marks(spots: Sequence[Spot], masks: Mapping[str, BoolArray], face: Face
 
 def marks(
     kind: str,
-    places: Sequence[Place],
+    places: Sequence[RoundPlace],
     zones: Sequence[str],
     face: Face,
     areas_mm2: Sequence[float] | None = None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from hardware.arrays import BoolArray, UInt8Array
 from models.analysis.acne import Acne
-from models.analysis.lesion import Lesion
+from models.analysis.lesion import FoundLesion
 from models.analysis.refusal import Refused
 
 
@@ -17,7 +17,7 @@ def opaque(labels: UInt8Array, shown: BoolArray | None) -> UInt8Array:
     return labels if shown is None else np.where(shown, labels, np.uint8(0))
 
 
-def opaque_lesion(lesion: Lesion, shown: BoolArray | None) -> Lesion:
+def opaque_lesion(lesion: FoundLesion, shown: BoolArray | None) -> FoundLesion:
     """The lesion where it is shown. Raises Refused("no_lesion") where nothing of it is."""
     if shown is None:
         return lesion

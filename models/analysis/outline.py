@@ -19,7 +19,7 @@ _SMALL, _CLOSER = 0.3, 2.2
 
 
 @dataclass(frozen=True)
-class Outline:
+class LesionOutline:
     """`mask` H×W uint8, 255 = lesion, at the picture's size; empty where there is no lesion.
 
     `sureness` is the mean probability inside the mask, `doubt` the share of the picture between 0.2 and 0.8.
@@ -30,7 +30,7 @@ class Outline:
     doubt: float
 
 
-def find_outline(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> Outline:
+def find_outline(picture: UInt8Array, engine: str = DEFAULT_ENGINE) -> LesionOutline:
     """The lesion in `picture` (H×W×3 uint8 sRGB): of the parts that are found, the large and central one.
 
     The network sees the whole picture, lying, and its mirror images; then, where that shows more of it, the
@@ -60,7 +60,7 @@ def _closer(mask: UInt8Array) -> tuple[slice, slice] | None:
     return slice(top, top + int(size[0])), slice(left, left + int(size[1]))
 
 
-def _found(lying: UInt8Array, engine: str) -> Outline:
+def _found(lying: UInt8Array, engine: str) -> LesionOutline:
     """The lesion as the network sees the whole of a lying picture."""
     chances = _chances(lying, engine)
     part = _main_part(chances > 0.5)
@@ -72,7 +72,7 @@ def _found(lying: UInt8Array, engine: str) -> Outline:
     grown = cv2.resize(kept, lying.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     mask = np.where(grown > 0.5, np.uint8(255), np.uint8(0))
     doubt = float(((chances > 0.2) & (chances < 0.8)).mean())
-    return Outline(mask, sureness, doubt)
+    return LesionOutline(mask, sureness, doubt)
 
 
 def _chances(lying: UInt8Array, engine: str) -> Float32Array:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from models.analysis.face import Face
-from models.analysis.marks import Place
+from models.analysis.marks import RoundPlace
 from models.analysis.pen import INK, PAPER, SOFT_INK, TEAL, Pen, halo_line, smooth_line
 from models.analysis.words import ENGLISH, Words
 from models.analysis.zones import outline, polygon_mask, zone_polygons
@@ -49,9 +49,9 @@ class Sheet:
 def draw_overlays(
     sheet: Sheet,
     findings: Sequence[Finding],
-    spots: Sequence[Place] | None,
+    spots: Sequence[RoundPlace] | None,
     red: BoolArray | None,
-    lesions: Sequence[Place] | None = None,
+    lesions: Sequence[RoundPlace] | None = None,
 ) -> dict[str, UInt8Array]:
     """ "zones", and of "spots", "redness" and "acne" those that were measured, as H×1200×3 uint8 sRGB.
 
@@ -102,7 +102,7 @@ class _Turned:
     radius_px: float
 
 
-def _in_the_mirror(sheet: Sheet) -> tuple[Sheet, Callable[[Sequence[Place]], list[Place]]]:
+def _in_the_mirror(sheet: Sheet) -> tuple[Sheet, Callable[[Sequence[RoundPlace]], list[RoundPlace]]]:
     """The sheet with its face as in a mirror, and what turns places on it likewise.
 
     Landmarks and zones keep their names: left is the patient's own.
@@ -114,7 +114,7 @@ def _in_the_mirror(sheet: Sheet) -> tuple[Sheet, Callable[[Sequence[Place]], lis
     turned = replace(face, box=(last - x1, y0, last - x0, y1), landmarks=landmarks)
     picture = np.ascontiguousarray(sheet.picture[:, ::AS_IN_A_MIRROR])
 
-    def places(on: Sequence[Place]) -> list[Place]:
+    def places(on: Sequence[RoundPlace]) -> list[RoundPlace]:
         return [_Turned(last - place.x, place.y, place.radius_px) for place in on]
 
     return replace(sheet, picture=picture, face=turned), places
@@ -132,7 +132,7 @@ def _sheet(
     line: str,
     labels: Mapping[str, str],
     red: BoolArray | None,
-    places: Sequence[Place],
+    places: Sequence[RoundPlace],
     ring: float = 1.4,
 ) -> UInt8Array:
     """One overlay; a ring is `ring` times as wide as its place."""

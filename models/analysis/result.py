@@ -21,7 +21,7 @@ class ResultError(PlainError, ValueError):
 
 
 @dataclass(frozen=True)
-class Result:
+class AnalysisResult:
     """Either `findings` with `overlays` (PNG bytes by name), or why there are none.
 
     `refused` is a reason of `refusal.SENTENCES`; `error` names a failure of ours. Both come with `sentence`.
@@ -37,7 +37,7 @@ class Result:
     peak_rss_mb: float = 0.0
 
 
-def write_result(result: Result) -> bytes:
+def write_result(result: AnalysisResult) -> bytes:
     """Magic, length of the header, JSON header, then one PNG after the other."""
     header = {
         "findings": result.findings.model_dump(mode="json") if result.findings else None,
@@ -52,8 +52,8 @@ def write_result(result: Result) -> bytes:
     return b"".join([_MAGIC, len(text).to_bytes(4, "big"), text, *result.overlays.values()])
 
 
-def read_result(data: bytes) -> Result:
-    """The Result in `data`. Raises ResultError if it is not whole."""
+def read_result(data: bytes) -> AnalysisResult:
+    """The AnalysisResult in `data`. Raises ResultError if it is not whole."""
     start = len(_MAGIC) + 4
     if data[: len(_MAGIC)] != _MAGIC:
         raise ResultError("The analysis ended without a result.")
@@ -67,7 +67,7 @@ def read_result(data: bytes) -> Result:
             offset += size
             if len(overlays[name]) != size:
                 raise ResultError("The result of the analysis is cut short.")
-        return Result(
+        return AnalysisResult(
             findings=Findings.model_validate(findings) if findings else None, overlays=overlays, **header
         )
     except ResultError:

@@ -34,7 +34,7 @@ _MAX_DARK_RING = 0.14
 
 
 @dataclass(frozen=True)
-class Spot:
+class DarkSpot:
     """One spot: centre and radius in pixels, area, and contrast in optical density."""
 
     x: float
@@ -44,7 +44,7 @@ class Spot:
     contrast: float
 
 
-def find_spots(light: Float32Array, skin: UInt8Array, mm_per_px: float) -> list[Spot] | None:
+def find_spots(light: Float32Array, skin: UInt8Array, mm_per_px: float) -> list[DarkSpot] | None:
     """The spots on skin, strongest first; None where the picture could not show them.
 
     `light` is H×W×3 linear light, `skin` H×W uint8 (255 = skin).
@@ -126,7 +126,7 @@ def _is_round(answer: Float32Array, x: int, y: int, step: int) -> bool:
 
 def _grown(
     density: Float32Array, skin: UInt8Array, x: int, y: int, sigma: float, mm_per_px: float
-) -> Spot | None:
+) -> DarkSpot | None:
     """The spot around a peak: what lies above half of its contrast, within reach of its size."""
     reach = max(3, round(4 * sigma))
     y0, x0 = max(0, y - reach), max(0, x - reach)
@@ -146,4 +146,4 @@ def _grown(
     area_px = int(np.count_nonzero(labels == label)) if label else 0
     if area_px < 4:
         return None
-    return Spot(float(x), float(y), float(np.sqrt(area_px / np.pi)), area_px * mm_per_px**2, contrast)
+    return DarkSpot(float(x), float(y), float(np.sqrt(area_px / np.pi)), area_px * mm_per_px**2, contrast)

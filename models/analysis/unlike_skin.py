@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from hardware.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
-from models.analysis.outline import Outline
+from models.analysis.outline import LesionOutline
 from models.networks.lesion_views import NATIVE
 
 # Below this lightness (CIELAB) a place is a dark corner, above the other a white edge or a reflection.
@@ -20,7 +20,7 @@ _FOREIGN = 25.0
 _BEYOND = 5.0
 
 
-def traits(picture: UInt8Array, outline: Outline, logits: Float32Array) -> Float64Array:
+def traits(picture: UInt8Array, outline: LesionOutline, logits: Float32Array) -> Float64Array:
     """(TRAITS,) numbers by which a skin close-up differs from others; `logits` (views, 7).
 
     Colours, their contrast as optical density, which no white balance changes, edges, the lesion's shape, and
@@ -171,7 +171,7 @@ def _shape(mask: UInt8Array) -> list[float]:
     ]
 
 
-def _doubts(outline: Outline, logits: Float32Array) -> list[float]:
+def _doubts(outline: LesionOutline, logits: Float32Array) -> list[float]:
     single = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
     mean = logits.mean(axis=0)
     return [

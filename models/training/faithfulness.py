@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from models.analysis import lesion as lesions
-from models.analysis.lesion import Lesion, chances, constants, find_lesion
+from models.analysis.lesion import FoundLesion, chances, constants, find_lesion
 from models.analysis.picture import read_picture
 from models.analysis.refusal import Refused
 from models.analysis.saliency import GRID, Saliency, saliency
@@ -30,26 +30,32 @@ from models.training.score import interval, lesion_rows
 SHARES = (0.1, 0.2, 0.4)
 """Of the saliency's window, what is deleted or kept; a figure is the mean over them."""
 
-Map = Callable[[np.ndarray, Lesion, Saliency, np.random.Generator], np.ndarray]
+Map = Callable[[np.ndarray, FoundLesion, Saliency, np.random.Generator], np.ndarray]
 
 
-def _own(picture: np.ndarray, lesion: Lesion, found: Saliency, draw: np.random.Generator) -> np.ndarray:
+def _own(picture: np.ndarray, lesion: FoundLesion, found: Saliency, draw: np.random.Generator) -> np.ndarray:
     kind = CLASSES[int(lesion.chances.argmax())]
     return found.over(kind, (picture.shape[0], picture.shape[1]))
 
 
-def _inside(picture: np.ndarray, lesion: Lesion, found: Saliency, draw: np.random.Generator) -> np.ndarray:
+def _inside(
+    picture: np.ndarray, lesion: FoundLesion, found: Saliency, draw: np.random.Generator
+) -> np.ndarray:
     within = (lesion.mask > 0).astype(np.uint8)
     return cv2.distanceTransform(within, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - within, cv2.DIST_L2, 5)
 
 
-def _middle(picture: np.ndarray, lesion: Lesion, found: Saliency, draw: np.random.Generator) -> np.ndarray:
+def _middle(
+    picture: np.ndarray, lesion: FoundLesion, found: Saliency, draw: np.random.Generator
+) -> np.ndarray:
     x0, y0, x1, y1 = found.window
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
     return -np.hypot(x - (x0 + x1) / 2, y - (y0 + y1) / 2)
 
 
-def _noise(picture: np.ndarray, lesion: Lesion, found: Saliency, draw: np.random.Generator) -> np.ndarray:
+def _noise(
+    picture: np.ndarray, lesion: FoundLesion, found: Saliency, draw: np.random.Generator
+) -> np.ndarray:
     falls = np.repeat(draw.random((1, GRID, GRID)), len(CLASSES), axis=0)
     return Saliency(falls, found.window).over(CLASSES[0], (picture.shape[0], picture.shape[1]))
 
@@ -57,7 +63,7 @@ def _noise(picture: np.ndarray, lesion: Lesion, found: Saliency, draw: np.random
 MAPS: dict[str, Map] = {"saliency": _own, "inside": _inside, "middle": _middle, "noise": _noise}
 
 
-def fills(picture: np.ndarray, lesion: Lesion, found: Saliency) -> list[np.ndarray]:
+def fills(picture: np.ndarray, lesion: FoundLesion, found: Saliency) -> list[np.ndarray]:
     """What a deleted place becomes (float32, like `picture`): the skin's median colour, a blur."""
     around = picture[lesion.mask == 0]
     skin = np.median(around if len(around) > 50 else picture.reshape(-1, 3), axis=0)
@@ -65,7 +71,9 @@ def fills(picture: np.ndarray, lesion: Lesion, found: Saliency) -> list[np.ndarr
     return [np.broadcast_to(skin.astype(np.float32), picture.shape), blur]
 
 
-def remaining(picture: np.ndarray, lesion: Lesion, found: Saliency, order: np.ndarray) -> tuple[float, float]:
+def remaining(
+    picture: np.ndarray, lesion: FoundLesion, found: Saliency, order: np.ndarray
+) -> tuple[float, float]:
     """The mean chance of the explained class with the first of `order` (H×W) deleted, and alone kept."""
     kind = int(lesion.chances.argmax())
     window = np.zeros(picture.shape[:2], np.uint8)

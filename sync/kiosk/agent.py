@@ -17,17 +17,17 @@ import structlog
 
 from hardware.host.notify import Notifier
 from sync.kiosk.identity import (
-    Identity,
+    AgentIdentity,
+    EnrolmentUnusable,
     KeySet,
-    NotEnrolled,
     certificate_ended,
     load_status_key,
     tls_context,
 )
-from sync.kiosk.link import DIAL_SECONDS, WINDOW, Link, Received
+from sync.kiosk.link import DIAL_SECONDS, WINDOW, BrokerLink, Received
 from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL, Outbox, OutboxError
-from sync.kiosk.report import Connection, report
-from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Schedule
+from sync.kiosk.report import BrokerConnection, report
+from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, SendSchedule
 from sync.wire import topics
 from sync.wire.receipt import Receipt, ReceiptError
 from sync.wire.statement import StatementError
@@ -68,20 +68,20 @@ class Agent:
     """One kiosk's agent. `run` owns every change but that of `vouch`; other threads `wake` it, or ask."""
 
     def __init__(self, state: Path, outbox: Outbox, pace: Pace | None = None) -> None:
-        """Raises NotEnrolled where the kiosk's state lacks what enrolment writes; OutboxError."""
+        """Raises EnrolmentUnusable where the kiosk's state lacks what enrolment writes; OutboxError."""
         pace = pace or Pace()
         self._state = state
-        self._identity = Identity.load(state)
+        self._identity = AgentIdentity.load(state)
         self._keys = KeySet(state)
         self._status_key = load_status_key(state)
         tls_context(state)
         self._outbox = outbox
         self._pace = pace
-        self._schedule = Schedule(Backoff(pace.resend_first, pace.resend_longest))
+        self._schedule = SendSchedule(Backoff(pace.resend_first, pace.resend_longest))
         self._redial = Backoff(pace.reconnect_first, pace.reconnect_longest)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._started_at = _now()
-        self._link: Link | None = None
+        self._link: BrokerLink | None = None
         self._online = False
         self._failures = 0
         self._dial_at = 0.0
@@ -157,7 +157,7 @@ class Agent:
         """What `dermakiosk sync status` shows; counts only. From any thread."""
         keys = self._keys.current
         key_problem = KEY_GIVEN_UP if keys.seal_to.kid == self._given_up else None
-        connection = Connection(
+        connection = BrokerConnection(
             self._online, self._last_refusal, self._problem, key_problem, len(self._unvouched_to_send())
         )
         return report(self._identity, keys, self._outbox.counts(), connection)
@@ -227,14 +227,14 @@ class Agent:
         self._dialled_at = now
         try:
             context = tls_context(self._state)
-        except NotEnrolled as error:
+        except EnrolmentUnusable as error:
             # A certificate may be renewed at this very moment; it is read again at the next attempt.
             log.error("tls_files", problem=str(error))
             self._problem = str(error)
             self._put_off_dialling(now)
             return
         broker = self._identity.broker
-        self._link = Link(
+        self._link = BrokerLink(
             self.kiosk,
             (broker.host, broker.port),
             context,
@@ -253,7 +253,7 @@ class Agent:
         self._failures += 1
         self._dial_at = now + self._redial.delay(self._failures)
 
-    def connected(self, link: Link) -> None:
+    def connected(self, link: BrokerLink) -> None:
         if link is not self._link:
             return
         log.info("connected", broker=f"{self._identity.broker.host}:{self._identity.broker.port}")
@@ -262,7 +262,7 @@ class Agent:
         self._heartbeat_at = 0.0
         self._changed = True
 
-    def lost(self, link: Link, reason: str) -> None:
+    def lost(self, link: BrokerLink, reason: str) -> None:
         if link is not self._link:
             return
         now = time.monotonic()
@@ -280,7 +280,7 @@ class Agent:
         self._in_flight.clear()
         self._put_off_dialling(now)
 
-    def published(self, link: Link, number: int, reason_code: int) -> None:
+    def published(self, link: BrokerLink, number: int, reason_code: int) -> None:
         """The broker has answered. Success is not delivery: the message stays until its receipt."""
         if link is not self._link:
             return
@@ -302,7 +302,7 @@ class Agent:
             log.warning("not_taken", reason=refusal)
         self._last_refusal = refusal
 
-    def received(self, link: Link, message: Received) -> None:
+    def received(self, link: BrokerLink, message: Received) -> None:
         try:
             self._take(message)
         except MACHINE:
@@ -373,7 +373,7 @@ class Agent:
             self._filling = not self._filling
             log.warning("outbox_fill", fill=round(fill, 2), accepting=fill < CLOSED_FILL)
 
-    def _send_alone(self, link: Link, message_id: UUID, now: float) -> None:
+    def _send_alone(self, link: BrokerLink, message_id: UUID, now: float) -> None:
         """Send one message; one that cannot be is tried again in its time, and the next has its turn."""
         try:
             self._send(link, message_id, now)
@@ -383,7 +383,7 @@ class Agent:
             log.error("set_aside", message=str(message_id), exc_info=error)
             self._schedule.tried(message_id, now)
 
-    def _send(self, link: Link, message_id: UUID, now: float) -> None:
+    def _send(self, link: BrokerLink, message_id: UUID, now: float) -> None:
         waiting = self._outbox.take_to_send(message_id)
         if waiting is None:
             self._schedule.done(message_id)

@@ -25,7 +25,7 @@ from hardware.host.sqlite import LaterVersion, cause, connect
 from hardware.host.stop import on_stop
 from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
-from sync.kiosk.identity import Identity, KeySet
+from sync.kiosk.identity import AgentIdentity, KeySet
 from sync.kiosk.outbox import DEFAULT_CAPACITY, Outbox
 from sync.kiosk.outbox_file import LOCKED_SECONDS, read_counts
 from sync.kiosk.report import AGENT_ONLY, report
@@ -147,7 +147,7 @@ def status(state: Path, as_json: bool) -> None:
 def _facts_from_disk(state: Path) -> dict[str, Any]:
     """What can be said while no agent runs."""
     path = state / "sync" / "outbox.sqlite"
-    identity, keys = Identity.load(state), KeySet(state)
+    identity, keys = AgentIdentity.load(state), KeySet(state)
     try:
         with contextlib.closing(connect(path, LOCKED_SECONDS, read_only=True)) as db:
             counts = read_counts(db, DEFAULT_CAPACITY)

@@ -20,7 +20,7 @@ from sync.wire.statement import StatementError
 from sync.wire.tls import TlsRefused, client_context
 
 
-class NotEnrolled(PlainError):
+class EnrolmentUnusable(PlainError):
     """A file that enrolment writes is missing or damaged."""
 
     exit_status = 2
@@ -31,7 +31,7 @@ class _BrokerAddress(BaseModel):
     port: int = Field(ge=1, le=65535)
 
 
-class Identity(BaseModel):
+class AgentIdentity(BaseModel):
     """What `identity.json` says of this kiosk, as far as the agent needs it."""
 
     model_config = ConfigDict(frozen=True)
@@ -41,12 +41,12 @@ class Identity(BaseModel):
     broker: _BrokerAddress
 
     @classmethod
-    def load(cls, state: Path) -> Identity:
+    def load(cls, state: Path) -> AgentIdentity:
         path = state / "identity.json"
         try:
             return cls.model_validate_json(_read(path))
         except ValidationError as error:
-            raise NotEnrolled(f"{path} is damaged: enrol this kiosk anew.") from error
+            raise EnrolmentUnusable(f"{path} is damaged: enrol this kiosk anew.") from error
 
 
 def load_status_key(state: Path) -> Ed25519PrivateKey:
@@ -55,7 +55,7 @@ def load_status_key(state: Path) -> Ed25519PrivateKey:
     try:
         return load_signing_key(_read(path))
     except KeyRefused as error:
-        raise NotEnrolled(f"{path} is damaged: enrol this kiosk anew.") from error
+        raise EnrolmentUnusable(f"{path} is damaged: enrol this kiosk anew.") from error
 
 
 def tls_context(state: Path) -> ssl.SSLContext:
@@ -64,14 +64,14 @@ def tls_context(state: Path) -> ssl.SSLContext:
     try:
         return client_context(folder)
     except TlsRefused as error:
-        raise NotEnrolled(f"{error} Enrol this kiosk again.") from error
+        raise EnrolmentUnusable(f"{error} Enrol this kiosk again.") from error
 
 
 def certificate_ended(state: Path, moment: datetime) -> str | None:
     """What to do where the kiosk's certificate has ended by `moment`: brokers end a connection without it."""
     try:
         certificate = x509.load_pem_x509_certificate(_read(state / "sync" / "tls.crt"))
-    except (NotEnrolled, ValueError):  # whoever dials next says so
+    except (EnrolmentUnusable, ValueError):  # whoever dials next says so
         return None
     until = certificate.not_valid_after_utc
     if moment < until:
@@ -83,7 +83,7 @@ class KeySet:
     """The clinic's key set as it lies in the kiosk's state; a newer one is taken up while running."""
 
     def __init__(self, state: Path) -> None:
-        """Raises NotEnrolled where there is no key set that the clinic's root signed."""
+        """Raises EnrolmentUnusable where there is no key set that the clinic's root signed."""
         self._path = state / "clinic-keys.cose"
         root_path = state / "clinic-root.pub"
         try:
@@ -91,7 +91,7 @@ class KeySet:
             self._seen = self._stamp()
             self.current = ClinicKeys.verify(_read(self._path), self._root)
         except (KeyRefused, ValueError, OSError) as error:
-            raise NotEnrolled(
+            raise EnrolmentUnusable(
                 f"{self._path} or {root_path} is damaged ({error}): enrol this kiosk."
             ) from error
 
@@ -122,6 +122,6 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular_file(path)
     except OSError as error:
-        raise NotEnrolled(
+        raise EnrolmentUnusable(
             f"{path} cannot be read ({error.strerror}): enrol this kiosk, or correct --state."
         ) from error

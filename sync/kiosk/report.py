@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sync.kiosk.identity import Identity
+from sync.kiosk.identity import AgentIdentity
 from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL
 from sync.kiosk.outbox_file import Counts
 from sync.wire.clinic_keys import ClinicKeys
@@ -28,7 +28,7 @@ AGENT_ONLY = frozenset(
 
 
 @dataclass(frozen=True)
-class Connection:
+class BrokerConnection:
     """The agent's way to the broker at one moment, what it has heard by it of the clinic's keys, and how many
     messages without a receipt the application has not vouched for."""
 
@@ -40,7 +40,7 @@ class Connection:
 
 
 def report(
-    identity: Identity, keys: ClinicKeys, counts: Counts, connection: Connection | None
+    identity: AgentIdentity, keys: ClinicKeys, counts: Counts, connection: BrokerConnection | None
 ) -> dict[str, Any]:
     """The facts as JSON has them; `connection` is None while no agent runs. No patient is in them."""
     facts = {

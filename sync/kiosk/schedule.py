@@ -35,7 +35,7 @@ class _Entry:
     suspicions: int = 0
 
 
-class Schedule:
+class SendSchedule:
     """When each unreceipted message is to be sent again, by the monotonic clock.
 
     It lives in memory: after a restart everything is due at once, and the clinic knows a duplicate.

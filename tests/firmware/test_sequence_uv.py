@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from firmware.cameras.camera import CameraFrozen
-from firmware.cameras.exposing import Taken
+from firmware.cameras.exposing import TakenExposure
 from firmware.capture.sequence import _SEEN_CLOSED_S as REAL_SEEN_CLOSED_S
 from firmware.capture.sequence import SequenceFailed
 from hardware.simulated.senses import hold_shroud
@@ -69,7 +69,7 @@ def test_a_picture_from_before_its_light_is_no_look_at_the_eyes_and_no_frame(
     def begun_before(taken):
         return taken.setting.mode == mode and (mode == "preview" or taken.setting.is_uv)
 
-    monkeypatch.setattr(Taken, "too_early", property(begun_before))
+    monkeypatch.setattr(TakenExposure, "too_early", property(begun_before))
     capture, _ = run(stage())
     assert capture.missing == {"uv365": why}
     assert (uv_rises(tmp_path) == 0) == (mode == "preview")

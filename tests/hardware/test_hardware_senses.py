@@ -13,7 +13,7 @@ from hardware.board import BOARDS, load_board
 from hardware.simulated.lamp import LampHeat
 from hardware.simulated.pins import PinPage
 from hardware.simulated.senses import SimulatedSenses
-from hardware.simulated.shroud import Shroud
+from hardware.simulated.shroud import SimulatedShroud
 from hardware.simulation import Simulation
 
 S = 1_000_000_000
@@ -137,7 +137,9 @@ def test_the_patient_opens_the_shroud_at_the_moment_named_and_closes_it_again():
     moment = {"light": "cross", "nth": 2, "after_s": 0.5}
     board = load_board(BOARDS / "simulated.toml")
     simulation = Simulation(patient_opens_shroud_at=moment, patient_opens_shroud_s=2.0)
-    shroud = Shroud(board.model_copy(update={"simulation": simulation}), Rises(cross=[1 * S, 10 * S, 20 * S]))
+    shroud = SimulatedShroud(
+        board.model_copy(update={"simulation": simulation}), Rises(cross=[1 * S, 10 * S, 20 * S])
+    )
     at = [any(shroud.closed(round(second * S))) for second in (1.6, 10.4, 10.6, 12.4, 12.6, 20.6)]
     assert at == [True, True, False, False, True, True]
 
@@ -146,7 +148,9 @@ def test_a_shroud_that_nobody_opens_is_as_its_board_says():
     board = load_board(BOARDS / "simulated.toml")
     for closed in itertools.product((True, False), repeat=2):
         simulation = Simulation(shroud_closed=closed)
-        assert Shroud(board.model_copy(update={"simulation": simulation}), Rises()).closed(S) == closed
+        assert (
+            SimulatedShroud(board.model_copy(update={"simulation": simulation}), Rises()).closed(S) == closed
+        )
 
 
 @pytest.mark.parametrize("moment", [{"light": "green"}, {"light": "white", "nth": 0}, {"after_s": 1.0}])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kiosk_app.demo.patient import JourneyBroken, Patient
+from kiosk_app.demo.patient import DemoPatient, JourneyBroken
 
 BODY = b'<body data-page="done"><p data-sentence>Thank you.</p></body>'
 HEAD = b"HTTP/1.1 %s\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
@@ -34,7 +34,7 @@ def answering(answer: bytes) -> Iterator[str]:
 
 def test_a_whole_answer_is_a_page() -> None:
     with answering(HEAD % (b"200 OK", len(BODY)) + BODY) as address:
-        assert Patient(address).walk() == ["done"]
+        assert DemoPatient(address).walk() == ["done"]
 
 
 @pytest.mark.parametrize("status", [b"200 OK", b"503 Service Unavailable"])
@@ -46,4 +46,4 @@ def test_an_answer_cut_short_is_a_journey_that_broke(status: bytes, after: str) 
         answering(whole[: cut[after]]) as address,
         pytest.raises(JourneyBroken, match="does not answer"),
     ):
-        Patient(address).walk()
+        DemoPatient(address).walk()

@@ -17,7 +17,7 @@ import pytest
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.capture import Capture, Frame, Spot
 from kiosk_app.log import OURS
-from models.analysis.result import Result, read_result, write_result
+from models.analysis.result import AnalysisResult, read_result, write_result
 from tests.support.clinic import findings
 
 SECRET = "ref-4711-secret"
@@ -73,7 +73,7 @@ def captures() -> Iterator[tuple[Callable[[Any], object], Any]]:
 
 
 def results() -> Iterator[tuple[Callable[[Any], object], Any]]:
-    whole = write_result(Result(findings(uuid4()), {"spots": b"png"}, seconds={"total": 1.0}))
+    whole = write_result(AnalysisResult(findings(uuid4()), {"spots": b"png"}, seconds={"total": 1.0}))
     header, again = framed(whole, 7)
     yield lambda said: read_result(again(said)), header
 

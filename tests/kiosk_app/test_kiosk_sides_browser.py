@@ -15,7 +15,7 @@ from skimage import data
 
 from firmware.capture.client import Preview
 from hardware.capture import Capture
-from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.scanning.analyst import AnalysisOutcome
 from kiosk_app.web.languages import LANGUAGES
 from models.analysis.face import Face, find_face
 from models.analysis.overlay import WIDTH, Sheet, draw_overlays
@@ -118,9 +118,9 @@ def test_a_picture_of_the_result_is_a_mirror_and_its_words_stand_where_it_shows_
     monkeypatch.setattr(Pen, "write", noted)
     spoken: list[Words] = []
 
-    def measure(_capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+    def measure(_capture: Capture, scan: UUID, words: Words = ENGLISH) -> AnalysisOutcome:
         spoken.append(words)
-        return Outcome(findings(scan), {"zones": _overlay(marked, words)})
+        return AnalysisOutcome(findings(scan), {"zones": _overlay(marked, words)})
 
     bench.analyst.measure = measure  # type: ignore[method-assign]
     with on_screen(browser, address, TALL) as screen:

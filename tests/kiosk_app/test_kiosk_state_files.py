@@ -27,8 +27,7 @@ from kiosk_app.scanning.sealer import SealerError
 from kiosk_app.serve_cli import open_kiosk
 from kiosk_app.web.door import Door
 from models.networks.signature import PUBLIC_KEY
-from sync.kiosk.identity import Identity as AgentsIdentity
-from sync.kiosk.identity import KeySet, NotEnrolled, load_status_key
+from sync.kiosk.identity import AgentIdentity, EnrolmentUnusable, KeySet, load_status_key
 from sync.wire.waiver import FILE
 from tests.support.kiosk_bench import Bench
 
@@ -50,7 +49,7 @@ def comes_to_its_end(work: Callable[[], object]) -> object:
     def do() -> None:
         try:
             came.append(work())
-        except (PlainError, NotEnrolled, OSError) as error:
+        except (PlainError, EnrolmentUnusable, OSError) as error:
             came.append(error)
 
     thread = threading.Thread(target=do, daemon=True)
@@ -173,7 +172,7 @@ def test_an_item_of_the_vault_is_read_from_no_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("identity.json", AgentsIdentity.load),
+        ("identity.json", AgentIdentity.load),
         ("sync/status.key", load_status_key),
         ("clinic-root.pub", KeySet),
         ("clinic-keys.cose", KeySet),

@@ -10,7 +10,7 @@ from playwright.sync_api import Route, expect
 
 from hardware.capture import Spot
 from kiosk_app.patient.pages import TEXT_SIZES
-from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.scanning.analyst import AnalysisOutcome
 from kiosk_app.web.languages import LANGUAGES
 from sync.wire.findings import Findings
 from tests.support import kiosk_bench
@@ -137,7 +137,7 @@ def test_every_area_has_an_axis_of_the_same_length_that_nothing_runs_into(
     zones, expected = ROWS[face]
     page, session = patient_at(size, scripts=True)
     monkeypatch.setattr(
-        bench.analyst, "measure", lambda _capture, scan, _words: Outcome(with_rows(zones, scan))
+        bench.analyst, "measure", lambda _capture, scan, _words: AnalysisOutcome(with_rows(zones, scan))
     )
     for text_size in TEXT_SIZES:
         place, scan = with_a_kept_scan(bench, session, language, text_size)

@@ -18,7 +18,7 @@ from kiosk_app.kept.records_file import RecordsUnusable
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import VaultFull
 from kiosk_app.scanning import scan_work
-from kiosk_app.scanning.analyst import AnalysisFailed, Outcome
+from kiosk_app.scanning.analyst import AnalysisFailed, AnalysisOutcome
 from kiosk_app.scanning.finishing import CLOCK_UNSURE
 from kiosk_app.scanning.progress import Progress
 from sync.clinic.web import words
@@ -205,7 +205,7 @@ def test_a_scan_is_measured_as_of_the_time_of_its_pictures_however_late(
     given: list[Capture] = []
     measure = bench.analyst.measure
 
-    def noting(capture: Capture, *more: Any) -> Outcome:
+    def noting(capture: Capture, *more: Any) -> AnalysisOutcome:
         given.append(capture)
         return measure(capture, *more)
 

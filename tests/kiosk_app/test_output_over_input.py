@@ -11,7 +11,7 @@ import pytest
 
 from hardware.board import BOARDS
 from kiosk_app.cli import main
-from kiosk_app.scan_cli import RUN, OutRefused, _claimed
+from kiosk_app.scan_cli import RUN, ScanFolderRefused, _claimed
 from tests.support.commands import every_command, found_command, refused
 from tests.support.own_log import own_log
 
@@ -233,7 +233,7 @@ def test_a_scan_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) 
         assert list(run.iterdir()) == []
     assert list(left.iterdir()) == []
     (mine := out / RUN / "mine").mkdir(parents=True)
-    with pytest.raises(OutRefused, match="is not empty and no scan made it"), _claimed(out):
+    with pytest.raises(ScanFolderRefused, match="is not empty and no scan made it"), _claimed(out):
         pass
     assert [path.name for path in out.iterdir()] == [RUN]
     assert mine.exists()

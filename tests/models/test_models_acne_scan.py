@@ -14,7 +14,7 @@ import pytest
 from hardware.capture import Capture, Frame
 from hardware.capture_folder import read_capture_folder
 from models.analysis.acne import NETWORK, Acne, acne_in, acne_of_face, as_it_is
-from models.analysis.acne_count import Lesion, acne_findings, constants, interval, lesions_on
+from models.analysis.acne_count import AcneLesion, acne_findings, constants, interval, lesions_on
 from models.analysis.capture import NETWORKS, Analysis, analyse_capture
 from models.analysis.colour import linear, to_srgb8
 from models.analysis.face import Face, find_face
@@ -237,7 +237,7 @@ def test_the_shipped_constants_are_what_their_command_writes() -> None:
 
 
 def test_findings_name_only_the_zones_that_are_in_view(analysis: Analysis) -> None:
-    large = Lesion(1.0, 1.0, 2.0, "chin")
+    large = AcneLesion(1.0, 1.0, 2.0, "chin")
     findings = acne_findings(Acne(np.zeros((0, 6)), 2), [large], ["face", "nose"])
     assert [(f.measure, f.zone, f.value) for f in findings] == [
         ("acne_count", "face", 1), ("acne_count", "nose", 0), ("acne_severity", "face", 2),

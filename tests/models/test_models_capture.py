@@ -31,7 +31,7 @@ from models.analysis.overlay import OVERLAYS
 from models.analysis.redness import shows_redness
 from models.analysis.refusal import Refused
 from models.analysis.request import Request
-from models.analysis.result import Result, ResultError, read_result, write_result
+from models.analysis.result import AnalysisResult, ResultError, read_result, write_result
 from models.analysis.words import ENGLISH, Words
 from models.cli import analyse
 from models.networks.processor import instruction_set
@@ -255,12 +255,12 @@ def test_the_child_process_names_a_damaged_capture(data: bytes) -> None:
 
 
 def test_a_result_comes_back_as_it_was_written(analysis: Analysis) -> None:
-    result = Result(analysis.findings, {"zones": b"png"}, seconds={"total": 1.5}, peak_rss_mb=99.5)
+    result = AnalysisResult(analysis.findings, {"zones": b"png"}, seconds={"total": 1.5}, peak_rss_mb=99.5)
     assert read_result(write_result(result)) == result
 
 
 def test_a_result_cut_short_is_an_error(analysis: Analysis) -> None:
-    data = write_result(Result(analysis.findings, {"zones": b"x" * 100}))
+    data = write_result(AnalysisResult(analysis.findings, {"zones": b"x" * 100}))
     for end in (0, 5, 60, len(data) - 50):
         with pytest.raises(ResultError):
             read_result(data[:end])

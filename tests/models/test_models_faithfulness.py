@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.analysis import lesion as lesions
-from models.analysis.lesion import Lesion
+from models.analysis.lesion import FoundLesion
 from models.analysis.saliency import GRID, Saliency
 from models.networks.lesion_views import CLASSES
 from models.training.faithfulness import _rows, remaining
@@ -32,7 +32,7 @@ def test_the_map_that_knows_the_place_deletes_better_and_keeps_better(
     monkeypatch.setattr(lesions, "view_logits", dark_blot)
     chances = np.full(7, 0.02)
     chances[CLASSES.index("mel")] = 0.88
-    lesion, found = Lesion(mask, chances, True), Saliency(np.zeros((7, GRID, GRID)), WINDOW)
+    lesion, found = FoundLesion(mask, chances, True), Saliency(np.zeros((7, GRID, GRID)), WINDOW)
     y, x = np.mgrid[:120, :160]
     known, elsewhere = (-np.hypot(x - at[0], y - at[1]) for at in ((48, 70), (100, 20)))
     deleted, kept = remaining(picture, lesion, found, known)

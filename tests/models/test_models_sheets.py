@@ -15,7 +15,7 @@ from models.analysis import saliency as module
 from models.analysis.acne import THRESHOLD, Acne
 from models.analysis.acne_sheet import draw_acne
 from models.analysis.batch import BatchError
-from models.analysis.lesion import Lesion
+from models.analysis.lesion import FoundLesion
 from models.analysis.lesion_sheet import FLAT, draw_lesion
 from models.analysis.lesion_view import framed
 from models.analysis.pen import PAPER, Pen
@@ -110,12 +110,12 @@ def _written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def _lesion(melanoma: float) -> tuple[np.ndarray, Lesion]:
+def _lesion(melanoma: float) -> tuple[np.ndarray, FoundLesion]:
     picture, mask = _blotched()
     chances = np.full(7, 0.01)
     chances[CLASSES.index("mel")] = melanoma
     chances[CLASSES.index("nv")] = 0.95 - melanoma
-    return picture, Lesion(mask, chances, melanoma_like=melanoma >= 0.03)
+    return picture, FoundLesion(mask, chances, melanoma_like=melanoma >= 0.03)
 
 
 @pytest.mark.parametrize(("melanoma", "panels"), [(0.01, 2), (0.2, 3), (0.9, 2)])
@@ -140,7 +140,7 @@ def test_the_longest_names_stay_on_the_sheet() -> None:
     chances[CLASSES.index("akiec")] = 0.88
     falls = np.ones((7, GRID, GRID))
     found = Saliency(falls, (20.0, 0.0, 140.0, 120.0))
-    sheet = draw_lesion(picture, Lesion(mask, chances, melanoma_like=True), found)
+    sheet = draw_lesion(picture, FoundLesion(mask, chances, melanoma_like=True), found)
     edges = np.concatenate([sheet[:, :24], sheet[:, -24:]], axis=1)
     assert (edges == PAPER).all()
 

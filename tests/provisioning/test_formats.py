@@ -36,7 +36,7 @@ from provisioning.authority_files import Broker, Clinic, Entry, KeysListed, read
 from sync.clinic.receiving.broker import Address
 from sync.clinic.receiving.registry import RegistryEntry
 from sync.clinic.store.tombstones import Tombstones
-from sync.kiosk.identity import Identity as AgentsIdentity
+from sync.kiosk.identity import AgentIdentity as AgentsIdentity
 from sync.kiosk.outbox import Outbox
 from sync.wire import keys, topics
 from sync.wire.clinic_keys import ClinicKeys

@@ -21,8 +21,8 @@ from hardware.simulated.close_up import drawn
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.vault import Vault
-from kiosk_app.patient.kiosk import Kiosk
-from kiosk_app.scanning.analyst import Outcome
+from kiosk_app.patient.kiosk import KioskParts
+from kiosk_app.scanning.analyst import AnalysisOutcome
 from kiosk_app.scanning.close_ups import CloseUps
 from kiosk_app.scanning.courier import Courier
 from kiosk_app.scanning.scan_work import ScanWork
@@ -286,22 +286,24 @@ class FakeAnalyst:
         reason = spot.not_taken if frame is None else self.refused_pictures.get(frame.pixels.tobytes())
         return marked(name, spot) | ({"lesion": None, "refused": reason} if reason else {})
 
-    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> Outcome:
+    def measure(self, capture: Capture, scan: UUID, words: Words = ENGLISH) -> AnalysisOutcome:
         self.go.wait(60)
         if self.fail:
             raise self.fail
         self.measured.append(scan)
         self.words.append(words)
         if self.refuse:
-            return Outcome(None, refused=self.refuse, sentence="no")
+            return AnalysisOutcome(None, refused=self.refuse, sentence="no")
         outline = cv2.cvtColor(picture(1100, 1200), cv2.COLOR_RGB2BGR)
         cv2.ellipse(outline, (600, 528), (320, 320), 0, 0, 360, (99, 93, 11), 3, cv2.LINE_AA)
         png = cv2.imencode(".png", outline)[1].tobytes()
         if capture.marked:
             spots = [self._spot(name, capture.spots[name], capture.frame(name)) for name in capture.marked]
             measured = findings(scan, schema=2, spots=spots)
-            return Outcome(measured, {"zones": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
-        return Outcome(findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
+            return AnalysisOutcome(measured, {"zones": png}, seconds={"face": 0.1}, peak_rss_mb=123.4)
+        return AnalysisOutcome(
+            findings(scan), {"zones": png, "spots": png}, seconds={"face": 0.1}, peak_rss_mb=123.4
+        )
 
 
 class Clinic:
@@ -357,7 +359,7 @@ class Bench:
         self.has_close_up = False
         self.unlicensed: str | None = None
         self.lights: Collection[str] = LIGHTS
-        self._kiosks: list[Kiosk] = []
+        self._kiosks: list[KioskParts] = []
         self.kiosk = self.again()
 
     def with_close_up(self) -> Bench:
@@ -366,14 +368,14 @@ class Bench:
         self.again()
         return self
 
-    def again(self) -> Kiosk:
+    def again(self) -> KioskParts:
         """Put the parts together over what is on disk, as a fresh process does."""
         records = Records(self.state / "app" / "records.sqlite", Keyring(self.state / "app" / "vault.key"))
         vault = Vault(make_folder(self.state / "app" / "vault"))
         sealer = Sealer(self.state, "test", simulated=True)
         courier = Courier(records, self.outbox, sealer)  # type: ignore[arg-type]
         work = ScanWork(records, vault, self.camera, self.analyst, sealer, courier, self.lights)  # type: ignore[arg-type]
-        self.kiosk = Kiosk(
+        self.kiosk = KioskParts(
             clinic="Clinic at the Park",
             simulated=True,
             has_uv=LIGHTS[-1] in self.lights,

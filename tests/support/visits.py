@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from firmware.capture.client import CaptureClient, CaptureFault
-from kiosk_app.demo.patient import JourneyBroken, Patient, ScanRefused
+from kiosk_app.demo.patient import DemoPatient, JourneyBroken, ScanRefused
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import ScanState
@@ -23,7 +23,7 @@ def at_once() -> None:
     """What a patient does before answering who does nothing before."""
 
 
-class Asked(Patient):
+class Asked(DemoPatient):
     """A patient who answers `page` (of their word about the eyes, say) when `first()` has returned."""
 
     def __init__(self, running: RunningSystem, first: Callable[[], object], page: str = "/eyes") -> None:

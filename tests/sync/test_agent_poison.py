@@ -227,7 +227,7 @@ def test_a_broker_that_keeps_its_word_on_a_message_back_is_dialled_again(
 ) -> None:
     published, unheard = Agent.published, []
 
-    def hear_the_second(agent: Agent, link: link_module.Link, number: int, code: int) -> None:
+    def hear_the_second(agent: Agent, link: link_module.BrokerLink, number: int, code: int) -> None:
         unheard.append(link)
         if link is not unheard[0]:
             published(agent, link, number, code)
@@ -244,18 +244,18 @@ def test_a_broker_that_keeps_its_word_on_a_message_back_is_dialled_again(
 def test_a_message_whose_answer_is_passed_over_goes_again_in_its_time(
     clinic: Clinic, outbox: Outbox, state: Path, party: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, dropped = link_module.Link.publish, list[bytes]()
+    publish, dropped = link_module.BrokerLink.publish, list[bytes]()
     first, second = put(outbox, party), put(outbox, party)
 
     def drop_the_first(
-        link: link_module.Link, topic: str, payload: bytes, retain: bool = False
+        link: link_module.BrokerLink, topic: str, payload: bytes, retain: bool = False
     ) -> int | None:
         if payload == first[1] and not dropped:
             dropped.append(payload)
             return 2**16 - 1
         return publish(link, topic, payload, retain)
 
-    monkeypatch.setattr(link_module.Link, "publish", drop_the_first)
+    monkeypatch.setattr(link_module.BrokerLink, "publish", drop_the_first)
     with carrying(state, outbox):
         assert clinic.take() == second
         assert clinic.take() == first

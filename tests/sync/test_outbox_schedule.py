@@ -8,13 +8,13 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.kiosk.schedule import Backoff, Schedule
+from sync.kiosk.schedule import Backoff, SendSchedule
 
 A, B, C = (UUID(int=n) for n in range(3))
 
 
-def schedule() -> Schedule:
-    return Schedule(Backoff(60.0, 900.0, random.Random(1)))
+def schedule() -> SendSchedule:
+    return SendSchedule(Backoff(60.0, 900.0, random.Random(1)))
 
 
 def test_what_is_new_is_due_now_and_in_order() -> None:

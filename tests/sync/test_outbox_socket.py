@@ -22,7 +22,7 @@ from hardware.host.sockets import PathTooLong
 from sync.kiosk import server
 from sync.kiosk.agent import Agent
 from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
-from sync.kiosk.identity import NotEnrolled
+from sync.kiosk.identity import EnrolmentUnusable
 from sync.kiosk.outbox import Outbox
 from sync.kiosk.server import serving
 from sync.wire.messages import ReminderDue, Withdraw
@@ -366,7 +366,7 @@ def test_a_kiosk_that_is_not_enrolled_says_which_file(tmp_path: Path, enrolled, 
         (state / file).unlink()
         if content is not None:
             (state / file).write_bytes(content)
-        with pytest.raises(NotEnrolled, match="[Ee]nrol"):
+        with pytest.raises(EnrolmentUnusable, match="[Ee]nrol"):
             Agent(state, side.outbox)
     finally:
         (state / file).write_bytes(kept)

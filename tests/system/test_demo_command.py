@@ -19,7 +19,7 @@ import pytest
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from hardware.board import BOARDS
-from kiosk_app.demo.patient import JourneyBroken, Patient
+from kiosk_app.demo.patient import DemoPatient, JourneyBroken
 from tests.support.in_memory import shared_memory
 from tests.support.system import small_system_board
 from tests.support.waiting import wait_until
@@ -217,7 +217,7 @@ def test_a_part_that_dies_is_started_again_and_the_demo_goes_on(tmp_path: Path) 
             os.kill(min(before), signal.SIGKILL)
             wait_until(lambda part=part, old=before: bool(pids_of(state, part) - old), f"another {part}")
         assert process.poll() is None
-        Patient(addresses["kiosk"]).walk()
+        DemoPatient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     everything_ended(tmp_path)
@@ -229,7 +229,7 @@ def test_a_capture_daemon_with_a_frozen_camera_is_started_again_and_the_demo_goe
         before = pids_of(state, "captured")
         for _ in range(2):
             with pytest.raises(JourneyBroken, match="The camera did not answer"):
-                Patient(addresses["kiosk"]).walk()
+                DemoPatient(addresses["kiosk"]).walk()
         wait_until(lambda: bool(pids_of(state, "captured") - before), "another capture daemon")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
@@ -245,7 +245,7 @@ def test_a_power_cut_on_request_ends_every_part_and_starts_all_of_them_anew(tmp_
         wait_until(lambda: not before & {p.pid for p in processes_of(state)}, "every part gone")
         wait_until(lambda: len(processes_of(state)) > len(before), "every part back")
         wait_until(lambda: serves(state, addresses["kiosk"]), "a kiosk that serves")
-        Patient(addresses["kiosk"]).walk()
+        DemoPatient(addresses["kiosk"]).walk()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     everything_ended(tmp_path)

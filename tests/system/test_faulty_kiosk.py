@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kiosk_app.demo.patient import Patient, ScanRefused
+from kiosk_app.demo.patient import DemoPatient, ScanRefused
 from kiosk_app.kept.states import ScanState
 from tests.support.system import EVERY_LIGHT, RunningSystem, running_system, small_system_board
 from tests.support.visits import Visit, everything_arrived_once, records_of
 from tests.support.waiting import wait_until
 
 
-class Reader(Patient):
+class Reader(DemoPatient):
     """A patient who remembers every page."""
 
     def _open(self, path: str, fields: dict[str, str] | None = None) -> str:
@@ -58,7 +58,7 @@ def test_a_shroud_opened_among_the_pictures_ends_the_try_with_a_sentence_and_the
     fault = 'patient_opens_shroud_at = { light = "parallel" }\npatient_opens_shroud_s = 8.0'
     with a_kiosk(tmp_path, fault) as running:
         with pytest.raises(ScanRefused, match="The hood was open"):
-            Patient(running.system.kiosk_url).walk()
+            DemoPatient(running.system.kiosk_url).walk()
         assert [row.state for row in records_of(running).scans()] == [ScanState.ABANDONED]
         wait_until(lambda: Visit(running).end() is None, "a visit with the shroud closed")
         everything_arrived_once(running)
@@ -80,4 +80,4 @@ def test_a_patient_who_moves_while_closing_the_eyes_loses_the_uv_picture_only(tm
 )
 def test_a_patient_who_does_not_stay_is_told(tmp_path: Path, fault: str, said: str) -> None:
     with a_kiosk(tmp_path, fault) as running, pytest.raises(ScanRefused, match=said):
-        Patient(running.system.kiosk_url).walk()
+        DemoPatient(running.system.kiosk_url).walk()

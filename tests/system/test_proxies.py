@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser
 
 import kiosk_app
-from kiosk_app.demo.patient import Patient
+from kiosk_app.demo.patient import DemoPatient
 from kiosk_app.screen_cli import _silent_s
 from models.networks import fetch
 from models.networks.manifest import ModelsError, load_manifest
@@ -106,7 +106,7 @@ def test_each_module_that_asks_by_http_is_one_of_those_below() -> None:
 
 
 def test_the_patient_of_the_demo_asks_the_kiosk_itself(proxy: Serving, application: Serving) -> None:
-    assert Patient(application.address).walk() == ["done"]
+    assert DemoPatient(application.address).walk() == ["done"]
     assert proxy.asked == []
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from kiosk_app.demo.patient import Patient
+from kiosk_app.demo.patient import DemoPatient
 from kiosk_app.kept import vault
 from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
@@ -65,7 +65,7 @@ def unsealed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("unsealed")
     without_encryption = [sys.executable, "-m", "tests.support.unsealed"]
     with running_system(root, replace={"app": without_encryption}, tapped=True) as running:
-        Patient(running.system.kiosk_url).walk()
+        DemoPatient(running.system.kiosk_url).walk()
         wait_until(lambda: bool(list((root / "wire").glob("*receipt*"))), "the receipt on the wire")
     return root
 

@@ -8,7 +8,7 @@ import pytest
 from firmware.cameras.reflectance import to_srgb
 from firmware.capture.eyes import CLOSED_ABOVE, lid_brightness
 from hardware.capture import Capture
-from kiosk_app.demo.patient import Patient
+from kiosk_app.demo.patient import DemoPatient
 from kiosk_app.kept.states import ScanState
 from kiosk_app.kept.vault import Vault
 from models.analysis.face import find_face
@@ -31,7 +31,7 @@ def newest_capture(running: RunningSystem) -> Capture:
 
 
 def test_eyes_are_open_in_every_picture_but_the_one_under_uv(running: RunningSystem) -> None:
-    assert "eyes" in Patient(running.system.kiosk_url).walk()
+    assert "eyes" in DemoPatient(running.system.kiosk_url).walk()
     capture = newest_capture(running)
     white = capture.frame("white")
     assert white is not None
