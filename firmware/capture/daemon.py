@@ -20,6 +20,7 @@ from firmware.cameras.close_up import CloseUpFault, LazyCloseUpCamera
 from firmware.cameras.grey_card_check import why_not_to_scan
 from firmware.cameras.kept_camera import BEAT_S, CameraLost, KeptCamera
 from firmware.cameras.reflectance import to_srgb
+from firmware.capture.capture_state import CaptureState
 from firmware.capture.eyes import eyes_closed
 from firmware.capture.frame_checks import Points
 from firmware.capture.guidance import CannotLook, FaceFinder, face_box, guide, look_for_face
@@ -86,7 +87,7 @@ class CaptureDaemon:
         self._places = threading.BoundedSemaphore(_MAX_CLIENTS)
         self._unasked = Unasked(_MAX_UNASKED)
         self._stopping = threading.Event()
-        self._state = "idle"
+        self._state = CaptureState.IDLE
         self._last_fault: str | None = None
         self._preview_light = PreviewLight(board, self._lights)
         self._lit_phase: tuple[str, Points | None] = ("", None)  # the session, and where its face was
@@ -209,20 +210,20 @@ class CaptureDaemon:
             "board": self._board.name,
             "simulated": self._board.simulated,
             "camera": self._board.camera.driver,
-            "state": self._state,
+            "state": str(self._state),
             "last_fault": self._last_fault,
             "calibration": calibration.id if calibration else self._board.calibration,
             "why_not_to_scan": why_not_to_scan(self._state_folder, self._board, calibration),
         }
 
     def _end(self, session: str) -> None:
-        with self._my_turn("idle"):
+        with self._my_turn(CaptureState.IDLE):
             if self._preview_light.session == session:
                 self._preview_light.forget()
                 self._lights.release()
 
     def _preview(self, session: str, consent: ConsentStamp) -> tuple[dict[str, Any], int]:
-        with self._my_turn("preview"):
+        with self._my_turn(CaptureState.PREVIEW):
             if self._lit_phase[0] != session:
                 self._lit_phase = (session, None)
             camera = self._camera.opened(self._check_running)
@@ -258,7 +259,7 @@ class CaptureDaemon:
 
     def _close_up(self, still: bool) -> tuple[dict[str, Any], int]:
         """A close-up, or a preview of one. It has the turn: no sequence runs, and no lamp of ours is lit."""
-        with self._my_turn("close_up"):
+        with self._my_turn(CaptureState.CLOSE_UP):
             self._preview_light.forget()
             self._lights.release()
             try:
@@ -297,7 +298,7 @@ class CaptureDaemon:
                 raise Abandoned from error
 
         started = time.monotonic()
-        with self._my_turn("capturing"):
+        with self._my_turn(CaptureState.CAPTURING):
             self._preview_light.forget()
             calibration = self._calibration_now()
             why_not = why_not_to_scan(self._state_folder, self._board, calibration)
@@ -346,7 +347,7 @@ class CaptureDaemon:
         return calibration
 
     @contextlib.contextmanager
-    def _my_turn(self, state: str) -> Iterator[None]:
+    def _my_turn(self, state: CaptureState) -> Iterator[None]:
         """Camera and lights for this thread; their faults come out as what the client is told."""
         if not self._turn.acquire(timeout=_TURN_S):
             raise CaptureRefused("busy", "The camera is in use just now.")
@@ -367,7 +368,7 @@ class CaptureDaemon:
             self._lights.release()
             raise
         finally:
-            self._state = "preview" if self._preview_light.session else "idle"
+            self._state = CaptureState.PREVIEW if self._preview_light.session else CaptureState.IDLE
             self._turn_since = None
             self._turn.release()
 
@@ -383,7 +384,7 @@ class CaptureDaemon:
                 continue
             try:
                 self._preview_light.keep()
-                self._state = "preview" if self._preview_light.session else "idle"
+                self._state = CaptureState.PREVIEW if self._preview_light.session else CaptureState.IDLE
             finally:
                 self._turn.release()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
 
+from firmware.lights.check_state import CheckState
 from firmware.line.link import Link, LinkClosed, LinkError
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.host.errors import Fault
@@ -110,7 +111,7 @@ class Lights:
         """
         self._ask_in_time(do="clear", staff=staff)
         deadline = time.monotonic() + self._timeout
-        while (status := self.status())["check"] == "running":
+        while (status := self.status())["check"] == CheckState.RUNNING:
             if time.monotonic() > deadline:
                 raise LightsFault("unavailable", "The light check did not come to an end.")
             time.sleep(_LOOK_S)

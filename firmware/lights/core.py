@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from firmware.lights.check_state import CheckState
 from firmware.lights.doses import FAULT_UNKNOWN, LAMP_NEW, Dose, DoseRefused, Ledger, Moment
 from firmware.lights.interlocks import interlocks, open_interlock
 from firmware.lights.lamp_calibration import good_irradiance
@@ -69,7 +70,7 @@ class LightCore:
         self._watch_at = self._try_at = -math.inf
         self._uv_light = next((name for name, light in self._lights.items() if light.is_uv), None)
         self._check: Check | None = None
-        self._check_state = "none"
+        self._check_state = CheckState.NONE
         self._check_why_not: str | None = None
         self._stopped = False
         self._latched = FaultLatch(ledger, moment, on_fault)
@@ -174,7 +175,7 @@ class LightCore:
                 raise LightRefused("ledger_failed", "The ledger took so long that the hood may be in use.")
             self._refuse_open_interlock()
             self._fire(self._uv_light, _CHECK_S, dose)
-        self._check, self._check_state, self._check_why_not = check, "running", None
+        self._check, self._check_state, self._check_why_not = check, CheckState.RUNNING, None
 
     def new_lamp(self, light: str, staff: str) -> bool:
         """`staff` put a new lamp into `light`; returns whether it has to be measured before it is lit again.
@@ -263,7 +264,7 @@ class LightCore:
             "pulse": self._pulse is not None,
             "fault": self._latched.fault,
             "ledger_unread": self._latched.why_unknown,
-            "check": self._check_state,
+            "check": str(self._check_state),
             "check_why_not": self._check_why_not,
             "pulse_over_ns": None if self._pulse_over_at is None else round(self._pulse_over_at * 1e9),
             "pulse_cut_by": self._cut_by,
@@ -364,7 +365,8 @@ class LightCore:
             except DoseRefused as refused:
                 self._on_fault(refused.code)
                 why_not = refused.code
-        self._check_state, self._check_why_not = ("failed" if why_not else "passed"), why_not
+        self._check_state = CheckState.FAILED if why_not else CheckState.PASSED
+        self._check_why_not = why_not
 
     def _refuse_open_interlock(self) -> None:
         interlock = open_interlock(self._senses, self._limits)

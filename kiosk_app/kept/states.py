@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
-
-class StateName(str, Enum):
-    """A word of a state, which is what `str` gives of it."""
-
-    def __str__(self) -> str:
-        return str(self.value)
+from hardware.host.state_name import StateName
 
 
 class ScanState(StateName):

@@ -9,35 +9,35 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from enum import Enum
 from uuid import UUID
 
 from firmware.line.stamps import ConsentStamp, UvAllowance
 from hardware.host.errors import PlainError
 from hardware.host.patience import patience, so_long
+from hardware.host.state_name import StateName
 from kiosk_app.scanning.progress import Progress, Step
 
 CONSENT_TEXT = "2026-11-30"  # goes up whenever the words of the consent page change
 
 
-class State(str, Enum):
+class State(StateName):
     """Where a patient is; also the path and the template of the page that they see."""
 
-    LANGUAGE = "language"
-    ABOUT = "about"
-    CONSENT = "consent"
-    LIGHT_QUESTIONS = "light_questions"
-    POSITION = "position"
-    SCAN = "scan"
-    EYES = "eyes"
-    SPOTS = "spots"
-    CLOSE_UP = "close_up"
-    CLOSE_UP_AGAIN = "close_up_again"
-    RESULT = "result"
-    DONE = "done"
-    DECLINED = "declined"
-    DELETED = "deleted"
-    EXPIRED = "expired"
+    LANGUAGE = "language"  # nobody is here, or somebody is about to choose theirs
+    ABOUT = "about"  # they read what a scan is
+    CONSENT = "consent"  # they are asked whether they agree to it
+    LIGHT_QUESTIONS = "light_questions"  # they are asked what would forbid UV
+    POSITION = "position"  # they see themselves, and sit right
+    SCAN = "scan"  # pictures are taken, or measured
+    EYES = "eyes"  # they are asked to protect their eyes, or to do without UV
+    SPOTS = "spots"  # they may mark a spot to look at closely
+    CLOSE_UP = "close_up"  # they hold the close-up camera to the spot they marked
+    CLOSE_UP_AGAIN = "close_up_again"  # its picture was refused: once more, or without
+    RESULT = "result"  # they see what was measured
+    DONE = "done"  # they are told what became of it
+    DECLINED = "declined"  # they did not agree: nothing was taken
+    DELETED = "deleted"  # they had it deleted
+    EXPIRED = "expired"  # they have not touched the screen for too long
 
 
 _S = State

@@ -16,7 +16,7 @@ from kiosk_app.kept.records_file import RecordsHeld, RecordsUnusable
 from kiosk_app.kept.states import MessageState, ScanState
 from kiosk_app.log import Told, why
 from kiosk_app.scanning.sealer import Sealer
-from sync.kiosk.client import OutboxClient, OutboxRefused, OutboxUnavailable
+from sync.kiosk.client import NEVER_LEFT, OutboxClient, OutboxRefused, OutboxState, OutboxUnavailable
 
 log = structlog.get_logger()
 
@@ -26,8 +26,6 @@ TURN_S = 10.0
 AGAIN_S = 60.0
 # An outbox that knows none of so many results in a row knows none after them.
 LATER_RESULTS = 3
-# What an outbox says of what certainly stayed here.
-NEVER_LEFT = ("waiting", "unknown")
 # With these words it has not taken what it was given. After any other, such as none in time, it may have it.
 NOT_TAKEN = ("full", "used", "bad_request")
 _OLDER = (
@@ -212,21 +210,21 @@ class Courier:
 
     def _follow(self, message: Message) -> None:
         said = self._outbox.state(message.id)
-        if said == "unknown":
+        if said == OutboxState.UNKNOWN:
             self._hand_over_again(message)
             return
         self._told.over(("lost", message.id))
-        if said == "stored":
+        if said == OutboxState.STORED:
             after = ScanState.STORED if message.kind == "result" else None
             self._records.messages.settle(message, MessageState.STORED, after)
             log.info("stored", scan=str(message.scan), message=str(message.id), kind=message.kind)
-        elif said == "quarantined":
+        elif said == OutboxState.QUARANTINED:
             if message.state != MessageState.QUARANTINED:
                 self._records.messages.settle(message, MessageState.QUARANTINED)
                 log.warning("quarantined", scan=str(message.scan), message=str(message.id))
-        elif said == "discarded":
+        elif said == OutboxState.DISCARDED:
             self._follow_discarded(message)
-        elif said == "reseal":  # sealed to a key that the clinic has retired
+        elif said == OutboxState.RESEAL:  # sealed to a key that the clinic has retired
             self._seal_again(message)
 
     def _take_out(self, message: Message) -> None:
@@ -236,7 +234,7 @@ class Courier:
         """
         if message.id in self._taken_out:
             return
-        if self._outbox.state(message.id) not in ("unknown", "discarded"):
+        if self._outbox.state(message.id) not in (OutboxState.UNKNOWN, OutboxState.DISCARDED):
             self._outbox.discard(message.id)
         self._taken_out.add(message.id)
 
@@ -248,7 +246,7 @@ class Courier:
         it handed that one over. The outbox does not know which, so the result is not sent.
         """
         following = self._records.messages.id_of_next(message)
-        if message.kind == "withdraw" or self._outbox.state(following) != "unknown":
+        if message.kind == "withdraw" or self._outbox.state(following) != OutboxState.UNKNOWN:
             self._seal_again(message)
             return
         never_left = self._outbox.discard(message.id) in NEVER_LEFT
@@ -305,7 +303,7 @@ class Courier:
         forgotten = self._forgotten(message.scan)
         left_since = [each for each in forgotten if self._outbox.discard(each) not in NEVER_LEFT]
         certain = message.state == MessageState.DISCARDING_UNSENT and message.id not in self._may_have_left
-        unsent = was == "waiting" or (was == "unknown" and certain)
+        unsent = was == OutboxState.WAITING or (was == OutboxState.UNKNOWN and certain)
         if unsent and not left_since and self._records.messages.superseded(message.scan) is None:
             self._records.messages.settle(message, MessageState.DISCARDED)
         else:
@@ -325,7 +323,7 @@ class Courier:
         """The results of a scan that the outbox knows, and these records, an older copy, do not."""
         known, unknown = [], 0
         for message in self._records.messages.later_ids(scan):
-            if self._outbox.state(message) != "unknown":
+            if self._outbox.state(message) != OutboxState.UNKNOWN:
                 known.append(message)
                 unknown = 0
             elif (unknown := unknown + 1) == LATER_RESULTS:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from uuid import UUID
 
+from hardware.host.state_name import StateName
 from kiosk_app.kept.messages import Message
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import GONE, MessageState, ScanState
-from sync.kiosk.client import OutboxClient, OutboxUnavailable
+from sync.kiosk.client import OutboxClient, OutboxState, OutboxUnavailable
 
 
-class Delivery(str, Enum):
+class Delivery(StateName):
     """How far a scan's measurements have come or, once the scan is deleted, the word to erase them."""
 
     MEASURING = "measuring"  # the pictures are kept, and there is no result yet
@@ -36,7 +36,7 @@ _OF_WORDS = {
 }
 
 # What was sent before the connection went may have arrived.
-_WITHOUT_CONNECTION = {"waiting": Delivery.WAITING, "sent": Delivery.KEPT}
+_WITHOUT_CONNECTION = {OutboxState.WAITING: Delivery.WAITING, OutboxState.SENT: Delivery.KEPT}
 
 
 def delivery(scan: UUID, records: Records, outbox: OutboxClient) -> Delivery:
@@ -70,5 +70,5 @@ def _of_message(message: Message, outbox: OutboxClient) -> Delivery:
             return Delivery.UNDER_WAY if outbox.status().get("connected") else _WITHOUT_CONNECTION[said]
     except OutboxUnavailable:
         return Delivery.KEPT
-    answers = {"stored": Delivery.RECEIVED, "quarantined": Delivery.HELD}
+    answers = {OutboxState.STORED: Delivery.RECEIVED, OutboxState.QUARANTINED: Delivery.HELD}
     return answers.get(said, Delivery.KEPT)

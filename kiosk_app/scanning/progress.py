@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from firmware.line.stamps import UvAllowance
-from kiosk_app.kept.states import StateName
+from hardware.host.state_name import StateName
 from kiosk_app.scanning.close_ups import Marking
 
 LONG_S = 15.0  # a measurement takes a few seconds
@@ -17,7 +17,7 @@ LONG_S = 15.0  # a measurement takes a few seconds
 class Step(StateName):
     """What the work on a scan does, or waits for."""
 
-    WORKING = "working"
+    WORKING = "working"  # it waits for nobody
     ASKING = "asking"  # it waits for the patient's word about the eyes
     MARKING = "marking"  # it waits until the patient has marked the last spot
     READY = "ready"  # it has ended, with a result or with what makes one later
@@ -27,11 +27,11 @@ class Step(StateName):
 class Stage(StateName):
     """What is being worked at."""
 
-    STARTING = "starting"
+    STARTING = "starting"  # it waits for its turn
     PICTURES = "pictures"  # under every light but UV
-    UV = "uv"
+    UV = "uv"  # the one under UV
     KEEPING = "keeping"  # the pictures, in the vault
-    MEASURING = "measuring"
+    MEASURING = "measuring"  # what is seen in them
     SEALING = "sealing"  # and handing over
 
 

@@ -29,6 +29,7 @@ from sync.clinic.store.tables import (
     Withdrawal,
 )
 from sync.clinic.web.words import counted
+from sync.clinic.work.jobs import JobState
 
 # A kiosk's outbox, full of the smallest envelopes, holds fewer.
 LARGEST_GAP = 20_000
@@ -68,8 +69,10 @@ def summary(session: Session) -> dict[str, Any]:
             select(func.count()).select_from(ReceiptRow).where(ReceiptRow.sent_at.is_(None))
         ),
         "jobs": {
-            "failed": session.scalar(select(func.count()).where(Job.state == "failed")),
-            "waiting": session.scalar(select(func.count()).where(Job.state.in_(("waiting", "doing")))),
+            "failed": session.scalar(select(func.count()).where(Job.state == JobState.FAILED)),
+            "waiting": session.scalar(
+                select(func.count()).where(Job.state.in_((JobState.WAITING, JobState.DOING)))
+            ),
         },
         "scans": _count(session, Scan),
         "withdrawn": _count(session, Withdrawal),

@@ -25,7 +25,7 @@ from sync.kiosk.identity import (
     tls_context,
 )
 from sync.kiosk.link import DIAL_SECONDS, WINDOW, BrokerLink, Received
-from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL, Outbox, OutboxError
+from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL, Outbox, OutboxError, ReceiptOutcome
 from sync.kiosk.report import BrokerConnection, report
 from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, SendSchedule
 from sync.wire import topics
@@ -342,7 +342,8 @@ class Agent:
             self._give_up_key(self._keys.current.seal_to.kid, receipt.message_id)
             return
         # Of one that came before, "duplicate" says of the key what "stored" says of one that is new.
-        if outcome == "key_held" or (receipt.status == "duplicate" and receipt.message_id in self._unread):
+        held_before = receipt.status == "duplicate" and receipt.message_id in self._unread
+        if outcome is ReceiptOutcome.KEY_HELD or held_before:
             self._given_up = None
             self._unread.clear()
         self._schedule.done(receipt.message_id)

@@ -12,7 +12,11 @@ from uuid import UUID
 from hardware.host.errors import Fault, PlainError
 from hardware.host.patience import time_left
 from hardware.host.peers import refuse_strangers, servers_of
+from sync.kiosk.outbox_state import NEVER_LEFT, OutboxState
 from sync.kiosk.socket_frames import receive_frame, send_frame
+
+# The states it tells are for whoever asks it.
+__all__ = ["NEVER_LEFT", "OutboxClient", "OutboxRefused", "OutboxState", "OutboxUnavailable"]
 
 
 class OutboxUnavailable(PlainError):
@@ -54,7 +58,7 @@ class OutboxClient:
         question = {"do": "submit", "id": message_id.bytes, "kind": kind, "envelope": envelope}
         self._ask(question | {"may_have_left": may_have_left}, _state)
 
-    def state(self, message_id: UUID) -> str:
+    def state(self, message_id: UUID) -> OutboxState:
         """`waiting` (has never left, and was handed over since the agent began), `sent` (may have left; no
         receipt yet), what the clinic's receipt said (`stored`, `quarantined`, `reseal`), `discarded`, or
         `unknown`: it was never handed over to this outbox, or was finished very long ago. Raises
@@ -62,7 +66,7 @@ class OutboxClient:
         """
         return self._ask({"do": "state", "id": message_id.bytes}, _state)
 
-    def discard(self, message_id: UUID) -> str:
+    def discard(self, message_id: UUID) -> OutboxState:
         """Take an envelope out, and return the state it was in.
 
         Only after `waiting` or `unknown` the clinic never sees it; after any other it may have it.
@@ -126,10 +130,8 @@ def _refusal(answer: dict[str, Any]) -> OutboxRefused:
     return refused
 
 
-def _state(answer: dict[str, Any]) -> str:
-    if not isinstance(state := answer["state"], str):
-        raise TypeError("a state is a word")
-    return state
+def _state(answer: dict[str, Any]) -> OutboxState:
+    return OutboxState(answer["state"])
 
 
 def _ids(answer: dict[str, Any]) -> list[UUID]:

@@ -15,15 +15,11 @@ from uuid import UUID
 
 from hardware.host import sqlite
 from hardware.host.errors import Fault
+from hardware.host.state_name import StateName
 from sync.kiosk.outbox_file import Counts, open_file, read_counts
+from sync.kiosk.outbox_state import OutboxState
 from sync.wire.receipt import Receipt
 from sync.wire.status import CLOCK_AHEAD
-
-# waiting: has never left. sent: may have left. unknown: was never here, or was finished very long ago. The
-# rest is what the clinic said, or that it was discarded. In the file what never left *this* copy of it is
-# `waiting` too; whoever asks is told `sent`: see `Outbox.found`.
-State = Literal["waiting", "sent", "stored", "quarantined", "reseal", "discarded", "unknown"]
-Outcome = Literal["accepted", "unknown", "mismatch", "same_key", "key_held"]
 
 DEFAULT_CAPACITY = 64 * 1024 * 1024
 WARN_FILL = 0.80
@@ -41,8 +37,18 @@ NUMBERS = 2**10
 NUMBERS_BEHIND = timedelta(hours=6)
 # What the history holds in place of the SHA-256 of a message that was discarded before it could leave. Who
 # discards it again is told so again; who is about to give it here, from what it read before, adds nothing.
-_NEVER_LEFT: dict[bytes, State] = {b"": "unknown", b"\0": "waiting"}
+_NEVER_LEFT = {b"": OutboxState.UNKNOWN, b"\0": OutboxState.WAITING}
 _MARKS = {state: mark for mark, state in _NEVER_LEFT.items()}
+
+
+class ReceiptOutcome(StateName):
+    """What came of a receipt whose signature is right."""
+
+    ACCEPTED = "accepted"  # what it says is done
+    UNKNOWN = "unknown"  # of its message nothing is known any more
+    MISMATCH = "mismatch"  # it is about other bytes
+    SAME_KEY = "same_key"  # it asks to seal anew what is sealed to the newest key already
+    KEY_HELD = "key_held"  # it is accepted, and says that the clinic holds the newest key
 
 
 class OutboxError(Fault):
@@ -146,7 +152,7 @@ class Outbox:
                     envelope,
                     digest,
                     self._now().isoformat(),
-                    "sent" if may_have_left else "waiting",
+                    OutboxState.SENT if may_have_left else OutboxState.WAITING,
                 ),
             )
             db.execute("UPDATE used SET bytes = bytes + ?", (len(envelope),))
@@ -216,7 +222,8 @@ class Outbox:
         """The ids of what has to be sent, or sent again, in the order in which it was put."""
         with self._reading() as db:
             rows = db.execute(
-                "SELECT message_id FROM envelopes WHERE state IN ('waiting', 'sent') ORDER BY number"
+                "SELECT message_id FROM envelopes WHERE state IN (?, ?) ORDER BY number",
+                (OutboxState.WAITING, OutboxState.SENT),
             ).fetchall()
         return [UUID(bytes=row[0]) for row in rows]
 
@@ -224,16 +231,16 @@ class Outbox:
         """The envelope, marked as `sent` *before* it leaves; None if it need not be sent any more."""
         with self._transaction() as db:
             row = db.execute(
-                "SELECT kind, envelope, state FROM envelopes WHERE message_id = ? AND state != 'reseal'",
-                (message_id.bytes,),
+                "SELECT kind, envelope, state FROM envelopes WHERE message_id = ? AND state != ?",
+                (message_id.bytes, OutboxState.RESEAL),
             ).fetchone()
             if row is None:
                 return None
-            if row[2] == "waiting":
-                db.execute("UPDATE envelopes SET state = 'sent' WHERE message_id = ?", (message_id.bytes,))
+            if row[2] == OutboxState.WAITING:
+                _put_into(db, OutboxState.SENT, message_id.bytes)
         return Waiting(message_id, row[0], row[1])
 
-    def accept_receipt(self, receipt: Receipt, newest_key: bytes | None = None) -> Outcome:
+    def accept_receipt(self, receipt: Receipt, newest_key: bytes | None = None) -> ReceiptOutcome:
         """Do what a verified receipt says. `mismatch`: it is about other bytes, and nothing changes.
 
         `same_key`: it asks to seal again what is sealed to `newest_key` already, the id of the one that would
@@ -249,16 +256,16 @@ class Outbox:
                 return self._accept_late(db, receipt)
             digest, kind, envelope = row
             if digest != receipt.sha256:
-                return "mismatch"
+                return ReceiptOutcome.MISMATCH
             # Its header names the key as it is.
             to_newest = newest_key is not None and newest_key in envelope
             if receipt.status == "reseal":
                 if to_newest:
-                    return "same_key"
-                db.execute("UPDATE envelopes SET state = 'reseal' WHERE message_id = ?", (key,))
-                return "accepted"
-            state: State = "quarantined" if receipt.status == "quarantined" else "stored"
-            if state == "quarantined":
+                    return ReceiptOutcome.SAME_KEY
+                _put_into(db, OutboxState.RESEAL, key)
+                return ReceiptOutcome.ACCEPTED
+            state = OutboxState.QUARANTINED if receipt.status == "quarantined" else OutboxState.STORED
+            if state is OutboxState.QUARANTINED:
                 db.execute(
                     "INSERT INTO quarantine (message_id, kind, envelope) VALUES (?, ?, ?)",
                     (key, kind, envelope),
@@ -267,22 +274,24 @@ class Outbox:
             self._count_anew(db, receipt.at)
             _let_go(db, key)
             self._remember(db, receipt.message_id, digest, state)
-        return "key_held" if receipt.status == "stored" and to_newest else "accepted"
+        if receipt.status == "stored" and to_newest:
+            return ReceiptOutcome.KEY_HELD
+        return ReceiptOutcome.ACCEPTED
 
-    def _accept_late(self, db: sqlite3.Connection, receipt: Receipt) -> Outcome:
+    def _accept_late(self, db: sqlite3.Connection, receipt: Receipt) -> ReceiptOutcome:
         """A receipt for what has left already: only a quarantined message can still become stored."""
         key = receipt.message_id.bytes
         row = db.execute("SELECT sha256, state FROM history WHERE message_id = ?", (key,)).fetchone()
         if row is None:
-            return "unknown"
+            return ReceiptOutcome.UNKNOWN
         if row[0] != receipt.sha256:
-            return "mismatch"
-        if row[1] == "quarantined" and receipt.status in ("stored", "duplicate"):
-            db.execute("UPDATE history SET state = 'stored' WHERE message_id = ?", (key,))
+            return ReceiptOutcome.MISMATCH
+        if row[1] == OutboxState.QUARANTINED and receipt.status in ("stored", "duplicate"):
+            db.execute("UPDATE history SET state = ? WHERE message_id = ?", (OutboxState.STORED, key))
             db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
-        return "accepted"
+        return ReceiptOutcome.ACCEPTED
 
-    def discard(self, message_id: UUID) -> State:
+    def discard(self, message_id: UUID) -> OutboxState:
         """Take an envelope out at its owner's wish, and return the state that it was in.
 
         Only after `waiting` and `unknown` is it certain that the clinic never sees it; what was finished
@@ -293,11 +302,11 @@ class Outbox:
         key = message_id.bytes
         with self._transaction() as db:
             before, digest = self._state(db, message_id), self._known_digest(db, message_id) or b""
-            if before == "discarded":
+            if before is OutboxState.DISCARDED:
                 before = _NEVER_LEFT.get(digest, before)
-            elif before not in ("stored", "quarantined"):
+            elif before not in (OutboxState.STORED, OutboxState.QUARANTINED):
                 _let_go(db, key)
-                self._remember(db, message_id, _MARKS.get(before, digest), "discarded")
+                self._remember(db, message_id, _MARKS.get(before, digest), OutboxState.DISCARDED)
             db.execute("DELETE FROM quarantine WHERE message_id = ?", (key,))
             self._to_empty = True
         self.empty_log()
@@ -314,7 +323,7 @@ class Outbox:
                     self._to_empty = not sqlite.empty_log(self._db)
             return not self._to_empty
 
-    def state(self, message_id: UUID) -> State:
+    def state(self, message_id: UUID) -> OutboxState:
         """What is known of a message; `unknown` too for what was finished very long ago.
 
         One that was `found` here is never `waiting`: it may have left since this copy was made.
@@ -326,15 +335,16 @@ class Outbox:
         with self._reading() as db:
             return read_counts(db, self.capacity)
 
-    def _state(self, db: sqlite3.Connection, message_id: UUID) -> State:
+    def _state(self, db: sqlite3.Connection, message_id: UUID) -> OutboxState:
         for table in ("envelopes", "history"):
             row = db.execute(
                 f"SELECT state FROM {table} WHERE message_id = ?", (message_id.bytes,)
             ).fetchone()
             if row is not None:
-                state: State = row[0]
-                return "sent" if state == "waiting" and message_id in self.found else state
-        return "unknown"
+                if row[0] == OutboxState.WAITING and message_id in self.found:
+                    return OutboxState.SENT
+                return _known_state(row[0])
+        return OutboxState.UNKNOWN
 
     def _known_digest(self, db: sqlite3.Connection, message_id: UUID) -> bytes | None:
         for table in ("envelopes", "history"):
@@ -345,7 +355,7 @@ class Outbox:
                 return bytes(row[0])
         return None
 
-    def _remember(self, db: sqlite3.Connection, message_id: UUID, digest: bytes, state: State) -> None:
+    def _remember(self, db: sqlite3.Connection, message_id: UUID, digest: bytes, state: OutboxState) -> None:
         db.execute(
             "INSERT INTO history (message_id, sha256, state, at) VALUES (?, ?, ?, ?)",
             (message_id.bytes, digest, state, self._now().isoformat()),
@@ -382,6 +392,17 @@ def _take_place(db: sqlite3.Connection, message_id: UUID, epoch: int, sequence: 
     db.execute(
         "DELETE FROM places WHERE epoch = ? AND sequence <= ?", (epoch, max(highest, sequence) - PLACES)
     )
+
+
+def _known_state(word: str) -> OutboxState:
+    try:
+        return OutboxState(word)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"a message's state is {word!r}, which is none") from error
+
+
+def _put_into(db: sqlite3.Connection, state: OutboxState, key: bytes) -> None:
+    db.execute("UPDATE envelopes SET state = ? WHERE message_id = ?", (state, key))
 
 
 def _let_go(db: sqlite3.Connection, key: bytes) -> None:

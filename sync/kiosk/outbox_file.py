@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hardware.host import sqlite
+from sync.kiosk.outbox_state import OutboxState
 
 # Only the agent writes; `sync status` reads while none runs.
 LOCKED_SECONDS = 5.0
@@ -104,9 +105,9 @@ def read_counts(db: sqlite3.Connection, capacity: int) -> Counts:
     except ValueError as error:
         raise sqlite3.DatabaseError(sqlite.MALFORMED) from error
     return Counts(
-        waiting=by_state.get("waiting", 0),
-        sent=by_state.get("sent", 0),
-        reseal=by_state.get("reseal", 0),
+        waiting=by_state.get(OutboxState.WAITING, 0),
+        sent=by_state.get(OutboxState.SENT, 0),
+        reseal=by_state.get(OutboxState.RESEAL, 0),
         quarantined=quarantined,
         bytes=used,
         capacity=capacity,

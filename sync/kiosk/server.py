@@ -125,7 +125,7 @@ class _Question(socketserver.BaseRequestHandler):
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "submit": self._submit,
-            "state": lambda q: {"state": self.server.outbox.state(_message_id(q))},
+            "state": lambda q: {"state": str(self.server.outbox.state(_message_id(q)))},
             "discard": self._discard,
             "unvouched": lambda _: {"ids": [each.bytes for each in self.server.agent.unvouched()[:PAGE]]},
             "sent_unvouched": lambda _: {"ids": [each.bytes for each in self._sent_unvouched()]},
@@ -163,12 +163,12 @@ class _Question(socketserver.BaseRequestHandler):
         place = header.epoch, header.sequence
         self.server.outbox.put(message_id, header.type, envelope, may_have_left=may_have_left, place=place)
         self.server.agent.wake()
-        return {"state": self.server.outbox.state(message_id)}
+        return {"state": str(self.server.outbox.state(message_id))}
 
     def _discard(self, question: dict[str, Any]) -> dict[str, Any]:
         before = self.server.outbox.discard(_message_id(question))
         self.server.agent.wake()
-        return {"state": before}
+        return {"state": str(before)}
 
     def _sent_unvouched(self) -> list[UUID]:
         """Of those that are listed as unvouched."""

@@ -42,6 +42,7 @@ class JobState(str, Enum):
     DOING = "doing"
     """A worker has leased it; from `due_at` on that one is taken for gone."""
     DONE = "done"
+    """Remembered for as long as REMEMBERED, so that it is not asked for again."""
     FAILED = "failed"
     """Given up after so many tries: it needs a person."""
 
