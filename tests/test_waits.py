@@ -246,6 +246,28 @@ def faults(tree: ast.AST) -> list[tuple[str, str]]:
     return waits.faults
 
 
+def without_a_name(tree: ast.AST) -> list[str]:
+    """The code of each wait of a test that does not say what it waits for."""
+    return [
+        code_of(call)
+        for call in calls_in(tree)
+        if code_of(call.func).rpartition(".")[2] == "wait_until" and given(call, 1, "what") is None
+    ]
+
+
+def test_every_wait_of_a_test_says_what_it_waits_for() -> None:
+    found = [(path.name, code) for path in modules("tests") for code in without_a_name(parsed(path))]
+    assert found == []
+
+
+def test_a_wait_of_a_test_that_does_not_say_what_it_waits_for_is_found() -> None:
+    named = "wait_until(done, 'the end')\nwait_until(done, what='the end', seconds=5)\n"
+    assert without_a_name(ast.parse(named + "wait_until(done)\nwaiting.wait_until(done, seconds=5)")) == [
+        "wait_until(done)",
+        "waiting.wait_until(done, seconds=5)",
+    ]
+
+
 def test_every_wait_has_a_deadline_with_a_name() -> None:
     found = Counter(
         (path.relative_to(ROOT).as_posix(), code)

@@ -118,7 +118,7 @@ def test_a_camera_that_is_waited_for_keeps_its_light(previewing, monkeypatch):
 
     def slow(*setting):
         before = len(beats)
-        until(lambda: len(beats) > before + 2)
+        until(lambda: len(beats) > before + 2, "further heartbeats of the preview's light")
         return expose(*setting)
 
     monkeypatch.setattr(Lights, "beat", counted)

@@ -136,8 +136,10 @@ def test_no_picture_is_taken_without_consent(kiosk, session):
 def test_the_application_is_served_beside_any_number_of_clients_that_ask_nothing(kiosk, client, session):
     silent: list[Link] = []
     for _ in range(20):
-        until(lambda: connects(kiosk, silent))
-    until(lambda: sum(link.peer_gone() for link in silent) == 14)
+        until(lambda: connects(kiosk, silent), "as many silent clients connected as the daemon lets in")
+    until(
+        lambda: sum(link.peer_gone() for link in silent) == 14, "the daemon hanging up on 14 silent clients"
+    )
     assert client.preview(session, consent()).guidance in GUIDANCE
     assert not silent[-1].peer_gone()
     client.end(session)
@@ -169,7 +171,7 @@ def test_the_preview_guides_and_its_light_goes_out_at_the_end(kiosk, client, ses
 
 def test_the_preview_light_goes_out_when_nobody_looks_any_more(kiosk, client, session):
     client.preview(session, consent())
-    until(lambda: not kiosk.lit())
+    until(lambda: not kiosk.lit(), "every light off")
 
 
 class Capturing:
@@ -267,7 +269,7 @@ def test_sigterm_in_mid_sequence_exits_with_0_and_darkness(kiosk, client):
         kiosk.revive()
         capture = met_under(kiosk, "parallel", lambda: Capturing(client))
         assert kiosk.captured.stop() == 0
-        until(lambda: not kiosk.lit())
+        until(lambda: not kiosk.lit(), "every light off")
         assert capture.failed()
 
     unless_held_up(ends)

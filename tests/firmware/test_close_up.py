@@ -74,7 +74,7 @@ def test_no_lamp_is_lit_at_a_close_up_and_the_preview_light_goes_out(
     client.preview(session, consent())
     assert {item.light for item in kiosk.history() if item.level > 0} == {"white"}
     client.close_up(session, consent())
-    until(lambda: not kiosk.lit())
+    until(lambda: not kiosk.lit(), "every light off")
     assert intervals(kiosk.history(), "uv365") == []
 
 

@@ -62,7 +62,7 @@ def test_a_lost_client_is_timed_only_where_this_computer_was_quick_to_hang_up(
     def closing(lights):
         if slow and lights.status()["pulse"]:
             slow.pop()
-            until(lambda: not lights.status()["pulse"])
+            until(lambda: not lights.status()["pulse"], "the UV pulse over")
         close(lights)
 
     with broken_daemon(tmp_path, rule) as (board, state):

@@ -60,7 +60,7 @@ def daemon(shared, folder, pins):
     """One light daemon for all tests of this module; a test that ended it gets the next a new one."""
     if shared[-1].process.poll() is not None:
         shared.append(start(folder))
-    until(lambda: not lit(pins))
+    until(lambda: not lit(pins), "every light off")
     return shared[-1]
 
 
@@ -124,7 +124,7 @@ def test_a_pulse_ends_by_itself_while_the_client_beats(daemon, state, pins):
     def ends_by_itself():
         with leased(state) as lights:
             lights.pulse("uv365", 0.4)
-            until(lambda: lights.beat() or not lit(pins))
+            until(lambda: lights.beat() or not lit(pins), "every light off")
         assert 0.35 < intervals(pins.history(), "uv365")[-1] < 0.5
 
     unless_held_up(ends_by_itself)
@@ -134,7 +134,7 @@ def test_uv_goes_out_without_heartbeats(daemon, state, pins):
     def goes_out():
         with leased(state) as lights:
             lights.pulse("uv365", 0.9)
-            until(lambda: not lit(pins))
+            until(lambda: not lit(pins), "every light off")
         assert intervals(pins.history(), "uv365")[-1] < 0.3
 
     unless_held_up(goes_out)
@@ -224,7 +224,7 @@ def test_a_stuck_uv_lamp_locks_the_lights(tmp_path):
             lights.lease("s1", consent(), uv_allowance())
             lights.pulse("uv365", 0.1)
             lights.off()
-            until(lambda: lights.status()["fault"] == "light_after_off")
+            until(lambda: lights.status()["fault"] == "light_after_off", "the fault of a light that stays on")
     finally:
         daemon.end()
 
@@ -330,7 +330,10 @@ def test_the_silent_shut_nobody_out(daemon, state, lights, pins):
         for _ in range(20):
             silent.append(closing.enter_context(connected_link(state)))
             lights.beat()
-        until(lambda: lights.beat() or sum(link.peer_gone() for link in silent) == 14)
+        until(
+            lambda: lights.beat() or sum(link.peer_gone() for link in silent) == 14,
+            "the daemon hanging up on 14 silent clients",
+        )
         with connected(state) as newcomer:
             assert newcomer.status()["lit"] == {"white": 1.0}
         assert not any(link.peer_gone() for link in asked)
@@ -365,7 +368,7 @@ def test_who_is_one_too_many_is_told_so_and_let_in_once_another_has_gone(daemon,
                 lights.status()
             assert full.value.code == "full"
         others[0].close()
-        until(lambda: there(lights))
+        until(lambda: there(lights), "the light daemon there again")
 
 
 def connected_link(state):
@@ -377,7 +380,7 @@ def connected_link(state):
             made.append(Link.connect(state / "run" / "light.sock", PATIENCE_S))
         return made
 
-    until(connects)
+    until(connects, "a place for one more client")
     return made[0]
 
 

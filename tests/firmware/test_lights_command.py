@@ -38,7 +38,7 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         lights = Lights(state / "run" / "light.sock")
         lights.lease("s1", consent(), uv_allowance())
         lights.pulse("uv365", 0.15)
-        until(lambda: lights.status()["fault"] == "uv_unseen")
+        until(lambda: lights.status()["fault"] == "uv_unseen", "the fault of a UV lamp that was not seen")
         lights.on("white")
         lights.close()
         failed = lights_command(state, "clear", "--staff", "nurse", "--hood-is-empty")
@@ -80,7 +80,7 @@ def test_staff_are_told_which_file_cannot_be_read_and_that_there_is_nothing_to_c
         assert refused.returncode == 1
         assert str(ledger) in refused.stderr and "no fault is cleared" in refused.stderr
         ledger.rmdir()
-        until(lambda: lights_command(state, "status").returncode == 0)
+        until(lambda: lights_command(state, "status").returncode == 0, "the light daemon answering")
         assert "dose ledger" not in lights_command(state, "status").stdout
     finally:
         daemon.end()

@@ -40,7 +40,7 @@ def kiosk(bus):
         for pin in PI.interlocks.shroud_pins:
             factory.pin(pin).drive_high()
         if wait:
-            until(lambda: readable(hardware.senses.photodiode_w_m2))
+            until(lambda: readable(hardware.senses.photodiode_w_m2), "a reading of the photodiode")
         return hardware, factory
 
     yield build
@@ -60,26 +60,35 @@ def readable(read):
 def test_a_board_reads_its_sensors_through_smbus2(kiosk, bus):
     hardware, _ = kiosk()
     set_lamp(bus.chip, lit=True)
-    until(lambda: hardware.senses.uv_seen() == (True, True))
+    until(lambda: hardware.senses.uv_seen() == (True, True), "UV seen by both sensors")
     assert bus.timeout == 2
-    until(lambda: None not in readings(hardware.senses).values())
-    until(lambda: readings(hardware.senses)["photodiode_w_m2"] == pytest.approx(8.0, abs=0.01))
-    until(lambda: readings(hardware.senses)["lamp_temperature_c"] == pytest.approx(35.0, abs=0.1))
+    until(lambda: None not in readings(hardware.senses).values(), "a reading of each sensor")
+    until(
+        lambda: readings(hardware.senses)["photodiode_w_m2"] == pytest.approx(8.0, abs=0.01),
+        "the photodiode at 8 W/m²",
+    )
+    until(
+        lambda: readings(hardware.senses)["lamp_temperature_c"] == pytest.approx(35.0, abs=0.1),
+        "the lamp at 35 °C",
+    )
 
 
 def test_a_converter_that_goes_is_noticed_and_one_that_comes_back_is_read(kiosk, bus):
     hardware, _ = kiosk()
     bus.chip.gone = True
-    until(lambda: hardware.senses.uv_seen() == (None, None))
-    until(lambda: "Remote I/O error" in message(hardware.senses.lamp_temperature_c))
+    until(lambda: hardware.senses.uv_seen() == (None, None), "both sensors unreadable")
+    until(
+        lambda: "Remote I/O error" in message(hardware.senses.lamp_temperature_c),
+        "the converter's error on reading the temperature",
+    )
     bus.chip.gone = False
-    until(lambda: hardware.senses.uv_seen() == (False, False))
+    until(lambda: hardware.senses.uv_seen() == (False, False), "no UV seen by either sensor")
 
 
 def test_a_transfer_that_hangs_holds_up_nobody_who_asks(kiosk, bus):
     hardware, _ = kiosk()
     bus.chip.hangs.clear()
-    until(lambda: hardware.senses.uv_seen() == (None, None))
+    until(lambda: hardware.senses.uv_seen() == (None, None), "both sensors unreadable")
     begun = time.monotonic()
     for _ in range(1000):
         assert hardware.senses.uv_seen() == (None, None)
@@ -94,9 +103,12 @@ def test_a_board_without_its_bus_starts_and_has_no_uv(kiosk, bus):
     hardware, _ = kiosk(wait=False)
     hardware.pins.set("white", 1.0)
     assert hardware.senses.uv_seen() == (None, None)
-    until(lambda: "No such file" in message(hardware.senses.lamp_temperature_c))
+    until(
+        lambda: "No such file" in message(hardware.senses.lamp_temperature_c),
+        "the missing bus's error on reading the temperature",
+    )
     bus.missing = False
-    until(lambda: hardware.senses.uv_seen() == (False, False))
+    until(lambda: hardware.senses.uv_seen() == (False, False), "no UV seen by either sensor")
 
 
 def message(read):
@@ -185,9 +197,9 @@ def test_uv_lights_on_a_raspberry_pi_and_not_without_its_converter(kiosk, bus):
     board = PI.model_copy(update={"lights": {**PI.lights, "uv365": lamp}})
     core = LightCore(board, hardware.pins, hardware.senses, DoseLedger(":memory:"), time.monotonic)
     core.lease(1, "s1", consent(), uv_allowance())
-    until(lambda: granted(core))
+    until(lambda: granted(core), "a lease granted")
     assert factory.pin(lamp.pin).state
     bus.chip.gone = True
-    until(lambda: core.tick() or not factory.pin(lamp.pin).state)
+    until(lambda: core.tick() or not factory.pin(lamp.pin).state, "the lamp's pin low")
     core.release(1)
     core.stop()

@@ -385,4 +385,4 @@ def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, p
         assert caught.value.code == "camera_frozen"
     thread.join(60)
     assert [lost.exit_status for lost in ended] == [os.EX_TEMPFAIL]
-    until(lambda: not lit_lamps(lightd / "run"))
+    until(lambda: not lit_lamps(lightd / "run"), "every lamp off")

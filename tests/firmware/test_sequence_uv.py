@@ -50,7 +50,7 @@ def test_a_shroud_opened_in_a_pulse_loses_the_uv_frame_even_a_half_lit_one(stage
 
     def half_lit(exposure):
         hold_shroud(tmp_path / "pins.page", is_open=True)
-        until(lambda: not sequence.lights.core.status()["pulse"])
+        until(lambda: not sequence.lights.core.status()["pulse"], "the UV pulse over")
         return Rolling(exposure)
 
     sequence.camera = SlowCamera(sequence, half_lit)
@@ -133,7 +133,7 @@ def test_a_uv_pulse_that_an_interlock_has_cut_is_not_fired_again(stage, tmp_path
             if lights.core.status()["pulse"] and not opened:
                 opened.append(True)
                 hold_shroud(tmp_path / "pins.page", is_open=True)
-                until(lambda: not lights.core.status()["pulse"])
+                until(lambda: not lights.core.status()["pulse"], "the UV pulse over")
                 hold_shroud(tmp_path / "pins.page", is_open=False)
             return camera.expose(*settings)
 

@@ -73,7 +73,7 @@ def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_wh
         assert [frame.light for frame in capture.frames] == LIGHTS[:-1]
         (pulse,) = uv_pulses(played)
         assert 0.05 <= pulse < 0.05 + AT_ONCE_S
-        until(lambda: status(played)["interlock"] is None)
+        until(lambda: status(played)["interlock"] is None, "every interlock closed")
         again = visit(played)
         assert again.missing == {}
         assert [frame.light for frame in again.frames] == LIGHTS
@@ -95,7 +95,7 @@ def test_a_shroud_opened_among_the_white_pictures_ends_the_scan_with_a_sentence(
         visit(kiosk)
     assert caught.value.code == "shroud_open"
     assert uv_pulses(kiosk) == []
-    until(lambda: status(kiosk)["interlock"] is None)
+    until(lambda: status(kiosk)["interlock"] is None, "every interlock closed")
     assert visit(kiosk).missing == {}
 
 
@@ -117,13 +117,13 @@ def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_co
         return played
 
     kiosk = unless_held_up(goes_out)
-    until(lambda: status(kiosk)["interlock"] is None)
+    until(lambda: status(kiosk)["interlock"] is None, "every interlock closed")
     lights = Lights(kiosk.light_socket)
     session = uuid.uuid4().hex
     lights.lease(session, consent(), uv_allowance(session))
     lights.pulse("uv365", 0.02)
     lights.close()
-    until(lambda: not kiosk.lit())
+    until(lambda: not kiosk.lit(), "every light off")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_co
 def test_uv_that_no_photodiode_sees_locks_uv_and_nothing_else(kiosk, fault, missing):
     kiosk = kiosk(fault)
     assert visit(kiosk).missing == missing
-    until(lambda: status(kiosk)["fault"] == "uv_unseen")
+    until(lambda: status(kiosk)["fault"] == "uv_unseen", "the fault of a UV lamp that was not seen")
     assert visit(kiosk).missing == {"uv365": "uv_fault"}
     assert len(uv_pulses(kiosk)) == 1
 
@@ -148,7 +148,7 @@ def test_a_uv_lamp_that_does_not_go_out_locks_every_light_until_staff_clears_it(
     kiosk = kiosk('stuck_lamps = ["uv365"]')
     with contextlib.suppress(CaptureFault):
         visit(kiosk)
-    until(lambda: status(kiosk)["fault"] == "light_after_off")
+    until(lambda: status(kiosk)["fault"] == "light_after_off", "the fault of a light that stays on")
     with pytest.raises(CaptureFault) as caught:
         visit(kiosk)
     assert caught.value.code == "light_fault"

@@ -77,7 +77,7 @@ def trouble(bench, monkeypatch):
                 silent.set()
             if kind == "shroud_open":
                 hold_shroud(bench.page, is_open=True)
-            until(lambda: not lit(pins))
+            until(lambda: not lit(pins), "every light off")
             silent.clear()
             hold_shroud(bench.page, is_open=False)
         return expose(camera, *settings)
@@ -183,7 +183,7 @@ def test_sensors_are_read_while_the_lamp_is_lit_whatever_else_the_computer_does(
 
     def late(lights):
         if held_up:
-            until(lambda: not lights.status()["pulse"])
+            until(lambda: not lights.status()["pulse"], "the UV pulse over")
             held_up.clear()
         beat(lights)
 

@@ -37,12 +37,12 @@ def part(program: str, name: str = "part") -> Part:
     return Part(name, [sys.executable, "-c", program], logged_ready)
 
 
-def until(supervisor_does: Callable[[], None], question: Callable[[], bool]) -> None:
+def until(supervisor_does: Callable[[], None], question: Callable[[], bool], what: str) -> None:
     def look() -> bool:
         supervisor_does()
         return question()
 
-    wait_until(look)
+    wait_until(look, what)
 
 
 def ends_once(folder: Path, how: str) -> str:
@@ -71,14 +71,18 @@ def test_a_part_that_hangs_is_killed_and_started_again(supervisor: Supervisor) -
     first, other = supervisor.pid("part"), supervisor.pid("other")
     # It has been heard once it may be silent for no longer: only then it is stopped.
     heartbeats = supervisor._heartbeats
-    until(supervisor.mend, lambda: heartbeats._until["part"] < time.monotonic() + 60.0)
+    until(
+        supervisor.mend,
+        lambda: heartbeats._until["part"] < time.monotonic() + 60.0,
+        "the part's heartbeat heard",
+    )
     os.kill(first, signal.SIGSTOP)
-    wait_until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
+    wait_until(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED, "the part's process stopped")
     assert heartbeats.silent() == []
     supervisor.mend()
     assert supervisor.pid("part") == first, "it may be silent for a minute"
     heartbeats._until["part"] = time.monotonic()  # the minute is over
-    until(supervisor.mend, lambda: supervisor.pid("part") != first)
+    until(supervisor.mend, lambda: supervisor.pid("part") != first, "the part started again")
     assert not psutil.pid_exists(first)
     assert supervisor.pid("other") == other
 
@@ -119,7 +123,7 @@ def test_a_part_that_hangs_before_its_first_word_is_started_again(
     supervisor.kill("part")
     supervisor.start(Part("part", [sys.executable, "-c", speaks], lambda _: True, 0.1))
     second = supervisor.pid("part")
-    until(supervisor.mend, lambda: supervisor.pid("part") != second)
+    until(supervisor.mend, lambda: supervisor.pid("part") != second, "the part started again")
 
 
 @pytest.mark.parametrize("is_done", [True, False])
@@ -138,14 +142,20 @@ time.sleep(240)
 """
     supervisor.start(Part("part", [sys.executable, "-c", READY + step], logged_ready, 60.0))
     first, until_when = supervisor.pid("part"), supervisor._heartbeats._until
-    until(supervisor.mend, lambda: until_when.get("part", 0.0) > time.monotonic() + 120.0)
+    until(
+        supervisor.mend,
+        lambda: until_when.get("part", 0.0) > time.monotonic() + 120.0,
+        "the part given more time",
+    )
     if is_done:
         (tmp_path / "done").touch()
-        until(supervisor.mend, lambda: until_when["part"] < time.monotonic() + 60.0)
+        until(
+            supervisor.mend, lambda: until_when["part"] < time.monotonic() + 60.0, "the part's more time over"
+        )
         assert supervisor.pid("part") == first
     else:
         until_when["part"] = time.monotonic()  # all of its time is over
-        until(supervisor.mend, lambda: supervisor.pid("part") != first)
+        until(supervisor.mend, lambda: supervisor.pid("part") != first, "the part started again")
 
 
 def test_a_part_that_says_nothing_of_itself_is_asked_and_started_again_when_it_answers_no_more(
@@ -166,10 +176,10 @@ def test_a_part_that_says_nothing_of_itself_is_asked_and_started_again_when_it_a
     program = [sys.executable, "-c", STAY]
     supervisor.start(*(Part(name, program, lambda _: True, 0.3, question(name)) for name in silent))
     first = {name: supervisor.pid(name) for name in silent}
-    until(supervisor.mend, lambda: len(asked) > 100)
+    until(supervisor.mend, lambda: len(asked) > 100, "a hundred questions to the other part")
     assert {name: supervisor.pid(name) for name in silent} == first, "both may be silent for ever"
     silent["one"] = True
-    until(supervisor.mend, lambda: supervisor.pid("one") != first["one"])
+    until(supervisor.mend, lambda: supervisor.pid("one") != first["one"], "the part started again")
     assert supervisor.pid("other") == first["other"]
 
 
@@ -210,7 +220,7 @@ def test_a_part_that_asks_for_it_is_started_again(supervisor: Supervisor, tmp_pa
     supervisor.start(part(STAY, "other"))
     supervisor.start(part(program))  # alone: it may have ended, and begun again, while another is waited for
     first, other = supervisor.pid("part"), supervisor.pid("other")
-    until(getattr(supervisor, look), lambda: supervisor.pid("part") != first)
+    until(getattr(supervisor, look), lambda: supervisor.pid("part") != first, "the part started again")
     assert supervisor.pid("other") == other
 
 
@@ -220,14 +230,14 @@ def test_a_part_that_dies_is_mended_where_that_is_asked_for(
 ) -> None:
     supervisor.start(part(ends_once(tmp_path, how)))
     first = supervisor.pid("part")
-    until(supervisor.mend, lambda: supervisor.pid("part") != first)
+    until(supervisor.mend, lambda: supervisor.pid("part") != first, "the part started again")
 
 
 def test_a_part_that_dies_is_named_where_it_is_not(supervisor: Supervisor) -> None:
     supervisor.start(part(STAY))
     os.kill(supervisor.pid("part"), signal.SIGKILL)
     with pytest.raises(PartFailed, match="part ended with status -9"):
-        until(supervisor.check, lambda: False)
+        until(supervisor.check, lambda: False, "the supervisor giving up")
 
 
 def test_a_part_that_cannot_live_is_given_up_after_some_starts(
@@ -237,7 +247,7 @@ def test_a_part_that_cannot_live_is_given_up_after_some_starts(
     program = f"{READY}open({str(starts)!r}, 'a').write('x'); raise SystemExit('no camera')"
     supervisor.start(part(program))
     with pytest.raises(PartFailed, match="started 5 times within 60 s to no avail.*no camera"):
-        until(supervisor.mend, lambda: False)
+        until(supervisor.mend, lambda: False, "the supervisor giving up")
     assert starts.read_text() == "x" * (1 + module.RESTARTS)
 
 
@@ -247,7 +257,11 @@ def test_restarts_of_long_ago_do_not_count(
     monkeypatch.setattr(module, "RESTARTS_WITHIN_SECONDS", 0.0)
     starts = tmp_path / "starts"
     supervisor.start(part(f"{READY}open({str(starts)!r}, 'a').write('x')"))
-    until(supervisor.mend, lambda: len(starts.read_text()) > module.RESTARTS + 2)
+    until(
+        supervisor.mend,
+        lambda: len(starts.read_text()) > module.RESTARTS + 2,
+        "more starts than the supervisor allows at once",
+    )
 
 
 def test_a_part_is_not_started_again_at_once(
@@ -257,7 +271,7 @@ def test_a_part_is_not_started_again_at_once(
     supervisor.start(part(STAY))
     first = supervisor.pid("part")
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: ended(first))
+    wait_until(lambda: ended(first), "the first process ended")
     supervisor.mend()  # sees the end
     supervisor.mend()  # would start it
     assert supervisor.pid("part") == first
@@ -271,8 +285,8 @@ def test_what_a_dead_part_left_running_goes_with_it(supervisor: Supervisor, tmp_
     )
     supervisor.start(part(ends_once(tmp_path, leave)))
     first = supervisor.pid("part")
-    until(supervisor.mend, lambda: supervisor.pid("part") != first)
-    wait_until(lambda: ended(int(child.read_text())))
+    until(supervisor.mend, lambda: supervisor.pid("part") != first, "the part started again")
+    wait_until(lambda: ended(int(child.read_text())), "what the dead part had started ended")
 
 
 def ended(pid: int) -> bool:

@@ -330,7 +330,9 @@ def test_a_patient_who_left_is_forgotten_on_the_screen_too(
         (session,) = bench.kiosk.sessions._sessions.values()
         session.touched -= PATIENCE_S[State.ABOUT] - 2
         screen.page.goto(address)
-        wait_until(lambda: session.state is State.EXPIRED or bench.kiosk.sessions.expire() > 0)
+        wait_until(
+            lambda: session.state is State.EXPIRED or bench.kiosk.sessions.expire() > 0, "the session expired"
+        )
         screen.page.wait_for_url("**/expired")
         screen.arrives_at("expired")
 

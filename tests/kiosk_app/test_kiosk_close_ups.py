@@ -168,7 +168,7 @@ def a_picture_under_way(visitor: Visitor, bench: Bench) -> Iterator[dict[str, st
     taking = threading.Thread(target=lambda: other.post("/close_up", data=fields))
     taking.start()
     session = the_session(bench)
-    wait_until(lambda: session.progress.marking.busy)
+    wait_until(lambda: session.progress.marking.busy, "a close-up being taken")
     try:
         yield fields
     finally:

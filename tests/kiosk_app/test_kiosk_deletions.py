@@ -315,7 +315,7 @@ def test_who_waits_for_a_result_that_the_desk_deletes_is_told_that_it_is_deleted
         bench.analyst.go.clear()
     visitor.tap("/eyes", eyes="open")
     if at == "while it is measured":
-        wait_until(lambda: visitor.progress()["stage"] == "measuring")
+        wait_until(lambda: visitor.progress()["stage"] == "measuring", "the measurement begun")
         shred_it(bench, the_scan(bench).id)
         bench.analyst.go.set()
     page = visitor.wait()

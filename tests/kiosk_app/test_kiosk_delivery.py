@@ -142,7 +142,7 @@ def test_what_the_outbox_will_never_take_is_not_said_to_have_reached_anyone(
 
 def leaves_it(visitor: Visitor) -> Page:
     """The patient starts over while the pictures are measured, and keeps the scan."""
-    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    wait_until(lambda: visitor.progress()["stage"] == "measuring", "the measurement begun")
     visitor.tap("/start-over")
     return visitor.tap("/start-over", scan="keep")
 

@@ -139,12 +139,12 @@ def test_another_try_while_the_first_is_being_abandoned_is_a_scan_of_its_own(ben
     assert tried is not None
     with bench.kiosk.records.keyring.lock():
         bench.kiosk.begin_scan(session, ENGLISH)
-        wait_until(lambda: session.progress.state == "failed")
+        wait_until(lambda: session.progress.state == "failed", "the scan failed")
     bench.camera.fault, session.progress = None, Progress()
     assert state_of(bench, tried) == ScanState.CONSENTED
     left = bench.kiosk.work._begin(tried)  # as the house-keeping does, which abandons it now
     bench.kiosk.begin_scan(session, ENGLISH)
-    wait_until(lambda: session.progress.state == "ready")
+    wait_until(lambda: session.progress.state == "ready", "the work on the scan done")
     bench.kiosk.work._end(tried)
     bench.kiosk.work.go_on()
     assert left is not None and session.scan is not None

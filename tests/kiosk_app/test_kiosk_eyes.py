@@ -84,7 +84,7 @@ def test_closed_eyes_are_told_when_to_open_and_only_after_uv(visitor: Visitor, b
     assert (visitor.page.body["data-say"], visitor.page.body["data-after"]) == ("keep_closed", "open_eyes")
     assert visitor.progress()["say"] == "keep_closed"
     bench.camera.hold.set()
-    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    wait_until(lambda: visitor.progress()["stage"] == "measuring", "the measurement begun")
     assert visitor.progress()["say"] == "open_eyes"
     bench.analyst.go.set()
     visitor.walk_to("result")
@@ -94,7 +94,7 @@ def test_eyes_that_were_never_closed_are_not_told_to_open(visitor: Visitor, benc
     bench.analyst.go.clear()
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    wait_until(lambda: visitor.progress()["stage"] == "measuring", "the measurement begun")
     assert visitor.progress()["say"] == "move"
     bench.analyst.go.set()
 
@@ -105,7 +105,7 @@ def test_a_patient_who_leaves_at_the_question_about_the_eyes_leaves_no_picture(
     visitor.walk_to("eyes")
     scan = the_scan(bench)
     visitor.tap("/start-over")
-    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == ScanState.ABANDONED)
+    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == ScanState.ABANDONED, "the scan given up")
     assert bench.kiosk.vault.items(scan.id) == []
 
 
@@ -114,7 +114,7 @@ def test_silence_at_the_question_about_the_eyes_wipes_the_session(visitor: Visit
     scan = the_scan(bench)
     the_session(bench).touched -= PATIENCE_S[State.EYES] + 1
     assert visitor.look("/").name == "expired"
-    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == ScanState.ABANDONED)
+    wait_until(lambda: bench.kiosk.records.scan(scan.id).state == ScanState.ABANDONED, "the scan given up")
     assert bench.camera.phases() == [("lit", False)]
 
 
@@ -124,10 +124,10 @@ def test_a_browser_that_is_gone_when_the_question_comes_does_not_hold_the_sessio
     bench.camera.hold.clear()
     visitor.walk_to("scan")
     bench.camera.hold.set()
-    wait_until(lambda: visitor.progress()["next"])
+    wait_until(lambda: visitor.progress()["next"], "a page for the patient to go on to")
     the_session(bench).touched -= PATIENCE_S[State.SCAN] + 1
     assert bench.kiosk.sessions.expire() == 1
-    wait_until(lambda: bench.kiosk.records.scans()[0].state == ScanState.ABANDONED)
+    wait_until(lambda: bench.kiosk.records.scans()[0].state == ScanState.ABANDONED, "the scan given up")
 
 
 def test_a_second_tap_about_the_eyes_changes_nothing(visitor: Visitor, bench: Bench) -> None:

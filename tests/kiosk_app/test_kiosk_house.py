@@ -55,9 +55,9 @@ def test_one_broken_task_of_the_house_keeping_starves_no_other(
     thread = threading.Thread(target=kiosk.keep_house, args=(stop,))
     thread.start()
     try:
-        wait_until(lambda: done == set(tasks))
+        wait_until(lambda: done == set(tasks), "each task of the house keeping done once")
         done.clear()
-        wait_until(lambda: done == set(tasks))
+        wait_until(lambda: done == set(tasks), "each task of the house keeping done once")
     finally:
         stop.set()
         thread.join(60)

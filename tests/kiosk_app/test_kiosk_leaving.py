@@ -133,7 +133,10 @@ def test_start_over_before_the_pictures_are_kept_leaves_nothing_and_asks_nothing
         visitor.walk_to(place)
         assert visitor.tap("/start-over").name == "language"
     bench.kiosk.work.go_on()
-    wait_until(lambda: {row.state for row in bench.kiosk.records.scans()} == {ScanState.ABANDONED})
+    wait_until(
+        lambda: {row.state for row in bench.kiosk.records.scans()} == {ScanState.ABANDONED},
+        "each scan given up",
+    )
 
 
 def test_start_over_on_the_result_asks_what_becomes_of_the_scan_and_does_nothing_by_itself(
@@ -167,10 +170,10 @@ def start_over_while_pictures_are_noted_as_kept(
     monkeypatch.setattr(bench.kiosk.work, "leave_unless_kept", asked)
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    wait_until(notes.is_set)
+    wait_until(notes.is_set, "the pictures about to be noted as kept")
     starting_over = threading.Thread(target=visitor.tap, args=("/start-over",))
     starting_over.start()
-    wait_until(leaves.is_set)
+    wait_until(leaves.is_set, "the work told that its patient leaves")
     go.set()
     starting_over.join(60)
     assert visitor.page.name == "leave"
@@ -209,7 +212,7 @@ def test_who_goes_is_let_go_though_the_records_cannot_be_read(
         bench.analyst.fail = AnalysisFailed("died")
         visitor.walk_to("eyes")
         visitor.tap("/eyes", eyes="open")
-        wait_until(lambda: visitor.progress()["state"] == "failed")
+        wait_until(lambda: visitor.progress()["state"] == "failed", "the scan failed")
         visitor.look("/scan")
     else:
         visitor.walk_to("result")
@@ -324,7 +327,7 @@ def test_start_over_at_the_marking_of_spots_asks_too(at_the_spots: Visitor, benc
     assert at_the_spots.tap("/start-over").name == "leave"
     page = at_the_spots.tap()
     assert (page.name, 'data-delivery="measuring"' in page.text) == ("done", True)
-    wait_until(lambda: the_scan(bench).state == ScanState.HANDED_OVER)
+    wait_until(lambda: the_scan(bench).state == ScanState.HANDED_OVER, "the result handed over")
     assert bench.kiosk.delivery(the_scan(bench).id) is Delivery.UNDER_WAY
 
 
@@ -332,7 +335,7 @@ def test_a_scan_deleted_at_the_marking_of_spots_leaves_nothing(at_the_spots: Vis
     at_the_spots.tap("/start-over")
     page = at_the_spots.tap("/delete")
     assert (page.name, 'data-delivery="nothing_sent"' in page.text) == ("deleted", True)
-    wait_until(lambda: not bench.kiosk.work._at_work)
+    wait_until(lambda: not bench.kiosk.work._at_work, "no scan at work any more")
     assert the_scan(bench).state == ScanState.SHREDDED
     assert bench.kiosk.vault.items(the_scan(bench).id) == []
     assert bench.outbox.submitted == {}
@@ -342,7 +345,7 @@ def test_pictures_that_could_not_be_measured_yet_are_said_to_be_kept(visitor: Vi
     bench.analyst.fail = AnalysisFailed("died")
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    wait_until(lambda: visitor.progress()["state"] == "failed")
+    wait_until(lambda: visitor.progress()["state"] == "failed", "the scan failed")
     page = visitor.look("/scan")
     assert "will measure them again and send" not in page.text
     assert "tries again by itself" in page.text

@@ -52,7 +52,7 @@ def test_a_scan_is_drawn_in_the_language_of_its_session(
     visitor.walk_to("light_questions")
     visitor.tap(answer="some")
     visitor.tap()
-    wait_until(lambda: bench.analyst.words)
+    wait_until(lambda: bench.analyst.words, "the words that the overlays are drawn with")
     assert bench.analyst.words == [words_in(bench, language)]
     assert (bench.analyst.words[0] == ENGLISH) == (language == "en")
 

@@ -159,7 +159,7 @@ def test_scan_told_to_stop_leaves_no_picture(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         log = tmp_path / ".run" / "logs" / "captured.log"
         try:
-            wait_until(lambda: log.exists() and "ready" in log.read_text())
+            wait_until(lambda: log.exists() and "ready" in log.read_text(), "the daemons ready")
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 143
         finally:

@@ -171,7 +171,7 @@ def test_a_record_that_is_being_changed_keeps_the_keys_from_nobody_for_long(
         other.execute("BEGIN IMMEDIATE")
         deletion = threading.Thread(target=lambda: pytest.raises(RecordsHeld, records.forget, scan))
         deletion.start()
-        wait_until(lambda: is_locked(keyring))
+        wait_until(lambda: is_locked(keyring), "the keys locked by who changes the record")
         with gives_up, keyring.lock(shared=True):
             assert keyring.generations() == [1]
         deletion.join(60)

@@ -135,7 +135,9 @@ def test_a_patient_who_leaves_at_the_question_has_been_scanned_with_the_spots_so
     scan = the_scan(bench).id
     start_over(visitor)
     assert [spot.zone for spot in sent(bench).findings.spots] == ["nose"]
-    wait_until(lambda: bench.kiosk.records.scan(scan).state == ScanState.HANDED_OVER)
+    wait_until(
+        lambda: bench.kiosk.records.scan(scan).state == ScanState.HANDED_OVER, "the result handed over"
+    )
 
 
 def test_a_silent_patient_is_forgotten_and_the_face_is_still_measured(visitor: Visitor, bench: Bench) -> None:
@@ -244,7 +246,7 @@ def test_a_marked_spot_is_kept_also_while_another_process_holds_the_keys(
     visitor.tap()
     with bench.kiosk.records.keyring.lock():
         visitor.tap()
-        wait_until(lambda: not bench.kiosk.work._at_work)
+        wait_until(lambda: not bench.kiosk.work._at_work, "no scan at work any more")
         assert vaulted(bench) == ["frame.closeup0"]
     assert bench.kiosk.work.go_on() == 1
     assert [spot.zone for spot in sent(bench).findings.spots] == ["left_cheek"]

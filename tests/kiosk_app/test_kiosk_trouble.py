@@ -27,7 +27,7 @@ def test_a_refusal_is_a_page_that_says_what_to_do(
     bench.analyst.refuse = reason
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    wait_until(lambda: visitor.progress()["state"] == "failed")
+    wait_until(lambda: visitor.progress()["state"] == "failed", "the scan failed")
     assert visitor.progress()["reason"] == reason
     page = visitor.look(visitor.progress()["next"])
     assert page.body["data-state"] == "failed"
@@ -67,7 +67,7 @@ def test_a_patient_is_told_when_the_measuring_takes_long_and_may_go_and_keep_the
     visitor.walk_to("eyes")
     bench.analyst.go.clear()
     visitor.tap()
-    wait_until(lambda: visitor.progress()["stage"] == "measuring")
+    wait_until(lambda: visitor.progress()["stage"] == "measuring", "the measurement begun")
     assert visitor.progress()["sentence"] == "Measuring"
     the_session(bench).progress.measured_since -= LONG_S
     told = visitor.progress()
@@ -100,7 +100,7 @@ def test_a_hood_opened_in_the_scan_is_said_in_the_patients_language(
     visitor.walk_to("position")
     bench.camera.fault = CaptureFault("shroud_open", "internal words")
     visitor.tap()
-    wait_until(lambda: visitor.progress()["state"] == "failed")
+    wait_until(lambda: visitor.progress()["state"] == "failed", "the scan failed")
     assert hood in visitor.progress()["sentence"]
     bench.camera.fault = None
     visitor.look(visitor.progress()["next"])

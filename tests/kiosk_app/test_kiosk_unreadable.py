@@ -144,7 +144,7 @@ def test_a_patient_whose_pictures_cannot_be_read_is_promised_no_result(
     kept_badly(befalls)
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    wait_until(lambda: visitor.progress()["state"] == "failed")
+    wait_until(lambda: visitor.progress()["state"] == "failed", "the scan failed")
     assert (visitor.progress()["reason"], the_scan(bench).state) == ("unreadable", ScanState.UNREADABLE)
     page = visitor.look(visitor.progress()["next"])
     assert str(sentences.TROUBLES["unreadable"].happened) in page.words
@@ -163,7 +163,7 @@ def test_a_patient_who_starts_over_from_there_is_told_of_no_measurements_and_may
     kept_badly(cut)
     visitor.walk_to("eyes")
     visitor.tap("/eyes", eyes="open")
-    wait_until(lambda: visitor.progress()["state"] == "failed")
+    wait_until(lambda: visitor.progress()["state"] == "failed", "the scan failed")
     visitor.look(visitor.progress()["next"])
     the_session(bench).language = language
     page = visitor.look("/scan")

@@ -236,7 +236,7 @@ def test_a_scan_is_worked_on_by_one_thread_only(bench: Bench) -> None:
     scan, progress = consented(bench), Progress()
     bench.analyst.go.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
+    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED, "the pictures kept")
     other = threading.Thread(target=bench.kiosk.work.go_on)
     other.start()
     other.join(60)
@@ -249,7 +249,7 @@ def test_a_scan_that_is_at_work_already_says_so(bench: Bench) -> None:
     scan, first = consented(bench), Progress()
     bench.analyst.go.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, first)
-    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
+    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED, "the pictures kept")
     assert do(bench, scan).reason == "busy"
     bench.analyst.go.set()
     thread.join(60)

@@ -22,7 +22,7 @@ def test_a_patient_who_leaves_before_the_pictures_leaves_nothing(bench: Bench) -
     scan, progress = consented(bench), Progress()
     bench.camera.hold.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: progress.done == 4)
+    wait_until(lambda: progress.done == 4, "four pictures taken")
     bench.kiosk.work.leave(scan)
     bench.camera.hold.set()
     thread.join(60)
@@ -52,7 +52,7 @@ def test_a_patient_who_leaves_after_the_pictures_still_has_a_result(bench: Bench
     scan, progress = consented(bench), Progress()
     bench.analyst.go.clear()
     thread = bench.kiosk.work.start(scan, STAMP, False, progress)
-    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED)
+    wait_until(lambda: state_of(bench, scan) == ScanState.CAPTURED, "the pictures kept")
     bench.kiosk.work.leave(scan)
     bench.analyst.go.set()
     thread.join(60)
@@ -63,7 +63,7 @@ def asked(bench: Bench, scan: UUID) -> tuple[Progress, threading.Thread]:
     """A scan whose lit pictures are there, and that waits for the patient's word."""
     progress = Progress()
     thread = bench.kiosk.work.start(scan, STAMP, True, progress)
-    wait_until(lambda: progress.state == "asking")
+    wait_until(lambda: progress.state == "asking", "the patient asked about the eyes")
     return progress, thread
 
 

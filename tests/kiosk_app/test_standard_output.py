@@ -123,7 +123,7 @@ def test_an_account_goes_again_whose_password_was_not_taken_before_the_command_i
     os.set_blocking(full, True)
     command = subprocess.Popen(dermakiosk("clinic", "add-account", "ann", "--state", clinic), stdout=full)
     os.close(full)
-    wait_until(is_there)
+    wait_until(is_there, "the account in the database")
     command.send_signal(stopped_by)
     assert command.wait(60) == 130
     assert not is_there()

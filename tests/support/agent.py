@@ -64,7 +64,7 @@ class AgentProcess:
             assert self._process.poll() is None, self.log.read_text()
             return b'"event": "ready"' in self.log.read_bytes()[begin:]
 
-        wait_until(ready)
+        wait_until(ready, "the agent ready")
         if self._vouches:
             self.client.vouch(self.client.unvouched())
 
@@ -94,7 +94,7 @@ class AgentProcess:
         return self.client.status()
 
     def wait_connected(self) -> None:
-        wait_until(lambda: self.status()["connected"])
+        wait_until(lambda: self.status()["connected"], "the agent connected to the broker")
 
     def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
@@ -178,7 +178,7 @@ class Clinic:
                 self.receipt(*self.take())
             return done()
 
-        wait_until(serve)
+        wait_until(serve, "what is to come of the receipts")
 
     def answer(self, payload: bytes) -> None:
         assert self.client.publish(topics.down(self.party.kiosk, "receipt"), payload) == 0

@@ -90,7 +90,10 @@ def kiosk_client(clinic: Clinic) -> Iterator[MqttClient]:
 
 def send(clinic: Clinic, client: MqttClient, data: bytes) -> None:
     """Publish as a kiosk does: 0x10 says that no worker has ever been there, and is tried again."""
-    wait_until(lambda: client.publish(topics.up(clinic.kiosk.id, "result"), data) == 0)
+    wait_until(
+        lambda: client.publish(topics.up(clinic.kiosk.id, "result"), data) == 0,
+        "the result taken by the broker for a worker",
+    )
 
 
 def alarms(clinic: Clinic) -> list[tuple[str | None, dict[str, str]]]:

@@ -44,7 +44,7 @@ def kill_captured(kiosk: Kiosk) -> float:
 
     thread = threading.Thread(target=capture)
     thread.start()
-    until(lambda: "uv365" in kiosk.lit())
+    until(lambda: "uv365" in kiosk.lit(), "the UV lamp on")
     killed_ns = time.monotonic_ns()
     kiosk.captured.kill()
     seconds = dark_after(kiosk.pins, killed_ns)
@@ -58,12 +58,12 @@ def kill_app(kiosk: Kiosk) -> float:
     """SIGKILL the application while the capture it asked for holds UV; seconds until every pin was low."""
     command = [sys.executable, "-c", _APP, str(kiosk.capture_socket), uuid.uuid4().hex]
     app = subprocess.Popen(command, cwd=ROOT)
-    until(lambda: "uv365" in kiosk.lit())
+    until(lambda: "uv365" in kiosk.lit(), "the UV lamp on")
     killed_ns = time.monotonic_ns()
     app.kill()
     seconds = dark_after(kiosk.pins, killed_ns)
     app.wait(60)
-    until(lambda: not kiosk.lit())
+    until(lambda: not kiosk.lit(), "every light off")
     return seconds
 
 
@@ -79,7 +79,7 @@ def kill_lightd(kiosk: Kiosk) -> float:
 
     thread = threading.Thread(target=capture)
     thread.start()
-    until(lambda: "uv365" in kiosk.lit())
+    until(lambda: "uv365" in kiosk.lit(), "the UV lamp on")
     killed_ns = time.monotonic_ns()
     kiosk.lightd.kill()
     seconds = dark_after(kiosk.pins, killed_ns)

@@ -47,9 +47,9 @@ def small_board(folder: Path, extra: str = "", profile: Path = SIMULATED, **repl
     return path
 
 
-def until(condition: Callable[[], object], deadline_s: float = 60.0) -> None:
+def until(condition: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
     """Wait until `condition()` is true; fail after `deadline_s`."""
-    wait_until(condition, seconds=deadline_s)
+    wait_until(condition, what, deadline_s)
 
 
 # The light daemon looks at no picture, and starts without the libraries for them.
@@ -125,7 +125,7 @@ class Kiosk:
             self.lightd = Daemon("lightd", self.board, self.state)
         if self.captured.process.poll() is not None:
             self.captured = self.start_captured()
-        until(lambda: not self.lit())
+        until(lambda: not self.lit(), "every light off")
         self.since_ns = time.monotonic_ns()
 
     def end(self) -> None:
@@ -153,7 +153,7 @@ def lit(pins: PinReader) -> set[str]:
 
 def dark_after(pins: PinReader, since_ns: int) -> float:
     """Wait until all pins are low; how many seconds after `since_ns` (monotonic) the last one fell."""
-    until(lambda: not lit(pins))
+    until(lambda: not lit(pins), "every light off")
     falls = [item.at_ns for item in pins.history() if item.level == 0]
     return max(0.0, (max(falls, default=since_ns) - since_ns) / 1e9)
 

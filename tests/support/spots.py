@@ -14,7 +14,7 @@ def vaulted(bench: Bench) -> list[str]:
 
 
 def sent(bench: Bench) -> Result:
-    wait_until(lambda: bench.outbox.submitted)
+    wait_until(lambda: bench.outbox.submitted, "a message handed to the outbox")
     [(_, envelope)] = bench.outbox.submitted.values()
     message = bench.clinic.open(envelope)
     assert isinstance(message, Result)

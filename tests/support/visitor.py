@@ -122,7 +122,7 @@ class Visitor:
 
     def wait(self) -> Page:
         """Wait for the scan, then go where it leads."""
-        wait_until(lambda: self.progress()["next"])
+        wait_until(lambda: self.progress()["next"], "a page for the patient to go on to")
         return self.look(self.progress()["next"])
 
     def progress(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 PAUSE_S = 0.02
 
 
-def wait_until(question: Callable[[], T], what: str = "what was waited for", seconds: float = 60.0) -> T:
+def wait_until(question: Callable[[], T], what: str, seconds: float = 60.0) -> T:
     """The first true answer of `question()`; fails the test with `what` when none comes in time."""
     deadline = time.monotonic() + seconds
     while True:

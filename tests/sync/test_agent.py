@@ -62,7 +62,7 @@ def test_a_message_goes_and_is_deleted_on_its_receipt(clinic: Clinic, state: Pat
         assert clinic.take() == (message, envelope)
         assert agent.client.state(message) == "sent"
         clinic.receipt(message, envelope)
-        wait_until(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
         status = agent.status()
         assert (status["waiting"], status["sent"], status["bytes"]) == (0, 0, 0)
         assert status["last_receipt_at"]
@@ -83,7 +83,7 @@ def test_a_message_given_while_the_broker_is_away_goes_when_it_comes(
                 clinic = Clinic(broker, party, open_.enter_context(connected(broker, broker.ingest)))
             assert clinic.take() == (message, envelope)
             clinic.receipt(message, envelope)
-            wait_until(lambda: agent.client.state(message) == "stored")
+            wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
 
 
 def test_nothing_is_lost_when_the_broker_is_killed_in_mid_flight(
@@ -113,7 +113,7 @@ def test_what_the_broker_died_over_goes_at_once_when_it_is_back(
         assert broker._process is not None
         broker._process.send_signal(signal.SIGSTOP)
         message, envelope = submit(agent, party)
-        wait_until(lambda: agent.client.state(message) == "sent")
+        wait_until(lambda: agent.client.state(message) == "sent", "the message sent")
         with ExitStack() as open_:
             with agent.held():
                 broker.kill()
@@ -161,7 +161,10 @@ def test_an_envelope_that_the_broker_ends_the_connection_over_keeps_no_other_bac
 def test_a_publish_that_nobody_gets_stays_and_goes_again(broker: Broker, state: Path, party: Party) -> None:
     with running_agent(state, *RESEND) as agent:
         message, envelope = submit(agent, party)
-        wait_until(lambda: agent.status()["last_refusal"] == "no_subscriber")
+        wait_until(
+            lambda: agent.status()["last_refusal"] == "no_subscriber",
+            "the agent saying that nobody took its message",
+        )
         assert agent.client.state(message) == "sent"
         with connected(broker, broker.ingest) as client:
             assert Clinic(broker, party, client).take() == (message, envelope)
@@ -178,7 +181,10 @@ def test_a_denied_publish_stays_in_the_outbox(broker: Broker, state: Path, party
         client = first.enter_context(connected(broker, broker.ingest))
         Clinic(broker, party, client)
         message, envelope = submit(agent, party)
-        wait_until(lambda: agent.status()["last_refusal"] == "refused_0x87")
+        wait_until(
+            lambda: agent.status()["last_refusal"] == "refused_0x87",
+            "the agent saying that the broker denied its message",
+        )
         assert client.hears_nothing()
         assert agent.client.state(message) == "sent"
         acl.write_text(permitted)
@@ -187,7 +193,7 @@ def test_a_denied_publish_stays_in_the_outbox(broker: Broker, state: Path, party
             clinic = Clinic(broker, party, client)
             assert clinic.take() == (message, envelope)
             clinic.receipt(message, envelope)
-            wait_until(lambda: agent.client.state(message) == "stored")
+            wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
 
 
 def test_only_the_clinics_own_receipt_for_these_bytes_deletes(
@@ -210,12 +216,12 @@ def test_only_the_clinics_own_receipt_for_these_bytes_deletes(
         clinic.receipt(uuid4(), envelope)
         # Receipts are handled in order: when this one is done, all before it are.
         clinic.receipt(*other)
-        wait_until(lambda: agent.client.state(other[0]) == "stored")
+        wait_until(lambda: agent.client.state(other[0]) == "stored", "the other message stored")
         assert agent.client.state(message) == "sent"
         assert [e["event"] for e in agent.events()].count("receipt_refused") == 6
         assert [e["event"] for e in agent.events()].count("receipt_mismatch") == 1
         clinic.receipt(message, envelope)
-        wait_until(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
 
 
 def test_what_has_no_receipt_is_sent_again(clinic: Clinic, state: Path, party: Party) -> None:
@@ -239,7 +245,10 @@ def test_a_message_survives_kill_9_of_the_agent(broker: Broker, state: Path, par
             for message, envelope in messages.items():
                 clinic.receipt(message, envelope)
             agent.start()
-            wait_until(lambda: {agent.client.state(message) for message in messages} == {"stored"})
+            wait_until(
+                lambda: {agent.client.state(message) for message in messages} == {"stored"},
+                "each message stored",
+            )
 
 
 def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Party) -> None:
@@ -249,7 +258,7 @@ def test_the_clinics_other_words_are_kept(clinic: Clinic, state: Path, party: Pa
         clinic.take_until({poison[0], retired[0], good[0]})
         clinic.receipt(*poison, status="quarantined")
         clinic.receipt(*retired, status="reseal")
-        wait_until(lambda: agent.client.state(retired[0]) == "reseal")
+        wait_until(lambda: agent.client.state(retired[0]) == "reseal", "the message to be sealed anew")
         assert agent.client.state(poison[0]) == "quarantined"
         # Only what the clinic has said nothing about is still being sent.
         later = submit(agent, party)
@@ -270,9 +279,15 @@ def test_what_is_discarded_while_somebody_reads_the_outbox_is_gone_from_its_file
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM envelopes").fetchone()
             assert agent.client.discard(message) in ("waiting", "sent")
-            wait_until(lambda: "discarded_left_in_files" in [event["event"] for event in agent.events()])
+            wait_until(
+                lambda: "discarded_left_in_files" in [event["event"] for event in agent.events()],
+                "the log saying that what was discarded is left in the files",
+            )
         files = list((state / "sync").glob("outbox.sqlite*"))
-        wait_until(lambda: not any(envelope in file.read_bytes() for file in files))
+        wait_until(
+            lambda: not any(envelope in file.read_bytes() for file in files),
+            "the envelope gone from the outbox's files",
+        )
 
 
 @pytest.mark.parametrize("status", ["stored", "duplicate"])
@@ -284,13 +299,16 @@ def test_what_is_sealed_to_the_newest_key_already_is_not_to_be_sealed_again(
         message, envelope = submit(agent, party)
         assert clinic.take() == (message, envelope)
         clinic.receipt(message, envelope, status="reseal")
-        wait_until(lambda: "no_other_key" in [event["event"] for event in agent.events()])
+        wait_until(
+            lambda: "no_other_key" in [event["event"] for event in agent.events()],
+            "the log saying that there is no other key",
+        )
         assert agent.client.state(message) == "sent"
         assert "bring it a key set with another" in agent.status()["key_problem"]
         assert clinic.take() == (message, envelope)
         # The clinic has found the key again: it may have opened what came before, or take it for new.
         clinic.receipt(message, envelope, status=status)
-        wait_until(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
         assert agent.status()["key_problem"] is None
 
 
@@ -306,7 +324,7 @@ def test_a_heartbeat_is_retained_signed_and_counts_only(broker: Broker, state: P
 
     with running_agent(state) as agent:
         agent.wait_connected()
-        wait_until(lambda: heartbeat().online)
+        wait_until(lambda: heartbeat().online, "a heartbeat that says that the kiosk is online")
         submit(agent, party)
         agent.stop(signal.SIGINT)
     last = heartbeat()
@@ -334,11 +352,11 @@ def test_a_kiosk_that_was_set_up_while_its_clock_was_ahead_is_heard_again_after_
 
     with running_agent(state) as agent:
         agent.wait_connected()
-        wait_until(of_the_future)
+        wait_until(of_the_future, "a heartbeat numbered by the clock that is ahead")
         submit(agent, party)
         message, envelope = clinic.take()
         clinic.receipt(message, envelope, at=now)
-        wait_until(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
         agent.stop()
     assert not of_the_future()
 
@@ -352,7 +370,7 @@ def test_a_backlog_longer_than_the_window_goes_in_order(clinic: Clinic, state: P
             arrived.append(message)
             clinic.receipt(message, envelope)
         assert arrived == [message for message, _ in messages]
-        wait_until(lambda: agent.status()["sent"] == 0)
+        wait_until(lambda: agent.status()["sent"] == 0, "no message without a receipt any more")
 
 
 def test_the_log_names_no_patient_and_no_envelope(clinic: Clinic, state: Path, party: Party) -> None:
@@ -360,7 +378,7 @@ def test_the_log_names_no_patient_and_no_envelope(clinic: Clinic, state: Path, p
         message, envelope = submit(agent, party)
         clinic.take()
         clinic.receipt(message, envelope)
-        wait_until(lambda: agent.client.state(message) == "stored")
+        wait_until(lambda: agent.client.state(message) == "stored", "the message stored")
         agent.stop()
     told = {(name, str(value)) for event in agent.events() for name, value in event.items()}
     assert {name for name, _ in told} >= {"event", "message", "status", "outcome"}

@@ -43,15 +43,24 @@ def test_a_key_that_the_clinic_gave_up_is_said_until_another_is_brought_whatever
         given_up, other = submit(agent, party), submit(agent, of_older_key)
         clinic.take_until({given_up[0], other[0]})
         clinic.receipt(*given_up, status="reseal")
-        wait_until(lambda: agent.status()["key_problem"] is not None)
+        wait_until(
+            lambda: agent.status()["key_problem"] is not None,
+            "the agent saying what is the matter with the key",
+        )
         clinic.receipt(*other, status=status)
-        wait_until(lambda: agent.client.state(other[0]) not in ("waiting", "sent"))
+        wait_until(
+            lambda: agent.client.state(other[0]) not in ("waiting", "sent"),
+            "the clinic's word about the other message",
+        )
         assert "bring it a key set with another" in agent.status()["key_problem"]
         broker.stop()
-        wait_until(lambda: agent.status()["connection_problem"] is not None)
+        wait_until(
+            lambda: agent.status()["connection_problem"] is not None,
+            "the agent saying what is the matter with the connection",
+        )
         assert "bring it a key set with another" in agent.status()["key_problem"]
         bring_keys(broker, state, generate_opening_key())
-        wait_until(lambda: agent.status()["key_problem"] is None)
+        wait_until(lambda: agent.status()["key_problem"] is None, "nothing the matter with the key any more")
         assert agent.status()["connection_problem"] is not None
 
 
@@ -81,11 +90,11 @@ def test_a_new_key_set_is_taken_up_and_an_old_one_is_not(
         clinic.take_until({message for message, _ in messages})
         put_keys(state, new.sign(root))
         clinic.answer(party.receipt(*messages[0]).sign(new_receipts))
-        wait_until(lambda: agent.client.state(messages[0][0]) == "stored")
+        wait_until(lambda: agent.client.state(messages[0][0]) == "stored", "the first message stored")
         put_keys(state, old_file)
         clinic.receipt(*messages[1])
         clinic.answer(party.receipt(*messages[2]).sign(new_receipts))
-        wait_until(lambda: agent.client.state(messages[2][0]) == "stored")
+        wait_until(lambda: agent.client.state(messages[2][0]) == "stored", "the third message stored")
         assert agent.client.state(messages[1][0]) == "sent"
         assert agent.status()["clinic_keys"] == new.version
 
@@ -99,7 +108,10 @@ def test_a_kiosk_whose_certificate_is_of_another_clinic_keeps_its_messages(
         shutil.copy(tmp_path / "stranger" / "sync" / name, state / "sync" / name)
     with running_agent(state) as agent:
         message, _ = submit(agent, party)
-        wait_until(lambda: "disconnected" in [event["event"] for event in agent.events()])
+        wait_until(
+            lambda: "disconnected" in [event["event"] for event in agent.events()],
+            "the log saying that the agent is disconnected",
+        )
         assert not agent.status()["connected"]
         assert agent.status()["connection_problem"]
         assert agent.client.state(message) == "waiting"
@@ -115,7 +127,10 @@ def test_a_kiosk_whose_certificate_has_ended_says_so(
         shutil.copy(tmp_path / "ended" / "sync" / name, state / "sync" / name)
     with running_agent(state) as agent:
         message, _ = submit(agent, party)
-        wait_until(lambda: "certificate ended" in (agent.status()["connection_problem"] or ""))
+        wait_until(
+            lambda: "certificate ended" in (agent.status()["connection_problem"] or ""),
+            "the agent saying that its certificate has ended",
+        )
         assert agent.client.state(message) == "waiting"
         agent.stop()
 
@@ -127,5 +142,8 @@ def test_a_server_of_another_clinic_gets_nothing(
         shutil.copy(elsewhere.authority.folder / "root.crt", state / "sync" / "ca.crt")
         with running_agent(state) as agent:
             message, _ = submit(agent, party)
-            wait_until(lambda: "disconnected" in [event["event"] for event in agent.events()])
+            wait_until(
+                lambda: "disconnected" in [event["event"] for event in agent.events()],
+                "the log saying that the agent is disconnected",
+            )
             assert agent.client.state(message) == "waiting"

@@ -90,13 +90,13 @@ def test_a_receipt_that_nobody_foresaw_costs_itself_only(
             clinic.take_until({message})
             clinic.answer(b"poison")
             clinic.receipt(message, envelope)
-            wait_until(lambda: outbox.state(message) == "stored")
+            wait_until(lambda: outbox.state(message) == "stored", "the message stored")
         # A second start hears nothing of it: it was taken.
         later, envelope = put(outbox, party)
         with carrying(state, outbox):
             clinic.take_until({later})
             clinic.receipt(later, envelope)
-            wait_until(lambda: outbox.state(later) == "stored")
+            wait_until(lambda: outbox.state(later) == "stored", "the later message stored")
     assert len(tripped) == 1
     [said] = [line for line in lines if '"set_aside"' in line]
     assert f"{fault.__name__} at " in said
@@ -126,7 +126,7 @@ def test_an_envelope_that_cannot_be_sent_keeps_no_other_back(
         with carrying(state, outbox):
             assert set(clinic.take_until({good[0]})) == {good[0]}
             clinic.receipt(*good)
-            wait_until(lambda: outbox.state(good[0]) == "stored")
+            wait_until(lambda: outbox.state(good[0]) == "stored", "the good message stored")
             assert outbox.state(poison[0]) == "sent"
             # What was odd about it has passed: it goes in its time.
             patch.undo()
@@ -181,7 +181,7 @@ def test_a_failure_of_the_machine_is_held_against_no_message(
         if where == "sent":
             clinic.take_until({message})
             clinic.answer(receipt)
-        wait_until(lambda: outbox.state(message) == "stored")
+        wait_until(lambda: outbox.state(message) == "stored", "the message stored")
 
     with logged(capsys) as lines:
         # So long that only what was not taken at all comes again, once there is a connection.
@@ -192,7 +192,7 @@ def test_a_failure_of_the_machine_is_held_against_no_message(
                 if where == "sent":
                     clinic.take_until({message})
                     clinic.answer(receipt)
-                wait_until(lambda: outbox.state(message) == "stored")
+                wait_until(lambda: outbox.state(message) == "stored", "the message stored")
     assert not any('"set_aside"' in line for line in lines)
     ended = [line for line in lines if '"thread_ended"' in line]
     assert all("MemoryError at" in line for line in ended)
@@ -217,9 +217,9 @@ def test_a_connection_whose_own_thread_dies_is_made_anew(
             message, envelope = put(outbox, party)
             clinic.take_until({message})
             clinic.receipt(message, envelope)
-            wait_until(lambda sent=message: outbox.state(sent) == "stored")  # type: ignore[misc]
+            wait_until(lambda sent=message: outbox.state(sent) == "stored", "the message stored")  # type: ignore[misc]
             dying.set()
-            wait_until(lambda: not dying.is_set())
+            wait_until(lambda: not dying.is_set(), "the connection's thread dead")
 
 
 def test_a_broker_that_keeps_its_word_on_a_message_back_is_dialled_again(
@@ -238,7 +238,7 @@ def test_a_broker_that_keeps_its_word_on_a_message_back_is_dialled_again(
         assert clinic.take() == (message, envelope)
         assert clinic.take() == (message, envelope), "over the next connection"
         clinic.receipt(message, envelope)
-        wait_until(lambda: outbox.state(message) == "stored")
+        wait_until(lambda: outbox.state(message) == "stored", "the message stored")
 
 
 def test_a_message_whose_answer_is_passed_over_goes_again_in_its_time(
@@ -271,5 +271,5 @@ def test_a_broker_that_takes_nothing_is_dialled_ever_more_rarely(
     monkeypatch.setattr(Backoff, "delay", lambda _, count: failures.append(count) or 0.01)
     put(outbox, party)
     with carrying(state, outbox):
-        wait_until(lambda: 5 in failures)
+        wait_until(lambda: 5 in failures, "the fifth failure")
     assert failures[:5] == [1, 2, 3, 4, 5]

@@ -133,7 +133,7 @@ def test_an_agent_dials_the_broker_itself(proxy: Serving, tmp_path: Path) -> Non
     with running_broker(tmp_path / "system") as broker:
         broker.enrol(tmp_path / "kiosk")
         with running_agent(tmp_path / "kiosk") as agent:
-            wait_until(lambda: agent.status()["connected"])
+            wait_until(lambda: agent.status()["connected"], "the agent connected to the broker")
     assert proxy.asked == []
 
 

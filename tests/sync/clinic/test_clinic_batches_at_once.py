@@ -138,7 +138,7 @@ def test_a_message_that_was_named_waits_for_its_scan_before_anybody_waits_for_it
     with database.writing() as session:
         withdrawals.lock(session, [scan])
         thread.start()
-        wait_until(lambda: session.scalar(waits) == 1)
+        wait_until(lambda: session.scalar(waits) == 1, "one session waiting for a lock")
         erasing.erase(session, kiosk.id, scan, [result])
     thread.join(30)
     with database.reading() as session:

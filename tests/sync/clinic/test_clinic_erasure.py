@@ -157,7 +157,10 @@ def test_a_vacuum_that_postgresql_gives_up_holds_up_nothing_that_waits_to_be_ope
         for _ in range(3):
             arrive(database, kiosk, withdraw(uuid4()))
             assert opener.open_next()
-        wait_until(lambda: any(entry["event"] == "not_scrubbed" for entry in logged))
+        wait_until(
+            lambda: any(entry["event"] == "not_scrubbed" for entry in logged),
+            "the log saying that nothing was scrubbed",
+        )
     assert [statement.split()[0] for statement, _ in said].count("VACUUM") == 1
     assert [entry["kind"] for entry in logged if entry["event"] == "not_scrubbed"] == ["QueryCanceled"]
     opener.scrub()
@@ -196,12 +199,12 @@ def test_while_a_large_postgresql_is_vacuumed_the_opener_opens_says_its_keys_and
         other.execute(text("LOCK TABLE findings IN SHARE UPDATE EXCLUSIVE MODE"))
         thread.start()
         try:
-            wait_until(vacuuming)
+            wait_until(vacuuming, "the vacuum waiting for its lock")
             before, message = said_at(), arrive(postgresql, kiosk, a_result(kiosk, uuid4()))
-            wait_until(lambda: envelope(postgresql, message).state == "opened")
-            wait_until(lambda: said_at() > before)
+            wait_until(lambda: envelope(postgresql, message).state == "opened", "the message opened")
+            wait_until(lambda: said_at() > before, "the opener saying its keys anew")
             turns = len(lived)
-            wait_until(lambda: len(lived) > turns + 2)
+            wait_until(lambda: len(lived) > turns + 2, "the opener saying that it lives")
         finally:
             stop.set()
             thread.join(10)

@@ -331,7 +331,7 @@ def test_a_kiosk_that_is_registered_while_it_is_heard_is_heard_in_its_own_epoch_
         session.flush()
         registering = threading.Thread(target=registered, args=(database, kiosk, tmp_path))
         registering.start()
-        wait_until(lambda: waits_for_a_lock(database))
+        wait_until(lambda: waits_for_a_lock(database), "a session waiting for a lock")
     registering.join(30)
     assert waiting(hear(database, kiosk, counter=1, waiting=3)) == 3
     database.close()

@@ -138,12 +138,18 @@ def test_a_worker_tells_why_it_reaches_no_broker(clinic: Clinic, tmp_path: Path)
     with capture_logs() as logged:
         clinic.broker.stop()
         with clinic.worker():
-            wait_until(lambda: any("refused" in reason for reason in why()))
+            wait_until(
+                lambda: any("refused" in reason for reason in why()),
+                "the worker saying that its connection is refused",
+            )
         clinic.broker.start()
         stranger = Authority.create(tmp_path / "elsewhere", "Elsewhere")
         (clinic.state / "ingest" / "ca.crt").write_bytes(certificates.pem(stranger.root))
         with clinic.worker():
-            wait_until(lambda: any("certificate verify failed" in reason for reason in why()))
+            wait_until(
+                lambda: any("certificate verify failed" in reason for reason in why()),
+                "the worker saying that the broker's certificate is none of the clinic's",
+            )
 
 
 def test_a_second_process_with_the_same_role_is_refused_until_the_first_has_ended(clinic: Clinic) -> None:
@@ -160,7 +166,10 @@ def test_a_worker_whose_certificate_has_ended_says_so(
     monkeypatch.setattr(certificates, "LEAF_LIFE", -certificates.CLOCK_SKEW / 2)
     clinic.broker.authority.make_role("ingest-1", clinic.state / "ingest")
     with capture_logs() as logged, clinic.worker():
-        wait_until(lambda: any(line["event"] == "disconnected" for line in logged))
+        wait_until(
+            lambda: any(line["event"] == "disconnected" for line in logged),
+            "the log saying that the worker is disconnected",
+        )
     (told, *_) = [line for line in logged if line["event"] == "certificate_ended"]
     assert "dermakiosk provision role" in told["why"]
 
@@ -219,8 +228,8 @@ def test_a_receipt_that_nobody_heard_comes_with_the_next_try(clinic: Clinic) -> 
     with clinic.worker():
         with connected(clinic.broker, clinic.tls) as deaf:
             send(clinic, deaf, data)
-            wait_until(lambda: clinic.stored() == 1)
-            wait_until(lambda: unsent_receipts(clinic) == 0)
+            wait_until(lambda: clinic.stored() == 1, "the message stored")
+            wait_until(lambda: unsent_receipts(clinic) == 0, "no receipt owed any more")
         with kiosk_client(clinic) as client:
             send(clinic, client, data)
             assert clinic.receipt(client).status == "duplicate"
@@ -240,8 +249,11 @@ def test_a_heartbeat_is_noted(clinic: Clinic) -> None:
 
     signed = heartbeat(clinic.kiosk).sign(clinic.kiosk.status)
     with clinic.worker(), kiosk_client(clinic) as client:
-        wait_until(lambda: client.publish(topics.up(clinic.kiosk.id, "status"), signed) == 0)
-        wait_until(seen)
+        wait_until(
+            lambda: client.publish(topics.up(clinic.kiosk.id, "status"), signed) == 0,
+            "the heartbeat taken by the broker for a worker",
+        )
+        wait_until(seen, "the kiosk noted as seen")
 
 
 def test_two_workers_share_the_work_and_lose_nothing(clinic: Clinic) -> None:
@@ -299,14 +311,14 @@ def test_a_worker_killed_at_any_moment_neither_loses_nor_doubles(clinic: Clinic)
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             for data in envelopes[start : start + 10]:
                 send(clinic, client, data)
-            wait_until(partial(stored_more_than, clinic, start))
+            wait_until(partial(stored_more_than, clinic, start), "more messages stored than before")
             process.kill()
             process.wait(WAIT_SECONDS)
             for data in envelopes[start + 10 : start + 20]:
                 send(clinic, client, data)
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_until(lambda: clinic.stored() == 60)
-        wait_until(lambda: unsent_receipts(clinic) == 0)
+        wait_until(lambda: clinic.stored() == 60, "all 60 messages stored")
+        wait_until(lambda: unsent_receipts(clinic) == 0, "no receipt owed any more")
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_SECONDS) == 0
         while not client.messages.empty():
@@ -323,8 +335,10 @@ def test_the_tap_writes_down_both_directions(clinic: Clinic, tmp_path: Path) -> 
     data = clinic.kiosk.seal()
     tap = Tap(role, Address.read(role), tmp_path / "wire")
     with clinic.worker(), running(tap.run), kiosk_client(clinic) as client:
-        wait_until(lambda: probe(clinic, client, tmp_path / "wire"))
-        wait_until(lambda: receipted(clinic, client, data, tmp_path / "wire"))
+        wait_until(lambda: probe(clinic, client, tmp_path / "wire"), "the tap listening")
+        wait_until(
+            lambda: receipted(clinic, client, data, tmp_path / "wire"), "the receipt written down by the tap"
+        )
     files = sorted((tmp_path / "wire").iterdir())
     up = [path for path in files if path.read_bytes() == data]
     assert up and up[0].name.endswith(f"-clinic.v1.{clinic.kiosk.id}.up.result.cose")

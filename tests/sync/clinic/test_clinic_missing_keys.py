@@ -220,7 +220,10 @@ def test_openers_say_which_keys_they_hold_for_as_long_as_they_run(
         thread.start()
     try:
         stops[1].set()
-        wait_until(lambda: missing_keys(database) == [kiosk.opening.kid.hex()])
+        wait_until(
+            lambda: missing_keys(database) == [kiosk.opening.kid.hex()],
+            "the opening key missing, since no opener holds it",
+        )
     finally:
         for stop, thread in zip(stops, threads, strict=True):
             stop.set()

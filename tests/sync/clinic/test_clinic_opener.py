@@ -193,7 +193,7 @@ def test_an_opener_looks_once_more_at_what_another_one_had_no_key_for(
     thread = threading.Thread(target=first.run, args=(stop,))
     thread.start()
     try:
-        wait_until(lambda: state(database, message_id) == ("opened", None))
+        wait_until(lambda: state(database, message_id) == ("opened", None), "the message opened")
     finally:
         stop.set()
         thread.join()
@@ -210,7 +210,7 @@ def test_an_opener_that_cannot_say_which_keys_it_holds_opens_what_waits_all_the_
     thread = threading.Thread(target=opener.run, args=(stop,))
     thread.start()
     try:
-        wait_until(lambda: state(database, message_id) == ("opened", None))
+        wait_until(lambda: state(database, message_id) == ("opened", None), "the message opened")
     finally:
         stop.set()
         thread.join()

@@ -346,7 +346,7 @@ def test_a_locked_database_is_waited_for_and_nothing_is_quarantined(
         assert away.wait(30)
         assert states(sqlite) == {"stored": 1}
         blocker.execute("ROLLBACK")
-        wait_until(lambda: states(sqlite) == {"opened": 1})
+        wait_until(lambda: states(sqlite) == {"opened": 1}, "the message opened")
     finally:
         stop.set()
         thread.join(30)

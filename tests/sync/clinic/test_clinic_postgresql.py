@@ -239,7 +239,7 @@ def test_whoever_changes_receipts_has_them_in_the_order_in_which_they_are_owed(
         with postgresql.writing() as session:
             owe(session, again[0], "ingest-1")
             working = workers.submit(work)
-            wait_until(waits)
+            wait_until(waits, "one session waiting for a lock")
             owe(session, again[1], "ingest-1")
         working.result(30)
 

@@ -55,18 +55,21 @@ def test_what_a_kiosk_has_the_broker_retain_is_cleared_and_the_audit_log_says_so
                 assert clinic.receipt(client).status == "stored"
                 if worker == "is there":
                     client.publish(topic, data, retain=True)
-                    wait_until(lambda: clinic.stored() == 2 and not retained(clinic, kind, client))
+                    wait_until(
+                        lambda: clinic.stored() == 2 and not retained(clinic, kind, client),
+                        "both messages stored, and nothing retained on the topic",
+                    )
         if worker != "is there":
             client.publish(topic, data, retain=True)
             assert retained(clinic, kind, client)
         with clinic.worker():
-            wait_until(lambda: not retained(clinic, kind, client))
+            wait_until(lambda: not retained(clinic, kind, client), "nothing retained on the topic")
             # It may have come by both subscriptions of the worker.
             assert clinic.receipt(client).status in ("stored", "duplicate")
             # Cleared once more, at once, but told of once an hour.
             for _ in range(3):
                 client.publish(topic, data, retain=True)
-            wait_until(lambda: not retained(clinic, kind, client))
+            wait_until(lambda: not retained(clinic, kind, client), "nothing retained on the topic")
         assert retained(clinic, "status", client)
     assert alarms(clinic)[0] == (str(clinic.kiosk.id), {"reason": "retained_message", "topic": kind})
     assert len(alarms(clinic)) == 1
@@ -87,7 +90,7 @@ def test_what_is_retained_is_found_within_an_hour_though_the_broker_marks_nothin
         send(clinic, client, clinic.kiosk.seal())
         assert clinic.receipt(client).status == "stored"
         client.publish(topic, clinic.kiosk.seal(), retain=True)
-        wait_until(lambda: not retained(clinic, "result", client))
+        wait_until(lambda: not retained(clinic, "result", client), "nothing retained on the topic")
     assert alarms(clinic) == [(str(clinic.kiosk.id), {"reason": "retained_message", "topic": "result"})]
 
 
@@ -101,6 +104,9 @@ def test_a_broker_with_an_older_access_list_is_told_of_with_what_to_do(clinic: C
     with structlog.testing.capture_logs() as logs, clinic.worker(), kiosk_client(clinic) as client:
         send(clinic, client, clinic.kiosk.seal())
         client.publish(topics.up(clinic.kiosk.id, "result"), clinic.kiosk.seal(), retain=True)
-        wait_until(lambda: any(line["event"] == "not_cleared" for line in logs))
+        wait_until(
+            lambda: any(line["event"] == "not_cleared" for line in logs),
+            "the log saying that the topic is not cleared",
+        )
     told = next(line for line in logs if line["event"] == "not_cleared")
     assert "dermakiosk provision broker" in told["why"]

@@ -209,7 +209,10 @@ def test_those_that_waited_are_tombstones_once_there_is_room_again(
         thread = threading.Thread(target=running.run, args=(stop,))
         thread.start()
         try:
-            wait_until(lambda: len(of_kiosk(database, kiosk)) == len(invented))
+            wait_until(
+                lambda: len(of_kiosk(database, kiosk)) == len(invented),
+                "a tombstone for each withdrawal that waited",
+            )
         finally:
             stop.set()
             thread.join(30)

@@ -88,7 +88,10 @@ def test_a_daemon_says_that_it_works_that_it_lives_and_that_it_stops(
             systemd.await_words()
             assert systemd.words[0] == "READY=1"
             process.send_signal(signal.SIGSTOP)
-            wait_until(lambda: "T" in Path(f"/proc/{process.pid}/stat").read_text().split()[2])
+            wait_until(
+                lambda: "T" in Path(f"/proc/{process.pid}/stat").read_text().split()[2],
+                "the daemon's process stopped",
+            )
             before = systemd.alive()
             time.sleep(3 * WATCHDOG_S)
             assert systemd.alive() == before
@@ -231,7 +234,7 @@ def test_whoever_cannot_hear_the_broker_any_more_falls_silent(
     daemon = make(clinic)
     client = daemon._client
     with running(daemon.run):
-        wait_until(client.is_connected)
+        wait_until(client.is_connected, "the client connected to the broker")
         systemd.await_words()
 
         def die(*_: object) -> None:
@@ -253,7 +256,7 @@ def test_whoever_cannot_dial_the_broker_any_more_falls_silent(
     daemon = make(clinic)
     client = daemon._client
     with running(daemon.run):
-        wait_until(client.is_connected)
+        wait_until(client.is_connected, "the client connected to the broker")
         systemd.await_words()
 
         def die() -> None:
@@ -261,7 +264,7 @@ def test_whoever_cannot_dial_the_broker_any_more_falls_silent(
 
         client.reconnect = die
         client.socket().shutdown(socket.SHUT_RDWR)
-        wait_until(lambda: not client.is_connected())
+        wait_until(lambda: not client.is_connected(), "the client disconnected from the broker")
         wait_until(lambda: not client.carries(), "a thread that is gone")
         falls_silent(systemd)
 
@@ -363,7 +366,7 @@ def test_a_job_is_given_its_lease_and_then_the_watchdog_waits_as_before(
     added(sqlite, "a")
     worker = Worker(sqlite, {"kind": lambda *_: allowed.append(given(systemd))}, poll_seconds=0.05)
     with running(worker.run):
-        wait_until(lambda: allowed)
+        wait_until(lambda: allowed, "the job given its time")
         systemd.await_words()
         assert (allowed, given(systemd)) == ([jobs.LEASE.total_seconds()], WATCHDOG_S)
 
@@ -383,7 +386,9 @@ def test_a_job_among_many_machines_is_given_its_lease_and_no_longer(
         try:
             assert begun.wait(HANGS_S)
             systemd.await_words()
-            wait_until(lambda: machines_module._age(worker._doing_since) > 3)
+            wait_until(
+                lambda: machines_module._age(worker._doing_since) > 3, "the job at work for three seconds"
+            )
             falls_silent(systemd)
         finally:
             done.set()
