@@ -32,7 +32,7 @@ class Scene:
         shape: Shape,
         lids: Sequence[Lid] = (),
         frontal: Float16Array | None = None,
-    ):
+    ) -> None:
         """`diffuse` and `uv` H×W×3, `shine` and `skin` H×W, all float16; `shape` on any grid.
 
         `lids` are what shows in place of the eyes when these are closed. `frontal` (H×W float16) is the light

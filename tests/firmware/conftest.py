@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
 from firmware.capture.sequence import Sequence
-from hardware.board import BOARDS, load_board
+from hardware.board import BOARDS, Board, load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient
 from tests.support.direct_lights import DirectLights
@@ -14,7 +17,7 @@ from tests.support.stand_in_face import find_stand_in, landmarks, portrait
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Board:
     """The simulated board with small pictures at 60 frames a second, no settling, and patience."""
     board = load_board(small_board(tmp_path_factory.mktemp("board")))
     still = board.camera.still.model_copy(update={"fps": 60.0})
@@ -23,18 +26,20 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def patient(plain):
+def patient(plain: Board) -> Patient:
     return Patient(plain, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
 
 
 @pytest.fixture
-def stage(plain, patient, tmp_path, monkeypatch):
+def stage(
+    plain: Board, patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Sequence]]:
     """`stage(…)`: a Sequence in front of the patient, on a board whose simulation is as given."""
     opened = []
     # What becomes of UV is not to depend on how busy this computer is.
     monkeypatch.setattr("firmware.capture.sequence._SEEN_CLOSED_S", 60.0)
 
-    def build(find_face=find_stand_in, **simulation):
+    def build(find_face=find_stand_in, **simulation) -> Sequence:
         patient.eyes_closed = False
         board = plain.model_copy(update={"simulation": plain.simulation.model_copy(update=simulation)})
         lights = DirectLights(board, tmp_path)
@@ -48,7 +53,7 @@ def stage(plain, patient, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def board():
+def board() -> Board:
     """The simulated board with the smallest pictures, whose camera lies on its side."""
     board = load_board(BOARDS / "simulated.toml")
     still = board.camera.still.model_copy(update={"width": 48, "height": 64, "fps": 50.0})
@@ -58,6 +63,6 @@ def board():
 
 
 @pytest.fixture
-def impatient(board):
+def impatient(board: Board) -> Board:
     """The same board, whose camera is given up soon."""
     return board.model_copy(update={"camera": board.camera.model_copy(update={"deadline_s": 0.4})})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from firmware.bench.colour import delta_e00, fit_matrix, skin_matrix
@@ -32,7 +33,7 @@ SHARMA = [
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured() -> npt.NDArray[np.float64]:
     """Spectra of the subjects that were never looked at while the model of skin was set up."""
     spectra, subjects = measured_skin(ROOT / "build" / "test-data")
     unseen = np.array([zlib.crc32(str(subject).encode()) % 2 == 1 for subject in subjects])
@@ -40,36 +41,36 @@ def measured():
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), SHARMA)
-def test_colour_difference_is_that_of_its_authors_table(first, second, expected):
+def test_colour_difference_is_that_of_its_authors_table(first, second, expected) -> None:
     assert delta_e00(np.array(first), np.array(second)) == pytest.approx(expected, abs=1e-4)
     assert delta_e00(np.array(second), np.array(first)) == pytest.approx(expected, abs=1e-4)
 
 
-def test_lab_and_back_is_the_same_colour():
+def test_lab_and_back_is_the_same_colour() -> None:
     colours = np.random.default_rng(1).uniform(0, 1, (50, 3))
     assert from_lab(lab(colours)) == pytest.approx(colours, abs=1e-9)
 
 
-def test_a_perfect_white_is_white_to_eye_and_camera():
+def test_a_perfect_white_is_white_to_eye_and_camera() -> None:
     white = np.ones(31)
     assert linear_srgb(white) == pytest.approx(1.0)
     assert lab(linear_srgb(white)) == pytest.approx([100, 0, 0], abs=1e-3)
     assert camera_rgb(white, LED, SENSOR) == pytest.approx(1.0)
 
 
-def test_a_matrix_that_is_there_is_found():
+def test_a_matrix_that_is_there_is_found() -> None:
     matrix = np.array([[1.6, -0.3, 0.0], [-0.5, 1.5, -0.4], [0.0, -0.2, 1.4]])
     seen = camera_rgb(skin_spectra(300), LED, SENSOR)
     assert fit_matrix(seen, seen @ matrix, np.ones(300)) == pytest.approx(matrix, abs=1e-3)
 
 
-def test_the_model_reaches_from_very_light_to_dark_skin():
+def test_the_model_reaches_from_very_light_to_dark_skin() -> None:
     ita = ita_of_lab(lab(linear_srgb(skin_spectra())))
     assert (ita > 41).mean() > 0.1
     assert (ita < -30).mean() > 0.1
 
 
-def test_skin_measured_on_people_comes_out_in_its_own_colour(measured):
+def test_skin_measured_on_people_comes_out_in_its_own_colour(measured: npt.NDArray[np.float64]) -> None:
     led = load_board(BOARDS / "simulated-uncalibrated.toml").lights["white"].led
     right = lab(linear_srgb(measured))
     got = lab(camera_rgb(measured, led, SENSOR) @ skin_matrix(led, SENSOR))
@@ -90,7 +91,7 @@ def test_skin_measured_on_people_comes_out_in_its_own_colour(measured):
     assert found["ITA°"] <= 0.7
 
 
-def test_a_matrix_fitted_to_the_chart_is_worse_on_skin(measured):
+def test_a_matrix_fitted_to_the_chart_is_worse_on_skin(measured: npt.NDArray[np.float64]) -> None:
     """Why the chart only checks: the study's finding, kept true."""
     from hardware.targets import chart_spectra
 

@@ -12,6 +12,7 @@ import weakref
 import zipfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +34,7 @@ from tests.support.uncalibrated import small
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 
 
-def made(**changes):
+def made(**changes) -> Calibration:
     given = {
         "board": "simulated-uncalibrated",
         "made_at": NOW,
@@ -45,7 +46,7 @@ def made(**changes):
     return Calibration(**(given | changes))
 
 
-def test_a_calibration_is_read_as_it_was_written(tmp_path):
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     first = made(mm_per_px=0.7, lamps_mm={"dir0": (1.0, 2.0, 3.0)}, scores={"flat_residual": {"white": 0.01}})
     folder = write_calibration(tmp_path, first)
     again = read_calibration(folder)
@@ -54,7 +55,7 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path):
     assert (again.mm_per_px, again.lamps_mm, again.scores) == (first.mm_per_px, first.lamps_mm, first.scores)
 
 
-def test_a_calibration_whose_maps_another_python_wrote_keeps_its_name(tmp_path):
+def test_a_calibration_whose_maps_another_python_wrote_keeps_its_name(tmp_path: Path) -> None:
     """Python and numpy write the same maps as other bytes from version to version."""
     first = made()
     maps = first.contents()["maps.npz"]
@@ -74,7 +75,7 @@ def test_a_calibration_whose_maps_another_python_wrote_keeps_its_name(tmp_path):
     assert np.array_equal(again.gains["white"], first.gains["white"])
 
 
-def test_the_newest_valid_calibration_is_used_and_no_other(tmp_path):
+def test_the_newest_valid_calibration_is_used_and_no_other(tmp_path: Path) -> None:
     board = load_board(small(tmp_path))
     right = made(made_at=NOW - timedelta(days=2))
     for other in (
@@ -93,7 +94,7 @@ def test_the_newest_valid_calibration_is_used_and_no_other(tmp_path):
         read_calibration(damaged)
 
 
-def test_a_calibration_is_good_by_the_clock_of_each_moment(tmp_path):
+def test_a_calibration_is_good_by_the_clock_of_each_moment(tmp_path: Path) -> None:
     """The clock may be behind when the kiosk starts, and a calibration grows old while it runs."""
     kept = write_calibration(tmp_path, made(made_at=NOW))
     calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
@@ -106,12 +107,12 @@ def test_a_calibration_is_good_by_the_clock_of_each_moment(tmp_path):
     assert calibrations.newest(NOW + timedelta(days=30)).id == kept.name
 
 
-def test_of_many_calibrations_one_is_kept_in_memory(tmp_path, monkeypatch):
+def test_of_many_calibrations_one_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for days in range(1, 6):
         write_calibration(tmp_path, made(made_at=NOW - timedelta(days=days)))
     read = []
 
-    def noted(folder):
+    def noted(folder) -> Calibration:
         calibration = read_calibration(folder)
         read.append(weakref.ref(calibration))
         return calibration
@@ -126,8 +127,8 @@ def test_of_many_calibrations_one_is_kept_in_memory(tmp_path, monkeypatch):
 
 
 def test_a_calibration_that_is_damaged_while_the_kiosk_runs_is_read_once_and_so_is_the_next_one(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     older = write_calibration(tmp_path, made(made_at=NOW - timedelta(days=2)))
     newer = write_calibration(tmp_path, made(made_at=NOW))
     calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
@@ -146,8 +147,8 @@ def test_a_calibration_that_is_damaged_while_the_kiosk_runs_is_read_once_and_so_
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
 @pytest.mark.parametrize("known", [False, True])
 def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
-    tmp_path, monkeypatch, capsys, number, known
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number, known
+) -> None:
     older = write_calibration(tmp_path, made(made_at=NOW - timedelta(days=2)))
     newer = write_calibration(tmp_path, made(made_at=NOW))
     calibrations = Calibrations(tmp_path, load_board(small(tmp_path)))
@@ -156,7 +157,7 @@ def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
     read, tried, clock = calibrations_module.read_regular_file, [], [1000.0]
     monkeypatch.setattr(calibrations_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
-    def fails(path, *how):
+    def fails(path, *how) -> bytes:
         if newer in path.parents:
             tried.append(path)
             raise OSError(number, os.strerror(number))
@@ -173,7 +174,7 @@ def test_a_calibration_that_cannot_be_read_for_a_moment_is_used_after_it(
 
 
 @pytest.mark.parametrize("header", ["null", "3", '"x"', "[]", "{}", "[" * 100_000, " " * 2**20 + "{}"])
-def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path, header):
+def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path: Path, header) -> None:
     folder = write_calibration(tmp_path, made())
     (folder / "calibration.json").write_text(header)
     with pytest.raises(CalibrationError, match="no calibration, or a damaged one"):
@@ -193,7 +194,7 @@ def test_a_calibration_file_of_anything_else_is_a_damaged_one(tmp_path, header):
         (None, {"matrix": [[10**400] * 3] * 3}),
     ],
 )
-def test_a_calibration_with_sums_that_fit_is_read_with_the_same_care(tmp_path, maps, changes):
+def test_a_calibration_with_sums_that_fit_is_read_with_the_same_care(tmp_path: Path, maps, changes) -> None:
     contents = made().contents()
     maps = contents["maps.npz"] if maps is None else maps
     header = json.loads(contents["calibration.json"]) | {"maps_sha256": hashlib.sha256(maps).hexdigest()}
@@ -205,7 +206,7 @@ def test_a_calibration_with_sums_that_fit_is_read_with_the_same_care(tmp_path, m
         read_calibration(folder)
 
 
-def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path):
+def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path: Path) -> None:
     board = load_board(small(tmp_path)).model_copy(update={"grey_card_every_h": 24.0})
     calibration = made()
     assert "never calibrated" in why_not_to_scan(tmp_path, board, None, NOW)
@@ -221,7 +222,7 @@ def test_a_kiosk_that_asks_for_a_daily_check_does_not_scan_without(tmp_path):
     assert "white" in why_not_to_scan(tmp_path, board, calibration, NOW)
 
 
-def test_counts_become_reflectance_at_any_size_and_exposure():
+def test_counts_become_reflectance_at_any_size_and_exposure() -> None:
     board = SimpleNamespace(lights={"white": SimpleNamespace(exposure_us=100, gain=1.0, white_counts=3300.0)})
     counts = np.full((40, 30, 3), 64 + 1650, np.uint16)
     half = made().apply(board, "white", counts, SimpleNamespace(exposure_us=100, gain=1.0))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from hardware.board import load_board
 from hardware.face_mesh import FACE_WIDTH_MM
 from hardware.simulated.patient import Patient
 from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, small_board, uv_allowance
-from tests.support.stand_in_face import find_stand_in, landmarks, portrait
+from tests.support.stand_in_face import StandInFace, find_stand_in, landmarks, portrait
 
 
 class Aside:
@@ -21,19 +23,19 @@ class Aside:
 
     mm = 0.0
 
-    def __call__(self, picture, engine):
+    def __call__(self, picture, engine) -> StandInFace:
         face = find_stand_in(picture, engine)
         face.landmarks[:, 0] += self.mm / FACE_WIDTH_MM * 0.52 * picture.shape[1]
         return face
 
 
 @pytest.fixture
-def aside():
+def aside() -> Aside:
     return Aside()
 
 
 @pytest.fixture
-def missing(tmp_path, aside):
+def missing(tmp_path: Path, aside: Aside) -> Iterator[Callable[[str, str], dict[str, str]]]:
     """`missing(session, phase)`: what a phase's Capture lacks, and why."""
     profile = small_board(tmp_path)
     board = load_board(profile)
@@ -44,7 +46,7 @@ def missing(tmp_path, aside):
     thread.start()
     client = CaptureClient(tmp_path / "k" / "run" / "capture.sock", timeout=60)
 
-    def take(session, phase):
+    def take(session, phase) -> dict[str, str]:
         allowance = uv_allowance(session) if phase == "uv" else None
         return dict(client.capture(session, consent(), EVERY_LIGHT, allowance, None, phase=phase).missing)
 
@@ -55,7 +57,9 @@ def missing(tmp_path, aside):
     lightd.end()
 
 
-def test_a_patient_who_moved_between_the_phases_has_no_uv_picture_of_another_place(missing, aside):
+def test_a_patient_who_moved_between_the_phases_has_no_uv_picture_of_another_place(
+    missing: Callable[[str, str], dict[str, str]], aside: Aside
+) -> None:
     assert missing("s1", "lit") == {}
     aside.mm = 2 * MOVED_MM
     assert missing("s1", "uv") == {"uv365": "moved"}
@@ -63,7 +67,9 @@ def test_a_patient_who_moved_between_the_phases_has_no_uv_picture_of_another_pla
     assert missing("s1", "uv") == {}
 
 
-def test_a_preview_between_the_phases_does_not_forget_where_the_face_was(missing, aside):
+def test_a_preview_between_the_phases_does_not_forget_where_the_face_was(
+    missing: Callable[[str, str], dict[str, str]], aside: Aside
+) -> None:
     assert missing("s1", "lit") == {}
     missing.preview("s1")
     aside.mm = 2 * MOVED_MM
@@ -72,7 +78,9 @@ def test_a_preview_between_the_phases_does_not_forget_where_the_face_was(missing
     assert missing("s2", "uv") == {}
 
 
-def test_nobody_is_compared_with_the_patient_before(missing, aside):
+def test_nobody_is_compared_with_the_patient_before(
+    missing: Callable[[str, str], dict[str, str]], aside: Aside
+) -> None:
     assert missing("s1", "lit") == {}
     aside.mm = 2 * MOVED_MM
     assert missing("s2", "uv") == {}

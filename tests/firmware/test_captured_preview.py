@@ -7,10 +7,14 @@ import errno
 import json
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from firmware.cameras.camera import Exposure
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
 from firmware.lights.client import Lights, LightsFault
@@ -27,18 +31,18 @@ from tests.support.stand_in_face import find_stand_in, landmarks, portrait
 
 
 def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_light_has_settled(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, begun, lit_ns = [], [], []
     expose = SimulatedCamera.expose
 
-    def noting(camera, mode, exposure_us, gain, after_ns):
+    def noting(camera, mode, exposure_us, gain, after_ns) -> Exposure:
         exposure = expose(camera, mode, exposure_us, gain, after_ns)
         asked.append(after_ns)
         begun.append(exposure.timestamp_ns)
         return exposure
 
-    def noting_when(lights, light, level=1.0):
+    def noting_when(lights, light, level=1.0) -> int:
         lit_ns.append(on(lights, light, level))
         return lit_ns[-1]
 
@@ -71,18 +75,20 @@ def test_a_preview_may_have_begun_before_it_was_asked_for_but_not_before_its_lig
 
 
 @pytest.fixture
-def previewing(tmp_path, monkeypatch):
+def previewing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[CaptureClient, list[str]]]]:
     """`previewing(…)`: a client of a capture daemon on such a small_board, and its leases' sessions."""
     leased, ending = [], contextlib.ExitStack()
     lease = Lights.lease
 
-    def noting(lights, session, *allowed):
+    def noting(lights, session, *allowed) -> None:
         leased.append(session)
         lease(lights, session, *allowed)
 
     monkeypatch.setattr(Lights, "lease", noting)
 
-    def start(simulation="", **replaced):
+    def start(simulation="", **replaced) -> tuple[CaptureClient, list[str]]:
         profile = small_board(tmp_path, simulation, **replaced)
         board = load_board(profile)
         patient = Patient(board, portrait(), landmarks((300, 0.47 * 800), 0.52 * 600))
@@ -99,7 +105,9 @@ def previewing(tmp_path, monkeypatch):
         yield start
 
 
-def test_a_camera_that_is_slow_to_give_its_pictures_keeps_the_preview_in_one_light(previewing):
+def test_a_camera_that_is_slow_to_give_its_pictures_keeps_the_preview_in_one_light(
+    previewing: Callable[..., tuple[CaptureClient, list[str]]],
+) -> None:
     client, leased = previewing("[simulation]\ncamera_readout_ms = 400\n")
     # Asked for without a pause, they leave nobody else a turn; together they outlast a silent lease twice.
     seen = [client.preview("s1", consent()) for _ in range(10)]
@@ -107,16 +115,18 @@ def test_a_camera_that_is_slow_to_give_its_pictures_keeps_the_preview_in_one_lig
     assert leased == ["s1"]
 
 
-def test_a_camera_that_is_waited_for_keeps_its_light(previewing, monkeypatch):
+def test_a_camera_that_is_waited_for_keeps_its_light(
+    previewing: Callable[..., tuple[CaptureClient, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, leased = previewing()
     client.preview("s1", consent())
     beat, expose, beats = Lights.beat, SimulatedCamera.expose, []
 
-    def counted(lights):
+    def counted(lights) -> None:
         beat(lights)
         beats.append(None)
 
-    def slow(*setting):
+    def slow(*setting) -> Exposure:
         before = len(beats)
         until(lambda: len(beats) > before + 2, "further heartbeats of the preview's light")
         return expose(*setting)
@@ -136,10 +146,12 @@ def test_a_camera_that_is_waited_for_keeps_its_light(previewing, monkeypatch):
         (OSError("the camera sends no frames"), "the camera sends no frames."),
     ],
 )
-def test_why_there_is_no_picture_is_said_in_the_words_of_the_camera(previewing, monkeypatch, error, said):
+def test_why_there_is_no_picture_is_said_in_the_words_of_the_camera(
+    previewing: Callable[..., tuple[CaptureClient, list[str]]], monkeypatch: pytest.MonkeyPatch, error, said
+) -> None:
     client, _ = previewing()
 
-    def fails(*_setting):
+    def fails(*_setting) -> NoReturn:
         raise error
 
     monkeypatch.setattr(SimulatedCamera, "expose", fails)
@@ -148,16 +160,18 @@ def test_why_there_is_no_picture_is_said_in_the_words_of_the_camera(previewing, 
     assert str(caught.value) == f"No picture could be taken: {said}"
 
 
-def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(previewing, monkeypatch):
+def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(
+    previewing: Callable[..., tuple[CaptureClient, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, leased = previewing()
     bright = client.preview("s1", consent()).picture.mean()
     beat, expose, taken, lost = Lights.beat, SimulatedCamera.expose, [], []
 
-    def noting(*setting):
+    def noting(*setting) -> Exposure:
         taken.append(None)
         return expose(*setting)
 
-    def too_late(lights):
+    def too_late(lights) -> None:
         if taken and not lost:
             lost.append(None)
             lights.release()
@@ -171,14 +185,17 @@ def test_a_preview_whose_light_was_lost_while_it_was_taken_is_taken_anew(preview
 
 
 def test_an_error_that_nobody_foresaw_is_answered_in_the_dark_and_logged_by_kind_and_place(
-    previewing, tmp_path, monkeypatch, capsys
-):
+    previewing: Callable[..., tuple[CaptureClient, list[str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     client, leased = previewing()
     client.preview("s1", consent())
     pins = PinReader(tmp_path / "k" / "run" / "pins.page")
     expose = SimulatedCamera.expose
 
-    def broken(*setting):
+    def broken(*setting) -> NoReturn:
         raise ZeroDivisionError("a measurement of 0.123")
 
     with own_log():
@@ -195,10 +212,12 @@ def test_an_error_that_nobody_foresaw_is_answered_in_the_dark_and_logged_by_kind
     assert "0.123" not in said + str(fault.value)
 
 
-def test_a_light_that_a_busy_computer_lost_again_is_told_as_that(previewing, monkeypatch):
+def test_a_light_that_a_busy_computer_lost_again_is_told_as_that(
+    previewing: Callable[..., tuple[CaptureClient, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, leased = previewing()
 
-    def lost(lights):
+    def lost(lights) -> NoReturn:
         raise LightsFault("no_lease", "This client holds no lease on the lights.")
 
     monkeypatch.setattr(Lights, "beat", lost)
@@ -208,7 +227,9 @@ def test_a_light_that_a_busy_computer_lost_again_is_told_as_that(previewing, mon
 
 
 @pytest.mark.parametrize("box", [[], [0, 0, 1], [0, 0, 1, 1, 1], "abcd", 7, [None] * 4])
-def test_a_box_that_is_no_box_is_an_answer_that_is_not_understood(tmp_path, monkeypatch, box):
+def test_a_box_that_is_no_box_is_an_answer_that_is_not_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, box
+) -> None:
     answer = {"shape": [1, 1, 3], "guidance": "hold_still", "face_box": box}
     monkeypatch.setattr(CaptureClient, "_ask", lambda client, request: (answer, memoryview(b"rgb")))
     with pytest.raises(CaptureFault, match="not understood"):
@@ -217,10 +238,12 @@ def test_a_box_that_is_no_box_is_an_answer_that_is_not_understood(tmp_path, monk
 
 @pytest.mark.parametrize("kind", [NetworkNotFinite, NetworkTooSlow])
 @pytest.mark.parametrize("what", ["preview", "capture"])
-def test_a_network_that_says_nothing_usable_is_told_of_with_its_own_sentence(tmp_path, capsys, kind, what):
+def test_a_network_that_says_nothing_usable_is_told_of_with_its_own_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind, what
+) -> None:
     sentence = "The network 'face-landmarks' answered with what is no number. Run 'dermakiosk models verify'."
 
-    def find(picture, engine):
+    def find(picture, engine) -> NoReturn:
         raise kind(sentence)
 
     profile = small_board(tmp_path)
@@ -248,7 +271,7 @@ def test_a_network_that_says_nothing_usable_is_told_of_with_its_own_sentence(tmp
     assert [event["why"] for event in events if event["level"] == "error"] == [sentence]
 
 
-def test_the_camera_is_not_asked_where_no_time_is_left_for_its_answer(tmp_path):
+def test_the_camera_is_not_asked_where_no_time_is_left_for_its_answer(tmp_path: Path) -> None:
     """It is no fault of the camera's, not even where others are before us."""
     kind = socket.AF_UNIX, socket.SOCK_SEQPACKET
     with closing(socket.socket(*kind)) as daemon, closing(socket.socket(*kind)) as other:
@@ -261,10 +284,12 @@ def test_the_camera_is_not_asked_where_no_time_is_left_for_its_answer(tmp_path):
         assert "gave no answer within the moment that was left;" in str(fault.value)
 
 
-def test_a_question_is_sent_in_the_time_that_is_left_for_its_answer(tmp_path, monkeypatch):
+def test_a_question_is_sent_in_the_time_that_is_left_for_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent, send = [], Link.send
 
-    def noted(link, message, fds=(), timeout=SEND_S):
+    def noted(link, message, fds=(), timeout=SEND_S) -> None:
         sent.append(timeout)
         send(link, message, fds, timeout)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +20,10 @@ YEAR_2000 = 946_684_800
 
 
 @pytest.fixture
-def machine(tmp_path):
+def machine(tmp_path: Path) -> Callable[..., Path]:
     """A machine's files; `machine(synchronized, *battery clocks)`."""
 
-    def build(synchronized, *clocks):
+    def build(synchronized, *clocks) -> Path:
         timesync = tmp_path / "run" / "systemd" / "timesync"
         timesync.mkdir(parents=True)
         if synchronized:
@@ -48,11 +50,13 @@ def machine(tmp_path):
         ((False, "no clock"), None),
     ],
 )
-def test_a_time_server_or_a_battery_clock_vouches_for_the_time(machine, files, by):
+def test_a_time_server_or_a_battery_clock_vouches_for_the_time(
+    machine: Callable[..., Path], files, by
+) -> None:
     assert vouched_by(NOW, machine(*files)) == by
 
 
-def test_a_clock_that_systemd_only_restored_gives_no_uv(machine):
+def test_a_clock_that_systemd_only_restored_gives_no_uv(machine: Callable[..., Path]) -> None:
     root = machine(False, YEAR_2000)
     ledger = DoseLedger(":memory:")
     with pytest.raises(DoseRefused) as refused:
@@ -62,7 +66,7 @@ def test_a_clock_that_systemd_only_restored_gives_no_uv(machine):
     ledger.charge(Dose("p", "s", 1.0), 0.0, Limits(), real_moment(root))
 
 
-def test_only_a_simulated_kiosk_takes_its_clock_on_trust(tmp_path):
+def test_only_a_simulated_kiosk_takes_its_clock_on_trust(tmp_path: Path) -> None:
     for board, moment in [("laptop", real_moment), ("simulated", Moment.now)]:
         daemon = LightDaemon(load_board(BOARDS / f"{board}.toml"), tmp_path / board)
         assert daemon._core._moment == moment

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,7 +28,7 @@ ALL_OF_A_SCAN = Dose("p1", "s1", 150.0)
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     """A ledger in which a patient has had all the UV of a scan."""
     path = tmp_path / "doses.sqlite"
     ledger = DoseLedger(path)
@@ -36,12 +38,12 @@ def path(tmp_path):
     return path
 
 
-def reopened(path):
+def reopened(path) -> DoseLedger:
     return DoseLedger(path)
 
 
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_lost_ledger_locks_every_light(path, lose):
+def test_a_lost_ledger_locks_every_light(path: Path, lose) -> None:
     """What was latched is not known: it may have been a lamp that does not go out."""
     lose(path)
     ledger = reopened(path)
@@ -56,7 +58,7 @@ def test_a_lost_ledger_locks_every_light(path, lose):
     assert reopened(path).latched() is None
 
 
-def test_a_fault_that_locks_every_light_is_not_hidden_by_a_later_one_of_uv_alone(path):
+def test_a_fault_that_locks_every_light_is_not_hidden_by_a_later_one_of_uv_alone(path: Path) -> None:
     path.unlink()
     ledger = reopened(path)
     ledger.latch("uv_unseen", AT)
@@ -73,7 +75,7 @@ def test_a_fault_that_locks_every_light_is_not_hidden_by_a_later_one_of_uv_alone
         (replace(AT, wall=AT.wall + DAY_S + 1, since_boot=AT.since_boot + DAY_S + 1), True),
     ],
 )
-def test_the_day_before_a_lost_ledger_was_seen_to_is_known_again_a_day_later(path, at, known):
+def test_the_day_before_a_lost_ledger_was_seen_to_is_known_again_a_day_later(path: Path, at, known) -> None:
     path.unlink()
     ledger = reopened(path)
     ledger.clear("nurse", AT)
@@ -87,14 +89,14 @@ def test_the_day_before_a_lost_ledger_was_seen_to_is_known_again_a_day_later(pat
     assert refused.value.code == "ledger_new"
 
 
-def test_a_ledger_that_was_never_lost_knows_its_day(path):
+def test_a_ledger_that_was_never_lost_knows_its_day(path: Path) -> None:
     ledger = reopened(path)
     ledger.latch("uv_unseen", AT)
     ledger.clear("nurse", AT)
     ledger.refuse_unknown_day(AT)
 
 
-def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):
+def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path: Path) -> None:
     path.with_suffix(".made").unlink()
     ledger = reopened(path)
     assert ledger.latched() is None
@@ -103,7 +105,7 @@ def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path):
     assert reopened(path).latched() == FAULT_UNKNOWN
 
 
-def another_day(path, at=AT):
+def another_day(path, at=AT) -> None:
     """What the patient, who has had all the UV of a day, may have by this ledger."""
     ledger = DoseLedger(path)
     try:
@@ -112,25 +114,25 @@ def another_day(path, at=AT):
         ledger.close()
 
 
-def charged(path):
+def charged(path) -> None:
     ledger = reopened(path)
     ledger.charge(Dose("p2", "s2", 1.0), 0.0, Limits(), AT)
     ledger.close()
 
 
-def fault(path):
+def fault(path) -> None:
     ledger = reopened(path)
     ledger.latch("light_after_off", AT)
     ledger.close()
 
 
-def owned_up(path):
+def owned_up(path) -> None:
     ledger = reopened(path)
     ledger.own_up(Dose("p2", "s2", 1.0), AT)
     ledger.close()
 
 
-def renewed(path):
+def renewed(path) -> None:
     ledger = reopened(path)
     ledger.renew("uv365", "nurse", AT)
     ledger.close()
@@ -138,7 +140,7 @@ def renewed(path):
 
 @pytest.mark.parametrize("since", [charged, fault, renewed])
 @pytest.mark.parametrize("changes", [1, 3])
-def test_an_older_copy_of_the_ledger_locks_every_light(path, since, changes):
+def test_an_older_copy_of_the_ledger_locks_every_light(path: Path, since, changes) -> None:
     """It does not know what was given, latched or put in since, be it one dose alone."""
     copy = path.read_bytes()
     for _ in range(changes):
@@ -168,7 +170,7 @@ def test_an_older_copy_of_the_ledger_locks_every_light(path, since, changes):
         "UPDATE past SET digest = 'x'",
     ],
 )
-def test_a_ledger_in_which_a_row_is_another_locks_every_light(path, damage):
+def test_a_ledger_in_which_a_row_is_another_locks_every_light(path: Path, damage) -> None:
     """However well it may be read: a rotten bit can make a dose a believable smaller one."""
     fault(path)
     with sqlite3.connect(path) as database:
@@ -176,7 +178,9 @@ def test_a_ledger_in_which_a_row_is_another_locks_every_light(path, damage):
     assert reopened(path).latched() == FAULT_UNKNOWN
 
 
-def test_a_copy_that_is_put_over_the_open_ledger_gives_nobody_a_second_dose(path, tmp_path):
+def test_a_copy_that_is_put_over_the_open_ledger_gives_nobody_a_second_dose(
+    path: Path, tmp_path: Path
+) -> None:
     copy = path.read_bytes()
     ledger = reopened(path)
     ledger.charge(Dose("p2", "s2", 150.0), 0.0, Limits(), AT)
@@ -192,10 +196,12 @@ class Cut(BaseException):
 
 
 @pytest.mark.parametrize("change", [charged, fault, owned_up, renewed])
-def test_a_power_cut_between_the_ledger_and_its_witness_is_no_older_copy(path, monkeypatch, change):
+def test_a_power_cut_between_the_ledger_and_its_witness_is_no_older_copy(
+    path: Path, monkeypatch: pytest.MonkeyPatch, change
+) -> None:
     """What was written counts, and nothing is locked for it, however often the power goes there."""
 
-    def cut(*_):
+    def cut(*_) -> NoReturn:
         raise Cut
 
     with monkeypatch.context() as patch:
@@ -211,13 +217,15 @@ def test_a_power_cut_between_the_ledger_and_its_witness_is_no_older_copy(path, m
 
 
 @pytest.mark.parametrize("said", [b"what no digest is", b"\xff" * 64])
-def test_a_damaged_witness_locks_every_light(path, said):
+def test_a_damaged_witness_locks_every_light(path: Path, said) -> None:
     path.with_suffix(".made").write_bytes(said)
     assert reopened(path).latched() == FAULT_UNKNOWN
 
 
-def test_a_dose_that_the_witness_cannot_be_told_is_not_given_and_counts(path, monkeypatch):
-    def full(*_):
+def test_a_dose_that_the_witness_cannot_be_told_is_not_given_and_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     ledger = reopened(path)
@@ -233,7 +241,7 @@ def test_a_dose_that_the_witness_cannot_be_told_is_not_given_and_counts(path, mo
     assert ledger.latched() is None
 
 
-def test_a_ledger_whose_index_lost_a_row_allows_nothing(path):
+def test_a_ledger_whose_index_lost_a_row_allows_nothing(path: Path) -> None:
     database = sqlite3.connect(path)
     size = database.execute("PRAGMA page_size").fetchone()[0]
     root = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'pulses_by_session'").fetchone()
@@ -247,7 +255,7 @@ def test_a_ledger_whose_index_lost_a_row_allows_nothing(path):
 
 
 @pytest.mark.parametrize("junk", [b"no database at all " * 99, b"SQLite format 3\0" + bytes(4080)])
-def test_a_ledger_that_is_no_database_allows_nothing(path, junk):
+def test_a_ledger_that_is_no_database_allows_nothing(path: Path, junk) -> None:
     path.write_bytes(junk)
     for ask in (lambda ledger: ledger.charge(ALL_OF_A_SCAN, 0.0, Limits(), AT), DoseLedger.latched):
         with pytest.raises(DoseRefused):
@@ -255,7 +263,7 @@ def test_a_ledger_that_is_no_database_allows_nothing(path, junk):
 
 
 @pytest.mark.parametrize("key", [b"", b"cut short", "k" * 32, 32, 10**18])
-def test_a_ledger_whose_key_is_damaged_allows_nothing(path, key):
+def test_a_ledger_whose_key_is_damaged_allows_nothing(path: Path, key) -> None:
     """By another key nobody who had UV would be known again."""
     with sqlite3.connect(path) as database:
         database.execute("UPDATE secret SET key = ?", (key,))
@@ -267,7 +275,7 @@ def test_a_ledger_whose_key_is_damaged_allows_nothing(path, key):
 @pytest.mark.parametrize(
     "damage", ["dose_j_m2 = -150.0", "dose_j_m2 = 'x'", "wall = 'x'", "since_boot = 'x'", "reference = 'p1'"]
 )
-def test_a_ledger_with_a_row_that_is_no_pulse_allows_nothing(path, damage):
+def test_a_ledger_with_a_row_that_is_no_pulse_allows_nothing(path: Path, damage) -> None:
     with sqlite3.connect(path) as database:
         database.execute(f"UPDATE pulses SET {damage}")
     with pytest.raises(DoseRefused, match="the file is damaged: move it aside") as refused:
@@ -275,7 +283,7 @@ def test_a_ledger_with_a_row_that_is_no_pulse_allows_nothing(path, damage):
     assert refused.value.code == "ledger_failed"
 
 
-def test_a_ledger_that_does_not_say_when_a_lamp_was_put_in_allows_nothing(path):
+def test_a_ledger_that_does_not_say_when_a_lamp_was_put_in_allows_nothing(path: Path) -> None:
     """By another time the lamp could pass for one that was measured since."""
     ledger = reopened(path)
     ledger.renew("uv365", "nurse", AT)
@@ -287,7 +295,7 @@ def test_a_ledger_that_does_not_say_when_a_lamp_was_put_in_allows_nothing(path):
     assert refused.value.code == "ledger_failed"
 
 
-def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path):
+def test_the_ledger_forgets_what_no_limit_looks_back_to(tmp_path: Path) -> None:
     limits = Limits()
     ledger = DoseLedger(tmp_path / "doses.sqlite")
     for day in range(30):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from firmware.cameras.camera import CameraFrozen
 from firmware.cameras.exposing import DARK, Exposing, Setting
+from firmware.capture.sequence import Sequence
 from firmware.lights.client import LightsFault
 from tests.support.kiosk_daemons import ROOT
 from tests.support.sequences import impatient, lit_lamps, uv_rises
@@ -34,12 +38,12 @@ def lets_a_light_settle(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize("is_it", [asks_a_camera, lets_a_light_settle])
-def test_pictures_are_taken_in_one_place(is_it):
+def test_pictures_are_taken_in_one_place(is_it) -> None:
     assert modules_with(is_it) == {PLACE}
 
 
 @pytest.fixture
-def exposing(stage):
+def exposing(stage: Callable[..., Sequence]) -> Callable[..., Exposing]:
     """`exposing(…)`: on a stage whose simulation is as given."""
 
     def build(watch=None, **simulation) -> Exposing:
@@ -66,7 +70,7 @@ class Noting:
     def __init__(self, real, seen: list[str]) -> None:
         self._real, self._seen = real, seen
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Any:
         if name in ("prepare", "expose", "on", "pulse", "off"):
             self._seen.append(name)
         return getattr(self._real, name)
@@ -81,7 +85,9 @@ class Noting:
         ("look", ["prepare", "on", "expose", "off"]),
     ],
 )
-def test_a_light_goes_on_when_the_camera_is_ready_and_off_when_the_picture_is_taken(exposing, kind, order):
+def test_a_light_goes_on_when_the_camera_is_ready_and_off_when_the_picture_is_taken(
+    exposing: Callable[..., Exposing], kind, order
+) -> None:
     real, seen = exposing(), []
     noted = Exposing(real.board, Noting(real.camera, seen), Noting(real.lights, seen), real.lights.beat)
     (taken,) = noted.expose(settings(real)[kind])
@@ -90,7 +96,9 @@ def test_a_light_goes_on_when_the_camera_is_ready_and_off_when_the_picture_is_ta
     assert real.disturbed(taken) is None
 
 
-def test_several_pictures_are_taken_under_one_light_one_after_the_other(exposing, tmp_path):
+def test_several_pictures_are_taken_under_one_light_one_after_the_other(
+    exposing: Callable[..., Exposing], tmp_path: Path
+) -> None:
     here = exposing()
     taken = here.expose(Setting.still(here.board, "white"), 3)
     begun = [one.exposure.timestamp_ns for one in taken]
@@ -101,7 +109,9 @@ def test_several_pictures_are_taken_under_one_light_one_after_the_other(exposing
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("fault", "raised"), [("raises", OSError), ("hangs", CameraFrozen)])
-def test_a_camera_that_fails_leaves_the_dark(exposing, tmp_path, kind, fault, raised):
+def test_a_camera_that_fails_leaves_the_dark(
+    exposing: Callable[..., Exposing], tmp_path: Path, kind, fault, raised
+) -> None:
     here = exposing(camera_fault=fault, camera_fault_at=0)
     with pytest.raises(raised):
         here.expose(settings(here)[kind])
@@ -109,11 +119,13 @@ def test_a_camera_that_fails_leaves_the_dark(exposing, tmp_path, kind, fault, ra
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_watcher_that_gives_up_leaves_the_dark(exposing, tmp_path, kind):
+def test_a_watcher_that_gives_up_leaves_the_dark(
+    exposing: Callable[..., Exposing], tmp_path: Path, kind
+) -> None:
     class Enough(Exception):
         """Nobody waits for this picture any more."""
 
-    def give_up():
+    def give_up() -> NoReturn:
         raise Enough
 
     here = exposing(watch=give_up, camera_fault="hangs", camera_fault_at=0)
@@ -122,7 +134,9 @@ def test_a_watcher_that_gives_up_leaves_the_dark(exposing, tmp_path, kind):
     assert lit_lamps(tmp_path) == set()
 
 
-def test_a_light_that_is_refused_leaves_the_dark_and_no_picture(exposing, tmp_path):
+def test_a_light_that_is_refused_leaves_the_dark_and_no_picture(
+    exposing: Callable[..., Exposing], tmp_path: Path
+) -> None:
     here = exposing(shroud_closed=(True, False))
     with pytest.raises(LightsFault) as refused:
         here.expose(Setting.still(here.board, "uv365"))
@@ -130,7 +144,7 @@ def test_a_light_that_is_refused_leaves_the_dark_and_no_picture(exposing, tmp_pa
     assert (lit_lamps(tmp_path), uv_rises(tmp_path)) == (set(), 0)
 
 
-def test_a_look_is_exposed_as_much_longer_as_its_light_is_dimmer(exposing):
+def test_a_look_is_exposed_as_much_longer_as_its_light_is_dimmer(exposing: Callable[..., Exposing]) -> None:
     here = exposing()
     still, look = settings(here)["white"], settings(here)["look"]
     preview_s = 1 / here.board.camera.preview.fps

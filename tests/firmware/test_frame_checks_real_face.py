@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from firmware.cameras.reflectance import reflectance, to_srgb
 from firmware.capture.eyes import eyes_closed
 from firmware.capture.frame_checks import FrameChecks
-from hardware.board import BOARDS, load_board
+from hardware.board import BOARDS, Board, load_board
 from hardware.simulated.camera import SimulatedCamera
 from hardware.simulated.patient import Patient, default_portrait
 from hardware.simulated.pins import PinPage
@@ -18,14 +20,14 @@ from models.analysis.face import find_face
 
 
 @pytest.fixture(scope="module")
-def board():
+def board() -> Board:
     board = load_board(BOARDS / "simulated.toml")
     still = board.camera.still.model_copy(update={"width": 768, "height": 1024, "fps": 60.0})
     return board.model_copy(update={"camera": board.camera.model_copy(update={"still": still})})
 
 
 @pytest.fixture(scope="module", params=[1.0, 0.15], ids=["fair", "dark"])
-def patient(request, board):
+def patient(request: pytest.FixtureRequest, board: Board) -> Patient:
     """The default portrait, as it is and in a much darker skin."""
     portrait = default_portrait()
     landmarks = find_face(portrait, board.engine).landmarks
@@ -33,7 +35,7 @@ def patient(request, board):
     return Patient(board, darker.astype(np.uint8), landmarks)
 
 
-def shoot(board, patient, folder, light, mode="still", **simulation):
+def shoot(board, patient, folder, light, mode="still", **simulation) -> npt.NDArray[np.uint8]:
     board = board.model_copy(update={"simulation": board.simulation.model_copy(update=simulation)})
     page = PinPage(folder / "pins.page", list(board.lights))
     camera = SimulatedCamera(board, patient, folder / "pins.page")
@@ -46,7 +48,9 @@ def shoot(board, patient, folder, light, mode="still", **simulation):
     return picture
 
 
-def test_a_still_face_has_not_moved_under_any_light_and_a_moved_one_has(board, patient, tmp_path):
+def test_a_still_face_has_not_moved_under_any_light_and_a_moved_one_has(
+    board: Board, patient: Patient, tmp_path: Path
+) -> None:
     checks = FrameChecks(board, find_face)
     seen = {light: checks.lit(light, shoot(board, patient, tmp_path, light)) for light in board.lights}
     assert set(seen.values()) == {None}, seen
@@ -59,7 +63,7 @@ def test_a_still_face_has_not_moved_under_any_light_and_a_moved_one_has(board, p
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_closed_eyes_are_told_from_open_ones(board, patient, tmp_path, closed):
+def test_closed_eyes_are_told_from_open_ones(board: Board, patient: Patient, tmp_path: Path, closed) -> None:
     patient.eyes_closed = closed
     picture = shoot(board, patient, tmp_path, "white", "preview")
     patient.eyes_closed = False

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from firmware.bench.interlock_check import _hung_up, _refused, check_interlocks
 from firmware.lights.client import Lights, LightsFault
-from hardware.board import load_board
+from hardware.board import Board, load_board
 from tests.support.kiosk_daemons import ROOT, small_board, until
 
 # Run in the daemon before it starts: a client that goes in a pulse is not noticed, its missing heartbeat is.
@@ -19,7 +21,7 @@ _DEAF = "LightCore.release = lambda self, *who, real=LightCore.release: self._pu
 
 
 @contextmanager
-def broken_daemon(folder, rule):
+def broken_daemon(folder, rule) -> Iterator[tuple[Board, Path]]:
     """A light daemon whose core was changed by `rule`; gives its board and its state folder."""
     board, state = small_board(folder), folder / "k"
     state.mkdir()
@@ -39,13 +41,13 @@ def broken_daemon(folder, rule):
         process.wait(60)
 
 
-def checked(board, state):
+def checked(board, state) -> dict[str, bool | None]:
     results = check_interlocks(board, state, lambda target: None, hood_empty=True)
     return {result.check: result.ok for result in results}
 
 
 @pytest.mark.parametrize(("rule", "well"), [("pass", True), (_DEAF, False)], ids=["as it is", "deaf"])
-def test_a_daemon_that_does_not_notice_a_lost_client_fails(tmp_path, rule, well):
+def test_a_daemon_that_does_not_notice_a_lost_client_fails(tmp_path: Path, rule, well) -> None:
     with broken_daemon(tmp_path, rule) as daemon:
         said = checked(*daemon)
     assert said["UV after its client"] is well
@@ -55,11 +57,11 @@ def test_a_daemon_that_does_not_notice_a_lost_client_fails(tmp_path, rule, well)
 @pytest.mark.parametrize(("times", "well"), [(1, True), (9, False)])
 @pytest.mark.parametrize("rule", ["pass", _DEAF], ids=["as it is", "deaf"])
 def test_a_lost_client_is_timed_only_where_this_computer_was_quick_to_hang_up(
-    tmp_path, monkeypatch, rule, times, well
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule, times, well
+) -> None:
     slow, close = [True] * times, Lights.close
 
-    def closing(lights):
+    def closing(lights) -> None:
         if slow and lights.status()["pulse"]:
             slow.pop()
             until(lambda: not lights.status()["pulse"], "the UV pulse over")
@@ -75,20 +77,20 @@ def test_a_lost_client_is_timed_only_where_this_computer_was_quick_to_hang_up(
 class CarelessLights:
     """Lights that refuse nothing, or fail in another way than they should."""
 
-    def __init__(self, fault=None):
+    def __init__(self, fault=None) -> None:
         self.fault, self.lit = fault, False
 
-    def pulse(self):
+    def pulse(self) -> None:
         self.lit = True
         if self.fault is not None:
             raise self.fault
 
-    def off(self):
+    def off(self) -> None:
         self.lit = False
 
 
 @pytest.mark.parametrize("fault", [None, LightsFault("unavailable", "gone"), LightsFault("no_lease", "no")])
-def test_whatever_was_lit_where_it_had_to_be_refused_is_put_out(fault):
+def test_whatever_was_lit_where_it_had_to_be_refused_is_put_out(fault) -> None:
     lights = CarelessLights(fault)
     result = _refused(lights, "UV without a lease", "no_lease", lights.pulse)
     assert result.ok is (fault is not None and fault.code == "no_lease")

@@ -7,6 +7,8 @@ import os
 import stat
 import threading
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -22,44 +24,44 @@ from tests.support.kiosk_daemons import Daemon, consent, small_board
 
 
 class Pins:
-    def __init__(self):
+    def __init__(self) -> None:
         self.calls = []
         self.fails = False
 
-    def set(self, light, level):
+    def set(self, light, level) -> None:
         self.calls.append((light, level))
         if self.fails:
             raise OSError("pin failed")
 
-    def all_low(self):
+    def all_low(self) -> None:
         self.calls.append("low")
 
 
 class Clock:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 0.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
 @pytest.fixture
-def clock():
+def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def counted(tmp_path, clock):
+def counted(tmp_path: Path, clock: Clock) -> LampHours:
     return LampHours(Pins(), tmp_path / "hours.json", clock)
 
 
-def lit(counted, clock, light, seconds, level=1.0):
+def lit(counted, clock, light, seconds, level=1.0) -> None:
     counted.set(light, level)
     clock.now += seconds
     counted.all_low()
 
 
-def test_each_lamp_has_its_own_hours_and_darkness_counts_for_none(counted, clock):
+def test_each_lamp_has_its_own_hours_and_darkness_counts_for_none(counted: LampHours, clock: Clock) -> None:
     lit(counted, clock, "white", 1800, level=0.35)
     clock.now += 10_000
     lit(counted, clock, "uv365", 9.0)
@@ -67,7 +69,7 @@ def test_each_lamp_has_its_own_hours_and_darkness_counts_for_none(counted, clock
     assert counted.hours() == {"white": 1.0, "uv365": 0.0025}
 
 
-def test_a_lamp_that_is_lit_now_counts_until_now(counted, clock):
+def test_a_lamp_that_is_lit_now_counts_until_now(counted: LampHours, clock: Clock) -> None:
     counted.set("white", 1.0)
     clock.now += 360
     assert counted.hours() == {"white": 0.1}
@@ -76,7 +78,7 @@ def test_a_lamp_that_is_lit_now_counts_until_now(counted, clock):
     assert counted.hours() == {"white": 0.2}
 
 
-def test_every_order_goes_on_to_the_pins_and_so_does_their_failure(counted, clock):
+def test_every_order_goes_on_to_the_pins_and_so_does_their_failure(counted: LampHours, clock: Clock) -> None:
     lit(counted, clock, "white", 1.0)
     assert counted._pins.calls == [("white", 1.0), "low"]
     counted._pins.fails = True
@@ -84,12 +86,14 @@ def test_every_order_goes_on_to_the_pins_and_so_does_their_failure(counted, cloc
         counted.set("white", 1.0)
 
 
-def test_a_damaged_file_is_set_aside_for_good_before_a_new_one_begins(tmp_path, clock, monkeypatch):
+def test_a_damaged_file_is_set_aside_for_good_before_a_new_one_begins(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a power cut gives the new hours the damaged ones' place, and these are lost."""
     (tmp_path / "hours.json").write_text("{")
     fsync, on_disk = os.fsync, []
 
-    def watched(handle):
+    def watched(handle) -> None:
         fsync(handle)
         if stat.S_ISDIR(os.fstat(handle).st_mode):
             on_disk.append(os.listdir(handle))
@@ -99,7 +103,7 @@ def test_a_damaged_file_is_set_aside_for_good_before_a_new_one_begins(tmp_path, 
     assert on_disk == [["hours.damaged"]]
 
 
-def test_the_hours_go_on_after_a_restart(counted, clock, tmp_path):
+def test_the_hours_go_on_after_a_restart(counted: LampHours, clock: Clock, tmp_path: Path) -> None:
     lit(counted, clock, "white", 3600)
     counted.write()
     again = LampHours(Pins(), tmp_path / "hours.json", clock)
@@ -107,7 +111,7 @@ def test_the_hours_go_on_after_a_restart(counted, clock, tmp_path):
     assert again.hours() == {"white": 2.0}
 
 
-def test_a_new_lamp_begins_at_nothing(counted, clock):
+def test_a_new_lamp_begins_at_nothing(counted: LampHours, clock: Clock) -> None:
     lit(counted, clock, "white", 3600)
     lit(counted, clock, "cross", 3600)
     counted.renew("white")
@@ -116,7 +120,7 @@ def test_a_new_lamp_begins_at_nothing(counted, clock):
     assert counted.renewals() == {"white": 1}
 
 
-def test_a_new_lamp_is_remembered_over_a_restart(counted, clock, tmp_path):
+def test_a_new_lamp_is_remembered_over_a_restart(counted: LampHours, clock: Clock, tmp_path: Path) -> None:
     lit(counted, clock, "white", 3600)
     counted.renew("white")
     counted.renew("dir0")
@@ -127,7 +131,7 @@ def test_a_new_lamp_is_remembered_over_a_restart(counted, clock, tmp_path):
     assert again.hours() == {"white": 0.0, "dir0": 0.0}
 
 
-def test_hours_written_before_renewals_were_counted_go_on(clock, tmp_path):
+def test_hours_written_before_renewals_were_counted_go_on(clock: Clock, tmp_path: Path) -> None:
     (tmp_path / "hours.json").write_text('{"white": 3600.0}')
     counted = LampHours(Pins(), tmp_path / "hours.json", clock)
     assert (counted.hours(), counted.renewals()) == ({"white": 1.0}, {})
@@ -147,7 +151,9 @@ def test_hours_written_before_renewals_were_counted_go_on(clock, tmp_path):
         "\xff",
     ],
 )
-def test_a_damaged_file_is_kept_aside_and_the_hours_begin_anew(counted, clock, tmp_path, damage):
+def test_a_damaged_file_is_kept_aside_and_the_hours_begin_anew(
+    counted: LampHours, clock: Clock, tmp_path: Path, damage
+) -> None:
     path = tmp_path / "hours.json"
     path.write_text(damage, "latin-1")
     again = LampHours(Pins(), path, clock)
@@ -158,7 +164,9 @@ def test_a_damaged_file_is_kept_aside_and_the_hours_begin_anew(counted, clock, t
     assert LampHours(Pins(), path, clock).hours() == {"white": 1.0}
 
 
-def test_they_are_written_within_half_a_minute_and_not_at_every_pulse(monkeypatch, counted, clock, tmp_path):
+def test_they_are_written_within_half_a_minute_and_not_at_every_pulse(
+    monkeypatch: pytest.MonkeyPatch, counted: LampHours, clock: Clock, tmp_path: Path
+) -> None:
     assert lamp_hours.EVERY_S <= 30.0
     for _ in range(100):
         lit(counted, clock, "uv365", 0.4)
@@ -174,7 +182,9 @@ def test_they_are_written_within_half_a_minute_and_not_at_every_pulse(monkeypatc
     counted.close()
 
 
-def test_a_disk_that_hangs_holds_up_no_light(monkeypatch, counted, clock):
+def test_a_disk_that_hangs_holds_up_no_light(
+    monkeypatch: pytest.MonkeyPatch, counted: LampHours, clock: Clock
+) -> None:
     monkeypatch.setattr(lamp_hours, "EVERY_S", 0.0)
     monkeypatch.setattr(lamp_hours, "_CLOSE_S", 0.01)
     writing, go_on = threading.Event(), threading.Event()
@@ -189,11 +199,13 @@ def test_a_disk_that_hangs_holds_up_no_light(monkeypatch, counted, clock):
     go_on.set()
 
 
-def test_a_disk_that_is_full_holds_up_no_light_either(monkeypatch, counted, clock):
+def test_a_disk_that_is_full_holds_up_no_light_either(
+    monkeypatch: pytest.MonkeyPatch, counted: LampHours, clock: Clock
+) -> None:
     monkeypatch.setattr(lamp_hours, "EVERY_S", 0.0)
     failed = threading.Event()
 
-    def fail():
+    def fail() -> NoReturn:
         failed.set()
         raise OSError("disk full")
 
@@ -205,7 +217,7 @@ def test_a_disk_that_is_full_holds_up_no_light_either(monkeypatch, counted, cloc
     counted.close()
 
 
-def test_a_new_lamp_is_written_down_before_staff_are_told(tmp_path):
+def test_a_new_lamp_is_written_down_before_staff_are_told(tmp_path: Path) -> None:
     daemon = Daemon("lightd", small_board(tmp_path), tmp_path / "k")
     try:
         lights = Lights(tmp_path / "k" / "run" / "light.sock")
@@ -218,7 +230,9 @@ def test_a_new_lamp_is_written_down_before_staff_are_told(tmp_path):
         daemon.end()
 
 
-def test_a_disk_that_hangs_holds_up_the_word_of_a_new_lamp_for_no_longer_than_it_may(monkeypatch, counted):
+def test_a_disk_that_hangs_holds_up_the_word_of_a_new_lamp_for_no_longer_than_it_may(
+    monkeypatch: pytest.MonkeyPatch, counted: LampHours
+) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(lamp_hours, "_CLOSE_S", 0.01)
     monkeypatch.setattr(counted, "write", lambda: go_on.wait(240))
@@ -230,7 +244,7 @@ def test_a_disk_that_hangs_holds_up_the_word_of_a_new_lamp_for_no_longer_than_it
     counted.close()
 
 
-def test_the_light_daemon_counts_shows_and_renews(tmp_path):
+def test_the_light_daemon_counts_shows_and_renews(tmp_path: Path) -> None:
     state = tmp_path / "k"
     daemon = Daemon("lightd", small_board(tmp_path), state)
     try:
@@ -261,7 +275,7 @@ def test_the_light_daemon_counts_shows_and_renews(tmp_path):
         daemon.end()
 
 
-def made(renewals=None, **hours):
+def made(renewals=None, **hours) -> Calibration:
     return Calibration(
         board="simulated",
         made_at=datetime.now(timezone.utc).replace(microsecond=0),
@@ -274,18 +288,18 @@ def made(renewals=None, **hours):
     )
 
 
-def now(renewals=None, **hours):
+def now(renewals=None, **hours) -> dict[str, Any]:
     return {"lamp_hours": hours, "lamp_renewals": renewals or {}}
 
 
-def test_a_calibration_keeps_the_hours_its_lamps_had(tmp_path):
+def test_a_calibration_keeps_the_hours_its_lamps_had(tmp_path: Path) -> None:
     write_calibration(tmp_path, made({"cross": 2}, white=12.5))
     kept = newest_calibration(tmp_path, load_board(BOARDS / "simulated.toml"))
     assert kept.lamp_hours == {"white": 12.5}
     assert kept.lamp_renewals == {"cross": 2}
 
 
-def test_staff_hear_of_lamps_that_aged_since_the_calibration():
+def test_staff_hear_of_lamps_that_aged_since_the_calibration() -> None:
     board = load_board(BOARDS / "simulated.toml")
     after_500 = board.model_copy(update={"calibrate_after_lamp_h": 500.0})
     then = made(white=100.0, cross=10.0)
@@ -297,13 +311,13 @@ def test_staff_hear_of_lamps_that_aged_since_the_calibration():
     assert "cross: a new lamp" in lamps_aged(after_500, then, now(white=100.0, cross=0.0))
 
 
-def test_a_calibration_from_before_hours_were_counted_ages_by_all_of_them():
+def test_a_calibration_from_before_hours_were_counted_ages_by_all_of_them() -> None:
     board = load_board(BOARDS / "simulated.toml").model_copy(update={"calibrate_after_lamp_h": 500.0})
     assert lamps_aged(board, made(), now(white=499.0)) is None
     assert "white for 6000 h" in lamps_aged(board, made(), now(white=6000.0))
 
 
-def test_a_new_lamp_is_another_one_however_long_it_was_lit_since():
+def test_a_new_lamp_is_another_one_however_long_it_was_lit_since() -> None:
     board = load_board(BOARDS / "simulated.toml")
     then = made({"white": 1}, white=10.0, cross=10.0)
     assert lamps_aged(board, then, now({"white": 1}, white=15.0, cross=15.0)) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from datetime import date
+from typing import NoReturn
 
 import pytest
 
@@ -25,14 +26,14 @@ def refused(world: World, seconds: float = 0.5) -> str:
     return caught.value.code
 
 
-def test_a_light_shines_only_under_a_lease():
+def test_a_light_shines_only_under_a_lease() -> None:
     world = World()
     with pytest.raises(LightRefused, match="lease"):
         world.core.on(1, "white", 1.0)
     assert world.history == []
 
 
-def test_one_light_at_a_time():
+def test_one_light_at_a_time() -> None:
     world = leased()
     world.core.on(1, "white", 0.5)
     world.advance(0.4, beat=1)
@@ -40,7 +41,7 @@ def test_one_light_at_a_time():
     assert {name for name, level in world.levels.items() if level} == {"cross"}
 
 
-def test_a_second_client_waits_until_the_first_lets_go():
+def test_a_second_client_waits_until_the_first_lets_go() -> None:
     world = leased()
     with pytest.raises(LightRefused) as caught:
         world.core.lease(2, "s2", CONSENT, None)
@@ -49,14 +50,14 @@ def test_a_second_client_waits_until_the_first_lets_go():
     world.core.lease(2, "s2", CONSENT, None)
 
 
-def test_hanging_up_puts_everything_out():
+def test_hanging_up_puts_everything_out() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.9)
     world.core.release(1)
     assert not any(world.levels.values())
 
 
-def test_a_silent_client_loses_its_white_light_and_its_lease():
+def test_a_silent_client_loses_its_white_light_and_its_lease() -> None:
     world = leased()
     world.core.on(1, "white", 1.0)
     world.advance(2.5)
@@ -65,7 +66,7 @@ def test_a_silent_client_loses_its_white_light_and_its_lease():
         world.core.beat(1)
 
 
-def test_uv_goes_out_200_ms_after_the_last_heartbeat():
+def test_uv_goes_out_200_ms_after_the_last_heartbeat() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.9)
     world.advance(0.5)
@@ -73,7 +74,7 @@ def test_uv_goes_out_200_ms_after_the_last_heartbeat():
     assert 0.2 <= end - begin <= 0.22
 
 
-def test_a_pulse_ends_by_itself():
+def test_a_pulse_ends_by_itself() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.9)
     world.advance(2.0, beat=1)
@@ -82,18 +83,18 @@ def test_a_pulse_ends_by_itself():
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 0.96, 1.0, 60.0, float("nan"), float("inf")])
-def test_a_pulse_of_any_other_length_is_refused(seconds):
+def test_a_pulse_of_any_other_length_is_refused(seconds) -> None:
     assert refused(leased(), seconds) == "pulse_too_long"
 
 
-def test_uv_is_never_simply_switched_on():
+def test_uv_is_never_simply_switched_on() -> None:
     world = leased()
     with pytest.raises(LightRefused) as caught:
         world.core.on(1, "uv365", 1.0)
     assert caught.value.code == "uv_needs_pulse"
 
 
-def test_what_the_app_did_not_assert_is_refused():
+def test_what_the_app_did_not_assert_is_refused() -> None:
     world = World()
     good = world.allowance()
     for uv, code in [
@@ -118,7 +119,7 @@ def test_what_the_app_did_not_assert_is_refused():
         ((True, True), float("nan"), "lamp_hot"),
     ],
 )
-def test_an_open_interlock_refuses_a_pulse_and_ends_one(shroud, temperature, code):
+def test_an_open_interlock_refuses_a_pulse_and_ends_one(shroud, temperature, code) -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.9)
     world.advance(0.1)
@@ -129,13 +130,13 @@ def test_an_open_interlock_refuses_a_pulse_and_ends_one(shroud, temperature, cod
     assert refused(world) == code
 
 
-def test_a_sense_that_does_not_answer_counts_as_open():
+def test_a_sense_that_does_not_answer_counts_as_open() -> None:
     world = leased()
     world.sense_fails = True
     assert refused(world) == "sense_failed"
 
 
-def test_a_scan_has_at_most_six_pulses():
+def test_a_scan_has_at_most_six_pulses() -> None:
     world = leased(irradiance=1.0)
     for _ in range(6):
         world.core.pulse(1, "uv365", 0.1)
@@ -145,7 +146,7 @@ def test_a_scan_has_at_most_six_pulses():
     assert refused(world) == "pulse_limit"
 
 
-def test_the_dose_of_a_scan_is_bounded():
+def test_the_dose_of_a_scan_is_bounded() -> None:
     world = leased()
     for _ in range(4):
         world.core.pulse(1, "uv365", 0.95)
@@ -153,7 +154,7 @@ def test_the_dose_of_a_scan_is_bounded():
     assert refused(world, 0.95) == "dose_limit"
 
 
-def test_the_dose_of_a_day_is_bounded_over_scans_restarts_and_clock_jumps():
+def test_the_dose_of_a_day_is_bounded_over_scans_restarts_and_clock_jumps() -> None:
     world = World()
     given = 0
     for session in range(30):
@@ -170,7 +171,7 @@ def test_the_dose_of_a_day_is_bounded_over_scans_restarts_and_clock_jumps():
     world.core.pulse(1, "uv365", 0.95)
 
 
-def test_a_clock_that_ran_backwards_or_was_never_set_means_no_uv():
+def test_a_clock_that_ran_backwards_or_was_never_set_means_no_uv() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.1)
     world.advance(1.0, beat=1)
@@ -183,7 +184,7 @@ def test_a_clock_that_ran_backwards_or_was_never_set_means_no_uv():
     assert refused(fresh) == "clock_unknown"
 
 
-def test_a_ledger_that_cannot_be_written_means_no_uv_but_white_light():
+def test_a_ledger_that_cannot_be_written_means_no_uv_but_white_light() -> None:
     world = leased()
     world.ledger_fails = True
     assert refused(world) == "ledger_failed"
@@ -191,7 +192,7 @@ def test_a_ledger_that_cannot_be_written_means_no_uv_but_white_light():
     assert world.levels["white"] == 1.0
 
 
-def test_an_old_calibration_or_too_bright_a_lamp_means_no_uv():
+def test_an_old_calibration_or_too_bright_a_lamp_means_no_uv() -> None:
     world = World()
     uv = world.board.lights["uv365"]
     for update, code in [
@@ -206,7 +207,7 @@ def test_an_old_calibration_or_too_bright_a_lamp_means_no_uv():
         assert refused(world) == code
 
 
-def test_uv_still_seen_after_off_latches_a_fault_over_a_restart():
+def test_uv_still_seen_after_off_latches_a_fault_over_a_restart() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.2)
     world.uv_stuck = True
@@ -219,7 +220,7 @@ def test_uv_still_seen_after_off_latches_a_fault_over_a_restart():
         world.start()
 
 
-def test_a_loop_that_was_held_up_with_uv_on_owns_up_and_locks():
+def test_a_loop_that_was_held_up_with_uv_on_owns_up_and_locks() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.2)
     world.now += 5.0
@@ -230,7 +231,7 @@ def test_a_loop_that_was_held_up_with_uv_on_owns_up_and_locks():
         world.core.lease(1, "s2", CONSENT, None)
 
 
-def test_the_dose_of_a_pulse_that_ended_late_counts_in_full():
+def test_the_dose_of_a_pulse_that_ended_late_counts_in_full() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.1)
     # Half a second of 33 W/m² where a tenth was asked for.
@@ -248,7 +249,7 @@ def test_the_dose_of_a_pulse_that_ended_late_counts_in_full():
     assert given == 5
 
 
-def test_a_late_pulse_that_cannot_be_written_down_locks_the_lights():
+def test_a_late_pulse_that_cannot_be_written_down_locks_the_lights() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.1)
     world.ledger_fails = True
@@ -257,7 +258,7 @@ def test_a_late_pulse_that_cannot_be_written_down_locks_the_lights():
     assert "uv_overran" in world.faults
 
 
-def test_a_pin_that_fails_latches_a_fault():
+def test_a_pin_that_fails_latches_a_fault() -> None:
     world = leased()
     world.pin_fails = True
     with pytest.raises(LightRefused):
@@ -265,11 +266,11 @@ def test_a_pin_that_fails_latches_a_fault():
     assert world.faults == ["pin_failed"]
 
 
-def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch):
+def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     world = leased()
     lit_when_written = []
 
-    def half_set(light, level):
+    def half_set(light, level) -> NoReturn:
         world._write(light, level)
         raise OSError("it went high, and the driver failed")
 
@@ -281,12 +282,12 @@ def test_a_pin_that_fails_is_put_low_before_anything_is_written_down(monkeypatch
 
 
 @pytest.mark.parametrize("ask", ["pulse", "on"])
-def test_nothing_is_lit_while_another_pin_does_not_go_low(monkeypatch, ask):
+def test_nothing_is_lit_while_another_pin_does_not_go_low(monkeypatch: pytest.MonkeyPatch, ask) -> None:
     world = leased()
     world.core.on(1, "white", 1.0)
     world.advance(0.4, beat=1)
 
-    def all_low():
+    def all_low() -> NoReturn:
         raise OSError("the driver of white failed")
 
     monkeypatch.setattr(world, "all_low", all_low)
@@ -296,11 +297,13 @@ def test_nothing_is_lit_while_another_pin_does_not_go_low(monkeypatch, ask):
     assert {name for name, level in world.levels.items() if level} == {"white"}
 
 
-def test_staff_cannot_clear_a_fault_while_a_pin_still_does_not_go_low(monkeypatch):
+def test_staff_cannot_clear_a_fault_while_a_pin_still_does_not_go_low(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = leased()
     works, fails = world.all_low, OSError("the driver failed")
 
-    def all_low():
+    def all_low() -> NoReturn:
         works()
         raise fails
 
@@ -317,7 +320,7 @@ def test_staff_cannot_clear_a_fault_while_a_pin_still_does_not_go_low(monkeypatc
     assert (world.core.status()["check"], world.core.status()["fault"]) == ("failed", "pin_failed")
 
 
-def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch):
+def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     world = leased()
     looked = []
     real = world.latched
@@ -336,14 +339,14 @@ def test_nobody_who_asks_in_a_pulse_makes_it_wait_for_the_disk(monkeypatch):
     assert set(looked) == {0.0}
 
 
-def test_a_pulse_whose_client_gave_up_on_a_slow_disk_is_not_lit():
+def test_a_pulse_whose_client_gave_up_on_a_slow_disk_is_not_lit() -> None:
     world = leased()
     world.ledger_takes = 2.5
     assert refused(world) == "no_lease"
     assert world.uv_intervals() == []
 
 
-def test_lights_never_flash_faster_than_three_times_a_second():
+def test_lights_never_flash_faster_than_three_times_a_second() -> None:
     world = leased()
     world.core.on(1, "white", 1.0)
     world.core.off(1)
@@ -354,7 +357,7 @@ def test_lights_never_flash_faster_than_three_times_a_second():
     world.core.on(1, "cross", 1.0)
 
 
-def test_a_stopped_core_lights_nothing():
+def test_a_stopped_core_lights_nothing() -> None:
     world = leased()
     world.core.pulse(1, "uv365", 0.9)
     world.core.stop()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPWMPin
@@ -17,7 +20,7 @@ from tests.support.lightworld import CONSENT, World
 from tests.support.stand_in_gpio import LgpioError, Value, break_pin, lgpio, libgpiod
 
 
-def a_board(factory, **light):
+def a_board(factory, **light) -> Board:
     board = load_board(SIMULATED)
     lights = {name: profile.model_copy(update=light) for name, profile in board.lights.items()}
     return Board.model_construct(
@@ -25,7 +28,7 @@ def a_board(factory, **light):
     )
 
 
-def test_libgpiod_lines_are_requested_low_and_switched():
+def test_libgpiod_lines_are_requested_low_and_switched() -> None:
     gpiod = libgpiod()
     hardware = open_real_pins(a_board("gpiod", pwm_hz=None), {"gpiod": gpiod}.__getitem__)
     lights, shroud = gpiod.requests
@@ -42,7 +45,7 @@ def test_libgpiod_lines_are_requested_low_and_switched():
     assert shroud.released
 
 
-def test_a_libgpiod_line_that_fails_keeps_no_other_from_going_low():
+def test_a_libgpiod_line_that_fails_keeps_no_other_from_going_low() -> None:
     gpiod = libgpiod()
     hardware = open_real_pins(a_board("gpiod", pwm_hz=None), {"gpiod": gpiod}.__getitem__)
     hardware.pins.set("uv365", 1.0)
@@ -53,7 +56,7 @@ def test_a_libgpiod_line_that_fails_keeps_no_other_from_going_low():
     assert lights.values[23] is Value.INACTIVE
 
 
-def test_lgpio_is_gpiozeros_own_factory():
+def test_lgpio_is_gpiozeros_own_factory() -> None:
     factory = MockFactory(pin_class=MockPWMPin)
     hardware = open_real_pins(a_board("lgpio"), lgpio(factory))
     hardware.pins.set("white", 0.5)
@@ -64,7 +67,7 @@ def test_lgpio_is_gpiozeros_own_factory():
 
 
 @pytest.fixture
-def driven():
+def driven() -> Iterator[tuple[World, LightCore, Callable[[str], Any]]]:
     """A light core over gpiozero's pins, with the clocks, senses and ledger of a World."""
     world, factory = World(), MockFactory(pin_class=MockPWMPin)
     pins = LightPins(world.board, factory, LgpioError)
@@ -73,7 +76,7 @@ def driven():
     )
     core.lease(1, "s1", CONSENT, world.allowance())
 
-    def pin(light):
+    def pin(light) -> Any:
         return factory.pin(world.board.lights[light].pin)
 
     yield world, core, pin
@@ -82,7 +85,9 @@ def driven():
     pins.close()
 
 
-def test_a_driver_that_fails_at_one_pin_does_not_keep_uv_lit_and_latches(driven):
+def test_a_driver_that_fails_at_one_pin_does_not_keep_uv_lit_and_latches(
+    driven: tuple[World, LightCore, Callable[[str], Any]],
+) -> None:
     world, core, pin = driven
     core.pulse(1, "uv365", 0.5)
     assert pin("uv365").state == 1.0
@@ -94,7 +99,9 @@ def test_a_driver_that_fails_at_one_pin_does_not_keep_uv_lit_and_latches(driven)
     core.stop()
 
 
-def test_a_driver_that_fails_to_light_a_pin_is_a_refusal_and_latches(driven):
+def test_a_driver_that_fails_to_light_a_pin_is_a_refusal_and_latches(
+    driven: tuple[World, LightCore, Callable[[str], Any]],
+) -> None:
     world, core, pin = driven
     break_pin(pin("cross"))
     with pytest.raises(LightRefused, match="cross"):
@@ -102,13 +109,13 @@ def test_a_driver_that_fails_to_light_a_pin_is_a_refusal_and_latches(driven):
     assert world.faults == ["pin_failed"]
 
 
-def test_a_pin_that_cannot_be_let_go_of_keeps_no_other():
+def test_a_pin_that_cannot_be_let_go_of_keeps_no_other() -> None:
     factory = MockFactory(pin_class=MockPWMPin)
     hardware = open_real_pins(a_board("lgpio"), lgpio(factory))
     hardware.pins.set("white", 1.0)
     pin = factory.pin(23)
 
-    def fail(self):
+    def fail(self) -> NoReturn:
         raise LgpioError("bad handle")
 
     pin.__class__ = type("Broken", (MockPWMPin,), {"close": fail})
@@ -120,9 +127,9 @@ def test_a_pin_that_cannot_be_let_go_of_keeps_no_other():
 
 
 @pytest.mark.parametrize("name", ["GPIO23", "GPIO20"], ids=["lamp", "shroud"])
-def test_a_pin_that_another_process_holds_is_one_sentence(name):
+def test_a_pin_that_another_process_holds_is_one_sentence(name) -> None:
     class Pin(MockPWMPin):
-        def __init__(self, factory, info):
+        def __init__(self, factory, info) -> None:
             if info.name == name:
                 raise LgpioError("GPIO busy")
             super().__init__(factory, info)
@@ -131,11 +138,11 @@ def test_a_pin_that_another_process_holds_is_one_sentence(name):
         open_real_pins(a_board("lgpio"), lgpio(MockFactory(pin_class=Pin)))
 
 
-def test_gpio_that_may_not_be_opened_is_one_sentence():
+def test_gpio_that_may_not_be_opened_is_one_sentence() -> None:
     class Error(Exception):
         pass
 
-    def refuse():
+    def refuse() -> NoReturn:
         raise Error("can not open gpiochip")
 
     modules = {
@@ -147,13 +154,15 @@ def test_gpio_that_may_not_be_opened_is_one_sentence():
 
 
 @pytest.mark.parametrize("factory", ["lgpio", "gpiod"])
-def test_a_missing_library_is_an_error_that_names_the_line(factory, tmp_path, monkeypatch):
+def test_a_missing_library_is_an_error_that_names_the_line(
+    factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, factory, None)
     with pytest.raises(DriverMissing, match=f"pin_factory = '{factory}'"):
         open_light_hardware(a_board(factory), tmp_path)
 
 
-def test_a_real_board_without_sensors_counts_every_interlock_as_open():
+def test_a_real_board_without_sensors_counts_every_interlock_as_open() -> None:
     board = a_board("gpiod", pwm_hz=None).model_copy(update={"interlocks": None})
     hardware = open_real_pins(board, {"gpiod": libgpiod()}.__getitem__)
     senses = hardware.senses

@@ -12,7 +12,7 @@ from tests.support.lightworld import World, refusal
 MEASURED = date(2027, 1, 10)
 
 
-def test_a_new_uv_lamp_is_locked_until_it_was_measured_and_staff_cleared_it():
+def test_a_new_uv_lamp_is_locked_until_it_was_measured_and_staff_cleared_it() -> None:
     world = World(calibrated_on=MEASURED)
     world.renew_lamp()
     world.lease(1, "s1", world.allowance())
@@ -36,7 +36,7 @@ def test_a_new_uv_lamp_is_locked_until_it_was_measured_and_staff_cleared_it():
     assert world.judge() == []
 
 
-def test_a_new_lamp_in_place_of_a_dead_one_is_measured_too():
+def test_a_new_lamp_in_place_of_a_dead_one_is_measured_too() -> None:
     world = World(calibrated_on=MEASURED)
     world.set_blind(True)
     world.lease(1, "s1", world.allowance())
@@ -53,7 +53,7 @@ def test_a_new_lamp_in_place_of_a_dead_one_is_measured_too():
     assert world.core.status()["fault"] is None
 
 
-def test_a_new_lamp_stays_locked_over_a_restart_although_an_earlier_fault_was_never_written():
+def test_a_new_lamp_stays_locked_over_a_restart_although_an_earlier_fault_was_never_written() -> None:
     world = World(calibrated_on=MEASURED)
     world.set_blind(True)
     world.lease(1, "s1", world.allowance())
@@ -70,13 +70,13 @@ def test_a_new_lamp_stays_locked_over_a_restart_although_an_earlier_fault_was_ne
     assert world.core.status()["fault"] == "uv_lamp_new"
 
 
-def test_a_new_simulated_lamp_is_not_what_the_profile_says_either():
+def test_a_new_simulated_lamp_is_not_what_the_profile_says_either() -> None:
     world = World()
     world.renew_lamp()
     assert refusal(world.clear_by_staff) == "not_calibrated"
 
 
-def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time():
+def test_a_lamp_is_not_renewed_by_nobody_nor_in_a_scan_nor_at_an_unknown_time() -> None:
     world = World()
     for nobody in [" ", "\ud800", "a\nb", "x" * 101]:
         assert refusal(lambda name=nobody: world.core.new_lamp("white", name)) == "bad_request"

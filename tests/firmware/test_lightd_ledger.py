@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.support.lightworld import World, latched, refusal
 
 
 @pytest.fixture
-def lost(tmp_path):
+def lost(tmp_path: Path) -> World:
     """A world whose ledger is lost while the daemon runs."""
     world = World(calibrated_on=date(2027, 1, 15))
     world._database = ledger = DoseLedger(tmp_path / "doses.sqlite")
@@ -25,14 +26,14 @@ def lost(tmp_path):
     return world
 
 
-def test_a_ledger_lost_while_the_daemon_runs_locks_every_light(lost):
+def test_a_ledger_lost_while_the_daemon_runs_locks_every_light(lost: World) -> None:
     assert refusal(lambda: lost.pulse(1, 0.1)) == "fault"
     assert lost.core.status()["fault"] == FAULT_UNKNOWN
     assert refusal(lambda: lost.on(1, "white")) == "fault"
 
 
 @pytest.mark.parametrize("what", ["pulse", "clear"])
-def test_a_ledger_lost_under_the_open_daemon_gives_not_one_pulse(tmp_path, what):
+def test_a_ledger_lost_under_the_open_daemon_gives_not_one_pulse(tmp_path: Path, what) -> None:
     world = World(calibrated_on=date(2027, 1, 15))
     world._database = DoseLedger(tmp_path / "doses.sqlite")
     if what == "clear":
@@ -52,7 +53,7 @@ def test_a_ledger_lost_under_the_open_daemon_gives_not_one_pulse(tmp_path, what)
     assert world.uv_intervals() == before
 
 
-def test_after_a_lost_ledger_uv_stays_off_for_24_hours(lost):
+def test_after_a_lost_ledger_uv_stays_off_for_24_hours(lost: World) -> None:
     lost.restart()
     lost.clear_by_staff()
     assert lost.core.status()["fault"] == LEDGER_NEW
@@ -68,7 +69,7 @@ def test_after_a_lost_ledger_uv_stays_off_for_24_hours(lost):
     lost.pulse(1, 0.1)
 
 
-def test_a_lost_ledger_does_not_make_a_new_lamp_the_measured_one(lost):
+def test_a_lost_ledger_does_not_make_a_new_lamp_the_measured_one(lost: World) -> None:
     """How often it was renewed is kept beside the lamps' hours, too."""
     lost.renewals["uv365"] += 1
     lost.restart()
@@ -91,7 +92,7 @@ def test_a_lost_ledger_does_not_make_a_new_lamp_the_measured_one(lost):
     ],
     ids=["clock unknown", "lamp dead", "shroud open", "measured too long ago"],
 )
-def test_after_a_lost_ledger_white_light_needs_no_pulse(lost, no_pulse):
+def test_after_a_lost_ledger_white_light_needs_no_pulse(lost: World, no_pulse) -> None:
     lost.restart()
     no_pulse(lost)
     before = lost.uv_intervals()
@@ -104,7 +105,7 @@ def test_after_a_lost_ledger_white_light_needs_no_pulse(lost, no_pulse):
 
 
 @pytest.mark.parametrize("trouble", [World.set_uv_stuck, World.set_lost])
-def test_after_a_lost_ledger_white_light_needs_both_sensors_to_see_darkness(lost, trouble):
+def test_after_a_lost_ledger_white_light_needs_both_sensors_to_see_darkness(lost: World, trouble) -> None:
     lost.restart()
     lost.core.clear(9, "nurse")
     trouble(lost, True)
@@ -113,7 +114,7 @@ def test_after_a_lost_ledger_white_light_needs_both_sensors_to_see_darkness(lost
     assert refusal(lambda: lost.lease(1, "s2", None)) == "fault"
 
 
-def test_a_fault_that_cannot_be_read_at_the_start_locks_every_light_until_it_is():
+def test_a_fault_that_cannot_be_read_at_the_start_locks_every_light_until_it_is() -> None:
     world = latched()
     world.set_uv_stuck(False)
     world.set_ledger_fails(True)
@@ -126,7 +127,7 @@ def test_a_fault_that_cannot_be_read_at_the_start_locks_every_light_until_it_is(
     assert world.core.status()["fault"] == "light_after_off"
 
 
-def test_a_ledger_that_can_be_read_again_and_has_no_fault_locks_nothing():
+def test_a_ledger_that_can_be_read_again_and_has_no_fault_locks_nothing() -> None:
     world = World()
     world.set_ledger_fails(True)
     world.restart()
@@ -136,7 +137,7 @@ def test_a_ledger_that_can_be_read_again_and_has_no_fault_locks_nothing():
     world.pulse(1, 0.1)
 
 
-def test_a_lamp_that_lights_while_no_fault_could_be_read_is_latched_by_its_name():
+def test_a_lamp_that_lights_while_no_fault_could_be_read_is_latched_by_its_name() -> None:
     world = World()
     world.set_ledger_fails(True)
     world.restart()
@@ -149,7 +150,7 @@ def test_a_lamp_that_lights_while_no_fault_could_be_read_is_latched_by_its_name(
     assert world.core.status()["fault"] == "light_unasked"
 
 
-def test_a_fault_that_could_not_be_written_is_written_later():
+def test_a_fault_that_could_not_be_written_is_written_later() -> None:
     world = World()
     world.set_ledger_fails(True)
     world.set_uv_stuck(True)

@@ -36,18 +36,18 @@ class Faults(RuleBasedStateMachine):
         self.scans = 0
 
     @rule(client=clients, session=sessions, patient=patients, uv=st.booleans(), age=st.sampled_from([1, 40]))
-    def lease(self, client, session, patient, uv, age):
+    def lease(self, client, session, patient, uv, age) -> None:
         with contextlib.suppress(LightRefused):
             self.world.lease(client, session, self.world.allowance(patient, age) if uv else None)
             self.holder = client
 
     @rule(client=clients, light=st.sampled_from(["white", "cross", "dir0", "uv365"]))
-    def on(self, client, light):
+    def on(self, client, light) -> None:
         with contextlib.suppress(LightRefused):
             self.world.on(client, light)
 
     @rule(client=clients, seconds=st.sampled_from([0.1, 0.5, 0.95, 1.5]), beats=st.integers(0, 12))
-    def pulse(self, client, seconds, beats):
+    def pulse(self, client, seconds, beats) -> None:
         self._pulse(client, seconds)
         for _ in range(beats):
             self.beat(client)
@@ -59,7 +59,7 @@ class Faults(RuleBasedStateMachine):
         seconds=st.sampled_from([0.2, 0.95, 0.95, 1.5]),
         trouble=st.sampled_from(["none", "none", "silent", "open", "hot"]),
     )
-    def scan(self, patient, pulses, seconds, trouble):
+    def scan(self, patient, pulses, seconds, trouble) -> None:
         """What an app without sense would do: as much UV as it can get."""
         self.world.hang_up(1)
         self.world.hang_up(2)
@@ -77,14 +77,14 @@ class Faults(RuleBasedStateMachine):
             self.world.set_interlock((True, True), 35.0)
 
     @rule(patient=patients, scans=st.integers(3, 6), hours=st.sampled_from([0, 2]))
-    def day(self, patient, scans, hours):
+    def day(self, patient, scans, hours) -> None:
         """One patient, scan after scan."""
         for _ in range(scans):
             self.scan(patient, 4, 0.95, "none")
             self.world.skip(hours * 3600)
 
     @rule(light=st.sampled_from(["white", "uv365"]))
-    def walk_away(self, light):
+    def walk_away(self, light) -> None:
         self.lease(1, "s1", "p1", True, 1)
         if light == "uv365":
             self._pulse(1, 0.5)
@@ -93,7 +93,7 @@ class Faults(RuleBasedStateMachine):
         self.hang_up(1)
 
     @rule(waits=st.lists(st.sampled_from([0.0, 0.05, 0.2, 0.34]), min_size=2, max_size=6))
-    def flicker(self, waits):
+    def flicker(self, waits) -> None:
         self.lease(1, "s1", "p1", False, 1)
         for wait in waits:
             self.on(1, "white")
@@ -101,54 +101,54 @@ class Faults(RuleBasedStateMachine):
             self.world.advance(wait)
 
     @rule()
-    def mend(self):
+    def mend(self) -> None:
         """All is well again."""
         self.world.set_interlock((True, True), 35.0)
         self.world.set_ledger_fails(False)
         self.world.wall_offset += 48 * 3600
 
-    def _pulse(self, client, seconds):
+    def _pulse(self, client, seconds) -> None:
         with contextlib.suppress(LightRefused):
             self.world.pulse(client, seconds)
 
     @rule(client=clients)
-    def beat(self, client):
+    def beat(self, client) -> None:
         with contextlib.suppress(LightRefused):
             self.world.beat(client)
 
     @rule(client=clients)
-    def hang_up(self, client):
+    def hang_up(self, client) -> None:
         held = self.world.core.status()["leased"] and self.holder == client
         self.world.hang_up(client)
         assert not (held and any(self.world.levels.values()))
 
     @rule(client=clients)
-    def off(self, client):
+    def off(self, client) -> None:
         self.world.core.off(client)
         assert not any(self.world.levels.values())
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 0.4, 3.0]))
-    def wait(self, seconds):
+    def wait(self, seconds) -> None:
         self.world.advance(seconds)
 
     @rule(hours=st.sampled_from([1, 1, 12, 25]))
-    def wait_long(self, hours):
+    def wait_long(self, hours) -> None:
         self.world.skip(hours * 3600)
 
     @rule(hours=st.sampled_from([-1, 1, 30]))
-    def jump_the_clock(self, hours):
+    def jump_the_clock(self, hours) -> None:
         self.world.wall_offset += hours * 3600
 
     @rule(a=st.booleans(), b=st.booleans(), temperature=st.sampled_from([35.0, 35.0, 61.0]))
-    def interlock(self, a, b, temperature):
+    def interlock(self, a, b, temperature) -> None:
         self.world.set_interlock((a or b, a or not b), temperature)
 
     @rule(fails=st.booleans())
-    def ledger(self, fails):
+    def ledger(self, fails) -> None:
         self.world.set_ledger_fails(fails)
 
     @rule()
-    def restart(self):
+    def restart(self) -> None:
         self.world.restart()
 
     @invariant()
@@ -180,7 +180,7 @@ TestFaults = Faults.TestCase
     ],
     ids=lambda loosened: next(iter(loosened)),
 )
-def test_the_judge_catches_a_daemon_without_this_limit(loosened):
+def test_the_judge_catches_a_daemon_without_this_limit(loosened) -> None:
     machine = type("Loosened", (Faults,), {"loosened": loosened})
     with pytest.raises(AssertionError):
         run_state_machine_as_test(

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -37,26 +39,26 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lightd")
     small_board(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def shared(folder):
+def shared(folder: Path) -> Iterator[list[Daemon]]:
     daemons = [start(folder)]
     yield daemons
     daemons[-1].end()
 
 
 @pytest.fixture
-def state(folder):
+def state(folder: Path) -> Path:
     return folder / "k"
 
 
 @pytest.fixture
-def daemon(shared, folder, pins):
+def daemon(shared: list[Daemon], folder: Path, pins: PinReader) -> Daemon:
     """One light daemon for all tests of this module; a test that ended it gets the next a new one."""
     if shared[-1].process.poll() is not None:
         shared.append(start(folder))
@@ -64,23 +66,23 @@ def daemon(shared, folder, pins):
     return shared[-1]
 
 
-def test_the_light_daemon_loads_none_of_the_libraries_for_pictures(daemon):
+def test_the_light_daemon_loads_none_of_the_libraries_for_pictures(daemon: Daemon) -> None:
     mapped = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "pydantic_core" in mapped
     assert [name for name in ("numpy", "cv2", "PIL") if f"/{name}/" in mapped] == []
 
 
 @pytest.fixture
-def session():
+def session() -> str:
     return uuid.uuid4().hex
 
 
-def start(folder):
+def start(folder) -> Daemon:
     return Daemon("lightd", folder / "board.toml", folder / "k")
 
 
 @contextlib.contextmanager
-def connected(state):
+def connected(state) -> Iterator[Lights]:
     lights = Lights(state / "run" / "light.sock", PATIENCE_S)
     try:
         yield lights
@@ -89,14 +91,14 @@ def connected(state):
 
 
 @pytest.fixture
-def pins(state):
+def pins(state: Path) -> Iterator[PinReader]:
     reader = PinReader(state / "run" / "pins.page")
     yield reader
     reader.close()
 
 
 @contextlib.contextmanager
-def leased(state):
+def leased(state) -> Iterator[Lights]:
     """A client with the lights for a scan of its own."""
     session = uuid.uuid4().hex
     with connected(state) as lights:
@@ -105,13 +107,13 @@ def leased(state):
 
 
 @pytest.fixture
-def lights(daemon, state, session):
+def lights(daemon: Daemon, state: Path, session: str) -> Iterator[Lights]:
     with connected(state) as lights:
         lights.lease(session, consent(), uv_allowance(session))
         yield lights
 
 
-def test_a_light_goes_on_and_off_as_asked(lights, pins):
+def test_a_light_goes_on_and_off_as_asked(lights: Lights, pins: PinReader) -> None:
     before_ns = time.monotonic_ns()
     at_ns = lights.on("white", 0.5)
     assert before_ns <= at_ns <= time.monotonic_ns()
@@ -120,8 +122,8 @@ def test_a_light_goes_on_and_off_as_asked(lights, pins):
     assert lit(pins) == set()
 
 
-def test_a_pulse_ends_by_itself_while_the_client_beats(daemon, state, pins):
-    def ends_by_itself():
+def test_a_pulse_ends_by_itself_while_the_client_beats(daemon: Daemon, state: Path, pins: PinReader) -> None:
+    def ends_by_itself() -> None:
         with leased(state) as lights:
             lights.pulse("uv365", 0.4)
             until(lambda: lights.beat() or not lit(pins), "every light off")
@@ -130,8 +132,8 @@ def test_a_pulse_ends_by_itself_while_the_client_beats(daemon, state, pins):
     unless_held_up(ends_by_itself)
 
 
-def test_uv_goes_out_without_heartbeats(daemon, state, pins):
-    def goes_out():
+def test_uv_goes_out_without_heartbeats(daemon: Daemon, state: Path, pins: PinReader) -> None:
+    def goes_out() -> None:
         with leased(state) as lights:
             lights.pulse("uv365", 0.9)
             until(lambda: not lit(pins), "every light off")
@@ -140,8 +142,8 @@ def test_uv_goes_out_without_heartbeats(daemon, state, pins):
     unless_held_up(goes_out)
 
 
-def test_hanging_up_in_a_pulse_puts_uv_out(daemon, state, pins):
-    def goes_out():
+def test_hanging_up_in_a_pulse_puts_uv_out(daemon: Daemon, state: Path, pins: PinReader) -> None:
+    def goes_out() -> None:
         with leased(state) as lights:
             lights.pulse("uv365", 0.9)
             hung_up_ns = time.monotonic_ns()
@@ -150,20 +152,22 @@ def test_hanging_up_in_a_pulse_puts_uv_out(daemon, state, pins):
     unless_held_up(goes_out)
 
 
-def test_sigterm_in_a_pulse_puts_uv_out_and_exits_with_0(daemon, lights, pins):
+def test_sigterm_in_a_pulse_puts_uv_out_and_exits_with_0(
+    daemon: Daemon, lights: Lights, pins: PinReader
+) -> None:
     lights.pulse("uv365", 0.9)
     assert daemon.stop() == 0
     assert lit(pins) == set()
 
 
-def test_a_killed_light_daemon_leaves_all_pins_low(daemon, lights, pins):
+def test_a_killed_light_daemon_leaves_all_pins_low(daemon: Daemon, lights: Lights, pins: PinReader) -> None:
     lights.pulse("uv365", 0.9)
     daemon.kill(signal.SIGKILL)
     daemon.process.wait(60)
     assert lit(pins) == set()
 
 
-def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
+def test_a_killed_client_leaves_all_pins_low(daemon: Daemon, state: Path, pins: PinReader) -> None:
     program = (
         "import sys, time, uuid; from pathlib import Path; from firmware.lights.client import Lights;"
         "from tests.support.kiosk_daemons import consent, uv_allowance;"
@@ -173,7 +177,7 @@ def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
     )
     command = [sys.executable, "-c", program, str(state / "run" / "light.sock")]
 
-    def goes_out():
+    def goes_out() -> None:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as client:
             try:
                 assert client.stdout.readline() == b"lit\n"
@@ -186,7 +190,9 @@ def test_a_killed_client_leaves_all_pins_low(daemon, state, pins):
     unless_held_up(goes_out)
 
 
-def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, shared, folder, state, session):
+def test_the_dose_ledger_outlives_a_killed_daemon(
+    daemon: Daemon, lights: Lights, shared: list[Daemon], folder: Path, state: Path, session: str
+) -> None:
     for _ in range(6):
         lights.pulse("uv365", 0.05)
         lights.off()
@@ -201,7 +207,7 @@ def test_the_dose_ledger_outlives_a_killed_daemon(daemon, lights, shared, folder
     assert stat.S_IMODE((state / "light" / "doses.sqlite").stat().st_mode) == 0o600
 
 
-def test_a_ledger_that_cannot_be_opened_locks_every_light(tmp_path):
+def test_a_ledger_that_cannot_be_opened_locks_every_light(tmp_path: Path) -> None:
     """Which fault is latched in it is not known."""
     state = tmp_path / "k"
     (state / "light" / "doses.sqlite").mkdir(parents=True)
@@ -215,7 +221,7 @@ def test_a_ledger_that_cannot_be_opened_locks_every_light(tmp_path):
         daemon.end()
 
 
-def test_a_stuck_uv_lamp_locks_the_lights(tmp_path):
+def test_a_stuck_uv_lamp_locks_the_lights(tmp_path: Path) -> None:
     state = tmp_path / "k"
     board = small_board(tmp_path, '\n[simulation]\nstuck_lamps = ["uv365"]\n')
     daemon = Daemon("lightd", board, state)
@@ -229,7 +235,7 @@ def test_a_stuck_uv_lamp_locks_the_lights(tmp_path):
         daemon.end()
 
 
-def test_an_open_shroud_means_no_uv(tmp_path):
+def test_an_open_shroud_means_no_uv(tmp_path: Path) -> None:
     state = tmp_path / "k"
     board = small_board(tmp_path, "\n[simulation]\nshroud_closed = [true, false]\n")
     daemon = Daemon("lightd", board, state)
@@ -243,7 +249,7 @@ def test_an_open_shroud_means_no_uv(tmp_path):
         daemon.end()
 
 
-def test_nonsense_is_answered_and_harms_nobody(daemon, state, lights):
+def test_nonsense_is_answered_and_harms_nobody(daemon: Daemon, state: Path, lights: Lights) -> None:
     lights.on("white")
     for request in [{}, {"v": 1}, {"v": 9, "do": "on"}, {"v": 1, "do": "on"}, {"v": 1, "do": "lease"}]:
         with Link.connect(state / "run" / "light.sock", PATIENCE_S) as link:
@@ -287,7 +293,7 @@ PATIENT = UvAllowance("p1", True, 0.0).to_dict()
     ],
     ids=lambda request: str(request)[:60],
 )
-def test_values_that_no_client_of_ours_sends_are_refused(daemon, state, request_):
+def test_values_that_no_client_of_ours_sends_are_refused(daemon: Daemon, state: Path, request_) -> None:
     with Link.connect(state / "run" / "light.sock", PATIENCE_S) as link:
         link.send({"v": 1, **request_})
         answer, _ = link.receive(PATIENCE_S)
@@ -298,11 +304,13 @@ def test_values_that_no_client_of_ours_sends_are_refused(daemon, state, request_
     assert daemon.process.poll() is None
 
 
-def test_whatever_fails_at_its_end_the_daemon_lets_go_of_the_rest(tmp_path, monkeypatch):
+def test_whatever_fails_at_its_end_the_daemon_lets_go_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = load_board(small_board(tmp_path))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def fail(*_):
+    def fail(*_) -> NoReturn:
         raise RuntimeError("failed")
 
     daemon = LightDaemon(board, tmp_path / "k")
@@ -320,7 +328,7 @@ def test_whatever_fails_at_its_end_the_daemon_lets_go_of_the_rest(tmp_path, monk
     again._close()
 
 
-def test_the_silent_shut_nobody_out(daemon, state, lights, pins):
+def test_the_silent_shut_nobody_out(daemon: Daemon, state: Path, lights: Lights, pins: PinReader) -> None:
     """Nor does who holds a light lose it, though silent beside them, or who has asked the line."""
     lights.on("white")
     with contextlib.ExitStack() as closing:
@@ -343,8 +351,10 @@ def test_the_silent_shut_nobody_out(daemon, state, lights, pins):
         lights.off()
 
 
-def test_a_light_goes_out_with_its_line_whoever_else_is_connected(daemon, state, pins):
-    def goes_out():
+def test_a_light_goes_out_with_its_line_whoever_else_is_connected(
+    daemon: Daemon, state: Path, pins: PinReader
+) -> None:
+    def goes_out() -> None:
         with contextlib.ExitStack() as closing, leased(state) as lights:
             lights.pulse("uv365", 0.9)
             for _ in range(8):
@@ -356,7 +366,7 @@ def test_a_light_goes_out_with_its_line_whoever_else_is_connected(daemon, state,
     unless_held_up(goes_out)
 
 
-def test_who_is_one_too_many_is_told_so_and_let_in_once_another_has_gone(daemon, state):
+def test_who_is_one_too_many_is_told_so_and_let_in_once_another_has_gone(daemon: Daemon, state: Path) -> None:
     with contextlib.ExitStack() as closing:
         others = []
         for _ in range(8):
@@ -371,11 +381,11 @@ def test_who_is_one_too_many_is_told_so_and_let_in_once_another_has_gone(daemon,
         until(lambda: there(lights), "the light daemon there again")
 
 
-def connected_link(state):
+def connected_link(state) -> Link:
     """One more connection; not while as many wait as the kernel lets."""
     made = []
 
-    def connects():
+    def connects() -> list[Link]:
         with contextlib.suppress(LinkError):
             made.append(Link.connect(state / "run" / "light.sock", PATIENCE_S))
         return made
@@ -384,17 +394,17 @@ def connected_link(state):
     return made[0]
 
 
-def status_by(link):
+def status_by(link) -> dict[str, Any]:
     link.send({"v": 1, "do": "status"})
     return link.receive(PATIENCE_S)[0]
 
 
-def there(lights):
+def there(lights) -> dict[str, Any] | None:
     with contextlib.suppress(LightsFault):
         return lights.status()
 
 
-def test_a_second_light_daemon_is_refused(daemon, folder, state):
+def test_a_second_light_daemon_is_refused(daemon: Daemon, folder: Path, state: Path) -> None:
     command = [
         sys.executable,
         "-c",

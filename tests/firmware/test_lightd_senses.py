@@ -10,7 +10,7 @@ from tests.support.lightworld import World, refusal
 
 
 @pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
-def test_a_sensor_that_sees_nothing_locks_uv_and_leaves_white_light(sensor):
+def test_a_sensor_that_sees_nothing_locks_uv_and_leaves_white_light(sensor) -> None:
     world = World()
     world.set_blind(True, sensor)
     world.lease(1, "s1", world.allowance())
@@ -29,7 +29,7 @@ def test_a_sensor_that_sees_nothing_locks_uv_and_leaves_white_light(sensor):
 
 @pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
 @pytest.mark.parametrize("how", ["set_blind", "set_lost"])
-def test_a_lamp_that_stays_on_is_noticed_by_the_sensor_that_is_left(sensor, how):
+def test_a_lamp_that_stays_on_is_noticed_by_the_sensor_that_is_left(sensor, how) -> None:
     world = World()
     world.lease(1, "s1", world.allowance())
     world.pulse(1, 0.2)
@@ -41,7 +41,7 @@ def test_a_lamp_that_stays_on_is_noticed_by_the_sensor_that_is_left(sensor, how)
 
 
 @pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
-def test_a_sensor_that_does_not_answer_means_no_uv(sensor):
+def test_a_sensor_that_does_not_answer_means_no_uv(sensor) -> None:
     world = World()
     world.set_lost(True, sensor)
     world.lease(1, "s1", world.allowance())
@@ -52,7 +52,7 @@ def test_a_sensor_that_does_not_answer_means_no_uv(sensor):
 
 
 @pytest.mark.parametrize("sensor", [0, 1], ids=["photodiode", "current sense"])
-def test_a_sensor_lost_in_a_pulse_locks_uv_until_it_is_back_and_staff_cleared_it(sensor):
+def test_a_sensor_lost_in_a_pulse_locks_uv_until_it_is_back_and_staff_cleared_it(sensor) -> None:
     world = World()
     world.lease(1, "s1", world.allowance())
     world.pulse(1, 0.2)
@@ -71,10 +71,10 @@ def test_a_sensor_lost_in_a_pulse_locks_uv_until_it_is_back_and_staff_cleared_it
 
 
 @pytest.mark.parametrize("lit_s", [0.03, 0.05, 0.07, 0.3])
-def test_a_pulse_is_not_judged_by_what_was_sampled_before_it(lit_s):
+def test_a_pulse_is_not_judged_by_what_was_sampled_before_it(lit_s) -> None:
     world = World()
 
-    def sampled_before():
+    def sampled_before() -> tuple[bool, bool]:
         levels = [level for at, light, level in world.history if at <= world.now - OLDEST_S]
         return (bool(levels and levels[-1]),) * 2
 
@@ -87,7 +87,7 @@ def test_a_pulse_is_not_judged_by_what_was_sampled_before_it(lit_s):
     assert world.faults == []
 
 
-def test_who_beats_hears_of_a_fault_that_put_the_light_out():
+def test_who_beats_hears_of_a_fault_that_put_the_light_out() -> None:
     world = World()
     world.lease(1, "s1", world.allowance())
     world.on(1, "white")
@@ -103,7 +103,7 @@ def test_who_beats_hears_of_a_fault_that_put_the_light_out():
     blind.beat(1)
 
 
-def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark():
+def test_a_lamp_that_lights_by_itself_is_noticed_in_the_dark() -> None:
     world = World()
     world.set_uv_stuck(True)
     world.advance(0.3)

@@ -9,7 +9,7 @@ from firmware.lights.latch import CHECK_WORDS, FAULT_WORDS
 from tests.support.lightworld import World, latched
 
 
-def test_staff_clears_a_fault_by_a_light_check_that_passes():
+def test_staff_clears_a_fault_by_a_light_check_that_passes() -> None:
     world = latched()
     world.set_uv_stuck(False)
     world.clear_by_staff()
@@ -21,7 +21,7 @@ def test_staff_clears_a_fault_by_a_light_check_that_passes():
     assert world.judge() == []
 
 
-def test_a_lamp_that_is_still_stuck_is_not_cleared():
+def test_a_lamp_that_is_still_stuck_is_not_cleared() -> None:
     world = latched()
     with pytest.raises(LightRefused):
         world.clear_by_staff()
@@ -44,7 +44,7 @@ def test_a_lamp_that_is_still_stuck_is_not_cleared():
         (lambda world: world.set_ledger_fails(True), "ledger_failed"),
     ],
 )
-def test_a_light_check_that_fails_says_why(trouble, why_not):
+def test_a_light_check_that_fails_says_why(trouble, why_not) -> None:
     world = latched()
     world.set_uv_stuck(False)
     world.core.clear(9, "nurse")
@@ -64,7 +64,7 @@ def test_a_light_check_that_fails_says_why(trouble, why_not):
         (lambda world: world.lease(7, "s2", None), "interrupted"),
     ],
 )
-def test_a_light_check_that_was_cut_fails_although_the_lamp_was_seen(cut, why_not):
+def test_a_light_check_that_was_cut_fails_although_the_lamp_was_seen(cut, why_not) -> None:
     world = World()
     world.set_blind(True)
     world.lease(1, "s1", world.allowance())
@@ -87,13 +87,13 @@ def test_a_light_check_that_was_cut_fails_although_the_lamp_was_seen(cut, why_no
     assert world.core.status()["check"] == "passed"
 
 
-def test_every_word_for_staff_ends_with_what_to_do():
+def test_every_word_for_staff_ends_with_what_to_do() -> None:
     assert [words for words in (*FAULT_WORDS.values(), *CHECK_WORDS.values()) if words.count(": ") != 1] == []
     assert all(words[0].isupper() and words.endswith(", then try again") for words in CHECK_WORDS.values())
 
 
 @pytest.mark.parametrize("interlock", [((False, True), 35.0), ((True, True), 61.0)])
-def test_the_light_check_respects_every_interlock(interlock):
+def test_the_light_check_respects_every_interlock(interlock) -> None:
     world = latched()
     world.set_uv_stuck(False)
     world.set_interlock(*interlock)
@@ -103,7 +103,7 @@ def test_the_light_check_respects_every_interlock(interlock):
     assert world.uv_intervals() == before
 
 
-def test_the_light_check_ends_when_its_client_hangs_up():
+def test_the_light_check_ends_when_its_client_hangs_up() -> None:
     world = latched()
     world.set_uv_stuck(False)
     world.core.clear(9, "nurse")
@@ -112,7 +112,7 @@ def test_the_light_check_ends_when_its_client_hangs_up():
     assert world.core.status()["check"] == "failed"
 
 
-def test_a_fault_is_written_down_before_the_lamp_is_lit_to_clear_it():
+def test_a_fault_is_written_down_before_the_lamp_is_lit_to_clear_it() -> None:
     world = World()
     world.set_ledger_fails(True)
     world.set_uv_stuck(True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
+
+import pytest
 
 from hardware.host.notify import Notifier
 from tests.support.kiosk_daemons import Daemon, small_board
 
 
-def test_systemd_hears_ready_watchdog_and_stopping(tmp_path, monkeypatch):
+def test_systemd_hears_ready_watchdog_and_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(10)
@@ -31,7 +34,7 @@ def test_systemd_hears_ready_watchdog_and_stopping(tmp_path, monkeypatch):
             daemon.end()
 
 
-def test_a_notifier_without_systemd_is_silent_and_one_for_another_process_does_not_beat():
+def test_a_notifier_without_systemd_is_silent_and_one_for_another_process_does_not_beat() -> None:
     Notifier({}).ready()
     Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}).ready()
     name = f"\0dermakiosk-test-{os.getpid()}"

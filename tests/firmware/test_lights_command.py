@@ -18,19 +18,19 @@ from firmware.lights.latch import FAULT_WORDS
 from tests.support.kiosk_daemons import ROOT, Daemon, consent, small_board, until, uv_allowance
 
 
-def lights_command(state, *arguments):
+def lights_command(state, *arguments) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from kiosk_app.cli import main; main()", "lights", *arguments]
     return subprocess.run(
         [*command, "--state", str(state)], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
 
 
-def test_every_fault_has_its_words():
+def test_every_fault_has_its_words() -> None:
     latched = re.findall(r'_latch\("(\w+)"\)', Path(lightcore.__file__).read_text())
     assert set(FAULT_WORDS) == {*latched, *UV_ONLY, FAULT_UNKNOWN}
 
 
-def test_staff_clears_a_fault_by_command(tmp_path):
+def test_staff_clears_a_fault_by_command(tmp_path: Path) -> None:
     state = tmp_path / "k"
     dead = '\n[simulation]\ndead_lamps = ["uv365"]\n'
     daemon = Daemon("lightd", small_board(tmp_path, dead), state)
@@ -66,7 +66,9 @@ def test_staff_clears_a_fault_by_command(tmp_path):
         daemon.end()
 
 
-def test_staff_are_told_which_file_cannot_be_read_and_that_there_is_nothing_to_clear_meanwhile(tmp_path):
+def test_staff_are_told_which_file_cannot_be_read_and_that_there_is_nothing_to_clear_meanwhile(
+    tmp_path: Path,
+) -> None:
     state = tmp_path / "k"
     ledger = state / "light" / "doses.sqlite"
     ledger.mkdir(parents=True)
@@ -86,7 +88,7 @@ def test_staff_are_told_which_file_cannot_be_read_and_that_there_is_nothing_to_c
         daemon.end()
 
 
-def test_staff_clears_a_lost_ledger_in_two_steps_by_command(tmp_path):
+def test_staff_clears_a_lost_ledger_in_two_steps_by_command(tmp_path: Path) -> None:
     state = tmp_path / "k"
     (state / "light").mkdir(parents=True)
     (state / "light" / "doses.made").touch()
@@ -103,7 +105,7 @@ def test_staff_clears_a_lost_ledger_in_two_steps_by_command(tmp_path):
         daemon.end()
 
 
-def test_staff_are_told_where_a_new_lamp_was_not_written_down(tmp_path):
+def test_staff_are_told_where_a_new_lamp_was_not_written_down(tmp_path: Path) -> None:
     state = tmp_path / "k"
     daemon = Daemon("lightd", small_board(tmp_path), state)
     try:
@@ -120,7 +122,7 @@ def test_staff_are_told_where_a_new_lamp_was_not_written_down(tmp_path):
         daemon.end()
 
 
-def test_staff_renews_the_uv_lamp_by_command(tmp_path):
+def test_staff_renews_the_uv_lamp_by_command(tmp_path: Path) -> None:
     state, today = tmp_path / "k", datetime.now(timezone.utc).date()
     daemon = Daemon("lightd", small_board(tmp_path), state)
     new_lamp = ["new-lamp", "--light", "uv365", "--staff"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPWMPin
@@ -24,16 +26,16 @@ JETSON = load_board(BOARDS / "jetson-orin-nano.toml")
 
 
 @pytest.fixture
-def bus(monkeypatch):
+def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
     return wire(monkeypatch, Bus(Chip()))
 
 
 @pytest.fixture
-def kiosk(bus):
+def kiosk(bus: Bus) -> Iterator[Callable[..., tuple[Any, MockFactory]]]:
     """`kiosk()`: the opened hardware of a Raspberry Pi on `bus`, its shroud closed, already sampled."""
     opened = []
 
-    def build(wait=True):
+    def build(wait=True) -> tuple[Any, MockFactory]:
         factory = MockFactory(pin_class=MockPWMPin)
         hardware = open_real_pins(PI, gpio.lgpio(factory))
         opened.append(hardware)
@@ -49,7 +51,7 @@ def kiosk(bus):
         hardware.close()
 
 
-def readable(read):
+def readable(read) -> bool:
     try:
         read()
     except OSError:
@@ -57,7 +59,9 @@ def readable(read):
     return True
 
 
-def test_a_board_reads_its_sensors_through_smbus2(kiosk, bus):
+def test_a_board_reads_its_sensors_through_smbus2(
+    kiosk: Callable[..., tuple[Any, MockFactory]], bus: Bus
+) -> None:
     hardware, _ = kiosk()
     set_lamp(bus.chip, lit=True)
     until(lambda: hardware.senses.uv_seen() == (True, True), "UV seen by both sensors")
@@ -73,7 +77,9 @@ def test_a_board_reads_its_sensors_through_smbus2(kiosk, bus):
     )
 
 
-def test_a_converter_that_goes_is_noticed_and_one_that_comes_back_is_read(kiosk, bus):
+def test_a_converter_that_goes_is_noticed_and_one_that_comes_back_is_read(
+    kiosk: Callable[..., tuple[Any, MockFactory]], bus: Bus
+) -> None:
     hardware, _ = kiosk()
     bus.chip.gone = True
     until(lambda: hardware.senses.uv_seen() == (None, None), "both sensors unreadable")
@@ -85,7 +91,9 @@ def test_a_converter_that_goes_is_noticed_and_one_that_comes_back_is_read(kiosk,
     until(lambda: hardware.senses.uv_seen() == (False, False), "no UV seen by either sensor")
 
 
-def test_a_transfer_that_hangs_holds_up_nobody_who_asks(kiosk, bus):
+def test_a_transfer_that_hangs_holds_up_nobody_who_asks(
+    kiosk: Callable[..., tuple[Any, MockFactory]], bus: Bus
+) -> None:
     hardware, _ = kiosk()
     bus.chip.hangs.clear()
     until(lambda: hardware.senses.uv_seen() == (None, None), "both sensors unreadable")
@@ -98,7 +106,9 @@ def test_a_transfer_that_hangs_holds_up_nobody_who_asks(kiosk, bus):
     bus.chip.hangs.set()
 
 
-def test_a_board_without_its_bus_starts_and_has_no_uv(kiosk, bus):
+def test_a_board_without_its_bus_starts_and_has_no_uv(
+    kiosk: Callable[..., tuple[Any, MockFactory]], bus: Bus
+) -> None:
     bus.missing = True
     hardware, _ = kiosk(wait=False)
     hardware.pins.set("white", 1.0)
@@ -111,7 +121,7 @@ def test_a_board_without_its_bus_starts_and_has_no_uv(kiosk, bus):
     until(lambda: hardware.senses.uv_seen() == (False, False), "no UV seen by either sensor")
 
 
-def message(read):
+def message(read) -> str:
     try:
         read()
     except OSError as error:
@@ -119,13 +129,15 @@ def message(read):
     return ""
 
 
-def test_a_missing_smbus2_is_an_error_that_names_the_key():
+def test_a_missing_smbus2_is_an_error_that_names_the_key() -> None:
     modules = gpio.lgpio(MockFactory(pin_class=MockPWMPin))
     with pytest.raises(DriverMissing, match=r"sensors\.adc .* 'smbus2'"):
         open_real_pins(PI, lambda name: modules(name) if name != "smbus2" else gpio.missing(name))
 
 
-def test_both_switches_are_read_with_the_pull_that_makes_a_torn_wire_open(kiosk):
+def test_both_switches_are_read_with_the_pull_that_makes_a_torn_wire_open(
+    kiosk: Callable[..., tuple[Any, MockFactory]],
+) -> None:
     hardware, factory = kiosk()
     assert hardware.senses.shroud_closed() == (True, True)
     first, second = (factory.pin(pin) for pin in PI.interlocks.shroud_pins)
@@ -136,7 +148,7 @@ def test_both_switches_are_read_with_the_pull_that_makes_a_torn_wire_open(kiosk)
     assert hardware.senses.shroud_closed() == (False, False)
 
 
-def test_libgpiod_reads_both_switches_with_the_same_pull(bus):
+def test_libgpiod_reads_both_switches_with_the_same_pull(bus: Bus) -> None:
     gpiod = gpio.libgpiod()
     board = JETSON.model_copy(update={"sensors": None})
     hardware = open_real_pins(board, {"gpiod": gpiod}.__getitem__)
@@ -156,7 +168,7 @@ def test_libgpiod_reads_both_switches_with_the_same_pull(bus):
     assert request.released
 
 
-def test_a_driver_that_fails_to_read_a_switch_is_an_oserror(bus):
+def test_a_driver_that_fails_to_read_a_switch_is_an_oserror(bus: Bus) -> None:
     factory = MockFactory(pin_class=MockPWMPin)
     hardware = open_real_pins(PI, gpio.lgpio(factory))
     pin = factory.pin(PI.interlocks.shroud_pins[0])
@@ -168,7 +180,7 @@ def test_a_driver_that_fails_to_read_a_switch_is_an_oserror(bus):
 
 
 @pytest.mark.parametrize("board", [PI, JETSON], ids=["pi", "jetson"])
-def test_what_is_read_is_what_is_drawn(board):
+def test_what_is_read_is_what_is_drawn(board) -> None:
     drawn, header = draw_wiring(board), HEADERS[board.header]
     for pin in board.interlocks.shroud_pins:
         assert header.names[pin] in drawn
@@ -180,7 +192,7 @@ def test_what_is_read_is_what_is_drawn(board):
     assert "100 kΩ to ground at each input" in drawn
 
 
-def granted(core):
+def granted(core) -> bool:
     """Whether UV is lit; a machine with other work may have starved the sampler just then."""
     try:
         core.pulse(1, "uv365", 0.9)
@@ -191,7 +203,9 @@ def granted(core):
     return True
 
 
-def test_uv_lights_on_a_raspberry_pi_and_not_without_its_converter(kiosk, bus):
+def test_uv_lights_on_a_raspberry_pi_and_not_without_its_converter(
+    kiosk: Callable[..., tuple[Any, MockFactory]], bus: Bus
+) -> None:
     hardware, factory = kiosk()
     lamp = PI.lights["uv365"].model_copy(update={"calibrated_on": datetime.now(timezone.utc).date()})
     board = PI.model_copy(update={"lights": {**PI.lights, "uv365": lamp}})

@@ -17,7 +17,7 @@ PI = load_board(BOARDS / "raspberrypi5.toml")
 STEP_V = 4.096 / 32_768
 
 
-def senses(chip, board=PI, shroud=None):
+def senses(chip, board=PI, shroud=None) -> RealSenses:
     """Senses that convert at the moment they are asked."""
     converter = Ads1115(board.sensors.adc, SmallBus(chip), sleep=lambda seconds: None)
     return RealSenses(shroud, (board.sensors, converter.volts))
@@ -26,19 +26,19 @@ def senses(chip, board=PI, shroud=None):
 class SmallBus:
     """An SMBus with one chip on it."""
 
-    def __init__(self, chip):
+    def __init__(self, chip) -> None:
         self.chip = chip
 
-    def write_i2c_block_data(self, address, register, data):
+    def write_i2c_block_data(self, address, register, data) -> None:
         assert address == self.chip.address
         self.chip.write(register, int.from_bytes(bytes(data), "big"))
 
-    def read_i2c_block_data(self, address, register, length):
+    def read_i2c_block_data(self, address, register, length) -> list[int]:
         assert (address, length) == (self.chip.address, 2)
         return list(self.chip.read(register).to_bytes(2, "big"))
 
 
-def test_each_sensor_is_read_from_its_own_input_in_its_own_unit():
+def test_each_sensor_is_read_from_its_own_input_in_its_own_unit() -> None:
     chip = Chip()
     chip.volts[:3] = [LIT_V, LIT_A, WARM]
     read = senses(chip)
@@ -50,7 +50,7 @@ def test_each_sensor_is_read_from_its_own_input_in_its_own_unit():
     assert read.uv_seen() == (False, False)
 
 
-def test_a_voltage_a_little_below_ground_is_darkness():
+def test_a_voltage_a_little_below_ground_is_darkness() -> None:
     chip = Chip()
     chip.volts[0] = -0.002
     assert senses(chip).photodiode_w_m2() == pytest.approx(-0.02, abs=10 * STEP_V)
@@ -59,7 +59,7 @@ def test_a_voltage_a_little_below_ground_is_darkness():
 
 @pytest.mark.parametrize("volts", [3.3, 3.2, -0.2])
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_a_sensor_at_a_rail_is_no_reading(volts, channel):
+def test_a_sensor_at_a_rail_is_no_reading(volts, channel) -> None:
     chip = Chip()
     chip.volts[channel] = volts
     broken = readings(senses(chip))
@@ -68,14 +68,14 @@ def test_a_sensor_at_a_rail_is_no_reading(volts, channel):
 
 
 @pytest.mark.parametrize("volts", [0.0, 0.29])
-def test_a_thermometer_shorted_to_ground_or_with_its_wire_torn_is_none(volts):
+def test_a_thermometer_shorted_to_ground_or_with_its_wire_torn_is_none(volts) -> None:
     chip = Chip()
     chip.volts[2] = volts
     with pytest.raises(OSError, match="TMP36 reads .* the sensor or its wire is broken"):
         senses(chip).lamp_temperature_c()
 
 
-def test_a_converter_that_always_gives_the_last_value_is_found_out_by_what_it_says_elsewhere():
+def test_a_converter_that_always_gives_the_last_value_is_found_out_by_what_it_says_elsewhere() -> None:
     chip = Chip()
     chip.registers[0] = round(WARM / 4.096 * 32_768)
     chip.stuck_value = True
@@ -87,14 +87,14 @@ def test_a_converter_that_always_gives_the_last_value_is_found_out_by_what_it_sa
 
 
 @pytest.mark.parametrize("stuck", [0x0000, 0xFFFF])
-def test_a_bus_whose_data_line_is_stuck_is_no_converter(stuck):
+def test_a_bus_whose_data_line_is_stuck_is_no_converter(stuck) -> None:
     chip = Chip()
     chip.stuck_lines = stuck
     assert set(readings(senses(chip)).values()) == {None}
     assert senses(chip).uv_seen() == (None, None)
 
 
-def test_a_conversion_that_takes_its_time_is_waited_for_and_one_that_never_ends_is_not():
+def test_a_conversion_that_takes_its_time_is_waited_for_and_one_that_never_ends_is_not() -> None:
     chip = Chip()
     chip.volts[0] = LIT_V
     chip.conversions_take = 3
@@ -107,58 +107,58 @@ def test_a_conversion_that_takes_its_time_is_waited_for_and_one_that_never_ends_
 class WiredWorld(World):
     """A World whose senses are a real board's; its lamp shows at the converter's inputs."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.chip, self.switches = Chip(), Switches()
         self.wired = senses(self.chip, shroud=self.switches)
         super().__init__(irradiance=8.0)
 
-    def shroud_closed(self):
+    def shroud_closed(self) -> tuple[bool, bool]:
         return self.wired.shroud_closed()
 
-    def lamp_temperature_c(self):
+    def lamp_temperature_c(self) -> float:
         return self.wired.lamp_temperature_c()
 
-    def uv_seen(self):
+    def uv_seen(self) -> tuple[bool | None, bool | None]:
         if not self.chip.stuck_value:
             set_lamp(self.chip, lit=self.levels.get("uv365", 0.0) > 0)
         return self.wired.uv_seen()
 
 
 class Switches:
-    def __init__(self):
+    def __init__(self) -> None:
         self.state = (True, True)
 
-    def closed(self):
+    def closed(self) -> tuple[bool, bool]:
         if self.state is None:
             raise OSError("no answer")
         return self.state
 
 
-def break_switch_1(world):
+def break_switch_1(world) -> None:
     world.switches.state = (False, True)
 
 
-def break_switch_2(world):
+def break_switch_2(world) -> None:
     world.switches.state = (True, False)
 
 
-def lose_the_inputs(world):
+def lose_the_inputs(world) -> None:
     world.switches.state = None
 
 
-def lose_the_converter(world):
+def lose_the_converter(world) -> None:
     world.chip.stuck_lines = 0xFFFF
 
 
-def heat_the_lamp(world):
+def heat_the_lamp(world) -> None:
     world.chip.volts[2] = 0.5 + 0.601
 
 
-def tear_the_thermometers_wire(world):
+def tear_the_thermometers_wire(world) -> None:
     world.chip.volts[2] = 0.0
 
 
-def short_the_thermometer(world):
+def short_the_thermometer(world) -> None:
     world.chip.volts[2] = 3.3
 
 
@@ -174,13 +174,13 @@ FAULTS = {
 
 
 @pytest.fixture
-def world():
+def world() -> WiredWorld:
     world = WiredWorld()
     world.lease(1, "s1", world.allowance())
     return world
 
 
-def test_uv_lights_on_a_real_boards_senses_when_all_is_well(world):
+def test_uv_lights_on_a_real_boards_senses_when_all_is_well(world: WiredWorld) -> None:
     world.pulse(1, 0.3)
     world.advance(0.5, beat=1)
     ((begin, end),) = world.uv_intervals()
@@ -189,7 +189,7 @@ def test_uv_lights_on_a_real_boards_senses_when_all_is_well(world):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_before_a_pulse_refuses_it(world, fault):
+def test_a_fault_before_a_pulse_refuses_it(world: WiredWorld, fault) -> None:
     fault(world)
     with pytest.raises(LightRefused) as refused:
         world.pulse(1, 0.3)
@@ -198,7 +198,7 @@ def test_a_fault_before_a_pulse_refuses_it(world, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_in_a_pulse_ends_it_at_the_next_look(world, fault):
+def test_a_fault_in_a_pulse_ends_it_at_the_next_look(world: WiredWorld, fault) -> None:
     world.pulse(1, 0.9)
     world.advance(0.1, beat=1)
     at = world.now
@@ -211,7 +211,7 @@ def test_a_fault_in_a_pulse_ends_it_at_the_next_look(world, fault):
     world.on(1, "white")
 
 
-def test_a_value_stuck_at_lit_locks_the_lights_after_the_pulse(world):
+def test_a_value_stuck_at_lit_locks_the_lights_after_the_pulse(world: WiredWorld) -> None:
     world.pulse(1, 0.3)
     world.advance(0.1, beat=1)
     world.chip.stuck_value = True
@@ -221,7 +221,9 @@ def test_a_value_stuck_at_lit_locks_the_lights_after_the_pulse(world):
 
 
 @pytest.mark.parametrize("channel", [0, 1])
-def test_a_torn_wire_to_photodiode_or_current_sense_locks_uv_after_one_pulse(world, channel):
+def test_a_torn_wire_to_photodiode_or_current_sense_locks_uv_after_one_pulse(
+    world: WiredWorld, channel
+) -> None:
     real = world.uv_seen
     world.uv_seen = lambda: (real(), world.chip.volts.__setitem__(channel, 0.0), world.wired.uv_seen())[2]
     world.pulse(1, 0.2)
@@ -230,7 +232,7 @@ def test_a_torn_wire_to_photodiode_or_current_sense_locks_uv_after_one_pulse(wor
     world.on(1, "white")
 
 
-def test_a_board_without_a_uv_lamp_clears_a_fault_once_its_pins_go_low():
+def test_a_board_without_a_uv_lamp_clears_a_fault_once_its_pins_go_low() -> None:
     world = World()
     lights = {name: light for name, light in world.board.lights.items() if not light.is_uv}
     world.board = world.board.model_copy(update={"lights": lights})

@@ -9,20 +9,20 @@ from hardware.profile import Limits
 
 
 class Clock:
-    def __init__(self):
+    def __init__(self) -> None:
         self.now = 100.0
 
-    def __call__(self):
+    def __call__(self) -> float:
         return self.now
 
 
 class Converter:
     """Gives 1 V per channel number, plus one; `takes` seconds each."""
 
-    def __init__(self, clock, takes=0.003):
+    def __init__(self, clock, takes=0.003) -> None:
         self.clock, self.takes, self.broken = clock, takes, set()
 
-    def volts(self, channel):
+    def volts(self, channel) -> float:
         self.clock.now += self.takes
         if channel in self.broken:
             raise OSError("no answer")
@@ -30,19 +30,19 @@ class Converter:
 
 
 @pytest.fixture
-def sampled():
+def sampled() -> tuple[Clock, Converter, Sampler]:
     clock = Clock()
     converter = Converter(clock)
     return clock, converter, Sampler(lambda: (converter, lambda: None), [0, 1, 2], clock)
 
 
-def test_nothing_sampled_yet_is_no_voltage(sampled):
+def test_nothing_sampled_yet_is_no_voltage(sampled: tuple[Clock, Converter, Sampler]) -> None:
     _, _, sampler = sampled
     with pytest.raises(OSError, match="not read yet"):
         sampler.volts(0)
 
 
-def test_a_voltage_older_than_it_may_be_is_none(sampled):
+def test_a_voltage_older_than_it_may_be_is_none(sampled: tuple[Clock, Converter, Sampler]) -> None:
     clock, converter, sampler = sampled
     sampler.sample(converter)
     begun = clock.now - 3 * converter.takes
@@ -55,7 +55,9 @@ def test_a_voltage_older_than_it_may_be_is_none(sampled):
     assert sampler.volts(2) == 3.0
 
 
-def test_one_transfer_gone_wrong_does_not_lose_a_channel_and_several_do(sampled):
+def test_one_transfer_gone_wrong_does_not_lose_a_channel_and_several_do(
+    sampled: tuple[Clock, Converter, Sampler],
+) -> None:
     clock, converter, sampler = sampled
     sampler.sample(converter)
     converter.broken = {1}
@@ -68,5 +70,5 @@ def test_one_transfer_gone_wrong_does_not_lose_a_channel_and_several_do(sampled)
         sampler.volts(1)
 
 
-def test_what_is_looked_at_50_ms_after_off_was_converted_in_the_dark():
+def test_what_is_looked_at_50_ms_after_off_was_converted_in_the_dark() -> None:
     assert Limits().light_after_off_s > OLDEST_S

@@ -5,41 +5,48 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 import pytest
 
 from firmware.cameras.calibration import Calibration
-from firmware.cameras.camera import CameraFrozen
+from firmware.cameras.camera import CameraFrozen, Exposure
 from firmware.cameras.kept_camera import CameraLost
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.capture.daemon import CaptureDaemon
 from firmware.capture.frame_checks import FrameChecks, sharpness
 from firmware.capture.sequence import ORDER, Sequence, SequenceFailed
+from hardware.board import Board
 from hardware.simulated.camera import SimulatedCamera
+from hardware.simulated.patient import Patient
 from hardware.simulated.pins import PinReader
 from tests.support.direct_lights import DirectLights
 from tests.support.kiosk_daemons import EVERY_LIGHT, Daemon, consent, small_board, until, uv_allowance
 from tests.support.sequences import STEPS, impatient, lit_lamps, run
-from tests.support.stand_in_face import find_stand_in
+from tests.support.stand_in_face import StandInFace, find_stand_in
 from tests.support.waiting import unless_held_up
 
 FAULTS = ["raises", "hangs", "disconnects"]
 
 
-def exposure_of(step):
+def exposure_of(step) -> int:
     """UV has an exposure before it: the look at the eyes."""
     return STEPS.index(step) + (1 if step == "uv365" else 0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("step", STEPS)
-def test_a_camera_fault_in_any_step_leaves_all_lights_off(stage, tmp_path, step, fault):
+def test_a_camera_fault_in_any_step_leaves_all_lights_off(
+    stage: Callable[..., Sequence], tmp_path: Path, step, fault
+) -> None:
     begun = []
 
-    def begins(light, done, of):
+    def begins(light, done, of) -> None:
         begun.append(light)
         if light == step:
             sequence.board = impatient(sequence.board)
@@ -54,14 +61,16 @@ def test_a_camera_fault_in_any_step_leaves_all_lights_off(stage, tmp_path, step,
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_watcher_that_gives_up_in_any_step_leaves_all_lights_off(stage, tmp_path, step):
+def test_a_watcher_that_gives_up_in_any_step_leaves_all_lights_off(
+    stage: Callable[..., Sequence], tmp_path: Path, step
+) -> None:
     class Enough(Exception):
         pass
 
     sequence = stage()
     begun = []
 
-    def give_up():
+    def give_up() -> None:
         if begun and begun[-1] == step:
             raise Enough
 
@@ -71,14 +80,14 @@ def test_a_watcher_that_gives_up_in_any_step_leaves_all_lights_off(stage, tmp_pa
     assert lit_lamps(tmp_path) == set()
 
 
-def test_a_whole_sequence_has_every_frame(stage):
+def test_a_whole_sequence_has_every_frame(stage: Callable[..., Sequence]) -> None:
     capture, steps = run(stage())
     assert [frame.light for frame in capture.frames] == STEPS
     assert steps == [*STEPS, "done"]
     assert capture.missing == {}
 
 
-def test_the_sequence_goes_on_past_dropped_frames(stage):
+def test_the_sequence_goes_on_past_dropped_frames(stage: Callable[..., Sequence]) -> None:
     capture, _ = run(stage(camera_drops_every=2))
     assert capture.missing == {}
 
@@ -92,7 +101,9 @@ def test_the_sequence_goes_on_past_dropped_frames(stage):
         (("uv365",), ["dark", "white", "uv365"]),
     ],
 )
-def test_a_sequence_lights_what_it_is_asked_for_beside_white_and_no_more(stage, tmp_path, lights, frames):
+def test_a_sequence_lights_what_it_is_asked_for_beside_white_and_no_more(
+    stage: Callable[..., Sequence], tmp_path: Path, lights, frames
+) -> None:
     capture, steps = run(stage(), lights=lights)
     assert [frame.light for frame in capture.frames] == frames
     assert (steps, capture.missing) == ([*frames, "done"], {})
@@ -107,8 +118,8 @@ LIGHTS = [EVERY_LIGHT, ("white", "cross")]
 
 
 @pytest.mark.parametrize("lights", LIGHTS)
-def test_a_patient_who_moves_is_told_to_hold_still(stage, lights):
-    def seen_moving(picture, engine):
+def test_a_patient_who_moves_is_told_to_hold_still(stage: Callable[..., Sequence], lights) -> None:
+    def seen_moving(picture, engine) -> StandInFace:
         seen_moving.looks += 1
         face = find_stand_in(picture, engine)
         face.landmarks[:, 0] += 10.0 * (seen_moving.looks > 1) * picture.shape[1] / 192
@@ -120,10 +131,10 @@ def test_a_patient_who_moves_is_told_to_hold_still(stage, lights):
     assert caught.value.code == "moved"
 
 
-def test_a_patient_who_twitches_once_costs_one_second_try(stage):
+def test_a_patient_who_twitches_once_costs_one_second_try(stage: Callable[..., Sequence]) -> None:
     looks = []
 
-    def twitching(picture, engine):
+    def twitching(picture, engine) -> StandInFace:
         looks.append(1)
         face = find_stand_in(picture, engine)
         face.landmarks[:, 0] += 40.0 * (len(looks) == 2)
@@ -135,10 +146,12 @@ def test_a_patient_who_twitches_once_costs_one_second_try(stage):
 
 
 @pytest.mark.parametrize("lights", LIGHTS)
-def test_a_face_that_is_gone_ends_the_sequence(stage, tmp_path, lights):
+def test_a_face_that_is_gone_ends_the_sequence(
+    stage: Callable[..., Sequence], tmp_path: Path, lights
+) -> None:
     from tests.support.stand_in_face import NoFace
 
-    def leaving(picture, engine):
+    def leaving(picture, engine) -> StandInFace:
         if leaving.seen:
             raise NoFace
         leaving.seen = True
@@ -151,7 +164,7 @@ def test_a_face_that_is_gone_ends_the_sequence(stage, tmp_path, lights):
     assert lit_lamps(tmp_path) == set()
 
 
-def test_a_blurred_white_frame_asks_to_hold_still(stage):
+def test_a_blurred_white_frame_asks_to_hold_still(stage: Callable[..., Sequence]) -> None:
     sequence = stage()
     camera = sequence.board.camera.model_copy(update={"sharpness_at_least": 100.0})
     sequence.board = sequence.board.model_copy(update={"camera": camera})
@@ -163,7 +176,7 @@ def test_a_blurred_white_frame_asks_to_hold_still(stage):
 
 
 @pytest.mark.parametrize("along", [0, 1])
-def test_movement_by_4_mm_in_any_direction_takes_half_the_sharpness(along):
+def test_movement_by_4_mm_in_any_direction_takes_half_the_sharpness(along) -> None:
     rng = np.random.default_rng(1)
     texture = cv2.GaussianBlur(rng.standard_normal((1000, 800)).astype(np.float32), (0, 0), 3)
     face = 20_000 * (1 + 1.5 * texture)
@@ -176,7 +189,7 @@ def test_movement_by_4_mm_in_any_direction_takes_half_the_sharpness(along):
     assert blurred < 0.5 * sharp
 
 
-def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage, tmp_path):
+def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage: Callable[..., Sequence], tmp_path: Path) -> None:
     sequence = stage(stuck_lamps=("white",))
     sequence.lights.on("white")
     sequence.lights.off()
@@ -186,7 +199,7 @@ def test_a_lamp_that_does_not_go_out_is_a_light_fault(stage, tmp_path):
     assert lit_lamps(tmp_path) == set()
 
 
-def calibrated_in(stray, board):
+def calibrated_in(stray, board) -> Calibration:
     """A calibration made in `stray` light, a reflectance of all channels or of each."""
     camera, white = board.camera, board.lights["white"].white_counts
     return Calibration(
@@ -201,8 +214,8 @@ def calibrated_in(stray, board):
 
 @pytest.mark.parametrize(("then", "now"), [(0.0, 0.03), (0.05, 0.0), ((0.05, 0.02, 0.0), 0.0), (0.0, 0.0)])
 def test_stray_light_is_seen_in_the_dark_whether_it_falls_in_now_or_fell_into_the_calibration(
-    stage, monkeypatch, then, now
-):
+    stage: Callable[..., Sequence], monkeypatch: pytest.MonkeyPatch, then, now
+) -> None:
     sequence = stage()
     sequence.calibration = calibrated_in(then, sequence.board)
     if now:
@@ -214,7 +227,9 @@ def test_stray_light_is_seen_in_the_dark_whether_it_falls_in_now_or_fell_into_th
 @pytest.mark.parametrize(
     ("lamp", "found"), [(0.055, "lamp_stuck"), (0.04, "stray_light"), (0.0, "stray_light")]
 )
-def test_no_stray_light_of_a_calibration_hides_a_lamp_that_does_not_go_out(stage, lamp, found):
+def test_no_stray_light_of_a_calibration_hides_a_lamp_that_does_not_go_out(
+    stage: Callable[..., Sequence], lamp, found
+) -> None:
     board = stage().board
     white, stray = board.lights["white"], np.array([0.06, 0.0, 0.0]) / board.lights["white"].colour_gains[0]
     seen = board.camera.black_level + white.white_counts * np.array([0.0, lamp, 0.0])
@@ -222,13 +237,15 @@ def test_no_stray_light_of_a_calibration_hides_a_lamp_that_does_not_go_out(stage
     assert FrameChecks(board, None).dark(counts, white, calibrated_in(stray, board)) == found
 
 
-def test_a_dead_lamp_is_missing_and_uses_no_more_than_its_share_of_second_tries(stage):
+def test_a_dead_lamp_is_missing_and_uses_no_more_than_its_share_of_second_tries(
+    stage: Callable[..., Sequence],
+) -> None:
     capture, _ = run(stage(dead_lamps=("parallel", "cross", "dir0", "dir1", "dir2")))
     assert set(capture.missing.values()) == {"too_dark"}
     assert list(capture.missing) == ["parallel", "cross", "dir0", "dir1", "dir2"]
 
 
-def test_a_frame_too_bright_for_its_light_is_missing(stage):
+def test_a_frame_too_bright_for_its_light_is_missing(stage: Callable[..., Sequence]) -> None:
     sequence = stage()
     lights = dict(sequence.board.lights)
     lights["cross"] = lights["cross"].model_copy(update={"expect": (0.01, 0.05)})
@@ -238,7 +255,9 @@ def test_a_frame_too_bright_for_its_light_is_missing(stage):
     assert capture.missing == {"cross": "too_bright"}
 
 
-def test_in_a_lit_room_no_dark_frame_is_taken_and_the_capture_says_why(stage):
+def test_in_a_lit_room_no_dark_frame_is_taken_and_the_capture_says_why(
+    stage: Callable[..., Sequence],
+) -> None:
     sequence = stage()
     room = {"pin_factory": "none", "lights": {"white": sequence.board.lights["white"]}, "interlocks": None}
     sequence.board = sequence.board.model_copy(update=room)
@@ -249,7 +268,7 @@ def test_in_a_lit_room_no_dark_frame_is_taken_and_the_capture_says_why(stage):
 
 
 @pytest.mark.parametrize(("expected", "said"), [((0.96, 0.97), "is dark"), ((0.001, 0.002), "too bright")])
-def test_no_lamp_is_blamed_where_there_is_none(stage, expected, said):
+def test_no_lamp_is_blamed_where_there_is_none(stage: Callable[..., Sequence], expected, said) -> None:
     sequence = stage()
     white = sequence.board.lights["white"].model_copy(update={"expect": expected})
     room = {"pin_factory": "none", "lights": {"white": white}, "interlocks": None}
@@ -260,14 +279,16 @@ def test_no_lamp_is_blamed_where_there_is_none(stage, expected, said):
     assert "lamp" not in str(failed.value) and "try again" in str(failed.value)
 
 
-def test_every_light_of_the_order_is_known_to_boards():
+def test_every_light_of_the_order_is_known_to_boards() -> None:
     assert ORDER[0] == "dark"
     assert ORDER[-1] == "uv365"
 
 
 # Two of the Pi's cameras at full resolution: frame rate, latency of the sensor, a frame time to read out.
 @pytest.mark.parametrize(("sensor", "fps"), [("IMX708", 14.35), ("IMX477", 10.0)])
-def test_the_full_set_takes_less_than_8_s_at_the_cameras_real_rate(plain, patient, tmp_path, sensor, fps):
+def test_the_full_set_takes_less_than_8_s_at_the_cameras_real_rate(
+    plain: Board, patient: Patient, tmp_path: Path, sensor, fps
+) -> None:
     simulation = plain.simulation.model_copy(
         update={"camera_control_frames": 3, "camera_readout_ms": 1000 / fps}
     )
@@ -275,7 +296,7 @@ def test_the_full_set_takes_less_than_8_s_at_the_cameras_real_rate(plain, patien
     camera = plain.camera.model_copy(update={"still": still, "settle_ms": 80})
     board = plain.model_copy(update={"simulation": simulation, "camera": camera})
 
-    def takes_less():
+    def takes_less() -> None:
         lights = DirectLights(board, tmp_path)
         driver = SimulatedCamera(board, patient, tmp_path / "pins.page")
         watching = WatchedCamera(driver)
@@ -292,17 +313,17 @@ def test_the_full_set_takes_less_than_8_s_at_the_cameras_real_rate(plain, patien
 class WatchedCamera:
     """A camera that adds up how long it was waited for, light on or about to be."""
 
-    def __init__(self, camera):
+    def __init__(self, camera) -> None:
         self._camera, self.seconds = camera, 0.0
         self.tell, self.close = camera.tell, camera.close
 
-    def prepare(self, *settings):
+    def prepare(self, *settings) -> None:
         self._timed(lambda: self._camera.prepare(*settings))
 
-    def expose(self, *settings):
+    def expose(self, *settings) -> Exposure:
         return self._timed(lambda: self._camera.expose(*settings))
 
-    def _timed(self, call):
+    def _timed(self, call) -> Any:
         started = time.monotonic()
         try:
             return call()
@@ -311,7 +332,7 @@ class WatchedCamera:
 
 
 @pytest.fixture(scope="module")
-def lightd(plain, tmp_path_factory):
+def lightd(plain: Board, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("k")
     daemon = Daemon("lightd", small_board(folder), folder / "k")
     yield folder / "k"
@@ -320,7 +341,9 @@ def lightd(plain, tmp_path_factory):
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("step", ["white", "uv365"])
-def test_the_daemon_names_the_fault_and_a_patient_is_not_stuck(plain, patient, lightd, fault, step):
+def test_the_daemon_names_the_fault_and_a_patient_is_not_stuck(
+    plain: Board, patient: Patient, lightd: Path, fault, step
+) -> None:
     simulation = {"camera_fault": fault, "camera_fault_at": exposure_of(step)}
     board = plain.model_copy(update={"simulation": plain.simulation.model_copy(update=simulation)})
     if fault == "hangs":
@@ -344,11 +367,11 @@ def test_the_daemon_names_the_fault_and_a_patient_is_not_stuck(plain, patient, l
 
 @pytest.mark.parametrize("trouble", ["hangs", "raises"])
 def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
-    plain, patient, tmp_path, monkeypatch, trouble
-):
+    plain: Board, patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble
+) -> None:
     stuck = threading.Event()
 
-    def open_badly(*_):
+    def open_badly(*_) -> NoReturn:
         stuck.wait()
         raise OSError("camera 0 is not there.")
 
@@ -362,7 +385,9 @@ def test_a_camera_that_does_not_open_makes_the_daemon_ask_for_a_restart(
     assert lost.value.exit_status == os.EX_TEMPFAIL
 
 
-def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, patient, lightd, monkeypatch):
+def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(
+    plain: Board, patient: Patient, lightd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("firmware.capture.daemon.on_stop", lambda _: None)
     board = impatient(plain).model_copy(
         update={"simulation": plain.simulation.model_copy(update={"camera_freezes_after": 0})}
@@ -370,7 +395,7 @@ def test_a_camera_that_freezes_again_makes_the_daemon_ask_for_a_restart(plain, p
     daemon = CaptureDaemon(board, lightd, find_stand_in, lambda: patient)
     ended = []
 
-    def serve():
+    def serve() -> None:
         try:
             daemon.run()
         except CameraLost as lost:

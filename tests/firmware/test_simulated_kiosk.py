@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firmware.capture.client import CaptureClient, CaptureFault
 from firmware.lights.client import Lights, LightsFault
+from hardware.capture import Capture
 from tests.support.kiosk_daemons import (
     EVERY_LIGHT,
+    Kiosk,
     consent,
     intervals,
     running_kiosk,
@@ -27,18 +32,18 @@ AT_ONCE_S = 0.25
 
 
 @pytest.fixture
-def kiosk(tmp_path):
+def kiosk(tmp_path: Path) -> Iterator[Callable[..., Kiosk]]:
     """`kiosk(simulation)`: a running kiosk whose board has these lines in [simulation]."""
     with contextlib.ExitStack() as stack:
 
-        def start(simulation, state="k"):
+        def start(simulation, state="k") -> Kiosk:
             board = small_board(tmp_path, f"\n[simulation]\n{simulation}\n")
             return stack.enter_context(running_kiosk(board, tmp_path / state))
 
         yield start
 
 
-def visit(kiosk):
+def visit(kiosk) -> Capture:
     """One capture of a patient of its own, with UV allowed; every light is off after it."""
     session = uuid.uuid4().hex
     try:
@@ -48,7 +53,7 @@ def visit(kiosk):
         assert kiosk.lit() == set()
 
 
-def status(kiosk):
+def status(kiosk) -> dict[str, Any]:
     lights = Lights(kiosk.light_socket)
     try:
         return lights.status()
@@ -56,14 +61,16 @@ def status(kiosk):
         lights.close()
 
 
-def uv_pulses(kiosk):
+def uv_pulses(kiosk) -> list[float]:
     return intervals(kiosk.history(), "uv365")
 
 
-def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_whole(kiosk):
+def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_whole(
+    kiosk: Callable[..., Kiosk],
+) -> None:
     rounds = count(1)
 
-    def goes_out_at_once():
+    def goes_out_at_once() -> None:
         played = kiosk(
             'patient_opens_shroud_at = { light = "uv365", after_s = 0.05 }\npatient_opens_shroud_s = 1.5',
             f"k{next(rounds)}",
@@ -81,7 +88,9 @@ def test_a_shroud_opened_in_a_pulse_puts_uv_out_at_once_and_the_next_visit_is_wh
     unless_held_up(goes_out_at_once)
 
 
-def test_a_shroud_opened_for_a_moment_only_is_still_named_as_what_cut_the_pulse(kiosk):
+def test_a_shroud_opened_for_a_moment_only_is_still_named_as_what_cut_the_pulse(
+    kiosk: Callable[..., Kiosk],
+) -> None:
     kiosk = kiosk(
         'patient_opens_shroud_at = { light = "uv365", after_s = 0.03 }\npatient_opens_shroud_s = 0.1'
     )
@@ -89,7 +98,9 @@ def test_a_shroud_opened_for_a_moment_only_is_still_named_as_what_cut_the_pulse(
     assert len(uv_pulses(kiosk)) == 1
 
 
-def test_a_shroud_opened_among_the_white_pictures_ends_the_scan_with_a_sentence(kiosk):
+def test_a_shroud_opened_among_the_white_pictures_ends_the_scan_with_a_sentence(
+    kiosk: Callable[..., Kiosk],
+) -> None:
     kiosk = kiosk('patient_opens_shroud_at = { light = "parallel" }\npatient_opens_shroud_s = 4.0')
     with pytest.raises(CaptureFault, match="The shroud was open in several pictures") as caught:
         visit(kiosk)
@@ -99,18 +110,20 @@ def test_a_shroud_opened_among_the_white_pictures_ends_the_scan_with_a_sentence(
     assert visit(kiosk).missing == {}
 
 
-def test_a_lamp_that_is_hot_gives_no_uv_and_the_scan_is_whole_without(kiosk):
+def test_a_lamp_that_is_hot_gives_no_uv_and_the_scan_is_whole_without(kiosk: Callable[..., Kiosk]) -> None:
     kiosk = kiosk("lamp_temperature_c = 65.0")
     assert visit(kiosk).missing == {"uv365": "lamp_hot"}
     assert uv_pulses(kiosk) == []
     assert status(kiosk)["fault"] is None
 
 
-def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_cooled_down(kiosk):
+def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_cooled_down(
+    kiosk: Callable[..., Kiosk],
+) -> None:
     # From 35 °C it takes less than 0.1 s of light to 60 °C, and a few seconds back.
     rounds = count(1)
 
-    def goes_out():
+    def goes_out() -> Kiosk:
         played = kiosk("lamp_warms_c_per_s = 300.0\nlamp_cools_s = 2.0", f"k{next(rounds)}")
         assert visit(played).missing == {"uv365": "lamp_hot"}
         assert all(pulse < 0.3 for pulse in uv_pulses(played))
@@ -130,7 +143,9 @@ def test_a_lamp_that_gets_hot_in_a_pulse_goes_out_and_works_again_when_it_has_co
     ("fault", "missing"),
     [('dead_lamps = ["uv365"]', {"uv365": "uv_fault"}), ('dead_senses = ["photodiode"]', {})],
 )
-def test_uv_that_no_photodiode_sees_locks_uv_and_nothing_else(kiosk, fault, missing):
+def test_uv_that_no_photodiode_sees_locks_uv_and_nothing_else(
+    kiosk: Callable[..., Kiosk], fault, missing
+) -> None:
     kiosk = kiosk(fault)
     assert visit(kiosk).missing == missing
     until(lambda: status(kiosk)["fault"] == "uv_unseen", "the fault of a UV lamp that was not seen")
@@ -138,13 +153,15 @@ def test_uv_that_no_photodiode_sees_locks_uv_and_nothing_else(kiosk, fault, miss
     assert len(uv_pulses(kiosk)) == 1
 
 
-def test_a_dead_thermometer_gives_no_uv(kiosk):
+def test_a_dead_thermometer_gives_no_uv(kiosk: Callable[..., Kiosk]) -> None:
     kiosk = kiosk('dead_senses = ["lamp_temperature"]')
     assert visit(kiosk).missing == {"uv365": "sense_failed"}
     assert uv_pulses(kiosk) == []
 
 
-def test_a_uv_lamp_that_does_not_go_out_locks_every_light_until_staff_clears_it(kiosk):
+def test_a_uv_lamp_that_does_not_go_out_locks_every_light_until_staff_clears_it(
+    kiosk: Callable[..., Kiosk],
+) -> None:
     kiosk = kiosk('stuck_lamps = ["uv365"]')
     with contextlib.suppress(CaptureFault):
         visit(kiosk)
@@ -160,18 +177,18 @@ def test_a_uv_lamp_that_does_not_go_out_locks_every_light_until_staff_clears_it(
     assert status(kiosk)["fault"] == "light_after_off"
 
 
-def test_dropped_frames_cost_time_and_no_picture(kiosk):
+def test_dropped_frames_cost_time_and_no_picture(kiosk: Callable[..., Kiosk]) -> None:
     kiosk = kiosk("camera_drops_every = 3")
     assert visit(kiosk).missing == {}
 
 
-def test_a_patient_who_keeps_the_eyes_open_gets_no_uv(kiosk):
+def test_a_patient_who_keeps_the_eyes_open_gets_no_uv(kiosk: Callable[..., Kiosk]) -> None:
     kiosk = kiosk("patient_keeps_eyes_open = true")
     assert visit(kiosk).missing == {"uv365": "eyes_open"}
     assert uv_pulses(kiosk) == []
 
 
-def test_the_logs_of_both_daemons_say_simulated(kiosk):
+def test_the_logs_of_both_daemons_say_simulated(kiosk: Callable[..., Kiosk]) -> None:
     kiosk = kiosk("")
     for daemon in (kiosk.lightd, kiosk.captured):
         (ready,) = [line for line in daemon.log.read_text().splitlines() if '"ready"' in line]

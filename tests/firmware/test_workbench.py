@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from firmware.bench.calibrate import FLAT_RESIDUAL, CalibrationFailed, calibrate
 from firmware.bench.workbench import Workbench
+from firmware.cameras.camera import Exposure
 from firmware.cameras.exposing import DARK
 from firmware.lights.client import Lights, LightsFault
 from hardware.board import BOARDS, load_board
@@ -27,7 +32,7 @@ LIT = 200
 
 
 @pytest.fixture(scope="module")
-def lightd(tmp_path_factory):
+def lightd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """The board and the state of a light daemon."""
     folder = tmp_path_factory.mktemp("bench")
     board = small_board(folder, profile=BOARDS / "simulated-uncalibrated.toml", **IMPATIENT)
@@ -37,7 +42,7 @@ def lightd(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(lightd):
+def bench(lightd: tuple[Path, Path]) -> Iterator[Any]:
     """White paper before the camera, the hood empty; no light is on."""
     board, state = lightd
     page = state / "run" / "pins.page"
@@ -49,13 +54,13 @@ def bench(lightd):
         hold_shroud(page, is_open=False)
 
 
-def pulses(bench):
+def pulses(bench) -> int:
     """How often UV was lit since `bench` was made."""
     return uv_rises(bench.page.parent) - bench.rose
 
 
 @pytest.fixture
-def trouble(bench, monkeypatch):
+def trouble(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """`trouble(kind, times, light)`: what goes wrong under `light` in the next `times` pictures.
 
     With "no_heartbeat" this process is silent until the light daemon has put the light out; with "cut_short"
@@ -66,11 +71,11 @@ def trouble(bench, monkeypatch):
     beat, expose = Lights.beat, SimulatedCamera.expose
     pins = PinReader(bench.page)
 
-    def beating(lights):
+    def beating(lights) -> None:
         if not silent.is_set():
             beat(lights)
 
-    def exposing(camera, *settings):
+    def exposing(camera, *settings) -> Exposure:
         if left and left[-1][1] in lit(pins):
             kind, _ = left.pop()
             if kind == "no_heartbeat":
@@ -89,7 +94,9 @@ def trouble(bench, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["no_heartbeat", "cut_short"])
-def test_a_pulse_that_a_busy_computer_missed_is_fired_once_more(bench, trouble, kind):
+def test_a_pulse_that_a_busy_computer_missed_is_fired_once_more(
+    bench: Any, trouble: Callable[..., None], kind
+) -> None:
     trouble(kind)
     ((counts, _),) = bench.expose("uv365")
     assert counts.mean() > LIT
@@ -97,7 +104,9 @@ def test_a_pulse_that_a_busy_computer_missed_is_fired_once_more(bench, trouble, 
 
 
 @pytest.mark.parametrize("kind", ["no_heartbeat", "cut_short"])
-def test_a_computer_that_stays_busy_is_named_and_gets_no_third_pulse(bench, trouble, kind):
+def test_a_computer_that_stays_busy_is_named_and_gets_no_third_pulse(
+    bench: Any, trouble: Callable[..., None], kind
+) -> None:
     trouble(kind, times=9)
     with pytest.raises(LightsFault, match="This computer was too busy") as fault:
         bench.expose("uv365")
@@ -105,7 +114,9 @@ def test_a_computer_that_stays_busy_is_named_and_gets_no_third_pulse(bench, trou
     assert pulses(bench) == 2
 
 
-def test_a_pulse_that_an_interlock_has_ended_is_not_fired_again_and_the_interlock_is_named(bench, trouble):
+def test_a_pulse_that_an_interlock_has_ended_is_not_fired_again_and_the_interlock_is_named(
+    bench: Any, trouble: Callable[..., None]
+) -> None:
     trouble("shroud_open")
     with pytest.raises(LightsFault, match="The shroud was open meanwhile") as fault:
         bench.expose("uv365")
@@ -114,7 +125,7 @@ def test_a_pulse_that_an_interlock_has_ended_is_not_fired_again_and_the_interloc
 
 
 @pytest.mark.parametrize("light", [DARK, "white", "cross"])
-def test_no_picture_is_kept_of_a_hood_that_stands_open(bench, light):
+def test_no_picture_is_kept_of_a_hood_that_stands_open(bench: Any, light) -> None:
     hold_shroud(bench.page, is_open=True)
     with pytest.raises(LightsFault, match="The shroud was open meanwhile") as fault:
         bench.expose(light)
@@ -124,17 +135,19 @@ def test_no_picture_is_kept_of_a_hood_that_stands_open(bench, light):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
-def test_a_kiosk_is_not_calibrated_in_stray_light(bench, monkeypatch, share):
+def test_a_kiosk_is_not_calibrated_in_stray_light(bench: Any, monkeypatch: pytest.MonkeyPatch, share) -> None:
     """It is taken off the dark and every other picture alike: all the scores come out well."""
     monkeypatch.setattr("hardware.simulated.camera.AMBIENT", share)
     with pytest.raises(CalibrationFailed, match="away from camera.black_level"):
         calibrate(bench, reference_chart(), lambda step: None)
 
 
-def test_a_card_that_the_camera_cuts_off_is_not_calibrated_by(bench, monkeypatch):
+def test_a_card_that_the_camera_cuts_off_is_not_calibrated_by(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mean = bench.mean
 
-    def too_bright(light, frames=4):
+    def too_bright(light, frames=4) -> npt.NDArray[np.float64]:
         seen = mean(light, frames)
         return seen if light == DARK else np.minimum(1.6 * seen, 4095)
 
@@ -143,11 +156,13 @@ def test_a_card_that_the_camera_cuts_off_is_not_calibrated_by(bench, monkeypatch
         calibrate(bench, reference_chart(), lambda step: None)
 
 
-def test_a_second_pulse_goes_by_the_word_that_the_hood_was_empty_for_the_first(bench, trouble, monkeypatch):
+def test_a_second_pulse_goes_by_the_word_that_the_hood_was_empty_for_the_first(
+    bench: Any, trouble: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The light daemon takes that word for some seconds: a computer that slept in a pulse gets no second one.
     words, lease = [], Lights.lease
 
-    def noting(lights, session, consent, uv):
+    def noting(lights, session, consent, uv) -> None:
         words.append(uv.eyes_closed_confirmed_at)
         lease(lights, session, consent, uv)
 
@@ -158,30 +173,38 @@ def test_a_second_pulse_goes_by_the_word_that_the_hood_was_empty_for_the_first(b
     assert words[0] == words[1] < words[2]
 
 
-def test_of_several_pulses_those_that_a_busy_computer_missed_are_left_out(bench, trouble):
+def test_of_several_pulses_those_that_a_busy_computer_missed_are_left_out(
+    bench: Any, trouble: Callable[..., None]
+) -> None:
     trouble("no_heartbeat", times=2)
     taken = bench.expose("uv365", 4)
     assert [counts.mean() > LIT for counts, _ in taken] == [True, True]
     assert pulses(bench) == 4
 
 
-def test_white_light_that_went_out_under_a_silent_computer_is_lit_again(bench, trouble):
+def test_white_light_that_went_out_under_a_silent_computer_is_lit_again(
+    bench: Any, trouble: Callable[..., None]
+) -> None:
     trouble("no_heartbeat", light="white")
     ((counts, _),) = bench.expose("white")
     assert counts.mean() > LIT
 
 
-def test_white_light_that_goes_out_again_and_again_is_never_taken_for_light(bench, trouble):
+def test_white_light_that_goes_out_again_and_again_is_never_taken_for_light(
+    bench: Any, trouble: Callable[..., None]
+) -> None:
     trouble("no_heartbeat", times=9, light="white")
     with pytest.raises(LightsFault, match="too busy") as fault:
         bench.expose("white")
     assert fault.value.code == "no_lease"
 
 
-def test_sensors_are_read_while_the_lamp_is_lit_whatever_else_the_computer_does(bench, monkeypatch):
+def test_sensors_are_read_while_the_lamp_is_lit_whatever_else_the_computer_does(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beat, held_up = Lights.beat, [True]
 
-    def late(lights):
+    def late(lights) -> None:
         if held_up:
             until(lambda: not lights.status()["pulse"], "the UV pulse over")
             held_up.clear()
@@ -193,7 +216,9 @@ def test_sensors_are_read_while_the_lamp_is_lit_whatever_else_the_computer_does(
     assert pulses(bench) == 2
 
 
-def test_busy_moments_in_some_pulses_do_not_cost_the_calibration(bench, trouble):
+def test_busy_moments_in_some_pulses_do_not_cost_the_calibration(
+    bench: Any, trouble: Callable[..., None]
+) -> None:
     trouble("no_heartbeat", times=3)
     made = calibrate(bench, reference_chart(), lambda step: None)
     assert made.scores["flat_residual"]["uv365"] <= FLAT_RESIDUAL

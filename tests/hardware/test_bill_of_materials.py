@@ -20,7 +20,7 @@ def named(head: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", WITH_LAMPS, ids=lambda path: path.stem)
-def test_the_leds_and_the_sensor_of_every_kiosk_are_listed(path):
+def test_the_leds_and_the_sensor_of_every_kiosk_are_listed(path) -> None:
     board = load_board(path)
     cameras = next(rows for rows in PAGE.tables("part") if any("HQ Camera" in row["part"] for row in rows))
     leds = {light.led for light in board.lights.values() if not light.is_uv}
@@ -28,7 +28,7 @@ def test_the_leds_and_the_sensor_of_every_kiosk_are_listed(path):
     assert board.camera.sensor in in_code(" ".join(row["it must"] for row in cameras))
 
 
-def test_the_targets_are_those_that_the_code_looks_for():
+def test_the_targets_are_those_that_the_code_looks_for() -> None:
     sphere, said = Sphere(), named("target")
     assert f"reflect {100 * WHITE_REFLECTANCE:g} %" in said["white card, A3"]
     assert f"reflect {100 * GREY_REFLECTANCE:g} %" in said["grey card, A3"]
@@ -36,7 +36,7 @@ def test_the_targets_are_those_that_the_code_looks_for():
     assert {"black cloth", "plain white copy paper, A3", "colour chart on white card"} <= set(said)
 
 
-def test_the_chart_is_built_to_the_measures_that_it_is_read_by():
+def test_the_chart_is_built_to_the_measures_that_it_is_read_by() -> None:
     chart = reference_chart()
     x, y = chart.markers_mm()[2]
     assert {row["of the chart"]: row["measure"] for row in PAGE.table("of the chart")} == {

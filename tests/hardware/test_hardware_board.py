@@ -29,7 +29,7 @@ def changed(tmp_path: Path, old: str, new: str, board: Path = SIMULATED) -> Path
     return path
 
 
-def test_the_simulated_board_has_every_light():
+def test_the_simulated_board_has_every_light() -> None:
     board = load_board(SIMULATED)
     assert board.simulated
     assert list(board.lights) == ["white", "parallel", "cross", "uv365", "dir0", "dir1", "dir2", "dir3"]
@@ -38,7 +38,7 @@ def test_the_simulated_board_has_every_light():
 
 
 @pytest.mark.parametrize("field", list(Limits.model_fields))
-def test_a_limit_can_be_stricter_but_never_looser(tmp_path, field):
+def test_a_limit_can_be_stricter_but_never_looser(tmp_path: Path, field) -> None:
     bound = getattr(Limits(), field)
     stricter = changed(tmp_path, f"{field} = {bound}", f"{field} = {type(bound)(bound * 0.5)}")
     assert getattr(load_board(stricter).limits, field) < bound
@@ -91,26 +91,26 @@ def test_a_limit_can_be_stricter_but_never_looser(tmp_path, field):
         ("mm_per_px = 0.033", "mm_per_px = 0.0", "close_up.mm_per_px"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, old, new, said):
+def test_what_is_wrong_is_named(tmp_path: Path, old, new, said) -> None:
     with pytest.raises(BoardError) as caught:
         load_board(changed(tmp_path, old, new))
     assert said in str(caught.value)
     assert caught.value.exit_status == 2
 
 
-def test_a_board_that_is_not_there_is_named(tmp_path):
+def test_a_board_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BoardError, match="cannot be read"):
         load_board(tmp_path / "none.toml")
 
 
-def test_board_check_lists_the_lights_of_a_good_board():
+def test_board_check_lists_the_lights_of_a_good_board() -> None:
     result = CliRunner().invoke(board_command, ["check", str(SIMULATED)])
     assert result.exit_code == 0
     assert "SIMULATED" in result.output
     assert "uv365" in result.output
 
 
-def test_board_check_names_every_problem_and_exits_with_1(tmp_path):
+def test_board_check_names_every_problem_and_exits_with_1(tmp_path: Path) -> None:
     path = changed(tmp_path, "uv_pulse_s = 1.0", "uv_pulse_s = 1.5")
     path.write_text(path.read_text().replace('key_store = "file"', 'key_store = "shoebox"'))
     result = CliRunner().invoke(board_command, ["check", str(path)])
@@ -119,7 +119,7 @@ def test_board_check_names_every_problem_and_exits_with_1(tmp_path):
     assert "key_store = 'shoebox'" in result.output
 
 
-def test_board_check_warns_of_a_lamp_above_the_design_value(tmp_path):
+def test_board_check_warns_of_a_lamp_above_the_design_value(tmp_path: Path) -> None:
     path = changed(tmp_path, "irradiance_w_m2 = 8.0", "irradiance_w_m2 = 12.0")
     result = CliRunner().invoke(board_command, ["check", str(path)])
     assert result.exit_code == 0
@@ -127,17 +127,17 @@ def test_board_check_warns_of_a_lamp_above_the_design_value(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(BOARDS.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_board_that_ships_can_be_used_and_bears_its_files_name(path):
+def test_every_board_that_ships_can_be_used_and_bears_its_files_name(path) -> None:
     assert load_board(path).name == path.stem
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
-def test_no_board_that_ships_claims_a_measurement_that_nobody_made(path):
+def test_no_board_that_ships_claims_a_measurement_that_nobody_made(path) -> None:
     for light in load_board(path).lights.values():
         assert light.calibrated_on is None
 
 
-def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
+def test_a_laptop_measures_under_the_light_of_the_room_and_says_so() -> None:
     laptop = BOARDS / "laptop.toml"
     board = load_board(laptop)
     assert list(board.lights) == ["white"]
@@ -181,7 +181,7 @@ def test_a_laptop_measures_under_the_light_of_the_room_and_says_so():
         ),
     ],
 )
-def test_what_is_wrong_with_a_real_board_is_named(tmp_path, old, new, said):
+def test_what_is_wrong_with_a_real_board_is_named(tmp_path: Path, old, new, said) -> None:
     with pytest.raises(BoardError) as caught:
         load_board(changed(tmp_path, old, new, RASPBERRYPI5))
     assert said in str(caught.value)
@@ -195,25 +195,25 @@ def test_what_is_wrong_with_a_real_board_is_named(tmp_path, old, new, said):
         ('patient_opens_shroud_at = { light = "dir7" }', "simulation.patient_opens_shroud_at.light"),
     ],
 )
-def test_a_fault_of_a_light_that_the_board_lacks_is_named(tmp_path, line, key):
+def test_a_fault_of_a_light_that_the_board_lacks_is_named(tmp_path: Path, line, key) -> None:
     path = tmp_path / "board.toml"
     path.write_text((BOARDS / "simulated.toml").read_text() + f"\n[simulation]\n{line}\n")
     with pytest.raises(BoardError, match=f"{key} = 'dir7' is no light of this board"):
         load_board(path)
 
 
-def test_libgpiod_cannot_dim(tmp_path):
+def test_libgpiod_cannot_dim(tmp_path: Path) -> None:
     jetson = changed(tmp_path, "pin = 50", "pin = 50\npwm_hz = 2000", BOARDS / "jetson-orin-nano.toml")
     with pytest.raises(BoardError, match=r"lights\.white\.pwm_hz must go: libgpiod cannot dim"):
         load_board(jetson)
 
 
-def test_a_file_without_end_is_not_read_to_its_end():
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
     with pytest.raises(BoardError, match="it is a device, where a file has to be"):
         load_board(Path("/dev/zero"))
 
 
-def test_a_file_larger_than_any_profile_is_not_read_to_its_end(tmp_path):
+def test_a_file_larger_than_any_profile_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "board.toml"
     path.write_text("#" * (64 * 1024 + 1))
     with pytest.raises(BoardError, match="larger than 64 KiB"):
@@ -230,7 +230,7 @@ def test_a_file_larger_than_any_profile_is_not_read_to_its_end(tmp_path):
         (lambda today: today - timedelta(days=365), 8.0, "this lamp is locked in 1 day."),
     ],
 )
-def test_board_check_says_why_a_uv_lamp_is_locked(tmp_path, measured, irradiance, said):
+def test_board_check_says_why_a_uv_lamp_is_locked(tmp_path: Path, measured, irradiance, said) -> None:
     day = measured(datetime.now(timezone.utc).date())
     path = changed(
         tmp_path,
@@ -243,14 +243,14 @@ def test_board_check_says_why_a_uv_lamp_is_locked(tmp_path, measured, irradiance
     assert said.format(today=datetime.now(timezone.utc).date()) in result.output
 
 
-def test_board_check_says_of_what_was_measured_today_that_it_is_of_today():
+def test_board_check_says_of_what_was_measured_today_that_it_is_of_today() -> None:
     today = datetime.now(timezone.utc).date()
     light = load_board(SIMULATED).lights["uv365"].model_copy(update={"calibrated_on": today})
     often = load_board(SIMULATED).limits.model_copy(update={"uv_calibration_days": 7})
     assert "is of today: this lamp is locked in 8 days." in str(_why_locked(light, often, today))
 
 
-def test_board_check_names_the_header_pin_of_each_line():
+def test_board_check_names_the_header_pin_of_each_line() -> None:
     rows = CliRunner().invoke(board_command, ["check", str(RASPBERRYPI5)]).output.splitlines()
     assert [row.split()[:3] for row in rows if row.startswith(("white", "shroud"))] == [
         ["white", "18", "12"],
@@ -260,7 +260,7 @@ def test_board_check_names_the_header_pin_of_each_line():
     assert any(row.split() == ["shroud", "switch", "1", "20", "38"] for row in rows)
 
 
-def test_every_mistake_between_keys_is_named_at_once(tmp_path):
+def test_every_mistake_between_keys_is_named_at_once(tmp_path: Path) -> None:
     path = changed(tmp_path, "pin = 17", "pin = 4", RASPBERRYPI5)
     path.write_text(path.read_text().replace('eye_protection = "closed_eyes"', 'eye_protection = "none"'))
     with pytest.raises(BoardError) as caught:
@@ -268,7 +268,7 @@ def test_every_mistake_between_keys_is_named_at_once(tmp_path):
     assert len(caught.value.problems) == 2
 
 
-def test_board_check_reads_many_boards_and_fails_for_one(tmp_path):
+def test_board_check_reads_many_boards_and_fails_for_one(tmp_path: Path) -> None:
     wrong = changed(tmp_path, "schema = 1", "schema = 2")
     result = CliRunner().invoke(board_command, ["check", *map(str, REAL), str(wrong)])
     assert result.exit_code == 1
@@ -276,21 +276,21 @@ def test_board_check_reads_many_boards_and_fails_for_one(tmp_path):
     assert "stays locked until it is measured" in result.output
 
 
-def test_a_sensor_reads_its_unit_from_volts():
+def test_a_sensor_reads_its_unit_from_volts() -> None:
     sensors = load_board(RASPBERRYPI5).sensors
     assert sensors is not None
     assert sensors.lamp_temperature.reading(0.75) == pytest.approx(25.0)
     assert sensors.photodiode.reading(0.8) == pytest.approx(8.0)
 
 
-def test_a_thermometer_with_a_torn_wire_is_broken_and_not_cold():
+def test_a_thermometer_with_a_torn_wire_is_broken_and_not_cold() -> None:
     sensors = load_board(RASPBERRYPI5).sensors
     assert sensors is not None
     with pytest.raises(OSError, match="broken"):
         sensors.lamp_temperature.reading(0.0)
 
 
-def test_a_brightness_band_upside_down_is_named(tmp_path):
+def test_a_brightness_band_upside_down_is_named(tmp_path: Path) -> None:
     text = (BOARDS / "simulated.toml").read_text().replace("pin = 13\n", "pin = 13\nexpect = [0.5, 0.1]\n")
     path = tmp_path / "board.toml"
     path.write_text(text)
@@ -298,7 +298,7 @@ def test_a_brightness_band_upside_down_is_named(tmp_path):
         load_board(path)
 
 
-def test_a_real_board_has_no_drawn_close_ups_and_not_the_face_camera_for_them(tmp_path):
+def test_a_real_board_has_no_drawn_close_ups_and_not_the_face_camera_for_them(tmp_path: Path) -> None:
     laptop = (BOARDS / "laptop.toml").read_text()
     assert load_board(BOARDS / "laptop.toml").close_up is None
     path = tmp_path / "board.toml"

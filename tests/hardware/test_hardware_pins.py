@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gpiozero import DigitalOutputDevice, PWMOutputDevice
@@ -18,25 +20,25 @@ MS = 1_000_000
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "pins.page"
 
 
 @pytest.fixture
-def page(path):
+def page(path: Path) -> Iterator[PinPage]:
     page = PinPage(path, ["white", "uv365"])
     yield page
     page.close()
 
 
 @pytest.fixture
-def reader(page, path):
+def reader(page: PinPage, path: Path) -> Iterator[PinReader]:
     reader = PinReader(path, {"uv365": 2.0})
     yield reader
     reader.close()
 
 
-def test_gpiozero_devices_on_mock_pins_show_on_the_page(page, reader):
+def test_gpiozero_devices_on_mock_pins_show_on_the_page(page: PinPage, reader: PinReader) -> None:
     factory = PageFactory(page, {18: "white", 23: "uv365"})
     white = PWMOutputDevice(18, frequency=2000, pin_factory=factory)
     uv = DigitalOutputDevice(23, pin_factory=factory)
@@ -53,7 +55,7 @@ def test_gpiozero_devices_on_mock_pins_show_on_the_page(page, reader):
     assert reader.history()[-1].level == 0.0
 
 
-def test_an_exposure_sees_the_mean_of_what_was_lit(page, reader):
+def test_an_exposure_sees_the_mean_of_what_was_lit(page: PinPage, reader: PinReader) -> None:
     page.write("white", 0.5)
     page.write("white", 0.0)
     on, off = (item.at_ns for item in reader.history())
@@ -63,7 +65,7 @@ def test_an_exposure_sees_the_mean_of_what_was_lit(page, reader):
     assert reader.levels(off, off + MS)["white"] == 0.0
 
 
-def test_the_one_shot_cuts_uv_off_after_two_seconds(page, reader):
+def test_the_one_shot_cuts_uv_off_after_two_seconds(page: PinPage, reader: PinReader) -> None:
     page.write("uv365", 1.0)
     page.write("white", 1.0)
     on = reader.history()[0].at_ns
@@ -72,7 +74,7 @@ def test_the_one_shot_cuts_uv_off_after_two_seconds(page, reader):
     assert reader.levels(on + 2_000 * MS, on + 3_000 * MS)["white"] == 1.0
 
 
-def test_a_writer_that_was_killed_leaves_darkness(path):
+def test_a_writer_that_was_killed_leaves_darkness(path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from hardware.simulated.pins import PinPage;"
         "page = PinPage(Path(sys.argv[1]), ['uv365']); page.write('uv365', 1.0);"
@@ -92,7 +94,7 @@ def test_a_writer_that_was_killed_leaves_darkness(path):
     reader.close()
 
 
-def test_a_reader_follows_to_a_new_page(page, reader, path):
+def test_a_reader_follows_to_a_new_page(page: PinPage, reader: PinReader, path: Path) -> None:
     page.write("white", 1.0)
     assert reader.history()
     page.close()
@@ -103,7 +105,7 @@ def test_a_reader_follows_to_a_new_page(page, reader, path):
     again.close()
 
 
-def test_a_channel_keeps_its_level_after_its_entry_left_the_ring(page, reader):
+def test_a_channel_keeps_its_level_after_its_entry_left_the_ring(page: PinPage, reader: PinReader) -> None:
     page.write("white", 0.5)
     for n in range(5_000):
         page.write("uv365", float(n % 2))
@@ -112,7 +114,7 @@ def test_a_channel_keeps_its_level_after_its_entry_left_the_ring(page, reader):
     assert len(reader.history()) <= 4_096
 
 
-def test_dead_lamps_stay_dark_and_stuck_ones_stay_lit(page, path):
+def test_dead_lamps_stay_dark_and_stuck_ones_stay_lit(page: PinPage, path: Path) -> None:
     reader = PinReader(path, dead=["white"], stuck=["uv365"])
     for light in ("white", "uv365"):
         page.write(light, 1.0)
@@ -122,20 +124,22 @@ def test_dead_lamps_stay_dark_and_stuck_ones_stay_lit(page, path):
     reader.close()
 
 
-def test_without_a_page_there_is_no_light_and_no_history(tmp_path):
+def test_without_a_page_there_is_no_light_and_no_history(tmp_path: Path) -> None:
     reader = PinReader(tmp_path / "none")
     assert reader.levels(0, 1) == {}
     with pytest.raises(PinPageError, match="start the light daemon"):
         reader.history()
 
 
-def test_what_is_no_pin_page_is_refused(path):
+def test_what_is_no_pin_page_is_refused(path: Path) -> None:
     path.write_bytes(b"x" * 200_000)
     with pytest.raises(PinPageError, match="not a pin page"):
         PinReader(path).history()
 
 
-def test_when_the_power_fails_all_is_dark_from_that_instant_even_a_stuck_lamp(page, path):
+def test_when_the_power_fails_all_is_dark_from_that_instant_even_a_stuck_lamp(
+    page: PinPage, path: Path
+) -> None:
     page.write("white", 1.0)
     page.write("uv365", 1.0)
     failed_ns = cut_power(path)
@@ -155,12 +159,12 @@ def test_when_the_power_fails_all_is_dark_from_that_instant_even_a_stuck_lamp(pa
     reader.close()
 
 
-def test_power_can_only_fail_where_a_light_daemon_has_run(tmp_path):
+def test_power_can_only_fail_where_a_light_daemon_has_run(tmp_path: Path) -> None:
     with pytest.raises(PinPageError, match="start the light daemon"):
         cut_power(tmp_path / "none")
 
 
-def test_a_pins_rises_are_counted_from_darkness(page, reader):
+def test_a_pins_rises_are_counted_from_darkness(page: PinPage, reader: PinReader) -> None:
     assert reader.rise_ns("white", 1) is None
     for level in (0.3, 0.6, 0.0, 1.0):
         page.write("white", level)

@@ -24,7 +24,7 @@ def words(drawing: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", WIRED, ids=lambda path: path.stem)
-def test_the_committed_drawing_is_what_the_command_draws(tmp_path, path):
+def test_the_committed_drawing_is_what_the_command_draws(tmp_path: Path, path) -> None:
     out = tmp_path / "wiring.svg"
     result = CliRunner().invoke(board_command, ["wiring", str(path), "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -32,7 +32,7 @@ def test_the_committed_drawing_is_what_the_command_draws(tmp_path, path):
 
 
 @pytest.mark.parametrize("path", WIRED, ids=lambda path: path.stem)
-def test_every_pin_of_the_profile_is_drawn_and_no_other(path):
+def test_every_pin_of_the_profile_is_drawn_and_no_other(path) -> None:
     board = load_board(path)
     drawing = draw_wiring(board)
     root = ElementTree.fromstring(drawing)
@@ -45,7 +45,7 @@ def test_every_pin_of_the_profile_is_drawn_and_no_other(path):
     assert set(board.lights) <= set(words(drawing))
 
 
-def test_a_changed_pin_changes_the_drawing():
+def test_a_changed_pin_changes_the_drawing() -> None:
     board = load_board(BOARDS / "raspberrypi5.toml")
     cross = board.lights["cross"].model_copy(update={"pin": 25})
     other = board.model_copy(update={"lights": {**board.lights, "cross": cross}})
@@ -53,7 +53,7 @@ def test_a_changed_pin_changes_the_drawing():
     assert "GPIO 27" not in words(draw_wiring(other))
 
 
-def test_a_word_with_markup_in_it_stays_a_word():
+def test_a_word_with_markup_in_it_stays_a_word() -> None:
     board = load_board(BOARDS / "raspberrypi5.toml")
     other = board.model_copy(update={"title": "<script>&"})
     assert "Wiring: <script>&" in words(draw_wiring(other))
@@ -67,7 +67,7 @@ def runs(drawing: str) -> list[tuple[float, float, float]]:
 
 
 @pytest.mark.parametrize("path", WIRED, ids=lambda path: path.stem)
-def test_no_wire_crosses_or_touches_another(path):
+def test_no_wire_crosses_or_touches_another(path) -> None:
     board = load_board(path)
     wires = runs(draw_wiring(board))
     assert len(wires) >= len(board.pins)
@@ -81,6 +81,6 @@ def test_no_wire_crosses_or_touches_another(path):
             assert other_x != x or max(out, end) < low or high < min(out, end)
 
 
-def test_a_board_without_a_header_has_nothing_to_wire():
+def test_a_board_without_a_header_has_nothing_to_wire() -> None:
     with pytest.raises(NothingToWire, match="laptop"):
         draw_wiring(load_board(BOARDS / "laptop.toml"))

@@ -94,7 +94,11 @@ def test_in_a_folder_of_a_group_the_browser_of_that_group_may_read_the_secret(tm
 
 
 def test_a_failure_behind_the_door_logs_no_secret(
-    closed: FlaskClient, door: Door, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys
+    closed: FlaskClient,
+    door: Door,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def bug() -> None:
         raise RuntimeError("bug")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def changed(name: str, **changes: object) -> Manifest:
 
 
 @pytest.fixture
-def described_otherwise(monkeypatch: pytest.MonkeyPatch):
+def described_otherwise(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def describe(name: str, **changes: object) -> None:
         other = changed(name, **changes)
         for module in (manifest, runtime):
@@ -43,7 +44,9 @@ def whole(scale: float, zero: int, dtype: type = np.int8) -> Port:
         {"outputs": (Tensor(shape=(1, 213)), Tensor(shape=(1, 16)))},
     ],
 )
-def test_a_network_with_other_shapes_than_the_manifest_says_is_refused(described_otherwise, changes) -> None:
+def test_a_network_with_other_shapes_than_the_manifest_says_is_refused(
+    described_otherwise: Callable[..., None], changes
+) -> None:
     described_otherwise("iris", **changes)
     with pytest.raises(ModelsError, match="where the manifest says .*so it is not used"):
         Network("iris", DEFAULT_ENGINE)

@@ -57,24 +57,24 @@ def settings(path: Path, key: str) -> list[str]:
     return re.findall(rf"^{key}=(.*)$", path.read_text(), re.MULTILINE)
 
 
-def test_there_is_one_unit_for_each_of_the_five_services():
+def test_there_is_one_unit_for_each_of_the_five_services() -> None:
     assert [name(path) for path in SERVICES] == list(BOUND)
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_systemd_finds_each_unit_no_more_exposed_than_its_bound(path):
+def test_systemd_finds_each_unit_no_more_exposed_than_its_bound(path) -> None:
     result = run("systemd-analyze", "security", "--offline=true", f"--threshold={BOUND[name(path)]}", path)
     assert result.returncode == 0, result.stdout[-400:] + result.stderr
     assert re.search(r"Overall exposure level .* (OK|SAFE|PERFECT)", result.stdout)
 
 
-def test_a_unit_without_hardening_would_fail_that_test(tmp_path):
+def test_a_unit_without_hardening_would_fail_that_test(tmp_path: Path) -> None:
     bare = tmp_path / "bare.service"
     bare.write_text("[Service]\nExecStart=/bin/true\nUser=nobody\n")
     assert run("systemd-analyze", "security", "--offline=true", "--threshold=49", bare).returncode != 0
 
 
-def test_systemd_understands_every_line(tmp_path):
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
     copies = []
     for path in [*SERVICES, UNITS / "dermakiosk.target"]:
         copy = tmp_path / path.name
@@ -86,7 +86,7 @@ def test_systemd_understands_every_line(tmp_path):
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_each_command_has_the_options_that_its_unit_gives(path):
+def test_each_command_has_the_options_that_its_unit_gives(path) -> None:
     words = shlex.split(settings(path, "ExecStart")[0].partition(" -- ")[0])
     assert words.pop(0) == OURS
     module, attribute, _ = COMMANDS[words.pop(0)]
@@ -99,7 +99,7 @@ def test_each_command_has_the_options_that_its_unit_gives(path):
     assert settings(path, "User") == settings(path, "Group") == [f"dk-{owner(path)}"]
 
 
-def test_each_client_is_told_whose_process_its_server_is():
+def test_each_client_is_told_whose_process_its_server_is() -> None:
     for client, option, server in (
         ("capture", "--light-user", "lightd"),
         ("app", "--capture-user", "capture"),
@@ -111,7 +111,7 @@ def test_each_client_is_told_whose_process_its_server_is():
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_no_service_can_see_anothers_secrets(path):
+def test_no_service_can_see_anothers_secrets(path) -> None:
     hidden = " ".join(settings(path, "InaccessiblePaths")).split()
     if name(path) == "browser":
         assert "-/var/lib/dermakiosk" in hidden
@@ -121,7 +121,7 @@ def test_no_service_can_see_anothers_secrets(path):
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_only_the_sync_agent_has_a_way_out(path):
+def test_only_the_sync_agent_has_a_way_out(path) -> None:
     denied, allowed, families = NETWORK[name(path)]
     assert settings(path, "IPAddressDeny") == denied
     assert settings(path, "IPAddressAllow") == allowed
@@ -130,13 +130,13 @@ def test_only_the_sync_agent_has_a_way_out(path):
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_keys_and_pictures_reach_neither_a_core_file_nor_a_swap(path):
+def test_keys_and_pictures_reach_neither_a_core_file_nor_a_swap(path) -> None:
     assert settings(path, "LimitCORE") == ["0"]
     assert settings(path, "MemorySwapMax") == ["0"]
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_every_daemon_is_watched_and_started_again(path):
+def test_every_daemon_is_watched_and_started_again(path) -> None:
     assert settings(path, "Type") == ["notify"]
     assert settings(path, "NotifyAccess") == ["main"]
     assert settings(path, "Restart") == ["always"]
@@ -144,12 +144,12 @@ def test_every_daemon_is_watched_and_started_again(path):
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=name)
-def test_systemd_waits_for_a_start_longer_than_all_that_the_start_waits_for(path):
+def test_systemd_waits_for_a_start_longer_than_all_that_the_start_waits_for(path) -> None:
     [minutes] = settings(path, "TimeoutStartSec") or [f"{START_S / 60}min"]
     assert float(minutes.removesuffix("min")) * 60 > WAITS_S.get(name(path), 0) * 1.25
 
 
-def test_the_browser_is_watched_for_longer_than_its_watcher_looks():
+def test_the_browser_is_watched_for_longer_than_its_watcher_looks() -> None:
     browser, app = (UNITS / f"dermakiosk-{unit}.service" for unit in ("browser", "app"))
     watchdog_s = int(settings(browser, "WatchdogSec")[0].removesuffix("s"))
     assert watchdog_s / 2 > screen_cli.LOOK_S + screen_cli.ASK_S
@@ -157,7 +157,7 @@ def test_the_browser_is_watched_for_longer_than_its_watcher_looks():
     assert watched[watched.index("--port") + 1] == serving[serving.index("--port") + 1]
 
 
-def test_the_browser_finds_its_secret_in_a_file_and_not_on_a_command_line():
+def test_the_browser_finds_its_secret_in_a_file_and_not_on_a_command_line() -> None:
     app, browser = UNITS / "dermakiosk-app.service", UNITS / "dermakiosk-browser.service"
     words = shlex.split(settings(app, "ExecStart")[0])
     folder = words[words.index("--screen") + 1]
@@ -167,7 +167,7 @@ def test_the_browser_finds_its_secret_in_a_file_and_not_on_a_command_line():
     assert "dermakiosk-app.service" in settings(browser, "After")[0].split()
 
 
-def test_the_light_daemon_is_watched_and_may_go_first():
+def test_the_light_daemon_is_watched_and_may_go_first() -> None:
     lightd = UNITS / "dermakiosk-lightd.service"
     assert settings(lightd, "Type") == ["notify"]
     assert settings(lightd, "WatchdogSec") == ["2s"]
@@ -189,7 +189,7 @@ def as_root_of(folder: Path) -> list[str]:
     return ["unshare", "--user", "--map-root-user"]
 
 
-def test_users_and_folders_come_out_as_the_units_need_them(tmp_path):
+def test_users_and_folders_come_out_as_the_units_need_them(tmp_path: Path) -> None:
     for folder in ("etc", "usr/lib/sysusers.d", "usr/lib/tmpfiles.d", "run", "var/lib", "dev"):
         (tmp_path / folder).mkdir(parents=True)
     for kind in ("sysusers", "tmpfiles"):

@@ -379,7 +379,7 @@ def latched() -> World:
     return world
 
 
-def refusal(ask):
+def refusal(ask) -> str:
     with pytest.raises(LightRefused) as refused:
         ask()
     return refused.value.code

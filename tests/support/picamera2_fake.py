@@ -12,21 +12,23 @@ from __future__ import annotations
 import time
 from concurrent.futures import CancelledError
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 LATENCY_FRAMES = 3
 
 
 class FakeRequest:
-    def __init__(self, camera, metadata, value):
+    def __init__(self, camera, metadata, value) -> None:
         self._camera, self._metadata, self._value = camera, metadata, value
         self._held = True
 
-    def get_metadata(self):
+    def get_metadata(self) -> dict[str, Any]:
         return dict(self._metadata)
 
-    def make_array(self, name):
+    def make_array(self, name) -> npt.NDArray[np.uint8]:
         assert self._held and name == "raw"
         width, height = self._camera.camera_configuration()["raw"]["size"]
         stride = (2 * width + 31) // 32 * 32
@@ -37,21 +39,21 @@ class FakeRequest:
         raw[:, :width][1::2, 1::2] = red
         return raw.view(np.uint8)
 
-    def release(self):
+    def release(self) -> None:
         assert self._held
         self._held = False
         self._camera.free += 1
 
 
 class FakeJob:
-    def __init__(self, flush):
+    def __init__(self, flush) -> None:
         self.flush, self.cancelled = flush, False
 
 
 class FakePicamera2:
     """`scene(begin_ns, exposure_us)` gives the (red, green, blue) that a frame shows."""
 
-    def __init__(self, number, module):
+    def __init__(self, number, module) -> None:
         if number >= module.cameras:
             raise RuntimeError(f"No camera number {number} found")
         if module.fails == "open":
@@ -63,7 +65,7 @@ class FakePicamera2:
         self._jobs = []
         module.opened.append(self)
 
-    def create_still_configuration(self, main, raw, buffer_count, queue, controls):
+    def create_still_configuration(self, main, raw, buffer_count, queue, controls) -> dict[str, Any]:
         return {
             "main": main,
             "raw": dict(raw),
@@ -72,7 +74,7 @@ class FakePicamera2:
             "queue": queue,
         }
 
-    def configure(self, configuration):
+    def configure(self, configuration) -> None:
         self.configurations.append(configuration)
         self._check(configuration["controls"])
         if self.module.gives_format == "none":
@@ -82,10 +84,10 @@ class FakePicamera2:
             configuration["raw"]["format"] = self.module.gives_format or configuration["raw"]["format"]
         self._configuration, self.free = configuration, configuration["buffer_count"]
 
-    def camera_configuration(self):
+    def camera_configuration(self) -> dict[str, Any]:
         return self._configuration
 
-    def start(self):
+    def start(self) -> None:
         if self.module.fails == "start":
             raise RuntimeError("Failed to start camera: Device or resource busy")
         controls = self._configuration["controls"]
@@ -95,27 +97,27 @@ class FakePicamera2:
             (0, {"ExposureTime": controls["ExposureTime"], "AnalogueGain": controls["AnalogueGain"]})
         ]
 
-    def _check(self, controls):
+    def _check(self, controls) -> None:
         if self.module.lacks in controls:
             raise RuntimeError(f"Control {self.module.lacks} is not advertised by libcamera")
 
-    def set_controls(self, controls):
+    def set_controls(self, controls) -> None:
         self._check(controls)
         self.controls_set.append(controls)
         frame = (time.monotonic_ns() - self._begun_ns) // self._period_ns
         self._changes.append((frame + LATENCY_FRAMES, dict(controls)))
 
-    def capture_request(self, wait=None, flush=None):
+    def capture_request(self, wait=None, flush=None) -> FakeJob:
         assert wait is False
         self._jobs.append(FakeJob(flush))
         return self._jobs[-1]
 
-    def cancel_all_and_flush(self):
+    def cancel_all_and_flush(self) -> None:
         for job in self._jobs:
             job.cancelled = True
         self._jobs = []
 
-    def wait(self, job, timeout):
+    def wait(self, job, timeout) -> FakeRequest:
         if job.cancelled:
             raise CancelledError
         if self.module.fails is None:
@@ -126,7 +128,7 @@ class FakePicamera2:
         self._jobs.remove(job)
         return request
 
-    def _capture(self, wait, flush):
+    def _capture(self, wait, flush) -> FakeRequest:
         end_ns = time.monotonic_ns() + int(wait * 1e9)
         if self.module.fails == "freeze" or self.free == 0:
             time.sleep(wait)
@@ -156,13 +158,13 @@ class FakePicamera2:
             metadata.pop(self.module.unsaid, None)
             return FakeRequest(self, metadata, self.module.scene(begin_ns, used["ExposureTime"]))
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
         if self.module.fails == "close":
             raise RuntimeError("Unable to stop preview.")
 
 
-def fake_module(cameras=1):
+def fake_module(cameras=1) -> SimpleNamespace:
     """What `import picamera2` gives, and what happens in it."""
     module = SimpleNamespace(
         cameras=cameras,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 
 def token(page: str) -> str:
@@ -13,6 +14,6 @@ def token(page: str) -> str:
     return found[1]
 
 
-def sign_in(site: FlaskClient, name: str, password: str, **fields: str):  # type: ignore[no-untyped-def]
+def sign_in(site: FlaskClient, name: str, password: str, **fields: str) -> TestResponse:
     fields |= {"name": name, "password": password, "csrf_token": token(site.get("/login").text)}
     return site.post("/login", data=fields)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hardware.board import BOARDS
 
 
-def small(folder, name="board.toml", **replaced):
+def small(folder, name="board.toml", **replaced) -> Path:
     text = (BOARDS / "simulated-uncalibrated.toml").read_text()
     text = text.replace("width = 1536, height = 2048", "width = 384, height = 512")
     text = text.replace("width = 480, height = 640", "width = 192, height = 256")

@@ -106,7 +106,7 @@ def test_a_quarantined_message_is_kept_aside_and_can_still_become_stored(outbox:
     assert outbox.state(message) == "stored"
 
 
-def test_the_side_tables_are_bounded(outbox: Outbox, monkeypatch) -> None:
+def test_the_side_tables_are_bounded(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUARANTINE_ROWS", 3)
     monkeypatch.setattr(module, "HISTORY_ROWS", 5)
     messages = [put(outbox) for _ in range(8)]

@@ -166,7 +166,7 @@ def test_nothing_that_is_not_this_kiosks_envelope_is_taken(side: Side) -> None:
     assert side.outbox.unreceipted() == []
 
 
-def test_a_full_outbox_says_so_and_accepts_no_more_scans(enrolled, side: Side) -> None:
+def test_a_full_outbox_says_so_and_accepts_no_more_scans(enrolled: tuple[Path, Party], side: Side) -> None:
     side.outbox.capacity = 12_000
     with side.serving() as client:
         for _ in range(2):
@@ -359,7 +359,9 @@ def test_a_path_that_no_socket_can_have_is_refused(side: Side, tmp_path: Path) -
     "file", ["identity.json", "clinic-keys.cose", "clinic-root.pub", "sync/status.key", "sync/tls.crt"]
 )
 @pytest.mark.parametrize("content", [None, b"damaged"])
-def test_a_kiosk_that_is_not_enrolled_says_which_file(tmp_path: Path, enrolled, side, file, content) -> None:
+def test_a_kiosk_that_is_not_enrolled_says_which_file(
+    tmp_path: Path, enrolled: tuple[Path, Party], side: Side, file, content
+) -> None:
     state, _ = enrolled
     kept = (state / file).read_bytes()
     try:

@@ -297,7 +297,9 @@ def test_a_field_of_the_header_is_taken_at_its_bound_and_refused_just_beyond_it(
     ],
     ids=lambda protected: protected[-8:].hex() or "empty",
 )
-def test_a_hostile_header_never_reaches_the_general_decoder(protected: bytes, monkeypatch) -> None:
+def test_a_hostile_header_never_reaches_the_general_decoder(
+    protected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tags build objects, nesting fills the stack, lengths ask for memory: none of it is followed."""
     monkeypatch.setattr(cose.cbor2, "loads", lambda data: pytest.fail("it was decoded"))
     assert refusal(signed_anew(PARTY, protected, b"")) == "malformed"
