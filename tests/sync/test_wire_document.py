@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from provisioning.broker import ACCESS_LIST
 from sync.clinic import receiving
 from sync.clinic.receiving.intake import Offered
-from sync.clinic.receiving.opening_alone import Refused
+from sync.clinic.receiving.opening_alone import MessageRefused
 from sync.clinic.receiving.poison import keep_poison, take_poison
-from sync.clinic.receiving.reasons import Fault, Reason, SetAside
+from sync.clinic.receiving.reasons import NamedFault, Reason, SetAside
 from sync.clinic.receiving.registry import RegistryEntry
 from sync.wire import cose, topics
 from sync.wire.clinic_keys import _KeySet
@@ -110,7 +110,7 @@ def test_every_word_is_explained_once(head: str, words: tuple[str, ...]) -> None
 def test_every_reason_for_which_the_clinic_sets_a_message_aside_is_explained_once() -> None:
     rows = WIRE.table("why a message is set aside")
     told = [row["why a message is set aside"].strip("`") for row in rows]
-    assert told == [*get_args(SetAside), *get_args(Fault)]
+    assert told == [*get_args(SetAside), *get_args(NamedFault)]
 
 
 def reasons_on_the_spot(source: str) -> list[str]:
@@ -149,11 +149,11 @@ def test_the_clinic_sets_messages_aside_for_these_reasons_and_no_other() -> None
     paths = sorted(Path(receiving.__path__[0]).glob("*.py"))
     sources = {path.stem: path.read_text() for path in paths if path.stem != "reasons"}
     assert [name for name, source in sources.items() if reasons_on_the_spot(source)] == []
-    for word in (*get_args(SetAside), *get_args(Fault)):
+    for word in (*get_args(SetAside), *get_args(NamedFault)):
         assert any(f'"{word}"' in source for source in sources.values()), word
     for take in (keep_poison, take_poison):
         assert get_type_hints(take)["reason"] == Reason
-    assert get_type_hints(Refused.__init__)["reason"] == SetAside
+    assert get_type_hints(MessageRefused.__init__)["reason"] == SetAside
     assert get_type_hints(Offered)["refused"] == Reason | None
 
 

@@ -27,7 +27,7 @@ OUT_OF_ORDER = "heartbeat_out_of_order"
 # comes when newer ones have just been. Of a kiosk whose clock is further off nobody can tell.
 LIVE, SILENT = timedelta(minutes=2), timedelta(minutes=3)
 
-Outcome = Literal["heartbeat", "quarantined", "withdrawn", "dropped"]
+HeartbeatOutcome = Literal["heartbeat", "quarantined", "withdrawn", "dropped"]
 
 
 def check_heartbeat(
@@ -51,7 +51,7 @@ def lock_kiosks(session: Session, kiosks: Sequence[UUID]) -> None:
 
 def take_heartbeat(
     session: Session, kiosk: UUID, data: bytes, worker: str, received_at: datetime | None = None
-) -> Outcome:
+) -> HeartbeatOutcome:
     """Check and note a heartbeat. `received_at` is when it came, if that is not now."""
     status = check_heartbeat(kiosk, data, key_finder(session, STATUS))
     return "dropped" if status is None else note_heartbeat(session, status, data, worker, received_at)
@@ -59,7 +59,7 @@ def take_heartbeat(
 
 def note_heartbeat(
     session: Session, status: Status, data: bytes, worker: str, received_at: datetime | None = None
-) -> Outcome:
+) -> HeartbeatOutcome:
     """Note the heartbeat `status`, which has been checked; `data` is what it came in.
 
     Heartbeats are in the order of their counter. One that does not come after the last, such as the same one
@@ -112,7 +112,9 @@ def _of_the_future(order: tuple[int, int], moment: datetime) -> bool:
     return epoch > end or counter > end * 1000
 
 
-def _refuse_heartbeat(session: Session, kiosk: UUID, data: bytes, reason: SetAside, worker: str) -> Outcome:
+def _refuse_heartbeat(
+    session: Session, kiosk: UUID, data: bytes, reason: SetAside, worker: str
+) -> HeartbeatOutcome:
     """Tell of a heartbeat that cannot be its kiosk's; one of each kind is kept for a person to look at."""
     alarm(session, worker, kiosk, reason)
     of_kind = select(Poison.id).where(Poison.kiosk == kiosk, Poison.reason == reason)

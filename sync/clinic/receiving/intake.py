@@ -42,7 +42,7 @@ from sync.wire.envelope import Verified
 from sync.wire.messages import Withdraw
 from sync.wire.receipt import ReceiptStatus
 
-Outcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
+IntakeOutcome = Literal["stored", "duplicate", "quarantined", "withdrawn", "reseal", "held_back", "dropped"]
 # What a kiosk is told of a good envelope; of one that is held back nothing.
 Answer = ReceiptStatus | Literal["held_back"]
 
@@ -89,13 +89,13 @@ def check(
     return Offered(kiosk, topic, data, verified)
 
 
-def take_envelope(session: Session, kiosk: UUID, topic: str, data: bytes, worker: str) -> Outcome:
+def take_envelope(session: Session, kiosk: UUID, topic: str, data: bytes, worker: str) -> IntakeOutcome:
     """Check one payload and take it in, all in one transaction."""
     (outcome,) = take_envelopes(session, [check(kiosk, topic, data, key_finder(session, RESULT))], worker)
     return outcome
 
 
-def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) -> list[Outcome]:
+def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) -> list[IntakeOutcome]:
     """Store these envelopes, or say why not; all in one transaction.
 
     An envelope of a kiosk or key that is not registered is held back: it is neither kept nor receipted, so
@@ -104,7 +104,7 @@ def take_envelopes(session: Session, offered: Sequence[Offered], worker: str) ->
     kiosk may not last; it is not receipted either, so the kiosk can be asked to seal it again. Of one that it
     is asked to seal again the place among the kiosk's messages is kept: it has come, and is not missing.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[IntakeOutcome] = []
     owed: list[Owed] = []
     good = [_Good(one.kiosk, one.verified, one.data) for one in offered if one.verified is not None]
     refused = [(one, one.refused) for one in offered if one.refused is not None]
@@ -135,13 +135,13 @@ def _apart(good: Sequence[_Good]) -> tuple[list[_Good], list[_Good]]:
     return first, later
 
 
-def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[Owed]) -> list[Outcome]:
+def _take_good(session: Session, good: Sequence[_Good], worker: str, owed: list[Owed]) -> list[IntakeOutcome]:
     moment = now()
     keys: dict[bytes, str] = {
         kid: state for kid, state in session.execute(select(HeldKey.kid, HeldKey.state))
     }
     named = withdrawals.named_among(session, [one.verified.header.message_id for one in good])
-    outcomes: list[Outcome] = []
+    outcomes: list[IntakeOutcome] = []
     new: dict[Key, tuple[_Good, str]] = {}
 
     def answer(one: _Good, status: Answer) -> None:

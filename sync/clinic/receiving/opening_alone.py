@@ -34,7 +34,7 @@ _NEEDED = load_only(Envelope.type, Envelope.scan, Envelope.recipient, Envelope.d
 log = structlog.get_logger()
 
 
-class Refused(Exception):
+class MessageRefused(Exception):
     """An opened message that the records cannot take; `reason` is one word for the envelope's row."""
 
     def __init__(self, reason: SetAside) -> None:
@@ -138,7 +138,7 @@ class Alone:
             if error.reason == "unknown_recipient":
                 log.warning("no_opening_key", key=row.recipient.hex())
             _quarantine(row, NO_KEY if error.reason == "unknown_recipient" else error.reason)
-        except Refused as error:
+        except MessageRefused as error:
             _quarantine(row, error.reason)
         else:
             row.state, row.reason, row.opened_at = OPENED, None, now()
@@ -173,7 +173,7 @@ class Alone:
             erased = erasing.erase(session, row.kiosk, stone.scan, stone.messages)
             self._forget(row.kiosk, [*erased, *stone.messages])
             alarm(session, "opener", row.kiosk, unseen_withdrawals.TOO_MANY_UNSEEN)
-            raise Refused(unseen_withdrawals.TOO_MANY_UNSEEN)
+            raise MessageRefused(unseen_withdrawals.TOO_MANY_UNSEEN)
         self._forget(row.kiosk, [*erasing.withdraw(self._database, session, stone), *stone.messages])
 
     def _erase(self, session: Session, row: Envelope, scan: UUID) -> None:
@@ -226,7 +226,7 @@ def _quarantine(row: Envelope, reason: Reason) -> None:
 
 def _refuse_another_kiosk(session: Session, row: Envelope, scan: UUID) -> None:
     if withdrawals.owner(session, scan) not in (None, row.kiosk):
-        raise Refused(withdrawals.SCAN_OF_ANOTHER)
+        raise MessageRefused(withdrawals.SCAN_OF_ANOTHER)
 
 
 def _keep_result(session: Session, row: Envelope, result: Result) -> None:
@@ -235,7 +235,7 @@ def _keep_result(session: Session, row: Envelope, result: Result) -> None:
     known = session.get(Scan, result.scan)
     if known is not None:
         if result.supersedes != known.message_id:
-            raise Refused("second_result")
+            raise MessageRefused("second_result")
         session.delete(known)
         session.flush()
     replacing = [((row.kiosk, row.message_id), result)]

@@ -28,12 +28,12 @@ SPOILT_RECEIPTS = 4
 log = structlog.get_logger()
 
 
-Outcome = Literal["quarantined", "withdrawn", "dropped"]
+PoisonOutcome = Literal["quarantined", "withdrawn", "dropped"]
 
 
 def take_poison(
     session: Session, kiosk: UUID, topic: str, data: bytes, reason: Reason, worker: str
-) -> Outcome:
+) -> PoisonOutcome:
     """Keep a payload that is no good envelope, and owe a receipt for it if it says which message it is.
 
     Nothing is kept of one that says it is a message which its kiosk has withdrawn.
@@ -46,7 +46,7 @@ def take_poison(
 
 def keep_poison(
     session: Session, kiosk: UUID, topic: str, data: bytes, reason: Reason, worker: str, owed: list[Owed]
-) -> Outcome:
+) -> PoisonOutcome:
     """The same, but its receipt is added to `owed`, which whoever calls owes together."""
     sha256, moment = hashlib.sha256(data).digest(), now()
     message_id = claimed_id(data)

@@ -22,13 +22,13 @@ SetAside = Literal[
     "heartbeat_of_another_epoch",
 ]
 # What is followed by the name of a fault: the database does not take it; nobody has foreseen it.
-Fault = Literal["not_storable:", "not_foreseen:"]
+NamedFault = Literal["not_storable:", "not_foreseen:"]
 FaultNamed = NewType("FaultNamed", str)
 Reason = envelope.Reason | SetAside | FaultNamed
 
 MOST_LETTERS = 64
 
 
-def reason_with(fault: Fault, error: Exception) -> FaultNamed:
+def reason_with(fault: NamedFault, error: Exception) -> FaultNamed:
     """The reason that names the fault, as far as a row has room for it."""
     return FaultNamed(f"{fault}{type(error).__name__}"[:MOST_LETTERS])

@@ -25,7 +25,7 @@ from sync.clinic.cli import clinic as commands
 from sync.clinic.receiving import ingest
 from sync.clinic.receiving.broker import Address, Role
 from sync.clinic.receiving.ingest import Arrival, IngestWorker
-from sync.clinic.receiving.intake import Offered, Outcome, take_envelopes
+from sync.clinic.receiving.intake import IntakeOutcome, Offered, take_envelopes
 from sync.clinic.receiving.tap import Tap
 from sync.clinic.store import engine as clinic_engine
 from sync.clinic.store import patience
@@ -84,7 +84,7 @@ def test_a_message_that_cannot_be_stored_is_set_aside_and_what_came_with_it_is_s
 ) -> None:
     good, bad = clinic.kiosk.seal(), clinic.kiosk.seal()
 
-    def take(session: Session, offered: Sequence[Offered], worker: str) -> list[Outcome]:
+    def take(session: Session, offered: Sequence[Offered], worker: str) -> list[IntakeOutcome]:
         if bad in [one.data for one in offered]:
             raise ValueError("this one")
         return take_envelopes(session, offered, worker)
