@@ -38,7 +38,7 @@ def main(count: int, seed: int, mutants: bool) -> None:
     for name, times in total.violations.most_common():
         click.echo(f"{times:>9,}  VIOLATION: {name}")
     seconds = time.monotonic() - begun
-    click.echo(f"{total.pulses:,} UV pulses, {total.uv_seconds:,.0f} s of UV, in {seconds:.0f} s")
+    click.echo(f"{total.pulses:,} UV pulses, {total.uv_s:,.0f} s of UV, in {seconds:.0f} s")
     click.echo(f"{total.count} faults, {total.violations.total()} violations")
     raise click.exceptions.Exit(1 if total.violations.total() else 0)
 

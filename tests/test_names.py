@@ -1,4 +1,4 @@
-"""One word stands for one thing: what one module gives to others is called so by no other module."""
+"""One word stands for one thing, and what is in seconds is named so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Mapping
 
-from tests.support.sources import ROOT, code_of, modules, parsed
+from tests.support.sources import ROOMS, ROOT, code_of, modules, parsed
 
 # One line each, with its reason.
 ALLOWED = {
@@ -50,3 +50,35 @@ def test_a_name_of_two_types_is_found() -> None:
         "class Outcome(str, Enum):\n    STORED = 'stored'\nclass _Own:\n    pass\nSpot: int = 3"
     )
     assert with_two_meanings({"one": one, "other": other}) == {"Outcome": ["one", "other"]}
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Every name that the code of a module gives to something, or calls it by."""
+    names = set()
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Name):
+            names.add(each.id)
+        elif isinstance(each, ast.Attribute):
+            names.add(each.attr)
+        elif isinstance(each, ast.arg | ast.keyword) and each.arg is not None:
+            names.add(each.arg)
+    return names
+
+
+def seconds_named_otherwise(tree: ast.AST) -> set[str]:
+    return {name for name in names_in(tree) if name.endswith(("_SECONDS", "_seconds"))} - {"total_seconds"}
+
+
+def test_what_is_in_seconds_is_named_with_an_s() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): seconds_named_otherwise(parsed(path))
+        for path in modules(*ROOMS, "tests")
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_what_is_in_seconds_and_is_named_otherwise_is_found() -> None:
+    code = (
+        "STOP_SECONDS = 5\ndef run(poll_seconds, wait_s):\n    return work(turn_seconds=age.total_seconds())"
+    )
+    assert seconds_named_otherwise(ast.parse(code)) == {"STOP_SECONDS", "poll_seconds", "turn_seconds"}

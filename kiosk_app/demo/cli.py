@@ -39,7 +39,7 @@ from kiosk_app.demo.system import (
     start_all,
 )
 
-WATCH_SECONDS = 0.25
+WATCH_S = 0.25
 LET_GO_S = 600.0
 PORT = click.IntRange(0, 65535)
 WHAT_TO_TRY = """
@@ -152,7 +152,7 @@ def _keep_going(system: System, supervisor: Supervisor, all_parts: list[Part], p
     """
     let_go_at = time.monotonic() + LET_GO_S
     while True:
-        time.sleep(WATCH_SECONDS)
+        time.sleep(WATCH_S)
         if time.monotonic() >= let_go_at:
             let_old_go(system)
             let_go_at = time.monotonic() + LET_GO_S

@@ -39,9 +39,9 @@ class Heartbeats:
             "WATCHDOG_USEC": str(round(seconds * 1e6)),
         }
 
-    def await_word(self, name: str, more_seconds: float = 0.0) -> None:
+    def await_word(self, name: str, more_s: float = 0.0) -> None:
         """From now on `name` is silent unless it says something in its time, and so much longer."""
-        self._until.setdefault(name, time.monotonic() + self._allowed[name] + more_seconds)
+        self._until.setdefault(name, time.monotonic() + self._allowed[name] + more_s)
 
     def answered(self, name: str) -> None:
         """`name` says nothing of itself, and has answered: nothing is awaited of it."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from hardware.host.errors import PlainError
 
-WALK_SECONDS = 180.0
-PAGE_SECONDS = 30.0
-ANOTHER_PATIENT_SECONDS, LOOK_SECONDS = 0.5, 0.2
+WALK_S = 180.0
+PAGE_S = 30.0
+ANOTHER_PATIENT_S, LOOK_S = 0.5, 0.2
 # Where a scan ends for one of these reasons, the kiosk is at fault; any other reason is about the picture.
 KIOSK_FAULTS = frozenset(
     ("unavailable", "camera_frozen", "deadline", "no_consent", "light_fault", "light_lost", "busy")
@@ -112,7 +112,7 @@ class DemoPatient:
 
     def _answer(self, request: urllib.request.Request) -> tuple[int, str]:
         try:
-            with self._opener.open(request, timeout=PAGE_SECONDS) as response:
+            with self._opener.open(request, timeout=PAGE_S) as response:
                 return int(response.status), str(response.read().decode())
         except urllib.error.HTTPError as refusal:
             return refusal.code, refusal.read().decode(errors="replace")
@@ -122,7 +122,7 @@ class DemoPatient:
 
         Raises ScanRefused where the kiosk would not measure, JourneyBroken where a page leads nowhere.
         """
-        deadline = time.monotonic() + WALK_SECONDS
+        deadline = time.monotonic() + WALK_S
         page, names = Page(self._open("")), []
         while True:
             names.append(page.name)
@@ -131,10 +131,10 @@ class DemoPatient:
             if page.name == "closed":
                 raise JourneyBroken(page.sentence)
             if time.monotonic() > deadline:
-                raise JourneyBroken(f"The journey did not end within {WALK_SECONDS:.0f} s: {names}.")
+                raise JourneyBroken(f"The journey did not end within {WALK_S:.0f} s: {names}.")
             if page.name == "another_patient":
                 self._watch()
-                time.sleep(ANOTHER_PATIENT_SECONDS)
+                time.sleep(ANOTHER_PATIENT_S)
                 names.pop()
                 page = Page(self._open("/"))
             elif page.name == "scan":
@@ -163,5 +163,5 @@ class DemoPatient:
             if progress["next"]:
                 return str(progress["next"])
             self._watch()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_S)
         raise JourneyBroken("The scan did not end in time.")

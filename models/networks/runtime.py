@@ -28,7 +28,7 @@ ENGINES = {
     "tflite-runtime": "tflite_runtime.interpreter",
 }
 # A hundred times what the slowest network needs on one core of a Raspberry Pi.
-DEADLINE_SECONDS = 60.0
+DEADLINE_S = 60.0
 
 TIE = 1 / 256
 
@@ -127,9 +127,7 @@ class Graph:
 class Network:
     """One network of the manifest in one engine, verified; may be called from several threads."""
 
-    def __init__(
-        self, name: str, engine: str, threads: int = 1, deadline_s: float = DEADLINE_SECONDS
-    ) -> None:
+    def __init__(self, name: str, engine: str, threads: int = 1, deadline_s: float = DEADLINE_S) -> None:
         """Raises ModelsError if the file is absent, altered, not as described, or unknown to the engine."""
         self.name, self.engine, self.deadline_s = name, engine, deadline_s
         content, entry = verified_bytes(name), load_manifest().entry(name)

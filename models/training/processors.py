@@ -25,7 +25,7 @@ from models.networks.processor import instruction_set
 from models.networks.runtime import ENGINES, Network, Port
 
 PAGE = Path(__file__).parents[1] / "docs" / "processors.md"
-DEADLINE_SECONDS = 900.0
+DEADLINE_S = 900.0
 # By the engine's name here: whether it computes in floats, and rounds where the graph rounds.
 ORACLES = {"onnxruntime": False, "onnxruntime in floats": True}
 _HEAD = """# What each engine answers on each processor
@@ -111,7 +111,7 @@ def _line(*cells: str) -> str:
 def network_run(name: str, engine: str, onnx: Path | None) -> Run:
     """The network in an engine of the product, or in onnxruntime from the folder `onnx`."""
     if engine in ENGINES:
-        return Network(name, engine, deadline_s=DEADLINE_SECONDS).run
+        return Network(name, engine, deadline_s=DEADLINE_S).run
     if onnx is None:
         raise ValueError(f"{engine} wants a folder of the graphs in ONNX: name it by --onnx.")
     run, entry = onnx_run(onnx / f"{name}.onnx", 1, ORACLES[engine]), load_manifest().entry(name).input
@@ -130,7 +130,7 @@ def _cells(command: list[str], engine: str, onnx: Path | None, count: int) -> li
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=DEADLINE_SECONDS,
+            timeout=DEADLINE_S,
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -46,7 +46,7 @@ MEASURED_ON = "| measured on | {}; how processors and engines agree: `models/doc
 """The row of a card for figures that were measured here."""
 ROUNDS = 1000
 BINS = 15
-DEADLINE_SECONDS = 3600
+DEADLINE_S = 3600
 
 Figure = Callable[[np.ndarray], float]
 Row = dict[str, Any]
@@ -97,7 +97,7 @@ def command(task: str, files: Sequence[Path], *options: str) -> list[Row]:
         out = Path(folder) / "rows.jsonl"
         line = [dermakiosk, "analyse", task, *map(str, files), "--json", str(out)]
         line += ["--engine", DEFAULT_ENGINE, *options]
-        done = subprocess.run(line, check=False, stderr=subprocess.DEVNULL, timeout=DEADLINE_SECONDS)
+        done = subprocess.run(line, check=False, stderr=subprocess.DEVNULL, timeout=DEADLINE_S)
         # Status 2 says that every picture was refused, which is an answer too.
         if done.returncode not in (0, 2):
             done.check_returncode()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # It counts among the processes of one session or container only; of services their units say it (CPUWeight).
 _BEHIND_PAGES = 5
 # A stop takes no longer, whatever the step at hand waits for; shorter than systemd waits for a service.
-STOP_SECONDS, _LAST_WORD_SECONDS = 6.5, 0.5
+STOP_S, _LAST_WORD_S = 6.5, 0.5
 
 log = structlog.get_logger()
 
@@ -292,13 +292,13 @@ def _stop(told: int, stop: threading.Event) -> None:
     """Have the process stop by itself, or end it: as after a power cut, what was not done is done later."""
     os.read(told, 1)
     stop.set()
-    time.sleep(STOP_SECONDS)
+    time.sleep(STOP_S)
     # In a thread of its own: what is waited for may be whoever takes the log.
     saying = threading.Thread(target=_say_unstopped, daemon=True)
     saying.start()
-    saying.join(_LAST_WORD_SECONDS)
+    saying.join(_LAST_WORD_S)
     os._exit(0)
 
 
 def _say_unstopped() -> None:
-    log.warning("ended_before_it_had_stopped", after_s=STOP_SECONDS)
+    log.warning("ended_before_it_had_stopped", after_s=STOP_S)

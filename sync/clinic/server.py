@@ -18,11 +18,11 @@ from sync.web.server import WebServer, make_web_server
 
 THREADS = 4
 # For pages that are being made when a stop comes.
-LAST_PAGES_SECONDS, STOP_LOOK_SECONDS = 1.5, 0.5
+LAST_PAGES_S, STOP_LOOK_S = 1.5, 0.5
 # Longer than a lock is waited for: whoever waits for a page is told then that the database is away.
-STATEMENT_SECONDS = 30
+STATEMENT_S = 30
 # Longer than a page waits for anything: a PostgreSQL that is gone without a word, a lock, a statement.
-LONGEST_PAGE_SECONDS = 150.0
+LONGEST_PAGE_S = 150.0
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ def serve_pages(
             f"{host} can be reached from outside, and these pages would cross the network in the clear: "
             "listen on 127.0.0.1 behind a TLS proxy, and say --behind-tls."
         )
-    database.limit_statements(STATEMENT_SECONDS)
+    database.limit_statements(STATEMENT_S)
     app = make_app(database, secret_key(state), behind_tls=behind_tls, names=(host, *names))
     behind = (
         {"trusted_proxy": proxy, "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"}}
@@ -75,10 +75,10 @@ def serve_pages(
     thread = threading.Thread(target=server.run, name="pages", daemon=True)
     thread.start()
     log.info("ready", host=host, port=int(server.effective_port))
-    while not stop.wait(STOP_LOOK_SECONDS):
+    while not stop.wait(STOP_LOOK_S):
         pass
     notifier.stopping()
-    server.task_dispatcher.shutdown(cancel_pending=True, timeout=LAST_PAGES_SECONDS)
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=LAST_PAGES_S)
     server.close()
     notifier.close()
     log.info("stopped")
@@ -91,7 +91,7 @@ def _is_sign_in(method: str, path: str) -> bool:
 
 def _say_alive(notifier: Notifier, server: WebServer) -> None:
     """Tell the watchdog that the pages are served, unless one of them hangs."""
-    if server.longest_service() < LONGEST_PAGE_SECONDS:
+    if server.longest_service() < LONGEST_PAGE_S:
         notifier.alive()
 
 

@@ -24,10 +24,10 @@ from sync.kiosk.identity import (
     load_status_key,
     tls_context,
 )
-from sync.kiosk.link import DIAL_SECONDS, WINDOW, BrokerLink, Received
+from sync.kiosk.link import DIAL_S, WINDOW, BrokerLink, Received
 from sync.kiosk.outbox import CLOSED_FILL, WARN_FILL, Outbox, OutboxError, ReceiptOutcome
 from sync.kiosk.report import BrokerConnection, report
-from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS, Backoff, SendSchedule
+from sync.kiosk.schedule import FIRST_S, LONGEST_S, Backoff, SendSchedule
 from sync.wire import topics
 from sync.wire.receipt import Receipt, ReceiptError
 from sync.wire.statement import StatementError
@@ -35,14 +35,14 @@ from sync.wire.status import Status
 
 log = structlog.get_logger()
 
-HEARTBEAT_SECONDS = 60.0
-CONNECT_SECONDS = DIAL_SECONDS + 5.0
+HEARTBEAT_S = 60.0
+CONNECT_S = DIAL_S + 5.0
 # A broker that answers pings, and takes not one message within this, is dialled again.
-ANSWER_SECONDS = 300.0
+ANSWER_S = 300.0
 # So long what was found at the start waits for an application whose records answer.
-HOLD_SECONDS = 3600.0
-GOODBYE_SECONDS = 0.7
-TICK_SECONDS = 1.0
+HOLD_S = 3600.0
+GOODBYE_S = 0.7
+TICK_S = 1.0
 # Failures of this machine's (its disk, its memory, too many files): no message is to blame for one.
 MACHINE = (OutboxError, OSError, MemoryError)
 KEY_GIVEN_UP = "the clinic gave up the key that this kiosk seals to: bring it a key set with another"
@@ -55,13 +55,13 @@ NO_SUBSCRIBER = 0x10
 class Pace:
     """How long the agent waits; the defaults are what the wire asks for, tests take shorter ones."""
 
-    resend_first: float = FIRST_SECONDS
-    resend_longest: float = LONGEST_SECONDS
+    resend_first: float = FIRST_S
+    resend_longest: float = LONGEST_S
     reconnect_first: float = 1.0
     reconnect_longest: float = 60.0
-    heartbeat: float = HEARTBEAT_SECONDS
-    answer: float = ANSWER_SECONDS
-    hold: float = HOLD_SECONDS
+    heartbeat: float = HEARTBEAT_S
+    answer: float = ANSWER_S
+    hold: float = HOLD_S
 
 
 class Agent:
@@ -170,7 +170,7 @@ class Agent:
                 self._dial(now)
             return
         if not self._online:
-            if now - self._dialled_at > CONNECT_SECONDS:
+            if now - self._dialled_at > CONNECT_S:
                 self._give_up("the broker did not answer in time")
             return
         if self._in_flight and now >= self._answer_by:
@@ -210,7 +210,7 @@ class Agent:
     def _wait(self) -> None:
         """Wait for an event, or for the next thing to do, and handle all events that are there."""
         now = time.monotonic()
-        at = [now + TICK_SECONDS]
+        at = [now + TICK_S]
         if self._link is None:
             at.append(self._dial_at)
         elif self._online and len(self._in_flight) < WINDOW:
@@ -428,7 +428,7 @@ class Agent:
             return
         if self._online:
             self._beat(online=False)
-        link.close(GOODBYE_SECONDS)
+        link.close(GOODBYE_S)
 
 
 def _now() -> datetime:

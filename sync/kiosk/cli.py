@@ -27,9 +27,9 @@ from sync.kiosk.agent import Agent, Pace
 from sync.kiosk.client import OutboxClient, OutboxUnavailable
 from sync.kiosk.identity import AgentIdentity, KeySet
 from sync.kiosk.outbox import DEFAULT_CAPACITY, Outbox
-from sync.kiosk.outbox_file import LOCKED_SECONDS, read_counts
+from sync.kiosk.outbox_file import LOCKED_S, read_counts
 from sync.kiosk.report import AGENT_ONLY, report
-from sync.kiosk.schedule import FIRST_SECONDS, LONGEST_SECONDS
+from sync.kiosk.schedule import FIRST_S, LONGEST_S
 from sync.kiosk.server import serving
 
 log = structlog.get_logger()
@@ -85,8 +85,8 @@ def sync() -> None:
 )
 @click.option(
     "--resend-first",
-    type=FiniteRange(min=0.05, max=LONGEST_SECONDS),
-    default=FIRST_SECONDS,
+    type=FiniteRange(min=0.05, max=LONGEST_S),
+    default=FIRST_S,
     show_default=True,
     metavar="SECONDS",
     help="Send again when no receipt has come for so long; doubles each time, up to 15 minutes.",
@@ -149,7 +149,7 @@ def _facts_from_disk(state: Path) -> dict[str, Any]:
     path = state / "sync" / "outbox.sqlite"
     identity, keys = AgentIdentity.load(state), KeySet(state)
     try:
-        with contextlib.closing(connect(path, LOCKED_SECONDS, read_only=True)) as db:
+        with contextlib.closing(connect(path, LOCKED_S, read_only=True)) as db:
             counts = read_counts(db, DEFAULT_CAPACITY)
     except LaterVersion as error:
         raise NoOutbox(f"The outbox {path} cannot be read, and no agent answers: {error}.") from error

@@ -20,12 +20,12 @@ from paho.mqtt.properties import Properties
 from sync.wire import topics
 from sync.wire.bounds import MAX_PACKET_BYTES
 
-SESSION_EXPIRY_SECONDS = 7 * 24 * 3600
+SESSION_EXPIRY_S = 7 * 24 * 3600
 RECEIVE_MAXIMUM = 20
 WINDOW = 100
-KEEPALIVE_SECONDS = 30
-DIAL_SECONDS = 10.0
-WILL_DELAY_SECONDS = 60
+KEEPALIVE_S = 30
+DIAL_S = 10.0
+WILL_DELAY_S = 60
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class BrokerLink:
         self._client = client
         client.tls_set_context(context)
         client.max_inflight_messages_set(WINDOW)
-        client.connect_timeout = DIAL_SECONDS
+        client.connect_timeout = DIAL_S
         will = _properties(
-            PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY_SECONDS, ContentType=topics.CONTENT_TYPE
+            PacketTypes.WILLMESSAGE, WillDelayInterval=WILL_DELAY_S, ContentType=topics.CONTENT_TYPE
         )
         client.will_set(topics.up(kiosk, "status"), last_will, qos=1, retain=True, properties=will)
         client.on_connect = self._on_connect
@@ -138,15 +138,13 @@ class BrokerLink:
     def _dial(self) -> None:
         properties = _properties(
             PacketTypes.CONNECT,
-            SessionExpiryInterval=SESSION_EXPIRY_SECONDS,
+            SessionExpiryInterval=SESSION_EXPIRY_S,
             ReceiveMaximum=RECEIVE_MAXIMUM,
             MaximumPacketSize=MAX_PACKET_BYTES,
         )
         host, port = self._address
         try:
-            self._client.connect(
-                host, port, keepalive=KEEPALIVE_SECONDS, clean_start=False, properties=properties
-            )
+            self._client.connect(host, port, keepalive=KEEPALIVE_S, clean_start=False, properties=properties)
         except OSError as error:
             self._tell(partial(self._events.lost, self, f"{type(error).__name__}: {error}"))
             return

@@ -11,7 +11,7 @@ from hardware.host import sqlite
 from sync.kiosk.outbox_state import OutboxState
 
 # Only the agent writes; `sync status` reads while none runs.
-LOCKED_SECONDS = 5.0
+LOCKED_S = 5.0
 
 _SCHEMA = """
 CREATE TABLE envelopes (
@@ -78,7 +78,7 @@ class Counts:
 
 def open_file(path: Path) -> sqlite3.Connection:
     """Open the outbox's file, or make it (mode 0600). Raises sqlite3.Error where it is no outbox."""
-    db = sqlite.connect(path, LOCKED_SECONDS, make=True, check_same_thread=False)
+    db = sqlite.connect(path, LOCKED_S, make=True, check_same_thread=False)
     try:
         _prepare(db)
     except BaseException:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-FIRST_SECONDS = 60.0
-LONGEST_SECONDS = 15 * 60.0
+FIRST_S = 60.0
+LONGEST_S = 15 * 60.0
 
 
 class Backoff:

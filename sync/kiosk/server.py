@@ -29,7 +29,7 @@ from sync.wire.envelope import EnvelopeError, read_header
 
 log = structlog.get_logger()
 
-REQUEST_SECONDS = 5.0
+REQUEST_S = 5.0
 # The application asks a few questions at once at most; each is answered in milliseconds.
 CONNECTIONS = 8
 PAGE = 1000  # so many message ids in one frame at most
@@ -112,7 +112,7 @@ class _Question(socketserver.BaseRequestHandler):
     client_address: _Caller
 
     def handle(self) -> None:
-        deadline = time.monotonic() + REQUEST_SECONDS
+        deadline = time.monotonic() + REQUEST_S
         try:
             try:
                 question = receive_frame(self.request, deadline)

@@ -13,11 +13,11 @@ from waitress.task import ThreadedTaskDispatcher
 from waitress.utilities import Error
 
 # A browser sends a request in one piece; one that is not whole after this is nobody's who waits for a page.
-ASK_SECONDS = 10.0
+ASK_S = 10.0
 # A client that takes nothing of its answer.
-TAKE_SECONDS = 20.0
+TAKE_S = 20.0
 # A browser keeps its connection for the next page.
-KEEP_SECONDS = 75.0
+KEEP_S = 75.0
 CONNECTIONS = 200
 # Of the connections so many at most wait for their turn; without a bound there is none left for anybody else.
 WAIT_FOR_TURN = 50
@@ -60,12 +60,12 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         if since is None:
             return False
         if self.asking_since is not None:
-            return now - since > ASK_SECONDS
+            return now - since > ASK_S
         if self.total_outbufs_len:
-            return now - since > TAKE_SECONDS
+            return now - since > TAKE_S
         # One that has never asked for anything is as one whose request does not come.
         never = self.last_activity == self.creation_time
-        return now - since > (ASK_SECONDS if never else KEEP_SECONDS)
+        return now - since > (ASK_S if never else KEEP_S)
 
 
 class _Busy(Error):  # type: ignore[misc]

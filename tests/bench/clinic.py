@@ -47,7 +47,7 @@ ROUNDS = 5
 # As many figures as a scan of the face has, in an envelope of its usual size.
 MEASURES = {f"measure_{number}": float(number) for number in range(8)}
 QUIET_PAGES = 40
-LONGEST_SECONDS = 120.0
+LONGEST_S = 120.0
 NODE = Path(__file__).with_name("node")
 DATABASES = ("sqlite", "postgresql")
 NODE_STAGE = "node worker, postgresql"
@@ -58,8 +58,8 @@ class Cost:
     """What working off one backlog took."""
 
     seconds: float
-    cpu_seconds: float
-    server_cpu_seconds: float = 0.0
+    cpu_s: float
+    server_cpu_s: float = 0.0
 
 
 # Makes one backlog and has it worked off: what each of its stages took.
@@ -108,8 +108,8 @@ def _row(stage: str, costs: list[Cost]) -> dict:
     return {
         "stage": stage,
         "per_second": round(MESSAGES / statistics.median(cost.seconds for cost in costs)),
-        "cpu_ms": milliseconds("cpu_seconds"),
-        "server_cpu_ms": milliseconds("server_cpu_seconds"),
+        "cpu_ms": milliseconds("cpu_s"),
+        "server_cpu_ms": milliseconds("server_cpu_s"),
     }
 
 
@@ -183,7 +183,7 @@ def _receiving(folder: Path) -> Iterator[Round]:
         sealed = _sealed(kiosk)  # once: who decides nothing can have the same again
         command = [*_mosquitto_sub(broker, broker.ingest), "-t", _shared(broker), "-c", "-x", "300"]
         command += ["-i", "ingest-1"]
-        subprocess.run([*command, "-E"], check=True, timeout=LONGEST_SECONDS, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, "-E"], check=True, timeout=LONGEST_S, stdout=subprocess.DEVNULL)
 
         def play() -> dict[str, Cost]:
             publish(sealed)
@@ -201,7 +201,7 @@ def _node(folder: Path, server: str) -> Iterator[Round]:
     """The Node worker, installed into the benchmark's folder."""
     shutil.copytree(NODE, folder / "installed")
     install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
-    subprocess.run(install, cwd=folder / "installed", check=True, timeout=LONGEST_SECONDS)
+    subprocess.run(install, cwd=folder / "installed", check=True, timeout=LONGEST_S)
     url = make_url(_new_database(server))
     with _backlogged(folder) as (broker, kiosk, publish), ExitStack() as running:
         sealed = _sealed(kiosk)
@@ -274,7 +274,7 @@ def _process(log: Path, command: list[str]) -> Iterator[psutil.Process]:
         yield psutil.Process(child.pid)
     finally:
         child.terminate()
-        child.wait(LONGEST_SECONDS)
+        child.wait(LONGEST_S)
 
 
 @contextmanager
@@ -290,7 +290,7 @@ def _drained(database: Database, process: psutil.Process, done: Callable[[], boo
     """What `process`, which has just been let go, takes until `done`."""
     servers = _server_processes(database)
     started, before, servers_before = time.perf_counter(), _cpu([process]), _cpu(servers)
-    wait_until(done, "the backlog is worked off", LONGEST_SECONDS)
+    wait_until(done, "the backlog is worked off", LONGEST_S)
     took = time.perf_counter() - started
     return Cost(took, _cpu([process]) - before, _cpu(servers) - servers_before)
 

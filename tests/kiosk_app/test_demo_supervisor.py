@@ -27,7 +27,7 @@ STAY = READY + "import time; time.sleep(60)"
 
 @pytest.fixture
 def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
-    monkeypatch.setattr(module, "RESTART_SECONDS", 0.02)
+    monkeypatch.setattr(module, "RESTART_S", 0.02)
     started = Supervisor(tmp_path / "logs")
     yield started
     started.stop()
@@ -119,7 +119,7 @@ def test_a_part_that_hangs_before_its_first_word_is_started_again(
     first = supervisor.pid("part")
     supervisor.mend()
     assert not ended(first), "a start takes longer than a turn of a loop"
-    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    monkeypatch.setattr(module, "START_S", 0.1)
     supervisor.kill("part")
     supervisor.start(Part("part", [sys.executable, "-c", speaks], lambda _: True, 0.1))
     second = supervisor.pid("part")
@@ -161,8 +161,8 @@ time.sleep(240)
 def test_a_part_that_says_nothing_of_itself_is_asked_and_started_again_when_it_answers_no_more(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ASK_SECONDS", 0.02)
-    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    monkeypatch.setattr(module, "ASK_S", 0.02)
+    monkeypatch.setattr(module, "START_S", 0.1)
     asked: list[bool] = []
     silent = {"one": False, "other": False}
 
@@ -186,7 +186,7 @@ def test_a_part_that_says_nothing_of_itself_is_asked_and_started_again_when_it_a
 def test_one_question_without_an_answer_does_not_end_a_part(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "ASK_S", 0.0)
     answers = [True]
     busy = Part("part", [sys.executable, "-c", STAY], logged_ready, 60.0, lambda: answers[0])
     supervisor.start(busy)
@@ -254,7 +254,7 @@ def test_a_part_that_cannot_live_is_given_up_after_some_starts(
 def test_restarts_of_long_ago_do_not_count(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RESTARTS_WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "RESTARTS_WITHIN_S", 0.0)
     starts = tmp_path / "starts"
     supervisor.start(part(f"{READY}open({str(starts)!r}, 'a').write('x')"))
     until(
@@ -267,7 +267,7 @@ def test_restarts_of_long_ago_do_not_count(
 def test_a_part_is_not_started_again_at_once(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RESTART_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "RESTART_S", 3600.0)
     supervisor.start(part(STAY))
     first = supervisor.pid("part")
     os.kill(first, signal.SIGKILL)

@@ -12,7 +12,7 @@ from kiosk_app.demo import system as module
 from kiosk_app.demo.supervisor import Stopped, Supervisor, free_port
 from kiosk_app.demo.system import OURS, FolderRefused, SimulatedPatient, System, open_system
 from kiosk_app.kept.states import ScanState
-from sync.clinic.store.engine import BUSY_SECONDS
+from sync.clinic.store.engine import BUSY_S
 from tests.support.kiosk_bench import Bench
 from tests.support.scanning import consented, do, state_of
 
@@ -50,7 +50,7 @@ def test_a_demo_that_runs_for_weeks_lets_old_scans_go_meanwhile(
             raise end
 
     monkeypatch.setattr(cli, "LET_GO_S", 0.0)
-    monkeypatch.setattr(cli, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(cli, "WATCH_S", 0.0)
     monkeypatch.setattr(cli, "let_old_go", let_go.append)
     system, supervisor = System(tmp_path, 1, 2, 3), Supervisor(tmp_path)
     monkeypatch.setattr(supervisor, "mend", mend)
@@ -67,7 +67,7 @@ def test_a_demo_that_lasts_has_the_clinics_worker_too(tmp_path: Path) -> None:
 
 
 def test_a_process_of_the_clinic_may_be_silent_for_longer_than_it_waits_for_another_that_writes() -> None:
-    assert module.CLINIC_WATCHDOG_S >= 2 * BUSY_SECONDS
+    assert module.CLINIC_WATCHDOG_S >= 2 * BUSY_S
 
 
 def test_the_port_of_the_start_before_is_taken_again_unless_somebody_listens_there() -> None:

@@ -26,8 +26,8 @@ BOUND = {"app": 15, "browser": 25, "capture": 10, "lightd": 10, "sync": 17}
 # What a daemon may wait for, one after the other, before it says that it is ready: the application opens its
 # keys and its records, asks the engine, then goes on with what was left.
 WAITS_S = {
-    "app": 2 * (keyring.LOCKED_S + records_file.LOCKED_S) + engine_check.DEADLINE_SECONDS,
-    "sync": outbox_file.LOCKED_SECONDS,
+    "app": 2 * (keyring.LOCKED_S + records_file.LOCKED_S) + engine_check.DEADLINE_S,
+    "sync": outbox_file.LOCKED_S,
 }
 # What each may reach: IPAddressDeny and IPAddressAllow, and the families of its sockets.
 NETWORK = {

@@ -32,7 +32,7 @@ from tests.support.wire import Party
 
 COMMAND = (sys.executable, "-c", "from kiosk_app.cli import main; main()")
 # Two seconds are promised; this long at most is waited for it, on however slow a machine.
-STOP_SECONDS, WAIT_SECONDS = 5.0, 60.0
+STOP_S, WAIT_S = 5.0, 60.0
 
 
 class AgentProcess:
@@ -101,16 +101,16 @@ class AgentProcess:
         assert process is not None
         process.send_signal(number)
         try:
-            return process.wait(WAIT_SECONDS)
+            return process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(WAIT_SECONDS)
+            process.wait(WAIT_S)
             raise
 
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(WAIT_SECONDS)
+            self._process.wait(WAIT_S)
             self._process = None
 
 

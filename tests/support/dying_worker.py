@@ -74,9 +74,9 @@ def main(state: str, url: str, gateway_path: str, seed: str, dies: str, many: st
     stop = threading.Event()
     on_stop(stop.set)
     if many:
-        MachinesWorker(database, {KIND: send}, lease=LEASE, sweep_seconds=1.0).run(stop)
+        MachinesWorker(database, {KIND: send}, lease=LEASE, sweep_s=1.0).run(stop)
     else:
-        Worker(database, {KIND: send}, lease=LEASE, poll_seconds=0.1).run(stop)
+        Worker(database, {KIND: send}, lease=LEASE, poll_s=0.1).run(stop)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from sync.wire.keys import generate_opening_key
 from tests.support.clinic import SealingKiosk, registered
 from tests.support.exporting import files
 from tests.support.withdrawing import arrive, count, envelope, withdraw
-opener_module.EXPORTS_WAIT_SECONDS = 0.0
+opener_module.EXPORTS_WAIT_S = 0.0
 database = Database.at(disk.parent / "clinic")
 database.migrate()
 opening = generate_opening_key()

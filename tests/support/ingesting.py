@@ -25,7 +25,7 @@ from tests.support.mosquitto import Broker
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
 
-WAIT_SECONDS = 120.0
+WAIT_S = 120.0
 
 
 @dataclass
@@ -75,7 +75,7 @@ def running(work: Callable[[threading.Event], None]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(WAIT_SECONDS)
+        thread.join(WAIT_S)
         assert not thread.is_alive()
         assert not faults
 

@@ -27,7 +27,7 @@ class Outcome:
     faults: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
     pulses: int = 0
-    uv_seconds: float = 0.0
+    uv_s: float = 0.0
 
     @property
     def count(self) -> int:
@@ -38,7 +38,7 @@ class Outcome:
         self.faults.update(other.faults)
         self.violations.update(other.violations)
         self.pulses += other.pulses
-        self.uv_seconds += other.uv_seconds
+        self.uv_s += other.uv_s
 
 
 def run_faults(count: int, seed: int, until: str | None = None, **world: Any) -> Outcome:
@@ -52,7 +52,7 @@ def run_faults(count: int, seed: int, until: str | None = None, **world: Any) ->
         outcome.violations.update(scene.world.judge())
         uv = scene.world.uv_intervals()
         outcome.pulses += len(uv)
-        outcome.uv_seconds += sum(b - a for a, b in uv)
+        outcome.uv_s += sum(b - a for a, b in uv)
     return outcome
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BOARD = Path(hardware.__file__).parent / "boards" / "simulated.toml"
-START_SECONDS = 60.0
-STOP_SECONDS = 60.0
+START_S = 60.0
+STOP_S = 60.0
 
 
 class Mosquitto:
@@ -60,7 +60,7 @@ class Mosquitto:
             self._process = subprocess.Popen(
                 ["/usr/sbin/mosquitto", "-c", str(self.configuration)], stdout=log, stderr=log
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -89,7 +89,7 @@ class Mosquitto:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
-            with socket.create_connection((self.host, self.port), timeout=START_SECONDS) as plain:
+            with socket.create_connection((self.host, self.port), timeout=START_S) as plain:
                 context.wrap_socket(plain).close()
         except OSError:
             return False
@@ -101,10 +101,10 @@ class Mosquitto:
             return
         process.send_signal(number)
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(STOP_SECONDS)
+            process.wait(STOP_S)
             raise
 
 

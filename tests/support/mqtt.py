@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 
 from tests.support.mosquitto import Mosquitto, tls_context
 
-WAIT_SECONDS = 60.0
+WAIT_S = 60.0
 # What paho sends before it waits for answers.
 AT_A_TIME = 20
 
@@ -96,7 +96,7 @@ class MqttClient:
 
     def message(self) -> tuple[str, bytes]:
         """Topic and payload of the next message."""
-        received = self.messages.get(timeout=WAIT_SECONDS)
+        received = self.messages.get(timeout=WAIT_S)
         return received.topic, bytes(received.payload)
 
     def hears_nothing(self) -> bool:
@@ -124,7 +124,7 @@ class MqttClient:
         self._client.loop_stop()
 
     def _answer(self, kind: str) -> Any:
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + WAIT_S
         while True:
             name, value = self._answers.get(timeout=max(0.01, deadline - time.monotonic()))
             if name == kind:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-STOP_SECONDS = 120.0
+STOP_S = 120.0
 _PROGRAM = f"""
 from sync.clinic import cli
-cli.STOP_SECONDS = {STOP_SECONDS}
+cli.STOP_S = {STOP_S}
 from kiosk_app.cli import main
 main()
 """

@@ -14,7 +14,7 @@ import pytest
 
 from sync.kiosk.report import AGENT_ONLY
 from sync.wire.keys import signing_kid
-from tests.support.agent import COMMAND, STOP_SECONDS, party_of, running_agent, unavailable
+from tests.support.agent import COMMAND, STOP_S, party_of, running_agent, unavailable
 from tests.support.mosquitto import Broker
 from tests.support.waiting import unless_held_up
 
@@ -40,7 +40,7 @@ def test_it_stops_soon_and_leaves_no_socket(system: tuple[Broker, Path]) -> None
             assert unavailable(agent.client)
             assert list((state / "run").iterdir()) == []
             agent.start()
-            assert seconds < STOP_SECONDS
+            assert seconds < STOP_S
 
         unless_held_up(stops_soon)
         agent.stop()

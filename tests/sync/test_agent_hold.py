@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sync.kiosk import agent as agent_module
-from sync.kiosk.agent import HOLD_SECONDS, SUCCESS, Agent
+from sync.kiosk.agent import HOLD_S, SUCCESS, Agent
 from sync.kiosk.outbox import Outbox
 from tests.support.agent import party_of
 from tests.support.mosquitto import Broker
@@ -92,7 +92,7 @@ def test_what_is_found_waits_for_an_hour_and_what_comes_since_does_not(kiosk: Ki
     with kiosk.agent() as agent, capture_logs() as said:
         assert kiosk.sent(agent) == []
         since = kiosk.put(agent)
-        assert kiosk.sent(agent, HOLD_SECONDS - 1) == [since[1]]
+        assert kiosk.sent(agent, HOLD_S - 1) == [since[1]]
         assert said == []
         assert kiosk.sent(agent, 1) == [found[1]]
     assert [(line["event"], line["count"]) for line in said] == [("sends_unvouched", 1)]
@@ -104,11 +104,11 @@ def test_an_application_that_looks_through_the_first_of_many_has_an_hour_again_f
     with kiosk.agent() as agent:
         first, second = kiosk.put(agent), kiosk.put(agent)
     with kiosk.agent() as agent:
-        kiosk.at += HOLD_SECONDS - 1
+        kiosk.at += HOLD_S - 1
         agent.vouch([first[0]])
         assert kiosk.sent(agent) == [first[1]]
         kiosk.receipted(agent, first, "stored")
-        assert kiosk.sent(agent, HOLD_SECONDS - 1) == []
+        assert kiosk.sent(agent, HOLD_S - 1) == []
         assert kiosk.sent(agent, 1) == [second[1]]
 
 
@@ -119,7 +119,7 @@ def test_what_is_counted_as_not_looked_through_is_what_has_no_receipt_and_is_sen
         kiosk.receipted(agent, resealed, "reseal")
     with kiosk.agent() as agent, capture_logs() as said:
         assert agent.status()["unvouched"] == 2
-        assert kiosk.sent(agent, HOLD_SECONDS) == [waiting[1], stored[1]]
+        assert kiosk.sent(agent, HOLD_S) == [waiting[1], stored[1]]
         kiosk.receipted(agent, stored, "stored")
         assert agent.status()["unvouched"] == 1
         assert agent._outbox.sent_unvouched() == {waiting[0], stored[0]}
@@ -128,7 +128,7 @@ def test_what_is_counted_as_not_looked_through_is_what_has_no_receipt_and_is_sen
         assert set(agent.unvouched()) == {waiting[0], stored[0], resealed[0]}
         kiosk.receipted(agent, waiting, "stored")
         assert agent.status()["unvouched"] == 0
-        assert kiosk.sent(agent, HOLD_SECONDS) == []
+        assert kiosk.sent(agent, HOLD_S) == []
     assert [line["count"] for line in said] == [2] and said_then == []
 
 

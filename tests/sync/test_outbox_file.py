@@ -130,7 +130,7 @@ def test_an_outbox_of_an_early_version_knows_how_full_it_is(tmp_path: Path) -> N
 def test_whoever_reads_the_outbox_keeps_what_is_discarded_in_the_files_and_holds_up_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_file, "LOCKED_SECONDS", 1000.0)  # a wait for it would end the test
+    monkeypatch.setattr(outbox_file, "LOCKED_S", 1000.0)  # a wait for it would end the test
     path = tmp_path / "outbox.sqlite"
     outbox = Outbox(path)
     given = [put(outbox) for _ in range(5)]

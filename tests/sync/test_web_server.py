@@ -64,10 +64,10 @@ def test_a_whole_request_is_answered_beside_any_number_of_half_sent_ones(number:
 
 
 def test_whoever_drips_a_request_is_cut_off_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_server, "ASK_SECONDS", 3600.0)
+    monkeypatch.setattr(web_server, "ASK_S", 3600.0)
     with running_server(hello, 2) as server, half_sent(server, 3) as slow:
         wait_until(lambda: len(server.active_channels) == 3, "three connections")
-        monkeypatch.setattr(web_server, "ASK_SECONDS", 1.0)
+        monkeypatch.setattr(web_server, "ASK_S", 1.0)
 
         def all_cut_off() -> bool:
             for one in slow:
@@ -76,7 +76,7 @@ def test_whoever_drips_a_request_is_cut_off_at_the_deadline(monkeypatch: pytest.
             return not server.active_channels
 
         wait_until(all_cut_off, "no connection left")
-        monkeypatch.setattr(web_server, "ASK_SECONDS", 3600.0)
+        monkeypatch.setattr(web_server, "ASK_S", 3600.0)
         assert ask(server) == b"hello"
 
 
@@ -88,7 +88,7 @@ def test_a_browser_keeps_its_connection_for_the_next_page(monkeypatch: pytest.Mo
                 connection.request("GET", "/")
                 assert connection.getresponse().read() == b"hello"
                 # One that has asked nothing yet would be cut off at once.
-                monkeypatch.setattr(web_server, "ASK_SECONDS", 0.0)
+                monkeypatch.setattr(web_server, "ASK_S", 0.0)
                 turned = threading.Event()
                 server.on_turn = turned.set
                 assert turned.wait(60)

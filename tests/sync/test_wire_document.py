@@ -183,6 +183,6 @@ def test_the_registrys_file_has_the_fields_that_are_named() -> None:
 
 def test_what_a_constant_is_for_is_said_in_words_that_a_page_explains() -> None:
     meanings = {row["constant"].strip("`"): in_code(row["means"]) for row in WIRE.table("constant")}
-    assert meanings["sync.kiosk.link.WILL_DELAY_SECONDS"] == ["online"]
+    assert meanings["sync.kiosk.link.WILL_DELAY_S"] == ["online"]
     for words in meanings.values():
         assert [word for word in words if f"`{word}`" not in PAGE.text] == []

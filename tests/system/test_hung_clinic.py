@@ -28,7 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
     """A system that lasts, whose broker is asked often."""
     root = tmp_path_factory.mktemp("system")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "ASK_SECONDS", ASKED_S)
+        patch.setattr(supervisor, "ASK_S", ASKED_S)
         with running_system(
             root,
             extra=OPTIONS,

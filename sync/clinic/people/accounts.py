@@ -34,20 +34,20 @@ MARK_BYTES = 8
 IDLE_LIMIT = timedelta(minutes=30)
 SESSION_LIMIT = timedelta(hours=12)
 
-TURN_SECONDS = 5.0
+TURN_S = 5.0
 # Even a try that is turned away has its turn for so long: a process looks at no more than 8.64 million
 # passwords a day, whoever asks from wherever, which is a chance of 1 in 7 × 10²² to see one of 99 bits.
-REFUSAL_SECONDS = 0.01
+REFUSAL_S = 0.01
 
 _hasher = PasswordHasher()
 
 
 class SignInRefused(PlainError):
-    """The name or the password is wrong, or there were too many tries; `wait_seconds` says which."""
+    """The name or the password is wrong, or there were too many tries; `wait_s` says which."""
 
-    def __init__(self, wait_seconds: float = 0.0) -> None:
-        super().__init__("Too many tries." if wait_seconds else "The name or the password is wrong.")
-        self.wait_seconds = wait_seconds
+    def __init__(self, wait_s: float = 0.0) -> None:
+        super().__init__("Too many tries." if wait_s else "The name or the password is wrong.")
+        self.wait_s = wait_s
 
 
 class SignInBusy(PlainError):
@@ -74,7 +74,7 @@ class Accounts:
         known by its mark, and is not kept waiting by whoever guesses.
         """
         mark = _mark(name, password)
-        if not self._turn.acquire(timeout=TURN_SECONDS):
+        if not self._turn.acquire(timeout=TURN_S):
             raise SignInBusy("Others are signing in: try again in a few seconds.")
         try:
             with self._database.reading() as session:
@@ -87,7 +87,7 @@ class Accounts:
                 with self._database.writing() as session:
                     wait = throttle.take(session, keys, moment_at(session))
             if wait:
-                time.sleep(REFUSAL_SECONDS)
+                time.sleep(REFUSAL_S)
                 raise SignInRefused(wait.total_seconds())
             stored = account.password_hash if account else self._nobody
             right = _matches(stored, password) and account is not None

@@ -27,10 +27,10 @@ from sync.clinic.store.errors import ClinicUsageError
 from sync.wire.regular_file import read_regular_file
 from sync.wire.tls import TlsRefused, client_context
 
-KEEPALIVE_SECONDS = 30
-RECONNECT_SECONDS = (1, 30)
+KEEPALIVE_S = 30
+RECONNECT_S = (1, 30)
 # The client's own thread turns once a second while it is connected.
-TURN_SECONDS = 30.0
+TURN_S = 30.0
 _ENDED = (
     "no broker lets it in any more: make the role again with 'dermakiosk provision role' and start this "
     "process anew, or set this computer's clock"
@@ -99,7 +99,7 @@ class Client(mqtt.Client):
         """False once the thread has died of anything, or hangs; one that dials carries."""
         if self._thread_died:
             return False
-        return not self.is_connected() or time.monotonic() - self._turned_at < TURN_SECONDS
+        return not self.is_connected() or time.monotonic() - self._turned_at < TURN_S
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Role:
         name, ends_at = self._certificate()
         client = Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5, manual_ack=manual_ack)
         client.tls_set_context(self.tls())
-        client.reconnect_delay_set(*RECONNECT_SECONDS)
+        client.reconnect_delay_set(*RECONNECT_S)
         client.ends_at = ends_at
         return client
 
@@ -169,21 +169,19 @@ def _lock(handle: int, folder: Path) -> None:
         return  # a disk that knows no locks
 
 
-def connect(
-    client: mqtt.Client, address: Address, *, receive_maximum: int, session_expiry_seconds: int
-) -> None:
+def connect(client: mqtt.Client, address: Address, *, receive_maximum: int, session_expiry_s: int) -> None:
     """Start the client's own thread, which connects now or as soon as the broker is there.
 
     With a session expiry of 0 the session is new each time; otherwise it is taken up again.
     """
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.ReceiveMaximum = receive_maximum
-    properties.SessionExpiryInterval = session_expiry_seconds
+    properties.SessionExpiryInterval = session_expiry_s
     client.connect_async(
         address.host,
         address.port,
-        keepalive=KEEPALIVE_SECONDS,
-        clean_start=session_expiry_seconds == 0,
+        keepalive=KEEPALIVE_S,
+        clean_start=session_expiry_s == 0,
         properties=properties,
     )
     client.loop_start()

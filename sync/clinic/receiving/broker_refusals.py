@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-FIRST_SECONDS, LONGEST_SECONDS = 30.0, 15 * 60.0
+FIRST_S, LONGEST_S = 30.0, 15 * 60.0
 
 
 class Refusals:
@@ -14,10 +14,10 @@ class Refusals:
         self._waits: dict[UUID, tuple[float, float]] = {}
 
     def note(self, kiosk: UUID, moment: float) -> None:
-        until, wait = self._waits.get(kiosk, (moment, FIRST_SECONDS / 2))
+        until, wait = self._waits.get(kiosk, (moment, FIRST_S / 2))
         # Many are on their way at once: they are refused as one.
         if moment >= until:
-            wait = min(2 * wait, LONGEST_SECONDS)
+            wait = min(2 * wait, LONGEST_S)
             self._waits[kiosk] = moment + wait, wait
 
     def over(self, kiosk: UUID) -> None:

@@ -8,11 +8,11 @@ import time
 
 import structlog
 
-from sync.clinic.store.database import LONGEST_SCRUB_SECONDS, Database
+from sync.clinic.store.database import LONGEST_SCRUB_S, Database
 
 # No more often, and no more than one of so many parts of the time: on PostgreSQL it takes longer than opening
 # an envelope, and where it fails for taking too long, it does so each time.
-SCRUB_SECONDS, SCRUB_PART = 10.0, 10
+SCRUB_S, SCRUB_PART = 10.0, 10
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Scrubber:
     def scrub(self) -> None:
         """Scrub now, if there is need; on return it is done, or to be done again."""
         if self._working is not None:
-            self._working.join(LONGEST_SCRUB_SECONDS)
+            self._working.join(LONGEST_SCRUB_S)
         if self._due.is_set():
             self._scrub()
 
@@ -87,4 +87,4 @@ class Scrubber:
             if not done:
                 self._due.set()
             took = time.monotonic() - began
-            self._from = time.monotonic() + max(SCRUB_SECONDS, SCRUB_PART * took)
+            self._from = time.monotonic() + max(SCRUB_S, SCRUB_PART * took)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import paho.mqtt.client as mqtt
 
 # Shorter than systemd waits for a service that it stops.
-HAND_OVER_SECONDS = 5.0
+HAND_OVER_S = 5.0
 # A connection that ends meanwhile is noticed so soon.
-STEP_SECONDS = 0.1
+STEP_S = 0.1
 
 
 def hand_over(client: mqtt.Client, shared: Sequence[str], take: Callable[[], bool]) -> bool:
@@ -23,7 +23,7 @@ def hand_over(client: mqtt.Client, shared: Sequence[str], take: Callable[[], boo
     acknowledges what is there, until it says that there was nothing. What it cannot store now waits for this
     worker.
     """
-    deadline = time.monotonic() + HAND_OVER_SECONDS
+    deadline = time.monotonic() + HAND_OVER_S
     answered: queue.SimpleQueue[int] = queue.SimpleQueue()
     client.on_unsubscribe = lambda *given: answered.put(given[2])
     # What the broker had for this worker comes before its answer.
@@ -38,6 +38,6 @@ def _is_answered(
 ) -> bool:
     while client.is_connected() and (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(queue.Empty):
-            if answered.get(timeout=min(left, STEP_SECONDS)) == number:
+            if answered.get(timeout=min(left, STEP_S)) == number:
                 return True
     return False

@@ -43,7 +43,7 @@ from sync.wire.regular_file import read_regular_file
 from sync.wire.status import Status
 
 RECEIVE_MAXIMUM = 500
-SESSION_EXPIRY_SECONDS = 24 * 3600
+SESSION_EXPIRY_S = 24 * 3600
 # Whoever has stored something within so long is there to hand over to; where that is wrong, kiosks keep what
 # comes and send it again.
 OTHERS_SEEN = timedelta(days=1)
@@ -51,10 +51,10 @@ OTHERS_SEEN = timedelta(days=1)
 BATCH = 100
 RECEIPT_WINDOW = 100
 # A receipt that the broker has not acknowledged for this long is published again.
-RECEIPT_PATIENCE_SECONDS = 30.0
+RECEIPT_PATIENCE_S = 30.0
 # Receipts that the broker took wait no longer until the database knows it, however much comes.
 NOTE_S = 2.0
-TICK_SECONDS = 0.5
+TICK_S = 0.5
 NO_SUBSCRIBER = 0x10
 FAILURE = 0x80
 NOT_AUTHORISED = 0x87
@@ -66,7 +66,7 @@ NEVER_RETAINED: tuple[topics.UpKind, ...] = ("result", "reminder")
 LOOKING = 1
 # And again once in so long: a broker may not mark what comes by a subscription that an earlier version of
 # this worker made in the same session.
-LOOK_SECONDS = 3600.0
+LOOK_S = 3600.0
 RETAINED = "retained_message"
 
 log = structlog.get_logger()
@@ -135,7 +135,7 @@ class IngestWorker:
             self._client,
             self._address,
             receive_maximum=RECEIVE_MAXIMUM,
-            session_expiry_seconds=SESSION_EXPIRY_SECONDS,
+            session_expiry_s=SESSION_EXPIRY_S,
         )
         self._notifier.ready()
         nothing_left = False
@@ -146,7 +146,7 @@ class IngestWorker:
                     self._put_back(batch)
                 self._with_patience(stop, partial(self._note_sent, idle=not batch))
                 self._with_patience(stop, self._send_receipts)
-                if time.monotonic() - self._looked >= LOOK_SECONDS:
+                if time.monotonic() - self._looked >= LOOK_S:
                     self._look()
             self._notifier.stopping()
             nothing_left = self._hand_over()
@@ -217,7 +217,7 @@ class IngestWorker:
     def _next_batch(self) -> list[Arrival]:
         batch: list[Arrival] = []
         # Sooner than a tick while the broker owes us words about receipts.
-        patience = 0.0 if self._leaving else TICK_SECONDS / 10 if self._in_flight else TICK_SECONDS
+        patience = 0.0 if self._leaving else TICK_S / 10 if self._in_flight else TICK_S
         try:
             batch.append(self._arrivals.get(timeout=patience))
             while len(batch) < BATCH:
@@ -315,7 +315,7 @@ class IngestWorker:
         with self._database.reading() as session:
             due = unsent(session, self.name, now(), room + len(waiting), put_off)
         if len(due) < room + len(waiting):
-            self._look_for_receipts = time.monotonic() + TICK_SECONDS
+            self._look_for_receipts = time.monotonic() + TICK_S
         for owed in [o for o in due if o not in waiting][:room]:
             receipt = Receipt(**owed._asdict())
             sent = self._client.publish(
@@ -399,7 +399,7 @@ class IngestWorker:
             if not self._sent:
                 self._sent_since = time.monotonic()
             self._sent.append(owed)
-        old = time.monotonic() - RECEIPT_PATIENCE_SECONDS
+        old = time.monotonic() - RECEIPT_PATIENCE_S
         self._in_flight = {mid: item for mid, item in self._in_flight.items() if item[1] > old}
 
     def _note_cleared(self, reason: int) -> None:

@@ -28,19 +28,19 @@ from sync.clinic.store.patience import Patience
 from sync.clinic.store.tables import QUARANTINED, STORED, Envelope, Poison
 from sync.wire.keys import OpeningKey
 
-POLL_SECONDS = 0.25
+POLL_S = 0.25
 # One commit for so many envelopes at most. On SQLite whoever else writes waits for it.
 BATCH, POSTGRESQL_BATCH = 25, 100
-LOOK_AGAIN_SECONDS = 24 * 3600.0
+LOOK_AGAIN_S = 24 * 3600.0
 # Shorter than systemd waits for a service that it stops.
-LAST_SCRUB_SECONDS = 5.0
+LAST_SCRUB_S = 5.0
 # An envelope with which the database has failed so often in a row lets the others go first for a while: the
 # database may be well, and only this one more than it can take in a way that nobody has foreseen.
 STRIKES = 5
-ASIDE_SECONDS = 15 * 60.0
+ASIDE_S = 15 * 60.0
 PROBE_BYTES = 256 * 1024
 # How long exports that could not be written, or not be named or deleted, are left until they are tried again.
-EXPORTS_WAIT_SECONDS = 10.0
+EXPORTS_WAIT_S = 10.0
 
 log = structlog.get_logger()
 
@@ -80,12 +80,12 @@ class Opener:
             if again:
                 quarantined = update(Envelope).where(Envelope.state == QUARANTINED)
                 session.execute(quarantined.values(state=STORED, reason=None))
-        self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
+        self._say_from = time.monotonic() + opening_keys.SAY_S
 
     def say_keys(self) -> None:
         """Say once more which keys are held."""
         # Also where it fails: between two tries the others have their turn.
-        self._say_from = time.monotonic() + opening_keys.SAY_SECONDS
+        self._say_from = time.monotonic() + opening_keys.SAY_S
         with self._database.writing(gives_way=True) as session:
             heard = opening_keys.say(session, self._seals.kids, self._heard)
             # Once more a while later: somebody may have been about to quarantine what was sealed to it.
@@ -112,14 +112,14 @@ class Opener:
                     self._notifier.alive()
                 if not self.open_next(batch):
                     self._look_again()
-                    stop.wait(POLL_SECONDS)
+                    stop.wait(POLL_S)
                 patience.over()
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error)
                 patience.wait(stop, self._notifier.alive)
         self._notifier.stopping()
         self._note_erased()
-        self._scrubber.finish(LAST_SCRUB_SECONDS)
+        self._scrubber.finish(LAST_SCRUB_S)
         self._notifier.close()
         log.info("stopped")
 
@@ -177,7 +177,7 @@ class Opener:
                 self._open_alone(key, exports_rest=True)
             except ExportsUnusable as error:
                 if not self._held:  # of any number of them once
-                    log.error("withdrawal_waits", why=str(error), wait_s=EXPORTS_WAIT_SECONDS)
+                    log.error("withdrawal_waits", why=str(error), wait_s=EXPORTS_WAIT_S)
                 self._held.add(key)
         return bool(keys)
 
@@ -211,7 +211,7 @@ class Opener:
 
     def _look_again(self) -> None:
         """Once in a while, see to what could not be opened or acted on, or not wholly, when it came."""
-        if time.monotonic() - self._looked_again >= LOOK_AGAIN_SECONDS:
+        if time.monotonic() - self._looked_again >= LOOK_AGAIN_S:
             with self._database.writing() as session:
                 self._take_back(session)
                 erasing.catch_up(session)
@@ -228,8 +228,8 @@ class Opener:
         self._strikes[key] += 1
         if self._strikes[key] >= STRIKES:
             del self._strikes[key]
-            self._aside[key] = time.monotonic() + ASIDE_SECONDS
-            log.warning("set_aside", message=str(key[1]), for_s=ASIDE_SECONDS)
+            self._aside[key] = time.monotonic() + ASIDE_S
+            log.warning("set_aside", message=str(key[1]), for_s=ASIDE_S)
 
     def _takes_writing(self, key: Key) -> bool:
         """Whether the database takes more than any message needs, of which nothing is left."""
@@ -250,5 +250,5 @@ class Opener:
 
 def _told(error: ExportsUnusable) -> float:
     """Tell of it; the moment from which it is tried again."""
-    log.error("exports_unusable", why=str(error), wait_s=EXPORTS_WAIT_SECONDS)
-    return time.monotonic() + EXPORTS_WAIT_SECONDS
+    log.error("exports_unusable", why=str(error), wait_s=EXPORTS_WAIT_S)
+    return time.monotonic() + EXPORTS_WAIT_S

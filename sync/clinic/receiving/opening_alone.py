@@ -27,7 +27,7 @@ from sync.wire import envelope
 from sync.wire.messages import Message, Result, Withdraw, WithdrawMessages
 
 # Withdrawals wait so long until the file of tombstones is tried again; the others go on meanwhile.
-TOMBSTONES_WAIT_SECONDS = 30.0
+TOMBSTONES_WAIT_S = 30.0
 # Of the row only what is needed: the rest may be what no database can give back.
 _NEEDED = load_only(Envelope.type, Envelope.scan, Envelope.recipient, Envelope.data, raiseload=True)
 
@@ -190,8 +190,8 @@ class Alone:
     def _put_off(self, key: Key, content: Content, error: TombstonesUnusable) -> None:
         """Let the others go on while no tombstone can be written; nothing of this one's scan is let in."""
         if not self.tombstones_rest():
-            log.error("withdrawal_waits", why=str(error), wait_s=TOMBSTONES_WAIT_SECONDS)
-            self._tombstones_rest_until = time.monotonic() + TOMBSTONES_WAIT_SECONDS
+            log.error("withdrawal_waits", why=str(error), wait_s=TOMBSTONES_WAIT_S)
+            self._tombstones_rest_until = time.monotonic() + TOMBSTONES_WAIT_S
         with self._database.writing() as session:
             _note_scan(session, key, content)
 

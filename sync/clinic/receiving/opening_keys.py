@@ -21,7 +21,7 @@ from sync.clinic.store.rows import insert_once
 from sync.clinic.store.tables import HELD, MISSING, QUARANTINED, RETIRED, Envelope, HeldKey
 
 # An opener says so often which keys it holds, for as long as it can write.
-SAY_SECONDS = 60.0
+SAY_S = 60.0
 # After so many words of its own without one about another's key it calls that one missing. In five minutes an
 # opener that was started anew is back, and one that waits for the same database has tried again many times;
 # what kiosks send meanwhile is taken in, which they no longer keep.
@@ -131,7 +131,7 @@ def retire(database: Database, name: str, actor: str) -> None:
             raise ClinicUsageError(
                 f"No opening key {name!r:.80} is missing: 'dermakiosk clinic status' names those that are. "
                 "One that is held is missing once 'clinic open' has run without it in opener/opening.key for "
-                f"{SAY_SECONDS * UNHEARD / 60:g} minutes, and no other 'clinic open' with it."
+                f"{SAY_S * UNHEARD / 60:g} minutes, and no other 'clinic open' with it."
             )
         note(session, actor, "opening_key_retired", name)
 

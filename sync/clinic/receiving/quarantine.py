@@ -38,7 +38,7 @@ from sync.wire import topics
 
 Found = TypeVar("Found")
 
-POLL_SECONDS = 0.1
+POLL_S = 0.1
 # What becomes of a message that is tried again, as a person reads it.
 _BECAME = {
     OPENED: "It was opened.",
@@ -157,11 +157,11 @@ def find(session: Session, wanted: str, kiosk: UUID | None = None) -> Held:
     return found[0]
 
 
-def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tuple[bool, str]:
+def retry(database: Database, one: Held, actor: str, wait_s: float) -> tuple[bool, str]:
     """Try `one` again: whether it is out of quarantine, and a sentence about what became of it.
 
     The key that opens envelopes stays with the opener: this only hands the envelope back to it, and looks
-    for up to `wait_seconds` what it makes of it.
+    for up to `wait_s` what it makes of it.
     """
     if one.topic == STATUS:
         return _hear_again(database, one, actor)
@@ -171,14 +171,14 @@ def retry(database: Database, one: Held, actor: str, wait_seconds: float) -> tup
         return True, _BECAME[ERASED]
     if isinstance(key, str):
         return False, key
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + wait_s
     while True:
         with database.reading() as session:
             found = session.execute(select(Envelope.state, Envelope.reason).where(has_key(key))).one()
         state, reason = found
         if state != STORED or time.monotonic() >= deadline:
             break
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_S)
     if state == QUARANTINED:
         return False, f"It is in quarantine again: {reason}."
     return True, _BECAME[state]

@@ -24,7 +24,7 @@ from sync.wire.regular_file import read_regular_file
 
 RESULT, STATUS = "result", "status"
 PURPOSES = (RESULT, STATUS)
-KEY_SECONDS = 60.0
+KEY_S = 60.0
 
 
 class _PublicKey(BaseModel):
@@ -95,7 +95,7 @@ def _count_in(session: Session, entry: RegistryEntry) -> None:
 
 
 class KioskKeys:
-    """Which public key a kiosk signs with, looked up once in KEY_SECONDS, over a connection of its own.
+    """Which public key a kiosk signs with, looked up once in KEY_S, over a connection of its own.
 
     Keys are only ever added to the registry. One that somebody took out of the database by hand is believed
     for so long still; one that is not there is looked for each time.
@@ -108,7 +108,7 @@ class KioskKeys:
         self._since = time.monotonic()
 
     def find(self, kiosk: UUID, kid: bytes) -> Ed25519PublicKey | None:
-        if time.monotonic() - self._since >= KEY_SECONDS:
+        if time.monotonic() - self._since >= KEY_S:
             self._known, self._since = {}, time.monotonic()
         known = self._known.get((kiosk, kid))
         if known is None:

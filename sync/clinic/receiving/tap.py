@@ -15,7 +15,7 @@ from sync.clinic.store.durable import require_writable
 from sync.clinic.store.notify import Notifier
 
 EVERYTHING = "clinic/#"
-TICK_SECONDS = 0.25
+TICK_S = 0.25
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class Tap:
         require_writable(self._out, "--out")
         numbers = (path.name.split("-")[0] for path in self._out.glob("*.cose"))
         number = max((int(text) for text in numbers if text.isdigit()), default=0)
-        connect(self._client, self._address, receive_maximum=100, session_expiry_seconds=0)
+        connect(self._client, self._address, receive_maximum=100, session_expiry_s=0)
         notifier = Notifier()
         notifier.ready()
         try:
@@ -45,7 +45,7 @@ class Tap:
                 if self._client.carries():
                     notifier.alive()
                 try:
-                    message = self._arrivals.get(timeout=TICK_SECONDS)
+                    message = self._arrivals.get(timeout=TICK_S)
                 except queue.Empty:
                     continue
                 number += 1

@@ -25,8 +25,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sync.clinic.store.engine import (
-    TURN_SECONDS,
-    WORKERS_TURN_SECONDS,
+    TURN_S,
+    WORKERS_TURN_S,
     make_engine,
     settle,
     wait_to_make_tables,
@@ -45,7 +45,7 @@ LOSING = {"fsync": "off"}
 # Where a withdrawn scan leaves dead rows.
 _ERASED_FROM = ("scans", "findings", "envelopes", "reminders", "quarantine")
 # A large PostgreSQL has much to look through.
-LONGEST_SCRUB_SECONDS = 3600
+LONGEST_SCRUB_S = 3600
 
 log = structlog.get_logger()
 
@@ -104,7 +104,7 @@ class Database:
 
         Who `gives_way` lets others who wait to write go first, as a worker does that writes all the time.
         """
-        turn = WORKERS_TURN_SECONDS if gives_way else TURN_SECONDS
+        turn = WORKERS_TURN_S if gives_way else TURN_S
         with (
             self._write_connection().execution_options(clinic_turn=turn) as connection,
             connection.begin(),
@@ -175,7 +175,7 @@ class Database:
                     # Nobody else gets this connection, nor its deadline, afterwards.
                     connection.detach()
                     connection.exec_driver_sql(
-                        f"SELECT set_config('statement_timeout', '{LONGEST_SCRUB_SECONDS}s', false)"
+                        f"SELECT set_config('statement_timeout', '{LONGEST_SCRUB_S}s', false)"
                         " WHERE current_setting('statement_timeout') = '0'"
                     )
                     connection.exec_driver_sql(f"VACUUM {', '.join(_ERASED_FROM)}")

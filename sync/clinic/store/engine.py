@@ -14,7 +14,7 @@ from sync.clinic.store.errors import ClinicError, ClinicUsageError
 from sync.clinic.store.place import FORMS, ODD_OPTION
 from sync.clinic.store.rows import Column
 
-BUSY_SECONDS = 15
+BUSY_S = 15
 # Of a PostgreSQL that is gone without a word, as when its machine loses power, TCP itself tells after a
 # quarter of an hour, and of one that we only listen to never.
 DEADLINES = {
@@ -28,12 +28,12 @@ _MAKING = 0x636C696E  # whoever makes tables in PostgreSQL holds this lock of it
 _HELD_BY_A_FIRST, _TRIES = "locking protocol", 3
 # How often somebody who would write to SQLite looks whether the one before has ended: a person's page, and a
 # worker that has much to do and lets a page go first.
-TURN_SECONDS, WORKERS_TURN_SECONDS = 0.001, 0.01
+TURN_S, WORKERS_TURN_S = 0.001, 0.01
 
 
 def make_engine(url: URL) -> Engine:
     kind = url.get_backend_name()
-    arguments = {"timeout": BUSY_SECONDS} if kind == "sqlite" else arguments_of(url)
+    arguments = {"timeout": BUSY_S} if kind == "sqlite" else arguments_of(url)
     try:
         # What SQLAlchemy says of an error would quote the values: patients' references, measurements.
         engine = create_engine(
@@ -101,7 +101,7 @@ def _prepare_postgresql(connection: Any, record: object) -> None:
     connection.adapters.register_dumper(Column, ListBinaryDumper)
     settings = {
         # A lock is waited for as long as SQLite's is, not for ever.
-        "lock_timeout": ("0", f"{BUSY_SECONDS}s"),
+        "lock_timeout": ("0", f"{BUSY_S}s"),
         # A commit is on the disk before a receipt says so, whatever role or database are set to.
         "synchronous_commit": ("off", "on"),
     }
@@ -146,7 +146,7 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
         return
     driver = cast(sqlite3.Connection, connection.connection.driver_connection)
-    turn = connection.get_execution_options().get("clinic_turn", TURN_SECONDS)
+    turn = connection.get_execution_options().get("clinic_turn", TURN_S)
     (patience_ms,) = driver.execute("PRAGMA busy_timeout").fetchone()
     # Waiting is ours alone: SQLite would wait as long once more for what only says why the turn did not come.
     driver.execute("PRAGMA busy_timeout = 0")
@@ -157,7 +157,7 @@ def _begin_sqlite(connection: Connection) -> None:
         driver.execute(f"PRAGMA busy_timeout = {patience_ms}")
 
 
-def _begun_in_turn(driver: sqlite3.Connection, turn_seconds: float, deadline: float) -> bool:
+def _begun_in_turn(driver: sqlite3.Connection, turn_s: float, deadline: float) -> bool:
     """Begin to write as soon as nobody else does; False where that did not come about in time.
 
     SQLite itself looks again after up to 100 ms, and a worker that has much to do writes again after a few:
@@ -170,5 +170,5 @@ def _begun_in_turn(driver: sqlite3.Connection, turn_seconds: float, deadline: fl
         except sqlite3.OperationalError as error:
             if not str(error).startswith(("database is locked", _HELD_BY_A_FIRST)):
                 return False
-        time.sleep(turn_seconds)
+        time.sleep(turn_s)
     return False

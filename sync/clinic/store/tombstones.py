@@ -21,8 +21,8 @@ LONGEST_LINE = 64 * 1024
 # Millions of withdrawals: what is larger is something else.
 _LARGEST = 1 << 30
 # A writer holds the file for as long as one line takes to be on the disk.
-LOCKED_SECONDS = 10.0
-LOCKED_POLL_SECONDS = 0.02
+LOCKED_S = 10.0
+LOCKED_POLL_S = 0.02
 
 
 class TombstonesUnusable(ClinicError):
@@ -82,7 +82,7 @@ class Tombstones:
             sync_folder(self.path.parent)
         except BlockingIOError as error:
             raise TombstonesUnusable(
-                f"Another process has held {self.path} for {LOCKED_SECONDS:g} s, and no scan is erased before"
+                f"Another process has held {self.path} for {LOCKED_S:g} s, and no scan is erased before"
                 " it is named there: end that process ('fuser' names it)."
             ) from error
         except OSError as error:
@@ -122,7 +122,7 @@ class Tombstones:
         """The file, made if it is not there, for one writer at a time."""
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _lock(file, time.monotonic() + LOCKED_SECONDS)
+            _lock(file, time.monotonic() + LOCKED_S)
             yield file
         finally:
             os.close(file)
@@ -137,4 +137,4 @@ def _lock(file: int, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
-        time.sleep(LOCKED_POLL_SECONDS)
+        time.sleep(LOCKED_POLL_S)

@@ -9,7 +9,7 @@ from flask import current_app, request
 from itsdangerous import BadData, URLSafeSerializer
 from werkzeug.wrappers import Response
 
-LASTS_SECONDS = 180 * 24 * 3600
+LASTS_S = 180 * 24 * 3600
 MOST_NAMES = 20
 
 
@@ -39,7 +39,7 @@ class KnownBrowser:
         answer.set_cookie(
             _cookie(),
             str(_serializer().dumps([self.id, list(self.names)])),
-            max_age=LASTS_SECONDS,
+            max_age=LASTS_S,
             secure=current_app.config["SESSION_COOKIE_SECURE"],
             httponly=True,
             samesite="Strict",

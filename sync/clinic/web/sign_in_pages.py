@@ -53,7 +53,7 @@ def sign_in() -> Page:
     except SignInBusy:
         return render_template("login.html", wrong=_BUSY, name=name, next=target), 503
     except SignInRefused as refused:
-        wait = math.ceil(refused.wait_seconds)
+        wait = math.ceil(refused.wait_s)
         status = 429 if wait else 403
         return render_template("login.html", wrong=_wrong(wait), name=name, next=target), status
     session.clear()

@@ -34,12 +34,12 @@ from sync.clinic.work.schedules import Schedule
 from sync.clinic.work.worker import Handler, Worker
 
 QUEUE, TASK = "clinic", "job"
-SWEEP_SECONDS = 10.0
-STOP_POLL_SECONDS = 0.2
+SWEEP_S = 10.0
+STOP_POLL_S = 0.2
 # What a connection that broke waits before it is made anew.
-AWAY_SECONDS = 5.0
+AWAY_S = 5.0
 # Longer than a PostgreSQL that is gone without a word is waited for, twice.
-LONGEST_SWEEP_SECONDS = 180.0
+LONGEST_SWEEP_S = 180.0
 MOST_SWEPT = 1000
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class MachinesWorker:
         zone: ZoneInfo | None = None,
         *,
         lease: timedelta = LEASE,
-        sweep_seconds: float = SWEEP_SECONDS,
+        sweep_s: float = SWEEP_S,
     ) -> None:
         if database.engine.dialect.name != "postgresql":
             raise ClinicUsageError(
@@ -66,7 +66,7 @@ class MachinesWorker:
         self._database = database
         self._handlers = handlers
         self._lease = lease
-        self._sweep_seconds = sweep_seconds
+        self._sweep_s = sweep_s
         self._worker = Worker(database, handlers, schedules, zone, add=self.add)
         self._notifier = Notifier()
         # Since when the job at hand is done, and the rows are swept; None between two.
@@ -126,11 +126,11 @@ class MachinesWorker:
             try:
                 asyncio.run(self._work(stop))
             except ConnectorException as error:
-                log.error("database_away", kind=type(error.__cause__ or error).__name__, wait_s=AWAY_SECONDS)
+                log.error("database_away", kind=type(error.__cause__ or error).__name__, wait_s=AWAY_S)
                 self._say_alive()
-                stop.wait(AWAY_SECONDS)
+                stop.wait(AWAY_S)
         self._notifier.stopping()
-        sweeping.join(self._sweep_seconds)
+        sweeping.join(self._sweep_s)
         self._notifier.close()
         log.info("stopped")
 
@@ -144,8 +144,8 @@ class MachinesWorker:
             rescued = 0.0
             while not stop.is_set() and not working.done():
                 self._say_alive()
-                await asyncio.sleep(STOP_POLL_SECONDS)
-                if time.monotonic() - rescued >= self._sweep_seconds:
+                await asyncio.sleep(STOP_POLL_S)
+                if time.monotonic() - rescued >= self._sweep_s:
                     await self._rescue()
                     rescued = time.monotonic()
             working.cancel()
@@ -156,7 +156,7 @@ class MachinesWorker:
     def _say_alive(self) -> None:
         """Tell the watchdog that work is done here, unless a job or the sweeping hangs in its thread."""
         lease_s = self._lease.total_seconds()
-        if _age(self._doing_since) < lease_s and _age(self._sweeping_since) < LONGEST_SWEEP_SECONDS:
+        if _age(self._doing_since) < lease_s and _age(self._sweeping_since) < LONGEST_SWEEP_S:
             self._notifier.alive()
 
     async def _rescue(self) -> None:
@@ -173,11 +173,11 @@ class MachinesWorker:
             except Exception as error:
                 if failed_itself(error):
                     event = what_failed(error)
-                    log.error(event, kind=why_away(error), wait_s=self._sweep_seconds)
+                    log.error(event, kind=why_away(error), wait_s=self._sweep_s)
                 else:
-                    log.error("not_foreseen", wait_s=self._sweep_seconds, exc_info=error)
+                    log.error("not_foreseen", wait_s=self._sweep_s, exc_info=error)
             self._sweeping_since = None
-            stop.wait(self._sweep_seconds)
+            stop.wait(self._sweep_s)
 
     def _tell(self, session: Session, row: int) -> None:
         try:

@@ -20,7 +20,7 @@ from sync.clinic.work import jobs
 from sync.clinic.work.jobs import LEASE, Leased
 from sync.clinic.work.schedules import Add, Schedule, fire, is_due
 
-POLL_SECONDS = 1.0
+POLL_S = 1.0
 # So many are leased at once: what a killed worker had waits for its lease to end.
 AT_ONCE = 10
 
@@ -41,7 +41,7 @@ class Worker:
         zone: ZoneInfo | None = None,
         *,
         lease: timedelta = LEASE,
-        poll_seconds: float = POLL_SECONDS,
+        poll_s: float = POLL_S,
         add: Add = jobs.add,
     ) -> None:
         self._database = database
@@ -49,7 +49,7 @@ class Worker:
         self._schedules = schedules
         self._zone = zone or ZoneInfo("UTC")
         self._lease = lease
-        self._poll_seconds = poll_seconds
+        self._poll_s = poll_s
         self._add = add
         self._notifier = Notifier()
         # The day on which each is known to have fired, here or elsewhere.
@@ -65,7 +65,7 @@ class Worker:
                 self.look_at_the_clock()
                 self._notifier.alive()
                 if not self.do_some(stop):
-                    stop.wait(self._poll_seconds)
+                    stop.wait(self._poll_s)
                 patience.over()
             except Exception as error:  # noqa: BLE001  it is told below
                 patience.tell(error)

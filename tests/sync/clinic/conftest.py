@@ -170,7 +170,7 @@ def clinic(tmp_path: Path) -> Iterator[Clinic]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be done to exports is tried again at once."""
-    monkeypatch.setattr(opener_module, "EXPORTS_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(opener_module, "EXPORTS_WAIT_S", 0.0)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ from tests.support.clinic import SealingKiosk, hold, miss, registered
 from tests.support.waiting import unless_held_up
 from tests.support.withdrawing import arrive, withdraw
 
-WAIT_SECONDS = 60.0
+WAIT_S = 60.0
 
 
 def run(*arguments: object) -> Result:
@@ -222,11 +222,11 @@ def says_ready_and_stops(argv: list[str], command: str) -> None:
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(ours + lower, 19)
         if command == "serve":
             address = f"http://127.0.0.1:{ready['port']}/healthz"
-            with urllib.request.urlopen(address, timeout=WAIT_SECONDS) as answer:
+            with urllib.request.urlopen(address, timeout=WAIT_S) as answer:
                 assert json.load(answer) == {"ok": True}
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT_SECONDS) == 0
+        assert process.wait(WAIT_S) == 0
         assert time.monotonic() - asked < 5
     finally:
         process.kill()
@@ -342,7 +342,7 @@ def test_the_served_pages_answer_to_their_own_names_only(tmp_path: Path) -> None
         port = json.loads(process.stderr.readline())["port"]
 
         def asked_for(name: str) -> int:
-            connection = http.client.HTTPConnection("127.0.0.2", port, timeout=WAIT_SECONDS)
+            connection = http.client.HTTPConnection("127.0.0.2", port, timeout=WAIT_S)
             with contextlib.closing(connection):
                 connection.request("GET", "/healthz", headers={"Host": name})
                 return connection.getresponse().status

@@ -21,7 +21,7 @@ from sync.clinic.receiving.opening_keys import NO_KEY
 from sync.clinic.scans.records import PAGE_SIZE, scan_page
 from sync.clinic.store import engine as engine_module
 from sync.clinic.store.database import Database
-from sync.clinic.store.engine import TURN_SECONDS
+from sync.clinic.store.engine import TURN_S
 from sync.clinic.store.tables import AuditEvent, Envelope, Scan
 from tests.support.clinic import MOMENT, SealingKiosk
 from tests.support.effort import analyse, effort, statements
@@ -154,7 +154,7 @@ def test_whoever_would_write_goes_as_soon_as_the_one_before_has_ended(
     monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=look))
     with sqlite.writing() as session:
         note(session, "test", "its turn")
-    assert looks == [TURN_SECONDS] * 30
+    assert looks == [TURN_S] * 30
     first.close()
 
 
@@ -162,7 +162,7 @@ def test_whose_turn_to_write_does_not_come_waits_for_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is said last only tells why not: SQLite may not wait as long again for it."""
-    monkeypatch.setattr(engine_module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "BUSY_S", 0.05)
     database, patience = Database.at(tmp_path / "clinic"), list[int]()
     database.migrate()
     first = database.engine.connect().execution_options(clinic_writes=True)

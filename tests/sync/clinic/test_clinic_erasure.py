@@ -13,9 +13,9 @@ from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
 from sync.clinic.receiving import opening_keys
-from sync.clinic.receiving.erasing_from_files import SCRUB_SECONDS
+from sync.clinic.receiving.erasing_from_files import SCRUB_S
 from sync.clinic.receiving.export_folder import MARK
-from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, Opener
+from sync.clinic.receiving.opener import LOOK_AGAIN_S, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.notify import Notifier
 from sync.clinic.store.tables import HeldKey, Scan
@@ -68,7 +68,7 @@ def test_no_byte_of_the_files_holds_the_reference_or_the_numbers_of_a_withdrawn_
 def test_a_reader_in_the_way_only_puts_off_the_emptying_of_the_log_and_nobody_waits_for_it(
     sqlite: Database, opening_key: OpeningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 1000)  # a wait for it would end the test
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_S", 1000)  # a wait for it would end the test
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     scan = uuid4()
     arrive(sqlite, kiosk, a_result(kiosk, scan))
@@ -174,8 +174,8 @@ def test_while_a_large_postgresql_is_vacuumed_the_opener_opens_says_its_keys_and
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(opening_keys, "SAY_SECONDS", 0.2)
-    monkeypatch.setattr("sync.clinic.receiving.opener.LAST_SCRUB_SECONDS", 0.2)
+    monkeypatch.setattr(opening_keys, "SAY_S", 0.2)
+    monkeypatch.setattr("sync.clinic.receiving.opener.LAST_SCRUB_S", 0.2)
     lived: list[float] = []
     monkeypatch.setattr(Notifier, "alive", lambda _: lived.append(time.monotonic()))
     kiosk = registered(postgresql, SealingKiosk(opening_key), tmp_path)
@@ -271,19 +271,19 @@ def test_a_flood_of_erasures_is_scrubbed_now_and_then_and_what_a_command_left_on
     opener = Opener(sqlite, [opening_key])
     opener.begin()
     for _ in range(12):
-        clock[0] += SCRUB_SECONDS / 4
+        clock[0] += SCRUB_S / 4
         arrive(sqlite, kiosk, withdraw(uuid4()))
         while opener.open_next():
             pass
     # The first is for what an earlier process may have left.
-    assert [at - scrubs[0] for at in scrubs] == [0, SCRUB_SECONDS, 2 * SCRUB_SECONDS]
-    clock[0] += SCRUB_SECONDS
+    assert [at - scrubs[0] for at in scrubs] == [0, SCRUB_S, 2 * SCRUB_S]
+    clock[0] += SCRUB_S
     opener.open_next()
     del scrubs[:]
     opener._look_again()
     opener.open_next()
     assert scrubs == []
-    clock[0] += LOOK_AGAIN_SECONDS
+    clock[0] += LOOK_AGAIN_S
     opener._look_again()
     opener.open_next()
     assert scrubs == [clock[0]]

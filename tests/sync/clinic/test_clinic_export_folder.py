@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from sync.clinic.receiving.export_folder import MARK, OpenFolder
 from sync.clinic.receiving.exports import ExportsUnusable
-from sync.clinic.receiving.opener import LOOK_AGAIN_SECONDS, Opener
+from sync.clinic.receiving.opener import LOOK_AGAIN_S, Opener
 from sync.clinic.store.database import Database
 from sync.clinic.store.tables import Scan
 from tests.support.clinic import SealingKiosk
@@ -50,7 +50,7 @@ def test_what_is_at_the_place_of_the_exports_while_they_are_away_is_not_taken_fo
     open_all(database, kiosk.opening, export=tmp_path / "another")
     new = arrive(database, kiosk, kiosk.result())
     words = [arrive(database, kiosk, each) for each in (withdraw(scans[0], exported), withdraw(uuid4()))]
-    opener._looked_again = -LOOK_AGAIN_SECONDS
+    opener._looked_again = -LOOK_AGAIN_S
     with capture_logs() as logged:
         opener.open_next(10)
         opener._look_again()
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_seen_to_once_it_can(
     with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
         patch.setattr(os, "scandir", fails)
         opener.open_next()
-        opener._looked_again = -LOOK_AGAIN_SECONDS
+        opener._looked_again = -LOOK_AGAIN_S
         opener._look_again()
         with pytest.raises(ExportsUnusable, match=str(out)):
             begun(database, kiosk.opening, out)

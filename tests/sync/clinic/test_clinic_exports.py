@@ -145,7 +145,7 @@ def test_while_exports_cannot_be_written_that_is_told_and_nobody_else_is_blamed(
     mend, stop = fails(out), threading.Event()
     running = threading.Thread(target=opener.run, args=(stop,))
     with pytest.MonkeyPatch.context() as patch, capture_logs() as logged:
-        patch.setattr(opener_module, "POLL_SECONDS", 0.0)
+        patch.setattr(opener_module, "POLL_S", 0.0)
         turns = list[None]()
         patch.setattr(opener, "say_keys", lambda: turns.append(None))
         opener._say_from = 0.0

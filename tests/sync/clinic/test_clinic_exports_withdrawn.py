@@ -277,7 +277,7 @@ def test_what_an_opener_with_another_folder_has_erased_goes_within_a_day(
     arrive(database, kiosk, withdraw(scan, result))
     open_all(database, kiosk.opening, export=tmp_path / "another")
     assert files(out) == {f"{kiosk.id}.{message}.json" for message in (result, stays)}
-    monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(opener_module, "LOOK_AGAIN_S", 0.0)
     running._look_again()
     assert files(out) == {f"{kiosk.id}.{stays}.json"}
 
@@ -299,7 +299,7 @@ def test_what_a_killed_opener_had_half_written_of_a_withdrawn_scan_goes_while_an
         pass
     if when == "a day has passed":
         half_of_it.rename(half)
-        monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr(opener_module, "LOOK_AGAIN_S", 0.0)
         running._look_again()
     assert files(out) == {f"{kiosk.id}.{word}.json"} | others
 

@@ -82,7 +82,7 @@ def test_a_database_that_somebody_else_holds(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = made(tmp_path / "clinic")[name]
-    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_S", 0.05)
     blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     assert_one_sentence(*said(capsys, command), "locked by another process", "run the command again")
@@ -135,7 +135,7 @@ def test_a_postgresql_that_takes_no_writing_or_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command = made(tmp_path / "clinic", postgresql_url)[name]
-    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_S", 0.05)
     with locked_tables(in_psycopg(postgresql_url)):
         assert_one_sentence(*said(capsys, command), "locked by another process")
     if name == "migrate":
@@ -151,7 +151,7 @@ def test_what_was_discarded_is_discarded_though_its_dead_rows_cannot_be_cleared_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commands = made(tmp_path / "clinic", postgresql_url)
-    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_S", 0.05)
     database = Database.existing(tmp_path / "clinic", postgresql_url)
     # Not the table that is written to: only what clears dead rows wants all of them.
     with locked_tables(in_psycopg(postgresql_url), "findings"):

@@ -84,7 +84,7 @@ def all_come(clinic: Clinic, client: MqttClient, count: int) -> None:
 def test_a_worker_that_stops_stores_what_the_broker_has_for_it_and_the_others_get_what_comes_then(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handing_over, "HAND_OVER_SECONDS", 60.0)
+    monkeypatch.setattr(handing_over, "HAND_OVER_S", 60.0)
     with clinic.worker(), kiosk_client(clinic) as client:
         send_many(clinic, client, 1)
         all_come(clinic, client, 1)
@@ -119,7 +119,7 @@ def test_what_a_worker_cannot_store_when_it_stops_waits_for_it_and_the_others_ge
 def test_a_worker_whose_broker_does_not_answer_stops_all_the_same_and_nothing_is_lost(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handing_over, "HAND_OVER_SECONDS", 0.1)
+    monkeypatch.setattr(handing_over, "HAND_OVER_S", 0.1)
     with clinic.database.writing() as session:
         owe(session, [Owed(clinic.kiosk.id, uuid4(), b"h", "stored", now())], "ingest-2")
     with kiosk_client(clinic) as client:

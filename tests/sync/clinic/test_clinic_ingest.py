@@ -34,7 +34,7 @@ from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Envelope, Kiosk, Poison, ReceiptRow
 from sync.wire import topics
 from tests.support.clinic import SealingKiosk, heartbeat, registered
-from tests.support.ingesting import WAIT_SECONDS, Clinic, kiosk_client, running, send
+from tests.support.ingesting import WAIT_S, Clinic, kiosk_client, running, send
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
 
@@ -205,7 +205,7 @@ def test_nothing_is_acknowledged_while_the_database_is_locked(
         blocker.execute("BEGIN IMMEDIATE")
         second = clinic.kiosk.seal()
         send(clinic, client, second)
-        assert tried.wait(WAIT_SECONDS)
+        assert tried.wait(WAIT_S)
         assert client.hears_nothing()
         blocker.execute("ROLLBACK")
         # The first receipt may come once more: whether it had been sent could not be written down either.
@@ -313,14 +313,14 @@ def test_a_worker_killed_at_any_moment_neither_loses_nor_doubles(clinic: Clinic)
                 send(clinic, client, data)
             wait_until(partial(stored_more_than, clinic, start), "more messages stored than before")
             process.kill()
-            process.wait(WAIT_SECONDS)
+            process.wait(WAIT_S)
             for data in envelopes[start + 10 : start + 20]:
                 send(clinic, client, data)
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait_until(lambda: clinic.stored() == 60, "all 60 messages stored")
         wait_until(lambda: unsent_receipts(clinic) == 0, "no receipt owed any more")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT_SECONDS) == 0
+        assert process.wait(WAIT_S) == 0
         while not client.messages.empty():
             receipted.add(clinic.receipt(client).message_id)
     assert len(receipted) == 60

@@ -208,7 +208,7 @@ def test_an_opener_that_cannot_write_misses_no_key(
 def test_openers_say_which_keys_they_hold_for_as_long_as_they_run(
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening_keys, "SAY_SECONDS", 0.05)
+    monkeypatch.setattr(opening_keys, "SAY_S", 0.05)
     first, stops = generate_opening_key(), [threading.Event(), threading.Event()]
     openers = [Opener(database, keys) for keys in ([first], [first, kiosk.opening])]
     for opener in openers:

@@ -185,7 +185,7 @@ def test_an_opener_leaves_alone_what_is_sealed_to_a_key_that_another_one_holds(
 def test_an_opener_looks_once_more_at_what_another_one_had_no_key_for(
     database: Database, kiosk: SealingKiosk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opener_module, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(opener_module, "LOOK_AGAIN_S", 0.0)
     first, message_id = Opener(database, [kiosk.opening]), store(database, kiosk)
     with database.writing() as session:
         session.execute(update(Envelope).values(state="quarantined", reason=NO_KEY))

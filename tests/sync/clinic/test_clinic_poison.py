@@ -334,7 +334,7 @@ def test_a_locked_database_is_waited_for_and_nothing_is_quarantined(
 ) -> None:
     kiosk = registered(sqlite, SealingKiosk(opening_key), tmp_path)
     take(sqlite, kiosk, kiosk.seal())
-    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_S", 0.05)
     impatient = Database.existing(tmp_path / "clinic")
     blocker = sqlite3.connect(tmp_path / "clinic" / "clinic.sqlite", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from sync.clinic.receiving.opener import Opener
 from sync.clinic.receiving.receipts import Owed, mark_sent, owe, owe_late, unsent
-from sync.clinic.server import STATEMENT_SECONDS, serve_pages
+from sync.clinic.server import STATEMENT_S, serve_pages
 from sync.clinic.store import database as database_module
 from sync.clinic.store.database import LOSING, Database, now
 from sync.clinic.store.engine import DEADLINES, wait_to_make_tables
@@ -154,7 +154,7 @@ def test_who_makes_tables_waits_for_another_no_longer_than_for_any_lock(
     own: Callable[[str], Database], makes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     another = own("")
-    monkeypatch.setattr("sync.clinic.store.engine.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("sync.clinic.store.engine.BUSY_S", 0.05)
     database = own("")
     with another.writing() as session:
         wait_to_make_tables(session.connection())
@@ -259,4 +259,4 @@ def test_the_pages_are_served_with_that_limit(own: Callable[[str], Database], tm
     database, stop = own(""), threading.Event()
     stop.set()
     serve_pages(database, tmp_path, "127.0.0.1", 0, behind_tls=False, stop=stop)
-    assert setting(database, "statement_timeout") == f"{STATEMENT_SECONDS}s"
+    assert setting(database, "statement_timeout") == f"{STATEMENT_S}s"

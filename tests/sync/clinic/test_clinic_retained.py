@@ -14,7 +14,7 @@ from sync.clinic.store.tables import Poison
 from sync.wire import topics
 from sync.wire.messages import Message, ReminderDue
 from tests.support.clinic import MOMENT, heartbeat
-from tests.support.ingesting import WAIT_SECONDS, Clinic, alarms, kiosk_client, send
+from tests.support.ingesting import WAIT_S, Clinic, alarms, kiosk_client, send
 from tests.support.mqtt import MqttClient, connected
 from tests.support.waiting import wait_until
 
@@ -31,7 +31,7 @@ def retained(clinic: Clinic, kind: topics.UpKind, client: MqttClient) -> bool:
             assert auditor.subscribe(name) < 0x80
         client.publish(topics.up(clinic.kiosk.id, "status"), mark)
         kept = set()
-        while (message := auditor.messages.get(timeout=WAIT_SECONDS)).payload != mark:
+        while (message := auditor.messages.get(timeout=WAIT_S)).payload != mark:
             kept |= {message.topic} if message.retain else set()
         return topic in kept
 
@@ -84,7 +84,7 @@ def test_what_is_retained_is_found_within_an_hour_though_the_broker_marks_nothin
     with connected(clinic.broker, clinic.state / "ingest", session_expiry=3600, clean_start=False) as earlier:
         for kind in ingest.KINDS:
             earlier.subscribe(topics.shared_up(Address.read(clinic.state / "ingest").share, kind))
-    monkeypatch.setattr(ingest, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(ingest, "LOOK_S", 1.0)
     topic = topics.up(clinic.kiosk.id, "result")
     with clinic.worker(), kiosk_client(clinic) as client:
         send(clinic, client, clinic.kiosk.seal())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sync.clinic.cli import STOP_SECONDS
-from sync.clinic.receiving.handing_over import HAND_OVER_SECONDS
-from sync.clinic.receiving.opener import LAST_SCRUB_SECONDS
+from sync.clinic.cli import STOP_S
+from sync.clinic.receiving.handing_over import HAND_OVER_S
+from sync.clinic.receiving.opener import LAST_SCRUB_S
 from sync.clinic.store.engine import DEADLINES
 from tests.support.documents import document
 
@@ -67,8 +67,8 @@ def test_a_unit_is_one_of_systemds_and_waits_longer_than_any_step(tmp_path: Path
     gone_s = DEADLINES["connect_timeout"] + DEADLINES["tcp_user_timeout"] / 1000
     minutes = int(settings["WatchdogSec"].removesuffix("min"))
     assert minutes * 60 > gone_s * 1.25
-    assert max(HAND_OVER_SECONDS, LAST_SCRUB_SECONDS) < STOP_SECONDS
-    assert int(settings["TimeoutStopSec"].removesuffix("s")) > 1.25 * STOP_SECONDS
+    assert max(HAND_OVER_S, LAST_SCRUB_S) < STOP_S
+    assert int(settings["TimeoutStopSec"].removesuffix("s")) > 1.25 * STOP_S
     unit = tmp_path / f"dermakiosk-clinic-{command}.service"
     unit.write_text(text.replace(OURS, "/bin/true"))
     verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 from sync.clinic import cli
 from {module} import {owner}
-cli.STOP_SECONDS = 0.1
+cli.STOP_S = 0.1
 
 def a_wait():
     time.sleep(3600)
@@ -39,7 +39,7 @@ def hang(*_, **__):
     {how}()
 
 if {how} is not a_log_that_nobody_takes:
-    cli._LAST_WORD_SECONDS = 60.0
+    cli._LAST_WORD_S = 60.0
 {owner}.{step} = hang
 cli.clinic(sys.argv[1:-1])
 """

@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(accounts, "now", made)
     monkeypatch.setattr(accounts, "moment_at", lambda _: made())
-    monkeypatch.setattr(accounts, "REFUSAL_SECONDS", 0)
+    monkeypatch.setattr(accounts, "REFUSAL_S", 0)
     return made
 
 
@@ -87,8 +87,8 @@ class Guesser:
         self._said += 1
         with pytest.raises(SignInRefused) as refused:
             self._staff.sign_in(self._name, f"guess-{self._said}", address)
-        self.checked += not refused.value.wait_seconds
-        return refused.value.wait_seconds or 0.01
+        self.checked += not refused.value.wait_s
+        return refused.value.wait_s or 0.01
 
 
 FEW = [f"10.9.0.{number}" for number in range(1, 6)]
@@ -172,14 +172,14 @@ def test_tries_of_many_names_and_addresses_at_once_get_in_each_others_way_in_no_
 def test_a_try_that_is_turned_away_has_its_turn_too(
     sqlite: Database, password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounts, "REFUSAL_SECONDS", 0.05)
+    monkeypatch.setattr(accounts, "REFUSAL_S", 0.05)
     staff = Accounts(sqlite)
     waits = []
 
     def guess(_: int) -> None:
         with pytest.raises(SignInRefused) as refused:
             staff.sign_in("ann", "wrong", "10.0.0.1")
-        waits.append(refused.value.wait_seconds)
+        waits.append(refused.value.wait_s)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(guess, range(throttle.FREE_TRIES)))
@@ -192,7 +192,7 @@ def test_a_try_that_is_turned_away_has_its_turn_too(
 def test_a_right_password_is_let_in_past_those_that_ask_all_the_time(
     sqlite: Database, password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounts, "TURN_SECONDS", 60.0)
+    monkeypatch.setattr(accounts, "TURN_S", 60.0)
     staff, over = Accounts(sqlite), threading.Event()
 
     def ask_all_the_time() -> None:
@@ -365,7 +365,7 @@ def test_waits_outlive_a_restart_and_hold_for_every_worker_but_not_for_ever(
 def test_whose_turn_does_not_come_is_not_told_that_they_tried_too_often(
     sqlite: Database, password: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounts, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(accounts, "TURN_S", 0.01)
     site = browser(sqlite)
     turn = site.application.config["ACCOUNTS"]._turn
     with turn:

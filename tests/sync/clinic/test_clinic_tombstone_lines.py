@@ -64,7 +64,7 @@ def test_a_file_that_somebody_holds_is_waited_for_and_not_for_ever(
 ) -> None:
     file, stones = Tombstones(tmp_path / "withdrawn.lines"), [a_stone() for _ in range(2)]
     file.add(stones[0])
-    monkeypatch.setattr(tombstones, "LOCKED_SECONDS", 0.2)
+    monkeypatch.setattr(tombstones, "LOCKED_S", 0.2)
     with file.path.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(TombstonesUnusable, match="end that process"):

@@ -204,7 +204,7 @@ def test_those_that_waited_are_tombstones_once_there_is_room_again(
     if by == "a start":
         open_all(database, kiosk.opening)
     else:
-        monkeypatch.setattr("sync.clinic.receiving.opener.LOOK_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("sync.clinic.receiving.opener.LOOK_AGAIN_S", 0.0)
         stop = threading.Event()
         thread = threading.Thread(target=running.run, args=(stop,))
         thread.start()

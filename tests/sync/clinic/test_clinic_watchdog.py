@@ -32,11 +32,11 @@ from sync.clinic.receiving.opening_together import Taken
 from sync.clinic.receiving.tap import Tap
 from sync.clinic.store import patience
 from sync.clinic.store.database import Database
-from sync.clinic.store.engine import BUSY_SECONDS, DEADLINES
+from sync.clinic.store.engine import BUSY_S, DEADLINES
 from sync.clinic.store.notify import Notifier
 from sync.clinic.work import jobs
 from sync.clinic.work import machines as machines_module
-from sync.clinic.work.machines import LONGEST_SWEEP_SECONDS, MachinesWorker
+from sync.clinic.work.machines import LONGEST_SWEEP_S, MachinesWorker
 from sync.clinic.work.worker import Worker
 from sync.wire import topics
 from tests.support import unhurried
@@ -98,7 +98,7 @@ def test_a_daemon_says_that_it_works_that_it_lives_and_that_it_stops(
             process.send_signal(signal.SIGCONT)
             systemd.await_words()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(unhurried.STOP_SECONDS) == 0
+            assert process.wait(unhurried.STOP_S) == 0
             assert "STOPPING=1" in systemd.hear()
         finally:
             process.kill()
@@ -184,7 +184,7 @@ def a_tap(clinic: Clinic) -> Tap:
 
 
 def a_worker(clinic: Clinic) -> Worker:
-    return Worker(clinic.database, {"kind": lambda *_: None}, poll_seconds=0.05)
+    return Worker(clinic.database, {"kind": lambda *_: None}, poll_s=0.05)
 
 
 LOOPS: dict[str, tuple[Callable[[Clinic], Any], type[Any], str]] = {
@@ -240,7 +240,7 @@ def test_whoever_cannot_hear_the_broker_any_more_falls_silent(
         def die(*_: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(broker_module, "TURN_SECONDS", 3.0)
+        monkeypatch.setattr(broker_module, "TURN_S", 3.0)
         client.on_subscribe = die
         client.subscribe("clinic/v1/nothing")
         wait_until(lambda: not client.carries(), "a thread that turns no more")
@@ -272,7 +272,7 @@ def test_whoever_cannot_dial_the_broker_any_more_falls_silent(
 def test_pages_are_served_as_long_as_none_of_them_hangs(
     sqlite: Database, tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "LONGEST_PAGE_SECONDS", 0.2)
+    monkeypatch.setattr(server, "LONGEST_PAGE_S", 0.2)
     hanging = Hanging(monkeypatch, Database, "reading")
     port = free_port()
 
@@ -364,7 +364,7 @@ def test_a_job_is_given_its_lease_and_then_the_watchdog_waits_as_before(
 ) -> None:
     allowed: list[float] = []
     added(sqlite, "a")
-    worker = Worker(sqlite, {"kind": lambda *_: allowed.append(given(systemd))}, poll_seconds=0.05)
+    worker = Worker(sqlite, {"kind": lambda *_: allowed.append(given(systemd))}, poll_s=0.05)
     with running(worker.run):
         wait_until(lambda: allowed, "the job given its time")
         systemd.await_words()
@@ -381,7 +381,7 @@ def test_a_job_among_many_machines_is_given_its_lease_and_no_longer(
         done.wait(HANGS_S)
 
     added(postgresql, "a")
-    worker = MachinesWorker(postgresql, {"kind": hang}, lease=timedelta(seconds=3), sweep_seconds=0.1)
+    worker = MachinesWorker(postgresql, {"kind": hang}, lease=timedelta(seconds=3), sweep_s=0.1)
     with running(worker.run):
         try:
             assert begun.wait(HANGS_S)
@@ -398,9 +398,9 @@ def test_a_job_among_many_machines_is_given_its_lease_and_no_longer(
 def test_many_machines_are_swept_as_long_as_the_sweeping_does_not_hang(
     postgresql: Database, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machines_module, "LONGEST_SWEEP_SECONDS", 0.5)
+    monkeypatch.setattr(machines_module, "LONGEST_SWEEP_S", 0.5)
     hanging = Hanging(monkeypatch, MachinesWorker, "sweep")
-    worker = MachinesWorker(postgresql, {}, sweep_seconds=0.1)
+    worker = MachinesWorker(postgresql, {}, sweep_s=0.1)
     with running(worker.run):
         systemd.await_words()
         with hanging.hanging():
@@ -435,5 +435,5 @@ def test_a_daemon_that_nobody_watches_says_nothing_and_another_process_is_not_sp
 
 def test_the_times_are_longer_than_what_is_waited_for() -> None:
     gone = DEADLINES["connect_timeout"] + DEADLINES["tcp_user_timeout"] / 1000
-    assert gone + BUSY_SECONDS + server.STATEMENT_SECONDS < server.LONGEST_PAGE_SECONDS
-    assert 2 * gone < LONGEST_SWEEP_SECONDS
+    assert gone + BUSY_S + server.STATEMENT_S < server.LONGEST_PAGE_S
+    assert 2 * gone < LONGEST_SWEEP_S

@@ -325,7 +325,7 @@ def test_a_spoilt_copy_that_came_while_its_withdrawal_was_acted_on_goes_later(
             "Its scan was withdrawn, so it was erased.",
         )
     else:
-        monkeypatch.setattr("sync.clinic.receiving.opener.LOOK_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("sync.clinic.receiving.opener.LOOK_AGAIN_S", 0.0)
         opener._look_again()
     with database.reading() as session:
         assert session.scalars(select(Poison.data)).all() == [b"something else"]

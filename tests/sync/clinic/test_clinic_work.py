@@ -338,7 +338,7 @@ def test_a_worker_works_until_it_is_told_to_end(sqlite: Database, tmp_path: Path
     try:
         wait_until(lambda: rows(sqlite)["now"] == ("done", None), "the house is kept")
         worker.terminate()
-        assert worker.wait(unhurried.STOP_SECONDS) == 0
+        assert worker.wait(unhurried.STOP_S) == 0
     finally:
         worker.kill()
         worker.wait(60)
