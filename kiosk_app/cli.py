@@ -77,7 +77,9 @@ def _load(module: str) -> None:
     try:
         importlib.import_module(module)
     finally:
-        gc.freeze()
+        # Once: before a later command there may be garbage of an earlier one's, which would stay too.
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
         if looks:
             gc.enable()
 

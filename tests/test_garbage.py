@@ -32,3 +32,21 @@ def test_no_look_at_garbage_goes_through_the_tests_that_were_collected() -> None
 def test_no_look_at_garbage_goes_through_the_modules_of_a_command(command: str) -> None:
     said = subprocess.check_output([sys.executable, "-c", LOADED, command], text=True, timeout=120)
     assert said.split() == ["0", "True", "False"]
+
+
+def test_what_an_earlier_command_left_is_garbage_after_the_next_one_is_loaded() -> None:
+    code = """
+import gc, weakref
+from kiosk_app.cli import cli
+class Left:
+    pass
+cli.get_command(None, "lightd")
+one = Left()
+one.itself = one
+gone = weakref.ref(one)
+del one
+cli.get_command(None, "clinic")
+gc.collect()
+print(gone() is None)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120) == "True\n"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hardware.face_mesh import LEFT_EAR, NOSE_TIP, RIGHT_EAR, face_width
-from hardware.host.errors import PlainError
+from hardware.host.errors import Fault, PlainError
 
 # Mean of a preview picture (sRGB, 0…255) below which nothing can be judged.
 _DARK = 18.0
@@ -45,18 +45,15 @@ def look_for_face(
 ) -> tuple[FoundFace | None, str | None]:
     """(face, None), or (None, reason) where the finder refuses the picture ("no_face", "two_faces").
 
-    The finder comes from another room: a refusal is whatever it raises that carries a `reason`. Raises
-    CannotLook with the sentence of any other error that has one, as a network whose answer is no number.
+    The finder comes from another room: a refusal is whatever Fault it raises, by its code. Raises CannotLook
+    with the sentence of any other error that has one, as a network whose answer is no number.
     """
     try:
         return finder(picture, engine), None
-    except Exception as error:
-        reason = getattr(error, "reason", None)
-        if not isinstance(reason, str):
-            if isinstance(error, PlainError):
-                raise CannotLook(str(error)) from error
-            raise
-        return None, reason
+    except Fault as refusal:
+        return None, refusal.code
+    except PlainError as error:
+        raise CannotLook(str(error)) from error
 
 
 def guide(

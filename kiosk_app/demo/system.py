@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,9 +214,17 @@ def let_old_go(system: System) -> None:
         except (PartFailed, RecordsError, KeyringError) as error:
             log.warning("old_scans_kept", why=str(error))
     for name in ("wire", "opened"):
-        files = [file for file in (system.root / name).rglob("*") if file.is_file()]
-        for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-KEPT_FILES]:
-            file.unlink()
+        for _, file in sorted(_files_since(system.root / name))[:-KEPT_FILES]:
+            file.unlink(missing_ok=True)
+
+
+def _files_since(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Since when (ns) each whole file in `folder` is there; others may name and delete files meanwhile."""
+    for file in folder.rglob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):
+            facts = file.stat()
+            if stat.S_ISREG(facts.st_mode):
+                yield facts.st_mtime_ns, file
 
 
 def parts(system: System, simulated: SimulatedPatient, *, lasting: bool = False) -> list[Part]:

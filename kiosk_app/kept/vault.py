@@ -25,6 +25,8 @@ from kiosk_app.kept.reserve import DiskFull, Reserve
 FORMAT = 1
 CHUNK = 1 << 20
 _ITEM = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+# What a process that ended left of an item: an earlier version's, and what `write_whole` names so.
+_HALF = re.compile(r"^\.[a-z0-9][a-z0-9._-]{0,63}\.(partial|cob\.[0-9a-f]{8})$")
 _ADDED = ("overlay.", f"frame.{CLOSE_UP}")
 _MEBIBYTE = 1 << 20
 _LARGEST_ITEM = 1 << 30  # bytes: more than any frame
@@ -212,7 +214,9 @@ class Vault:
         for path in strays:
             shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob("*/.*"):
-            path.unlink(missing_ok=True)
+            if _HALF.match(path.name) and _scan_of(path.parent.name) is not None:
+                with contextlib.suppress(OSError):  # somebody's folder of that name
+                    path.unlink()
         return sum(not path.exists() for path in strays)
 
     def put_capture(self, scan: UUID, dek: bytes, capture: Capture) -> int:

@@ -57,7 +57,7 @@ def run(capture_fd: int, scan: UUID, engine: str, words: Words, state: Path | No
 
 
 def check_close_up(capture_fd: int, engine: str, state: Path | None = None) -> AnalysisResult:
-    """Whether something can be said of the one close-up in `capture_fd`: an empty Result, or refused."""
+    """Whether something can be said of the one close-up in `capture_fd`: an empty result, or refused."""
     started = time.monotonic()
     try:
         close_ups = _read(capture_fd).close_ups

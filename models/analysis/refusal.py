@@ -2,7 +2,8 @@
 
 Who decides: `not_skin` lesion (`is_close_up`) by unlike_skin; `no_lesion` lesion, opaque; `no_face` face,
 face_quality, acne, describe; `two_faces` face, acne; `turned` upright; `too_dark` face_quality, acne, lesion;
-`too_blurred` face_quality.
+`too_blurred` face_quality; `too_small` whatever needs a face or a spot of some size; `not_a_picture` and
+`too_big` whoever reads the file.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ from firmware.line.stamps import ConsentStamp, StampError, UvAllowance
 from firmware.pins.opening import open_light_hardware
 from hardware.board import BOARDS, DriverMissing, load_board
 from hardware.host.sockets import PathTooLong
+from models.analysis.face import find_face
+from models.analysis.refusal import SENTENCES, Refused
+from models.networks.runtime import DEFAULT_ENGINE
 from tests.support.stand_in_face import NoFace, StandInFace, landmarks
 
 PICTURE = np.full((640, 480, 3), 120, np.uint8)
@@ -80,6 +83,20 @@ def test_a_refusal_of_the_face_finder_is_a_reason_and_a_bug_is_not() -> None:
     assert look_for_face(refuses, PICTURE, "e") == (None, "no_face")
     with pytest.raises(ZeroDivisionError):
         look_for_face(breaks, PICTURE, "e")
+
+
+@pytest.mark.parametrize("reason", sorted(SENTENCES))
+def test_what_the_analysis_refuses_is_a_reason(reason: str) -> None:
+    """The finder's own class is of a room that this one does not know."""
+
+    def refuses(picture, engine) -> NoReturn:
+        raise Refused(reason)
+
+    assert look_for_face(refuses, PICTURE, "e") == (None, reason)
+
+
+def test_the_finder_of_the_kiosk_sees_no_face_where_there_is_none() -> None:
+    assert look_for_face(find_face, PICTURE, DEFAULT_ENGINE) == (None, "no_face")
 
 
 def test_a_message_and_its_memory_arrive(tmp_path: Path) -> None:

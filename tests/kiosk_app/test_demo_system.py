@@ -29,12 +29,15 @@ def test_a_demo_that_is_taken_up_again_keeps_the_newest_scans_and_files(
     wire.mkdir()
     for number in range(5):
         (wire / f"{number}.cose").write_bytes(b"sealed")
+    (wire / ".5.cose.part").write_bytes(b"half")  # somebody writes it at this moment
+    (wire / "deleted").symlink_to("nowhere")  # to who looks it has just gone
     system = System(tmp_path, 1, 2, 3)
     assert system.kiosk == bench.kiosk.records.path.parents[1]
     module.let_old_go(system)
     assert [state_of(bench, scan) for scan in scans] == [ScanState.SHREDDED] * 2 + [ScanState.HANDED_OVER] * 2
     assert [bool(bench.kiosk.vault.items(scan)) for scan in scans] == [False, False, True, True]
-    assert sorted(file.name for file in wire.iterdir()) == ["2.cose", "3.cose", "4.cose"]
+    assert sorted(file.name for file in wire.glob("*.cose")) == ["2.cose", "3.cose", "4.cose"]
+    assert (wire / ".5.cose.part").exists()
     module.let_old_go(system)
     assert [state_of(bench, scan) for scan in scans].count(ScanState.HANDED_OVER) == 2
 

@@ -29,7 +29,6 @@ KNOWN = {
     "firmware/pins/real.py _open_gpio": "of the driver of the pins",
     "firmware/pins/shroud.py closed": "of the driver of the shroud's switches",
     "kiosk_app/cli.py _engine_checker": "of a ModelsError, which is imported late",
-    "firmware/capture/guidance.py look_for_face": "of a PlainError, so of ours",
 }
 
 

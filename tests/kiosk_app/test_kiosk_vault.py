@@ -146,10 +146,19 @@ def test_a_sweep_removes_what_a_crash_left_half_written_and_what_is_gone_and_not
     (vault.folder / f".{uuid4()}.partial").mkdir()
     for half in (".b.partial", ".b.cob.0123abcd"):  # an earlier version's, and ours
         (vault.folder / str(kept) / half).write_bytes(b"half")
-    (vault.folder / "lost+found").mkdir()
+    others = [
+        Path(str(kept), ".a.cob.Xy12zZ"),
+        Path(str(kept), ".c.partial"),
+        Path("lost+found", ".b.partial"),
+    ]
+    (vault.folder / lost).mkdir()
+    (vault.folder / others[0]).write_bytes(b"while staff put a vault back")
+    (vault.folder / others[1]).mkdir()
+    (vault.folder / others[2]).write_bytes(b"another program's")
     assert vault.sweep([gone, uuid4()]) == 2
     assert {path.name for path in vault.folder.iterdir()} == {str(kept), "lost+found"}
-    assert [path.name for path in (vault.folder / str(kept)).iterdir()] == ["a.cob"]
+    left = {path.relative_to(vault.folder) for path in vault.folder.glob("*/*")}
+    assert left == {Path(str(kept), "a.cob"), *others}
     assert vault.scans() == [kept]
 
 

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 
 from hardware.face_mesh import EYES, LEFT_EAR, OVAL, RIGHT_EAR
+from hardware.host.errors import Fault
 
 
-class NoFace(Exception):
+class NoFace(Fault):
     """The stand-in's refusal, in the shape of the real one."""
 
-    reason = "no_face"
+    def __init__(self) -> None:
+        super().__init__("no_face", "No face can be seen.")
 
 
 @dataclass(frozen=True)
