@@ -27,7 +27,13 @@ _JOBS_WITHIN_S = 1800.0
 @click.option("--faults", default=1_000_000, show_default=True, help="Faults on an injected clock.")
 @click.option("--rounds", default=100, show_default=True, help="Rounds of the real light daemon.")
 @click.option("--kills", default=20, show_default=True, help="Kills of each process in a pulse.")
-@click.option("--jobs", default=2000, show_default=True, help="Jobs of three machines that are killed.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=100),
+    default=2000,
+    show_default=True,
+    help="Jobs of three machines that are killed.",
+)
 @click.option("--seed", default=1, show_default=True)
 def main(faults: int, rounds: int, kills: int, jobs: int, seed: int) -> None:
     """The long runs: a million faults of the lights, rounds in real time, kills in a pulse and of workers."""

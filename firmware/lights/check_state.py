@@ -10,5 +10,5 @@ class CheckState(StateName):
 
     NONE = "none"  # nobody has asked for one
     RUNNING = "running"  # its pulse is on, or darkness is being waited for
-    PASSED = "passed"  # the lamp was seen, and darkness after it
+    PASSED = "passed"  # the lamp was seen, where it had to be, and darkness after it
     FAILED = "failed"  # it was not, or the check was cut short

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from firmware.lights.check_state import CheckState
-from firmware.lights.doses import FAULT_UNKNOWN, LAMP_NEW, Dose, DoseRefused, Ledger, Moment
+from firmware.lights.doses import FAULT_UNKNOWN, LAMP_NEW, UNKNOWN_SINCE, Dose, DoseRefused, Ledger, Moment
 from firmware.lights.interlocks import interlocks, open_interlock
 from firmware.lights.lamp_calibration import good_irradiance
 from firmware.lights.latch import FaultLatch
@@ -318,10 +318,10 @@ class LightCore:
         """Irradiance at the eye plane in W/m², from a measurement of this very lamp that is still good."""
         with refusals_of_the_ledger():
             renewed_at = self._ledger.renewed_at(light)
-        if renewed_at is None and self._renewals().get(light):
+        if renewed_at == UNKNOWN_SINCE or (renewed_at is None and self._renewals().get(light)):
             raise LightRefused(
                 "not_calibrated",
-                f"{light} has a new lamp, and the ledger that knew since when was lost."
+                f"{light} has a new lamp, and the ledger that knew since when was lost or is an older copy."
                 " Run 'dermakiosk lights new-lamp' once more, and do as it says.",
             )
         return good_irradiance(self._board, light, self._moment().wall, renewed_at)

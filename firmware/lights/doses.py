@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
 import sqlite3
 import time
@@ -93,8 +94,12 @@ class Ledger(Protocol):
         """
 
     def renewed_at(self, light: str) -> float | None:
-        """When (Unix seconds) the lamp of `light` was put in; None for the first. Raises DoseRefused."""
+        """When (Unix seconds) the lamp of `light` was put in; None for the first, UNKNOWN_SINCE where another
+        may have been since. Raises DoseRefused.
+        """
 
+
+UNKNOWN_SINCE = math.inf
 
 LAMP_NEW = "uv_lamp_new"
 """The fault of a lamp that was put in and has not been checked since."""
@@ -141,7 +146,7 @@ _LOSSES = "CREATE TABLE losses (wall REAL NOT NULL, boot TEXT NOT NULL, since_bo
 # The digest of what it held before the last change: the witness may not have heard of that one yet.
 _PAST = "CREATE TABLE past (digest TEXT NOT NULL)"
 _STEPS = (_TABLES, _LOSSES, _PAST)
-_ANOTHER = "it is not what it was: another copy of it was put here"
+_ANOTHER = "another one was put in its place, so it is read anew: look at 'dermakiosk lights status'"
 
 
 class DoseLedger:
@@ -159,6 +164,7 @@ class DoseLedger:
         self._database: sqlite3.Connection | None = None
         self._key = b""
         self._held = ""
+        self._seen = 0
 
     def close(self) -> None:
         if self._database is not None:
@@ -251,8 +257,9 @@ class DoseLedger:
     def renewed_at(self, light: str) -> float | None:
         """See Ledger.renewed_at."""
         with self._transaction() as database:
-            row = database.execute("SELECT max(wall) FROM lamps WHERE light = ?", (light,)).fetchone()
-        return None if row[0] is None else float(row[0])
+            newest = "SELECT wall FROM lamps WHERE light = ? ORDER BY id DESC LIMIT 1"
+            row = database.execute(newest, (light,)).fetchone()
+        return None if row is None else float(row[0])
 
     def _refuse_unknown_time(self, database: sqlite3.Connection, at: Moment) -> None:
         if not (at.known and at.wall >= EARLIEST_CREDIBLE):
@@ -278,8 +285,9 @@ class DoseLedger:
             database = self._database = self._database or self._open()
             before, held = database.total_changes, None
             with sqlite.transaction(database):
-                if self._witness is not None and digest(database) != self._held:
-                    raise sqlite3.DatabaseError(_ANOTHER)  # opened anew, it locks the lights
+                if self._witness is not None and _data_version(database) != self._seen:
+                    # Opened anew, it locks the lights where the witness says another thing too.
+                    raise sqlite3.DatabaseError(_ANOTHER)
                 yield database
                 if database.total_changes != before:
                     held = self._after_change(database)
@@ -288,10 +296,12 @@ class DoseLedger:
                 self._held = held
         except (sqlite3.Error, OSError) as error:
             self.close()
+            # Of its two files the one that is in the way.
+            path = Path(getattr(error, "filename", None) or self._path)
             raise DoseRefused(
                 "ledger_failed",
-                f"The dose ledger {self._path} failed, so no UV is given and no fault is cleared:"
-                f" {sqlite.cause(error, Path(self._path))}.",
+                f"The dose ledger {path} failed, so no UV is given and no fault is cleared:"
+                f" {sqlite.cause(error, path)}.",
             ) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -306,24 +316,26 @@ class DoseLedger:
             checked = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if checked != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {checked}")
-            found = digest(database)  # before a step changes it
-            sqlite.bring_up(database, _STEPS)
+            said = None if self._witness is None else self._witness.said()
+            found = digest(database)  # before a step changes it, which the witness hears of only then
+            sqlite.bring_up(database, _STEPS, (lambda db: _note_past(db, found)) if said else None)
             # It would make the sum of a day smaller, or pass off a lamp for one that was measured since.
             if database.execute(_NO_SUCH_ROW).fetchone() is not None:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)
-            said = None if self._witness is None else self._witness.said()
+            past = _past(database)
             row = database.execute("SELECT key FROM secret").fetchone()
             if row is None:
                 row = _begin(database, made_before=said is not None)
-            elif said and said not in (found, *_past(database)):
+            elif (said or past) and said not in (found, *past):
                 _lock_unknown(database)
             if not isinstance(row[0], bytes) or len(row[0]) != _KEY_BYTES:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)  # nobody would be known by another key
             self._key = row[0]
             if self._witness is not None:
-                self._held = digest(database)
+                self._held, self._seen = digest(database), _data_version(database)
                 if said != self._held:
                     self._witness.say(self._held)
+                self._witness.tidy()
         except BaseException:
             database.close()
             raise
@@ -333,8 +345,7 @@ class DoseLedger:
         """What the ledger holds now, and in it what it held before; None where nobody witnesses it."""
         if self._witness is None:
             return None
-        database.execute("DELETE FROM past")
-        database.execute("INSERT INTO past (digest) VALUES (?)", (self._held,))
+        _note_past(database, self._held)
         return digest(database)
 
 
@@ -343,8 +354,19 @@ def _day_before(at: Moment) -> tuple[float, str, float]:
     return at.wall - DAY_S, at.boot, at.since_boot - DAY_S
 
 
+def _data_version(database: sqlite3.Connection) -> int:
+    """Another number where anybody but this connection has changed the file, or put another one over it."""
+    version: int = database.execute("PRAGMA data_version").fetchone()[0]
+    return version
+
+
 def _past(database: sqlite3.Connection) -> tuple[str, ...]:
     return tuple(held for (held,) in database.execute("SELECT digest FROM past"))
+
+
+def _note_past(database: sqlite3.Connection, held: str) -> None:
+    database.execute("DELETE FROM past")
+    database.execute("INSERT INTO past (digest) VALUES (?)", (held,))
 
 
 def _begin(database: sqlite3.Connection, *, made_before: bool) -> tuple[bytes]:
@@ -359,9 +381,12 @@ def _begin(database: sqlite3.Connection, *, made_before: bool) -> tuple[bytes]:
 
 
 def _lock_unknown(database: sqlite3.Connection) -> None:
-    """Lock the lights: what was given and latched is not known, nor which lamps were put in."""
+    """Lock the lights: what was given and latched is not known, nor which lamps were put in since."""
     wall = Moment.now().wall
-    database.execute("DELETE FROM lamps")
+    database.execute(
+        "INSERT INTO lamps (wall, light, renewed_by) SELECT DISTINCT ?, light, '' FROM lamps",
+        (UNKNOWN_SINCE,),
+    )
     database.execute(
         "INSERT INTO faults (wall, fault) VALUES (?, ?), (?, ?)", (wall, LEDGER_NEW, wall, FAULT_UNKNOWN)
     )

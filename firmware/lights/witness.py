@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -14,13 +15,13 @@ _LONGEST_BYTES = 1024
 
 
 class Witness:
-    """The file at `path`. It is there from the first ledger on; one of an earlier version says nothing."""
+    """The file at `path`. It is there from the first ledger on; that of an earlier version is empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def said(self) -> str | None:
-        """What was said last; None where there never was a ledger. Raises OSError."""
+        """What was said last; None where there is no such file. Raises OSError."""
         try:
             handle = open_own(self._path, os.O_RDONLY)
         except FileNotFoundError:
@@ -33,6 +34,12 @@ class Witness:
     def say(self, held: str) -> None:
         """On return it is on the disk. Raises OSError."""
         write_whole(self._path, held)
+
+    def tidy(self) -> None:
+        """Delete what a process that ended in a `say` left beside it."""
+        for left in self._path.parent.glob(f".{self._path.name}.*"):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def digest(database: sqlite3.Connection) -> str:

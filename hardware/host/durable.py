@@ -84,7 +84,7 @@ def write_whole(path: Path, data: Data, mode: int = PRIVATE, owner: tuple[int, i
     It belongs to `owner`, a user id and a group id, else to whoever calls this. Text is UTF-8, but for what a
     path in it has of other bytes. Pieces are asked for one after the other, and written as they come; what
     they raise leaves the old file. How many bytes the new one has. Raises OSError, which names `path`.
-    A process that dies meanwhile leaves a file beside it, whose name is that of `path` between dots.
+    A process that dies meanwhile leaves a file beside it: `.NAME.` and eight hexadecimal digits.
     """
     beginning = path.name.encode(errors="ignore")[:_BEGINNING_BYTES].decode(errors="ignore")
     name = f".{beginning}.{secrets.token_hex(4)}"

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,12 @@ def empty_log(db: sqlite3.Connection) -> bool:
     return not kept_from_it
 
 
-def bring_up(db: sqlite3.Connection, steps: Sequence[str]) -> None:
+def bring_up(
+    db: sqlite3.Connection, steps: Sequence[str], then: Callable[[sqlite3.Connection], object] | None = None
+) -> None:
     """Bring the schema of an open store up to this software: `steps[n]` leads from version n to n + 1.
+
+    Where it takes a step, `then` is done with it or not at all.
 
     A store of a later version raises LaterVersion. Steps are only ever added; none has a semicolon
     within a statement.
@@ -156,6 +160,8 @@ def bring_up(db: sqlite3.Connection, steps: Sequence[str]) -> None:
         for step in steps[_version(db, steps) :]:
             for statement in step.split(";"):
                 db.execute(statement)
+        if then is not None:
+            then(db)
         db.execute(f"PRAGMA user_version = {len(steps)}")
 
 

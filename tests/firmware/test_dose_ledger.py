@@ -10,11 +10,12 @@ from typing import NoReturn
 
 import pytest
 
-from firmware.lights import witness
+from firmware.lights import doses, witness
 from firmware.lights.doses import (
     DAY_S,
     FAULT_UNKNOWN,
     LEDGER_NEW,
+    UNKNOWN_SINCE,
     UV_ONLY,
     Dose,
     DoseLedger,
@@ -98,6 +99,8 @@ def test_a_ledger_that_was_never_lost_knows_its_day(path: Path) -> None:
 
 def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path: Path) -> None:
     path.with_suffix(".made").unlink()
+    with sqlite3.connect(path) as database:
+        database.executescript("DROP TABLE past; PRAGMA user_version = 2")
     ledger = reopened(path)
     assert ledger.latched() is None
     ledger.close()
@@ -105,11 +108,11 @@ def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path: Path)
     assert reopened(path).latched() == FAULT_UNKNOWN
 
 
-def another_day(path, at=AT) -> None:
+def another_day(path) -> None:
     """What the patient, who has had all the UV of a day, may have by this ledger."""
     ledger = DoseLedger(path)
     try:
-        ledger.charge(replace(ALL_OF_A_SCAN, session="s9"), 0.0, Limits(uv_dose_per_day_j_m2=150.0), at)
+        ledger.charge(replace(ALL_OF_A_SCAN, session="s9"), 0.0, Limits(uv_dose_per_day_j_m2=150.0), AT)
     finally:
         ledger.close()
 
@@ -138,7 +141,7 @@ def renewed(path) -> None:
     ledger.close()
 
 
-@pytest.mark.parametrize("since", [charged, fault, renewed])
+@pytest.mark.parametrize("since", [charged, fault, owned_up, renewed])
 @pytest.mark.parametrize("changes", [1, 3])
 def test_an_older_copy_of_the_ledger_locks_every_light(path: Path, since, changes) -> None:
     """It does not know what was given, latched or put in since, be it one dose alone."""
@@ -189,6 +192,80 @@ def test_a_copy_that_is_put_over_the_open_ledger_gives_nobody_a_second_dose(
         ledger.charge(Dose("p2", "s3", 150.0), 0.0, Limits(uv_dose_per_day_j_m2=150.0), AT)
     assert refused.value.code == "ledger_failed"
     assert ledger.latched() == FAULT_UNKNOWN
+
+
+def test_a_lamp_of_which_an_older_copy_knows_may_have_been_renewed_since(path) -> None:
+    """Until it is named as new once more, even where it was measured after the renewal of the copy."""
+    renewed(path)
+    copy = path.read_bytes()
+    charged(path)
+    path.write_bytes(copy)
+    ledger = reopened(path)
+    assert ledger.renewed_at("uv365") == UNKNOWN_SINCE
+    ledger.renew("uv365", "nurse", AT)
+    assert ledger.renewed_at("uv365") == AT.wall
+
+
+@pytest.mark.parametrize("gone", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_an_older_copy_locks_every_light_where_its_witness_is_gone_too(path, gone) -> None:
+    """That this version has written it, it says itself."""
+    charged(path)
+    copy = path.read_bytes()
+    charged(path)
+    path.write_bytes(copy)
+    gone(path.with_suffix(".made"))
+    assert reopened(path).latched() == FAULT_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "steps", [("CREATE TABLE more (x TEXT)",), ("CREATE TABLE more (x TEXT)", "ANALYZE")]
+)
+def test_a_power_cut_between_a_step_of_the_schema_and_its_witness_locks_nothing(
+    path, monkeypatch, steps
+) -> None:
+    charged(path)
+
+    def cut(*_) -> NoReturn:
+        raise Cut
+
+    monkeypatch.setattr(doses, "_STEPS", (*doses._STEPS, *steps))
+    with monkeypatch.context() as patch:
+        patch.setattr(witness, "write_whole", cut)
+        for _ in range(2):
+            with pytest.raises(Cut):
+                reopened(path).latched()
+    assert reopened(path).latched() is None
+
+
+def test_a_power_cut_as_a_ledger_of_an_earlier_version_is_brought_up_locks_nothing(path, monkeypatch) -> None:
+    with sqlite3.connect(path) as database:
+        database.executescript("DROP TABLE past; PRAGMA user_version = 2")
+    path.with_suffix(".made").write_bytes(b"")
+
+    def cut(*_) -> NoReturn:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(witness, "write_whole", cut)
+        for _ in range(2):
+            with pytest.raises(Cut):
+                reopened(path).latched()
+    assert reopened(path).latched() is None
+
+
+def test_a_witness_that_is_no_file_is_named_and_not_the_ledger(path) -> None:
+    made = path.with_suffix(".made")
+    made.unlink()
+    made.mkdir()
+    with pytest.raises(DoseRefused, match="doses.made failed.*it is a folder, where a file has to be"):
+        reopened(path).latched()
+
+
+def test_what_a_power_cut_left_of_the_witness_is_deleted(path) -> None:
+    left = path.with_name(".doses.made.0123abcd")
+    left.write_bytes(b"half")
+    assert reopened(path).latched() is None
+    assert not left.exists()
 
 
 class Cut(BaseException):

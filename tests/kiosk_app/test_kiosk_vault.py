@@ -151,7 +151,7 @@ def test_a_sweep_removes_what_a_crash_left_half_written_and_what_is_gone_and_not
         Path(str(kept), ".c.partial"),
         Path("lost+found", ".b.partial"),
     ]
-    (vault.folder / lost).mkdir()
+    (vault.folder / "lost+found").mkdir()
     (vault.folder / others[0]).write_bytes(b"while staff put a vault back")
     (vault.folder / others[1]).mkdir()
     (vault.folder / others[2]).write_bytes(b"another program's")

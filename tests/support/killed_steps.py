@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import traceback
 from collections.abc import Callable
 
 
@@ -27,6 +28,12 @@ def killed_before_step(number: int, work: Callable[[], object]) -> bool:
         for name in ("fsync", "link", "replace", "unlink", "fchmod"):
             setattr(os, name, counted(getattr(os, name)))
         pathlib.Path.unlink = counted(pathlib.Path.unlink)  # type: ignore[method-assign,assignment]
-        work()
+        try:
+            work()
+        except BaseException:  # noqa: BLE001  whatever it is, this process is not to go on as a test run
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in (0, -signal.SIGKILL), "the work itself failed"
+    return ended == -signal.SIGKILL

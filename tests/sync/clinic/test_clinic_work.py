@@ -19,9 +19,10 @@ from sync.clinic.store import database as database_module
 from sync.clinic.store.database import Database, now
 from sync.clinic.store.errors import ClinicUsageError
 from sync.clinic.store.tables import Job
+from sync.clinic.summary import as_text, summary
 from sync.clinic.work import jobs
 from sync.clinic.work import machines as machines_module
-from sync.clinic.work.jobs import Leased
+from sync.clinic.work.jobs import JobState, Leased
 from sync.clinic.work.machines import MachinesWorker
 from sync.clinic.work.worker import Worker
 from tests.support import unhurried
@@ -219,6 +220,20 @@ def test_a_machine_whose_clock_is_wrong_neither_takes_a_leased_job_nor_waits_for
     machines = MachinesWorker(postgresql, {KIND: lambda *_: None})
     machines.make()
     assert machines.sweep() == 0
+
+
+def test_who_looks_after_the_clinic_sees_how_many_jobs_wait_and_how_many_are_given_up(
+    database: Database,
+) -> None:
+    each = [JobState.WAITING, JobState.WAITING, JobState.DOING, JobState.DONE, JobState.FAILED]
+    added(database, *(f"key {number}" for number in range(len(each))))
+    with database.writing() as session:
+        for number, state in enumerate(each):
+            session.execute(update(Job).where(Job.key == f"key {number}").values(state=state.value))
+    with database.reading() as session:
+        counts = summary(session)
+    assert counts["jobs"] == {"waiting": 3, "failed": 1}
+    assert "jobs              3 waiting, 1 given up" in as_text(counts)
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError, TimeoutError, FileNotFoundError, MemoryError])
