@@ -114,7 +114,7 @@ def test_an_envelope_that_cannot_be_sent_keeps_no_other_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     poison, good = put(outbox, party), put(outbox, party)
-    publish = agent_module.Link.publish
+    publish = agent_module.BrokerLink.publish
 
     def trip(self: object, topic: str, payload: bytes, *more: object, **given: object) -> int | None:
         if payload == poison[1]:
@@ -122,7 +122,7 @@ def test_an_envelope_that_cannot_be_sent_keeps_no_other_back(
         return publish(self, topic, payload, *more, **given)  # type: ignore[arg-type]
 
     with logged(capsys) as lines, monkeypatch.context() as patch:
-        patch.setattr(agent_module.Link, "publish", trip)
+        patch.setattr(agent_module.BrokerLink, "publish", trip)
         with carrying(state, outbox):
             assert set(clinic.take_until({good[0]})) == {good[0]}
             clinic.receipt(*good)
@@ -150,7 +150,7 @@ def failing_once(failure: Exception, monkeypatch: pytest.MonkeyPatch, where: str
     if where == "received":
         monkeypatch.setattr(agent_module.Receipt, "verify", may_fail(Receipt.verify, 0))
     else:
-        monkeypatch.setattr(agent_module.Link, "publish", may_fail(agent_module.Link.publish, 2))
+        monkeypatch.setattr(agent_module.BrokerLink, "publish", may_fail(agent_module.BrokerLink.publish, 2))
 
 
 @pytest.mark.parametrize("where", ["received", "sent"])
