@@ -317,8 +317,9 @@ class DoseLedger:
             if checked != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {checked}")
             said = None if self._witness is None else self._witness.said()
+            self._seen = _data_version(database)
             found = digest(database)  # before a step changes it, which the witness hears of only then
-            sqlite.bring_up(database, _STEPS, (lambda db: _note_past(db, found)) if said else None)
+            sqlite.bring_up(database, _STEPS, (lambda db: _add_past(db, found)) if said else None)
             # It would make the sum of a day smaller, or pass off a lamp for one that was measured since.
             if database.execute(_NO_SUCH_ROW).fetchone() is not None:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)
@@ -332,8 +333,14 @@ class DoseLedger:
                 raise sqlite3.DatabaseError(sqlite.MALFORMED)  # nobody would be known by another key
             self._key = row[0]
             if self._witness is not None:
-                self._held, self._seen = digest(database), _data_version(database)
+                self._held = digest(database)
                 if said != self._held:
+                    self._witness.say(self._held)
+                if not _past(database):
+                    # From now on it says itself that it has a witness, should that be gone.
+                    with sqlite.transaction(database):
+                        _add_past(database, self._held)
+                    self._held = digest(database)
                     self._witness.say(self._held)
                 self._witness.tidy()
         except BaseException:
@@ -345,7 +352,8 @@ class DoseLedger:
         """What the ledger holds now, and in it what it held before; None where nobody witnesses it."""
         if self._witness is None:
             return None
-        _note_past(database, self._held)
+        database.execute("DELETE FROM past")
+        _add_past(database, self._held)
         return digest(database)
 
 
@@ -364,8 +372,7 @@ def _past(database: sqlite3.Connection) -> tuple[str, ...]:
     return tuple(held for (held,) in database.execute("SELECT digest FROM past"))
 
 
-def _note_past(database: sqlite3.Connection, held: str) -> None:
-    database.execute("DELETE FROM past")
+def _add_past(database: sqlite3.Connection, held: str) -> None:
     database.execute("INSERT INTO past (digest) VALUES (?)", (held,))
 
 

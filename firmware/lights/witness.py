@@ -37,7 +37,7 @@ class Witness:
 
     def tidy(self) -> None:
         """Delete what a process that ended in a `say` left beside it."""
-        for left in self._path.parent.glob(f".{self._path.name}.*"):
+        for left in self._path.parent.glob(f".{self._path.name}.{'[0-9a-f]' * 8}"):
             with contextlib.suppress(OSError):
                 left.unlink()
 

@@ -22,6 +22,7 @@ from firmware.lights.doses import (
     DoseRefused,
     Moment,
 )
+from hardware.host.durable import write_whole
 from hardware.profile import Limits
 
 AT = Moment(1_800_000_000.0, 1_000.0, "boot")
@@ -106,6 +107,25 @@ def test_a_ledger_of_an_earlier_version_is_not_lost_unnoticed_either(path: Path)
     ledger.close()
     path.unlink()
     assert reopened(path).latched() == FAULT_UNKNOWN
+
+
+class Cut(BaseException):
+    """The power goes."""
+
+
+def cut_before_the_witness_hears(change, words=0) -> None:
+    """The power goes when `change` is in the ledger, and its witness has heard so many `words` only."""
+    left = [write_whole] * words
+
+    def hear(*said) -> None:
+        if not left:
+            raise Cut
+        left.pop()(*said)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(witness, "write_whole", hear)
+        with pytest.raises(Cut):
+            change()
 
 
 def another_day(path) -> None:
@@ -207,9 +227,14 @@ def test_a_lamp_of_which_an_older_copy_knows_may_have_been_renewed_since(path) -
 
 
 @pytest.mark.parametrize("gone", [Path.unlink, lambda path: path.write_bytes(b"")])
-def test_an_older_copy_locks_every_light_where_its_witness_is_gone_too(path, gone) -> None:
-    """That this version has written it, it says itself."""
-    charged(path)
+@pytest.mark.parametrize("before", [charged, lambda _: None])
+def test_an_older_copy_locks_every_light_where_its_witness_is_gone_too(tmp_path, before, gone) -> None:
+    """That this version has written it, it says itself, from its first opening on."""
+    path = tmp_path / "doses.sqlite"
+    ledger = reopened(path)
+    assert ledger.latched() is None
+    ledger.close()
+    before(path)
     copy = path.read_bytes()
     charged(path)
     path.write_bytes(copy)
@@ -225,31 +250,34 @@ def test_a_power_cut_between_a_step_of_the_schema_and_its_witness_locks_nothing(
 ) -> None:
     charged(path)
 
-    def cut(*_) -> NoReturn:
-        raise Cut
-
     monkeypatch.setattr(doses, "_STEPS", (*doses._STEPS, *steps))
-    with monkeypatch.context() as patch:
-        patch.setattr(witness, "write_whole", cut)
-        for _ in range(2):
-            with pytest.raises(Cut):
-                reopened(path).latched()
+    for _ in range(2):
+        cut_before_the_witness_hears(lambda: reopened(path).latched())
     assert reopened(path).latched() is None
 
 
-def test_a_power_cut_as_a_ledger_of_an_earlier_version_is_brought_up_locks_nothing(path, monkeypatch) -> None:
+def test_a_change_that_the_witness_has_not_heard_of_and_a_step_of_the_schema_lock_nothing(
+    path, monkeypatch
+) -> None:
+    cut_before_the_witness_hears(lambda: charged(path))
+    monkeypatch.setattr(doses, "_STEPS", (*doses._STEPS, "CREATE TABLE more (x TEXT)"))
+    for _ in range(2):
+        cut_before_the_witness_hears(lambda: reopened(path).latched())
+    assert reopened(path).latched() is None
+
+
+def test_a_power_cut_as_a_ledger_of_an_earlier_version_is_brought_up_locks_nothing(path) -> None:
     with sqlite3.connect(path) as database:
         database.executescript("DROP TABLE past; PRAGMA user_version = 2")
     path.with_suffix(".made").write_bytes(b"")
+    for _ in range(2):
+        cut_before_the_witness_hears(lambda: reopened(path).latched())
+    assert reopened(path).latched() is None
 
-    def cut(*_) -> NoReturn:
-        raise Cut
 
-    with monkeypatch.context() as patch:
-        patch.setattr(witness, "write_whole", cut)
-        for _ in range(2):
-            with pytest.raises(Cut):
-                reopened(path).latched()
+def test_a_power_cut_between_the_first_two_words_of_a_witness_locks_nothing(tmp_path) -> None:
+    path = tmp_path / "doses.sqlite"
+    cut_before_the_witness_hears(lambda: reopened(path).latched(), words=1)
     assert reopened(path).latched() is None
 
 
@@ -268,24 +296,14 @@ def test_what_a_power_cut_left_of_the_witness_is_deleted(path) -> None:
     assert not left.exists()
 
 
-class Cut(BaseException):
-    """The power goes."""
-
-
 @pytest.mark.parametrize("change", [charged, fault, owned_up, renewed])
 def test_a_power_cut_between_the_ledger_and_its_witness_is_no_older_copy(
     path: Path, monkeypatch: pytest.MonkeyPatch, change
 ) -> None:
     """What was written counts, and nothing is locked for it, however often the power goes there."""
 
-    def cut(*_) -> NoReturn:
-        raise Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(witness, "write_whole", cut)
-        for _ in range(2):
-            with pytest.raises(Cut):
-                change(path)
+    for _ in range(2):
+        cut_before_the_witness_hears(lambda: change(path))
     faults = {fault: "light_after_off", renewed: "uv_lamp_new"}
     assert reopened(path).latched() == faults.get(change)
     with pytest.raises(DoseRefused) as refused:

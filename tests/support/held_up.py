@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_IDLE, _STEAL, _NS = 4, 8, 1e9
+# Columns of /proc/stat: whoever waits for a disk leaves its processor to others.
+_IDLE, _STEAL, _NS = (4, 5), (8,), 1e9
 
 
 class HeldUp:
@@ -57,8 +58,12 @@ def _with_children(pid: int) -> Iterator[int]:
                     yield from _with_children(int(child))
 
 
-def _of_processors(which: int) -> dict[str, float]:
+def _of_processors(which: tuple[int, ...]) -> dict[str, float]:
     """A count of /proc/stat, in seconds, of each processor."""
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
-    return {of[0]: int(of[which]) * tick_s for of in lines if of[0].startswith("cpu") and of[0] != "cpu"}
+    return {
+        of[0]: sum(int(of[each]) for each in which) * tick_s
+        for of in lines
+        if of[0].startswith("cpu") and of[0] != "cpu"
+    }
